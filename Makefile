@@ -1,0 +1,45 @@
+# `make quickstart` and `make test` set up .venv by themselves; PYTHON chooses the interpreter (3.11 or 3.12).
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+FINETUNE := $(BIN)/finetune
+
+.PHONY: help quickstart test slow lint types format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "finetune needs Python 3.11 or 3.12; install one, or say: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@ $(VENV)/.run
+
+quickstart: $(VENV)/.run ## train a small network on generated pictures, in a few minutes
+	$(FINETUNE) run recipes/quickstart.yaml
+
+test: $(VENV)/.dev ## run the tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+slow: $(VENV)/.dev ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
+
+lint: $(VENV)/.dev ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## check types
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and what tools left behind
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,119 @@
+"""Fine-tune pretrained image networks on MindSpore, from a recipe or from Python.
+
+>>> from finetune import Finetuner
+>>> ft = Finetuner(backbone="resnext50", freeze="head")
+>>> run = ft.fit("photos/", epochs=5)
+
+Everything a plugin needs is imported from here as well: a plugin is a module with ``@hookimpl`` functions that return
+components, found through the entry-point group ``finetune`` (see docs/plugins.md).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.archive import extract
+    from finetune.components import (
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        Augmentation,
+        Backbone,
+        Callback,
+        Dataset,
+        Finding,
+        Freezer,
+        ImageSpec,
+        Layout,
+        NoOptions,
+        Options,
+        Samples,
+        Split,
+        Weights,
+    )
+    from finetune.download import fetch
+    from finetune.errors import (
+        DataError,
+        DivergedError,
+        DownloadError,
+        FinetuneError,
+        PluginError,
+        RecipeError,
+        ResourceError,
+        UsageError,
+        WeightsError,
+    )
+    from finetune.finetuner import Finetuner
+    from finetune.home import cache_folder
+    from finetune.hookspecs import hookimpl
+    from finetune.images import decode
+    from finetune.prediction import Prediction
+    from finetune.run import Run
+    from finetune.suggest import did_you_mean
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "archive": ("extract",),
+    "components": (
+        *("IMAGENET_MEAN", "IMAGENET_STD", "Augmentation", "Backbone", "Callback", "Dataset", "Finding", "Freezer"),
+        *("ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Weights"),
+    ),
+    "download": ("fetch",),
+    "errors": (
+        *("DataError", "DivergedError", "DownloadError", "FinetuneError", "PluginError", "RecipeError"),
+        *("ResourceError", "UsageError", "WeightsError"),
+    ),
+    "finetuner": ("Finetuner",),
+    "home": ("cache_folder",),
+    "hookspecs": ("hookimpl",),
+    "images": ("decode",),
+    "prediction": ("Prediction",),
+    "run": ("Run",),
+    "suggest": ("did_you_mean",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - in the order of _HOMES
+    "extract",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Augmentation",
+    "Backbone",
+    "Callback",
+    "Dataset",
+    "Finding",
+    "Freezer",
+    "ImageSpec",
+    "Layout",
+    "NoOptions",
+    "Options",
+    "Samples",
+    "Split",
+    "Weights",
+    "fetch",
+    "DataError",
+    "DivergedError",
+    "DownloadError",
+    "FinetuneError",
+    "PluginError",
+    "RecipeError",
+    "ResourceError",
+    "UsageError",
+    "WeightsError",
+    "Finetuner",
+    "cache_folder",
+    "hookimpl",
+    "decode",
+    "Prediction",
+    "Run",
+    "did_you_mean",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import finetune`` costs next to nothing."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+    return getattr(import_module(f"finetune.{_HOME_OF[name]}"), name)

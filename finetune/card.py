@@ -1,0 +1,61 @@
+"""The model card: what a model folder's README.md tells a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CARD = """# {name}
+
+{backbone} fine-tuned on {count} classes with `finetune`.
+
+| | |
+| --- | --- |
+| classes | {classes} |
+| input | {size} x {size} pixels, RGB, resized to {resize}, mean {mean}, std {std} |
+| pretrained weights | {weights} |
+{metrics}
+
+## Use
+
+```
+finetune predict {folder} photo.jpg
+```
+
+```python
+from finetune import Finetuner
+
+model = Finetuner.load("{folder}")
+print(model.predict(["photo.jpg"]))
+```
+
+`weights.safetensors` holds the weights, `model.json` labels and preprocessing. Neither can run code.
+
+## Limits
+
+Accuracy was measured on photos like those it was trained on; on other photos it may be lower. The network always
+answers with one of its classes, also for a photo that shows none of them.
+"""
+
+
+def text(about: dict[str, Any]) -> str:
+    """Return the card of a model from its ``model.json``."""
+    image, classes = about["image"], about["classes"]
+    shown = ", ".join(map(one_line, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    return CARD.format(
+        name=about["name"],
+        backbone=about["backbone"]["use"],
+        count=len(classes),
+        classes=shown,
+        size=image["size"],
+        resize=image["resize"],
+        mean=list(image["mean"]),
+        std=list(image["std"]),
+        weights=one_line(str(about["weights"].get("source") or "none (random start)")),
+        metrics="\n".join(f"| {key} | {value:.4f} |" for key, value in about["metrics"].items()),
+        folder="FOLDER",
+    )
+
+
+def one_line(value: str) -> str:
+    """Return a text that cannot break out of a table cell."""
+    return value.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,76 @@
+"""What there is to choose from: every plugin's components, by kind and name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
+from finetune.errors import PluginError, UsageError
+from finetune.plugins import Broken, Origin, Plugins
+from finetune.suggest import did_you_mean
+
+C = TypeVar("C", bound=Component)
+
+HOOK_OF: dict[type[Component], str] = {
+    Backbone: "finetune_backbones",
+    Dataset: "finetune_datasets",
+    Augmentation: "finetune_augmentations",
+    Freezer: "finetune_freezers",
+    Callback: "finetune_callbacks",
+}
+
+
+class Catalogue:
+    """Components of every plugin; a name that two plugins offer can be listed but not used."""
+
+    def __init__(self, plugins: Plugins) -> None:
+        self.plugins = plugins
+        self._entries: dict[type[Component], dict[str, list[tuple[Origin, Component]]]] = {k: {} for k in KINDS}
+        for kind in KINDS:
+            for origin, component in plugins.collect(HOOK_OF[kind]):
+                self._add(kind, origin, component)
+
+    def _add(self, kind: type[Component], origin: Origin, component: object) -> None:
+        if not isinstance(component, kind):
+            reason = f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
+            self.plugins.broken.append(Broken(origin=origin, reason=reason))
+        elif not (isinstance(component.options, type) and issubclass(component.options, Options)):
+            reason = f"options of {kind.kind} '{component.name}' must be a subclass of finetune.Options"
+            self.plugins.broken.append(Broken(origin=origin, reason=reason))
+        else:
+            self._entries[kind].setdefault(component.name, []).append((origin, component))
+
+    def names(self, kind: type[Component]) -> tuple[str, ...]:
+        """Return the names on offer, sorted."""
+        return tuple(sorted(self._entries[kind]))
+
+    def get(self, kind: type[C], name: str) -> C:
+        """Return the component; ``UsageError`` with a near match if there is none, ``PluginError`` if there are two."""
+        offers = self._entries[kind].get(name, [])
+        if len(offers) > 1:
+            sides = " and ".join(str(origin) for origin, _ in offers)
+            raise PluginError(f"two {kind.kind}s named '{name}': {sides}; uninstall one or set FINETUNE_DISABLE_PLUGINS")
+        if not offers:
+            raise UsageError(f"no {kind.kind} named '{name}'{did_you_mean(name, self.names(kind))}{self._broken_hint()}")
+        component = offers[0][1]
+        assert isinstance(component, kind)
+        return component
+
+    def _broken_hint(self) -> str:
+        names = ", ".join(sorted({f"'{broken.origin.name}'" for broken in self.plugins.broken}))
+        return f" (not loaded: {names}; see `finetune plugins`)" if names else ""
+
+    def origin(self, component: Component) -> Origin:
+        """Return the plugin that offers a component."""
+        for offers in self._entries[type(component)].values():
+            for origin, offered in offers:
+                if offered is component:
+                    return origin
+        raise KeyError(component.name)
+
+    def __iter__(self) -> Iterator[tuple[Origin, Component]]:
+        """Iterate over all components by kind and name, doubles included."""
+        for kind in KINDS:
+            for name in self.names(kind):
+                yield from self._entries[kind][name]

@@ -1,0 +1,184 @@
+"""The five kinds of component that a recipe selects with ``use: <name>``, and what they build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mindspore.nn import Cell
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+    Transform = Callable[[Pixels, np.random.Generator], Pixels]
+
+Split = Literal["train", "valid", "test"]
+Severity = Literal["error", "warning", "note"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Options(BaseModel):
+    """Base of a component's options: unknown keys, loose types and NaN are errors, and values cannot change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class NoOptions(Options):
+    """Options of a component that has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something a dataset noticed: an ``error`` ends the run before training, all findings are reported together."""
+
+    severity: Severity
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """One split of a dataset.
+
+    ``images[i]`` is a path or an HWC uint8 RGB array, read from several threads at once and the same at every
+    reading; ``labels[i]`` is the index of its class in ``classes``. ``findings`` says what was left out and why.
+    """
+
+    images: Sequence[Path | Pixels]
+    labels: Sequence[int]
+    classes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """How an image becomes the input of the network: side lengths in pixels, mean and std of RGB in 0..1."""
+
+    size: int = 224
+    resize: int = 256
+    keep_aspect: bool = True
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    background: tuple[int, int, int] = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Where pretrained weights come from and what they expect.
+
+    ``layout`` names the ``Layout`` of the file; ``size`` and ``resize`` are in pixels, ``mean`` and ``std`` of RGB
+    in 0..1; ``options`` are backbone options that belong to these weights, such as the padding of a pooling layer.
+    """
+
+    url: str
+    sha256: str
+    layout: str
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    size: int = 224
+    resize: int = 256
+    keep_aspect: bool = True
+    classes: int = 1000
+    licence: str = "unknown"
+    source: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a family of weight files names the parameters of a backbone.
+
+    ``rules`` are (regular expression, replacement) pairs for whole names, the first match wins; the results are the
+    backbone's own names, the classifier's being ``head.fc.weight`` and ``head.fc.bias``. ``ignore`` matches entries
+    that are not part of a network, such as optimizer state. ``options`` are backbone options that the family needs.
+    """
+
+    name: str
+    rules: tuple[tuple[str, str], ...]
+    ignore: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """Something a recipe selects with ``use: <name>``; ``options`` is the model of the keys beside ``use``."""
+
+    kind: ClassVar[str] = "component"
+
+    name: str
+    options: type[Options] = NoOptions
+    build: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone(Component):
+    """A network without its classifier, as named stages in order.
+
+    ``build(options)`` returns a mapping from each of ``stages`` to a ``Cell``; the first takes (N, 3, H, W) float32,
+    each takes what the one before returns, and the mean over the last one's positions has width ``features``.
+    """
+
+    kind: ClassVar[str] = "backbone"
+
+    build: Callable[[Any], Mapping[str, Cell]]
+    stages: tuple[str, ...]
+    features: int
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    layouts: tuple[Layout, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset(Component):
+    """Images with labels: ``build(options, split)`` returns the ``Samples`` of a split, or None if it has no such."""
+
+    kind: ClassVar[str] = "dataset"
+
+    build: Callable[[Any, Split], Samples | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation(Component):
+    """A change of training images: ``build(options, image)`` returns ``(pixels, rng) -> pixels``.
+
+    Pixels are HWC uint8 RGB of any size; all randomness comes from ``rng``, which the engine seeds for each sample.
+    """
+
+    kind: ClassVar[str] = "augmentation"
+
+    build: Callable[[Any, ImageSpec], Transform]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freezer(Component):
+    """A freezing policy: ``build(options)`` returns a pure function ``(epoch, stages) -> stages that train``.
+
+    Epochs count from 1; ``stages`` are in order of the network and end with ``head``.
+    """
+
+    kind: ClassVar[str] = "freezer"
+
+    build: Callable[[Any], Callable[[int, tuple[str, ...]], frozenset[str]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback(Component):
+    """Something that watches a run: ``build(options)`` returns an object whose ``@hookimpl`` methods are events."""
+
+    kind: ClassVar[str] = "callback"
+
+    build: Callable[[Any], object]
+
+
+KINDS: tuple[type[Component], ...] = (Backbone, Dataset, Augmentation, Freezer, Callback)

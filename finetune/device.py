@@ -1,0 +1,130 @@
+"""Setting up MindSpore for a device: chosen, quiet, reproducible, and on CPUs with the fast convolution kernels."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune.errors import UsageError
+
+DeviceName = Literal["cpu", "gpu", "ascend"]
+TARGETS: dict[str, str] = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
+AVX2 = 0x7  # dnnl_cpu_isa_avx2 of oneDNN's C interface
+_ISA: list[str] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The device of a run, the oneDNN instruction set in force on it, and its mixed-precision level."""
+
+    name: DeviceName
+    isa: str
+    amp: Literal["off", "O2"]
+
+
+def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto", om_path: Path | None = None) -> Device:
+    """Import MindSpore quietly, choose and set the device, and return what is in force.
+
+    ``om_path`` is where a failed compilation may leave its dump. Raises ``UsageError`` for a device that this machine
+    or this build of MindSpore does not have, and for mixed precision on a CPU.
+    """
+    ms = quiet_mindspore(om_path)
+    name = choose(device)
+    if amp == "O2" and name == "cpu":
+        raise UsageError("train.amp=O2 needs a GPU or an Ascend NPU; a CPU has no float16 kernels: use train.amp=auto")
+    isa = cap_onednn() if name == "cpu" else "not used"
+    ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    ms.set_device(TARGETS[name])
+    return Device(name=name, isa=isa, amp="off" if amp == "off" or name == "cpu" else "O2")
+
+
+def quiet_mindspore(om_path: Path | None = None) -> Any:
+    """Import MindSpore with its log at error level, unless the user set one, and without its noise at exit."""
+    os.environ.setdefault("GLOG_v", "3")
+    if om_path is not None:
+        os.environ.setdefault("MS_OM_PATH", str(om_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mindspore as ms
+        from mindspore import nn
+    if not _ISA:
+        # At exit MindSpore tears its modules down before its cells, whose __del__ then prints a traceback each.
+        atexit.register(lambda: setattr(nn.Cell, "__del__", lambda self: None))
+    return ms
+
+
+def choose(device: str) -> DeviceName:
+    """Return the device to use; ``auto`` prefers Ascend, then GPU, then CPU."""
+    order: tuple[DeviceName, ...] = ("ascend", "gpu", "cpu")
+    if device == "auto":
+        return next(name for name in order if available(name))
+    chosen = next((name for name in order if name == device), None)
+    if chosen is None or not available(chosen):
+        have = ", ".join(name for name in order if available(name))
+        raise UsageError(f"runner.device={device} is not available here; available: {have}")
+    return chosen
+
+
+def available(name: str) -> bool:
+    """Tell whether MindSpore finds a device of this kind."""
+    if name == "cpu":
+        return True
+    ms = quiet_mindspore()
+    try:
+        return bool(ms.hal.is_available(TARGETS[name])) and ms.hal.device_count(TARGETS[name]) > 0
+    except (RuntimeError, ValueError):
+        return False
+
+
+def cap_onednn() -> str:
+    """Cap MindSpore's oneDNN at AVX2 on CPUs with AVX-512, and return what is in force, with the reason.
+
+    With AVX-512 its convolutions on plain NCHW tensors run in oneDNN's reference kernels, 10 to 100 times slower. The
+    C call reaches MindSpore's own copy of the library only; it works until the first operator runs.
+    """
+    if not _ISA:
+        _ISA.append(_cap_onednn())
+    return _ISA[0]
+
+
+def _cap_onednn() -> str:
+    chosen = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    if chosen:
+        return f"{chosen} (set by ONEDNN_MAX_CPU_ISA)"
+    if "avx512f" not in cpu_flags():
+        return "default (this CPU has no AVX-512)"
+    import mindspore as ms
+
+    library = Path(ms.__file__).parent / "lib" / "libdnnl.so.3"
+    try:
+        status = ctypes.CDLL(str(library)).dnnl_set_max_cpu_isa(AVX2)
+    except (OSError, AttributeError) as error:
+        return f"default (slow: {error}; set ONEDNN_MAX_CPU_ISA=AVX2)"
+    if status != 0:
+        return "default (slow: an operator had already run; set ONEDNN_MAX_CPU_ISA=AVX2)"
+    return "AVX2 (capped: MindSpore's AVX-512 convolutions are slower)"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the instruction-set flags of the first CPU; empty where /proc/cpuinfo does not exist."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), ":")
+    return frozenset(line.partition(":")[2].split())
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use: its affinity, cut down to the container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores

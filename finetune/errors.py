@@ -1,0 +1,68 @@
+"""Every error that the project raises on purpose: one tree, each branch with its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class FinetuneError(Exception):
+    """Something the user can mend: the message names the thing, the value and the remedy."""
+
+    exit_code = 1
+
+
+class UsageError(FinetuneError):
+    """The command line or the Python call asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe does not say something that can be run; holds every mistake found, not only the first."""
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class DataError(FinetuneError):
+    """Images, labels or folders cannot be used."""
+
+    exit_code = 3
+
+
+class WeightsError(FinetuneError):
+    """A weights file is missing, damaged, or belongs to another network."""
+
+    exit_code = 4
+
+
+class DownloadError(WeightsError):
+    """A file could not be fetched, or is not the one that was promised."""
+
+
+class DivergedError(FinetuneError):
+    """The loss or a weight stopped being a finite number."""
+
+    exit_code = 5
+
+
+class PluginError(FinetuneError):
+    """A plugin failed; the message names plugin, distribution, version and hook."""
+
+    exit_code = 6
+
+
+class ResourceError(FinetuneError):
+    """The disk or the memory does not suffice."""
+
+    exit_code = 7
+
+
+class Interrupted(FinetuneError):
+    """The run was stopped by a signal, after its state was saved."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        self.signum = signum
+        self.exit_code = 128 + signum
+        super().__init__(message)

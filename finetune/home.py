@@ -1,0 +1,22 @@
+"""Where downloads and scan results are kept between runs, and whether the network may be used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def cache_folder() -> Path:
+    """Return the folder of all that can be fetched or computed again: ``FINETUNE_HOME``, else in the user's cache.
+
+    The folder need not exist yet.
+    """
+    home = os.environ.get("FINETUNE_HOME")
+    return Path(home).expanduser().absolute() if home else user_cache_path("finetune", appauthor=False)
+
+
+def offline() -> bool:
+    """Return whether ``FINETUNE_OFFLINE`` forbids every network call."""
+    return os.environ.get("FINETUNE_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")

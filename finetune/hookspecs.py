@@ -1,0 +1,92 @@
+"""The thirteen hooks of a plugin: what there is to choose from, how weights are fetched, and the events of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Weights
+    from finetune.run import Run
+
+PROJECT = "finetune"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+# Catalogue: what is there to choose from
+
+
+@hookspec
+def finetune_backbones() -> Iterable[Backbone]:  # type: ignore[empty-body]
+    """Return the backbones that this plugin offers."""
+
+
+@hookspec
+def finetune_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
+    """Return the datasets that this plugin offers."""
+
+
+@hookspec
+def finetune_augmentations() -> Iterable[Augmentation]:  # type: ignore[empty-body]
+    """Return the augmentations that this plugin offers."""
+
+
+@hookspec
+def finetune_freezers() -> Iterable[Freezer]:  # type: ignore[empty-body]
+    """Return the freezing policies that this plugin offers."""
+
+
+@hookspec
+def finetune_callbacks() -> Iterable[Callback]:  # type: ignore[empty-body]
+    """Return the callbacks that this plugin offers."""
+
+
+# Resolution
+
+
+@hookspec(firstresult=True)
+def finetune_fetch_weights(weights: Weights, cache: Path) -> Path | None:
+    """Return a local file that holds ``weights``, kept below ``cache``; None leaves it to the next plugin."""
+
+
+# Events, in the order a run fires them
+
+
+@hookspec
+def finetune_run_start(run: Run) -> None:
+    """Act before the first epoch: data and network stand, nothing has trained in this process."""
+
+
+@hookspec
+def finetune_epoch_start(run: Run, epoch: int) -> None:
+    """Act before an epoch, counted from 1; ``run.trainable`` holds the stages that will train."""
+
+
+@hookspec
+def finetune_step_end(run: Run, step: int, loss: float) -> None:
+    """Act after an optimizer step, counted from 1 over the whole run; ``loss`` is the mean over its images."""
+
+
+@hookspec
+def finetune_epoch_end(run: Run, epoch: int, metrics: dict[str, float]) -> None:
+    """Act after an epoch and its evaluation; ``metrics`` is the epoch's line of ``metrics.jsonl``."""
+
+
+@hookspec
+def finetune_checkpoint_saved(run: Run, epoch: int, path: Path, best: bool) -> None:
+    """Act after a checkpoint is complete on disk; ``best`` says that it holds the best metric so far."""
+
+
+@hookspec
+def finetune_run_error(run: Run, error: BaseException) -> None:
+    """Act when a run ends by an error or an interrupt, before ``finetune_run_end``."""
+
+
+@hookspec
+def finetune_run_end(run: Run) -> None:
+    """Act when a run ends, however it ends."""

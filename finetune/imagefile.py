@@ -1,0 +1,169 @@
+"""Opening an image file that may be anything: only regular files, known formats and bearable sizes get decoded."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from finetune.errors import DataError, ResourceError
+
+MAX_PIXELS = 178_956_970
+"""Largest image that is decoded, by the size in its header: half a gigabyte of RGB, as in Pillow's own refusal."""
+
+# Formats with a signature and a decoder that runs no other program; Pillow knows others, such as EPS, that do.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+
+SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"RIFF": "WebP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"BM": "BMP",
+}
+
+FOREIGN = {
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript document",
+    b"8BPS": "a Photoshop file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
+}
+
+
+IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+class BadImage(DataError):
+    """An image that cannot be used; ``reason`` completes the sentence that begins with the file's name.
+
+    ``lasting`` says that the reason lies in the content, so that it holds until the file changes.
+    """
+
+    def __init__(self, name: str, reason: str, *, lasting: bool = True) -> None:
+        self.reason, self.lasting = reason, lasting
+        super().__init__(f"'{name}' {reason}")
+
+
+class Refused(Exception):
+    """An image in order that this project does not take; the text is the reason."""
+
+
+def shown(path: Path | str) -> str:
+    """Return a file's name as it can be printed: line ends, control and undecodable characters are escaped."""
+    name = str(path)
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Yield the image in a file, not yet decoded; whatever fails inside the block becomes a ``BadImage``."""
+    with _regular(path) as file:
+        _drop_warnings()
+        # Another library in the process may have turned truncated files into half-grey images for everyone.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            # A file object, not a name: Pillow maps named files into memory, which kills the process if they shrink.
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                yield image
+        except MemoryError as error:
+            raise BadImage(shown(path), "needs more memory than there is", lasting=False) from error
+        except BadImage:
+            raise
+        except Exception as error:  # decoders raise almost anything on damaged files
+            raise BadImage(shown(path), _reason(error, file)) from error
+
+
+def _regular(path: Path) -> IO[bytes]:
+    """Open a file that is one; a named pipe would block for ever, so its kind is asked for first."""
+    try:
+        kind = _kind(os.stat(path).st_mode)
+        if not kind:
+            return open(path, "rb")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise ResourceError("too many open files; raise the limit with `ulimit -n`") from error
+        raise BadImage(shown(path), _unreachable(path, error), lasting=False) from error
+    raise BadImage(shown(path), f"is {kind}, not a file", lasting=False)
+
+
+def _kind(mode: int) -> str:
+    """Return what a directory entry is, or nothing for a regular file."""
+    if stat.S_ISREG(mode):
+        return ""
+    names = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return names.get(stat.S_IFMT(mode), "a device")
+
+
+def _unreachable(path: Path, error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+    if isinstance(error, PermissionError):
+        return "cannot be read: permission denied"
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _reason(error: Exception, file: IO[bytes]) -> str:
+    """Return what is wrong with a file that Pillow does not decode, in plain words."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {MAX_PIXELS // 10**6} million pixels; scale it down"
+    if isinstance(error, UnidentifiedImageError):
+        file.seek(0)
+        return unidentified(file.read(512))
+    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        return "is truncated"
+    return f"is damaged: {error or type(error).__name__}"
+
+
+def unidentified(head: bytes) -> str:
+    """Return what a file is that opens with ``head`` and is no image."""
+    if not head:
+        return "is empty"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "is not an image: it is an HTML page"
+    if b"<svg" in text:
+        return "is an SVG drawing, not an image of pixels; convert it to PNG"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return "is a HEIC photo, which Pillow does not read; convert it to JPEG"
+    for start, what in FOREIGN.items():
+        if head.startswith(start):
+            return f"is not an image: it is {what}"
+    for start, what in SIGNATURES.items():
+        if head.startswith(start):
+            return f"is damaged: it starts like a {what} file and does not go on like one"
+    return _other(head)
+
+
+def _other(head: bytes) -> str:
+    words = head[:40].decode("utf-8", "ignore").split("\n")[0].strip()
+    if words and words.isprintable():
+        return f"is not an image: it starts with the text '{words[:30]}'"
+    return f"is not an image, or not in a known format ({', '.join(FORMATS)})"
+
+
+def _drop_warnings() -> None:
+    """Drop Pillow's warnings from now on: what matters in them is found out anyway.
+
+    ``warnings.catch_warnings`` swaps the filters of the whole process and is not made for threads; adding a filter
+    anew for each image would make everyone else's warnings of the sort shown once appear again and again.
+    """
+    if IGNORE_PILLOW not in warnings.filters:
+        warnings.filterwarnings("ignore", module=IGNORE_PILLOW[3].pattern)

@@ -1,0 +1,101 @@
+"""The network: the stages of a backbone in order, the mean over positions, and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from finetune.components import Backbone
+from finetune.errors import PluginError
+
+HEAD = "head"
+
+
+class Network(nn.Cell):  # type: ignore[misc]
+    """Stages and head as one cell; every parameter's name begins with its stage, the head's with ``head``."""
+
+    def __init__(self, stages: Mapping[str, nn.Cell], head: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.names = (*stages, HEAD)
+        for name, cell in stages.items():
+            cell.update_parameters_name(f"{name}.")
+        head.update_parameters_name(f"{HEAD}.")
+        self.stages = nn.CellList(list(stages.values()), auto_prefix=False)
+        self.head = head
+
+    def construct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, 3, H, W) float32 and the head's dropout mask to (N, classes) logits."""
+        return self.head(self.features(images), mask)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) float32 to (N, features): the last stage's mean over positions."""
+        x = images
+        for stage in self.stages:
+            x = stage(x)
+        if x.ndim == 4:
+            x = x.mean((2, 3))
+        return x
+
+    def cell(self, stage: str) -> nn.Cell:
+        """Return the cell of a stage or of the head."""
+        return self.head if stage == HEAD else self.stages[self.names.index(stage)]
+
+    def parameters_of(self, stages: Iterable[str]) -> list[Parameter]:
+        """Return the parameters of some stages, BatchNorm statistics included, in order of the network."""
+        wanted = set(stages)
+        return [p for p in self.get_parameters() if p.name.split(".", 1)[0] in wanted]
+
+    def set_modes(self, trainable: Iterable[str], *, frozen_batch_norm: bool) -> None:
+        """Put the stages that train into training mode and all others into evaluation mode.
+
+        In evaluation mode BatchNorm uses its stored statistics and leaves them alone.
+        """
+        training = set(trainable)
+        self.set_train(False)
+        for name in self.names:
+            self.cell(name).set_train(name in training)
+            if frozen_batch_norm:
+                for _, cell in self.cell(name).cells_and_names():
+                    if isinstance(cell, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+                        cell.set_train(False)
+
+
+class Features(nn.Cell):  # type: ignore[misc]
+    """A network up to its pooled features."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) float32 to (N, features)."""
+        return self.network.features(images)
+
+
+def statistics(parameter: Parameter) -> bool:
+    """Tell whether a parameter is a running statistic of BatchNorm, which no optimizer touches."""
+    return str(parameter.name).endswith((".moving_mean", ".moving_variance"))
+
+
+def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
+    """Build a backbone's stages and check them against what the component promises."""
+    stages = dict(backbone.build(options))
+    if tuple(stages) != backbone.stages:
+        raise PluginError(
+            f"backbone '{backbone.name}' built stages {', '.join(stages)}; its component says "
+            f"{', '.join(backbone.stages)}: make them equal, in the same order"
+        )
+    return stages
+
+
+def values(parameters: Iterable[Parameter]) -> dict[str, np.ndarray]:
+    """Return copies of parameters as arrays by name."""
+    return {p.name: p.asnumpy().copy() for p in parameters}
+
+
+def assign(parameters: Iterable[Parameter], arrays: Mapping[str, np.ndarray]) -> None:
+    """Set parameters from arrays of the same names and shapes."""
+    for parameter in parameters:
+        parameter.set_data(Tensor(np.ascontiguousarray(arrays[parameter.name])))

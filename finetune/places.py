@@ -1,0 +1,52 @@
+"""Where in a recipe something stands, and what is wrong there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+KeyPath = tuple[str | int, ...]
+
+_PLAIN = re.compile(r"[^\s.\[\]=\"'~]+")
+
+
+class Place(NamedTuple):
+    """Where a key stands: line and column count from 1, ``text`` names it, relative paths start at ``folder``."""
+
+    line: int
+    column: int
+    text: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Something wrong at a key; without a path it concerns the place alone."""
+
+    place: Place
+    path: KeyPath
+    text: str
+
+    def __str__(self) -> str:
+        key = f"{spelled(self.path)}: " if self.path else ""
+        return f"{self.place.text}: {key}{self.text}"
+
+
+def spelled(path: KeyPath) -> str:
+    """Return a key path the way an override writes it, such as ``augment[0].preset``."""
+    return "".join(map(_segment, path)).removeprefix(".")
+
+
+def _segment(element: str | int) -> str:
+    if isinstance(element, int):
+        return f"[{element}]"
+    return f".{element}" if _PLAIN.fullmatch(element) else f'."{shortened(element)}"'
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """Return ``text`` on one line, its middle left out when it is longer than ``length``."""
+    line = text.encode("unicode_escape").decode("ascii") if not text.isprintable() else text
+    half = length // 2
+    return line if len(line) <= length else f"{line[: half - 1]}…{line[-half:]}"

@@ -1,0 +1,150 @@
+"""From a recipe to a plan: everything chosen and checked, before MindSpore is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from finetune import overrides as changes
+from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
+from finetune.document import SMALLEST, Document, read
+from finetune.errors import RecipeError
+from finetune.mistakes import Known, Problem
+from finetune.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
+from finetune.paths import absolute, is_weights_file, resolved
+from finetune.places import KeyPath, Mistake
+from finetune.recipe import BackboneSection, Recipe, Section
+from finetune.yamltext import dumps
+
+if TYPE_CHECKING:
+    from finetune.catalogue import Catalogue
+
+C = TypeVar("C", bound=Component)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen(Generic[C]):
+    """A component with the options that the recipe gives it."""
+
+    component: C
+    options: Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A recipe that can be run: ``recipe`` is complete, its paths are absolute, and its components are at hand."""
+
+    recipe: Recipe
+    backbone: Chosen[Backbone]
+    dataset: Chosen[Dataset]
+    augment: tuple[Chosen[Augmentation], ...]
+    freezer: Chosen[Freezer]
+    callbacks: tuple[Chosen[Callback], ...]
+
+
+def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> Plan:
+    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping.
+
+    Relative paths start at the recipe's folder, or at the current one where they come from an override, a mapping or
+    standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file, and ``PluginError`` when
+    the options of a plugin's component fail.
+    """
+    document = changes.apply(read(source), overrides, {slot: default(slot) for slot in ("augment", "callbacks")})
+    found: list[Problem] = []
+    plan = _plan(document, _completed(document.values, source), catalogue, found)
+    mistakes = [*document.mistakes, *(Mistake(document.place(p.path), p.path, p.text) for p in found)]
+    if plan is None or mistakes:
+        in_order = sorted(mistakes, key=lambda mistake: mistake.place[:2])
+        raise RecipeError(dict.fromkeys(map(str, in_order)))
+    return plan
+
+
+def dump(plan: Plan) -> str:
+    """Return the plan as a recipe with every default and absolute paths; it loads as an equal plan."""
+    return dumps(plan.recipe.model_dump(mode="json", by_alias=True))
+
+
+def _completed(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with the file's name as theirs, and ``use`` in sections of the engine that leave it out."""
+    if not isinstance(source, Mapping) and str(source) != "-":
+        stem = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.")[:80]
+        values = {"name": stem or "run", **values}
+    for name, field in Recipe.model_fields.items():
+        given = values.get(name)
+        if field.discriminator and isinstance(given, dict):
+            values[name] = {"use": field.default.use, **given}
+    return values
+
+
+def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, found: list[Problem]) -> Plan | None:
+    """Return the plan, or None after adding what is wrong to ``found``."""
+    parts = select(values, catalogue, found)
+    homes = elsewhere(parts)
+    wrong: list[Problem] = []
+    recipe = validated(Recipe, values, Known(Recipe, elsewhere=homes), wrong)
+    found += [_with_remedy(problem, catalogue) for problem in wrong]
+    given = [options(part, catalogue, homes, found) for part in parts]
+    found += cross_checks(values, parts)
+    if found or recipe is None:
+        return None
+    plan = _settled(recipe, list(zip(parts, given, strict=True)), _Paths(document, found))
+    return None if found else plan
+
+
+def _with_remedy(problem: Problem, catalogue: Catalogue) -> Problem:
+    slot = problem.path[0] if problem.path else None
+    if problem.kind != "missing":
+        return problem
+    text = f"missing; the smallest recipe is '{SMALLEST}'"
+    if slot in SLOTS and problem.path[-1] == "use":
+        text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
+    return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """How the paths of a recipe become absolute: each from the folder that belongs to its place."""
+
+    document: Document
+    found: list[Problem]
+
+    def __call__(self, path: Path, at: KeyPath) -> Path:
+        node = self.document.find(at)
+        try:
+            return absolute(path, node.place.folder if node else Path.cwd())
+        except RuntimeError:
+            self.found.append(Problem(at, "home", f"there is no home folder for '{path}'"))
+            return path
+
+
+def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Paths) -> Plan:
+    """Return the plan with absolute paths, the sections of its recipe completed by the components' defaults."""
+    sections: dict[str, list[Section]] = {slot: [] for slot in SLOTS}
+    chosen: dict[str, list[Chosen[Any]]] = {slot: [] for slot in SLOTS}
+    for part, given in parts:
+        settled = resolved(given, part.path, paths)
+        chosen[part.slot].append(Chosen(component=part.component, options=settled))
+        sections[part.slot].append(_section(recipe, part, settled, paths))
+    lists = {slot: tuple(items) if slot in ("augment", "callbacks") else items[0] for slot, items in sections.items()}
+    return Plan(
+        recipe=resolved(recipe, (), paths).model_copy(update=lists),
+        backbone=chosen["backbone"][0],
+        dataset=chosen["dataset"][0],
+        augment=tuple(chosen["augment"]),
+        freezer=chosen["freeze"][0],
+        callbacks=tuple(chosen["callbacks"]),
+    )
+
+
+def _section(recipe: Recipe, part: Part, given: Options, paths: _Paths) -> Section:
+    """Return the section of a part with all options of its component, as they stand in a recipe."""
+    written = getattr(recipe, part.slot)
+    own = written[part.path[1]] if isinstance(written, tuple) else written
+    values = {key: getattr(own, key) for key in section(part.slot).model_fields}
+    if isinstance(own, BackboneSection) and is_weights_file(own.weights):
+        values["weights"] = str(paths(Path(own.weights), (*part.path, "weights")))
+    complete: Section = type(own).model_validate({**values, **given.model_dump(mode="json", by_alias=True)})
+    return complete

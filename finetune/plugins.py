@@ -1,0 +1,192 @@
+"""Finding, loading and calling plugins: built-ins by name, everyone else by the entry-point group ``finetune``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import Any
+
+import pluggy
+
+from finetune import hookspecs
+from finetune.errors import FinetuneError, PluginError
+from finetune.suggest import did_you_mean
+
+DISTRIBUTION = "mindspore-finetune"
+BUILTINS = (
+    "finetune_model",
+    "finetune_plugins.folder",
+    "finetune_plugins.csv",
+    "finetune_plugins.flowers102",
+    "finetune_plugins.shapes",
+    "finetune_plugins.albumentations",
+    "finetune_plugins.freezing",
+    "finetune_plugins.tensorboard",
+    "finetune_plugins.checkpoint",
+    "finetune_plugins.early_stopping",
+)
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("finetune_"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a plugin comes from."""
+
+    name: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"plugin '{self.name}' ({self.distribution} {self.version})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """A plugin that could not be loaded, and why."""
+
+    origin: Origin
+    reason: str
+
+
+class Plugins:
+    """The plugins of one process or run: a fresh manager, nothing global."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.origins: dict[int, Origin] = {}
+        self.broken: list[Broken] = []
+
+    def register(self, plugin: object, origin: Origin) -> None:
+        """Register a module or object; ``PluginError`` names a hook that does not exist or asks too much."""
+        for name in dir(plugin):
+            value = getattr(plugin, name)
+            if not name.startswith("finetune_") or not callable(value):
+                continue
+            if name not in HOOKS:
+                raise PluginError(f"{origin}: no hook named '{name}'{did_you_mean(name, HOOKS)}")
+            if not hasattr(value, f"{hookspecs.PROJECT}_impl"):
+                raise PluginError(f"{origin}: '{name}' would never be called; decorate it with @hookimpl")
+        try:
+            self.manager.register(plugin, name=f"{origin.name}:{id(plugin)}")
+            self.manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(f"{origin}: {error}") from error
+        self.origins[id(plugin)] = origin
+
+    def copy(self) -> Plugins:
+        """Return a manager with the same plugins, to which a run adds its own."""
+        other = Plugins()
+        for plugin in self.manager.get_plugins():
+            other.register(plugin, self.origins[id(plugin)])
+        other.broken = list(self.broken)
+        return other
+
+    def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Origin, Any]]:
+        """Call one plugin after the other, last registered first, and yield what each returned.
+
+        A failing plugin raises ``PluginError`` with plugin, distribution, version and hook; the project's own errors
+        and interrupts pass through.
+        """
+        for impl in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
+            origin = self.origins[id(impl.plugin)]
+            with named(origin, hook):
+                result = impl.function(*(arguments[name] for name in impl.argnames))
+            yield origin, result
+
+    def first(self, hook: str, **arguments: Any) -> Any:
+        """Return the first answer that is not None."""
+        return next((result for _, result in self.call(hook, **arguments) if result is not None), None)
+
+    def fire(self, event: str, **arguments: Any) -> None:
+        """Call an event of every plugin, in the order registered."""
+        for _ in self.call(event, **arguments):
+            pass
+
+    def fire_all(self, event: str, **arguments: Any) -> list[PluginError]:
+        """Call an event of every plugin even where one fails, and return the failures."""
+        failures = []
+        for impl in reversed(getattr(self.manager.hook, event).get_hookimpls()):
+            origin = self.origins[id(impl.plugin)]
+            try:
+                with named(origin, event):
+                    impl.function(*(arguments[name] for name in impl.argnames))
+            except PluginError as error:
+                failures.append(error)
+        return failures
+
+
+    def collect(self, hook: str) -> Iterator[tuple[Origin, Any]]:
+        """Yield every component that a catalogue hook returns, with its plugin; generators run here, guarded."""
+        for impl in getattr(self.manager.hook, hook).get_hookimpls():
+            origin = self.origins[id(impl.plugin)]
+            try:
+                with named(origin, hook):
+                    components = list(impl.function() or ())
+            except PluginError as error:
+                self.broken.append(Broken(origin=origin, reason=str(error)))
+                continue
+            yield from ((origin, component) for component in components)
+
+
+class named:  # noqa: N801 - reads as a statement
+    """Turn what a plugin raises into a ``PluginError`` that names it and the hook."""
+
+    def __init__(self, origin: Origin, hook: str) -> None:
+        self.origin, self.hook = origin, hook
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, FinetuneError | KeyboardInterrupt):
+            return
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise PluginError(f"{self.origin} failed in {self.hook}: {what}") from error
+
+
+def load() -> Plugins:
+    """Return the built-in plugins and the installed ones; what fails to load is kept in ``broken``.
+
+    ``FINETUNE_DISABLE_PLUGINS=a,b`` leaves out entry points by name.
+    """
+    plugins = Plugins()
+    for module in BUILTINS:
+        name = module.rpartition(".")[2]
+        plugins.register(import_module(module), Origin(name=name, distribution=DISTRIBUTION, version=own_version()))
+    disabled = {name.strip() for name in os.environ.get("FINETUNE_DISABLE_PLUGINS", "").split(",")}
+    found = entry_points(group=hookspecs.PROJECT)
+    for point in sorted(found, key=lambda point: (origin_of(point).distribution, point.name)):
+        if point.name not in disabled:
+            load_entry_point(plugins, point)
+    return plugins
+
+
+def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
+    """Load and register one installed plugin, or note why it cannot be."""
+    origin = origin_of(point)
+    try:
+        plugins.register(point.load(), origin)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may even call sys.exit while it is imported
+        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        plugins.broken.append(Broken(origin=origin, reason=reason))
+
+
+def origin_of(point: EntryPoint) -> Origin:
+    """Return name, distribution and version of an entry point."""
+    dist = point.dist
+    return Origin(name=point.name, distribution=dist.name if dist else "?", version=dist.version if dist else "?")
+
+
+def own_version() -> str:
+    """Return the version of this project's distribution, or that of the source tree."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        from finetune import __version__
+
+        return __version__

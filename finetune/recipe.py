@@ -1,0 +1,210 @@
+"""What a recipe may say: every section with its keys, bounds and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from finetune.components import Options
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Triple = tuple[float, float, float]
+
+
+class Section(Options):
+    """A section that selects a component; the component's own options stand beside ``use``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    use: str
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return the keys that belong to the component."""
+        return dict(self.model_extra or {})
+
+
+class BackboneSection(Section):
+    """Which network, and the weights it starts from."""
+
+    use: str = "resnext50"
+    weights: str = "auto"
+    """A name that the backbone offers, a file, URL#sha256=HEX, `none` for a random start, or `auto`: its first offer."""
+
+
+class DatasetSection(Section):
+    """Which photos."""
+
+    split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Share of each class kept for validation, where the dataset has no validation split of its own."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What an image that cannot be read does: end the run before training, or be left out and listed."""
+
+
+class AugmentSection(Section):
+    """One change of the training images."""
+
+
+class FreezeSection(Section):
+    """Which stages train in which epoch."""
+
+    use: str = "head"
+    batch_norm: Literal["train", "frozen"] = "train"
+    """Whether BatchNorm of stages that train updates its statistics, or stays as pretrained."""
+
+
+class CallbackSection(Section):
+    """One watcher of the run."""
+
+
+class LinearHead(Options):
+    """One fully connected layer."""
+
+    use: Literal["linear"] = "linear"
+    dropout: Fraction = 0.0
+    keep_pretrained: bool = False
+    """Keep the classifier and the classes that came with the weights."""
+
+
+class MlpHead(Options):
+    """A hidden layer with ReLU, then a fully connected layer."""
+
+    use: Literal["mlp"]
+    hidden: PositiveInt = 512
+    dropout: Fraction = 0.0
+
+
+class CrossEntropy(Options):
+    """Cross-entropy between the labels and the softmax of the logits."""
+
+    use: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Fraction = 0.0
+    class_weights: Literal["none", "auto"] | dict[str, PositiveFloat] = "none"
+    """`auto` weighs each class by the inverse of its share, so that all classes count the same."""
+
+
+class AdamW(Options):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    use: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-4
+    """Applies to weights only, never to biases and BatchNorm."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Each stage below the head learns this much slower than the one above it."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+
+
+class Sgd(Options):
+    """Stochastic gradient descent with momentum."""
+
+    use: Literal["sgd"]
+    lr: PositiveFloat = 1e-2
+    momentum: Fraction = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    """Applies to weights only, never to biases and BatchNorm."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Each stage below the head learns this much slower than the one above it."""
+
+
+class Cosine(Options):
+    """Half a cosine from the learning rate down to ``final`` times it."""
+
+    use: Literal["cosine"] = "cosine"
+    warmup_epochs: NonNegativeFloat = 0.0
+    final: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+
+
+class StepDecay(Options):
+    """Multiply by ``gamma`` after every ``every`` epochs."""
+
+    use: Literal["step"]
+    warmup_epochs: NonNegativeFloat = 0.0
+    every: PositiveInt = 10
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+
+
+class Constant(Options):
+    """The learning rate as given."""
+
+    use: Literal["constant"]
+    warmup_epochs: NonNegativeFloat = 0.0
+
+
+class ImageSection(Options):
+    """How images reach the network; `auto` takes what the weights expect."""
+
+    size: Annotated[int, Field(ge=16, le=2048)] | Literal["auto"] = "auto"
+    resize: Annotated[int, Field(ge=16, le=4096)] | Literal["auto"] = "auto"
+    """Length of the shorter side before the centre crop of evaluation."""
+    keep_aspect: bool | Literal["auto"] = "auto"
+    """False stretches both sides to `resize`."""
+    mean: Triple | Literal["auto"] = "auto"
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | Literal["auto"] = "auto"
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
+    """What shows through transparent pixels, RGB in 0..255."""
+
+
+class TrainSection(Options):
+    """How long and in which portions."""
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 32
+    accumulate: PositiveInt = 1
+    """Batches whose gradients are averaged into one optimizer step."""
+    clip_norm: PositiveFloat | None = None
+    mixup: NonNegativeFloat = 0.0
+    """Alpha of the beta distribution that blends pairs of images (Zhang et al. 2018); 0 is off."""
+    cutmix: NonNegativeFloat = 0.0
+    """Alpha of the beta distribution that pastes rectangles of one image into another (Yun et al. 2019); 0 is off."""
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of the moving average of the weights that is evaluated and kept."""
+    amp: Literal["auto", "off", "O2"] = "auto"
+
+
+class EvaluateSection(Options):
+    """How the run is judged."""
+
+    metric: Literal["accuracy", "top5", "macro_f1", "loss"] = "accuracy"
+    every: PositiveInt = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    restore_best: bool = True
+    """Keep the weights of the best epoch in the model folder, not those of the last."""
+
+
+class RunnerSection(Options):
+    """On which device, with how many loader threads."""
+
+    device: Literal["auto", "cpu", "gpu", "ascend"] = "auto"
+    devices: Annotated[int, Field(ge=1, le=1)] = 1
+    mode: Literal["graph", "pynative"] = "graph"
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
+    """Threads that read images; `auto` is one for each usable core, 0 reads in the main thread."""
+
+
+class Recipe(Options):
+    """A whole recipe."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")] = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    backbone: BackboneSection = BackboneSection()
+    head: Annotated[LinearHead | MlpHead, Field(discriminator="use")] = LinearHead()
+    dataset: DatasetSection
+    image: ImageSection = ImageSection()
+    augment: tuple[AugmentSection, ...] = (AugmentSection.model_validate({"use": "albumentations"}),)
+    freeze: FreezeSection = FreezeSection()
+    loss: CrossEntropy = CrossEntropy()
+    optimizer: Annotated[AdamW | Sgd, Field(discriminator="use")] = AdamW()
+    schedule: Annotated[Cosine | StepDecay | Constant, Field(discriminator="use")] = Cosine()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    callbacks: tuple[CallbackSection, ...] = (
+        CallbackSection(use="tensorboard"),
+        CallbackSection(use="checkpoint"),
+    )
+    runner: RunnerSection = RunnerSection()
+    output: Path = Path("runs")

@@ -1,0 +1,92 @@
+"""A run as plugins see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from finetune.recipe import Recipe
+
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best epoch so far and its value of ``evaluate.metric``."""
+
+    epoch: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """A validation image with the class it has and the class it was given."""
+
+    pixels: NDArray[np.uint8]
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One fine-tuning run: what it is, where it stands, and what a plugin may ask of it.
+
+    ``epoch`` and ``step`` count from 1 and are 0 before the first; ``history`` holds the lines of ``metrics.jsonl``;
+    ``confusion[true, predicted]`` is the last evaluation's. ``state`` is for plugins: what they put under their own
+    name (JSON only) is saved in each checkpoint and is back after a resume.
+    """
+
+    folder: Path
+    recipe: Recipe
+    recipe_text: str
+    classes: tuple[str, ...]
+    stages: tuple[str, ...]
+    device: str
+    steps_per_epoch: int
+    images: dict[str, int]
+    weights: dict[str, Any] = field(default_factory=dict)
+    resumed: bool = False
+    epoch: int = 0
+    step: int = 0
+    phase: int = 0
+    trainable: tuple[str, ...] = ()
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    history: Lines = field(default_factory=list)
+    best: Best | None = None
+    confusion: NDArray[np.int64] | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] | None = None
+    stop_reason: str | None = None
+    messages: list[str] = field(default_factory=list)
+    checkpoint_keep: int | None = None
+    _augmented: Callable[[int], Sequence[NDArray[np.uint8]]] | None = None
+    _predictions: Callable[[int], Sequence[Predicted]] | None = None
+    _say: Callable[[str], None] = print
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end after this epoch, as finished; the reason is shown and logged."""
+        self.stop_reason = self.stop_reason or reason
+
+    def request_checkpoint(self, *, keep: int = 2) -> None:
+        """Ask for a checkpoint once every plugin has seen this epoch's end; ``keep`` is how many stay on disk."""
+        self.checkpoint_keep = keep
+
+    def say(self, message: str) -> None:
+        """Show a line to the user and keep it in ``log.txt``."""
+        self.messages.append(message)
+        self._say(message)
+
+    def augmented(self, count: int) -> Sequence[NDArray[np.uint8]]:
+        """Return the first ``count`` training images as this epoch's augmentation makes them, HWC uint8 RGB."""
+        return self._augmented(count) if self._augmented else []
+
+    def predictions(self, count: int) -> Sequence[Predicted]:
+        """Return ``count`` validation images as the last evaluation labelled them, wrong and sure ones first."""
+        return self._predictions(count) if self._predictions else []

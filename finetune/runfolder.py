@@ -1,0 +1,57 @@
+"""Run folders: numbered, never overwritten, locked while a process works in them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from finetune.errors import ResourceError, UsageError
+
+
+def create(output: Path, name: str) -> Path:
+    """Make and return the next free folder ``name-NNN`` below ``output``."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        taken = [int(m[1]) for p in output.iterdir() if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))]
+        for number in range(max(taken, default=0) + 1, 1_000_000):
+            folder = output / f"{name}-{number:03d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue  # another run took the number in between
+            return folder
+    except OSError as error:
+        raise ResourceError(f"cannot make a run folder in {output}: {error.strerror}; choose another with --output") from error
+    raise ResourceError(f"no number is left for runs named '{name}' in {output}; choose another name")
+
+
+class Lock:
+    """Keeps a second process out of a run folder; the kernel lets go of it when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.owner = folder / ".lock-owner"
+        self.lock = FileLock(folder / ".lock", timeout=0)
+
+    def __enter__(self) -> None:
+        try:
+            self.lock.acquire()
+        except Timeout as error:
+            raise UsageError(f"{self.owner.parent} is in use by {self._who()}; wait for it or stop it") from error
+        except (OSError, NotImplementedError):
+            return  # a file system without locks must not stop a run
+        self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+    def __exit__(self, *exception: object) -> None:
+        if self.lock.is_locked:
+            self.owner.unlink(missing_ok=True)
+            self.lock.release()
+
+    def _who(self) -> str:
+        try:
+            return self.owner.read_text(encoding="utf-8")
+        except OSError:
+            return "another process"

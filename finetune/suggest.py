@@ -1,0 +1,15 @@
+"""Near matches for the names in error messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest of ``known``, else ``; known: …``, else nothing."""
+    names = sorted(known)
+    near = get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{next(n for n in names if n.lower() == near[0])}'?"
+    return f"; known: {', '.join(names)}" if names else ""

@@ -1,0 +1,80 @@
+"""A callback that ends a run which no longer gets better."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from pydantic import NonNegativeFloat, PositiveInt, field_validator
+
+from finetune import Callback, Options, Run, did_you_mean, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NAME = "early_stopping"
+LOWER_IS_BETTER = {"accuracy": False, "top5": False, "macro_f1": False, "loss": True}
+
+
+class EarlyStopping(Options):
+    """What has to get better, and how long the run may wait for it."""
+
+    metric: str | None = None
+    """`accuracy`, `top5`, `macro_f1` or `loss` of the validation images; without it that of `evaluate.metric`."""
+    patience: PositiveInt = 5
+    """Evaluations without a better value after which the run ends."""
+    min_delta: NonNegativeFloat = 0.0
+    """A value counts as better when it is so by more than this."""
+
+    @field_validator("metric")
+    @classmethod
+    def known(cls, metric: str | None) -> str | None:
+        """Take a metric as ``accuracy`` or as ``val_accuracy``."""
+        name = metric and metric.removeprefix("val_")
+        if name is not None and name not in LOWER_IS_BETTER:
+            raise ValueError(f"no metric named '{metric}'{did_you_mean(name, LOWER_IS_BETTER)}")
+        return name
+
+
+@hookimpl
+def finetune_callbacks() -> Iterable[Callback]:
+    """Return the callback ``early_stopping``."""
+    yield Callback(name=NAME, options=EarlyStopping, build=Watcher)
+
+
+class Watcher:
+    """Counts the evaluations since the best one; the count is in ``run.state``, so that a resume goes on with it."""
+
+    def __init__(self, options: EarlyStopping) -> None:
+        self.options = options
+
+    @hookimpl
+    def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, float]) -> None:
+        """Compare an evaluation with the best one, and stop the run when patience is at its end."""
+        metric = self.options.metric or run.recipe.evaluate.metric
+        value = metrics.get(f"val_{metric}")
+        if value is None:
+            return
+        state = run.state.setdefault(NAME, {"best": None, "epoch": 0, "waited": 0})
+        if self.better(metric, value, state["best"]):
+            state.update(best=value, epoch=epoch, waited=0)
+            return
+        state["waited"] += 1
+        if state["waited"] >= self.options.patience:
+            run.stop(reason(metric, state))
+
+    def better(self, metric: str, value: float, best: float | None) -> bool:
+        """Tell whether a value beats the best one by more than ``min_delta``; NaN never does."""
+        if not math.isfinite(value):
+            return False
+        if best is None:
+            return True
+        gain = best - value if LOWER_IS_BETTER[metric] else value - best
+        return gain > self.options.min_delta
+
+
+def reason(metric: str, state: dict[str, Any]) -> str:
+    """Return why the run ends, with what was best and when."""
+    waited = f"{state['waited']} evaluation{'s' if state['waited'] != 1 else ''}"
+    best = "" if state["best"] is None else f"; best {state['best']:.4g} in epoch {state['epoch']}"
+    return f"no better val_{metric} for {waited}{best}"

@@ -1,0 +1,105 @@
+"""A TensorBoard event file, written by a thread that training never waits for."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from io import FileIO
+    from pathlib import Path
+
+Draw = Callable[[], Any]
+"""Makes a ``Summary``; called by the writing thread."""
+
+PATTERN = "events.out.tfevents.*"
+WAITING = 2000  # summaries; a disk that works never has more than a few to catch up with
+STALLED = 60.0  # seconds that one summary may take before the disk counts as hung
+
+
+class EventFile:
+    """Takes summaries without blocking; after the first failure it takes none, and ``failure`` says what it was.
+
+    The library's own writer is not used: when a full disk ends its thread, its ``add_`` functions wait for ever. A file
+    name holds the time in microseconds, so that the files of one run sort in the order they were written.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
+        self.path = folder / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self.purge_step = purge_step
+        self.failure: str | None = None
+        self._items: queue.Queue[tuple[int, float, Draw] | None] = queue.Queue(WAITING)
+        self._busy_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="tensorboard", daemon=True)
+        self._thread.start()
+
+    def put(self, step: int, draw: Draw) -> None:
+        """Have a summary made and written, or fail; never waits."""
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > STALLED:
+            self.fail(f"the disk has not answered for {STALLED:.0f} seconds")
+        if self.failure is None:
+            try:
+                self._items.put_nowait((step, time.time(), draw))
+            except queue.Full:
+                self.fail(f"the disk is too slow, {WAITING} records wait for it")
+
+    def fail(self, reason: str) -> None:
+        """Take no more summaries, and let the thread go."""
+        self.failure = self.failure or reason
+        with suppress(queue.Full):  # then it is not waiting
+            self._items.put_nowait(None)
+
+    def close(self, patience: float = STALLED) -> None:
+        """Write what is waiting and close the file; what is not written after ``patience`` seconds is given up."""
+        deadline = time.monotonic() + patience
+        if self.failure is None:
+            with suppress(queue.Full):
+                self._items.put(None, timeout=patience)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+            if self._thread.is_alive():
+                self.fail(f"the disk has not answered for {patience:.0f} seconds")
+
+    def _run(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: a killed process loses nothing that was written. Exclusive: nothing is overwritten.
+            with open(self.path, "xb", buffering=0) as file:
+                self._write_all(file)
+                os.fsync(file.fileno())
+        except Exception as error:
+            self.fail(f"{type(error).__name__}: {error}")
+
+    def _write_all(self, file: FileIO) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        write(file, Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if self.purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            write(file, Event(wall_time=time.time(), step=self.purge_step, session_log=start))
+        while (item := self._items.get()) is not None and not self.failure:
+            step, wall_time, draw = item
+            self._busy_since = time.monotonic()
+            write(file, Event(wall_time=wall_time, step=step, summary=draw()))
+            self._busy_since = None
+
+
+def write(file: FileIO, event: Any) -> None:
+    """Append one event as a TFRecord: length, its checksum, content, its checksum; ``OSError`` if the disk refuses."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    record = length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+    rest = memoryview(record)
+    while rest:
+        rest = rest[file.write(rest) :]
+    if os.fstat(file.fileno()).st_nlink == 0:  # writing to a removed file raises nothing
+        raise FileNotFoundError(f"{file.name} was removed")

@@ -1,0 +1,106 @@
+"""Freezing policies: which stages train in which epoch, as pure functions of the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from finetune import Freezer, Options, UsageError, did_you_mean, hookimpl
+
+Policy = Callable[[int, tuple[str, ...]], frozenset[str]]
+Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
+
+ALL = "all"
+
+
+class Stages(Options):
+    """The same stages in every epoch."""
+
+    train: Patterns | None = None
+    """Stages that train, by name or pattern such as `layer[34]`; the head trains as well."""
+    frozen: Patterns | None = None
+    """Stages that stay as they are, by name or pattern; all others train."""
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> Stages:
+        """Refuse both lists together, and none."""
+        if (self.train is None) == (self.frozen is None):
+            raise ValueError("give either 'train' or 'frozen', a list of stages such as [layer3, layer4]")
+        return self
+
+
+class Gradual(Options):
+    """More of the network from epoch to epoch."""
+
+    schedule: Annotated[dict[int, str], Field(min_length=1)] = {1: "head", 2: ALL}  # noqa: RUF012 - pydantic copies it
+    """From which epoch on how much trains: `head`, a stage (it and everything above it), or `all`."""
+
+    @model_validator(mode="after")
+    def from_the_start(self) -> Gradual:
+        """Refuse a schedule that leaves the first epochs open."""
+        first = min(self.schedule)
+        if first != 1:
+            raise ValueError(f"the schedule begins with epoch {first}; begin it with epoch 1, such as {{1: head}}")
+        return self
+
+
+@hookimpl
+def finetune_freezers() -> Iterable[Freezer]:
+    """Return the policies ``none``, ``head``, ``stages`` and ``gradual``."""
+    yield Freezer(name="none", build=lambda options: lambda epoch, stages: frozenset(stages))
+    yield Freezer(name="head", build=lambda options: lambda epoch, stages: frozenset(stages[-1:]))
+    yield Freezer(name="stages", options=Stages, build=fixed)
+    yield Freezer(name="gradual", options=Gradual, build=gradual)
+
+
+def fixed(options: Stages) -> Policy:
+    """Return the policy of two lists; it raises ``UsageError`` for a pattern without a stage, and if nothing trains."""
+
+    def policy(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
+        if options.train is not None:
+            return matching(options.train, stages) | {stages[-1]}
+        trainable = frozenset(stages) - matching(options.frozen or (), stages)
+        if not trainable:
+            raise UsageError(f"freeze.frozen {list(options.frozen or ())} leaves nothing to train; leave out the head")
+        return trainable
+
+    return policy
+
+
+def matching(patterns: Iterable[str], stages: tuple[str, ...]) -> frozenset[str]:
+    """Return the stages that match any pattern; ``UsageError`` for a pattern that matches none."""
+    found: set[str] = set()
+    for pattern in patterns:
+        matches = {stage for stage in stages if fnmatchcase(stage, pattern)}
+        if not matches:
+            raise UsageError(f"no stage matches '{pattern}'{did_you_mean(pattern, stages)}")
+        found |= matches
+    return frozenset(found)
+
+
+def gradual(options: Gradual) -> Policy:
+    """Return the policy of a schedule; it raises ``UsageError`` for a stage that the network does not have."""
+
+    def policy(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
+        # All entries are looked up in every call, so that a wrong one shows before training and not in its epoch.
+        depths = {start: depth(name, stages) for start, name in options.schedule.items()}
+        return frozenset(stages[depths[entry(options.schedule, epoch)] :])
+
+    return policy
+
+
+def entry(schedule: Mapping[int, str], epoch: int) -> int:
+    """Return the epoch whose entry of the schedule holds in ``epoch``."""
+    return max(start for start in schedule if start <= epoch)
+
+
+def depth(name: str, stages: tuple[str, ...]) -> int:
+    """Return the index of the lowest stage that trains."""
+    if name == ALL:
+        return 0
+    if name not in stages:
+        raise UsageError(f"freeze.schedule: no stage named '{name}'{did_you_mean(name, (*stages, ALL))}")
+    return stages.index(name)

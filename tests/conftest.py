@@ -1,0 +1,49 @@
+"""Fixtures: the source tree, shared photos and weights where this machine has them, and a home of the tests' own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """Return the root of the source tree."""
+    return REPO
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep caches of tests out of the user's, and shared between tests."""
+    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path_factory.getbasetemp() / "finetune-home"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of photos and weights that belong to no repository; skip where there is none."""
+    folder = Path(os.environ.get("FINETUNE_TEST_SHARED", REPO.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared photos and weights at {folder}; set FINETUNE_TEST_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flowers(shared: Path) -> Path:
+    """Return the folder of Oxford's 102 flowers; skip where it is missing."""
+    folder = shared / "data" / "flowers102"
+    if not folder.is_dir():
+        pytest.skip(f"no flowers at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def squeezenet(shared: Path) -> Path:
+    """Return SqueezeNet's ImageNet weights; skip where they are missing."""
+    file = shared / "weights" / "squeezenet1_1.safetensors"
+    if not file.is_file():
+        pytest.skip(f"no weights at {file}")
+    return file
