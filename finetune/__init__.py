@@ -10,6 +10,7 @@ components, found through the entry-point group ``finetune`` (see docs/plugins.m
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
     from finetune.suggest import did_you_mean
 
 __version__ = "0.1.0"
+
+# Each is read once, when the library is imported: MindSpore's warnings, and a network call of albumentations.
+os.environ.setdefault("GLOG_v", "3")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 _HOMES = {
     "archive": ("extract",),

@@ -93,7 +93,7 @@ class _Unpacking:
                     raise self.refusal(member.name, "is a link, a device or a sparse file")
                 self.take(member.name, member.isdir(), member.mode, member.size, lambda m=member: tar.extractfile(m))
                 tar.members.clear()  # it would keep them all
-        if meter.last.strip(b"\0"):
+        if meter.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a cut between two entries for the end
             raise tarfile.ReadError("no end mark")
 
     def unzip(self) -> None:
@@ -174,7 +174,7 @@ class _Meter:
             raise tarfile.ReadError("header too long")
         data = self.file.read(size)
         if size == tarfile.BLOCKSIZE:
-            self.last = data or b"cut"
+            self.last = data
         return data
 
 

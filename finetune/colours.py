@@ -48,10 +48,11 @@ def _grey(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
 
 def _from_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Scale 16 bits to 8; some formats hand 16-bit images over as 32-bit integers."""
-    low, high = int(values.min()), int(values.max())  # type: ignore[call-overload]
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise Refused(f"holds integers from {low} to {high}; save it with 8 or 16 bits")
-    return ((values.astype(np.uint32) + DEPTH // 2) // DEPTH).astype(np.uint8)
+    wide = values.astype(np.uint32)
+    return ((wide + DEPTH // 2) // DEPTH).astype(np.uint8)
 
 
 def _from_floats(values: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -62,4 +63,5 @@ def _from_floats(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     low, high = float(floats.min()), float(floats.max())
     if low < 0.0 or high > 1.0:
         raise Refused(f"holds real numbers from {low:g} to {high:g}, not 0 to 1; save it with 8 or 16 bits")
-    return np.rint(floats * 255.0).astype(np.uint8)
+    scaled: NDArray[np.uint8] = np.rint(floats * 255.0).astype(np.uint8)
+    return scaled

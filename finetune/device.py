@@ -44,8 +44,7 @@ def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto", om_pa
 
 
 def quiet_mindspore(om_path: Path | None = None) -> Any:
-    """Import MindSpore with its log at error level, unless the user set one, and without its noise at exit."""
-    os.environ.setdefault("GLOG_v", "3")
+    """Import MindSpore, its log at error level as ``finetune/__init__.py`` set it, and without its noise at exit."""
     if om_path is not None:
         os.environ.setdefault("MS_OM_PATH", str(om_path))
     with warnings.catch_warnings():

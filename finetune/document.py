@@ -10,11 +10,11 @@ from pathlib import Path, PurePath
 from typing import IO, Any
 
 from finetune.errors import RecipeError
+from finetune.nodes import MAX_DEPTH, Node, parse
 from finetune.places import KeyPath, Mistake, Place, shortened
 from finetune.suggest import did_you_mean
-from finetune.yamltext import MAX_DEPTH, Node, parse
 
-MAX_BYTES = 500_000
+MAX_BYTES = 250_000
 SMALLEST = "dataset: {use: folder, root: photos/}"
 
 MAX_INTEGER = 10**400
@@ -153,7 +153,7 @@ def node_of(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) ->
         return Node([node_of(item, place, (*path, i), mistakes) for i, item in enumerate(value)], place)
     try:
         return Node(_scalar_of(value), place)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         mistakes.append(Mistake(place, path, f"a recipe cannot hold {_shown(value)}"))
         return Node(None, place)
 
@@ -173,11 +173,17 @@ def _scalar_of(value: Any) -> Any:
         return value
     if isinstance(value, str | PurePath):
         return _text(str(value))
-    if isinstance(value, Integral) and abs(value) < MAX_INTEGER:
-        return int(value)
+    if isinstance(value, Integral):
+        return _integer(int(value))
     if isinstance(value, Real):
         return float(value)
     raise TypeError
+
+
+def _integer(number: int) -> int:
+    if abs(number) >= MAX_INTEGER:
+        raise ValueError
+    return number
 
 
 def _text(text: str) -> str:
@@ -188,4 +194,6 @@ def _text(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"the text {shortened(repr(value))}" if isinstance(value, str) else f"a {type(value).__name__}"
+    return (
+        f"the text {shortened(repr(value))}" if isinstance(value, str) else f"{type(value).__name__} values like this"
+    )

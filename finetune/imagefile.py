@@ -7,14 +7,16 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from finetune.errors import DataError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, by the size in its header: half a gigabyte of RGB, as in Pillow's own refusal."""

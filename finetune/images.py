@@ -64,10 +64,10 @@ def checked(pixels: NDArray[np.generic]) -> Pixels:
 def upright(image: Image.Image) -> Image.Image:
     """Return a loaded image turned as its EXIF orientation says; Pillow itself turns TIFF and forgets the tag."""
     try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
+        orientation = image.getexif().get(ORIENTATION)
     except Exception:  # a damaged EXIF block says nothing about the pixels
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def fit(pixels: Pixels, spec: ImageSpec) -> Pixels:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from finetune.places import KeyPath, shortened
 from finetune.suggest import did_you_mean
 from finetune.yamltext import scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 Location = tuple[str | int, ...]
 
@@ -142,7 +144,7 @@ def _one_branch(branches: Sequence[list[Problem]], value: Any, path: KeyPath) ->
 
 def _below(models: Sequence[type[BaseModel]], element: str | int) -> list[type[BaseModel]]:
     """Return the models one step down a location: in a field, in a branch of a union, or in a collection."""
-    fields = [model.model_fields[element] for model in models if element in model.model_fields]  # type: ignore[index]
+    fields = [model.model_fields[element] for model in models if element in model.model_fields]
     if fields:
         return [model for field in fields for model in models_in(field.annotation)]
     return [model for model in models if element == model.__name__ or _has_tag(model, element)] or list(models)

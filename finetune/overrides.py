@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.document import Document, child, node_of
+from finetune.nodes import MAX_DEPTH, Node, Unreadable, check_characters, parse
 from finetune.places import KeyPath, Mistake, Place, shortened, spelled
 from finetune.suggest import did_you_mean
-from finetune.yamltext import MAX_DEPTH, Node, Unreadable, check_characters, parse, scalar
+from finetune.yamltext import scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _NAME = r"(?:\"[^\"]*\"|[^\s.\[\]=\"'~]+)"
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME}|\[\d{{1,6}}\])*")
@@ -23,7 +26,9 @@ class _Refused(Exception):
     """An override that cannot be carried out; the message says why."""
 
 
-def apply(document: Document, overrides: Sequence[str], defaults: Mapping[str, Sequence[Any]] | None = None) -> Document:
+def apply(
+    document: Document, overrides: Sequence[str], defaults: Mapping[str, Sequence[Any]] | None = None
+) -> Document:
     """Return the document with the overrides carried out in order; those that cannot be are its mistakes.
 
     Values are YAML where they begin with a bracket or a quote, else a YAML word, however many ``:``, ``=`` or ``#``
@@ -47,7 +52,7 @@ def split(text: str) -> tuple[KeyPath, str | None]:
     match = _PATH.match(text)
     rest = text[match.end() :] if match else text
     if match is None or (rest and not rest.startswith("=")):
-        raise _Refused("not KEY=VALUE; a key is written like train.epochs, augment[0].preset or a.\"b c\"")
+        raise _Refused('not KEY=VALUE; a key is written like train.epochs, augment[0].preset or a."b c"')
     path = tuple(int(index) if index else name.strip('"') for name, index in _SEGMENT.findall(match[0]))
     if len(path) > MAX_DEPTH // 2:
         raise _Refused("a key this deep is in no recipe")

@@ -14,7 +14,7 @@ from finetune.components import Augmentation, Backbone, Callback, Component, Dat
 from finetune.errors import PluginError, UsageError
 from finetune.mistakes import Known, Problem, models_in, problems
 from finetune.paths import is_weights_file
-from finetune.places import KeyPath, spelled
+from finetune.places import KeyPath, shortened, spelled
 from finetune.plugins import named
 from finetune.recipe import Recipe, Section
 from finetune.suggest import did_you_mean
@@ -75,7 +75,7 @@ def select(values: Mapping[str, Any], catalogue: Catalogue, found: list[Problem]
         try:
             component = catalogue.get(SLOTS[slot], use)
         except UsageError as error:
-            found.append(Problem((*path, "use"), "use", str(error)))
+            found.append(Problem((*path, "use"), "use", shortened(str(error), 400)))
         else:
             parts.append(Part(slot=slot, path=path, raw=raw, component=component))
     return parts
@@ -125,8 +125,11 @@ def elsewhere(parts: Sequence[Part]) -> dict[str, list[str]]:
     """Return for each key of a recipe and of the chosen components where it belongs, for messages."""
     homes: dict[str, dict[str, None]] = {name: {f"'{name}' at the top": None} for name in Recipe.model_fields}
     sections = [((name,), models_in(field.annotation)) for name, field in Recipe.model_fields.items()]
-    single = [(path, models) for path, models in sections if path[0] not in ("augment", "callbacks")]
-    for path, models in [*single, *((part.path, [part.component.options]) for part in parts)]:
+    single: list[tuple[KeyPath, list[type[BaseModel]]]] = [
+        (path, models) for path, models in sections if path[0] not in ("augment", "callbacks")
+    ]
+    chosen: list[tuple[KeyPath, list[type[BaseModel]]]] = [(part.path, [part.component.options]) for part in parts]
+    for path, models in [*single, *chosen]:
         for key in (key for model in models for key in model.model_fields if key != "use"):
             homes.setdefault(key, {})[f"'{spelled((*path, key))}'"] = None
     return {key: list(places) for key, places in homes.items()}
@@ -168,7 +171,7 @@ def _weights(part: Part) -> Iterator[Problem]:
     if not isinstance(weights, str) or weights in names or is_weights_file(weights):
         return
     if "://" not in weights:
-        text = f"no weights named '{weights}' for '{part.component.name}'{did_you_mean(weights, names)}"
+        text = f"no weights named '{shortened(weights)}' for '{part.component.name}'{did_you_mean(weights, names)}"
         yield Problem((*part.path, "weights"), "weights", text)
     elif not _DIGEST.search(weights):
         yield Problem((*part.path, "weights"), "weights", "a URL needs the sha256 of its file; add '#sha256=HEX'")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
 
@@ -42,7 +44,8 @@ def spelled(path: KeyPath) -> str:
 def _segment(element: str | int) -> str:
     if isinstance(element, int):
         return f"[{element}]"
-    return f".{element}" if _PLAIN.fullmatch(element) else f'."{shortened(element)}"'
+    short = shortened(element)
+    return f".{short}" if _PLAIN.fullmatch(element) else f'."{short}"'
 
 
 def shortened(text: str, length: int = 60) -> str:

@@ -22,6 +22,8 @@ from finetune.yamltext import dumps
 if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
 
+MAX_MISTAKES = 100
+
 C = TypeVar("C", bound=Component)
 
 
@@ -55,11 +57,19 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catal
     document = changes.apply(read(source), overrides, {slot: default(slot) for slot in ("augment", "callbacks")})
     found: list[Problem] = []
     plan = _plan(document, _completed(document.values, source), catalogue, found)
-    mistakes = [*document.mistakes, *(Mistake(document.place(p.path), p.path, p.text) for p in found)]
-    if plan is None or mistakes:
-        in_order = sorted(mistakes, key=lambda mistake: mistake.place[:2])
-        raise RecipeError(dict.fromkeys(map(str, in_order)))
+    if plan is None or document.mistakes:
+        raise RecipeError(_report(document, found))
     return plan
+
+
+def _report(document: Document, found: Sequence[Problem]) -> list[str]:
+    """Return all mistakes in the order of the file; where the reading failed, what became of it is no second one."""
+    unread = {mistake.path for mistake in document.mistakes}
+    later = [Mistake(document.place(p.path), p.path, p.text) for p in found if p.path not in unread or not p.path]
+    in_order = sorted([*document.mistakes, *later], key=lambda mistake: mistake.place[:2])
+    lines = list(dict.fromkeys(map(str, in_order)))
+    more = len(lines) - MAX_MISTAKES
+    return [*lines[:MAX_MISTAKES], f"and {more} more mistakes"] if more > 0 else lines
 
 
 def dump(plan: Plan) -> str:
@@ -142,8 +152,9 @@ def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Path
 def _section(recipe: Recipe, part: Part, given: Options, paths: _Paths) -> Section:
     """Return the section of a part with all options of its component, as they stand in a recipe."""
     written = getattr(recipe, part.slot)
-    own = written[part.path[1]] if isinstance(written, tuple) else written
-    values = {key: getattr(own, key) for key in section(part.slot).model_fields}
+    index = part.path[-1]
+    own = written[index] if isinstance(index, int) else written
+    values: dict[str, Any] = {key: getattr(own, key) for key in section(part.slot).model_fields}
     if isinstance(own, BackboneSection) and is_weights_file(own.weights):
         values["weights"] = str(paths(Path(own.weights), (*part.path, "weights")))
     complete: Section = type(own).model_validate({**values, **given.model_dump(mode="json", by_alias=True)})

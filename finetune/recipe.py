@@ -32,7 +32,7 @@ class BackboneSection(Section):
 
     use: str = "resnext50"
     weights: str = "auto"
-    """A name that the backbone offers, a file, URL#sha256=HEX, `none` for a random start, or `auto`: its first offer."""
+    """A name that the backbone offers, a file, URL#sha256=HEX, `none` for a random start, or `auto`: its first."""
 
 
 class DatasetSection(Section):

@@ -30,7 +30,7 @@ class Design:
 RESNEXT50 = Design(
     depths=(3, 4, 6, 3), widths=(256, 512, 1024, 2048), narrow=2, groups=32, stem=(64, 7), stem_pool=True
 )
-NANO = Design(depths=(1, 1, 2, 1), widths=(64, 128, 256, 512), narrow=2, groups=4, stem=(32, 3), stem_pool=True)
+NANO = Design(depths=(1, 1, 2, 1), widths=(64, 128, 256, 512), narrow=2, groups=8, stem=(32, 3), stem_pool=True)
 
 
 def build(design: Design, stem_pool: str) -> dict[str, nn.Cell]:
@@ -110,7 +110,7 @@ class SymmetricPool(nn.Cell):
         return self.pool(ops.concat((column, ops.concat((row, maps, row), 2), column), 3))
 
 
-POOLS = {"same": SamePool, "symmetric": SymmetricPool}
+POOLS: dict[str, type[nn.Cell]] = {"same": SamePool, "symmetric": SymmetricPool}
 
 
 class Block(nn.Cell):

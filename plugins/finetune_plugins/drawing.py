@@ -122,6 +122,7 @@ def large_matrix(confusion: NDArray[np.int64], names: Sequence[str], title: str)
     cell = max(1, 720 // count)
     side = min(1024, cell * count)
     lines = [f"{number}: {names[true]} taken for {names[other]}" for true, other, number in worst(confusion)]
+    lines[:0] = ["most frequent mistakes"] if lines else []
     left, top, line = 64, 64, 20
     canvas = Image.new("RGB", (left + side + 32, top + side + 64 + (len(lines) + 1) * line), WHITE)
     draw = ImageDraw.Draw(canvas)
@@ -136,7 +137,8 @@ def large_matrix(confusion: NDArray[np.int64], names: Sequence[str], title: str)
     draw.text((left + side // 2, top + side + 36), "predicted", fill=GREY, font=font("", 13), anchor="mm")
     for number, text in enumerate(lines):
         spot = (left, top + side + 60 + number * line)
-        draw.text(spot, clipped(text, 13, side), fill=BLACK, font=font(text, 13), anchor="lt")
+        colour = BLACK if number else GREY
+        draw.text(spot, clipped(text, 13, side), fill=colour, font=font(text, 13), anchor="lt")
     return canvas
 
 

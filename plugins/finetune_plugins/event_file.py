@@ -1,4 +1,4 @@
-"""A TensorBoard event file, written by a thread that training never waits for."""
+"""A TensorBoard event file, written by a thread of its own, so that no disk can stop a run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ Draw = Callable[[], Any]
 """Makes a ``Summary``; called by the writing thread."""
 
 PATTERN = "events.out.tfevents.*"
-WAITING = 2000  # summaries; a disk that works never has more than a few to catch up with
-STALLED = 60.0  # seconds that one summary may take before the disk counts as hung
+WAITING = 10_000  # summaries, about as many MB as thousands
+STALLED = 30.0  # seconds that one summary may take before the disk counts as hung
 
 
 class EventFile:
-    """Takes summaries without blocking; after the first failure it takes none, and ``failure`` says what it was.
+    """Takes summaries for its thread; after the first failure it takes none, and ``failure`` says what it was.
 
     The library's own writer is not used: when a full disk ends its thread, its ``add_`` functions wait for ever. A file
-    name holds the time in microseconds, so that the files of one run sort in the order they were written.
+    name holds the time in microseconds, so that the files of one run sort in the order they were written; what earlier
+    ones hold from ``first_step`` on is taken back.
     """
 
-    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
+    def __init__(self, folder: Path, *, first_step: int = 1) -> None:
         self.path = folder / f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self.purge_step = purge_step
+        self.first_step = first_step
         self.failure: str | None = None
         self._items: queue.Queue[tuple[int, float, Draw] | None] = queue.Queue(WAITING)
         self._busy_since: float | None = None
@@ -41,15 +42,15 @@ class EventFile:
         self._thread.start()
 
     def put(self, step: int, draw: Draw) -> None:
-        """Have a summary made and written, or fail; never waits."""
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > STALLED:
-            self.fail(f"the disk has not answered for {STALLED:.0f} seconds")
-        if self.failure is None:
-            try:
-                self._items.put_nowait((step, time.time(), draw))
-            except queue.Full:
-                self.fail(f"the disk is too slow, {WAITING} records wait for it")
+        """Have a summary made and written; waits only where steps outrun the thread, and not for a hung disk."""
+        item = (step, time.time(), draw)
+        while self.failure is None:
+            since = self._busy_since
+            if since is not None and time.monotonic() - since > STALLED:
+                self.fail(f"the disk has not answered for {STALLED:g} seconds")
+            else:
+                with suppress(queue.Full):
+                    return self._items.put(item, timeout=0.1)
 
     def fail(self, reason: str) -> None:
         """Take no more summaries, and let the thread go."""
@@ -57,7 +58,7 @@ class EventFile:
         with suppress(queue.Full):  # then it is not waiting
             self._items.put_nowait(None)
 
-    def close(self, patience: float = STALLED) -> None:
+    def close(self, patience: float = 60.0) -> None:
         """Write what is waiting and close the file; what is not written after ``patience`` seconds is given up."""
         deadline = time.monotonic() + patience
         if self.failure is None:
@@ -65,7 +66,7 @@ class EventFile:
                 self._items.put(None, timeout=patience)
             self._thread.join(max(0.0, deadline - time.monotonic()))
             if self._thread.is_alive():
-                self.fail(f"the disk has not answered for {patience:.0f} seconds")
+                self.fail(f"the disk has not answered for {patience:g} seconds")
 
     def _run(self) -> None:
         try:
@@ -81,9 +82,9 @@ class EventFile:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         write(file, Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if self.purge_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            write(file, Event(wall_time=time.time(), step=self.purge_step, session_log=start))
+        # Every file begins a session, the first one too: readers take the second begin they meet for the first restart.
+        start = SessionLog(status=SessionLog.START)
+        write(file, Event(wall_time=time.time(), step=self.first_step, session_log=start))
         while (item := self._items.get()) is not None and not self.failure:
             step, wall_time, draw = item
             self._busy_since = time.monotonic()

@@ -63,7 +63,7 @@ class Logger:
         with self.harmless(run):
             folder = run.folder / "tensorboard"
             first = not any(folder.glob(PATTERN))
-            self.file = EventFile(folder, purge_step=None if first else run.step + 1)
+            self.file = EventFile(folder, first_step=run.step + 1)
             if first:
                 self.text(run.step, "recipe", indented(run.recipe_text))
 

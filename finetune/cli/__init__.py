@@ -1,0 +1,80 @@
+"""The command line. Each command is a function that returns an ``Answer``; ``main`` calls it and shows the answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeVar
+
+from finetune.cli.app import app, parse
+
+if TYPE_CHECKING:
+    from finetune.cli.app import Answer
+
+T = TypeVar("T")
+
+COMPLETING = "_FINETUNE_COMPLETE"
+
+for name in ("running", "using", "recipes", "listing", "doctor"):  # puts their commands into ``app``, in this order
+    import_module(f"finetune.cli.{name}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says, and return the exit code: 0 means finished, ``failures`` has all others."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if COMPLETING in os.environ:
+        return int(app(given, prog_name="finetune") or 0)
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text that the terminal can show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    flags = given[: given.index("--")] if "--" in given else given
+    try:
+        answer_to(given, as_json="--json" in flags)
+        return 0
+    except BaseException as error:
+        return failed(error, as_json="--json" in flags, debug="--debug" in flags)
+
+
+def answer_to(given: list[str], *, as_json: bool) -> None:
+    """Understand a command line, do what it says and show the answer; raise whatever goes wrong."""
+    call = to_reader(partial(parse, given))
+    if call is None:
+        return
+    with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a plugin prints
+        answer = call()
+    to_reader(partial(show, answer, as_json))
+
+
+def show(answer: Answer, as_json: bool) -> None:
+    """Print an answer to standard output."""
+    from finetune.cli import output
+
+    print(output.line(answer.data) if as_json else output.text(answer.view()), end="\n" if as_json else "")
+
+
+def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
+    """Say what went wrong, and return the exit code."""
+    from finetune.cli import failures, output
+
+    failures.show(error, debug=debug)
+    if as_json:
+        to_reader(lambda: print(output.line(failures.as_json(error))))
+    return failures.exit_code(error)
+
+
+def to_reader(write: Callable[[], T]) -> T | None:
+    """Call what writes to standard output, whose reader may leave early, as ``head`` does."""
+    try:
+        result = write()
+        sys.stdout.flush()
+        return result
+    except OSError as error:
+        # What is still in the buffer has nowhere to go; Python would try again at exit, and fail with code 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return None
+        raise

@@ -1,0 +1,50 @@
+"""``doctor``: what this machine has and lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetune.cli.app import Answer, command
+from finetune.cli.parameters import Device
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+@command("", "finetune doctor", "finetune doctor --device gpu --measure")
+def doctor(
+    device: Device = "auto",
+    measure: Annotated[bool, typer.Option("--measure", help="Time a convolution, too; takes some seconds.")] = False,
+) -> Answer:
+    """Look at what this machine has and lacks.
+
+    That is versions, processor, memory, disk, devices, plugins and environment
+    variables; what is wrong comes with what to do about it.
+    """
+    from finetune.doctor import diagnose
+
+    report = diagnose(device, measure=measure)
+    return Answer(data=report, view=lambda: table(report["remarks"]))
+
+
+def table(remarks: list[dict[str, Any]]) -> RenderableType:
+    """Return a line for each remark, remedies below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from finetune.terminal import printable
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(2):
+        grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for remark in remarks:
+        style = STYLES[remark["level"]]
+        grid.add_row(Text(remark["level"], style), Text(remark["topic"], "bold"), Text(printable(remark["text"])))
+        if remark["remedy"]:
+            grid.add_row("", "", Text(remark["remedy"], style))
+    return grid

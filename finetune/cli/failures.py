@@ -1,0 +1,117 @@
+"""What goes wrong, said in one screen, and with which exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from finetune.errors import FinetuneError, Interrupted, RecipeError
+from finetune.terminal import console, printable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+BUG, USAGE, RESOURCE, INTERRUPTED, TERMINATED = 1, 2, 7, 130, 143
+CODES = frozenset((BUG, USAGE, 3, 4, 5, 6, RESOURCE, INTERRUPTED, TERMINATED))
+FULL = (errno.ENOSPC, errno.EDQUOT)
+BAD_COMMAND_LINE = typer.BadParameter.__base__ or typer.BadParameter  # UsageError, which typer does not export
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for whatever ended a command."""
+    if isinstance(error, Interrupted):
+        return INTERRUPTED if error.signum == signal.SIGINT else TERMINATED
+    if isinstance(error, FinetuneError):
+        return error.exit_code if error.exit_code in CODES else BUG
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BAD_COMMAND_LINE):
+        return USAGE
+    return RESOURCE if is_resource(error) else BUG
+
+
+def is_resource(error: BaseException) -> bool:
+    """Tell whether memory or disk did not suffice; MindSpore reports the memory of a device as a ``RuntimeError``."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+
+
+def message(error: BaseException) -> str:
+    """Return what happened and what to do, without secrets, in at most a screenful."""
+    from finetune.environment import masked
+
+    return masked(printable("\n".join(_lines(error))))
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    if isinstance(error, RecipeError) and len(error.mistakes) > 1:
+        yield f"{len(error.mistakes)} mistakes in the recipe"
+        yield from error.mistakes
+    elif isinstance(error, FinetuneError):
+        yield str(error) or type(error).__name__
+    elif isinstance(error, KeyboardInterrupt):
+        yield "interrupted"
+    elif isinstance(error, BAD_COMMAND_LINE):
+        text: str = error.format_message()  # type: ignore[attr-defined]
+        yield text[:1].lower() + text[1:].removesuffix(".")
+        yield f"see `{_command_path(error)} --help`"
+    elif isinstance(error, OSError) and is_resource(error):
+        yield f"{error.filename or 'a file'}: {error.strerror}; free some space or choose another folder with --output"
+    elif is_resource(error):
+        yield f"out of memory ({first_line(error)}); lower train.batch_size, or close other programs"
+    else:
+        yield f"this is a bug in finetune or in a library: {type(error).__name__}: {first_line(error)}"
+        yield f"  {place(error.__traceback__)}"
+        yield "--debug shows the whole traceback; please report it, with what `finetune doctor` prints"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's own words."""
+    return next(iter(str(error).strip().splitlines()), "")[:500]
+
+
+def place(trace: TracebackType | None) -> str:
+    """Return the innermost place of a traceback that has a file, as its last line tells it."""
+    frames = [frame for frame in traceback.extract_tb(trace) if os.sep in frame.filename]
+    if not frames:
+        return "no traceback"
+    last = frames[-1]
+    return f"{'/'.join(Path(last.filename).parts[-2:])}, line {last.lineno}, in {last.name}: {last.line}"
+
+
+def _command_path(error: BaseException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "finetune"
+
+
+def as_json(error: BaseException) -> dict[str, Any]:
+    """Return an error for programs."""
+    kind = "UsageError" if isinstance(error, BAD_COMMAND_LINE) else type(error).__name__
+    about: dict[str, Any] = {"type": kind, "message": message(error), "exit_code": exit_code(error)}
+    if isinstance(error, RecipeError):
+        about["mistakes"] = list(error.mistakes)
+    return {"error": about}
+
+
+def show(error: BaseException, *, debug: bool) -> None:
+    """Print an error to standard error: a panel on a terminal, plain text elsewhere."""
+    out = console()
+    if debug:
+        out.print("".join(traceback.format_exception(error)), soft_wrap=True)
+    text = message(error)
+    if not out.is_terminal or out.is_dumb_terminal or "NO_COLOR" in os.environ:
+        out.print(f"error: {text}", soft_wrap=True)
+        return
+    from rich.panel import Panel
+    from rich.text import Text
+
+    title = "interrupted" if exit_code(error) in (INTERRUPTED, TERMINATED) else "error"
+    out.print(Panel(Text(text), title=title, title_align="left", border_style="red"))

@@ -1,0 +1,69 @@
+"""Answers as text: one line of JSON for programs, tables and lines for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from finetune.terminal import console, printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def line(data: Mapping[str, Any]) -> str:
+    """Return one line of JSON, in ASCII; what JSON has no word for becomes text, and NaN becomes null."""
+    return json.dumps(plain(data), allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value) if isinstance(value, PurePath) or not hasattr(value, "item") else plain(value.item())
+
+
+def text(view: str | RenderableType) -> str:
+    """Return what is shown: text as it stands, tables drawn for standard output's terminal or for a file."""
+    if isinstance(view, str):
+        return view if not view or view.endswith("\n") else view + "\n"
+    out = console(sys.stdout)
+    with out.capture() as captured:
+        out.print(view)
+    return captured.get()
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
+    """Return names and values as two columns; long values wrap within theirs."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(name, style="cyan"), Text(printable(value)))
+    return grid
+
+
+def cell(value: Any) -> str:
+    """Return one value in a few characters."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {cell(item)}" for key, item in value.items())
+    return ", ".join(map(cell, value)) if isinstance(value, list | tuple) else str(value)

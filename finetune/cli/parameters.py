@@ -1,0 +1,10 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Device = Annotated[Literal["auto", "cpu", "gpu", "ascend"], typer.Option(help="Where to compute.")]
+Words = Annotated[list[str] | None, typer.Argument(hidden=True)]

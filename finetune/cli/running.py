@@ -1,0 +1,97 @@
+"""``run`` and ``check``: train, and look at everything before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetune.cli import source
+from finetune.cli.app import Answer, command
+from finetune.cli.output import cell, pairs
+from finetune.cli.parameters import Words
+
+if TYPE_CHECKING:
+    from finetune.catalogue import Catalogue
+    from finetune.plan import Plan
+
+Resume = Annotated[
+    str | None, typer.Option(metavar="RUN", help="Go on with this run folder; auto: with the recipe's newest run.")
+]
+Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Make the run folder in here.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only look at all that the run needs, as `check` does.")]
+FINDINGS = 20  # of the data, shown; --json has all
+
+
+@command(
+    "RECIPE [KEY=VALUE]...",
+    "finetune run quickstart",
+    "finetune run mine.yaml train.epochs=20 optimizer.lr=1e-3 ~augment",
+    "finetune run --resume runs/mine-001",
+)
+def run(words: Words = None, resume: Resume = None, output: Output = None, dry_run: DryRun = False) -> Answer:
+    """Fine-tune as a recipe says.
+
+    RECIPE is a file, - for standard input, or a name that `finetune ls` lists;
+    with --resume it can be left out. KEY=VALUE changes the recipe for this run,
+    ~KEY takes a key out of it.
+    """
+    asked, catalogue = source.asked(words), source.load_catalogue()
+    folder = source.run_to_resume(resume, asked, catalogue, output)
+    plan = asked.plan(catalogue, output=output, folder=folder)
+    if dry_run:
+        return checked(plan, catalogue)
+    from finetune import engine
+    from finetune.progress import Progress, outcome
+
+    progress = Progress(report=False)
+    if resume == source.AUTO:
+        progress.say(f"going on with {folder}" if folder else "no run to go on with yet: this is a new one")
+    done = engine.fine_tune(plan, catalogue, resume=folder, watchers=[progress], say=progress.say)
+    result = done.result or {}
+    return Answer(data=result, view=lambda: pairs(outcome(result, done.folder)))
+
+
+@command("RECIPE [KEY=VALUE]...", "finetune check mine.yaml", "finetune check mine.yaml train.batch_size=64")
+def check(words: Words = None) -> Answer:
+    """Look at all that a run needs, before the long run.
+
+    That is recipe, plugins, data, weights, memory and disk. RECIPE is a file, -
+    for standard input, or a name that `finetune ls` lists; KEY=VALUE changes it.
+    """
+    asked, catalogue = source.asked(words), source.load_catalogue()
+    return checked(asked.plan(catalogue), catalogue)
+
+
+def checked(plan: Plan, catalogue: Catalogue) -> Answer:
+    """Return the report on a plan."""
+    from finetune import check
+    from finetune.progress import Progress
+
+    report = check.check(plan, catalogue, say=Progress().say)
+    return Answer(data=report, view=lambda: pairs(lines(report)))
+
+
+def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a check's report as names and values."""
+    from finetune.progress import images_line, weights_line
+
+    data = report["data"]
+    yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
+    yield "device", ", ".join(f"{name} {cell(value)}" for name, value in report["device"].items())
+    yield "images", images_line(data["images"], len(data["classes"]))
+    findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
+    for finding in findings[:FINDINGS]:
+        yield finding["severity"], f"{finding['split']}: {finding['subject']}: {finding['text']}"
+    if len(findings) > FINDINGS:
+        yield "", f"{len(findings) - FINDINGS} more; --json lists them"
+    yield "weights", weights_line(report["weights"])
+    for number, phase in enumerate(report["phases"], 1):
+        first, last = phase["epochs"]
+        trainable = ", ".join(phase["trainable"])
+        yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
+    yield "steps", f"{report['steps_per_epoch']:,} in an epoch, {report['steps']:,} in all"
+    for name in ("memory", "disk"):
+        yield name, ", ".join(f"{key.removesuffix('_mb').replace('_', ' ')} {mb:,.0f} MB" for key, mb in report[name].items())

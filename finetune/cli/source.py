@@ -1,0 +1,102 @@
+"""Which recipe a command means: a file, standard input, a bundled recipe, or the one of a run to go on with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import bundled
+from finetune.errors import UsageError
+from finetune.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from finetune.catalogue import Catalogue
+    from finetune.plan import Plan
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A recipe by its name on the command line, if one is given, and the changes to it."""
+
+    recipe: str | None
+    changes: tuple[str, ...]
+
+    def plan(self, catalogue: Catalogue, *, output: Path | None = None, folder: Path | None = None) -> Plan:
+        """Return the plan; without a recipe it is that of the run in ``folder``."""
+        from finetune import plan as plans
+
+        # Quotes, so that a folder called 1 or null stays text.
+        last = () if output is None else (f"output={json.dumps(str(output))}",)
+        return plans.load(self._source(folder), (*self.changes, *last), catalogue)
+
+    def _source(self, folder: Path | None) -> Path | str | Mapping[str, Any]:
+        if self.recipe is None:
+            if folder is None:
+                raise UsageError("no recipe given; name a file, - for standard input, or one that `finetune ls` lists")
+            return folder / "recipe.yaml"
+        return find(self.recipe)
+
+
+def load_catalogue() -> Catalogue:
+    """Return what plugins offer."""
+    from finetune import plugins
+    from finetune.catalogue import Catalogue
+
+    return Catalogue(plugins.load())
+
+
+def asked(words: Sequence[str] | None) -> Asked:
+    """Tell the recipe from the changes: it comes first, and is the only word without ``=`` or a leading ``~``."""
+    first, *rest = words or ("",)
+    if not first:
+        return Asked(recipe=None, changes=tuple(rest))
+    is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"]", first) is not None and not Path(first).exists()
+    return Asked(recipe=None, changes=(first, *rest)) if is_change else Asked(recipe=first, changes=tuple(rest))
+
+
+def find(name: str) -> Path | str | Mapping[str, Any]:
+    """Return what the engine reads: ``-``, a file, or the values of a bundled recipe, whose paths start here."""
+    path = Path(name).expanduser()
+    if name == "-":
+        return name
+    if path.is_dir() and name not in bundled.recipes():
+        smallest = f"dataset: {{use: folder, root: {name}}}"
+        raise UsageError(f"{name} is a folder, not a recipe; the smallest recipe for its photos is '{smallest}'")
+    looks_like_file = path.suffix in (".yaml", ".yml", ".json") or "/" in name
+    if (path.exists() and not path.is_dir()) or (looks_like_file and name not in bundled.recipes()):
+        return path
+    known = bundled.recipes()
+    if name not in known:
+        raise UsageError(f"no file and no bundled recipe named '{name}'{did_you_mean(name, known)}")
+    from finetune.document import read
+
+    return {"name": name.rpartition("/")[2], **read(known[name]).values}
+
+
+def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output: Path | None) -> Path | None:
+    """Return the run folder to go on in; ``auto`` is the newest of this recipe that has a checkpoint, if any."""
+    if given is None:
+        return None
+    if given != AUTO:
+        folder = Path(given).expanduser()
+        if not (folder / "recipe.yaml").is_file():
+            raise UsageError(f"no run in {given}: it has no recipe.yaml; name a folder that `finetune run` made")
+        return folder
+    if asked.recipe is None:
+        raise UsageError("--resume auto needs a recipe, to know which runs are meant")
+    recipe = asked.plan(catalogue, output=output).recipe
+    return newest(recipe.output, recipe.name)
+
+
+def newest(output: Path, name: str) -> Path | None:
+    """Return the run folder with the highest number that has a checkpoint or is finished."""
+    pattern = re.compile(rf"{re.escape(name)}-(\d+)")
+    folders = [path for path in output.glob(f"{name}-*") if pattern.fullmatch(path.name)]
+    begun = [path for path in folders if any(path.glob("checkpoints/*")) or (path / "result.json").exists()]
+    return max(begun, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -1,0 +1,136 @@
+"""From the names in a weights file to a backbone's own names, by the rules of its layouts: all entries or nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from finetune.components import Backbone, Layout
+from finetune.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+OWN = "finetune"
+HEAD = "head."
+# MindSpore on Ascend keeps a grouped convolution as one tensor for each group.
+SPLIT = re.compile(r"(.*)\.convs\.\d+\.weight")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation(Generic[T]):
+    """A file in the backbone's own names.
+
+    ``tensors`` holds what the network has too; ``ignored`` are entries of the file that belong to no network;
+    ``unexpected`` are parts of its classifier that this network's head does not have, by their own names.
+    """
+
+    layout: str
+    tensors: dict[str, T]
+    ignored: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """What one layout makes of a file's names: own name to file name, and the names that it has no place for."""
+
+    layout: Layout
+    names: dict[str, str]
+    ignored: tuple[str, ...]
+    unplaced: tuple[str, ...]
+
+    def missing(self, expected: Iterable[str]) -> tuple[str, ...]:
+        """Return what the network has and the file has not, other than the classifier."""
+        return tuple(name for name in expected if name not in self.names and not name.startswith(HEAD))
+
+    def unexpected(self, expected: Collection[str]) -> tuple[str, ...]:
+        """Return what the file has and the network has not, other than the classifier, by the file's names."""
+        strange = (n for own, n in self.names.items() if own not in expected and not own.startswith(HEAD))
+        return (*self.unplaced, *strange)
+
+
+def translate(tensors: Mapping[str, T], expected: Collection[str], backbone: Backbone) -> Translation[T]:
+    """Rename a file's entries by the first layout that fits completely: the own one, then the backbone's in order.
+
+    ``expected`` are the names of the network's parameters. A layout fits if it has a place for every entry, and the
+    entries are just the parameters; the classifier, ``head.…``, may differ. Raises ``WeightsError`` with what the
+    nearest layout lacks and has too many.
+    """
+    _refuse_split(tensors)
+    tried = namings(tensors, backbone)
+    for naming in tried:
+        if not naming.missing(expected) and not naming.unexpected(expected):
+            return Translation(
+                layout=naming.layout.name,
+                tensors={own: tensors[name] for own, name in naming.names.items() if own in expected},
+                ignored=naming.ignored,
+                unexpected=tuple(own for own in naming.names if own not in expected),
+                options=naming.layout.options,
+            )
+    nearest = min(tried, key=lambda n: len(n.missing(expected)) + len(n.unexpected(expected)))
+    lacks = listing("lacks", nearest.missing(expected))
+    extra = listing("has no place for", nearest.unexpected(expected))
+    differences = "; ".join(part for part in (lacks, extra) if part)
+    raise WeightsError(
+        f"these are not the weights of '{backbone.name}': in the nearest layout, '{nearest.layout.name}', it "
+        f"{differences}; give the file of this network, or backbone.weights=none for a random start"
+    )
+
+
+def match(names: Collection[str], backbone: Backbone) -> Layout | None:
+    """Return the first layout that has a place for every name, without knowing the network."""
+    return next((naming.layout for naming in namings(names, backbone) if not naming.unplaced), None)
+
+
+def namings(names: Collection[str], backbone: Backbone) -> list[Naming]:
+    """Return what each layout makes of some names, the own layout first."""
+    stages = "|".join(re.escape(stage) for stage in (*backbone.stages, "head"))
+    own = Layout(name=OWN, rules=((rf"(?:{stages})\..+", r"\g<0>"),))
+    return [naming(names, layout) for layout in (own, *backbone.layouts)]
+
+
+def naming(names: Collection[str], layout: Layout) -> Naming:
+    """Apply a layout to some names; a name whose own name is already taken has no place."""
+    found: dict[str, str] = {}
+    ignored, unplaced = [], []
+    for name in names:
+        if any(re.fullmatch(pattern, name) for pattern in layout.ignore):
+            ignored.append(name)
+            continue
+        own = rename(name, layout)
+        if own is None or own in found:
+            unplaced.append(name)
+        else:
+            found[own] = name
+    return Naming(layout=layout, names=found, ignored=tuple(ignored), unplaced=tuple(unplaced))
+
+
+def rename(name: str, layout: Layout) -> str | None:
+    """Return the own name of an entry by the first rule that matches the whole of it."""
+    for pattern, replacement in layout.rules:
+        matched = re.fullmatch(pattern, name)
+        if matched:
+            return matched.expand(replacement)
+    return None
+
+
+def listing(what: str, names: Collection[str], shown: int = 10) -> str:
+    """Return ``lacks 12: 'a', 'b', …`` with the first names in order, or nothing for no names."""
+    if not names:
+        return ""
+    first = ", ".join(repr(name) for name in list(names)[:shown])
+    return f"{what} {len(names)}: {first}{', …' if len(names) > shown else ''}"
+
+
+def _refuse_split(names: Iterable[str]) -> None:
+    split = next((found for found in map(SPLIT.fullmatch, names) if found), None)
+    if split:
+        raise WeightsError(
+            f"{split[1]!r} is in pieces ({split[0]!r}, …), as MindSpore on Ascend writes a grouped convolution; this "
+            "version joins no pieces: give a file written on a GPU or CPU, or backbone.weights=none for a random start"
+        )

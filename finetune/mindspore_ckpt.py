@@ -1,0 +1,194 @@
+"""MindSpore's checkpoint format (.ckpt), taken apart by hand.
+
+MindSpore's own loader trusts the file: one whose content is longer than its shape corrupts the heap, one that was cut
+between two messages loads with fewer parameters. The file is a protobuf message without compression::
+
+    Checkpoint  { repeated Value value = 1 }
+    Value       { string tag = 1; oneof { TensorProto tensor = 2; MapTensorProto maptensor = 3 } }
+    TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }
+
+It may end with ``crc_num`` and ten bytes of CRC-32. A tensor above 512 MiB is several consecutive Values of one tag,
+each with the shape of the whole tensor.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from typing import TYPE_CHECKING
+
+from finetune.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MAX_BYTES = 2**31  # protobuf allows no longer message, so that MindSpore neither writes nor reads one
+MAX_VALUES = 100_000  # the largest networks have some thousand tensors
+MAX_TAG = 1024
+MAX_DIMS = 8
+MAX_LENGTH = 2**31  # of one dimension
+
+VARINT, BYTES = 0, 2
+TEXT = "str"
+DTYPES = {
+    "Bool": ("bool", 1),
+    "Int8": ("int8", 1),
+    "Int16": ("int16", 2),
+    "Int32": ("int32", 4),
+    "Int64": ("int64", 8),
+    "UInt8": ("uint8", 1),
+    "UInt16": ("uint16", 2),
+    "UInt32": ("uint32", 4),
+    "UInt64": ("uint64", 8),
+    "Float16": ("float16", 2),
+    "BFloat16": ("bfloat16", 2),
+    "Float32": ("float32", 4),
+    "Float64": ("float64", 8),
+    TEXT: (TEXT, 4),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor: its type by numpy's name, ``bfloat16``, or ``str``; its shape; its bytes in pieces."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[memoryview, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One message of the file."""
+
+    tag: str
+    kind: str
+    dims: tuple[int, ...]
+    content: memoryview
+
+
+def is_checkpoint(head: bytes) -> bool:
+    """Tell whether a file that begins so can be a checkpoint: a Value that begins with its tag."""
+    length = next((i for i, byte in enumerate(head[1:11], 2) if byte < 0x80), 0)
+    return head[:1] == b"\x0a" and length > 0 and head[length : length + 1] == b"\x0a"
+
+
+def parse(data: bytes) -> dict[str, Entry]:
+    """Return the entries of a whole checkpoint by tag; raise ``WeightsError`` for whatever is not as it must be."""
+    if len(data) > MAX_BYTES:
+        raise WeightsError(f"it is larger than {MAX_BYTES:,} bytes")
+    entries: dict[str, Entry] = {}
+    for tag, group in groupby(_values(_body(data)), key=lambda value: value.tag):
+        if tag in entries:
+            raise WeightsError(f"it holds {tag!r} twice")
+        entries[tag] = _entry(tag, tuple(group))
+    if not entries:
+        raise WeightsError("it holds no tensor")
+    return entries
+
+
+def _body(data: bytes) -> memoryview:
+    """Return the data without its CRC, checked if it has one."""
+    if data[-17:-10] != b"crc_num":
+        return memoryview(data)
+    body = memoryview(data)[:-17]
+    if crc32(body) != int.from_bytes(data[-10:], "big"):
+        raise WeightsError("its content does not have the CRC that it states")
+    return body
+
+
+def _values(body: memoryview) -> Iterator[Value]:
+    for count, (number, message) in enumerate(_fields(body)):
+        if count == MAX_VALUES:
+            raise WeightsError(f"it holds more than {MAX_VALUES:,} entries")
+        yield _value(_bytes(message, number == 1, "an entry"))
+
+
+def _value(message: memoryview) -> Value:
+    fields = _once(_fields(message), {1: "tag", 2: "tensor", 3: "hash table"})
+    tag = _text(_bytes(fields.get(1, 0), True, "a tag"), "a tag")
+    if 2 not in fields:
+        raise WeightsError(f"{tag!r} is not a tensor")
+    dims: list[int] = []
+    rest: list[tuple[int, int | memoryview]] = []
+    for number, value in _fields(_bytes(fields[2], 3 not in fields, f"{tag!r}")):
+        if number != 1:
+            rest.append((number, value))
+        elif isinstance(value, int) and value < MAX_LENGTH and len(dims) < MAX_DIMS:
+            dims.append(value)
+        else:
+            raise WeightsError(f"{tag!r} has a dimension that is negative, too large or one too many")
+    parts = _once(rest, {2: "type", 3: "content"})
+    kind = _text(_bytes(parts.get(2, 0), True, f"the type of {tag!r}"), f"the type of {tag!r}")
+    return Value(tag, kind, tuple(dims), _bytes(parts.get(3, 0), True, f"the content of {tag!r}"))
+
+
+def _entry(tag: str, values: tuple[Value, ...]) -> Entry:
+    """Join the consecutive values of one tag, whose contents together must be one tensor, neither more nor less."""
+    first, size = values[0], sum(len(value.content) for value in values)
+    if first.kind not in DTYPES:
+        raise WeightsError(f"{tag!r} has the unknown type {first.kind!r}")
+    dtype, width = DTYPES[first.kind]
+    # MindSpore writes the shape () as (0,); what it writes for texts is no shape.
+    shape = () if first.dims == (0,) and size else first.dims
+    shape = (size // width,) if dtype == TEXT else shape
+    if len(values) > 1 and (len(first.content) == prod(shape) * width or not all(v.content for v in values)):
+        raise WeightsError(f"it holds {tag!r} twice")
+    if any((value.kind, value.dims) != (first.kind, first.dims) for value in values):
+        raise WeightsError(f"it holds {tag!r} twice, as different tensors")
+    if size != prod(shape) * width:
+        raise WeightsError(f"{tag!r} has shape {shape} of {dtype} but {size:,} bytes, not {prod(shape) * width:,}")
+    return Entry(dtype, shape, tuple(value.content for value in values))
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield number and value of each field of a message: an int for a varint, else the bytes."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        value, at = _varint(message, at)
+        if key & 7 == VARINT:
+            yield key >> 3, value
+        elif key & 7 == BYTES and value <= len(message) - at:
+            yield key >> 3, message[at : at + value]
+            at += value
+        else:
+            raise WeightsError("it is cut short or garbled")
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return the unsigned number at a position, and the position after it."""
+    value = 0
+    for shift, byte in enumerate(message[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, at + shift + 1
+    raise WeightsError("it is cut short or garbled")
+
+
+def _once(fields: Iterable[tuple[int, int | memoryview]], names: dict[int, str]) -> dict[int, int | memoryview]:
+    """Return fields by number, each of which must be known and come once."""
+    found: dict[int, int | memoryview] = {}
+    for number, value in fields:
+        if number not in names or number in found:
+            raise WeightsError(f"an entry has {names.get(number, f'the unknown field {number}')} twice or out of place")
+        found[number] = value
+    return found
+
+
+def _bytes(value: int | memoryview, expected: bool, what: str) -> memoryview:
+    if not expected or isinstance(value, int):
+        raise WeightsError(f"{what} is missing or garbled")
+    return value
+
+
+def _text(value: memoryview, what: str) -> str:
+    try:
+        text = bytes(value[: MAX_TAG + 1]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise WeightsError(f"{what} is not UTF-8") from None
+    if not 0 < len(value) <= MAX_TAG:
+        raise WeightsError(f"{what} is empty or longer than {MAX_TAG} bytes")
+    return text

@@ -1,0 +1,112 @@
+"""What the network should say: soft targets, class weights, and blends of pairs of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from finetune.errors import DataError, UsageError
+from finetune.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Rows = NDArray[np.int64]
+
+
+def soft_targets(
+    labels: Rows,
+    weights: Floats,
+    classes: int,
+    smoothing: float,
+    class_weights: Floats | None,
+) -> Floats:
+    """Return float32 (B, classes): each row the smoothed label, times the sample's weight and its class's weight.
+
+    Smoothing spreads that share evenly over all classes (Szegedy et al. 2016); rows of padding are zero. Raises
+    ``DataError`` for labels outside 0..classes-1, which the loss kernels would take.
+    """
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        raise DataError(f"labels from {labels.min()} to {labels.max()} do not fit {classes} classes")
+    rows = weights if class_weights is None else weights * class_weights[labels]
+    targets = np.full((len(labels), classes), smoothing / classes, np.float32)
+    targets[np.arange(len(labels)), labels] += np.float32(1.0 - smoothing)
+    return targets * rows[:, None].astype(np.float32)
+
+
+def class_weights(
+    choice: Literal["none", "auto"] | Mapping[str, float], labels: Rows, classes: Sequence[str]
+) -> Floats | None:
+    """Return the weight of each class as a recipe's ``loss.class_weights`` wants it; None for none.
+
+    A mapping may leave classes out, which then weigh 1. Raises ``UsageError`` for a class that does not exist.
+    """
+    if choice == "none":
+        return None
+    if choice == "auto":
+        return balanced(labels, len(classes))
+    assert not isinstance(choice, str)
+    for name in choice:
+        if name not in classes:
+            raise UsageError(f"loss.class_weights: no class named '{name}'{did_you_mean(name, classes)}")
+    return np.array([choice.get(name, 1.0) for name in classes], np.float32)
+
+
+def balanced(labels: Rows, classes: int) -> Floats:
+    """Return weights inverse to each class's share, float32 (classes,), with mean 1 over the samples."""
+    counts = np.bincount(labels, minlength=classes)
+    there = counts > 0
+    weights = np.zeros(classes, np.float64)
+    weights[there] = len(labels) / (there.sum() * counts[there])
+    return weights.astype(np.float32)
+
+
+def mix(
+    images: Floats,
+    targets: Floats,
+    *,
+    mixup: float,
+    cutmix: float,
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """Return images (B, 3, H, W) and targets (B, C), blended in pairs; those passed stay as they are.
+
+    ``mixup`` is the alpha of Zhang et al. 2018, ``cutmix`` that of Yun et al. 2019; 0 is off, and of both one is drawn
+    for each batch. Each real row (not all zero) has another as its partner once, so the sum of the targets stays the
+    same; padding is left alone.
+    """
+    real = np.flatnonzero(targets.any(axis=1))
+    if len(real) < 2 or not (mixup or cutmix):
+        return images, targets
+    cut = bool(cutmix) and (not mixup or rng.random() < 0.5)
+    share = float(rng.beta(cutmix, cutmix) if cut else rng.beta(mixup, mixup))
+    partners = real[rng.permutation(len(real))]
+    images, targets = images.copy(), targets.copy()
+    if cut:
+        share = _paste(images, real, partners, share, rng)
+    else:
+        images[real] = images[real] * np.float32(share) + images[partners] * np.float32(1.0 - share)
+    targets[real] = targets[real] * np.float32(share) + targets[partners] * np.float32(1.0 - share)
+    return images, targets
+
+
+def _paste(images: Floats, real: Rows, partners: Rows, share: float, rng: np.random.Generator) -> float:
+    """Paste one rectangle of the partners into the real rows, in place; return the share of pixels that stayed."""
+    height, width = images.shape[2:]
+    side = np.sqrt(1.0 - share)
+    y, x = rng.integers(height), rng.integers(width)
+    top, bottom = _span(int(y), height * side, height)
+    left, right = _span(int(x), width * side, width)
+    box = (slice(None), slice(None), slice(top, bottom), slice(left, right))
+    images[box][real] = images[box][partners]
+    return 1.0 - (bottom - top) * (right - left) / (height * width)
+
+
+def _span(middle: int, length: float, limit: int) -> tuple[int, int]:
+    """Return start and end of a stretch around ``middle``, clipped to 0..limit."""
+    start = middle - int(length) // 2
+    return max(start, 0), min(start + int(length), limit)

@@ -1,0 +1,90 @@
+"""The terminal: a console that no closed pipe can stop, and text that cannot steer the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, TYPE_CHECKING, TextIO, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+PIPE_WIDTH = 200  # where no terminal gives a width, lines are for programs and must not be broken
+
+
+class Steady:
+    """A text stream whose reader may go away: from then on, what is written is dropped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write, if there is still somebody to read."""
+        try:
+            return self.stream.write(text)
+        except UnicodeEncodeError:
+            return self.stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        except (OSError, ValueError):  # ValueError: the stream has been closed
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, if there is still somebody to read."""
+        try:
+            self.stream.flush()
+        except (OSError, ValueError):
+            return
+
+    def isatty(self) -> bool:
+        """Tell whether a terminal reads this stream."""
+        try:
+            return self.stream.isatty()
+        except ValueError:
+            return False
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream."""
+        return self.stream.fileno()
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """Return a console on standard error, or on ``stream``, that prints text as it stands: no markup, no emoji."""
+    import os
+
+    from rich.console import Console
+
+    file = Steady(stream or sys.stderr)
+    width = None if file.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(file=cast("TextIO", file), width=width, highlight=False, markup=False, emoji=False)
+
+
+def can_animate(console: Console) -> bool:
+    """Tell whether a display that changes in place can be shown."""
+    return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything but letters, signs and line ends as escapes, so that it cannot steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def show_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values as two columns; on a terminal, long values wrap within theirs."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [(name, printable(value)) for name, value in pairs]
+    if not console.is_terminal:
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            console.print(f"  {name:<{width}}  {value}", soft_wrap=True)
+        return
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(f"  {name}", style="cyan"), Text(value))
+    console.print(grid)

@@ -1,0 +1,67 @@
+"""ResNeXt backbones and where their pretrained weights come from, as a plugin of ``finetune``.
+
+Two networks of one code: ``resnext50``, the 50-layer ResNeXt with 32 groups of width 4, and ``resnext_nano``, which
+learns small pictures (64 to 96 pixels) from a random start on a laptop. MindSpore is imported when one is built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from finetune import Backbone, Options, hookimpl
+from finetune_model.pretrained import LAYOUTS, RESNEXT50_WEIGHTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mindspore.nn import Cell
+
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+
+
+class ResNeXtOptions(Options):
+    """Options of both networks."""
+
+    stem_pool: Literal["auto", "same", "symmetric"] = "auto"
+    """Padding of the first max-pool: `same` (at the end), `symmetric` (all sides), `auto`: what the weights need."""
+
+
+def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:
+    """Return ResNeXt-50 (32x4d) as stages."""
+    from finetune_model import resnext
+
+    return resnext.build(resnext.RESNEXT50, padding(options))
+
+
+def build_resnext_nano(options: ResNeXtOptions) -> dict[str, Cell]:
+    """Return the small ResNeXt as stages."""
+    from finetune_model import resnext
+
+    return resnext.build(resnext.NANO, padding(options))
+
+
+def padding(options: ResNeXtOptions) -> Literal["same", "symmetric"]:
+    """Return how the first max-pool is padded; the engine has put what the weights need in place of ``auto``."""
+    return "symmetric" if options.stem_pool == "auto" else options.stem_pool
+
+
+@hookimpl
+def finetune_backbones() -> Iterator[Backbone]:
+    """Return both networks."""
+    yield Backbone(
+        name="resnext50",
+        options=ResNeXtOptions,
+        build=build_resnext50,
+        stages=STAGES,
+        features=2048,
+        weights=RESNEXT50_WEIGHTS,
+        layouts=LAYOUTS,
+    )
+    yield Backbone(
+        name="resnext_nano",
+        options=ResNeXtOptions,
+        build=build_resnext_nano,
+        stages=STAGES,
+        features=512,
+        layouts=LAYOUTS,
+    )

@@ -1,0 +1,212 @@
+"""Augmentation with albumentations: a preset, or any of its transforms by name."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
+
+from finetune import Augmentation, Options, RecipeError, did_you_mean, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from finetune import ImageSpec
+
+    Pixels = NDArray[np.uint8]
+
+Op = str | dict[str, dict[str, Any] | None]
+
+REFLECT = 4  # cv2.BORDER_REFLECT_101
+TRIAL = 64  # side in pixels of the image that each transform is tried on
+
+
+class Albumentations(Options):
+    """Either a preset or a list of albumentations' own transforms."""
+
+    preset: Literal["none", "light", "standard", "strong"] | None = None
+    """`none` scales and crops as evaluation does, `light` crops and flips at random, `standard` changes brightness and
+    contrast too, `strong` also rotates, changes colours and hides patches. `standard` if there are no ops either."""
+    ops: tuple[Op, ...] | None = None
+    """Transforms in order, as `{RandomResizedCrop: {size: [224, 224]}}` or just `HorizontalFlip`. Photos come upright
+    and in RGB; a large JPEG is decoded at a fraction of its size, no side below twice `image.resize`."""
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> Albumentations:
+        """Refuse a preset together with ops, and ops that are no single transform."""
+        if self.preset is not None and self.ops is not None:
+            raise ValueError(f"preset '{self.preset}' and ops exclude each other; leave one out")
+        for place, op in enumerate(self.ops or ()):
+            if isinstance(op, dict) and len(op) != 1:
+                raise ValueError(f"ops[{place}] has {len(op)} keys; give one, such as {{HorizontalFlip: {{p: 0.5}}}}")
+        return self
+
+
+@hookimpl
+def finetune_augmentations() -> Iterable[Augmentation]:
+    """Return the augmentation ``albumentations``."""
+    yield Augmentation(name="albumentations", options=Albumentations, build=build)
+
+
+def build(options: Albumentations, image: ImageSpec) -> Augment:
+    """Return the transform of a preset or of ops; raises ``RecipeError`` with all that is wrong with the ops."""
+    library = load()
+    ops = PRESETS[options.preset or "standard"](image) if options.ops is None else options.ops
+    mistakes: list[str] = []
+    for place, op in enumerate(ops):
+        made = make(library, op, f"ops[{place}]", mistakes)
+        if made is not None:
+            try_out(made, f"ops[{place}]: {type(made).__name__}", mistakes)
+    if mistakes:
+        raise RecipeError(mistakes)
+    return Augment(lambda: library.Compose([make(library, op, "", []) for op in ops], strict=True))
+
+
+class Augment:
+    """Applies a composition, drawing all randomness from the generator it is given.
+
+    Each thread has a composition of its own, since one keeps the state of the image it works on.
+    """
+
+    name = "albumentations"
+
+    def __init__(self, compose: Callable[[], Any]) -> None:
+        self._compose = compose
+        self._own = threading.local()
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        """Return HWC uint8 RGB changed at random; the same ``rng`` gives the same bits in any thread."""
+        if not hasattr(self._own, "compose"):
+            self._own.compose = self._compose()
+        # set_random_seed would give every transform the same stream: two flips with p=0.5 would always come together.
+        self._own.compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        result: Pixels = self._own.compose(image=pixels)["image"]
+        return result
+
+
+def load() -> ModuleType:
+    """Import albumentations without its network check, and keep OpenCV from starting threads in loader threads."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+    import cv2
+
+    cv2.setNumThreads(0)
+    return albumentations  # type: ignore[no-any-return]
+
+
+def make(library: ModuleType, op: Op, where: str, mistakes: list[str]) -> Any:
+    """Return the transform of one op, or None and why not in ``mistakes``; lists of ops inside it are made first."""
+    name, given = (op, None) if isinstance(op, str) else next(iter(op.items()))
+    kind: Any = getattr(library, name, None)
+    if not _is_transform(library, kind):
+        hint = did_you_mean(name, [n for n in dir(library) if _is_transform(library, getattr(library, n))])
+        mistakes.append(f"{where}: no transform '{name}' in albumentations{hint if 'did you mean' in hint else ''}")
+        return None
+    arguments = dict(given or {})
+    known = list(inspect.signature(kind).parameters)
+    if unknown := [argument for argument in arguments if argument not in known]:
+        mistakes += [f"{where}: {name} has no argument '{each}'{did_you_mean(each, known)}" for each in unknown]
+        return None
+    before = len(mistakes)
+    if isinstance(arguments.get("transforms"), list | tuple):
+        inner = enumerate(arguments["transforms"])
+        arguments["transforms"] = [make(library, each, f"{where}.{name}[{i}]", mistakes) for i, each in inner]
+    if len(mistakes) > before:
+        return None
+    try:
+        return kind(**arguments)
+    except Exception as error:
+        mistakes += [f"{where}: {name}: {problem}" for problem in problems(error)]
+        return None
+
+
+def _is_transform(library: ModuleType, kind: object) -> bool:
+    bases = (library.BasicTransform, library.BaseCompose)
+    return isinstance(kind, type) and issubclass(kind, bases) and kind not in bases
+
+
+def problems(error: Exception) -> list[str]:
+    """Return what is wrong with a transform's arguments, a line each."""
+    listed: Callable[[], Sequence[Mapping[str, Any]]] | None = getattr(error.__cause__, "errors", None)
+    if listed is None:
+        return [str(error) or type(error).__name__]
+    return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}{_got(each)}" for each in listed()]
+
+
+def _got(problem: Mapping[str, Any]) -> str:
+    return "" if problem["type"] == "missing" else f" (got {problem['input']!r:.60})"
+
+
+def try_out(transform: Any, what: str, mistakes: list[str]) -> None:
+    """Note a transform that needs more than an image, or does not return one, before the first epoch finds out."""
+    import numpy as np
+
+    if needs := list(getattr(transform, "targets_as_params", ())):
+        mistakes.append(f"{what} needs {', '.join(needs)}, which photos with labels do not have")
+        return
+    try:
+        result = transform(force_apply=True, image=np.zeros((TRIAL, TRIAL, 3), np.uint8))["image"]
+    except KeyError as error:
+        mistakes.append(f"{what} needs {error}, which photos with labels do not have")
+        return
+    except Exception:  # may only mean that the trial image is too small
+        return
+    if result.dtype != np.uint8 or result.ndim != 3 or result.shape[2] != 3:
+        shape = "x".join(map(str, result.shape))
+        mistakes.append(f"{what} returns {result.dtype} of shape {shape}; leave it out, the engine normalises")
+
+
+def none(image: ImageSpec) -> list[Op]:
+    """Return what evaluation does."""
+    resize: Op = {"SmallestMaxSize": {"max_size": image.resize, "area_for_downscale": "image"}}
+    if not image.keep_aspect:
+        resize = {"Resize": {"height": image.resize, "width": image.resize, "area_for_downscale": "image"}}
+    return [resize, {"CenterCrop": {"height": image.size, "width": image.size}}]
+
+
+def light(image: ImageSpec) -> list[Op]:
+    """Return a crop and a flip."""
+    return [*crop(image, 0.6), "HorizontalFlip"]
+
+
+def standard(image: ImageSpec) -> list[Op]:
+    """Return a wider choice of crops, a flip, and a change of light."""
+    light_change = {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.75}
+    return [*crop(image, 0.35), "HorizontalFlip", {"RandomBrightnessContrast": light_change}]
+
+
+def strong(image: ImageSpec) -> list[Op]:
+    """Return all that keeps a photo recognisable."""
+    turn = {"rotate": [-20, 20], "shear": [-8, 8], "border_mode": REFLECT, "p": 0.5}
+    colour = {"hue_shift_limit": 10, "sat_shift_limit": 30, "val_shift_limit": 0, "p": 0.5}
+    holes = {"num_holes_range": [1, 4], "hole_height_range": [0.05, 0.2], "hole_width_range": [0.05, 0.2]}
+    return [
+        *crop(image, 0.2),
+        "HorizontalFlip",
+        {"Affine": turn},
+        {"RandomBrightnessContrast": {"brightness_limit": 0.3, "contrast_limit": 0.3, "p": 0.8}},
+        {"HueSaturationValue": colour},
+        {"CoarseDropout": {**holes, "fill": "random_uniform", "p": 0.5}},
+    ]
+
+
+def crop(image: ImageSpec, least: float) -> list[Op]:
+    """Return a random crop of at least this share of the area; averaging when it shrinks, as evaluation does."""
+    side = [image.size, image.size]
+    return [{"RandomResizedCrop": {"size": side, "scale": [least, 1.0], "area_for_downscale": "image"}}]
+
+
+PRESETS: dict[str, Callable[[ImageSpec], list[Op]]] = {
+    "none": none,
+    "light": light,
+    "standard": standard,
+    "strong": strong,
+}

@@ -1,0 +1,181 @@
+"""Published weights: files in each of their layouts load into the network, equal to the bit."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import finetune_model
+from finetune import WeightsError, weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from finetune import Backbone
+
+BACKBONES = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}
+NANO, RESNEXT50 = BACKBONES["resnext_nano"], BACKBONES["resnext50"]
+TORCH = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+
+Arrays = dict[str, np.ndarray]
+
+
+def hub(name: str) -> str:
+    stage, rest = name.split(".", 1)
+    return f"backbone.{rest}" if stage == "stem" else name if stage == "head" else f"backbone.{name}"
+
+
+def mindcv(name: str) -> str:
+    name = name.replace("stem.conv", "conv1").replace("stem.bn", "bn1").replace("head.fc", "classifier")
+    return name.replace("down_sample.conv", "down_sample.0").replace("down_sample.bn", "down_sample.1")
+
+
+def torchvision(name: str) -> str:
+    name = mindcv(name).replace("down_sample", "downsample").replace("classifier", "fc")
+    before, last = name.rsplit(".", 1)
+    return f"{before}.{TORCH.get(last, last)}"
+
+
+NAMES: dict[str, Callable[[str], str]] = {
+    "mindspore-hub": hub,
+    "mindcv": mindcv,
+    "torchvision": torchvision,
+    "finetune": str,
+}
+
+
+def network(backbone: Backbone, seed: int, classes: int = 5, **options: Any) -> Any:
+    import mindspore as ms
+    from mindspore import nn
+
+    from finetune.network import Network
+
+    class Head(nn.Cell):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Dense(backbone.features, classes)
+
+        def construct(self, features: Any, mask: Any) -> Any:
+            return self.fc(features)
+
+    ms.set_seed(seed)
+    return Network(backbone.build(backbone.options(**options)), Head()).set_train(False)
+
+
+def arrays(cell: Any) -> Arrays:
+    return {p.name: p.asnumpy().copy() for p in cell.get_parameters()}
+
+
+def saved(path: Path, named: Arrays) -> weights.Source:
+    """Write a file in the format that its ending says, by the libraries that its users have."""
+    if path.suffix == ".ckpt":
+        import mindspore as ms
+
+        ms.save_checkpoint([{"name": n, "data": ms.Tensor(a)} for n, a in named.items()], str(path))
+    else:
+        from safetensors.numpy import save_file
+
+        save_file(named, path)
+    return weights.Source(path=path, name=path.name)
+
+
+def load(source: weights.Source, backbone: Backbone, names: Iterable[str], like: Arrays, keep: bool) -> weights.Loaded:
+    expected = {name: like[name].shape for name in names}
+    return weights.load(source, backbone, expected, frozenset({"head.fc.weight", "head.fc.bias"}), keep)
+
+
+@pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize("layout", NAMES)
+def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) -> None:
+    from finetune.network import assign
+
+    trained, fresh = network(NANO, 1), network(NANO, 2)
+    mine = {name: array + np.float32(0.01) for name, array in arrays(trained).items()}
+    source = saved(tmp_path / f"w{ending}", {NAMES[layout](name): array for name, array in mine.items()})
+    loaded = load(source, NANO, mine, mine, keep=True)
+    assert loaded.report["layout"] == layout
+    assert loaded.report["counts"] == {
+        "loaded": len(mine),
+        "missing": 0,
+        "unexpected": 0,
+        "reinitialised": 0,
+        "ignored": 0,
+    }
+    assign((p for p in fresh.get_parameters() if p.name in loaded.tensors), loaded.tensors)
+    assert all(np.array_equal(array, mine[name]) for name, array in arrays(fresh).items())
+
+
+@pytest.mark.parametrize(
+    ("layout", "padding"), [("mindspore-hub", "same"), ("mindcv", "same"), ("torchvision", "symmetric")]
+)
+def test_each_layout_brings_the_padding_of_its_networks(tmp_path: Path, layout: str, padding: str) -> None:
+    source = saved(tmp_path / "w.safetensors", {NAMES[layout](n): a for n, a in arrays(network(NANO, 1)).items()})
+    assert weights.peek(source, NANO) == {"stem_pool": padding}
+
+
+@pytest.mark.parametrize("prefix", ["", "network."])
+def test_a_whole_training_checkpoint_of_the_hub_loads_without_its_optimizer(tmp_path: Path, prefix: str) -> None:
+    mine = arrays(network(NANO, 1))
+    theirs = {prefix + hub(name): array for name, array in mine.items()}
+    state = {f"moments.{name}": np.zeros_like(array) for name, array in theirs.items()}
+    one = np.ones((), np.float32)
+    state |= {"momentum": one, "learning_rate": one, "global_step": one, "epoch_num": one, "scale_sense": one}
+    loaded = load(saved(tmp_path / "w.ckpt", theirs | state), NANO, mine, mine, keep=False)
+    assert set(loaded.report["ignored"]) == set(state)
+    assert set(loaded.tensors) == {name for name in mine if not name.startswith("head.")}
+    assert all(np.array_equal(array, mine[name]) for name, array in loaded.tensors.items())
+
+
+def test_batch_counters_of_torchvision_are_ignored(tmp_path: Path) -> None:
+    mine = arrays(network(NANO, 1))
+    theirs = {torchvision(name): array for name, array in mine.items()}
+    counters = {n.replace("running_mean", "num_batches_tracked"): np.array(3) for n in theirs if "running_mean" in n}
+    report = load(saved(tmp_path / "w.safetensors", theirs | counters), NANO, mine, mine, keep=False).report
+    assert set(report["ignored"]) == set(counters)
+
+
+def test_split_convolutions_of_ascend_are_refused(tmp_path: Path) -> None:
+    mine = arrays(network(NANO, 1))
+    theirs: Arrays = {}
+    for name, array in mine.items():
+        if not name.endswith("conv2.weight"):
+            theirs[hub(name)] = array
+            continue
+        pieces = np.split(array, 8)
+        theirs |= {hub(name).replace("weight", f"convs.{i}.weight"): piece for i, piece in enumerate(pieces)}
+    with pytest.raises(WeightsError, match=r"w\.ckpt': 'backbone\.layer1\.0\.conv2' is in pieces .* on Ascend"):
+        load(saved(tmp_path / "w.ckpt", theirs), NANO, mine, mine, keep=False)
+
+
+def test_the_weights_of_another_size_of_the_network_are_refused(tmp_path: Path) -> None:
+    mine = arrays(network(NANO, 1))
+    other = {**mine, "layer1.0.conv2.weight": np.zeros((32, 8, 3, 3), np.float32)}
+    source = saved(tmp_path / "w.safetensors", {torchvision(name): array for name, array in other.items()})
+    with pytest.raises(WeightsError, match=r"another shape for 1: 'layer1.0.conv2.weight \(32, 8, 3, 3\) for \(32, 4"):
+        load(source, NANO, mine, mine, keep=False)
+    fewer = {torchvision(name): array for name, array in mine.items() if not name.startswith("layer3.1.")}
+    with pytest.raises(WeightsError, match="nearest layout, 'torchvision', it lacks 15: 'layer3.1.conv1.weight'"):
+        load(saved(tmp_path / "w2.safetensors", fewer), NANO, mine, mine, keep=False)
+
+
+def test_resnext50_loads_a_file_in_the_layout_of_the_hub(tmp_path: Path) -> None:
+    mine = arrays(network(RESNEXT50, 1, 1000))
+    assert sum(a.size for n, a in mine.items() if not n.endswith(("mean", "variance"))) == 25_028_904
+    source = saved(tmp_path / "w.ckpt", {hub(name): array for name, array in mine.items()})
+    loaded = load(source, RESNEXT50, mine, mine, keep=True)
+    assert all(np.array_equal(array, mine[name]) for name, array in loaded.tensors.items())
+
+
+def test_the_records_of_resnext50_are_complete() -> None:
+    layouts = {layout.name: layout for layout in RESNEXT50.layouts}
+    assert list(RESNEXT50.weights) == ["hub-v1.1", "hub-v1.2"]
+    for record in RESNEXT50.weights.values():
+        assert record.url.startswith("https://")
+        assert re.fullmatch("[0-9a-f]{64}", record.sha256)
+        assert record.options == layouts[record.layout].options == {"stem_pool": "same"}
+        assert not record.keep_aspect
+        assert record.size < record.resize == 256

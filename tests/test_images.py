@@ -1,0 +1,445 @@
+"""Decoding: whatever a file holds becomes upright 8-bit RGB, or an error that names it and says why."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import socket
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from finetune.components import ImageSpec
+from finetune.errors import DataError
+from finetune.imagefile import FORMATS, MAX_PIXELS, opened, unidentified
+from finetune.images import decode, fit, normalise, read
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def photo(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
+    """Return a smooth image with a bright top left corner, so that a turn or a flip shows."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    base = np.stack([1 - y * x, 1 - (x + y) / 2, (1 - x) * (1 - y)], axis=-1)
+    noise = np.random.default_rng(seed).random((height, width, 3)) * 0.05
+    return ((base * 0.9 + noise) * 255).clip(0, 255).astype(np.uint8)
+
+
+def saved(folder: Path, image: Image.Image, name: str, **options: object) -> Path:
+    """Write an image and return its path."""
+    path = folder / name
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def refused(path: Path) -> str:
+    """Return the reason for which a file is refused; the message must open with its name."""
+    with pytest.raises(DataError) as caught:
+        decode(path)
+    message = str(caught.value)
+    assert message.startswith(f"'{path}' ")
+    assert "\n" not in message
+    return message.removeprefix(f"'{path}' ")
+
+
+# Colour modes
+
+
+@pytest.mark.parametrize(("mode", "name"), [("I;16", "a.png"), ("I;16", "a.tif"), ("I;16B", "b.tif")])
+def test_16_bit_grey_keeps_its_contrast(tmp_path: Path, mode: str, name: str) -> None:
+    values = (RAMP.astype(np.uint16) * 257).astype(">u2" if mode == "I;16B" else "<u2")
+    path = saved(tmp_path, Image.fromarray(values), name)
+    with Image.open(path) as image:
+        assert image.mode == mode
+    np.testing.assert_array_equal(decode(path), np.repeat(RAMP[..., None], 3, axis=2))
+
+
+def test_32_bit_mode_that_holds_16_bits_keeps_its_contrast(tmp_path: Path) -> None:
+    values = RAMP.astype(np.int32) * 257
+    np.testing.assert_array_equal(decode(saved(tmp_path, Image.fromarray(values), "a.tif"))[..., 0], RAMP)
+    path = tmp_path / "ten-bit.pgm"
+    path.write_bytes(b"P5 2 1 1023 " + np.array([0, 1023], ">u2").tobytes())
+    assert decode(path)[0, :, 0].tolist() == [0, 255]
+
+
+def test_integers_and_floats_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    wide = saved(tmp_path, Image.fromarray(RAMP.astype(np.int32) * 70_000), "wide.tif")
+    assert refused(wide) == "holds integers from 0 to 17850000; save it with 8 or 16 bits"
+    floats = saved(tmp_path, Image.fromarray(RAMP.astype(np.float32)), "floats.tif")
+    assert refused(floats) == "holds real numbers from 0 to 255, not 0 to 1; save it with 8 or 16 bits"
+    nan = saved(tmp_path, Image.fromarray(np.full((4, 4), np.nan, np.float32)), "nan.tif")
+    assert "NaN" in refused(nan)
+
+
+def test_floats_from_0_to_1_are_scaled(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(RAMP.astype(np.float32) / 255), "unit.tif")
+    np.testing.assert_array_equal(decode(path)[..., 1], RAMP)
+
+
+def test_16_bit_rgb_comes_out_as_its_high_bytes(tmp_path: Path) -> None:
+    values = np.zeros((2, 2, 3), ">u2")
+    values[0] = 65535
+    values[1, 0] = 0x8000
+    path = tmp_path / "deep.png"
+    path.write_bytes(png(2, 2, 16, 2, b"".join(b"\0" + row.tobytes() for row in values)))
+    pixels = decode(path)
+    assert pixels[0, 0].tolist() == [255] * 3
+    assert pixels[1].tolist() == [[128] * 3, [0] * 3]
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
+    """Return a PNG file made by hand, for what Pillow cannot write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", header), extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a PNG chunk with its checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_alpha_shows_the_background(tmp_path: Path, mode: str, suffix: str) -> None:
+    image = Image.new(mode, (8, 8), (0,) * len(mode))
+    image.paste((100,) * (len(mode) - 1) + (255,), (0, 0, 4, 8))
+    options = {"lossless": True} if suffix == "webp" else {}
+    pixels = decode(saved(tmp_path, image, f"a.{suffix}", **options), background=(255, 0, 9))
+    assert pixels[0, 7].tolist() == [255, 0, 9]
+    assert pixels[0, 0].tolist() == [100, 100, 100]
+
+
+def test_half_transparent_is_half_way(tmp_path: Path) -> None:
+    pixels = decode(saved(tmp_path, Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "a.png"))
+    assert np.all(abs(pixels.astype(int) - 127) <= 1)
+
+
+def test_transparent_palette_entries_and_colours_show_the_background(tmp_path: Path) -> None:
+    indexed = Image.new("P", (2, 1))
+    indexed.putpalette([10, 20, 30, 40, 50, 60])
+    indexed.putpixel((1, 0), 1)
+    for options in ({"transparency": 1}, {"transparency": b"\xff\x00"}):
+        pixels = decode(saved(tmp_path, indexed, "p.png", **options), background=(1, 2, 3))
+        assert pixels[0].tolist() == [[10, 20, 30], [1, 2, 3]]
+    colour = Image.new("RGB", (2, 1), (9, 9, 9))
+    colour.putpixel((1, 0), (7, 8, 9))
+    pixels = decode(saved(tmp_path, colour, "rgb.png", transparency=(7, 8, 9)), background=(1, 2, 3))
+    assert pixels[0].tolist() == [[9, 9, 9], [1, 2, 3]]
+
+
+def test_transparent_value_of_16_bit_grey_shows_the_background(tmp_path: Path) -> None:
+    rows = b"\0" + np.array([257, 514], ">u2").tobytes()
+    path = tmp_path / "grey16.png"
+    path.write_bytes(png(2, 1, 16, 0, rows, chunk(b"tRNS", struct.pack(">H", 514))))
+    assert decode(path, background=(1, 2, 3))[0].tolist() == [[1, 1, 1], [1, 2, 3]]
+
+
+def test_cmyk_is_not_inverted(tmp_path: Path) -> None:
+    cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    for name in ("adobe.jpg", "plain.tif"):
+        pixels = decode(saved(tmp_path, cyan, name)).astype(int)
+        assert np.all(abs(pixels - [0, 255, 255]) <= 3), name
+
+
+def test_one_bit_palette_and_grey_become_rgb(tmp_path: Path) -> None:
+    dots = Image.fromarray(RAMP > 127)
+    assert dots.mode == "1"
+    expected = np.where(RAMP > 127, 255, 0)
+    for name in ("one.png", "one.tif", "one.bmp"):
+        np.testing.assert_array_equal(decode(saved(tmp_path, dots, name))[..., 2], expected)
+    np.testing.assert_array_equal(decode(saved(tmp_path, Image.fromarray(RAMP), "grey.png"))[..., 2], RAMP)
+    palette = Image.fromarray(photo()).quantize(8)
+    np.testing.assert_array_equal(decode(saved(tmp_path, palette, "p.png")), np.array(palette.convert("RGB")))
+
+
+def test_other_colour_modes_are_refused(tmp_path: Path) -> None:
+    assert refused(saved(tmp_path, Image.new("LAB", (4, 4)), "lab.tif")) == "has the colour mode LAB; save it as RGB"
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    path = saved(tmp_path, frames[0], f"a.{suffix}", save_all=True, append_images=frames[1:])
+    pixels = decode(path)
+    assert abs(pixels.astype(int) - [255, 0, 0]).max() <= 3
+
+
+# Orientation
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_exactly_once(tmp_path: Path, orientation: int, suffix: str) -> None:
+    upright = photo(32, 48)
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(turned)), f"a.{suffix}", exif=exif, **options)
+    pixels = decode(path)
+    assert pixels.shape == upright.shape
+    assert abs(pixels.astype(int) - upright).mean() < 3
+
+
+def test_damaged_exif_and_icc_profiles_do_no_harm(tmp_path: Path) -> None:
+    image, exif = Image.fromarray(photo()), b"Exif\0\0II*\0\xff\xff\xff\xff" + bytes(20)
+    for name in ("a.jpg", "a.png", "a.webp"):
+        path = saved(tmp_path, image, name, exif=exif, icc_profile=b"not a profile")
+        assert decode(path).shape == (40, 60, 3)
+
+
+# Files that are no images
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"hello, I am text\nand more", "is not an image: it starts with the text 'hello, I am text'"),
+        (b"\xef\xbb\xbf <!DOCTYPE html><html>404</html>", "is not an image: it is an HTML page"),
+        (b"<?xml version='1.0'?><svg></svg>", "is an SVG drawing, not an image of pixels; convert it to PNG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC photo, which Pillow does not read; convert it to JPEG"),
+        (b"%PDF-1.7\n", "is not an image: it is a PDF document"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not an image: it is a PostScript document"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "is not an image: it is a Git LFS pointer; fetch the file itself with `git lfs pull`",
+        ),
+        (b"\xff\xd8\xff\xe0", "is damaged: it starts like a JPEG file and does not go on like one"),
+        (bytes(100), f"is not an image, or not in a known format ({', '.join(FORMATS)})"),
+    ],
+)
+def test_reasons_in_plain_words(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    assert refused(path) == reason
+
+
+def test_the_extension_does_not_matter(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(photo()), "a.png")
+    assert decode(path.rename(tmp_path / "a.jpg")).shape == (40, 60, 3)
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert refused(tmp_path / "pipe.jpg") == "is a named pipe, not a file"
+    (tmp_path / "folder.jpg").mkdir()
+    assert refused(tmp_path / "folder.jpg") == "is a directory, not a file"
+    (tmp_path / "dangling.jpg").symlink_to("nowhere")
+    assert refused(tmp_path / "dangling.jpg") == "is a link to a file that does not exist"
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    assert refused(tmp_path / "loop.jpg").startswith("cannot be read: ")
+    assert refused(tmp_path / "missing.jpg") == "does not exist"
+    assert refused(tmp_path / ("x" * 300)).startswith("cannot be read: ")
+    assert refused(Path("/dev/null")) == "is a device, not a file"
+
+
+def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        assert refused(Path("socket.jpg")) == "is a socket, not a file"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_permission_denied(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(photo()), "a.png")
+    path.chmod(0)
+    assert refused(path) == "cannot be read: permission denied"
+
+
+@pytest.mark.parametrize("name", ["new\nline.jpg", "\x1b[31mred.jpg", "rtl\u202egpj.jpg", os.fsdecode(b"caf\xe9.jpg")])
+def test_names_in_messages_can_be_printed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("text")
+    with pytest.raises(DataError) as caught:
+        decode(tmp_path / name)
+    assert str(caught.value).isprintable()
+    str(caught.value).encode()
+
+
+def test_odd_names_are_no_hindrance(tmp_path: Path) -> None:
+    for name in ("new\nline.jpg", "🌻.jpg", "x" * 251 + ".jpg", os.fsdecode(b"caf\xe9.jpg")):
+        data = io.BytesIO()
+        Image.fromarray(photo()).save(data, "JPEG")
+        (tmp_path / name).write_bytes(data.getvalue())
+        assert decode(tmp_path / name).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "ICO"])
+def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path, kind: str) -> None:
+    data = io.BytesIO()
+    Image.fromarray(photo(64, 64)).save(data, kind)
+    whole, path = data.getvalue(), tmp_path / "x.jpg"
+    path.write_bytes(whole)
+    assert decode(path).shape[2] == 3
+    for end in np.linspace(0, len(whole) - 20, 40).astype(int):
+        path.write_bytes(whole[:end])
+        assert refused(path)
+
+
+def test_truncated_files_are_refused_even_if_a_library_allowed_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    path = saved(tmp_path, Image.fromarray(photo()), "a.jpg")
+    path.write_bytes(path.read_bytes()[:-200])
+    assert refused(path) == "is truncated"
+
+
+def test_damage_inside_a_png_is_noticed(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(photo(200, 200)), "a.png")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 50] = bytes(50)
+    path.write_bytes(data)
+    assert refused(path).startswith("is damaged: ")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO"]),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
+)
+def test_damaged_files_raise_nothing_but_data_errors(
+    tmp_path: Path, kind: str, edits: list[tuple[float, bytes]]
+) -> None:
+    data = io.BytesIO()
+    Image.fromarray(photo(24, 24)).save(data, kind)
+    content = bytearray(data.getvalue())
+    for place, new in edits:
+        at = int(place * (len(content) - 1))
+        content[at : at + len(new)] = new
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            pixels = decode(path)
+        except DataError:
+            return
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+
+
+@given(st.binary(max_size=64))
+def test_every_beginning_has_a_reason(head: bytes) -> None:
+    assert unidentified(head).isprintable()
+
+
+def test_bombs_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(60_000, 60_000, 8, 2, b""))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert refused(path) == "has more than 178 million pixels; scale it down"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert refused(path) == "has more than 178 million pixels; scale it down"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024  # kB
+
+
+def test_large_images_within_the_bound_give_no_warning(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    assert 89_478_485 < 10_000 * 10_000 < MAX_PIXELS  # Pillow warns from the first number on
+    path.write_bytes(png(10_000, 10_000, 8, 2, b""))
+    with opened(path) as image:
+        assert image.size == (10_000, 10_000)
+
+
+def test_arrays_are_checked() -> None:
+    pixels = photo()
+    assert decode(pixels) is pixels
+    for wrong in (pixels[..., 0], pixels.astype(np.float32), pixels[..., :2], pixels[:0], pixels[None]):
+        with pytest.raises(DataError, match=r"an array of shape .* and type \w+ is no image; pass"):
+            decode(wrong)  # type: ignore[arg-type]
+
+
+def test_the_result_can_be_written_to(tmp_path: Path) -> None:
+    for name, image in (("a.jpg", Image.fromarray(photo())), ("a.png", Image.fromarray(RAMP))):
+        pixels = decode(saved(tmp_path, image, name))
+        pixels[0, 0] = 7
+        assert pixels.flags.c_contiguous
+
+
+# Large JPEGs
+
+
+def test_large_jpegs_are_decoded_at_a_fraction_but_never_too_small(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(photo(1200, 1600)), "a.jpg")
+    spec = ImageSpec(size=64, resize=72)
+    assert decode(path).shape == (1200, 1600, 3)
+    assert read(path, spec).shape == (150, 200, 3)
+    assert min(read(path, ImageSpec(size=224, resize=256)).shape[:2]) >= 512
+    close = abs(fit(read(path, spec), spec).astype(int) - fit(decode(path), spec))
+    assert close.mean() < 1.0
+
+
+# Fit and normalise
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (300, 500), (1, 1), (33, 1000), (257, 256)])
+@pytest.mark.parametrize("keep_aspect", [True, False])
+def test_fit_gives_the_size_asked_for(height: int, width: int, keep_aspect: bool) -> None:
+    spec = ImageSpec(size=56, resize=64, keep_aspect=keep_aspect)
+    fitted = fit(photo(height, width), spec)
+    assert fitted.shape == (56, 56, 3)
+    assert fitted.dtype == np.uint8
+
+
+def test_fit_equals_scaling_everything_and_cropping() -> None:
+    pixels, spec = photo(300, 500), ImageSpec(size=224, resize=256)
+    whole = np.array(Image.fromarray(pixels).resize((427, 256), Image.Resampling.BILINEAR))
+    assert abs(fit(pixels, spec).astype(int) - whole[16:240, 101:325]).max() <= 1
+    stretched = np.array(Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR))
+    spec = ImageSpec(size=224, resize=256, keep_aspect=False)
+    assert abs(fit(pixels, spec).astype(int) - stretched[16:240, 16:240]).max() <= 1
+
+
+def test_fit_only_crops_what_has_the_right_size() -> None:
+    pixels = photo(256, 341)
+    np.testing.assert_array_equal(fit(pixels, ImageSpec()), pixels[16:240, 58:282])
+
+
+def test_a_strip_of_30000_pixels_fits(tmp_path: Path) -> None:
+    for size in ((1, 30_000), (30_000, 1)):
+        path = saved(tmp_path, Image.new("RGB", size, (10, 20, 30)), "strip.png")
+        assert fit(decode(path), ImageSpec())[100, 100].tolist() == [10, 20, 30]
+
+
+def test_normalise() -> None:
+    spec = ImageSpec(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    pixels, out = photo(32, 32), np.full((3, 32, 32), np.nan, np.float32)
+    normalise(pixels, spec, out)
+    expected = (pixels / 255.0 - spec.mean) / spec.std
+    np.testing.assert_allclose(out, expected.transpose(2, 0, 1), atol=1e-5)
+
+
+def test_real_photos(flowers: Path) -> None:
+    paths = sorted((flowers / "train").glob("*/*.jpg"))[::400]
+    for path in paths:
+        pixels = decode(path)
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(pixels, np.array(image))
+        assert fit(pixels, ImageSpec()).shape == (224, 224, 3)
+
+
+def test_decoders_of_all_formats_are_there(tmp_path: Path) -> None:
+    for kind in FORMATS:
+        path = tmp_path / kind
+        Image.fromarray(photo(48, 48)).save(path, kind)
+        assert decode(path).shape == (48, 48, 3)

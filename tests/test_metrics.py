@@ -1,0 +1,57 @@
+"""Metrics, against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
+
+from finetune.metrics import Tally, better
+
+
+def tally(probabilities: np.ndarray, labels: np.ndarray, *, cuts: tuple[int, ...] = ()) -> Tally:
+    counted = Tally(classes=probabilities.shape[1])
+    for rows, own in zip(np.split(probabilities, cuts), np.split(labels, cuts), strict=True):
+        counted.add(rows.astype(np.float32), own)
+    return counted
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7, 12])
+def test_metrics_equal_scikit_learn(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    rows = rng.dirichlet(np.ones(classes), 200).astype(np.float32)
+    labels = rng.integers(0, classes, 200)
+    found = tally(rows, labels, cuts=(1, 50, 199)).metrics()
+    everything = list(range(classes))
+    assert found["accuracy"] == accuracy_score(labels, rows.argmax(1))
+    exact = rows.astype(np.float64)
+    exact /= exact.sum(1, keepdims=True)
+    assert found["loss"] == pytest.approx(log_loss(labels, exact, labels=everything), rel=1e-5)
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, rows.argmax(1), average="macro"))
+    assert found["top5"] == (top_k_accuracy_score(labels, rows, k=5, labels=everything) if classes > 5 else 1.0)
+
+
+def test_macro_f1_leaves_out_classes_neither_seen_nor_predicted() -> None:
+    rows = np.eye(4, dtype=np.float32)[[0, 1, 1]]
+    labels = np.array([0, 1, 0])
+    assert tally(rows, labels).metrics()["macro_f1"] == pytest.approx(f1_score(labels, [0, 1, 1], average="macro"))
+
+
+def test_ties_do_not_count_as_top5_for_later_classes() -> None:
+    rows = np.full((10, 10), 0.1, np.float32)
+    assert tally(rows, np.arange(10)).metrics()["top5"] == 0.5
+
+
+def test_nan_makes_the_loss_nan() -> None:
+    rows = np.full((1, 2), np.nan, np.float32)
+    assert math.isnan(tally(rows, np.array([0])).metrics()["loss"])
+
+
+def test_better_knows_the_direction_and_never_takes_nan() -> None:
+    assert better("accuracy", 0.6, 0.5)
+    assert not better("accuracy", 0.5, 0.5)
+    assert better("loss", 0.4, 0.5)
+    assert not better("loss", math.nan, None)
+    assert better("loss", 9.0, None)
