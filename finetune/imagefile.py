@@ -150,7 +150,7 @@ def unidentified(head: bytes) -> str:
             return f"is not an image: it is {what}"
     for start, what in SIGNATURES.items():
         if head.startswith(start):
-            return f"is damaged: it starts like a {what} file and does not go on like one"
+            return f"is truncated or damaged: it starts like a {what} file and does not go on like one"
     return _other(head)
 
 

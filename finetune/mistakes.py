@@ -182,7 +182,7 @@ def _problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
 
 def _missing(name: str | int, value: Any, path: KeyPath) -> Problem:
     if isinstance(name, int):
-        return Problem(path, "missing", f"must have at least {name + 1} items, got {len(value)}")
+        return Problem(path, "too_short", f"must have at least {name + 1} items, got {len(value)}")
     return Problem((*path, name), "missing", "missing")
 
 
@@ -195,7 +195,8 @@ def unknown_key(name: str, known: Sequence[str], elsewhere: Mapping[str, Sequenc
 
 def _unknown_tag(path: KeyPath, context: Mapping[str, Any]) -> Problem:
     tag, tags = str(context["tag"]), re.findall(r"'([^']*)'", context["expected_tags"])
-    text = f"no {path[-1]} named '{shortened(tag)}'{did_you_mean(tag, tags)}"
+    noun = path[-1] if path and isinstance(path[-1], str) else "choice"
+    text = f"no {noun} named '{shortened(tag)}'{did_you_mean(tag, tags)}"
     return Problem((*path, context["discriminator"].strip("'")), "union_tag_invalid", text)
 
 

@@ -250,16 +250,16 @@ class _Reading:
 
     def mapping(self, path: KeyPath) -> dict[str, Node]:
         children: dict[str, Node] = {}
+        lines: dict[str, int] = {}
         for event in self.events:
             if isinstance(event, MappingEndEvent):
                 break
             key = self.key(event, path)
             child = self.node(next(self.events), (*path, key or ""), self.at(event))
             if key in children:
-                first = children[key].place.line
-                self.note(event, (*path, key), f"given twice; the first one is on line {first}")
+                self.note(event, (*path, key), f"given twice; the first one is on line {lines[key]}")
             elif key is not None:
-                children[key] = child
+                children[key], lines[key] = child, event.start_mark.line + 1
         return children
 
     def key(self, event: Event, path: KeyPath) -> str | None:

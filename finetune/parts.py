@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
@@ -130,9 +130,15 @@ def elsewhere(parts: Sequence[Part]) -> dict[str, list[str]]:
     ]
     chosen: list[tuple[KeyPath, list[type[BaseModel]]]] = [(part.path, [part.component.options]) for part in parts]
     for path, models in [*single, *chosen]:
-        for key in (key for model in models for key in model.model_fields if key != "use"):
-            homes.setdefault(key, {})[f"'{spelled((*path, key))}'"] = None
+        for model in models:
+            for key in model.model_fields.keys() - {"use"}:
+                owner = "" if all(key in other.model_fields for other in models) else f" with {_use(model)}"
+                homes.setdefault(key, {})[f"'{spelled((*path, key))}'{owner}"] = None
     return {key: list(places) for key, places in homes.items()}
+
+
+def _use(model: type[BaseModel]) -> str:
+    return f"'use: {get_args(model.model_fields['use'].annotation)[0]}'"
 
 
 def cross_checks(values: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[Problem]:

@@ -70,17 +70,22 @@ class Plugins:
                 raise PluginError(f"{origin}: no hook named '{name}'{did_you_mean(name, HOOKS)}")
             if not hasattr(value, f"{hookspecs.PROJECT}_impl"):
                 raise PluginError(f"{origin}: '{name}' would never be called; decorate it with @hookimpl")
+            options = getattr(value, f"{hookspecs.PROJECT}_impl")
+            if options["wrapper"] or options["hookwrapper"]:
+                raise PluginError(f"{origin}: '{name}' is a wrapper, which would never run; make it a plain @hookimpl")
         try:
             self.manager.register(plugin, name=f"{origin.name}:{id(plugin)}")
             self.manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
+            if id(plugin) not in self.origins and self.manager.is_registered(plugin):
+                self.manager.unregister(plugin)  # its hooks must not be called without an origin
             raise PluginError(f"{origin}: {error}") from error
         self.origins[id(plugin)] = origin
 
     def copy(self) -> Plugins:
         """Return a manager with the same plugins, to which a run adds its own."""
         other = Plugins()
-        for plugin in self.manager.get_plugins():
+        for _, plugin in self.manager.list_name_plugin():  # in the order registered
             other.register(plugin, self.origins[id(plugin)])
         other.broken = list(self.broken)
         return other
@@ -106,7 +111,7 @@ class Plugins:
         for _ in self.call(event, **arguments):
             pass
 
-    def fire_all(self, event: str, **arguments: Any) -> list[PluginError]:
+    def fire_all(self, event: str, **arguments: Any) -> list[FinetuneError]:
         """Call an event of every plugin even where one fails, and return the failures."""
         failures = []
         for impl in reversed(getattr(self.manager.hook, event).get_hookimpls()):
@@ -114,10 +119,9 @@ class Plugins:
             try:
                 with named(origin, event):
                     impl.function(*(arguments[name] for name in impl.argnames))
-            except PluginError as error:
+            except FinetuneError as error:
                 failures.append(error)
         return failures
-
 
     def collect(self, hook: str) -> Iterator[tuple[Origin, Any]]:
         """Yield every component that a catalogue hook returns, with its plugin; generators run here, guarded."""

@@ -47,9 +47,7 @@ def prepare(
     """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written."""
     recipe = plan.recipe
     workers = devices.usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
-    stages = (*plan.backbone.component.stages, "head")
-    policy = plan.freezer.component.build(plan.freezer.options)
-    planned = phases.plan(policy, stages, recipe.train.epochs, name=plan.freezer.component.name)
+    planned = plan_phases(plan, catalogue)
     plugins = run_plugins(plan, catalogue, watchers)
     source = sources.resolve(recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
     data = load_data(plan, catalogue, workers)
@@ -74,6 +72,17 @@ def prepare(
         phases=planned,
         weights=report,
     )
+
+
+def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
+    """Return the phases that the recipe's freezing policy gives."""
+    freezer, stages = plan.freezer.component, (*plan.backbone.component.stages, "head")
+    policy = guarded(catalogue, freezer, "build", freezer.build, plan.freezer.options)
+
+    def answer(epoch: int, names: tuple[str, ...]) -> frozenset[str]:
+        return frozenset(guarded(catalogue, freezer, "policy", policy, epoch, names))
+
+    return phases.plan(answer, stages, plan.recipe.train.epochs, name=freezer.name)
 
 
 def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) -> Plugins:

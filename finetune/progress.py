@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT = 30.0  # seconds between two lines where nothing can move
 SHORTEST_BAR = 10
+ROWS = 25  # of the table below each header
 
 
 class Progress:
@@ -72,8 +73,7 @@ class Progress:
             return
         from rich.live import Live
 
-        self.columns = epochtable.columns(self.out.width, run.recipe.evaluate.metric)
-        self.out.print(epochtable.header(self.columns), style="bold", no_wrap=True, crop=True)
+        self.rows = 0
         self.live = Live(console=self.out, get_renderable=lambda: self._bar(run), refresh_per_second=4, transient=True)
         self.live.start()
 
@@ -92,9 +92,16 @@ class Progress:
         if self.live is None:
             self.say(epochtable.sentence(metrics, run))
             return
-        style = "green" if epochtable.best(metrics, run) else ""
-        self.out.print(epochtable.row(self.columns, metrics, run), style=style, no_wrap=True, crop=True)
+        self._add_row(run, metrics)
         self.pace = Pace(0, now=self.now)
+
+    def _add_row(self, run: Run, metrics: dict[str, Any]) -> None:
+        columns = epochtable.columns(self.out.width, run.recipe.evaluate.metric)
+        if self.rows % ROWS == 0:
+            self.out.print(epochtable.header(columns), style="bold", no_wrap=True, crop=True)
+        self.rows += 1
+        style = "green" if epochtable.best(metrics, run) else ""
+        self.out.print(epochtable.row(columns, metrics, run), style=style, no_wrap=True, crop=True)
 
     @hookimpl
     def finetune_run_error(self, run: Run, error: BaseException) -> None:

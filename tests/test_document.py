@@ -318,7 +318,7 @@ class TestSources:
 
     def test_python_values(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        values = {"path": Path("a/b"), "list": (1, np.int64(2), np.float32(0.5)), 3: {"x": None, "y": True}}
+        values: Any = {"path": Path("a/b"), "list": (1, np.int64(2), np.float32(0.5)), 3: {"x": None, "y": True}}
         document = read(values)
         assert document.values == {"path": "a/b", "list": [1, 2, 0.5], "3": {"x": None, "y": True}}
         assert document.place(("list", 1)).folder == Path.cwd()

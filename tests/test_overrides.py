@@ -112,7 +112,7 @@ def test_places() -> None:
 
 REFUSED = [
     ("train.epochs", "no '=' in it; write KEY=VALUE, or ~KEY to delete"),
-    ("=3", "not KEY=VALUE; a key is written like train.epochs, augment[0].preset or a.\"b c\""),
+    ("=3", 'not KEY=VALUE; a key is written like train.epochs, augment[0].preset or a."b c"'),
     ("", "not KEY=VALUE; a key is written like"),
     ("a b=3", "not KEY=VALUE; a key is written like"),
     ("a..b=3", "not KEY=VALUE; a key is written like"),
@@ -132,7 +132,7 @@ REFUSED = [
     ("seed[0]=1", "'seed' is 42, so there is nothing below it"),
     ("head[0]=1", "no key 'head' in the recipe; known: callbacks, image, seed, train"),
     ("seed=[1", "the value cannot be read: the text ends before a bracket is closed; quote it to give it as text"),
-    ("seed={a: 1, a: 2}", "the value cannot be read: given twice; the first one is on line"),
+    ("seed={a: 1, a: 2}", "the value cannot be read: given twice; the first one is on line 1; quote"),
     ("seed=[&a [*a]]", "the value cannot be read: alias '*a' contains itself"),
     ("seed=\0", "character U+0000 is no text; take it out"),
     ("output=/data/\udcff", "character U+DCFF is no text; take it out"),

@@ -79,11 +79,12 @@ def first_line(error: BaseException) -> str:
 
 
 def place(trace: TracebackType | None) -> str:
-    """Return the innermost place of a traceback that has a file, as its last line tells it."""
-    frames = [frame for frame in traceback.extract_tb(trace) if os.sep in frame.filename]
+    """Return the innermost place of a traceback that belongs to the project or a plugin of its kind, if there is one."""
+    frames = traceback.extract_tb(trace)
+    own = [frame for frame in frames if any(part.startswith("finetune") for part in Path(frame.filename).parts)]
     if not frames:
         return "no traceback"
-    last = frames[-1]
+    last = (own or frames)[-1]
     return f"{'/'.join(Path(last.filename).parts[-2:])}, line {last.lineno}, in {last.name}: {last.line}"
 
 

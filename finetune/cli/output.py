@@ -40,7 +40,8 @@ def text(view: str | RenderableType) -> str:
     out = console(sys.stdout)
     with out.capture() as captured:
         out.print(view)
-    return captured.get()
+    drawn = captured.get()
+    return drawn if out.is_terminal else "".join(f"{row.rstrip()}\n" for row in drawn.splitlines())
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:

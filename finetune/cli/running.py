@@ -10,7 +10,7 @@ import typer
 
 from finetune.cli import source
 from finetune.cli.app import Answer, command
-from finetune.cli.output import cell, pairs
+from finetune.cli.output import pairs
 from finetune.cli.parameters import Words
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
     data = report["data"]
     yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
-    yield "device", ", ".join(f"{name} {cell(value)}" for name, value in report["device"].items())
+    device = report["device"]
+    yield "device", f"{device['name']}; oneDNN {device['isa']}; mixed precision {device['amp']}"
     yield "images", images_line(data["images"], len(data["classes"]))
     findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
     for finding in findings[:FINDINGS]:

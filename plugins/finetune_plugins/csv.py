@@ -115,10 +115,14 @@ def parse(file: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"'{file}' is no UTF-8 text, see line {line}; save it as CSV in UTF-8") from error
     head = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=head.count), strict=True)
+    done = 0
     try:
-        yield from ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+        for cells in reader:
+            done = reader.line_num
+            if any(cell.strip() for cell in cells):
+                yield done, cells
     except csv.Error as error:
-        raise DataError(f"'{file}' cannot be read from line {reader.line_num} on: {error}; mend the quotes") from error
+        raise DataError(f"'{file}' cannot be read from line {done + 1} on: {error}; mend the quotes") from error
 
 
 def wanted(options: Table) -> list[tuple[str, str]]:

@@ -158,7 +158,7 @@ def test_the_weights_of_another_size_of_the_network_are_refused(tmp_path: Path) 
     with pytest.raises(WeightsError, match=r"another shape for 1: 'layer1.0.conv2.weight \(32, 8, 3, 3\) for \(32, 4"):
         load(source, NANO, mine, mine, keep=False)
     fewer = {torchvision(name): array for name, array in mine.items() if not name.startswith("layer3.1.")}
-    with pytest.raises(WeightsError, match="nearest layout, 'torchvision', it lacks 15: 'layer3.1.conv1.weight'"):
+    with pytest.raises(WeightsError, match=r"nearest layout, 'torchvision', it lacks 15: 'layer3.1.conv1.weight'"):
         load(saved(tmp_path / "w2.safetensors", fewer), NANO, mine, mine, keep=False)
 
 

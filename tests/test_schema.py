@@ -1,0 +1,171 @@
+"""The JSON schema says the same of a recipe as loading it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import PositiveInt
+
+from finetune import plugins
+from finetune.catalogue import Catalogue
+from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options
+from finetune.errors import PluginError, RecipeError
+from finetune.hookspecs import hookimpl
+from finetune.plan import load
+from finetune.schema import json_schema
+
+
+class Files(Options):
+    """Images in folders."""
+
+    root: Path
+    """The folder of class folders."""
+
+
+class Crop(Options):
+    use: Literal["crop"] = "crop"
+    size: PositiveInt
+
+
+class Images(Options):
+    ops: tuple[Crop, ...] = ()
+
+
+class Gradual(Options):
+    schedule: dict[PositiveInt, str]
+
+
+def nothing(*_: object) -> Any:
+    return None
+
+
+class Few:
+    @hookimpl
+    def finetune_backbones(self) -> list[Backbone]:
+        return [Backbone(name="resnext50", build=nothing, stages=("stem",), features=8)]
+
+    @hookimpl
+    def finetune_datasets(self) -> list[Dataset]:
+        return [Dataset(name="folder", options=Files, build=nothing), Dataset(name="shapes", build=nothing)]
+
+    @hookimpl
+    def finetune_augmentations(self) -> list[Augmentation]:
+        return [Augmentation(name="albumentations", options=Images, build=nothing)]
+
+    @hookimpl
+    def finetune_freezers(self) -> list[Freezer]:
+        return [Freezer(name="head", build=nothing), Freezer(name="gradual", options=Gradual, build=nothing)]
+
+    @hookimpl
+    def finetune_callbacks(self) -> list[Callback]:
+        return [Callback(name=name, build=nothing) for name in ("tensorboard", "checkpoint")]
+
+
+def catalogue_of(*offers: object) -> Catalogue:
+    registered = plugins.Plugins()
+    for number, offer in enumerate(offers):
+        registered.register(offer, plugins.Origin(name=f"few{number}", distribution="tests", version="1"))
+    return Catalogue(registered)
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return catalogue_of(Few())
+
+
+@pytest.fixture(scope="module")
+def schema(catalogue: Catalogue) -> Draft202012Validator:
+    found = json_schema(catalogue)
+    Draft202012Validator.check_schema(found)
+    return Draft202012Validator(found)
+
+
+FOLDER = {"use": "folder", "root": "photos"}
+RIGHT: list[dict[str, Any]] = [
+    {"dataset": FOLDER},
+    {"dataset": {"use": "shapes", "split": 0.5}},
+    {"dataset": FOLDER, "backbone": {"weights": "none"}, "freeze": {"batch_norm": "frozen"}},
+    {"dataset": FOLDER, "freeze": {"use": "gradual", "schedule": {"1": "head"}}},
+    {"dataset": FOLDER, "augment": [{"use": "albumentations", "ops": [{"size": 3}, {"use": "crop", "size": 4}]}]},
+    {"dataset": FOLDER, "head": {"use": "mlp", "hidden": 3}, "optimizer": {"use": "sgd"}, "callbacks": []},
+    {"dataset": FOLDER, "image": {"size": 64, "mean": [0, 0, 0], "std": "auto"}, "train": {"ema": None}, "seed": 1},
+    {"dataset": FOLDER, "loss": {"class_weights": {"rose": 2.0}}, "schedule": {"use": "step", "every": 2}},
+]
+WRONG: list[dict[str, Any]] = [
+    {},
+    {"dataset": {"root": "photos"}},
+    {"dataset": {"use": "folder"}},
+    {"dataset": {"use": "flowers", "root": "photos"}},
+    {"dataset": {**FOLDER, "rot": 1}},
+    {"dataset": {**FOLDER, "split": 2}},
+    {"dataset": {**FOLDER, "root": 3}},
+    {"dataset": FOLDER, "epochs": 3},
+    {"dataset": FOLDER, "train": {"epochs": "3"}},
+    {"dataset": FOLDER, "train": {"epochs": 0}},
+    {"dataset": FOLDER, "train": {"epoch": 1}},
+    {"dataset": FOLDER, "freeze": {"use": "gradual"}},
+    {"dataset": FOLDER, "freeze": {"schedule": {"1": "head"}}},
+    {"dataset": FOLDER, "augment": [{"use": "albumentations", "ops": [{"size": 0}]}]},
+    {"dataset": FOLDER, "augment": [{"ops": []}]},
+    {"dataset": FOLDER, "callbacks": [{"use": "tensorbord"}]},
+    {"dataset": FOLDER, "head": {"use": "mlp", "hiden": 3}},
+    {"dataset": FOLDER, "image": {"mean": [0, 0]}},
+    {"dataset": FOLDER, "image": {"size": "big"}},
+    {"dataset": FOLDER, "name": "a/b"},
+]
+
+
+@pytest.mark.parametrize("recipe", RIGHT, ids=str)
+def test_right_recipes(schema: Draft202012Validator, catalogue: Catalogue, recipe: dict[str, Any]) -> None:
+    assert list(schema.iter_errors(recipe)) == []
+    load(recipe, [], catalogue)
+
+
+@pytest.mark.parametrize("recipe", WRONG, ids=str)
+def test_wrong_recipes(schema: Draft202012Validator, catalogue: Catalogue, recipe: dict[str, Any]) -> None:
+    assert not schema.is_valid(recipe)
+    with pytest.raises(RecipeError):
+        load(recipe, [], catalogue)
+
+
+def test_documentation_of_keys_is_in_it(catalogue: Catalogue) -> None:
+    folder = json_schema(catalogue)["$defs"]["dataset.folder"]
+    assert folder["description"] == "Images in folders."
+    assert folder["properties"]["root"]["description"] == "The folder of class folders."
+    assert "kept for validation" in folder["properties"]["split"]["description"]
+    assert folder["required"] == ["use", "root"]
+
+
+def test_a_kind_without_components_allows_nothing() -> None:
+    schema = Draft202012Validator(json_schema(catalogue_of()))
+    schema.check_schema(schema.schema)
+    assert not schema.is_valid({"dataset": FOLDER})
+
+
+def test_names_offered_twice_are_left_out() -> None:
+    schema = json_schema(catalogue_of(Few(), Few()))
+    assert schema["$defs"]["DatasetSection"]["oneOf"] == [False]
+
+
+def test_options_without_a_schema_name_their_plugin() -> None:
+    class Odd(Options):
+        call: type
+
+    class Plugin:
+        @hookimpl
+        def finetune_callbacks(self) -> list[Callback]:
+            return [Callback(name="odd", options=Odd, build=nothing)]
+
+    with pytest.raises(PluginError, match=r"plugin 'few0' \(tests 1\) failed in the JSON schema of callback 'odd'"):
+        json_schema(catalogue_of(Plugin()))
+
+
+def test_everything_installed_has_a_schema() -> None:
+    catalogue = Catalogue(plugins.load())
+    schema = json_schema(catalogue)
+    Draft202012Validator.check_schema(schema)
+    for slot in ("Backbone", "Dataset", "Augment", "Freeze", "Callback"):
+        assert schema["$defs"][f"{slot}Section"]["oneOf"] != [False], slot
