@@ -39,8 +39,18 @@ def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto", om_pa
         raise UsageError("train.amp=O2 needs a GPU or an Ascend NPU; a CPU has no float16 kernels: use train.amp=auto")
     isa = cap_onednn() if name == "cpu" else "not used"
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
-    ms.set_device(TARGETS[name])
+    set_device(ms, name)
     return Device(name=name, isa=isa, amp="off" if amp == "off" or name == "cpu" else "O2")
+
+
+def set_device(ms: Any, name: DeviceName) -> None:
+    """Set MindSpore's device; once an operator has run it stays what it is."""
+    try:
+        ms.set_device(TARGETS[name])
+    except RuntimeError as error:
+        current = str(ms.get_context("device_target")).lower()
+        if current != name:
+            raise UsageError(f"MindSpore already runs on {current} here; to use {name}, start a new process") from error
 
 
 def quiet_mindspore(om_path: Path | None = None) -> Any:

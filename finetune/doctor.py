@@ -6,13 +6,15 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune import environment, home, probe
 from finetune.device import usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Level = Literal["ok", "warning", "error"]
 
@@ -24,8 +26,17 @@ INSTALL = {
     "ascend": "install CANN and run its set_env.sh",
 }
 WATCHED = (
-    *("FINETUNE_", "ONEDNN_", "DNNL_", "OMP_", "KMP_", "OPENBLAS_", "MKL_", "GLOG_", "MS_", "CUDA_", "ASCEND_", "HCCL_"),
-    *("RANK_", "DEVICE_ID", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "NO_ALBUMENTATIONS_UPDATE", "NO_COLOR"),
+    *("FINETUNE_", "ONEDNN_", "DNNL_", "OMP_", "KMP_", "OPENBLAS_", "MKL_", "GLOG_", "MS_", "CUDA_", "ASCEND_"),
+    *(
+        "HCCL_",
+        "RANK_",
+        "DEVICE_ID",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "PYTHONPATH",
+        "NO_ALBUMENTATIONS_UPDATE",
+        "NO_COLOR",
+    ),
     *("PROTOCOL_BUFFERS_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "XDG_CACHE_HOME"),
 )
 BY_FINETUNE = ("GLOG_v", "MS_OM_PATH")
@@ -46,6 +57,7 @@ def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
 
     ``device`` is the one that must be there; ``measure`` also times a convolution, which takes some seconds.
     """
+    given = dict(os.environ)  # before anything is imported that changes it
     found = probe.ask("devices")
     remarks = [
         *versions(found),
@@ -54,7 +66,7 @@ def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
         *devices(found, device),
         *folders(),
         *plugins(),
-        *variables(found.get("set", {})),
+        *variables(given, found.get("set", {})),
     ]
     return {
         "ok": all(remark.level != "error" for remark in remarks),
@@ -80,8 +92,10 @@ def versions(found: dict[str, Any]) -> Iterator[Remark]:
         elif not version.startswith(prefixes):
             yield Remark(level="warning", topic=name, text=f"{version} is untested", remedy=f"install {name} {wanted}")
         elif name == "mindspore" and "error" in found:
-            remedy = "reinstall mindspore, and see that its message names nothing that is missing"
-            yield Remark(level="error", topic=name, text=f"{version} cannot be imported: {found['error']}", remedy=remedy)
+            text = f"{version} cannot be imported: {found['error']}"
+            yield Remark(
+                level="error", topic=name, text=text, remedy="mend what the message names, or reinstall mindspore"
+            )
         else:
             seconds = f", imported in {found['import_seconds']} s" if name == "mindspore" else ""
             yield Remark(level="ok", topic=name, text=version + seconds)
@@ -183,15 +197,11 @@ def plugins() -> Iterator[Remark]:
         yield Remark(level="ok", topic="plugins", text=f"left out by FINETUNE_DISABLE_PLUGINS: {disabled}")
 
 
-def variables(set_by_import: dict[str, str]) -> Iterator[Remark]:
+def variables(given: dict[str, str], set_by_import: dict[str, str]) -> Iterator[Remark]:
     """Look at environment variables that change how a run goes, and at who set them."""
-    yield from (variable(name, value, "you") for name, value in _watched(os.environ.items()))
+    yield from (variable(n, value, "you") for n, value in sorted(given.items()) if n.startswith(WATCHED) and value)
     for name, value in sorted(set_by_import.items()):
         yield variable(name, value, "finetune" if name in BY_FINETUNE else "MindSpore, when it is imported")
-
-
-def _watched(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return sorted((name, value) for name, value in items if name.startswith(WATCHED) and value)
 
 
 def variable(name: str, value: str, who: str) -> Remark:

@@ -16,7 +16,6 @@ from finetune.suggest import did_you_mean
 
 MAX_BYTES = 250_000
 SMALLEST = "dataset: {use: folder, root: photos/}"
-
 MAX_INTEGER = 10**400
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -71,7 +70,7 @@ def read(source: Path | str | Mapping[str, Any]) -> Document:
     if isinstance(source, Mapping):
         return from_mapping(source)
     if str(source) == "-":
-        return from_bytes(_limited(sys.stdin.buffer, "<stdin>"), "<stdin>", Path.cwd())
+        return from_bytes(_standard_input(), "<stdin>", Path.cwd())
     path = Path(source)
     return from_bytes(_content(path), shortened(str(source), 200), path.absolute().parent.resolve())
 
@@ -94,6 +93,13 @@ def _mapping(root: Node, mistakes: Sequence[Mistake]) -> Node:
     kind = "a list" if isinstance(root.value, list) else "text"
     text = f"a recipe is a mapping such as '{SMALLEST}', not {kind}"
     raise RecipeError(map(str, (*mistakes, Mistake(root.place, (), text))))
+
+
+def _standard_input() -> bytes:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise RecipeError(["<stdin>: there is no standard input here; name a file"])
+    return _limited(stream, "<stdin>")
 
 
 def _content(path: Path) -> bytes:
@@ -161,11 +167,19 @@ def node_of(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) ->
 def _children(value: Mapping[Any, Any], place: Place, path: KeyPath, mistakes: list[Mistake]) -> dict[str, Node]:
     children: dict[str, Node] = {}
     for key, item in value.items():
-        if not isinstance(key, str | int) or str(key) in children:
-            mistakes.append(Mistake(place, path, f"key {shortened(repr(key))} is not text, or there twice"))
+        name = _key(key)
+        if name is None or name in children:
+            mistakes.append(Mistake(place, path, f"the key, {_shown(key)}, is not text, or there twice"))
         else:
-            children[str(key)] = node_of(item, place, (*path, str(key)), mistakes)
+            children[name] = node_of(item, place, (*path, name), mistakes)
     return children
+
+
+def _key(key: Any) -> str | None:
+    try:
+        return str(_scalar_of(key)) if isinstance(key, str | int) else None
+    except ValueError:
+        return None
 
 
 def _scalar_of(value: Any) -> Any:
@@ -194,6 +208,4 @@ def _text(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return (
-        f"the text {shortened(repr(value))}" if isinstance(value, str) else f"{type(value).__name__} values like this"
-    )
+    return f"the text {shortened(ascii(value))}" if isinstance(value, str) else f"this {type(value).__name__}"

@@ -112,6 +112,6 @@ def git_commit() -> str | None:
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with ``***`` in place of passwords in URLs, tokens, and values whose name says that they are secret."""
+    """Return ``text`` with ``***`` for passwords in URLs, tokens, and values whose name says that they are secret."""
     text = _IN_URL.sub("***@", text)
     return _NAMED.sub(r"\1***", _TOKEN.sub("***", text))

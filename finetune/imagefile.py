@@ -79,9 +79,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             # A file object, not a name: Pillow maps named files into memory, which kills the process if they shrink.
+            _bounded(webp_pixels(file.read(30)))
             with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
+                _bounded(image.width * image.height)
                 yield image
         except MemoryError as error:
             raise BadImage(shown(path), "needs more memory than there is", lasting=False) from error
@@ -89,6 +89,26 @@ def opened(path: Path) -> Iterator[Image.Image]:
             raise
         except Exception as error:  # decoders raise almost anything on damaged files
             raise BadImage(shown(path), _reason(error, file)) from error
+
+
+def _bounded(pixels: int) -> None:
+    if pixels > MAX_PIXELS:
+        raise Image.DecompressionBombError
+
+
+def webp_pixels(head: bytes) -> int:
+    """Return the pixels of a WebP file by its first 30 bytes (RFC 9649), or 0 if it is none.
+
+    Its decoder allocates the whole canvas when the file is opened, before anyone can ask for its size.
+    """
+    if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return 0
+    if head[12:16] == b"VP8X":
+        return (int.from_bytes(head[24:27], "little") + 1) * (int.from_bytes(head[27:30], "little") + 1)
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    return (int.from_bytes(head[26:28], "little") & 0x3FFF) * (int.from_bytes(head[28:30], "little") & 0x3FFF)
 
 
 def _regular(path: Path) -> IO[bytes]:

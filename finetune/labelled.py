@@ -54,11 +54,13 @@ class Part:
 
     def describe(self, index: int) -> str:
         """Return the path of an image, or for an array the split it came from and its place there."""
-        image, row = self.images[index], index
+        try:
+            image = self.images[index]
+        except Exception:  # often asked for the name of the very image that cannot be made
+            image = None
         if isinstance(image, Path):
             return shown(image)
-        if isinstance(self.images, Chosen):
-            row = int(self.images.rows[index])
+        row = self.images.rows[index] if isinstance(self.images, Chosen) else index
         return f"{self.source or self.name}[{row}]"
 
     def only(self, indices: NDArray[np.int64], name: str) -> Part:

@@ -182,7 +182,7 @@ def _problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
 
 def _missing(name: str | int, value: Any, path: KeyPath) -> Problem:
     if isinstance(name, int):
-        return Problem(path, "too_short", f"must have at least {name + 1} items, got {len(value)}")
+        return Problem(path, "too_short", f"must have at least {name + 1} items{_length(value)}")
     return Problem((*path, name), "missing", "missing")
 
 
@@ -197,7 +197,8 @@ def _unknown_tag(path: KeyPath, context: Mapping[str, Any]) -> Problem:
     tag, tags = str(context["tag"]), re.findall(r"'([^']*)'", context["expected_tags"])
     noun = path[-1] if path and isinstance(path[-1], str) else "choice"
     text = f"no {noun} named '{shortened(tag)}'{did_you_mean(tag, tags)}"
-    return Problem((*path, context["discriminator"].strip("'")), "union_tag_invalid", text)
+    key = context["discriminator"].strip("'")
+    return Problem((*path, key) if key.isidentifier() else path, "union_tag_invalid", text)
 
 
 def _mismatch(path: KeyPath, kind: str, expected: tuple[str, ...], value: Any) -> Problem:
@@ -212,7 +213,7 @@ def _sentence(kind: str, details: Mapping[str, Any], value: Any) -> str:
         return f"{words} {_bound(context[bound])}, got {shown(value)}"
     if kind in _LENGTHS:
         words, bound, unit = _LENGTHS[kind]
-        return f"must have {words} {context[bound]} {unit}, got {len(value)}"
+        return f"must have {words} {context[bound]} {unit}{_length(value)}"
     if kind == "finite_number":
         return f"must be a finite number, got {shown(value)}"
     if kind == "string_pattern_mismatch":
@@ -220,6 +221,10 @@ def _sentence(kind: str, details: Mapping[str, Any], value: Any) -> str:
         return f"must be {_PATTERNS.get(pattern, f'text like {pattern}')}, got {shown(value)}"
     message = str(context["error"]) if "error" in context else details["msg"]
     return shortened(message[:1].lower() + message[1:].rstrip("."), 300)
+
+
+def _length(value: Any) -> str:
+    return f", got {len(value)}" if isinstance(value, str | list | dict) else ""
 
 
 def _bound(value: Any) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAME = r"(?:\"[^\"]*\"|[^\s.\[\]=\"'~]+)"
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME}|\[\d{{1,6}}\])*")
 _SEGMENT = re.compile(rf"({_NAME})|\[(\d+)\]")
-_QUOTES = "[{\"'"
+_QUOTES = ("[", "{", '"', "'")
 
 
 class _Refused(Exception):
@@ -81,7 +81,7 @@ class _Override:
         return self.place
 
     def value(self, text: str) -> Node:
-        if not text.startswith(tuple(_QUOTES)):
+        if not text.startswith(_QUOTES):
             return Node(scalar(text), self.place)
         node, mistakes = parse(text, self.where)
         if mistakes or node is None:

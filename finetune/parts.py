@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import PluginError, UsageError
-from finetune.mistakes import Known, Problem, models_in, problems
+from finetune.mistakes import Known, Problem, models_in, problems, shown
 from finetune.paths import is_weights_file
 from finetune.places import KeyPath, shortened, spelled
 from finetune.plugins import named
@@ -152,7 +152,7 @@ def cross_checks(values: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[P
 def _at_most(values: Mapping[str, Any], low: tuple[str, str], high: tuple[str, str]) -> Iterator[Problem]:
     small, large = _number(values, *low), _number(values, *high)
     if small is not None and large is not None and small > large:
-        yield Problem(low, "cross", f"{small:g} is more than {spelled(high)}, which is {large:g}")
+        yield Problem(low, "cross", f"{shown(small)} is more than {spelled(high)}, which is {shown(large)}")
 
 
 def _number(values: Mapping[str, Any], name: str, key: str) -> float | None:

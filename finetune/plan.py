@@ -126,7 +126,7 @@ class _Paths:
         try:
             return absolute(path, node.place.folder if node else Path.cwd())
         except RuntimeError:
-            self.found.append(Problem(at, "home", f"there is no home folder for '{path}'"))
+            self.found.append(Problem(at, "home", f"no home folder for '{path}'; './{path}' is a name as it stands"))
             return path
 
 

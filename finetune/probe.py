@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune import device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TIME_LIMIT = 120.0
 LIBRARIES = {"gpu": "libmindspore_gpu.so*", "ascend": "libmindspore_ascend.so*"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from finetune.pace import Pace
 from finetune.terminal import can_animate, console, printable, show_pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from rich.console import Console, RenderableType
     from rich.live import Live
 
@@ -64,9 +65,8 @@ class Progress:
     def _enter_phase(self, run: Run, epoch: int) -> None:
         self.phase, self.opening = run.phase, "compiling"
         frozen = [stage for stage in run.stages if stage not in run.trainable]
-        self.say(
-            f"phase {run.phase}, epoch {epoch} on: {', '.join(run.trainable)} train; frozen: {', '.join(frozen) or 'nothing'}"
-        )
+        trains, stays = ", ".join(run.trainable), ", ".join(frozen) or "nothing"
+        self.say(f"phase {run.phase}, epoch {epoch} on: {trains} train; frozen: {stays}")
 
     def _animate(self, run: Run) -> None:
         if self.live is not None or not can_animate(self.out):

@@ -169,7 +169,9 @@ def _format(path: Path) -> Format:
     for start, what, remedy in STRANGERS:
         if head.lstrip().startswith(start):
             raise WeightsError(f"'{path}' is {what}; {remedy}")
-    raise WeightsError(f"'{path}' is neither safetensors nor a MindSpore checkpoint, or its begin is damaged; {ANEW}")
+    raise WeightsError(
+        f"'{path}' is neither safetensors nor a MindSpore checkpoint, or its first bytes are damaged; {ANEW}"
+    )
 
 
 def _ckpt(path: Path) -> Index:

@@ -65,7 +65,7 @@ def can_animate(console: Console) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with everything but letters, signs and line ends as escapes, so that it cannot steer a terminal."""
+    """Return ``text`` with all but visible characters and line ends as escapes, so that it cannot steer a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

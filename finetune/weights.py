@@ -92,9 +92,11 @@ def _fetched(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> So
     try:
         path = fetch(record, cache) or download.fetch(record.url, f"sha256:{record.sha256}", target(record, cache))
     except DownloadError as error:
+        address = public(record.url)
+        reason = str(error).partition(";")[0].replace(f"'{address}'", "the file")
         raise DownloadError(
-            f"no weights '{name}' for '{backbone.name}': {str(error).partition(';')[0]}\n"
-            f"  address: {public(record.url)}\n"
+            f"no weights '{name}' for '{backbone.name}': {reason}\n"
+            f"  address: {address}\n"
             f"  sha256:  {record.sha256}\n"
             f"  file:    {target(record, cache)} (put there by hand, it needs no network)\n"
             "or go on without it: backbone.weights=FILE takes weights of yours, backbone.weights=none starts from "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,18 +55,15 @@ def files(folder: Path, names: Mapping[str, int], classes: tuple[str, ...]) -> S
     """Write one PNG for each name, all different, and return them with their labels."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        pixels = np.random.default_rng(abs(hash((str(folder), name))) % 2**32).integers(0, 256, (6, 6, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / name)
+        rng = np.random.default_rng(zlib.crc32(f"{folder.name}/{name}".encode()))
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(folder / name)
     return Samples(images=[folder / name for name in names], labels=list(names.values()), classes=classes)
 
 
 def findings(loaded: data.Data, kind: str) -> list[str]:
     """Return the report's findings of a kind, as lines."""
-    return [
-        f"{f['severity']} {f['split']} {f['subject']} {f['text']}"
-        for f in loaded.report["findings"]
-        if f["kind"] == kind
-    ]
+    chosen = [found for found in loaded.report["findings"] if found["kind"] == kind]
+    return [f"{found['severity']} {found['split']} {found['subject']} {found['text']}" for found in chosen]
 
 
 def failure(source: Dataset, **options: Any) -> str:
@@ -194,9 +192,8 @@ def test_classes_without_images_and_single_classes_are_errors() -> None:
 
 
 def test_an_empty_validation_split_is_an_error() -> None:
-    assert "  valid: images: there is none to evaluate on" in failure(
-        dataset(train=arrays([2, 2]), valid=arrays([0, 0]))
-    )
+    message = failure(dataset(train=arrays([2, 2]), valid=arrays([0, 0])))
+    assert "  valid: images: there is none to evaluate on" in message
 
 
 def test_names_that_look_alike_are_mentioned() -> None:
@@ -287,12 +284,8 @@ def test_the_same_photo_in_two_splits_is_a_leak(tmp_path: Path) -> None:
 
 def test_the_same_photo_in_two_classes_is_mentioned() -> None:
     samples = arrays([3, 3])
-    images = [*samples.images[:5], samples.images[0]]
-    loaded = load(
-        dataset(
-            train=Samples(images=images, labels=samples.labels, classes=samples.classes), valid=arrays([1, 1], seed=3)
-        )
-    )
+    train = Samples(images=[*samples.images[:5], samples.images[0]], labels=samples.labels, classes=samples.classes)
+    loaded = load(dataset(train=train, valid=arrays([1, 1], seed=3)))
     assert findings(loaded, "duplicate") == [
         "warning train dataset 'test' train[5] the same photo as dataset 'test' train[0] in train; "
         "labelled 'class1' here and 'class0' there"

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 
 from finetune.components import ImageSpec
 from finetune.errors import DataError
-from finetune.imagefile import FORMATS, MAX_PIXELS, opened, unidentified
+from finetune.imagefile import FORMATS, MAX_PIXELS, opened, unidentified, webp_pixels
 from finetune.images import decode, fit, normalise, read
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -351,6 +351,17 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert refused(path) == "has more than 178 million pixels; scale it down"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024  # kB
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}])
+def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated(tmp_path: Path, options: dict[str, object]) -> None:
+    path = saved(tmp_path, Image.fromarray(photo(30, 50)), "a.webp", **options)
+    data = bytearray(path.read_bytes())
+    assert webp_pixels(bytes(data[:30])) == 30 * 50
+    start = {b"VP8X": 24, b"VP8L": 21, b"VP8 ": 26}[bytes(data[12:16])]
+    data[start : start + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert refused(path) == "has more than 178 million pixels; scale it down"
 
 
 def test_large_images_within_the_bound_give_no_warning(tmp_path: Path) -> None:

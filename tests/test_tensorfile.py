@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from finetune import mindspore_ckpt, tensorfile
+from finetune import device, mindspore_ckpt, tensorfile
 from finetune.errors import WeightsError
 
 TENSORS = {
@@ -180,6 +180,7 @@ def test_damaged_safetensors_give_arrays_or_a_weights_error(
 
 @pytest.mark.parametrize("crc", [False, True])
 def test_checkpoints_of_mindspore_come_back_equal(tmp_path: Path, crc: bool) -> None:
+    device.setup(device="cpu")
     import mindspore as ms
 
     values = {name: array for name, array in TENSORS.items() if array.size}
@@ -204,6 +205,7 @@ def test_checkpoints_of_mindspore_come_back_equal(tmp_path: Path, crc: bool) -> 
 def test_tensors_that_mindspore_writes_in_pieces_are_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_bytes: bool
 ) -> None:
+    device.setup(device="cpu")
     import mindspore as ms
     from mindspore.train import serialization
 

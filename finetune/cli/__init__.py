@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 from finetune.cli.app import app, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from finetune.cli.app import Answer
 
 T = TypeVar("T")
@@ -28,15 +29,23 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if COMPLETING in os.environ:
         return int(app(given, prog_name="finetune") or 0)
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be text that the terminal can show
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    steady_streams()
     flags = given[: given.index("--")] if "--" in given else given
     try:
         answer_to(given, as_json="--json" in flags)
         return 0
     except BaseException as error:
         return failed(error, as_json="--json" in flags, debug="--debug" in flags)
+
+
+def steady_streams() -> None:
+    """Make both streams take any text: names of files need not be text that the terminal can show."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the parent process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def answer_to(given: list[str], *, as_json: bool) -> None:
@@ -77,4 +86,5 @@ def to_reader(write: Callable[[], T]) -> T | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return None
+        error.filename = error.filename or "standard output"
         raise

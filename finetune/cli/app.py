@@ -48,7 +48,7 @@ class Help(TyperCommand):
 
 
 def command(usage: str, *examples: str) -> Callable[[Command], Command]:
-    """Add a function to the command line; calling it is left to ``main``, once all of the command line is understood."""
+    """Add a function to the command line; ``main`` calls it once the whole command line is understood."""
 
     def register(function: Command) -> Command:
         def parsed(**given: Any) -> Callable[[], Answer]:
@@ -60,7 +60,8 @@ def command(usage: str, *examples: str) -> Callable[[Command], Command]:
         parsed.__signature__ = whole  # type: ignore[attr-defined]
         parsed.__annotations__ = {name: parameter.annotation for name, parameter in whole.parameters.items()}
         parsed.__doc__ = function.__doc__
-        epilog = "\n".join(["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {line}" for line in examples)])
+        title = "Examples:" if len(examples) > 1 else "Example:"
+        epilog = "\n  ".join([f"\b\n{title}", *examples])
         app.command(function.__name__, cls=Help, options_metavar=f"{usage} [OPTIONS]".strip(), epilog=epilog)(parsed)
         return function
 

@@ -6,16 +6,17 @@ import errno
 import os
 import signal
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from finetune.environment import masked
 from finetune.errors import FinetuneError, Interrupted, RecipeError
 from finetune.terminal import console, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 BUG, USAGE, RESOURCE, INTERRUPTED, TERMINATED = 1, 2, 7, 130, 143
@@ -46,8 +47,6 @@ def is_resource(error: BaseException) -> bool:
 
 def message(error: BaseException) -> str:
     """Return what happened and what to do, without secrets, in at most a screenful."""
-    from finetune.environment import masked
-
     return masked(printable("\n".join(_lines(error))))
 
 
@@ -64,7 +63,7 @@ def _lines(error: BaseException) -> Iterator[str]:
         yield text[:1].lower() + text[1:].removesuffix(".")
         yield f"see `{_command_path(error)} --help`"
     elif isinstance(error, OSError) and is_resource(error):
-        yield f"{error.filename or 'a file'}: {error.strerror}; free some space or choose another folder with --output"
+        yield f"{error.filename or 'a file'}: {error.strerror}; free some space, or write elsewhere"
     elif is_resource(error):
         yield f"out of memory ({first_line(error)}); lower train.batch_size, or close other programs"
     else:
@@ -79,7 +78,7 @@ def first_line(error: BaseException) -> str:
 
 
 def place(trace: TracebackType | None) -> str:
-    """Return the innermost place of a traceback that belongs to the project or a plugin of its kind, if there is one."""
+    """Return the innermost place of a traceback in the project or a plugin, else in any code."""
     frames = traceback.extract_tb(trace)
     own = [frame for frame in frames if any(part.startswith("finetune") for part in Path(frame.filename).parts)]
     if not frames:
@@ -98,7 +97,7 @@ def as_json(error: BaseException) -> dict[str, Any]:
     kind = "UsageError" if isinstance(error, BAD_COMMAND_LINE) else type(error).__name__
     about: dict[str, Any] = {"type": kind, "message": message(error), "exit_code": exit_code(error)}
     if isinstance(error, RecipeError):
-        about["mistakes"] = list(error.mistakes)
+        about["mistakes"] = [masked(mistake) for mistake in error.mistakes]
     return {"error": about}
 
 

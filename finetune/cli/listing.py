@@ -9,7 +9,7 @@ from finetune.cli.app import Answer, command
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finetune.components import Component, Options
+    from finetune.components import Options
 
 
 @command("", "finetune plugins")
@@ -66,11 +66,13 @@ def tables(offered: list[dict[str, Any]], broken: list[dict[str, str]]) -> Rende
     from finetune.terminal import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("kind", "name", "package", "version", "options"):
-        table.add_column(title, overflow="fold")
+    for title in ("kind", "name", "from"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("options", overflow="fold")
     for row in offered:
         said = ", ".join(f"{name}={default}" for name, default in row["options"].items())
-        table.add_row(*(Text(printable(row[key])) for key in ("kind", "name", "package", "version")), Text(said))
+        cells = (row["kind"], row["name"], f"{row['package']} {row['version']}", said)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     lines = [
         Text(printable(f"not loaded: {each['plugin']} ({each['package']} {each['version']}): {each['error']}"), "red")
         for each in broken

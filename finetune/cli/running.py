@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,8 @@ from finetune.cli.output import pairs
 from finetune.cli.parameters import Words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from finetune.catalogue import Catalogue
     from finetune.plan import Plan
 
@@ -95,4 +96,5 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
     yield "steps", f"{report['steps_per_epoch']:,} in an epoch, {report['steps']:,} in all"
     for name in ("memory", "disk"):
-        yield name, ", ".join(f"{key.removesuffix('_mb').replace('_', ' ')} {mb:,.0f} MB" for key, mb in report[name].items())
+        sizes = ((key.removesuffix("_mb").replace("_", " "), mb) for key, mb in report[name].items())
+        yield name, ", ".join(f"{what} {mb:,.0f} MB" for what, mb in sizes)

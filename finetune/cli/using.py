@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +13,8 @@ from finetune.cli.parameters import Device
 from finetune.cli.source import load_catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from rich.console import RenderableType
 
     from finetune.model import Model
@@ -24,11 +25,13 @@ Images = Annotated[list[Path], typer.Argument(hidden=True)]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table of paths, labels and probabilities.")]
 Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N likeliest classes.")]
 Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside the model.")]
-ENDINGS = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .avif .jp2".split())
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 
 
 @command(
-    "MODEL IMAGE...", "finetune predict runs/mine-001 photo.jpg", "finetune predict runs/mine-001 photos/ --csv labels.csv"
+    "MODEL IMAGE...",
+    "finetune predict runs/mine-001 photo.jpg",
+    "finetune predict runs/mine-001 photos/ --csv labels.csv",
 )
 def predict(model: ModelPath, images: Images, csv: Csv = None, top: Top = 1, device: Device = "auto") -> Answer:
     """Label photos.
@@ -59,7 +62,7 @@ def photos(given: Sequence[Path]) -> Iterator[Path]:
             continue
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and visible(p, path) and p.is_file())
         if not inside:
-            raise UsageError(f"no photos in {path}; photos end with {' '.join(sorted(ENDINGS))}")
+            raise UsageError(f"no photos in {path}; photos end with {' '.join(ENDINGS)}")
         yield from inside
 
 

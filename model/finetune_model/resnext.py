@@ -1,4 +1,4 @@
-"""ResNeXt (Xie et al. 2017, https://arxiv.org/abs/1611.05431) as ordered stages, from 0.5 to 23 million parameters."""
+"""ResNeXt (Xie et al. 2017, https://arxiv.org/abs/1611.05431) as ordered stages, from 0.6 to 23 million parameters."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ class Design:
 RESNEXT50 = Design(
     depths=(3, 4, 6, 3), widths=(256, 512, 1024, 2048), narrow=2, groups=32, stem=(64, 7), stem_pool=True
 )
+# For 64 to 96 pixels on a CPU. A training step on 64 pixels, measured on 2 cores in ms an image with one block a layer:
+# 3.4 with 8 to 32 groups, 4.1 with 4, 5.4 with 1; 7.2 without the pool. From a random start on 20 kinds of flowers
+# (2,445 photos, 12 epochs) depths (1, 1, 1, 1) reached 78 %, these 80 %, and (2, 2, 2, 2) of half the width 71 %.
 NANO = Design(depths=(1, 1, 2, 1), widths=(64, 128, 256, 512), narrow=2, groups=8, stem=(32, 3), stem_pool=True)
 
 

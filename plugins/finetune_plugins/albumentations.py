@@ -67,7 +67,8 @@ def build(options: Albumentations, image: ImageSpec) -> Augment:
             try_out(made, f"ops[{place}]: {type(made).__name__}", mistakes)
     if mistakes:
         raise RecipeError(mistakes)
-    return Augment(lambda: library.Compose([make(library, op, "", []) for op in ops], strict=True))
+    whole = options.preset != "none" or not image.keep_aspect
+    return Augment(lambda: library.Compose([make(library, op, "", []) for op in ops], strict=True), whole=whole)
 
 
 class Augment:
@@ -78,8 +79,8 @@ class Augment:
 
     name = "albumentations"
 
-    def __init__(self, compose: Callable[[], Any]) -> None:
-        self._compose = compose
+    def __init__(self, compose: Callable[[], Any], *, whole: bool = True) -> None:
+        self._compose, self._whole = compose, whole
         self._own = threading.local()
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -88,13 +89,13 @@ class Augment:
             self._own.compose = self._compose()
         # set_random_seed would give every transform the same stream: two flips with p=0.5 would always come together.
         self._own.compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        result: Pixels = self._own.compose(image=pixels)["image"]
+        result: Pixels = self._own.compose(image=pixels if self._whole else middle(pixels))["image"]
         return result
 
 
 def load() -> ModuleType:
     """Import albumentations without its network check, and keep OpenCV from starting threads in loader threads."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
     import cv2
 
@@ -102,30 +103,47 @@ def load() -> ModuleType:
     return albumentations  # type: ignore[no-any-return]
 
 
-def make(library: ModuleType, op: Op, where: str, mistakes: list[str]) -> Any:
+def make(library: ModuleType, op: object, where: str, mistakes: list[str]) -> Any:
     """Return the transform of one op, or None and why not in ``mistakes``; lists of ops inside it are made first."""
-    name, given = (op, None) if isinstance(op, str) else next(iter(op.items()))
-    kind: Any = getattr(library, name, None)
-    if not _is_transform(library, kind):
-        hint = did_you_mean(name, [n for n in dir(library) if _is_transform(library, getattr(library, n))])
-        mistakes.append(f"{where}: no transform '{name}' in albumentations{hint if 'did you mean' in hint else ''}")
-        return None
-    arguments = dict(given or {})
-    known = list(inspect.signature(kind).parameters)
-    if unknown := [argument for argument in arguments if argument not in known]:
-        mistakes += [f"{where}: {name} has no argument '{each}'{did_you_mean(each, known)}" for each in unknown]
-        return None
     before = len(mistakes)
+    name, arguments = split(op, where, mistakes)
+    kind = find(library, name, where, mistakes) if name else None
+    if kind is not None:
+        known = list(inspect.signature(kind).parameters)
+        unknown = [argument for argument in arguments if argument not in known]
+        mistakes += [f"{where}: {name} has no argument '{each}'{did_you_mean(each, known)}" for each in unknown]
     if isinstance(arguments.get("transforms"), list | tuple):
         inner = enumerate(arguments["transforms"])
         arguments["transforms"] = [make(library, each, f"{where}.{name}[{i}]", mistakes) for i, each in inner]
-    if len(mistakes) > before:
+    if kind is None or len(mistakes) > before:
         return None
     try:
         return kind(**arguments)
     except Exception as error:
         mistakes += [f"{where}: {name}: {problem}" for problem in problems(error)]
         return None
+
+
+def split(op: object, where: str, mistakes: list[str]) -> tuple[str, dict[str, Any]]:
+    """Return name and arguments of an op, an empty name if it is none; ops inside ops come unchecked."""
+    if isinstance(op, str):
+        return op, {}
+    if isinstance(op, dict) and len(op) == 1:
+        name, given = next(iter(op.items()))
+        if isinstance(name, str) and isinstance(given, dict | None):
+            return name, dict(given or {})
+    mistakes.append(f"{where}: {op!r:.60} is no transform; write it as {{HorizontalFlip: {{p: 0.5}}}}")
+    return "", {}
+
+
+def find(library: ModuleType, name: str, where: str, mistakes: list[str]) -> Any:
+    """Return the class of a transform, or None."""
+    kind = getattr(library, name, None)
+    if _is_transform(library, kind):
+        return kind
+    hint = did_you_mean(name, [n for n in dir(library) if _is_transform(library, getattr(library, n))])
+    mistakes.append(f"{where}: no transform '{name}' in albumentations{hint if 'did you mean' in hint else ''}")
+    return None
 
 
 def _is_transform(library: ModuleType, kind: object) -> bool:
@@ -170,6 +188,14 @@ def none(image: ImageSpec) -> list[Op]:
     if not image.keep_aspect:
         resize = {"Resize": {"height": image.resize, "width": image.resize, "area_for_downscale": "image"}}
     return [resize, {"CenterCrop": {"height": image.size, "width": image.size}}]
+
+
+def middle(pixels: Pixels) -> Pixels:
+    """Return the part of a long strip that a centre crop can show; to scale 1x30000 pixels up would take gigabytes."""
+    height, width = pixels.shape[:2]
+    side = 2 * min(height, width)
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return pixels[top : top + side, left : left + side]
 
 
 def light(image: ImageSpec) -> list[Op]:

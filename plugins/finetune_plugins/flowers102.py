@@ -49,14 +49,17 @@ def finetune_datasets() -> Iterable[Dataset]:
 def build(options: Flowers102, split: Split) -> Samples | None:
     """Return the photos of a split, with the names of the flowers in the order of their numbers."""
     root = (options.root or cache_folder() / "flowers102").expanduser()
+    if root.is_file():
+        raise DataError(f"'{root}' is a file, not a folder; check dataset.root")
     names = flower_names(root)
     if (root / "train").is_dir():
         samples = folder.build(folder.Folder(root=root), split)
-        return samples and replace(samples, classes=tuple(names.get(number, number) for number in samples.classes))
+        named = tuple(names.get(number, number) for number in samples.classes) if samples else ()
+        return samples and replace(samples, classes=named)
     photos = obtain(root, options)
     labels, ids = read_mat(root / LABELS, "labels"), read_mat(root / SPLITS, KEYS[split])
     if min(labels) < 1 or min(ids) < 1 or max(ids) > len(labels):
-        raise DataError(f"'{root / LABELS}' and '{root / SPLITS}' do not belong together; remove both, fetch them again")
+        raise DataError(f"'{root}' has {LABELS} and {SPLITS} that do not belong together; fetch both again")
     return gather(photos, labels, sorted(ids), names)
 
 
@@ -84,14 +87,23 @@ def obtain(root: Path, options: Flowers102) -> Path:
     photos = next((path for path in (root / "jpg", unpacked / "jpg") if path.is_dir()), None)
     missing = [name for name in HASHES if not (root / name).exists() and (name != PHOTOS or not photos)]
     if missing and not options.download:
-        what = f"'{root}' lacks {', '.join(missing)}" if root.exists() else f"no folder '{root}'"
-        near = misspelt(root, "dataset.root").partition(";")[0] if not root.exists() else ""
-        raise DataError(f"{what}{near}; set dataset.download=true, or put the files from {options.url} there")
+        raise lacking(root, missing, options)
     for name in missing:
         fetch(f"{options.url.rstrip('/')}/{name}", HASHES[name], root / name)
     if not photos:
         extract(root / PHOTOS, unpacked)
     return photos or unpacked / "jpg"
+
+
+def lacking(root: Path, missing: list[str], options: Flowers102) -> DataError:
+    """Return the error that says what is not there and how to get it."""
+    what = f"'{root}' lacks {', '.join(missing)}"
+    if not root.exists():
+        wrong = misspelt(root, "dataset.root")
+        what = f"no folder '{root}'{wrong.partition(';')[0]}"
+        if "did you mean" in wrong:
+            return DataError(f"no folder '{root}'{wrong}")
+    return DataError(f"{what}; set dataset.download=true, or put the files from {options.url} there")
 
 
 def read_mat(file: Path, key: str) -> list[int]:

@@ -1,0 +1,40 @@
+"""Calling the command line in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RECIPE = """\
+backbone: {use: resnext_nano, weights: none}
+dataset: {use: folder, root: photos}
+image: {size: 32, resize: 36}
+augment: []
+freeze: {use: gradual, schedule: {1: head, 2: all}}
+optimizer: {use: adamw, lr: 3e-3}
+train: {epochs: 2, batch_size: 8}
+"""
+
+Finetune = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(repo: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a child that imports the source tree."""
+    paths = [repo, repo / "model", repo / "plugins", *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **more}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """Return the command line that starts ``finetune``."""
+    return [sys.executable, "-P", "-m", "finetune", *map(str, arguments)]
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return the JSON object on the last line of standard output."""
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

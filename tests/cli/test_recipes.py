@@ -1,0 +1,66 @@
+"""``ls``, ``cat``, ``cp``: the recipes that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune import bundled
+from finetune.errors import UsageError
+from tests.cli.calling import Finetune, answer
+
+
+def test_every_recipe_of_the_source_tree_is_listed(finetune: Finetune, repo: Path) -> None:
+    files = sorted((repo / "recipes").rglob("*.yaml"))
+    assert files
+    done = finetune("ls", "--json")
+    assert [recipe["path"] for recipe in answer(done)["recipes"]] == [str(file) for file in files]
+    assert all(recipe["purpose"] for recipe in answer(done)["recipes"])
+    lines = finetune("ls").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [recipe["name"] for recipe in answer(done)["recipes"]]
+
+
+def test_cat_prints_the_file(finetune: Finetune, repo: Path) -> None:
+    text = (repo / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
+    assert finetune("cat", "quickstart").stdout == text.rstrip("\n") + "\n"
+    assert answer(finetune("cat", "quickstart.yaml", "--json"))["text"] == text
+
+
+def test_cp_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    original = bundled.find("quickstart").read_bytes()
+    (tmp_path / "folder").mkdir()
+    copies = [
+        bundled.copy("quickstart", target) for target in (None, Path("mine.yaml"), Path("folder"), Path("a/b.yaml"))
+    ]
+    assert copies == [Path("quickstart.yaml"), Path("mine.yaml"), Path("folder/quickstart.yaml"), Path("a/b.yaml")]
+    assert all(path.read_bytes() == original for path in copies)
+    (tmp_path / "mine.yaml").write_text("changed")
+    (tmp_path / "link.yaml").symlink_to("nowhere")
+    for taken in ("mine.yaml", "link.yaml", "folder"):
+        with pytest.raises(UsageError, match="exists already; name another file"):
+            bundled.copy("quickstart", Path(taken))
+    assert (tmp_path / "mine.yaml").read_text() == "changed"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_cp_answers_with_the_new_file(finetune: Finetune, tmp_path: Path) -> None:
+    assert finetune("cp", "quickstart", cwd=tmp_path).stdout == "quickstart.yaml\n"
+    done = finetune("cp", "quickstart", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert answer(done)["error"]["message"] == "quickstart.yaml exists already; name another file"
+    assert finetune("cp", "quickstart", "/dev/null/x.yaml", cwd=tmp_path).returncode == 7
+
+
+def test_recipes_of_an_installed_package_lie_beside_its_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes" / "more").mkdir(parents=True)
+    (tmp_path / "recipes" / "a.yaml").write_text("# Do this.\n")
+    (tmp_path / "recipes" / "more" / "b.yaml").write_text("dataset: x\n")
+    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "bundled.py"))
+    assert list(bundled.recipes()) == ["a", "more/b"]
+    assert [bundled.purpose(path) for path in bundled.recipes().values()] == ["Do this.", ""]
+    (tmp_path / "recipes").rename(tmp_path / "gone")
+    assert bundled.recipes() == {}

@@ -1,0 +1,163 @@
+"""From a recipe to labels, on the command line alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.calling import RECIPE, Finetune, answer, command, environment
+from tests.drawn import COLOURS
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def model(trained: Done) -> str:
+    """Return the finished run's folder, as a user names it."""
+    assert trained.returncode == 0, trained.stderr
+    return answer(trained)["run"]
+
+
+def test_a_run_answers_with_its_result(trained: Done, project: Path, model: str) -> None:
+    assert trained.stdout.count("\n") == 1
+    assert answer(trained) == json.loads((project / "runs" / "small-001" / "result.json").read_text())
+    assert Path(model) == project / "runs" / "small-001"
+
+
+def test_a_run_is_told_in_plain_lines(trained: Done) -> None:
+    lines = trained.stderr.splitlines()
+    assert lines[0] == "small"
+    assert any(line.split() == ["images", "19", "training,", "5", "validation;", "3", "classes"] for line in lines), (
+        lines
+    )
+    assert "phase 1, epoch 1 on: head train; frozen: stem, layer1, layer2, layer3, layer4" in lines
+    assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == [
+        "epoch 1/2, phase 1, head",
+        "epoch 2/2, phase 2, all",
+    ]
+    assert "\x1b" not in trained.stderr
+    assert "\r" not in trained.stderr
+
+
+def test_a_finished_run_has_nothing_to_do(finetune: Finetune, trained: Done, project: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (project / "runs" / "small-001").rglob("*")}
+    for arguments in (["--resume", "runs/small-001"], ["small.yaml", "--resume", "auto"]):
+        done = finetune("run", *arguments, cwd=project)
+        assert done.returncode == 0
+        assert "nothing to do" in done.stderr
+        assert "finetune predict runs/small-001 photo.jpg" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in (project / "runs" / "small-001").rglob("*")} == before
+
+
+@pytest.mark.parametrize("arguments", [["check", "small.yaml"], ["run", "small.yaml", "--dry-run"]])
+def test_looking_first_writes_nothing(finetune: Finetune, project: Path, arguments: list[str]) -> None:
+    done = finetune(*arguments, "output=elsewhere", "--json", cwd=project)
+    report = answer(done)
+    assert (done.returncode, report["data"]["images"], report["steps"]) == (0, {"train": 19, "valid": 5}, 6)
+    assert not (project / "elsewhere").exists()
+    text = finetune(*arguments, cwd=project).stdout
+    assert "phase 2" in text
+    assert "epochs 2 to 2: stem, layer1, layer2, layer3, layer4, head train" in text
+
+
+def test_a_recipe_from_standard_input(finetune: Finetune, project: Path) -> None:
+    done = finetune("check", "-", "train.epochs=7", "--json", cwd=project, stdin=RECIPE)
+    assert answer(done)["phases"][-1]["epochs"] == [2, 7]
+
+
+def test_predict(finetune: Finetune, project: Path, model: str) -> None:
+    done = finetune("predict", model, "photos", "photos/red/00.jpg", "--top", "2", "--csv", "labels.csv", cwd=project)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 2 * 25
+    assert [line[2] for line in lines[::2]][-2:] == ["photos/red/07.jpg", "photos/red/00.jpg"]
+    with (project / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "probability", "label_2", "probability_2"]
+    assert [(row["path"], row["label"]) for row in rows] == [(line[2], line[1]) for line in lines[::2]]
+    assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
+
+
+def test_predict_for_programs(finetune: Finetune, project: Path, model: str) -> None:
+    found = answer(finetune("predict", f"{model}/model", "photos/red/00.jpg", "--json", "--top", "3", cwd=project))
+    (only,) = found["predictions"]
+    assert only["path"] == "photos/red/00.jpg"
+    assert {each["label"] for each in only["top"]} == set(COLOURS)
+    assert only["top"][0] == {"label": only["label"], "probability": only["probability"]}
+
+
+def test_names_of_photos_cannot_steer_the_terminal(
+    finetune: Finetune, project: Path, model: str, tmp_path: Path
+) -> None:
+    strange = tmp_path / "a\x1b[2J\nb\udcff.jpg"
+    strange.write_bytes((project / "photos" / "red" / "00.jpg").read_bytes())
+    (tmp_path / ".hidden.jpg").touch()
+    done = finetune("predict", model, tmp_path)
+    assert done.stdout.splitlines()[0].endswith("/a\\x1b[2J\\nb\\udcff.jpg") or "\\x1b[2J" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_eval(finetune: Finetune, project: Path, model: str) -> None:
+    found = answer(finetune("eval", model, "photos", "--json", cwd=project))
+    assert found["images"] == 24
+    assert {each["class"] for each in found["per_class"]} == set(COLOURS)
+    text = finetune("eval", model, "photos", cwd=project).stdout
+    assert f"accuracy  {found['accuracy']:.4f}" in text
+    assert finetune("eval", model, "nowhere", cwd=project).returncode == 3
+
+
+def test_export(finetune: Finetune, project: Path, model: str, tmp_path: Path) -> None:
+    done = finetune("export", model, "--format", "onnx", "--output", tmp_path / "x.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    assert answer(done)["file"] == str(tmp_path / "x.onnx")
+    assert (tmp_path / "x.onnx").stat().st_size > 1000
+
+
+def test_an_unfinished_run_is_no_model(finetune: Finetune, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    done = finetune("predict", tmp_path, "photos", cwd=project)
+    assert done.returncode == 2
+    assert "is not finished" in done.stderr
+
+
+def test_terminate_then_resume(repo: Path, project: Path, finetune: Finetune, tmp_path: Path) -> None:
+    arguments = ("run", "small.yaml", "train.epochs=40", "name=stopped", "--output", tmp_path, "--json")
+    with subprocess.Popen(
+        command(*arguments),
+        cwd=project,
+        env=environment(repo),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        while not process.stderr.readline().startswith("epoch 1/40"):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert json.loads(out)["error"]["exit_code"] == 143
+    assert f"go on with: finetune run --resume {tmp_path}/stopped-001" in err
+    done = finetune(
+        "run",
+        "small.yaml",
+        "train.epochs=40",
+        "name=stopped",
+        "--output",
+        tmp_path,
+        "--resume",
+        "auto",
+        "--json",
+        cwd=project,
+    )
+    assert done.returncode == 0, done.stderr
+    assert answer(done)["epochs"] == 40
+    assert f"going on with {tmp_path}/stopped-001" in done.stderr
