@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune import tensorfile
 from finetune.atomic import atomic_path
@@ -25,16 +26,16 @@ BEST = "best.safetensors"
 class Checkpoint:
     """Arrays by name, prefixed ``network/``, ``optimizer/`` or ``average/``, and the JSON state beside them."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, NDArray[np.float32]]
     state: dict[str, Any]
 
-    def part(self, prefix: str) -> dict[str, np.ndarray]:
+    def part(self, prefix: str) -> dict[str, NDArray[np.float32]]:
         """Return the arrays below a prefix, without it."""
         start = len(prefix) + 1
         return {name[start:]: array for name, array in self.arrays.items() if name.startswith(f"{prefix}/")}
 
 
-def save(folder: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
+def save(folder: Path, arrays: Mapping[str, NDArray[np.float32]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
     """Write ``step-N.safetensors``, point ``best.safetensors`` at it if it is the best, and keep the newest ``keep``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state['step']:08d}.safetensors"

@@ -26,7 +26,7 @@ class Evaluation:
     confidence: NDArray[np.float32]
 
 
-class Probabilities(nn.Cell):  # type: ignore[misc]
+class Probabilities(nn.Cell):
     """Softmax of a network's logits."""
 
     def __init__(self, network: Network) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # of probabilities; other runtimes add up in another order
 
 
-class Exported(nn.Cell):  # type: ignore[misc]
+class Exported(nn.Cell):
     """The network from images in 0..1 to probabilities, normalisation included."""
 
     def __init__(self, network: Network, mean: tuple[float, ...], std: tuple[float, ...]) -> None:

@@ -226,9 +226,10 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         before = result.get(key)
-        same = isinstance(value, Mapping) and isinstance(before, Mapping)
-        replaces = same and "use" in value and value["use"] != before.get("use")
-        result[key] = {**before, **value} if same and not replaces else value
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and value.get("use") in (None, before.get("use")):
+            result[key] = {**before, **value}
+        else:
+            result[key] = value
     return result
 
 

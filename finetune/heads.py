@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from mindspore import Parameter, Tensor, nn, ops
 
 from finetune.recipe import LinearHead, MlpHead
 
 
-class Dense(nn.Cell):  # type: ignore[misc]
+class Dense(nn.Cell):
     """A fully connected layer, initialised uniformly within 1/sqrt(inputs) (the default of most frameworks)."""
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator) -> None:
@@ -26,7 +27,7 @@ class Dense(nn.Cell):  # type: ignore[misc]
         return self.matmul(x, self.weight) + self.bias
 
 
-class Linear(nn.Cell):  # type: ignore[misc]
+class Linear(nn.Cell):
     """Dropout, then one fully connected layer."""
 
     def __init__(self, features: int, classes: int, rng: np.random.Generator) -> None:
@@ -38,7 +39,7 @@ class Linear(nn.Cell):  # type: ignore[misc]
         return self.fc(x * mask)
 
 
-class Mlp(nn.Cell):  # type: ignore[misc]
+class Mlp(nn.Cell):
     """A hidden layer with ReLU and dropout, then one fully connected layer."""
 
     def __init__(self, features: int, hidden: int, classes: int, rng: np.random.Generator) -> None:
@@ -60,7 +61,7 @@ def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int)
     return Linear(features, classes, rng)
 
 
-def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int) -> np.ndarray:
+def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int) -> NDArray[np.float32]:
     """Return the dropout mask of a step, scaled to keep the mean: (batch, width) float32, or (1, 1) of ones if off.
 
     MindSpore's own dropout on CPU does not repeat for a seed; this one is a function of (seed, step).

@@ -38,6 +38,8 @@ def decode(source: Path | Pixels, background: tuple[int, int, int] = WHITE, *, s
     16-bit grey is scaled by 1/257. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets
     shorter than ``side``; 0 asks for every pixel. An array is checked and returned as it is. Raises ``DataError``
     naming the file if it is no regular file, no image, truncated, damaged, or larger than ``MAX_PIXELS``.
+
+    Damage within the picture data of a JPEG, which has no checksum, goes unnoticed unless it makes the data run out.
     """
     if isinstance(source, np.ndarray):
         return checked(source)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finetune.components import ImageSpec, Pixels
     from finetune.network import Network
 
-Images = Sequence["Path | Pixels"]
+Images = Sequence["str | Path | Pixels"]
 
 
 @dataclass(kw_only=True)
@@ -84,7 +84,7 @@ class Model:
             return np.concatenate([predictor.features_of(b) for b in ready_batches(images, batch_size)])
         if not len(images):
             return np.zeros((0, int(self.about["features"])), np.float32)
-        loader = self._loader(self._unlabelled(images), batch_size, workers)
+        loader = self._loader(self._unlabelled(list(images)), batch_size, workers)
         features = predictor.features(loader)
         loader.close()
         return features

@@ -59,7 +59,8 @@ def image_record(image: ImageSpec) -> dict[str, Any]:
 
 def image_spec(record: dict[str, Any]) -> ImageSpec:
     """Return the preprocessing from JSON."""
-    return ImageSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return ImageSpec(**values)
 
 
 def locate(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from mindspore import Parameter, Tensor, nn
 
 from finetune.components import Backbone
@@ -13,7 +14,7 @@ from finetune.errors import PluginError
 HEAD = "head"
 
 
-class Network(nn.Cell):  # type: ignore[misc]
+class Network(nn.Cell):
     """Stages and head as one cell; every parameter's name begins with its stage, the head's with ``head``."""
 
     def __init__(self, stages: Mapping[str, nn.Cell], head: nn.Cell) -> None:
@@ -62,7 +63,7 @@ class Network(nn.Cell):  # type: ignore[misc]
                         cell.set_train(False)
 
 
-class Features(nn.Cell):  # type: ignore[misc]
+class Features(nn.Cell):
     """A network up to its pooled features."""
 
     def __init__(self, network: Network) -> None:
@@ -90,12 +91,12 @@ def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
     return stages
 
 
-def values(parameters: Iterable[Parameter]) -> dict[str, np.ndarray]:
+def values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
     """Return copies of parameters as arrays by name."""
     return {p.name: p.asnumpy().copy() for p in parameters}
 
 
-def assign(parameters: Iterable[Parameter], arrays: Mapping[str, np.ndarray]) -> None:
+def assign(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[np.float32]]) -> None:
     """Set parameters from arrays of the same names and shapes."""
     for parameter in parameters:
         parameter.set_data(Tensor(np.ascontiguousarray(arrays[parameter.name])))

@@ -10,7 +10,7 @@ from finetune.recipe import AdamW, Sgd
 
 
 
-class AdamWUpdate(nn.Cell):  # type: ignore[misc]
+class AdamWUpdate(nn.Cell):
     """AdamW (Loshchilov and Hutter 2019): Adam with bias correction, and decay that does not pass through it."""
 
     def __init__(self, section: AdamW, parameters: Sequence[Parameter], scales: Sequence[float]) -> None:
@@ -36,7 +36,7 @@ class AdamWUpdate(nn.Cell):  # type: ignore[misc]
         return rate
 
 
-class SgdUpdate(nn.Cell):  # type: ignore[misc]
+class SgdUpdate(nn.Cell):
     """SGD with momentum; weight decay is added to the gradient."""
 
     def __init__(self, section: Sgd, parameters: Sequence[Parameter], scales: Sequence[float]) -> None:

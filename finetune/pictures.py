@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from finetune.images import decode, fit
+from finetune.images import fit, read
 from finetune.run import Predicted
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def augmented(session: Session, count: int) -> list[Pixels]:
     return [visible(image, session.prepared.image) for image in images]
 
 
-def visible(image: np.ndarray, spec: ImageSpec) -> Pixels:
+def visible(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
     """Undo the normalisation of a (3, H, W) float32 image, for the eye."""
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
     pixels = np.clip((image * std + mean) * 255.0 + 0.5, 0, 255).astype(np.uint8)
@@ -39,7 +40,7 @@ def predictions(session: Session, count: int) -> list[Predicted]:
     spec, classes = session.prepared.image, session.data.classes
     return [
         Predicted(
-            pixels=fit(decode(part.images[i], spec.background), spec),
+            pixels=fit(read(part.images[i], spec), spec),
             label=classes[part.labels[i]],
             predicted=classes[found.predicted[i]],
             probability=float(found.confidence[i]),

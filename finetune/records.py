@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune import atomic, environment
 from finetune import plan as plans
-from finetune.errors import UsageError
+from finetune.errors import DataError, UsageError
 from finetune.network import Network, assign, values
 from finetune.run import Best, Run
 
@@ -77,7 +78,13 @@ def write_result(run: Run) -> None:
 
 def identity(prepared: Prepared) -> dict[str, Any]:
     """Return what a checkpoint must share with the run that resumes it."""
-    return {"recipe": mathematics(prepared.plan), "classes": list(prepared.data.classes), "isa": prepared.device.isa}
+    data = prepared.data
+    return {
+        "recipe": mathematics(prepared.plan),
+        "classes": list(data.classes),
+        "images": {part: data.report["fingerprint"][part] for part in ("train", "valid")},
+        "isa": prepared.device.isa,
+    }
 
 
 def mathematics(plan: Plan) -> dict[str, Any]:
@@ -92,9 +99,13 @@ def check_same(state: Mapping[str, Any], prepared: Prepared) -> None:
     changes = list(differences(state["recipe"], own["recipe"]))
     if changes:
         raise UsageError("the recipe differs from the one this run began with: " + "; ".join(changes))
-    if state["classes"] != own["classes"]:
-        gone, new = sorted(set(state["classes"]) - set(own["classes"])), sorted(set(own["classes"]) - set(state["classes"]))
-        raise UsageError(f"the classes changed since this run began: gone {gone[:5]}, new {new[:5]}; start a new run")
+    before, now = set(state["classes"]), set(own["classes"])
+    if before != now:
+        gone, new = sorted(before - now)[:5], sorted(now - before)[:5]
+        raise DataError(f"the classes changed since this run began: gone {gone}, new {new}; start a new run")
+    for part, fingerprint in own["images"].items():
+        if state["images"][part] != fingerprint:
+            raise DataError(f"the images for '{part}' changed since this run began; restore them or start a new run")
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
@@ -134,7 +145,7 @@ def finished(folder: Path, plan: Plan) -> Run | None:
 class Swapped:
     """Other weights in a network for the length of a block; None leaves them as they are."""
 
-    def __init__(self, network: Network, weights: Mapping[str, np.ndarray] | None) -> None:
+    def __init__(self, network: Network, weights: Mapping[str, NDArray[np.float32]] | None) -> None:
         self.network, self.weights = network, weights
 
     def __enter__(self) -> None:

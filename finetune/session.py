@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune import checkpoint, modelfolder, pictures, records, targets
 from finetune.errors import DivergedError, FinetuneError
@@ -247,7 +248,7 @@ class Session:
         }
         records.write_result(run)
 
-    def _final_weights(self) -> dict[str, np.ndarray]:
+    def _final_weights(self) -> dict[str, NDArray[np.float32]]:
         best = self.run.folder / "checkpoints" / checkpoint.BEST
         if not self.recipe.evaluate.restore_best or self.run.best is None or self.run.best.epoch == self.run.epoch:
             return self.trainer.weights()
@@ -258,7 +259,7 @@ class Session:
         return saved.part("network") | saved.part("average")
 
     def _final_metrics(self) -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:
                 loader = self.loader(part)

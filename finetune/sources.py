@@ -41,8 +41,7 @@ def labelled(data: object, about: dict[str, Any], catalogue: Catalogue, workers:
     """
     classes = tuple(about["classes"])
     if isinstance(data, tuple):
-        samples = from_arrays(*data, classes=classes)
-        return datas.part(samples, classes, "arrays", workers)
+        return datas.part(from_arrays(*data, classes=classes), classes, "arrays", workers)
     path = Path(str(data))
     if path.suffix in RECIPES:
         chosen = plans.load(path, [], catalogue).dataset

@@ -12,7 +12,7 @@ from finetune.network import Network
 LOSS_SCALE = 1024.0  # of float16 gradients; a power of two changes no digit
 
 
-class Objective(nn.Cell):  # type: ignore[misc]
+class Objective(nn.Cell):
     """Cross-entropy between soft targets and logits, summed and divided by the number of images."""
 
     def __init__(self, network: Network, scale: float) -> None:
@@ -26,7 +26,7 @@ class Objective(nn.Cell):  # type: ignore[misc]
         return -(targets * ops.log_softmax(logits, -1)).sum() / count * self.scale
 
 
-class Gradients(nn.Cell):  # type: ignore[misc]
+class Gradients(nn.Cell):
     """Loss and gradients of exactly the given parameters."""
 
     def __init__(self, network: Network, parameters: Sequence[Parameter], scale: float) -> None:
@@ -44,7 +44,7 @@ class Gradients(nn.Cell):  # type: ignore[misc]
         return loss, gradients
 
 
-class Update(nn.Cell):  # type: ignore[misc]
+class Update(nn.Cell):
     """Clip gradients by their common norm, update the parameters and their moving average."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Update(nn.Cell):  # type: ignore[misc]
         return done
 
 
-class TrainStep(nn.Cell):  # type: ignore[misc]
+class TrainStep(nn.Cell):
     """Gradients and update in one graph."""
 
     def __init__(self, gradients: Gradients, update: Update) -> None:
@@ -99,7 +99,7 @@ class TrainStep(nn.Cell):  # type: ignore[misc]
         return loss
 
 
-class Accumulate(nn.Cell):  # type: ignore[misc]
+class Accumulate(nn.Cell):
     """Gradients of one batch, added to buffers."""
 
     def __init__(self, gradients: Gradients, buffers: ParameterTuple) -> None:
@@ -115,7 +115,7 @@ class Accumulate(nn.Cell):  # type: ignore[misc]
         return loss
 
 
-class UpdateFromBuffers(nn.Cell):  # type: ignore[misc]
+class UpdateFromBuffers(nn.Cell):
     """Update from the accumulated gradients, and empty the buffers."""
 
     def __init__(self, update: Update, buffers: ParameterTuple) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Random = np.random.Generator
 
-USUAL = 0.35  # share of flowers in a colour that is usual for their kind
+USUAL = 0.5  # share of flowers in a colour that is usual for their kind
 GROUNDS: tuple[tuple[Colour, Colour], ...] = (  # above and below
     *(((150, 190, 226), (96, 140, 70)), ((112, 156, 84), (52, 88, 44)), ((60, 92, 66), (30, 50, 38))),
     *(((236, 206, 160), (132, 120, 72)), ((196, 172, 190), (92, 108, 88)), ((172, 150, 122), (92, 72, 54))),
@@ -35,8 +35,8 @@ def picture(kind: str, size: int, rng: Random) -> NDArray[np.uint8]:
     flower = KINDS[kind]
     choice = flower.colours if rng.random() < USUAL else PETALS
     colour = jittered(choice[rng.integers(len(choice))], rng)
-    radius = side * rng.uniform(0.26, 0.40) * flower.size
-    place = side * complex(rng.uniform(0.34, 0.66), rng.uniform(0.34, 0.60))
+    radius = side * rng.uniform(0.30, 0.42) * flower.size
+    place = side * complex(rng.uniform(0.38, 0.62), rng.uniform(0.36, 0.56))
     angle = rng.uniform(-1, 1) * flower.sway
     leaf = jittered(GREEN, rng)
     turn = radius * complex(math.cos(angle), math.sin(angle))
@@ -97,9 +97,9 @@ def lit(pixels: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
     """Return pixels in light that falls from one side, with a tint and grain."""
     size = len(pixels)
     across = np.linspace(-1, 1, size, dtype=np.float32)
-    angle, depth = rng.uniform(0, 2 * math.pi), rng.uniform(0.0, 0.28)
+    angle, depth = rng.uniform(0, 2 * math.pi), rng.uniform(0.0, 0.22)
     light = 1 + depth * (np.float32(math.cos(angle)) * across[None, :] + np.float32(math.sin(angle)) * across[:, None])
-    tint = (rng.uniform(0.78, 1.12) * rng.uniform(0.94, 1.06, 3)).astype(np.float32)
+    tint = (rng.uniform(0.84, 1.1) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
     grain = rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(rng.uniform(1.5, 6))
     made: NDArray[np.uint8] = np.clip(pixels * (light[..., None] * tint) + grain, 0, 255).astype(np.uint8)
     return made

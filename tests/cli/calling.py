@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RECIPE = """\
 backbone: {use: resnext_nano, weights: none}

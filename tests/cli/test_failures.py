@@ -9,14 +9,17 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from finetune import bundled, errors
 from finetune.cli import failures, main
 from tests.cli.calling import Finetune, answer, command, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def every_error() -> Iterator[tuple[BaseException, int]]:

@@ -6,13 +6,16 @@ import resource
 import shlex
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import typer
 
 from finetune.cli.app import app, parse
 from tests.cli.calling import Finetune, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAVY = ("mindspore", "albumentations", "numpy", "openvino", "cv2", "scipy", "rich", "requests", "PIL")
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

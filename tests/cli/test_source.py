@@ -112,5 +112,5 @@ def test_a_run_to_resume_must_be_one(tmp_path: Path, catalogue: Catalogue) -> No
     assert source.run_to_resume(str(folder), asked, catalogue, None) == folder
     assert asked.plan(catalogue, folder=folder).recipe.train.epochs == 3
     assert source.run_to_resume(None, asked, catalogue, None) is None
-    with pytest.raises(UsageError, match="no recipe.yaml"):
+    with pytest.raises(UsageError, match="it has no recipe"):
         source.run_to_resume(str(tmp_path), asked, catalogue, None)

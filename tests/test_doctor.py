@@ -1,0 +1,177 @@
+"""The doctor on this machine, and on machines that are worse off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from finetune import doctor, probe
+from tests.cli.calling import answer, command, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEVELS = ("ok", "warning", "error")
+
+
+def call(repo: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("doctor", *arguments), env=environment(repo, **env), capture_output=True, text=True, check=False
+    )
+
+
+def of(report: dict[str, Any], topic: str) -> list[dict[str, str]]:
+    return [remark for remark in report["remarks"] if remark["topic"] == topic]
+
+
+def test_this_machine(repo: Path, tmp_path: Path) -> None:
+    done = call(
+        repo, "--json", FINETUNE_HOME=str(tmp_path / "not there yet"), OMP_NUM_THREADS="1000", FINETUNE_OFFLINE="1"
+    )
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 1
+    report = answer(done)
+    assert report["ok"]
+    for remark in report["remarks"]:
+        assert remark["level"] in LEVELS
+        assert bool(remark["remedy"]) == (remark["level"] != "ok"), remark
+    topics = {remark["topic"] for remark in report["remarks"]}
+    assert {"python", "mindspore", "numpy", "cores", "memory", "convolutions", "cpu", "gpu", "ascend"} <= topics
+    assert {"cache", "output", "network", "plugins", "environment"} <= topics
+    assert str(tmp_path / "not there yet") in of(report, "cache")[0]["text"]
+    assert not (tmp_path / "not there yet").exists()
+    (threads,) = (remark for remark in of(report, "environment") if "OMP_NUM_THREADS" in remark["text"])
+    assert threads["level"] == "warning"
+    assert any("set by MindSpore" in remark["text"] for remark in of(report, "environment"))
+    assert report["mindspore"]["devices"]["cpu"] == {"available": True, "lacks": []}
+
+
+def fake_mindspore(folder: Path, code: str) -> str:
+    """Write a MindSpore that behaves as ``code`` when it is imported, and return what to put on the path."""
+    (folder / "mindspore").mkdir()
+    (folder / "mindspore" / "__init__.py").write_text(code)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "raise ImportError('libgomp.so.1: cannot open shared object file')",
+            "libgomp.so.1: cannot open shared object",
+        ),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "ended by SIGILL (Illegal instruction)"),
+        ("raise SystemExit(3)", "exit code 3"),
+    ],
+)
+def test_a_mindspore_that_cannot_be_imported(repo: Path, tmp_path: Path, code: str, said: str) -> None:
+    paths = [fake_mindspore(tmp_path, code), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from finetune.cli import main; raise SystemExit(main(['doctor']))"],
+        env={**environment(repo), "PYTHONPATH": os.pathsep.join([*paths, environment(repo)["PYTHONPATH"]])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.split()[:2] == ["error", "mindspore"])
+    assert "cannot be imported" in line
+    assert said in line
+    assert "convolutions" not in done.stdout
+
+
+def test_a_device_that_is_asked_for_must_be_there() -> None:
+    found = {
+        "devices": {"cpu": {"available": True, "lacks": []}, "gpu": {"available": False, "lacks": ["libcudnn.so.8"]}}
+    }
+    cpu, gpu = doctor.devices(found, "gpu")
+    assert (cpu.level, gpu.level) == ("ok", "error")
+    assert "libcudnn.so.8" in gpu.text
+    assert "LD_LIBRARY_PATH" in gpu.remedy
+
+
+def test_hardware_that_mindspore_cannot_use_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(doctor.HARDWARE, "ascend", str(tmp_path))
+    (remark,) = doctor.devices({"devices": {"ascend": {"available": False, "lacks": []}}}, "auto")
+    assert (remark.level, remark.text) == ("warning", "is in this machine, but MindSpore lacks a device")
+    assert "CANN" in remark.remedy
+
+
+def test_folders_that_cannot_be_written_or_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    remark = doctor.folder("cache", tmp_path / "file" / "below", "set FINETUNE_HOME")
+    assert (remark.level, remark.remedy) == ("error", "set FINETUNE_HOME")
+    for free, level in ((10 << 30, "ok"), (1 << 30, "warning"), (1 << 20, "error")):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
+        assert doctor.folder("cache", tmp_path, "set FINETUNE_HOME").level == level
+
+
+def test_versions_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.environment.packages", lambda: {"mindspore": None, "numpy": "2.1.0"})
+    levels = {remark.topic: (remark.level, remark.remedy) for remark in doctor.versions({})}
+    assert levels["mindspore"] == ("error", "install mindspore 2.10.x")
+    assert levels["numpy"] == ("warning", "install numpy 1.26.x")
+
+
+def test_who_set_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "HTTPS_PROXY": "http://me:pw@proxy:1",
+        "HOME": "/home/me",
+        "OMP_NUM_THREADS": "1",
+    }
+    remarks = list(doctor.variables(given, {"KMP_DUPLICATE_LIB_OK": "True", "GLOG_v": "3"}))
+    assert [remark.text for remark in remarks] == [
+        "HTTPS_PROXY=http://***@proxy:1, set by you",
+        "OMP_NUM_THREADS=1, set by you",
+        "ONEDNN_MAX_CPU_ISA=AVX2, set by you",
+        "GLOG_v=3, set by finetune",
+        "KMP_DUPLICATE_LIB_OK=True, set by MindSpore, when it is imported",
+    ]
+    assert [remark.level for remark in remarks] == ["ok", "ok", "warning", "ok", "ok"]
+
+
+def test_broken_plugins_are_listed_and_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetune import plugins
+
+    origin = plugins.Origin(name="birds", distribution="birds-of-prey", version="0.3")
+
+    def load() -> plugins.Plugins:
+        loaded = plugins.Plugins()
+        loaded.broken.append(plugins.Broken(origin=origin, reason="ImportError: no feathers"))
+        return loaded
+
+    monkeypatch.setattr(plugins, "load", load)
+    broken = [remark for remark in doctor.plugins() if remark.level == "warning"]
+    assert [remark.text for remark in broken] == ["plugin 'birds' (birds-of-prey 0.3): ImportError: no feathers"]
+    monkeypatch.setattr(plugins, "load", lambda: {}["x"])
+    assert [remark.level for remark in doctor.plugins()] == ["error"]
+
+
+def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "TIME_LIMIT", 0.01)
+    assert probe.ask("devices") == {"error": "no answer in 0.01 s"}
+
+
+def test_convolutions_are_timed_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def ask(what: str) -> dict[str, float]:
+        asked.append(what)
+        return {"gflop_per_second": 20.0 if what == "as_used" else 0.2}
+
+    monkeypatch.setattr(probe, "ask", ask)
+    *_, speed = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
+    assert asked == ["as_used", "as_installed"]
+    assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
+    (slow,) = doctor.convolutions({"isa": "default (slow: too late)"}, measure=False)
+    assert slow.level == "warning"
+
+
+def test_a_run_is_never_slower_than_mindspore_as_it_comes() -> None:
+    assert probe.ask("as_used")["gflop_per_second"] > 1.0
