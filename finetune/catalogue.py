@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import PluginError, UsageError
 from finetune.plugins import Broken, Origin, Plugins
 from finetune.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 C = TypeVar("C", bound=Component)
 
@@ -50,9 +52,11 @@ class Catalogue:
         offers = self._entries[kind].get(name, [])
         if len(offers) > 1:
             sides = " and ".join(str(origin) for origin, _ in offers)
-            raise PluginError(f"two {kind.kind}s named '{name}': {sides}; uninstall one or set FINETUNE_DISABLE_PLUGINS")
+            remedy = "uninstall one or set FINETUNE_DISABLE_PLUGINS"
+            raise PluginError(f"two {kind.kind}s named '{name}': {sides}; {remedy}")
         if not offers:
-            raise UsageError(f"no {kind.kind} named '{name}'{did_you_mean(name, self.names(kind))}{self._broken_hint()}")
+            near = did_you_mean(name, self.names(kind))
+            raise UsageError(f"no {kind.kind} named '{name}'{near}{self._broken_hint()}")
         component = offers[0][1]
         assert isinstance(component, kind)
         return component

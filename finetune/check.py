@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ResourceError
@@ -14,6 +12,9 @@ from finetune.prepare import Prepared, prepare
 from finetune.recipe import AdamW
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from finetune.catalogue import Catalogue
     from finetune.plan import Plan
 
@@ -66,7 +67,8 @@ def memory(prepared: Prepared) -> dict[str, float]:
     needed = 4 * (weights + copies * most + batches) / MB
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MB
     if needed > free:
-        raise ResourceError(f"the run needs more than {needed:.0f} MB of memory, {free:.0f} MB are free; lower train.batch_size")
+        have = f"{free:.0f} MB are free"
+        raise ResourceError(f"the run needs more than {needed:.0f} MB of memory, {have}; lower train.batch_size")
     return {"at_least_mb": round(needed, 1), "free_mb": round(free, 1)}
 
 
@@ -80,7 +82,8 @@ def disk(prepared: Prepared) -> dict[str, float]:
     needed = 4 * one + 4 * weights / MB  # two kept, the best, the one being written, and the model
     free = shutil.disk_usage(existing(recipe.output)).free / MB
     if needed > free:
-        raise ResourceError(f"checkpoints need {needed:.0f} MB in {recipe.output}, {free:.0f} MB are free; free some or set --output")
+        have = f"{free:.0f} MB are free"
+        raise ResourceError(f"checkpoints need {needed:.0f} MB in {recipe.output}, {have}; free some or set --output")
     return {"checkpoints_mb": round(needed, 1), "free_mb": round(free, 1)}
 
 

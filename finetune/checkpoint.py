@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from finetune import tensorfile
 from finetune.atomic import atomic_path
 from finetune.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 VERSION = 1
 NAME = re.compile(r"step-(\d{8})\.safetensors")
@@ -26,17 +27,17 @@ BEST = "best.safetensors"
 class Checkpoint:
     """Arrays by name, prefixed ``network/``, ``optimizer/`` or ``average/``, and the JSON state beside them."""
 
-    arrays: dict[str, NDArray[np.float32]]
+    arrays: dict[str, NDArray[Any]]
     state: dict[str, Any]
 
-    def part(self, prefix: str) -> dict[str, NDArray[np.float32]]:
+    def part(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return the arrays below a prefix, without it."""
         start = len(prefix) + 1
         return {name[start:]: array for name, array in self.arrays.items() if name.startswith(f"{prefix}/")}
 
 
-def save(folder: Path, arrays: Mapping[str, NDArray[np.float32]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
-    """Write ``step-N.safetensors``, point ``best.safetensors`` at it if it is the best, and keep the newest ``keep``."""
+def save(folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
+    """Write ``step-N.safetensors``, if best as ``best.safetensors`` too, and keep the newest ``keep``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state['step']:08d}.safetensors"
     tensorfile.write(path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)})
@@ -63,7 +64,7 @@ def load(path: Path) -> Checkpoint:
     try:
         state = json.loads(file.metadata["finetune"])
     except (KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is a weights file, not a checkpoint of a run; give it as backbone.weights") from error
+        raise WeightsError(f"{path} is not a checkpoint of a run; weights are given as backbone.weights") from error
     if state.get("version") != VERSION:
         raise WeightsError(f"{path} has checkpoint version {state.get('version')}; this program reads {VERSION}")
     return Checkpoint(arrays=file.tensors, state=state)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import interrupts, records, runfolder
@@ -12,6 +10,9 @@ from finetune.prepare import prepare
 from finetune.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from finetune.catalogue import Catalogue
     from finetune.plan import Plan
     from finetune.run import Run

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
-from numpy.typing import NDArray
 
-from finetune.loader import Loader
 from finetune.metrics import Tally
 from finetune.network import Features, Network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from finetune.loader import Loader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

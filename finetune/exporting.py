@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
-from numpy.typing import NDArray
 
 from finetune import atomic
 from finetune.errors import FinetuneError, UsageError
 from finetune.evaluation import Probabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from finetune.model import Model
     from finetune.network import Network
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from mindspore import Parameter, Tensor, nn, ops
 
 from finetune.recipe import LinearHead, MlpHead
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Dense(nn.Cell):

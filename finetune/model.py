@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune import device, exporting, sources
 from finetune.data import Part
@@ -18,6 +17,8 @@ from finetune.loader import Loader
 from finetune.prediction import Prediction
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from finetune.catalogue import Catalogue
     from finetune.components import ImageSpec, Pixels
     from finetune.network import Network
@@ -107,7 +108,8 @@ def ready_batches(images: NDArray[Any], size: int) -> Iterable[NDArray[np.float3
     """Yield (n, 3, H, W) float32 batches of an array that is ready for the network."""
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.float32:
         raise UsageError(
-            f"images of shape {images.shape} and type {images.dtype} are neither HWC uint8 nor ready (N, 3, H, W) float32"
+            f"an array of shape {images.shape} and type {images.dtype} cannot be embedded; "
+            "pass ready (N, 3, H, W) float32, or a list of paths or HWC uint8 images"
         )
     for start in range(0, len(images), size):
         yield np.ascontiguousarray(images[start : start + size])

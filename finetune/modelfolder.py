@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +13,8 @@ from finetune.errors import UsageError, WeightsError
 from finetune.recipe import LinearHead, MlpHead
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.catalogue import Catalogue
     from finetune.model import Model
     from finetune.network import Network

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from mindspore import Parameter, Tensor, nn
 
-from finetune.components import Backbone
 from finetune.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from finetune.components import Backbone
 
 HEAD = "head"
 
@@ -96,7 +101,7 @@ def values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
     return {p.name: p.asnumpy().copy() for p in parameters}
 
 
-def assign(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[np.float32]]) -> None:
+def assign(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Set parameters from arrays of the same names and shapes."""
     for parameter in parameters:
         parameter.set_data(Tensor(np.ascontiguousarray(arrays[parameter.name])))

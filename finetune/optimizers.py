@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from finetune.recipe import AdamW, Sgd
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class AdamWUpdate(nn.Cell):

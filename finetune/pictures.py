@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune.images import fit, read
 from finetune.run import Predicted
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from finetune.components import ImageSpec, Pixels
     from finetune.session import Session
 

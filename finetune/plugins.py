@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from finetune import hookspecs
 from finetune.errors import FinetuneError, PluginError
 from finetune.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DISTRIBUTION = "mindspore-finetune"
 BUILTINS = (
@@ -136,7 +138,7 @@ class Plugins:
             yield from ((origin, component) for component in components)
 
 
-class named:  # noqa: N801 - reads as a statement
+class named:
     """Turn what a plugin raises into a ``PluginError`` that names it and the hook."""
 
     def __init__(self, origin: Origin, hook: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from finetune.errors import PluginError, UsageError
 from finetune.plugins import Origin, Plugins, named
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from finetune.catalogue import Catalogue
     from finetune.components import Transform
     from finetune.data import Data

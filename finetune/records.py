@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from finetune import atomic, environment
 from finetune import plan as plans
@@ -18,6 +13,11 @@ from finetune.network import Network, assign, values
 from finetune.run import Best, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from finetune.plan import Plan
     from finetune.prepare import Prepared
 
@@ -145,7 +145,7 @@ def finished(folder: Path, plan: Plan) -> Run | None:
 class Swapped:
     """Other weights in a network for the length of a block; None leaves them as they are."""
 
-    def __init__(self, network: Network, weights: Mapping[str, NDArray[np.float32]] | None) -> None:
+    def __init__(self, network: Network, weights: Mapping[str, NDArray[Any]] | None) -> None:
         self.network, self.weights = network, weights
 
     def __enter__(self) -> None:

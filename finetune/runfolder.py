@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from finetune.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def create(output: Path, name: str) -> Path:
@@ -25,7 +28,8 @@ def create(output: Path, name: str) -> Path:
                 continue  # another run took the number in between
             return folder
     except OSError as error:
-        raise ResourceError(f"cannot make a run folder in {output}: {error.strerror}; choose another with --output") from error
+        why = f"cannot make a run folder in {output}: {error.strerror}"
+        raise ResourceError(f"{why}; choose another with --output") from error
     raise ResourceError(f"no number is left for runs named '{name}' in {output}; choose another name")
 
 

@@ -7,11 +7,9 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune import checkpoint, modelfolder, pictures, records, targets
 from finetune.errors import DivergedError, FinetuneError
@@ -19,10 +17,16 @@ from finetune.evaluation import Evaluation, Predictor
 from finetune.loader import Batch, Loader
 from finetune.metrics import better
 from finetune.network import assign, values
-from finetune.phases import Phase
-from finetune.prepare import Prepared
-from finetune.run import Best, Run
+from finetune.run import Best
 from finetune.trainer import Trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from finetune.phases import Phase
+    from finetune.prepare import Prepared
 
 Check = Callable[[], None]
 
@@ -225,11 +229,12 @@ class Session:
         changed = [name for name, before in self.frozen.items() if now[name] != before]
         if changed:
             names = ", ".join(changed[:5])
-            raise FinetuneError(f"{len(changed)} frozen arrays changed in phase {self.run.phase}: {names}; report this bug")
+            where = f"phase {self.run.phase}"
+            raise FinetuneError(f"{len(changed)} frozen arrays changed in {where}: {names}; please report this bug")
 
     def finish(self) -> None:
         """Test the best weights, and write the model folder and ``result.json``."""
-        run = self.run
+        run, metric = self.run, self.recipe.evaluate.metric
         self.check_frozen()
         if run.stop_reason:
             run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
@@ -239,7 +244,7 @@ class Session:
         run.result = {
             "run": str(run.folder),
             "epochs": run.epoch,
-            "best": {"epoch": run.best.epoch, f"val_{self.recipe.evaluate.metric}": run.best.value} if run.best else None,
+            "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
             **{name: value for name, value in metrics.items() if name.startswith("test_")},
             "frozen_unchanged": True,
             "stopped_early": run.stop_reason,

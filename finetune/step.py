@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from finetune.network import Network
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from finetune.network import Network
 
 LOSS_SCALE = 1024.0  # of float16 gradients; a power of two changes no digit
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
-from numpy.typing import NDArray
 
 from finetune import heads, optimizers, schedules, step, targets
-from finetune.loader import Batch
 from finetune.network import Network, assign, statistics, values
-from finetune.phases import Phase
 from finetune.recipe import AdamW, Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from finetune.loader import Batch
+    from finetune.phases import Phase
 
 NOISE = 0x6D69  # separates the random numbers of mixup and cutmix from those of dropout
 

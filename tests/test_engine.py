@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import signal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,8 +15,12 @@ from finetune import hookimpl, plugins, tensorfile
 from finetune import plan as plans
 from finetune.catalogue import Catalogue
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, UsageError
-from finetune.run import Run
 from tests.drawn import folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from finetune.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_before_best_is_touched(
     photos: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     said = recipe(photos, tmp_path, optimizer={"use": "sgd", "lr": 1e30}, freeze={"use": "none"})
-    with pytest.raises(DivergedError, match=r"the loss became (nan|inf) in epoch 1, step \d+, at learning rate \S+e\+\d+"):
+    with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 1, step \d+, at learning rate \S+e\+\d+"):
         run(said, catalogue)
     assert not list((tmp_path / "small-001").rglob("best*"))
 
@@ -238,7 +241,7 @@ def test_accumulation_average_clipping_mixing_and_smoothing_run_together(
         head={"use": "mlp", "hidden": 16, "dropout": 0.2},
         loss={"label_smoothing": 0.1, "class_weights": "auto"},
         schedule={"use": "cosine", "warmup_epochs": 1},
-        train={"epochs": 2, "batch_size": 4, "accumulate": 2, "clip_norm": 1.0, "mixup": 0.2, "cutmix": 1.0, "ema": 0.9},
+        train={"epochs": 2, "batch_size": 4, "accumulate": 2, "clip_norm": 1.0, "mixup": 0.2, "cutmix": 1, "ema": 0.9},
         freeze={"use": "stages", "train": ["layer4"], "batch_norm": "frozen"},
     )
     made = run(said, catalogue)

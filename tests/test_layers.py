@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import finetune
 import finetune_model
 import finetune_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGES = {p.__name__: Path(p.__file__ or "").parent for p in (finetune, finetune_model, finetune_plugins)}
 

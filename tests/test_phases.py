@@ -21,7 +21,7 @@ def test_epochs_with_the_same_stages_are_one_phase() -> None:
 
 
 def test_an_unknown_stage_names_the_policy_and_the_nearest_stage() -> None:
-    with pytest.raises(PluginError, match="'own' names stage 'layer11'; did you mean 'layer1'?"):
+    with pytest.raises(PluginError, match=r"'own' names stage 'layer11'; did you mean 'layer1'\?"):
         plan(lambda epoch, stages: frozenset({"layer11"}), STAGES, 1, name="own")
 
 
