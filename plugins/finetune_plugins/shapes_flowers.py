@@ -65,10 +65,10 @@ def daisy(pen: Pen, rng: Random, colour: Colour) -> None:
     count = int(rng.integers(13, 20))
     sizes = rng.uniform(0.9, 1.0, count)
     layered(pen, rng, ring(petal(0.24, 0.62, 0.0), count, rng.uniform(0, 6), sizes), colour)
-    heart_colour = mixed(YELLOW, BROWN, rng.uniform(0, 0.35))
-    pen.disc(0, 0.27, lighter(heart_colour, -0.3))
-    pen.disc(0.015 + 0.02j, 0.245, heart_colour)
-    pen.dots(seeds(22, 0.21), 0.022, [lighter(heart_colour, 0.35), lighter(heart_colour, -0.2)] * 11)
+    middle = mixed(YELLOW, BROWN, rng.uniform(0, 0.35))
+    pen.disc(0, 0.27, lighter(middle, -0.3))
+    pen.disc(0.015 + 0.02j, 0.245, middle)
+    pen.dots(seeds(22, 0.21), 0.022, [lighter(middle, 0.35), lighter(middle, -0.2)] * 11)
 
 
 def sunflower(pen: Pen, rng: Random, colour: Colour) -> None:
@@ -140,16 +140,16 @@ def clover(pen: Pen, rng: Random, colour: Colour) -> None:
 
 
 def poppy(pen: Pen, rng: Random, colour: Colour) -> None:
-    start, count = rng.uniform(0, 6), 4
-    wave = 1 + 0.05 * np.sin(np.arange(24) * 2 * math.pi / 24 * rng.integers(5, 8) + rng.uniform(0, 6))
-    for turn, size in ((0.0, 1.0), (math.pi / 4, 0.9)):
-        for direction in np.exp(1j * (start + turn + math.pi * np.arange(2 if turn == 0 else count) * (2 / count))):
-            outline = size * direction * (0.5 + (0.5 * circle().real + 0.62j * circle().imag) * wave)
-            own = lighter(colour, rng.normal(0, 0.06) - (0.1 if turn == 0 else 0))
-            pen.shape(outline, lighter(own, -0.36))
-            pen.shape(0.03 * direction + outline * 0.945, own)
-            pen.shape(0.2 * direction + outline * 0.6, lighter(own, 0.1))
-            pen.shape(direction * 0.34 * petal(0.9, 0.6, 0.0), mixed(own, BLACK, 0.85))
+    start = rng.uniform(0, 6)
+    wave = 1 + 0.05 * np.sin(np.angle(circle()) * rng.integers(5, 8) + rng.uniform(0, 6))
+    edge = 0.5 + (0.5 * circle().real + 0.62j * circle().imag) * wave
+    for half_turns, size, shade in ((0.0, 1.0, -0.1), (0.5, 1.0, -0.1), *((0.25 + i / 2, 0.9, 0.0) for i in range(4))):
+        direction = np.exp(1j * (start + math.pi * half_turns))
+        outline, own = size * direction * edge, lighter(colour, shade + rng.normal(0, 0.06))
+        pen.shape(outline, lighter(own, -0.36))
+        pen.shape(0.03 * direction + outline * 0.945, own)
+        pen.shape(0.2 * direction + outline * 0.6, lighter(own, 0.1))
+        pen.shape(direction * 0.34 * petal(0.9, 0.6, 0.0), mixed(own, BLACK, 0.85))
     pen.disc(0, 0.27, BLACK)
     stamens = ring(np.array([0.2, 0.29]), 15, start).ravel()
     pen.dots(stamens, 0.028, [mixed(BLACK, YELLOW, 0.4), mixed(BLACK, PALE, 0.35)] * 15)
