@@ -39,7 +39,6 @@ WATCHED = (
     ),
     *("PROTOCOL_BUFFERS_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "XDG_CACHE_HOME"),
 )
-BY_FINETUNE = ("GLOG_v", "MS_OM_PATH")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
 
     ``device`` is the one that must be there; ``measure`` also times a convolution, which takes some seconds.
     """
-    given = dict(os.environ)  # before anything is imported that changes it
+    given, own = given_environment(), dict(os.environ)  # before anything else is imported that changes it
     found = probe.ask("devices")
     remarks = [
         *versions(found),
@@ -66,7 +65,9 @@ def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
         *devices(found, device),
         *folders(),
         *plugins(),
-        *variables(given, found.get("set", {})),
+        *variables(given, "you"),
+        *variables({name: value for name, value in own.items() if given.get(name) != value}, "finetune"),
+        *variables(found.get("set", {}), "MindSpore, when it is imported"),
     ]
     return {
         "ok": all(remark.level != "error" for remark in remarks),
@@ -197,11 +198,20 @@ def plugins() -> Iterator[Remark]:
         yield Remark(level="ok", topic="plugins", text=f"left out by FINETUNE_DISABLE_PLUGINS: {disabled}")
 
 
-def variables(given: dict[str, str], set_by_import: dict[str, str]) -> Iterator[Remark]:
-    """Look at environment variables that change how a run goes, and at who set them."""
-    yield from (variable(n, value, "you") for n, value in sorted(given.items()) if n.startswith(WATCHED) and value)
-    for name, value in sorted(set_by_import.items()):
-        yield variable(name, value, "finetune" if name in BY_FINETUNE else "MindSpore, when it is imported")
+def given_environment() -> dict[str, str]:
+    """Return the environment that this process was started with; where that cannot be known, the current one."""
+    try:
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return dict(os.environ)
+    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+
+
+def variables(values: dict[str, str], who: str) -> Iterator[Remark]:
+    """Look at environment variables that change how a run goes."""
+    for name, value in sorted(values.items()):
+        if name.startswith(WATCHED) and value:
+            yield variable(name, value, who)
 
 
 def variable(name: str, value: str, who: str) -> Remark:

@@ -56,9 +56,8 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
     expected = cell(Tensor(sample)).asnumpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_path(path) as temporary:
-        stem = temporary.with_suffix("")
-        ms.export(cell, Tensor(sample), file_name=str(stem), file_format=format.upper())
-        written = stem.with_suffix(suffix)
+        ms.export(cell, Tensor(sample), file_name=str(temporary), file_format=format.upper())
+        written = temporary.with_name(temporary.name + suffix)  # MindSpore appends it
         difference = check(RUNTIMES[format](written, sample), expected)
         written.replace(temporary)
     about = {key: model.about[key] for key in ("name", "classes", "image", "metrics")}

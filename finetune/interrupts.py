@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from finetune.errors import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WAKE = signal.SIGUSR2  # carries a signal from the listening thread into the main thread
 
 
 class Asked(Exception):
@@ -31,30 +34,91 @@ class Stop:
         if self.signal:
             raise Asked
 
-    def ask(self, signum: int, frame: FrameType | None) -> None:
+    def ask(self, signum: int, frame: FrameType | None = None) -> None:
         """Note a signal; a second one ends the process without saving."""
         name = signal.Signals(signum).name
         if self.signal:
-            os.write(2, f"\n{name} again: stopped without saving\n".encode())
+            say(f"{name} again: stopped without saving")
             os._exit(128 + signum)
         self.signal = signum
-        os.write(2, f"\n{name}: saving, then stopping; once more stops at once\n".encode())
+        say(f"{name}: saving, then stopping; once more stops at once")
+
+
+class Listener:
+    """A thread that alone receives this process's signals.
+
+    MindSpore answers SIGINT by killing its own process while it compiles, and runs the handlers in threads of its
+    own. So signals are blocked before any library starts a thread, and waited for here.
+    """
+
+    def __init__(self) -> None:
+        self.stops: list[Stop] = []
+        self.early = 0
+
+    def start(self) -> None:
+        """Block the signals in this thread and all that it starts, and wait for them in a thread."""
+        signals = {each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN}
+        signal.signal(WAKE, self._raise)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        threading.Thread(target=self._listen, args=(signals,), daemon=True).start()
+
+    def _listen(self, signals: set[signal.Signals]) -> None:
+        while True:
+            signum = signal.sigwait(signals)
+            if self.stops:
+                self.stops[-1].ask(signum)
+            else:
+                self.early = signum
+                signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
+
+    def _raise(self, signum: int, frame: FrameType | None) -> None:
+        if self.early == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Interrupted(self.early, "stopped before training began; nothing was written")
+
+
+_listener: list[Listener] = []
+
+
+def listen() -> None:
+    """Take the signals of this process into a thread of their own; for a command line, as its first act."""
+    if not _listener and threading.current_thread() is threading.main_thread():
+        _listener.append(Listener())
+        _listener[0].start()
 
 
 @contextmanager
 def watched() -> Iterator[Stop]:
     """Watch for signals inside the block; in a thread, where Python delivers none, the block just runs."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
+    if _listener:
+        _listener[0].stops.append(stop)
+        try:
+            yield stop
+        finally:
+            _listener[0].stops.remove(stop)
+    elif threading.current_thread() is not threading.main_thread():
         yield stop
-        return
+    else:
+        with handled(stop):
+            yield stop
+
+
+@contextmanager
+def handled(stop: Stop) -> Iterator[None]:
+    """Handle signals by Python's own handlers: for the Python API, where libraries have started threads before."""
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     for signum, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(signum, stop.ask)
     try:
-        yield stop
+        yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        sys.stderr.flush()
+
+
+def say(message: str) -> None:
+    """Write a line to standard error from any thread; a closed terminal must not matter."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{message}\n".encode())

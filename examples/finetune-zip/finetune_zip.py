@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from finetune import DataError, Dataset, Options, Samples, Split, hookimpl
@@ -47,7 +48,7 @@ def build(options: Zip, split: Split) -> Samples | None:
     return Samples(images=images, labels=[label for _, label in photos], classes=tuple(classes))
 
 
-class Photos(Sequence[np.ndarray]):
+class Photos(Sequence[NDArray[np.uint8]]):
     """Photos that are decoded when they are asked for; the archive is read by one thread at a time."""
 
     def __init__(self, archive: ZipFile, names: list[str]) -> None:
@@ -56,7 +57,7 @@ class Photos(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # nobody asks for slices
         with self.lock:
             data = self.archive.read(self.names[index])
         with Image.open(io.BytesIO(data)) as photo:  # outside the lock, since decoding takes longest

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from finetune import interrupts
 from finetune.cli.app import app, parse
+from finetune.errors import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,8 @@ for name in ("running", "using", "recipes", "listing", "doctor"):  # puts their 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says, and return the exit code: 0 means finished, ``failures`` has all others."""
     given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        interrupts.listen()
     if COMPLETING in os.environ:
         return int(app(given, prog_name="finetune") or 0)
     steady_streams()
@@ -35,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         answer_to(given, as_json="--json" in flags)
         return 0
     except BaseException as error:
-        return failed(error, as_json="--json" in flags, debug="--debug" in flags)
+        code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
+        if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):
+            leave(code)
+        return code
 
 
 def steady_streams() -> None:
@@ -46,6 +53,14 @@ def steady_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def leave(code: int) -> NoReturn:
+    """End the process without closing its libraries: one that was interrupted while it loaded would crash there."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def answer_to(given: list[str], *, as_json: bool) -> None:
