@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from finetune.components import ImageSpec
-from finetune.images import fit, normalise, read
-from finetune.labelled import Part
-from finetune.loader import Loader
+from finetune.data.images import fit, normalise, read
+from finetune.data.labelled import Part
+from finetune.data.loader import Loader
 from finetune_plugins.albumentations import Albumentations, build
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ CLASSES = 102
 
 def bare(batch: int, size: int) -> Callable[[], float]:
     """Return a step of MindSpore's own TrainOneStepCell over our network, with the same oneDNN cap."""
-    from finetune import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
     import numpy as np
@@ -54,15 +54,15 @@ def bare(batch: int, size: int) -> Callable[[], float]:
 
 def ours(batch: int, size: int) -> Callable[[], float]:
     """Return a step as `finetune run` makes it, from a loader's batch to the loss on the host."""
-    from finetune import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
     import numpy as np
 
-    from finetune.loader import Batch
-    from finetune.phases import Phase
-    from finetune.recipe import Recipe
-    from finetune.trainer import Trainer
+    from finetune.data.loader import Batch
+    from finetune.recipe.models import Recipe
+    from finetune.training.phases import Phase
+    from finetune.training.trainer import Trainer
 
     network = our_network()
     recipe = Recipe.model_validate_json(
@@ -87,11 +87,12 @@ def our_network() -> object:
     """Return our ResNeXt-50 with a head of 102 classes."""
     import mindspore as ms
 
-    from finetune import heads, plugins
+    from finetune import plugins
     from finetune.catalogue import Catalogue
     from finetune.components import Backbone
-    from finetune.network import Network, build_stages
-    from finetune.recipe import LinearHead
+    from finetune.model import heads
+    from finetune.model.network import Network, build_stages
+    from finetune.recipe.models import LinearHead
 
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
     ms.set_seed(0)

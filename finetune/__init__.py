@@ -15,7 +15,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.archive import extract
     from finetune.components import (
         IMAGENET_MEAN,
         IMAGENET_STD,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
         Split,
         Weights,
     )
-    from finetune.download import fetch
+    from finetune.data.images import decode
     from finetune.errors import (
         DataError,
         DivergedError,
@@ -45,11 +44,12 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
+    from finetune.files.archive import extract
+    from finetune.files.download import fetch
+    from finetune.files.home import cache_folder
     from finetune.finetuner import Finetuner
-    from finetune.home import cache_folder
     from finetune.hookspecs import hookimpl
-    from finetune.images import decode
-    from finetune.prediction import Prediction
+    from finetune.model.prediction import Prediction
     from finetune.run import Run
     from finetune.suggest import did_you_mean
 
@@ -60,21 +60,21 @@ os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 _HOMES = {
-    "archive": ("extract",),
+    "files.archive": ("extract",),
     "components": (
         *("IMAGENET_MEAN", "IMAGENET_STD", "Augmentation", "Backbone", "Callback", "Dataset", "Finding", "Freezer"),
         *("ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Weights"),
     ),
-    "download": ("fetch",),
+    "files.download": ("fetch",),
     "errors": (
         *("DataError", "DivergedError", "DownloadError", "FinetuneError", "PluginError", "RecipeError"),
         *("ResourceError", "UsageError", "WeightsError"),
     ),
     "finetuner": ("Finetuner",),
-    "home": ("cache_folder",),
+    "files.home": ("cache_folder",),
     "hookspecs": ("hookimpl",),
-    "images": ("decode",),
-    "prediction": ("Prediction",),
+    "data.images": ("decode",),
+    "model.prediction": ("Prediction",),
     "run": ("Run",),
     "suggest": ("did_you_mean",),
 }

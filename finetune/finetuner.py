@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from finetune.catalogue import Catalogue
     from finetune.components import Pixels
-    from finetune.model import Model
-    from finetune.plan import Plan
-    from finetune.prediction import Prediction
+    from finetune.model.model import Model
+    from finetune.model.prediction import Prediction
+    from finetune.recipe.plan import Plan
     from finetune.run import Run
 
     Data = str | Path | Dataset | tuple[Sequence[Any], Sequence[Any]]
@@ -90,7 +90,9 @@ class Finetuner:
         return self.fit(data, epochs=freeze_epochs + epochs, **{**two_step, **sections})
 
     def _run(self, plan: Plan, catalogue: Catalogue) -> Run:
-        from finetune import engine, modelfolder, progress
+        from finetune.display import progress
+        from finetune.model import modelfolder
+        from finetune.training import engine
 
         display = progress.Progress() if self.progress else None
         watchers = [self, display] if display else [self]
@@ -109,8 +111,8 @@ class Finetuner:
         self.run = run
 
     def _plan(self, data: Data, epochs: int | None, sections: Mapping[str, Any]) -> tuple[Plan, Catalogue]:
-        from finetune import plan as plans
-        from finetune import sources
+        from finetune.data import sources
+        from finetune.recipe import plan as plans
 
         catalogue = self._catalogue(data)
         if isinstance(data, str | Path) and Path(data).suffix in sources.RECIPES:
@@ -129,8 +131,9 @@ class Finetuner:
         return plans.load(recipe, [], catalogue), catalogue
 
     def _catalogue(self, data: Data = ".") -> Catalogue:
-        from finetune import plugins, sources
+        from finetune import plugins
         from finetune.catalogue import Catalogue
+        from finetune.data import sources
 
         loaded = plugins.load()
         own = plugins.Origin(name="python", distribution="this process", version="-")
@@ -179,8 +182,8 @@ class Finetuner:
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto") -> Finetuner:
         """Return a fitted ``Finetuner`` from a run folder or model folder; its ``fit`` starts from these weights."""
-        from finetune import device as devices
-        from finetune import modelfolder
+        from finetune.machine import device as devices
+        from finetune.model import modelfolder
 
         folder = modelfolder.locate(Path(path))
         about = modelfolder.read(folder)
@@ -197,7 +200,7 @@ class Finetuner:
 
     def _backbone(self) -> Model:
         if self._pretrained is None:
-            from finetune.prepare import pretrained
+            from finetune.training.prepare import pretrained
 
             plan, catalogue = self._plan(([], []), None, {})
             self._pretrained = pretrained(plan, catalogue)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from finetune.recipe import Recipe
+    from finetune.recipe.models import Recipe
 
 Lines = list[dict[str, Any]]
 

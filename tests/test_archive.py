@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune import archive as module
-from finetune.archive import extract
 from finetune.errors import DataError, ResourceError
+from finetune.files import archive as module
+from finetune.files.archive import extract
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.atomic import atomic_path, sweep, temporary, write_bytes, write_json, write_text
 from finetune.errors import ResourceError
-from finetune.home import cache_folder, offline
+from finetune.files.atomic import atomic_path, sweep, temporary, write_bytes, write_json, write_text
+from finetune.files.home import cache_folder, offline
 
 
 def test_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_sweep_removes_only_old_leftovers(tmp_path: Path) -> None:
 def test_kill_during_writes_never_leaves_a_torn_file(tmp_path: Path) -> None:
     path = tmp_path / "state.bin"
     write_bytes(path, bytes(1 << 20))
-    code = "import sys, pathlib; from finetune.atomic import write_bytes\nwhile True:\n"
+    code = "import sys, pathlib; from finetune.files.atomic import write_bytes\nwhile True:\n"
     code += " for i in range(256): write_bytes(pathlib.Path(sys.argv[1]), bytes([i]) * (1 << 20)); print(flush=True)"
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import data
 from finetune.components import Dataset, Finding, NoOptions, Samples, Split
+from finetune.data import loading as data
 from finetune.errors import DataError, PluginError
-from finetune.recipe import DatasetSection
+from finetune.recipe.models import DatasetSection
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import hookspecs, phases, plugins
+from finetune import hookspecs, plugins
 from finetune.catalogue import Catalogue
 from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, ImageSpec
 from finetune.errors import DataError
 from finetune.plugins import HOOKS, Origin, Plugins
-from finetune.recipe import DatasetSection, Recipe
+from finetune.recipe.models import DatasetSection, Recipe
 from finetune.run import Best, Run
+from finetune.training import phases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,7 +161,7 @@ def test_what_a_run_offers_is_there(guide: str) -> None:
 def test_finetune_backbones(load: Load) -> None:
     import mindspore as ms
 
-    from finetune.network import Network, build_stages
+    from finetune.model.network import Network, build_stages
 
     component = only(Backbone, load("finetune_backbones"))
     stages = build_stages(component, component.options())
@@ -171,7 +172,7 @@ def test_finetune_backbones(load: Load) -> None:
 
 
 def test_finetune_datasets(load: Load) -> None:
-    from finetune import data
+    from finetune.data import loading as data
 
     component = only(Dataset, load("finetune_datasets"))
     found = data.load(component, component.options(), DatasetSection(use="stripes"), seed=1, workers=0)
@@ -305,7 +306,8 @@ def test_the_package_is_found_by_its_entry_point(package: Path) -> None:
 
 
 def test_its_recipe_is_valid_and_its_photos_are_read(package: Path, guide: str, tmp_path: Path) -> None:
-    from finetune import data, plan
+    from finetune.data import loading as data
+    from finetune.recipe import plan
 
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune import doctor, probe
+from finetune.machine import doctor, probe
 from tests.cli.calling import answer, command, environment
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def test_folders_that_cannot_be_written_or_are_full(tmp_path: Path, monkeypatch:
 
 
 def test_versions_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.environment.packages", lambda: {"mindspore": None, "numpy": "2.1.0"})
+    monkeypatch.setattr("finetune.machine.environment.packages", lambda: {"mindspore": None, "numpy": "2.1.0"})
     levels = {remark.topic: (remark.level, remark.remedy) for remark in doctor.versions({})}
     assert levels["mindspore"] == ("error", "install mindspore 2.10.x")
     assert levels["numpy"] == ("warning", "install numpy 1.26.x")
@@ -122,7 +122,7 @@ def test_who_set_a_variable(repo: Path) -> None:
     for given, who in ((None, "finetune"), ("2", "you")):
         env = environment(repo, HTTPS_PROXY="http://me:pw@proxy:1", ONEDNN_MAX_CPU_ISA="AVX2")
         env = {name: value for name, value in env.items() if name != "GLOG_v"} | ({"GLOG_v": given} if given else {})
-        code = "from finetune import doctor as d; import json; print(json.dumps(d.diagnose()))"
+        code = "from finetune.machine import doctor as d; import json; print(json.dumps(d.diagnose()))"
         done = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, check=True)
         remarks = {remark["text"]: remark["level"] for remark in of(answer(done), "environment")}
         assert remarks[f"GLOG_v={given or 3}, set by {who}"] == "ok"

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.document import Document, from_bytes, read
 from finetune.errors import RecipeError
-from finetune.places import spelled
-from finetune.yamltext import dumps, scalar
+from finetune.recipe.document import Document, from_bytes, read
+from finetune.recipe.places import spelled
+from finetune.recipe.yamltext import dumps, scalar
 
 FOLDER = Path("/recipes")
 
@@ -214,10 +214,10 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     for number, (_, text, _) in enumerate(BOMBS):
         (tmp_path / f"{number}.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     script = (
-        "import resource, sys\nfrom pathlib import Path\nfrom finetune.document import read\n"
+        "import sys\nfrom pathlib import Path\nfrom finetune.recipe.document import read\n"
         "from finetune.errors import RecipeError\n"
         "for path in Path(sys.argv[1]).iterdir():\n try: read(path)\n except RecipeError: pass\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     kilobytes = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

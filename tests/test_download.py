@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from finetune.download import fetch
 from finetune.errors import DownloadError, ResourceError
-from finetune.transfer import Limits
+from finetune.files.download import fetch
+from finetune.files.transfer import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from finetune import hookimpl, plugins, tensorfile
-from finetune import plan as plans
+from finetune import hookimpl, plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, UsageError
+from finetune.recipe import plan as plans
+from finetune.weights import tensorfile
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def recipe(photos: Path, output: Path, **sections: Any) -> dict[str, Any]:
 
 
 def run(said: dict[str, Any], catalogue: Catalogue, **more: Any) -> Run:
-    from finetune import engine
+    from finetune.training import engine
 
     return engine.fine_tune(plans.load(said, [], catalogue), catalogue, say=lambda message: None, **more)
 
@@ -135,7 +136,7 @@ def test_events_come_in_order(finished: tuple[Run, Watcher]) -> None:
 def test_the_resolved_recipe_repeats_the_run(
     finished: tuple[Run, Watcher], catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    from finetune import engine
+    from finetune.training import engine
 
     made, _ = finished
     again = plans.load(made.folder / "recipe.yaml", [f"output={tmp_path}", "runner.workers=4"], catalogue)

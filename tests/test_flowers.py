@@ -44,10 +44,11 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = f"""
 import numpy as np
 from finetune import Backbone, hookimpl, plugins
-from finetune import device, heads
+from finetune.machine import device
+from finetune.model import heads
 from finetune.catalogue import Catalogue
-from finetune.network import Network, build_stages
-from finetune.recipe import LinearHead
+from finetune.model.network import Network, build_stages
+from finetune.recipe.models import LinearHead
 device.setup(device="cpu")
 import mindspore as ms
 from mindspore import Parameter, Tensor

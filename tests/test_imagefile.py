@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from finetune.data.imagefile import FORMATS, MAX_PIXELS, opened, unidentified, webp_pixels
+from finetune.data.images import decode
 from finetune.errors import DataError
-from finetune.imagefile import FORMATS, MAX_PIXELS, opened, unidentified, webp_pixels
-from finetune.images import decode
 
 
 def photo(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from finetune.components import ImageSpec
+from finetune.data.imagefile import FORMATS
+from finetune.data.images import decode, fit, normalise, read
 from finetune.errors import DataError
-from finetune.imagefile import FORMATS
-from finetune.images import decode, fit, normalise, read
 
 if TYPE_CHECKING:
     from pathlib import Path

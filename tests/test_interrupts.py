@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.checkpoint import newest
+from finetune.training.checkpoint import newest
 from tests.drawn import folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RECIPE = """\
 backbone: {use: resnext_nano, weights: none}
@@ -53,7 +56,9 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         (signal.SIGTERM, 143, "metrics.jsonl"),
     ],
 )
-def test_a_signal_ends_with_a_checkpoint_and_its_code(place: Path, signum: signal.Signals, code: int, after: str) -> None:
+def test_a_signal_ends_with_a_checkpoint_and_its_code(
+    place: Path, signum: signal.Signals, code: int, after: str
+) -> None:
     process = started(place)
     wait_for(place / "runs" / "long-001" / after)
     process.send_signal(signum)
@@ -65,7 +70,9 @@ def test_a_signal_ends_with_a_checkpoint_and_its_code(place: Path, signum: signa
     saved, broken = newest(place / "runs" / "long-001" / "checkpoints")
     assert not broken
     assert saved.state["step"] >= 1
-    lines = (place / "runs" / "long-001" / "metrics.jsonl").read_text().splitlines() if after != "environment.json" else []
+    lines = (
+        (place / "runs" / "long-001" / "metrics.jsonl").read_text().splitlines() if after != "environment.json" else []
+    )
     assert all(json.loads(line) for line in lines)
 
 

@@ -56,7 +56,7 @@ def test_every_public_name_can_be_imported() -> None:
         _ = finetune.nonsense
 
 
-@pytest.mark.parametrize("module", ["finetune", "finetune.cli", "finetune.plan", "finetune.plugins"])
+@pytest.mark.parametrize("module", ["finetune", "finetune.cli", "finetune.recipe.plan", "finetune.plugins"])
 def test_light_imports_stay_light(module: str) -> None:
     heavy = ("mindspore", "albumentations", "openvino", "cv2", "tensorboardX", "scipy")
     code = f"import {module}, sys; print([m for m in {heavy!r} if m in sys.modules])"

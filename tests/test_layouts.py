@@ -6,7 +6,7 @@ import pytest
 
 from finetune.components import Backbone, Layout
 from finetune.errors import WeightsError
-from finetune.layouts import listing, match, translate
+from finetune.weights.layouts import listing, match, translate
 
 THEIRS = Layout(
     name="theirs",

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import loader as loading
 from finetune.components import ImageSpec
-from finetune.data import Part
+from finetune.data import loader as loading
+from finetune.data.images import decode, fit, normalise
+from finetune.data.loader import Batch, Loader
+from finetune.data.loading import Part
 from finetune.errors import DataError, PluginError
-from finetune.images import decode, fit, normalise
-from finetune.loader import Batch, Loader
 
 SPEC = ImageSpec(size=24, resize=28)
 
@@ -280,7 +280,7 @@ def test_an_error_comes_at_once_although_much_is_under_way(photos: Part) -> None
 
 def test_a_disk_that_hangs_is_named(photos: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "PATIENCE", 0.2)
-    monkeypatch.setattr("finetune.pool.GRACE", 0.2)
+    monkeypatch.setattr("finetune.data.pool.GRACE", 0.2)
     release = threading.Event()
 
     def hang(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

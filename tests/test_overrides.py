@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.document import Document, from_bytes
-from finetune.overrides import apply
-from finetune.places import spelled
+from finetune.recipe.document import Document, from_bytes
+from finetune.recipe.overrides import apply
+from finetune.recipe.places import spelled
 
 RECIPE = b"""
 train: {epochs: 3, ema: null}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.errors import PluginError, UsageError
-from finetune.phases import plan
+from finetune.training.phases import plan
 
 STAGES = ("stem", "layer1", "head")
 

@@ -19,8 +19,8 @@ from finetune.catalogue import Catalogue
 from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options, Weights
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
-from finetune.plan import Plan, dump, load
 from finetune.plugins import Origin, Plugins
+from finetune.recipe.plan import Plan, dump, load
 
 FOLDER = "dataset: {use: folder, root: photos}\n"
 
@@ -600,7 +600,9 @@ def test_the_largest_wrong_recipe_takes_less_than_a_second(catalogue: Catalogue,
 
 def test_planning_imports_nothing_heavy() -> None:
     heavy = ("mindspore", "numpy", "albumentations", "cv2", "PIL", "scipy", "tensorboardX", "requests")
-    script = f"import sys, finetune.plan, finetune.schema; print(*[m for m in {heavy} if m in sys.modules])"
+    script = (
+        f"import sys, finetune.recipe.plan, finetune.recipe.schema; print(*[m for m in {heavy} if m in sys.modules])"
+    )
     repo = str(Path(__file__).resolve().parents[1])
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=repo)
     assert result.stdout.split() == []

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from finetune import epochtable
-from finetune.pace import Pace
-from finetune.progress import HEARTBEAT, Progress, outcome, shown, weights_line
-from finetune.recipe import Recipe
+from finetune.display import epochtable
+from finetune.display.pace import Pace
+from finetune.display.progress import HEARTBEAT, Progress, outcome, shown, weights_line
+from finetune.display.terminal import console, printable
+from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
-from finetune.terminal import console, printable
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 STEPS = 4

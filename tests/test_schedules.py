@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.recipe import Constant, Cosine, StepDecay
-from finetune.schedules import factor
+from finetune.recipe.models import Constant, Cosine, StepDecay
+from finetune.training.schedules import factor
 
 
 def test_cosine_falls_from_one_to_final() -> None:

@@ -14,8 +14,8 @@ from finetune.catalogue import Catalogue
 from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
-from finetune.plan import load
-from finetune.schema import json_schema
+from finetune.recipe.plan import load
+from finetune.recipe.schema import json_schema
 
 
 class Files(Options):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.splits import stratified
+from finetune.data.splits import stratified
 
 
 def labels_of(counts: list[int]) -> np.ndarray:

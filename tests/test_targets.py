@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune.data.targets import balanced, class_weights, mix, soft_targets
 from finetune.errors import DataError, UsageError
-from finetune.targets import balanced, class_weights, mix, soft_targets
 
 ONES = np.ones(3, np.float32)
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune import device, heads
-from finetune.loader import Batch
-from finetune.phases import Phase
-from finetune.recipe import Recipe
+from finetune.data.loader import Batch
+from finetune.machine import device
+from finetune.model import heads
+from finetune.recipe.models import Recipe
+from finetune.training.phases import Phase
 
 IMAGES = np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 3, 12)
@@ -37,8 +38,8 @@ def batch(rows: slice = slice(None), *, real: int | None = None) -> Batch:
 def trainer(said: Recipe, images: int = 12) -> Any:
     from mindspore import nn
 
-    from finetune.network import Network
-    from finetune.trainer import Trainer
+    from finetune.model.network import Network
+    from finetune.training.trainer import Trainer
 
     class Flat(nn.Cell):  # type: ignore[misc]
         def construct(self, x: Any) -> Any:

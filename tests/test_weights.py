@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from finetune import tensorfile, weights
 from finetune.components import Backbone, ImageSpec, Layout, Options, Weights
 from finetune.errors import DownloadError, UsageError, WeightsError
-from finetune.home import cache_folder
+from finetune.files.home import cache_folder
+from finetune.weights import pretrained as weights
+from finetune.weights import tensorfile
 
 THEIRS = Layout(
     name="theirs", rules=((r"f\.(.*)", r"stem.\1"), (r"last\.(.*)", r"head.fc.\1")), options={"pool": "same"}

@@ -9,9 +9,9 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from finetune import interrupts
 from finetune.cli.app import app, parse
 from finetune.errors import Interrupted
+from finetune.training import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

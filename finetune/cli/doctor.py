@@ -25,7 +25,7 @@ def doctor(
     That is versions, processor, memory, disk, devices, plugins and environment
     variables; what is wrong comes with what to do about it.
     """
-    from finetune.doctor import diagnose
+    from finetune.machine.doctor import diagnose
 
     report = diagnose(device, measure=measure)
     return Answer(data=report, view=lambda: table(report["remarks"]))
@@ -36,7 +36,7 @@ def table(remarks: list[dict[str, Any]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.terminal import printable
+    from finetune.display.terminal import printable
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(2):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from finetune.environment import masked
+from finetune.display.terminal import console, printable
 from finetune.errors import FinetuneError, Interrupted, RecipeError
-from finetune.terminal import console, printable
+from finetune.machine.environment import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

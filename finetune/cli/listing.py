@@ -63,7 +63,7 @@ def tables(offered: list[dict[str, Any]], broken: list[dict[str, str]]) -> Rende
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.terminal import printable
+    from finetune.display.terminal import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from"):
@@ -90,7 +90,7 @@ def schema() -> Answer:
 
     from finetune import plugins
     from finetune.catalogue import Catalogue
-    from finetune.schema import json_schema
+    from finetune.recipe.schema import json_schema
 
     whole = json_schema(Catalogue(plugins.load()))
     return Answer(data=whole, view=lambda: json.dumps(whole, indent=2))

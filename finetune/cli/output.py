@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from finetune.terminal import console, printable
+from finetune.display.terminal import console, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from finetune import bundled
 from finetune.cli.app import Answer, command
+from finetune.recipe import bundled
 
 Name = Annotated[str, typer.Argument(hidden=True, autocompletion=bundled.recipes)]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from finetune.catalogue import Catalogue
-    from finetune.plan import Plan
+    from finetune.recipe.plan import Plan
 
 Resume = Annotated[
     str | None, typer.Option(metavar="RUN", help="Go on with this run folder; auto: with the recipe's newest run.")
@@ -44,8 +44,8 @@ def run(words: Words = None, resume: Resume = None, output: Output = None, dry_r
     plan = asked.plan(catalogue, output=output, folder=folder)
     if dry_run:
         return checked(plan, catalogue)
-    from finetune import engine
-    from finetune.progress import Progress, outcome
+    from finetune.display.progress import Progress, outcome
+    from finetune.training import engine
 
     progress = Progress(report=False)
     if resume == source.AUTO:
@@ -68,8 +68,8 @@ def check(words: Words = None) -> Answer:
 
 def checked(plan: Plan, catalogue: Catalogue) -> Answer:
     """Return the report on a plan."""
-    from finetune import check
-    from finetune.progress import Progress
+    from finetune.display.progress import Progress
+    from finetune.training import check
 
     report = check.check(plan, catalogue, say=Progress().say)
     return Answer(data=report, view=lambda: pairs(lines(report)))
@@ -77,7 +77,7 @@ def checked(plan: Plan, catalogue: Catalogue) -> Answer:
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
-    from finetune.progress import images_line, weights_line
+    from finetune.display.progress import images_line, weights_line
 
     data = report["data"]
     yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune import bundled
 from finetune.errors import UsageError
+from finetune.recipe import bundled
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from finetune.catalogue import Catalogue
-    from finetune.plan import Plan
+    from finetune.recipe.plan import Plan
 
 AUTO = "auto"
 
@@ -30,7 +30,7 @@ class Asked:
 
     def plan(self, catalogue: Catalogue, *, output: Path | None = None, folder: Path | None = None) -> Plan:
         """Return the plan; without a recipe it is that of the run in ``folder``."""
-        from finetune import plan as plans
+        from finetune.recipe import plan as plans
 
         # Quotes, so that a folder called 1 or null stays text.
         last = () if output is None else (f"output={json.dumps(str(output))}",)
@@ -75,7 +75,7 @@ def find(name: str) -> Path | str | Mapping[str, Any]:
     known = bundled.recipes()
     if name not in known:
         raise UsageError(f"no file and no bundled recipe named '{name}'{did_you_mean(name, known)}")
-    from finetune.document import read
+    from finetune.recipe.document import read
 
     return {"name": name.rpartition("/")[2], **read(known[name]).values}
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from finetune.model import Model
-    from finetune.prediction import Prediction
+    from finetune.model.model import Model
+    from finetune.model.prediction import Prediction
 
 ModelPath = Annotated[Path, typer.Argument(hidden=True)]
 Images = Annotated[list[Path], typer.Argument(hidden=True)]
@@ -42,7 +42,7 @@ def predict(model: ModelPath, images: Images, csv: Csv = None, top: Top = 1, dev
     paths = list(photos(images))
     found = opened(model, device).predict(paths, top=top)
     if csv is not None:
-        from finetune import atomic
+        from finetune.files import atomic
 
         atomic.write_text(csv, table(found, top))
     data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
@@ -73,11 +73,11 @@ def visible(path: Path, top: Path) -> bool:
 
 def opened(path: Path, device: str) -> Model:
     """Return the model in a run folder or model folder, on a device."""
-    from finetune import modelfolder
+    from finetune.model import modelfolder
 
     catalogue = load_catalogue()
     folder = modelfolder.locate(path.expanduser())
-    from finetune import device as devices
+    from finetune.machine import device as devices
 
     devices.setup(device=device)
     return modelfolder.open_model(folder, catalogue)
@@ -91,7 +91,7 @@ def prediction(each: Prediction) -> dict[str, Any]:
 
 def sentences(found: Sequence[Prediction]) -> str:
     """Return a line for each image and class: probability, label, and the path last, since it may hold anything."""
-    from finetune.terminal import printable
+    from finetune.display.terminal import printable
 
     width = max((len(printable(label)) for each in found for label, _ in each.top), default=0)
     lines = []
@@ -134,7 +134,7 @@ def evaluation(report: dict[str, Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.terminal import printable
+    from finetune.display.terminal import printable
 
     numbers = ((name, output.cell(value)) for name, value in report.items() if not isinstance(value, list | dict))
     classes = Table(box=None, pad_edge=False, header_style="bold")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune import bundled, errors
+from finetune import errors
 from finetune.cli import failures, main
+from finetune.recipe import bundled
 from tests.cli.calling import Finetune, answer, command, environment
 
 if TYPE_CHECKING:

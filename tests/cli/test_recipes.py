@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import bundled
 from finetune.errors import UsageError
+from finetune.recipe import bundled
 from tests.cli.calling import Finetune, answer
 
 
@@ -59,7 +59,7 @@ def test_recipes_of_an_installed_package_lie_beside_its_modules(
     (tmp_path / "recipes" / "more").mkdir(parents=True)
     (tmp_path / "recipes" / "a.yaml").write_text("# Do this.\n")
     (tmp_path / "recipes" / "more" / "b.yaml").write_text("dataset: x\n")
-    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "bundled.py"))
+    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "recipe" / "bundled.py"))
     assert list(bundled.recipes()) == ["a", "more/b"]
     assert [bundled.purpose(path) for path in bundled.recipes().values()] == ["Do this.", ""]
     (tmp_path / "recipes").rename(tmp_path / "gone")

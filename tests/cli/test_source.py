@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune import bundled, plugins
+from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import source
 from finetune.cli.source import Asked
 from finetune.errors import UsageError
+from finetune.recipe import bundled
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import finetune_model
-from finetune import WeightsError, weights
+from finetune import WeightsError
+from finetune.weights import pretrained as weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,7 +53,7 @@ def network(backbone: Backbone, seed: int, classes: int = 5, **options: Any) -> 
     import mindspore as ms
     from mindspore import nn
 
-    from finetune.network import Network
+    from finetune.model.network import Network
 
     class Head(nn.Cell):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -91,7 +92,7 @@ def load(source: weights.Source, backbone: Backbone, names: Iterable[str], like:
 @pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("layout", NAMES)
 def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) -> None:
-    from finetune.network import assign
+    from finetune.model.network import assign
 
     trained, fresh = network(NANO, 1), network(NANO, 2)
     mine = {name: array + np.float32(0.01) for name, array in arrays(trained).items()}

@@ -108,7 +108,7 @@ def test_the_paddings_differ_and_auto_is_symmetric(chain: Any, images: Any) -> N
 
 
 def test_graph_and_pynative_agree(chain: Any, images: Any) -> None:
-    from finetune import device
+    from finetune.machine import device
 
     network, batch = chain(NANO), images(2, 64)
     graph = network(batch).asnumpy()

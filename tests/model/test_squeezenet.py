@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import weights
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD
+from finetune.weights import pretrained as weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     """Return the pretrained network up to its pooled features."""
     from mindspore import nn
 
-    from finetune.network import Features, Network, assign
+    from finetune.model.network import Features, Network, assign
 
     network = Network(backbone.build(backbone.options()), nn.Identity()).set_train(False)
     source = weights.resolve(str(squeezenet), backbone)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from finetune.plugins import Origin, Plugins
-from finetune.recipe import Recipe
+from finetune.recipe.models import Recipe
 from finetune.run import Run
 
 if TYPE_CHECKING:

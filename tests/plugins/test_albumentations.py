@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune import ImageSpec, RecipeError
-from finetune.images import decode, fit
+from finetune.data.images import decode, fit
 from finetune_plugins.albumentations import PRESETS, Albumentations, Augment, build, finetune_augmentations
 
 if TYPE_CHECKING:

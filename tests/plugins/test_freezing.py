@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune.errors import UsageError
-from finetune.phases import plan
+from finetune.training.phases import plan
 from finetune_plugins import freezing
 
 if TYPE_CHECKING:

@@ -326,7 +326,7 @@ FULL_DISK = """
 import resource, signal, sys
 import numpy as np
 from pathlib import Path
-from finetune.recipe import Recipe
+from finetune.recipe.models import Recipe
 from finetune.run import Run
 from finetune_plugins.tensorboard import TensorBoard, build
 

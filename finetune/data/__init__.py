@@ -1,0 +1,1 @@
+"""Photos: reading, scanning, splitting, batching, and what the network should say about them."""

@@ -1,0 +1,86 @@
+"""What is noticed about classes and photos when the splits of a dataset are held side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.classes import Names, difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from finetune.components import Split
+    from finetune.data.findings import Notes
+    from finetune.data.labelled import Part
+
+IMBALANCED = 10.0  # times as many images in the largest class as in the smallest
+
+
+def training(part: Part, classes: Sequence[str], notes: Notes) -> None:
+    """Note classes that cannot be learnt, are easily mixed up, or are much rarer than others."""
+    if not len(part):
+        notes.add("split", "error", "train", "images", "there is none to train on")
+        return
+    if len(classes) < 2:
+        notes.add("class", "error", "train", f"'{classes[0]}'", "is the only class; at least two are needed")
+    counts = np.bincount(part.labels, minlength=len(classes))
+    for index in np.flatnonzero(counts == 0):
+        notes.add("class", "error", "train", f"'{classes[index]}'", "has no image to train on")
+    for first, other in Names(classes).doubles():
+        notes.add("class", "warning", "train", f"'{other}'", f"looks like '{first}', {difference(other, first)}")
+    if imbalance(counts) >= IMBALANCED:
+        few, many = classes[int(np.argmin(counts))], classes[int(np.argmax(counts))]
+        text = f"has {imbalance(counts):.0f} times as many images as '{few}'; consider loss.class_weights=auto"
+        notes.add("class", "warning", "train", f"'{many}'", text)
+
+
+def imbalance(counts: NDArray[np.int64]) -> float:
+    """Return how many times as many images the largest class has as the smallest that has any."""
+    there = counts[counts > 0]
+    return float(there.max() / there.min()) if len(there) else 1.0
+
+
+def unknown(own: Sequence[str], classes: Sequence[str], counts: NDArray[np.int64], split: str, notes: Notes) -> None:
+    """Note classes of a split that are not among the run's; unused ones do no harm."""
+    known = set(classes)
+    strange = [(name, int(count)) for name, count in zip(own, counts, strict=True) if name not in known]
+    names = Names(classes) if strange else None
+    for name, count in strange:
+        near = names.near(name) if names else ""
+        text = f"is not a class of the training split{near} ({count} image{'s' * (count != 1)})"
+        notes.add("class", "error" if count else "warning", split, f"'{name}'", text)
+
+
+def others(parts: Mapping[Split, Part], classes: Sequence[str], notes: Notes, *, own: bool) -> None:
+    """Note what validation and test lack; ``own`` says that the dataset came with its validation split."""
+    for split in ("valid", "test"):
+        part = parts.get(split)
+        if part is None:
+            continue
+        if not len(part) and len(parts["train"]):
+            notes.add("split", "error", split, "images", "there is none to evaluate on")
+            continue
+        for index in np.flatnonzero(np.bincount(part.labels, minlength=len(classes)) == 0):
+            text = "has no image here" if own or split == "test" else "has one photo, which stays in training"
+            notes.add("class", "warning", split, f"'{classes[index]}'", text)
+
+
+def duplicates(parts: Iterable[Part], classes: Sequence[str], notes: Notes) -> None:
+    """Note photos that are in two splits, which makes an evaluation look better than it is, or in two classes."""
+    first: dict[str, tuple[Part, int]] = {}
+    for part in parts:
+        for index, digest in enumerate(part.hashes):
+            if digest is None:
+                continue
+            other, place = first.setdefault(digest, (part, index))
+            here, there = classes[part.labels[index]], classes[other.labels[place]]
+            if other is part and here == there:
+                continue
+            leak = "leak, " if other is not part else ""
+            labels = f"; labelled '{here}' here and '{there}' there" if here != there else ""
+            text = f"{leak}the same photo as {other.describe(place)} in {other.name}{labels}"
+            notes.add("duplicate", "warning", part.name, part.describe(index), text)

@@ -1,0 +1,105 @@
+"""From an image file to the input of the network, the same way in training, evaluation, prediction and export."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from finetune.data.colours import to_rgb
+from finetune.data.imagefile import opened
+from finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from finetune.components import ImageSpec, Pixels
+
+ORIENTATION = 0x0112  # EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+WHITE = (255, 255, 255)
+SPARE = 2  # times the wanted side at which a JPEG is decoded; bilinear scaling then loses nothing that can be seen
+
+
+def decode(source: Path | Pixels, background: tuple[int, int, int] = WHITE, *, side: int = 0) -> Pixels:
+    """Return an image as HWC uint8 RGB, upright, first frame, transparent parts over ``background``.
+
+    16-bit grey is scaled by 1/257. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets
+    shorter than ``side``; 0 asks for every pixel. An array is checked and returned as it is. Raises ``DataError``
+    naming the file if it is no regular file, no image, truncated, damaged, or larger than ``MAX_PIXELS``.
+
+    Damage within the picture data of a JPEG, which has no checksum, goes unnoticed unless it makes the data run out.
+    """
+    if isinstance(source, np.ndarray):
+        return checked(source)
+    with opened(Path(source)) as image:
+        if side:
+            image.draft(None, (side, side))
+        image.load()
+        return to_rgb(upright(image), background)
+
+
+def read(source: Path | Pixels, spec: ImageSpec) -> Pixels:
+    """Return ``decode`` of an image that is meant for ``spec``: large JPEGs at a fraction of their size."""
+    return decode(source, spec.background, side=SPARE * max(spec.resize, spec.size))
+
+
+def checked(pixels: NDArray[np.generic]) -> Pixels:
+    """Return an array if it is HWC uint8 RGB with at least one pixel; raises ``DataError`` if not."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        shape = "x".join(map(str, pixels.shape))
+        raise DataError(f"an array of shape {shape} and type {pixels.dtype} is no image; pass (height, width, 3) uint8")
+    return pixels  # type: ignore[return-value]
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return a loaded image turned as its EXIF orientation says; Pillow itself turns TIFF and forgets the tag."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def fit(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """Return the centre crop of ``spec.size`` after scaling the shorter side, or both, to ``spec.resize``.
+
+    Bilinear with antialiasing; only what the crop shows is computed, so that a 1x30000 image is no problem.
+    """
+    height, width = pixels.shape[:2]
+    full_height, full_width = scaled(height, width, spec)
+    top, left = (full_height - spec.size) // 2, (full_width - spec.size) // 2
+    if (full_height, full_width) == (height, width):
+        return np.ascontiguousarray(pixels[top : top + spec.size, left : left + spec.size])
+    y, x = height / full_height, width / full_width
+    box = (left * x, top * y, min((left + spec.size) * x, width), min((top + spec.size) * y, height))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.array(image.resize((spec.size, spec.size), Image.Resampling.BILINEAR, box=box))
+
+
+def scaled(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
+    """Return height and width after scaling and before the crop, never less than ``spec.size``."""
+    side = max(spec.resize, spec.size)
+    if not spec.keep_aspect:
+        return side, side
+    shorter = min(height, width)
+    return max(side, math.floor(height * side / shorter + 0.5)), max(side, math.floor(width * side / shorter + 0.5))
+
+
+def normalise(pixels: Pixels, spec: ImageSpec, out: NDArray[np.float32]) -> None:
+    """Write ``(pixels / 255 - mean) / std`` into ``out``, float32 (3, H, W)."""
+    scale, shift = np.array(spec.std) * 255.0, np.array(spec.mean) * 255.0
+    for channel in range(3):
+        np.subtract(pixels[..., channel], np.float32(shift[channel]), out=out[channel])
+        np.multiply(out[channel], np.float32(1.0 / scale[channel]), out=out[channel])

@@ -1,0 +1,76 @@
+"""The images of one split as the loader takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from finetune.data.imagefile import shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from finetune.components import Pixels
+
+
+class Chosen(Sequence["Path | Pixels"]):
+    """Some of a sequence's images, still read only when asked for."""
+
+    def __init__(self, images: Sequence[Path | Pixels], rows: NDArray[np.int64]) -> None:
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Path | Pixels: ...
+    @overload
+    def __getitem__(self, index: slice) -> Chosen: ...
+    def __getitem__(self, index: int | slice) -> Path | Pixels | Chosen:
+        if isinstance(index, slice):
+            return Chosen(self.images, self.rows[index])
+        return self.images[int(self.rows[index])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """The images of one split with their labels, int64 indices into the run's classes.
+
+    ``source`` names what images without a file came from, ``hashes`` are those of the scan.
+    """
+
+    name: str
+    images: Sequence[Path | Pixels]
+    labels: NDArray[np.int64]
+    source: str = ""
+    hashes: Sequence[str | None] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def describe(self, index: int) -> str:
+        """Return the path of an image, or for an array the split it came from and its place there."""
+        try:
+            image = self.images[index]
+        except Exception:  # often asked for the name of the very image that cannot be made
+            image = None
+        if isinstance(image, Path):
+            return shown(image)
+        row = self.images.rows[index] if isinstance(self.images, Chosen) else index
+        return f"{self.source or self.name}[{row}]"
+
+    def only(self, indices: NDArray[np.int64], name: str) -> Part:
+        """Return some of the images as a part of their own."""
+        rows = self.images.rows if isinstance(self.images, Chosen) else np.arange(len(self))
+        images = self.images.images if isinstance(self.images, Chosen) else self.images
+        return Part(
+            name=name,
+            images=Chosen(images, rows[indices]),
+            labels=self.labels[indices],
+            source=self.source or self.name,
+            hashes=[self.hashes[i] for i in indices] if self.hashes else (),
+        )

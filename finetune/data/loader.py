@@ -1,0 +1,202 @@
+"""From a part of the data to batches: in order, ahead of time, and the same whatever the number of threads."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.imagefile import BadImage
+from finetune.data.images import fit, normalise, read
+from finetune.data.pool import Pool
+from finetune.data.seeding import Stream, generator
+from finetune.errors import DataError, FinetuneError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from finetune.components import ImageSpec, Pixels, Transform
+    from finetune.data.labelled import Part
+
+AHEAD = 2  # batches in the making while one is consumed
+PATIENCE = 600.0  # seconds for one image, after which the disk is taken for dead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """Images (B, 3, S, S) float32, labels (B,) int64, weights (B,) float32, and indices (B,) int64 into the part.
+
+    B is always the batch size, so that the network is compiled once; rows of padding have weight 0.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pending:
+    batch: Batch
+    rows: list[Future[None]]
+
+    def cancel(self) -> None:
+        for row in self.rows:
+            row.cancel()
+
+
+class Loader:
+    """Batches of a part, read by ``workers`` threads, or by the calling one if 0; the bits do not depend on it.
+
+    In training the order is a function of seed and epoch, each image's augmentation of seed, epoch and index, and
+    the last batch is filled up with the first images of the epoch. In evaluation images come in order, fitted to
+    the network's size, and the last one is repeated.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        spec: ImageSpec,
+        *,
+        batch_size: int,
+        workers: int,
+        seed: int,
+        transforms: tuple[Transform, ...] = (),
+        train: bool,
+    ) -> None:
+        if not len(part):
+            raise DataError(f"no images in {part.name}; there is nothing to load")
+        if len(part.labels) != len(part) or part.labels.min() < 0:
+            raise DataError(f"{part.name}: {len(part)} images need as many labels from 0 on")
+        self.part, self.spec, self.batch_size, self.seed, self.train = part, spec, batch_size, seed, train
+        self.transforms = transforms if train else ()
+        self.steps = math.ceil(len(part) / batch_size)
+        self._pool = Pool(workers)
+
+    def close(self) -> None:
+        """End the threads; iterators in use stop working."""
+        self._pool.close()
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the index of every row of an epoch, padding included."""
+        count = len(self.part)
+        if self.train:
+            return np.resize(generator(Stream.ORDER, self.seed, epoch).permutation(count), self.steps * self.batch_size)
+        return np.minimum(np.arange(self.steps * self.batch_size), count - 1)
+
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch from number ``start`` on; the ones before are not read.
+
+        Raises ``DataError`` naming the file if one can no longer be read, ``PluginError`` naming the augmentation
+        and the image if a transform fails.
+        """
+        _single_threaded_opencv()
+        order = self.order(epoch)
+        ahead = AHEAD if self._pool.workers else 0
+        window: deque[_Pending] = deque()
+        try:
+            for step in range(start, self.steps):
+                window.append(self._begin(order, epoch, step))
+                if len(window) > ahead:
+                    yield self._finish(window)
+            while window:
+                yield self._finish(window)
+        finally:
+            for pending in window:
+                pending.cancel()
+
+    def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
+        first, size = step * self.batch_size, self.spec.size
+        indices = order[first : first + self.batch_size].copy()
+        batch = Batch(
+            images=np.empty((self.batch_size, 3, size, size), np.float32),
+            labels=self.part.labels[indices],
+            weights=(np.arange(first, first + self.batch_size) < len(self.part)).astype(np.float32),
+            indices=indices,
+        )
+        # In evaluation padding is copied; in training it takes part in the batch statistics and has to differ.
+        rows = range(self.batch_size if self.train else int(batch.weights.sum()))
+        submit, images = self._pool.submit, batch.images
+        return _Pending(batch, [submit(self._fill, int(indices[row]), epoch, images[row]) for row in rows])
+
+    def _finish(self, window: deque[_Pending]) -> Batch:
+        """Return the oldest batch as soon as all its rows are there; on an error it stays, to be cancelled."""
+        pending = window[0]
+        for index, row in zip(pending.batch.indices.tolist(), pending.rows, strict=False):
+            try:
+                row.result(PATIENCE)
+            except TimeoutError as error:
+                name = self.part.describe(index)
+                raise DataError(f"'{name}' was not read within {PATIENCE:.0f} s; check the disk it is on") from error
+        done = len(pending.rows)
+        pending.batch.images[done:] = pending.batch.images[done - 1]
+        return window.popleft().batch
+
+    def _fill(self, index: int, epoch: int, out: NDArray[np.float32]) -> None:
+        """Write one image into its row of a batch, float32 (3, S, S)."""
+        pixels = self._read(index)
+        pixels = self._augmented(pixels, index, epoch) if self.transforms else fit(pixels, self.spec)
+        normalise(pixels, self.spec, out)
+
+    def _read(self, index: int) -> Pixels:
+        try:
+            image = self.part.images[index]
+            pixels = read(image, self.spec)
+            return pixels.copy() if image is pixels else pixels  # a transform may work in place
+        except BadImage as error:
+            if not self.part.hashes:  # never scanned
+                raise
+            raise DataError(f"{error}; it could be read when the run began") from error
+        except FinetuneError:
+            raise
+        except Exception as error:  # code of the dataset, which may raise anything
+            name = self.part.describe(index)
+            raise PluginError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+
+    def _augmented(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
+        rng = generator(Stream.AUGMENT, self.seed, epoch, index)
+        for place, transform in enumerate(self.transforms):
+            name = f"augment[{place}] ({_name(transform)})"
+            try:
+                pixels = transform(pixels, rng)
+            except FinetuneError:
+                raise
+            except Exception as error:
+                problem = f"failed on '{self.part.describe(index)}': {type(error).__name__}: {error}"
+                raise PluginError(f"{name} {problem}") from error
+            _check(pixels, name, self.part, index)
+        size = self.spec.size
+        if pixels.shape[:2] == (size, size):
+            return pixels
+        return fit(pixels, replace(self.spec, resize=size, keep_aspect=True))
+
+
+def _name(transform: Transform) -> str:
+    """Return what an augmentation calls itself: its attribute ``name``, else the name of its code."""
+    name = getattr(transform, "name", None) or getattr(transform, "__qualname__", None)
+    return str(name or type(transform).__qualname__)
+
+
+def _check(pixels: object, name: str, part: Part, index: int) -> None:
+    """Raise ``PluginError`` if a transform returned something that is no HWC uint8 RGB image."""
+    if isinstance(pixels, np.ndarray):
+        if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
+            return
+        what = f"an array of shape {'x'.join(map(str, pixels.shape))} and type {pixels.dtype}"
+    else:
+        what = f"a {type(pixels).__name__}"
+    need = "return (height, width, 3) uint8; the engine normalises"
+    raise PluginError(f"{name} returned {what} for '{part.describe(index)}'; {need}")
+
+
+def _single_threaded_opencv() -> None:
+    """Keep OpenCV, where a plugin has loaded it, from starting threads of its own inside each loader thread."""
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(0)

@@ -1,0 +1,142 @@
+"""The data of a run: scanned, split, with one class map, and a report of everything that was noticed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune.data import audit
+from finetune.data import samples as given
+from finetune.data.classes import UNKNOWN, table
+from finetune.data.findings import Notes
+from finetune.data.labelled import Part
+from finetune.data.scan import scan
+from finetune.data.splits import stratified
+from finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from finetune.components import Dataset, Options, Samples, Split
+    from finetune.data.scan import Progress
+    from finetune.recipe.models import DatasetSection
+
+__all__ = ["Data", "Part", "load", "part"]
+
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Data:
+    """Everything a run trains and is judged on; ``report`` is ready for JSON."""
+
+    train: Part
+    valid: Part
+    test: Part | None
+    classes: tuple[str, ...]
+    report: dict[str, Any]
+
+
+def load(
+    dataset: Dataset,
+    options: Options,
+    section: DatasetSection,
+    seed: int,
+    workers: int,
+    progress: Progress | None = None,
+) -> Data:
+    """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
+
+    The classes are those of the training split. Without a validation split of its own, ``section.split`` of each
+    class is taken from training. Raises ``PluginError`` if the dataset's code fails.
+    """
+    what = f"dataset '{dataset.name}'"
+    splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split)) is not None}
+    if "train" not in splits:
+        raise DataError(f"{what} has no training split; its build must return Samples for 'train'")
+    classes, notes = tuple(splits["train"].classes), Notes()
+    skip = section.on_bad_image == "skip"
+    parts = {
+        split: examined(samples, classes, f"{what} {split}", split, workers, notes, skip=skip, progress=progress)
+        for split, samples in splits.items()
+    }
+    audit.training(parts["train"], classes, notes)
+    method = divide(parts, section, seed, notes)
+    audit.others(parts, classes, notes, own="valid" in splits)
+    audit.duplicates(parts.values(), classes, notes)
+    notes.raise_errors(what)
+    report = {"dataset": dataset.name, "split": method, **describe(parts, classes, notes)}
+    return Data(train=parts["train"], valid=parts["valid"], test=parts.get("test"), classes=classes, report=report)
+
+
+def part(samples: Samples, classes: tuple[str, ...], split: str, workers: int) -> Part:
+    """Return samples as a part to evaluate on, labelled by the classes that a model knows.
+
+    Raises one ``DataError`` for all images that cannot be read and all classes that the model does not know.
+    """
+    notes = Notes()
+    found = examined(samples, classes, split, split, workers, notes)
+    if not len(found):
+        notes.add("split", "error", split, "images", "there is none that can be used")
+    notes.raise_errors("the data")
+    return found
+
+
+def examined(
+    samples: Samples,
+    classes: tuple[str, ...],
+    source: str,
+    split: str,
+    workers: int,
+    notes: Notes,
+    *,
+    skip: bool = False,
+    progress: Progress | None = None,
+) -> Part:
+    """Return the images of a split that can be used, labelled by the run's classes, and note all others."""
+    labels = given.check(samples, source)
+    notes.take(split, samples.findings)
+    result = scan(samples, split, workers, progress)
+    given.check_items(result.wrong, source)
+    index_of = table(samples.classes, classes)
+    audit.unknown(samples.classes, classes, np.bincount(labels, minlength=len(index_of)), split, notes)
+    mapped = index_of[labels]
+    whole = Part(name=split, images=samples.images, labels=mapped, source=source, hashes=result.hashes)
+    for index, reason in result.bad.items():
+        notes.add("image", "warning" if skip else "error", split, whole.describe(index), reason)
+    readable = np.array([digest is not None for digest in result.hashes], bool)
+    return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
+
+
+def divide(parts: dict[Split, Part], section: DatasetSection, seed: int, notes: Notes) -> dict[str, Any]:
+    """Take a validation part from training if there is none, in place; return how."""
+    if "valid" in parts:
+        if "split" in section.model_fields_set:
+            notes.add("split", "note", "valid", "dataset.split", "not used: the dataset has a validation split")
+        return {"method": "dataset"}
+    whole = parts["train"]
+    train, valid = stratified(whole.labels, whole.hashes, section.split, seed)
+    parts["train"], parts["valid"] = whole.only(train, "train"), whole.only(valid, "valid")
+    return {"method": "stratified", "share": section.split, "seed": seed}
+
+
+def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:
+    """Return what is known about the parts, ready for JSON."""
+    counts = {split: np.bincount(parts[split].labels, minlength=len(classes)) for split in SPLITS if split in parts}
+    return {
+        "classes": list(classes),
+        "images": {split: len(parts[split]) for split in counts},
+        "counts": {split: dict(zip(classes, map(int, each), strict=True)) for split, each in counts.items()},
+        "imbalance": round(audit.imbalance(counts["train"]), 2),
+        "fingerprint": {split: fingerprint(parts[split]) for split in counts},
+        "findings": notes.report(),
+    }
+
+
+def fingerprint(part: Part) -> str:
+    """Return a hash of a part's contents, labels and order."""
+    digest = hashlib.blake2b(np.ascontiguousarray(part.labels).data, digest_size=16)
+    for each in part.hashes:
+        digest.update(str(each).encode())
+    return digest.hexdigest()

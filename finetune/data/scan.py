@@ -1,0 +1,162 @@
+"""One look at every image before training: which cannot be used and why, and a hash of each content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.imagefile import BadImage
+from finetune.data.images import checked, decode
+from finetune.data.pool import Pool
+from finetune.data.scan_cache import ScanCache, Verdict, root_of
+from finetune.errors import DataError, ResourceError
+from finetune.files.home import cache_folder
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from finetune.components import Pixels, Samples
+
+Progress = Callable[[str, int, int], None]
+GROUP = 16  # images a job, so that a warm scan is not all hand-over
+AHEAD = 4  # groups a thread
+BLOCK = 1000  # verdicts written at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanResult:
+    """What a scan of one split found.
+
+    ``bad`` holds the reason for each image that cannot be read; ``wrong`` for each item that is no image at all,
+    which is a fault of the dataset's code; ``hashes`` that of each good image: of the file, or of an array's values.
+    """
+
+    bad: dict[int, str]
+    wrong: dict[int, str]
+    hashes: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    digest: str | None = None
+    reason: str | None = None
+    wrong: bool = False
+    fresh: tuple[str, Verdict] | None = None
+
+
+def scan(samples: Samples, split: str, workers: int, progress: Progress | None = None) -> ScanResult:
+    """Decode every image of a split once, in ``workers`` threads; files seen before and not changed are only looked up.
+
+    ``progress`` is told the split, the images done and all of them. Takes about 0.7 kB of memory an image, and 2 s for
+    100,000 files that it knows.
+    """
+    cache = _cache(samples.images)
+    found: list[_Seen] = []
+    fresh: dict[str, Verdict] = {}
+    try:
+        for group in _examined(samples.images, cache.verdicts if cache else {}, workers):
+            found += group
+            fresh.update(seen.fresh for seen in group if seen.fresh is not None)
+            if cache and len(fresh) >= BLOCK:
+                cache.add(fresh)
+                fresh = {}
+            if progress:
+                progress(split, len(found), len(samples))
+    finally:
+        if cache and fresh:
+            cache.add(fresh)
+    if cache:
+        cache.tidy(os.path.abspath(i) for i in samples.images if isinstance(i, Path))
+    return ScanResult(
+        bad={i: seen.reason for i, seen in enumerate(found) if seen.reason is not None and not seen.wrong},
+        wrong={i: seen.reason for i, seen in enumerate(found) if seen.reason is not None and seen.wrong},
+        hashes=tuple(seen.digest for seen in found),
+    )
+
+
+def _cache(images: Sequence[Path | Pixels]) -> ScanCache | None:
+    """Return the cache of these files; a sequence that computes arrays on demand is not run through for it."""
+    if not isinstance(images, list | tuple):
+        try:
+            if not isinstance(images[0], Path):
+                return None
+        except Exception:  # whatever is wrong with the item is reported when it is examined
+            return None
+    root = root_of(os.path.abspath(image) for image in images if isinstance(image, Path))
+    return ScanCache(cache_folder() / "scan", root) if root else None
+
+
+def _examined(images: Sequence[Path | Pixels], known: dict[str, Verdict], workers: int) -> Iterator[list[_Seen]]:
+    window: deque[Future[list[_Seen]]] = deque()
+    with Pool(workers) as pool:
+        for start in range(0, len(images), GROUP):
+            group = range(start, min(start + GROUP, len(images)))
+            window.append(pool.submit(_examine_all, images, group, known))
+            if len(window) > AHEAD * workers:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+
+
+def _examine_all(images: Sequence[Path | Pixels], group: range, known: dict[str, Verdict]) -> list[_Seen]:
+    return [_examine(images, index, known) for index in group]
+
+
+def _examine(images: Sequence[Path | Pixels], index: int, known: dict[str, Verdict]) -> _Seen:
+    try:
+        image = images[index]
+        if isinstance(image, Path):
+            return _examine_file(os.path.abspath(image), known)
+        if isinstance(image, np.ndarray):
+            return _Seen(digest=array_digest(checked(image)))
+        return _Seen(reason=f"is a {type(image).__name__}, not a path or an array", wrong=True)
+    except BadImage as error:
+        return _Seen(reason=error.reason)
+    except DataError as error:
+        return _Seen(reason=str(error), wrong=True)
+    except ResourceError:
+        raise
+    except OSError as error:
+        return _Seen(reason=f"cannot be read: {error.strerror or error}")
+    except Exception as error:  # code of the dataset, which may raise anything
+        return _Seen(reason=f"cannot be made: {type(error).__name__}: {error}", wrong=True)
+
+
+def _examine_file(path: str, known: dict[str, Verdict]) -> _Seen:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        decode(Path(path))  # raises, and says why in words
+        raise
+    verdict, size, mtime_ns = known.get(path), status.st_size, status.st_mtime_ns
+    if verdict and (verdict.size, verdict.mtime_ns) == (size, mtime_ns) and os.access(path, os.R_OK):
+        return _Seen(digest=verdict.digest, reason=verdict.reason)
+    digest, reason = _decoded(path)
+    fresh = (path, Verdict(size, mtime_ns, digest, reason))
+    return _Seen(digest=digest, reason=reason, fresh=fresh)
+
+
+def _decoded(path: str) -> tuple[str | None, str | None]:
+    """Return the hash of a file that can be decoded, or what is wrong with its content; other trouble is raised."""
+    try:
+        decode(Path(path))
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest(), None
+    except BadImage as error:
+        if not error.lasting:
+            raise
+        return None, error.reason
+
+
+def array_digest(pixels: Pixels) -> str:
+    """Return a hash of an array's shape and values."""
+    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""What a run shows while it runs: a growing table with a bar below it on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.display import epochtable
+from finetune.display.epochtable import clock
+from finetune.display.pace import Pace
+from finetune.display.terminal import can_animate, console, printable, show_pairs
+from finetune.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from finetune.run import Run
+
+HEARTBEAT = 30.0  # seconds between two lines where nothing can move
+SHORTEST_BAR = 10
+ROWS = 25  # of the table below each header
+
+
+class Progress:
+    """A watcher that shows a run on standard error; ``say`` puts a line above whatever moves.
+
+    ``report`` says whether the result is shown at the end, or left to the caller.
+    """
+
+    def __init__(
+        self, out: Console | None = None, *, report: bool = True, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.out = out or console()
+        self.report, self.now = report, now
+        self.live: Live | None = None
+        self.phase = 0
+        self.epoch_seconds: float | None = None
+        self.spoke = now()
+
+    def say(self, message: str, style: str = "") -> None:
+        """Show a line."""
+        self.spoke = self.now()
+        self.out.print(printable(message), style=style, soft_wrap=True)
+
+    @hookimpl
+    def finetune_run_start(self, run: Run) -> None:
+        """Show what runs on what."""
+        self.say(f"{run.recipe.name}{', resumed' if run.resumed else ''}", style="bold")
+        show_pairs(self.out, summary(run))
+
+    @hookimpl
+    def finetune_epoch_start(self, run: Run, epoch: int) -> None:
+        """Show a new phase, and put up the bar."""
+        self.opening = "starting"
+        if run.phase != self.phase:
+            self._enter_phase(run, epoch)
+        self.pace = Pace(run.steps_per_epoch, run.step - (epoch - 1) * run.steps_per_epoch, now=self.now)
+        self._animate(run)
+
+    def _enter_phase(self, run: Run, epoch: int) -> None:
+        self.phase, self.opening = run.phase, "compiling"
+        frozen = [stage for stage in run.stages if stage not in run.trainable]
+        trains, stays = ", ".join(run.trainable), ", ".join(frozen) or "nothing"
+        self.say(f"phase {run.phase}, epoch {epoch} on: {trains} train; frozen: {stays}")
+
+    def _animate(self, run: Run) -> None:
+        if self.live is not None or not can_animate(self.out):
+            return
+        from rich.live import Live
+
+        self.rows = 0
+        self.live = Live(console=self.out, get_renderable=lambda: self._bar(run), refresh_per_second=4, transient=True)
+        self.live.start()
+
+    @hookimpl
+    def finetune_step_end(self, run: Run, step: int, loss: float) -> None:
+        """Move the bar; where there is none, show a line now and then."""
+        self.loss = loss
+        self.pace.step(step - (run.epoch - 1) * run.steps_per_epoch)
+        if self.live is None and self.now() - self.spoke >= HEARTBEAT:
+            self.say(f"epoch {run.epoch}/{run.recipe.train.epochs}, {', '.join(self._position(run))}")
+
+    @hookimpl
+    def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
+        """Show the epoch's line."""
+        self.epoch_seconds = metrics["seconds"]
+        if self.live is None:
+            self.say(epochtable.sentence(metrics, run))
+            return
+        self._add_row(run, metrics)
+        self.pace = Pace(0, now=self.now)
+
+    def _add_row(self, run: Run, metrics: dict[str, Any]) -> None:
+        columns = epochtable.columns(self.out.width, run.recipe.evaluate.metric)
+        if self.rows % ROWS == 0:
+            self.out.print(epochtable.header(columns), style="bold", no_wrap=True, crop=True)
+        self.rows += 1
+        style = "green" if epochtable.best(metrics, run) else ""
+        self.out.print(epochtable.row(columns, metrics, run), style=style, no_wrap=True, crop=True)
+
+    @hookimpl
+    def finetune_run_error(self, run: Run, error: BaseException) -> None:
+        """Take the bar down, and say how to go on."""
+        self._stop()
+        if any(run.folder.glob("checkpoints/*")):
+            self.say(f"go on with: finetune run --resume {shown(run.folder)}")
+
+    @hookimpl
+    def finetune_run_end(self, run: Run) -> None:
+        """Take the bar down, and show the result."""
+        self._stop()
+        if self.report and run.result is not None:
+            show_pairs(self.out, outcome(run.result, run.folder))
+
+    def _stop(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def _position(self, run: Run) -> Iterator[str]:
+        """Yield where the epoch stands, the most important first."""
+        pace = self.pace
+        yield f"step {pace.done}/{pace.total}"
+        if pace.left is not None:
+            yield f"{clock(pace.left)} left{self._whole_run(run, pace.left)}"
+        if pace.rate:
+            yield f"{pace.rate * run.images['train'] / run.steps_per_epoch:.3g} images/s"
+        yield f"loss {self.loss:.4f}"
+
+    def _whole_run(self, run: Run, left: float) -> str:
+        if self.epoch_seconds is None:
+            return ""
+        return f" (run {clock(left + (run.recipe.train.epochs - run.epoch) * self.epoch_seconds)})"
+
+    def _bar(self, run: Run) -> RenderableType:
+        pace, epoch = self.pace, f"{run.epoch}/{run.recipe.train.epochs}"
+        if pace.total == 0:
+            return f"{epoch} finishing {clock(pace.elapsed)}"
+        if not pace.marks:
+            return f"{epoch} {self.opening} {clock(pace.elapsed)}"
+        if pace.done >= pace.total:
+            return f"{epoch} evaluating {clock(self.now() - pace.marks[-1][0])}"
+        texts = list(self._position(run))
+        while len(texts) > 1 and len(epoch) + sum(len(text) + 1 for text in texts) + SHORTEST_BAR > self.out.width:
+            texts.pop()
+        return bar(epoch, pace.done / pace.total, texts)
+
+
+def bar(name: str, share: float, texts: Sequence[str]) -> RenderableType:
+    """Return a bar between a name and texts, as wide as the terminal."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    for _ in texts:
+        grid.add_column(no_wrap=True)
+    grid.add_row(name, ProgressBar(total=1.0, completed=share), *texts)
+    return grid
+
+
+def summary(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield what a run is, as names and values."""
+    recipe = run.recipe
+    yield "images", images_line(run.images, len(run.classes))
+    yield "network", f"{recipe.backbone.use} on {run.device}"
+    yield "weights", weights_line(run.weights)
+    yield (
+        "training",
+        f"{recipe.train.epochs} epochs of {run.steps_per_epoch} steps, batch size {recipe.train.batch_size}",
+    )
+    yield "run", shown(run.folder)
+
+
+def images_line(images: Mapping[str, int], classes: int) -> str:
+    """Return in one line how much data there is."""
+    names = {"train": "training", "valid": "validation", "test": "test"}
+    counts = (f"{images[part]:,} {name}" for part, name in names.items() if images.get(part))
+    return f"{', '.join(counts)}; {classes:,} classes"
+
+
+def weights_line(report: Mapping[str, Any]) -> str:
+    """Return in one line what became of the pretrained weights."""
+    counts = ((name, len(report.get(name, ()))) for name in ("loaded", "reinitialised", "unexpected", "ignored"))
+    return f"{report.get('source', '?')}: {', '.join(f'{count} {name}' for name, count in counts if count)}"
+
+
+def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a finished run came to, and what to do next, as names and values."""
+    early = f"; stopped early: {result['stopped_early']}" if result.get("stopped_early") else ""
+    yield "finished", f"{result['epochs']} epochs in {clock(result['seconds'])}{early}"
+    best = result.get("best")
+    if best:
+        values = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in best.items() if name != "epoch")
+        yield "best", f"epoch {best['epoch']}, {', '.join(values)}"
+    if result.get("test_accuracy") is not None:
+        yield "test", f"accuracy {result['test_accuracy']:.4f}"
+    if "frozen_unchanged" in result:
+        yield "frozen", "unchanged" if result["frozen_unchanged"] else "CHANGED"
+    yield "run", shown(folder)
+    if (folder / "tensorboard").is_dir():
+        yield "curves", f"tensorboard --logdir {shown(folder / 'tensorboard')}"
+    yield "predict", f"finetune predict {shown(folder)} photo.jpg"
+
+
+def shown(path: Path) -> str:
+    """Return a path as one types it here: relative if it lies below the current folder, quoted if it must be."""
+    try:
+        here = Path.cwd()
+    except OSError:  # the current folder has been removed
+        here = path
+    return shlex.quote(str(path.relative_to(here) if here in path.parents else path))

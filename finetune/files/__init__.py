@@ -1,0 +1,1 @@
+"""Files: written whole, fetched verified, unpacked safely, kept in one cache."""

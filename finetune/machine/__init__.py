@@ -1,0 +1,1 @@
+"""The machine: devices, versions, and what is wrong with them."""

@@ -1,0 +1,130 @@
+"""What a run ran on: versions, machine, commit and command, without secrets."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from finetune.machine.device import cpu_flags, usable_cores
+from finetune.plugins import own_version
+
+PACKAGES = (
+    *("mindspore", "numpy", "albumentations", "opencv-python-headless", "pillow", "pydantic", "pluggy", "ruamel.yaml"),
+    *("safetensors", "tensorboardX", "openvino", "onnxruntime", "typer", "rich"),
+)
+ISA_FLAGS = ("sse4_2", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16", "sve")
+
+_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
+_TOKEN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{8,}|github_pat_\w{8,}|glpat-[\w-]{8,}|sk-[\w-]{16,}"
+    r"|xox[a-z]-[\w-]{8,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+)
+_NAME = r"(?:tokens?|secrets?|passw(?:or)?d|api[_-]?key|credentials?|signature)"
+_NAMED = re.compile(
+    rf"(?i)(\b{_NAME}\s*[=:]\s*|_{_NAME}\s*[=:]\s*|--[\w-]*{_NAME}\s+|\b(?:bearer|basic)\s+)"
+    r"""(?:"[^"]*"|'[^']*'|[^\s&'"]+)"""
+)
+
+
+def describe() -> dict[str, Any]:
+    """Return the environment as JSON; what cannot be found out is None."""
+    return {
+        "finetune": own_version(),
+        "python": platform.python_version(),
+        "packages": packages(),
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "isa_flags": [flag for flag in ISA_FLAGS if flag in cpu_flags()],
+        "cores": usable_cores(),
+        "memory_mb": total_memory_mb(),
+        "git_commit": git_commit(),
+        "command": command(),
+    }
+
+
+def command() -> str:
+    """Return the command line of this process as one types it."""
+    program = Path(sys.argv[0]).name if sys.argv[:1] != [""] else "python"
+    return masked(shlex.join(["finetune" if program == "__main__.py" else program, *sys.argv[1:]]))
+
+
+def packages() -> dict[str, str | None]:
+    """Return the installed version of each package that can change a result; None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def cpu_model() -> str | None:
+    """Return the name that the CPU gives itself."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or None
+    line = next((line for line in text.splitlines() if line.startswith(("model name", "Hardware"))), ":")
+    return line.partition(":")[2].strip() or platform.machine() or None
+
+
+def peak_memory_mb() -> float | None:
+    """Return the most memory that this process has held, in MB.
+
+    The kernel's VmHWM starts anew with a program; ``getrusage`` would count what the parent held when it forked.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return round(int(found[1]) / 1024, 1) if found else None
+
+
+def total_memory_mb() -> float | None:
+    """Return the memory of the machine, or of the container if that has less, in MB."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
+    limit = memory_limit()
+    return round(min(total, limit or total) / 2**20, 1)
+
+
+def memory_limit() -> int | None:
+    """Return the container's memory limit in bytes, if it has one."""
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def git_commit() -> str | None:
+    """Return the commit that is checked out in the current folder; None outside of a repository or without git."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def masked(text: str) -> str:
+    """Return ``text`` with ``***`` for passwords in URLs, tokens, and values whose name says that they are secret."""
+    text = _IN_URL.sub("***@", text)
+    return _NAMED.sub(r"\1***", _TOKEN.sub("***", text))

@@ -1,0 +1,106 @@
+"""What MindSpore finds on this machine, asked in a process of its own: a broken installation may end the asker."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.machine import device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TIME_LIMIT = 120.0
+LIBRARIES = {"gpu": "libmindspore_gpu.so*", "ascend": "libmindspore_ascend.so*"}
+CONVOLUTION = (1, 64, 28, 3)  # batch, channels, side, kernel: a layer of a ResNet
+
+
+def ask(what: str, **environment: str) -> dict[str, Any]:
+    """Return what the function ``what`` of this module finds in a new process, or ``{"error": ...}``."""
+    package = str(Path(__file__).parents[2])
+    paths = [package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(paths)))} | environment
+    code = f"from finetune.machine import probe; probe.answer(probe.{what})"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer in {TIME_LIMIT:g} s"}
+    return _read(done)
+
+
+def _read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    if done.returncode < 0:
+        number = -done.returncode
+        return {"error": f"the process was ended by {signal.Signals(number).name} ({signal.strsignal(number)})"}
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        return {"error": next(reversed(done.stderr.strip().splitlines()), f"exit code {done.returncode}")}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def answer(function: Callable[[], dict[str, Any]]) -> None:
+    """Print what a function returns, for ``ask``."""
+    print(json.dumps(function()))
+
+
+def devices() -> dict[str, Any]:
+    """Import MindSpore and return its devices, what each lacks, and the environment variables that it set."""
+    before = dict(os.environ)
+    start = time.monotonic()
+    ms = device.quiet_mindspore()
+    seconds = time.monotonic() - start
+    folder = Path(ms.__file__).parent / "lib" / "plugin"
+    return {
+        "version": ms.__version__,
+        "import_seconds": round(seconds, 2),
+        "devices": {
+            name: {"available": device.available(name), "lacks": lacks(folder, name)} for name in device.TARGETS
+        },
+        "isa": device.cap_onednn(),
+        "set": {name: value for name, value in os.environ.items() if before.get(name) != value},
+    }
+
+
+def lacks(folder: Path, name: str) -> list[str]:
+    """Return the libraries that MindSpore's plug-in for a device needs and does not find."""
+    plugins = sorted(folder.glob(LIBRARIES[name])) if name in LIBRARIES else []
+    if name in LIBRARIES and not plugins:
+        return ["MindSpore's plug-in for it (not in this build)"]
+    if not plugins or not shutil.which("ldd"):
+        return []
+    listed = subprocess.run(["ldd", str(plugins[-1])], capture_output=True, text=True, timeout=30, check=False)
+    return sorted({line.split()[0] for line in listed.stdout.splitlines() if line.endswith("not found")})
+
+
+def as_installed() -> dict[str, Any]:
+    """Return the speed of a convolution in MindSpore as it comes."""
+    return _convolution(device.quiet_mindspore())
+
+
+def as_used() -> dict[str, Any]:
+    """Return the speed of a convolution in MindSpore as a run sets it up on a CPU."""
+    device.setup(device="cpu")
+    return _convolution(device.quiet_mindspore())
+
+
+def _convolution(ms: Any) -> dict[str, Any]:
+    batch, channels, side, kernel = CONVOLUTION
+    images = ms.ops.ones((batch, channels, side, side), ms.float32)
+    layer = ms.nn.Conv2d(channels, channels, kernel)
+    layer(images).asnumpy()  # compiles
+    start, runs = time.monotonic(), 0
+    while runs < 2 or time.monotonic() - start < 0.5:
+        layer(images).asnumpy()
+        runs += 1
+    flop = 2 * batch * side**2 * channels**2 * kernel**2
+    return {"gflop_per_second": round(flop * runs / (time.monotonic() - start) / 1e9, 2)}

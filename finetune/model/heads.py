@@ -1,0 +1,77 @@
+"""Heads: what turns pooled features into logits. Their dropout masks come from outside, so that runs repeat."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from finetune.recipe.models import LinearHead, MlpHead
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Dense(nn.Cell):
+    """A fully connected layer, initialised uniformly within 1/sqrt(inputs) (the default of most frameworks)."""
+
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs)
+        weight = rng.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
+        self.weight = Parameter(Tensor(weight), name="weight")
+        self.bias = Parameter(Tensor(np.zeros(outputs, np.float32)), name="bias")
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, inputs) to (N, outputs)."""
+        return self.matmul(x, self.weight) + self.bias
+
+
+class Linear(nn.Cell):
+    """Dropout, then one fully connected layer."""
+
+    def __init__(self, features: int, classes: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.fc = Dense(features, classes, rng)
+
+    def construct(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, features) and a mask that broadcasts to it to (N, classes)."""
+        return self.fc(x * mask)
+
+
+class Mlp(nn.Cell):
+    """A hidden layer with ReLU and dropout, then one fully connected layer."""
+
+    def __init__(self, features: int, hidden: int, classes: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.hidden = Dense(features, hidden, rng)
+        self.fc = Dense(hidden, classes, rng)
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, features) and a mask that broadcasts to (N, hidden) to (N, classes)."""
+        return self.fc(self.relu(self.hidden(x)) * mask)
+
+
+def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
+    """Return the head of a recipe, the same for the same seed."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0x4EAD]))
+    if isinstance(section, MlpHead):
+        return Mlp(features, section.hidden, classes, rng)
+    return Linear(features, classes, rng)
+
+
+def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int) -> NDArray[np.float32]:
+    """Return the dropout mask of a step, scaled to keep the mean: (batch, width) float32, or (1, 1) of ones if off.
+
+    MindSpore's own dropout on CPU does not repeat for a seed; this one is a function of (seed, step).
+    """
+    if section.dropout == 0.0:
+        return np.ones((1, 1), np.float32)
+    width = section.hidden if isinstance(section, MlpHead) else features
+    rng = np.random.Generator(np.random.Philox(key=[seed, step]))
+    keep = rng.random((batch, width), dtype=np.float32) >= section.dropout
+    return (keep / (1.0 - section.dropout)).astype(np.float32)

@@ -1,0 +1,114 @@
+"""Model folders: everything needed to predict — weights, labels, preprocessing — in two files and a card."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from finetune.components import Backbone, ImageSpec
+from finetune.errors import UsageError, WeightsError
+from finetune.files import atomic
+from finetune.model import card
+from finetune.recipe.models import LinearHead, MlpHead
+from finetune.weights import tensorfile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from finetune.catalogue import Catalogue
+    from finetune.model.model import Model
+    from finetune.model.network import Network
+    from finetune.run import Run
+    from finetune.training.prepare import Prepared
+
+VERSION = 1
+HEADS: TypeAdapter[LinearHead | MlpHead] = TypeAdapter(LinearHead | MlpHead)
+
+
+def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str, float], run: Run) -> None:
+    """Write a model folder; ``model.json`` comes last, so that a folder that has one is complete."""
+    from finetune.model.network import values
+    from finetune.training.records import mathematics
+
+    plan, image = prepared.plan, prepared.image
+    about = {
+        "version": VERSION,
+        "name": plan.recipe.name,
+        "backbone": {"use": plan.backbone.component.name, "options": prepared.backbone_options.model_dump(mode="json")},
+        "head": plan.recipe.head.model_dump(mode="json"),
+        "stages": list(network.names),
+        "features": plan.backbone.component.features,
+        "classes": list(run.classes),
+        "image": image_record(image),
+        "metrics": metrics,
+        "dataset": plan.recipe.dataset.model_dump(mode="json"),
+        "weights": {key: prepared.weights.get(key) for key in ("source", "sha256", "layout")},
+        "recipe": mathematics(plan),
+    }
+    folder.mkdir(exist_ok=True, parents=True)
+    metadata = {"image": json.dumps(about["image"]), "classes": json.dumps(about["classes"])}
+    metadata["backbone"] = json.dumps(about["backbone"])
+    tensorfile.write(folder / "weights.safetensors", values(network.get_parameters()), metadata)
+    atomic.write_text(folder / "README.md", card.text(about))
+    atomic.write_json(folder / "model.json", about)
+
+
+def image_record(image: ImageSpec) -> dict[str, Any]:
+    """Return the preprocessing as JSON."""
+    return {name: getattr(image, name) for name in ImageSpec.__slots__}
+
+
+def image_spec(record: dict[str, Any]) -> ImageSpec:
+    """Return the preprocessing from JSON."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return ImageSpec(**values)
+
+
+def locate(path: Path) -> Path:
+    """Return the model folder that a run folder or a model folder names."""
+    for folder in (path, path / "model"):
+        if (folder / "model.json").is_file():
+            return folder
+    if (path / "checkpoints").is_dir():
+        raise UsageError(f"the run in {path} is not finished; finish it with: finetune run --resume {path}")
+    raise UsageError(f"no model in {path}: name a run folder or a folder that holds model.json")
+
+
+def open_model(path: Path, catalogue: Catalogue) -> Model:
+    """Return the model of a run folder or model folder, on the device that is set up.
+
+    Raises ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
+    """
+    from finetune.model.model import Model
+    from finetune.model.network import Network, assign, build_stages
+
+    folder = locate(path)
+    about = read(folder)
+    backbone = catalogue.get(Backbone, about["backbone"]["use"])
+    options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))
+    from finetune.model import heads
+
+    head = HEADS.validate_json(json.dumps(about["head"]))
+    network = Network(build_stages(backbone, options), heads.build(head, about["features"], len(about["classes"]), 0))
+    tensors = tensorfile.read(folder / "weights.safetensors").tensors
+    expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
+    if {name: array.shape for name, array in tensors.items()} != expected:
+        raise WeightsError(f"{folder}: weights.safetensors does not belong to model.json; copy the whole folder anew")
+    assign(network.get_parameters(), tensors)
+    return Model(network=network, about=about, image=image_spec(about["image"]), catalogue=catalogue, folder=folder)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return a model folder's ``model.json``."""
+    path = folder / "model.json"
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if about["version"] != VERSION:
+            raise WeightsError(f"{path} has version {about['version']}; this program reads version {VERSION}")
+        HEADS.validate_json(json.dumps(about["head"]))
+        image_spec(about["image"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise WeightsError(f"{path} is damaged ({error}); copy the model folder anew") from error
+    return about

@@ -1,0 +1,1 @@
+"""Recipes: what one may say, reading it with positions, checking it against the catalogue."""

@@ -1,0 +1,53 @@
+"""The recipes that come with the project, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune.errors import UsageError
+from finetune.suggest import did_you_mean
+
+
+def folder() -> Path:
+    """Return where the recipes lie: beside this file once installed, at the top of a source checkout."""
+    here = Path(__file__).parents[1]
+    return next((path for path in (here / "recipes", here.parent / "recipes") if path.is_dir()), here / "recipes")
+
+
+def recipes() -> dict[str, Path]:
+    """Return every recipe's file by its name: the path below the folder, without ``.yaml``."""
+    top = folder()
+    return {path.relative_to(top).with_suffix("").as_posix(): path for path in sorted(top.rglob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """Return the file of the recipe called ``name``; ``UsageError`` with a near match if there is none."""
+    found = recipes()
+    wanted = name.removesuffix(".yaml")
+    if wanted not in found:
+        raise UsageError(f"no bundled recipe named '{name}'{did_you_mean(wanted, found)}")
+    return found[wanted]
+
+
+def purpose(path: Path) -> str:
+    """Return what a recipe says about itself in its first line."""
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+
+
+def copy(name: str, target: Path | None = None) -> Path:
+    """Copy a recipe to a new file, or into a folder, and return the file; ``UsageError`` if there is one already."""
+    from finetune.files.atomic import disk_errors
+
+    source = find(name)
+    file = source.name if target is None else target
+    path = Path(file) / source.name if Path(file).is_dir() else Path(file)
+    content = source.read_bytes()
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() or path.is_symlink():
+            raise UsageError(f"{path} exists already; name another file")
+        with path.open("xb") as copied:
+            copied.write(content)
+    return path

@@ -1,0 +1,211 @@
+"""Reading a recipe: from a file, from standard input or from Python, each value with its place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path, PurePath
+from typing import IO, Any
+
+from finetune.errors import RecipeError
+from finetune.recipe.nodes import MAX_DEPTH, Node, parse
+from finetune.recipe.places import KeyPath, Mistake, Place, shortened
+from finetune.suggest import did_you_mean
+
+MAX_BYTES = 250_000
+SMALLEST = "dataset: {use: folder, root: photos/}"
+MAX_INTEGER = 10**400
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A recipe as it was written: ``root`` is a mapping, ``mistakes`` are those that did not stop the reading."""
+
+    root: Node
+    mistakes: tuple[Mistake, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Return the whole document as plain Python."""
+        values: dict[str, Any] = self.root.plain()
+        return values
+
+    def find(self, path: KeyPath) -> Node | None:
+        """Return the node at ``path``, or None."""
+        node: Node | None = self.root
+        for element in path:
+            node = child(node, element) if node else None
+        return node
+
+    def place(self, path: KeyPath) -> Place:
+        """Return where ``path`` stands; where it is missing, the nearest place above."""
+        node = self.root
+        for element in path:
+            below = child(node, element)
+            if below is None:
+                break
+            node = below
+        return node.place
+
+
+def child(node: Node, element: str | int) -> Node | None:
+    """Return the node below ``node`` at a key or an index, or None."""
+    if isinstance(node.value, dict) and isinstance(element, str):
+        return node.value.get(element)
+    if isinstance(node.value, list) and isinstance(element, int) and 0 <= element < len(node.value):
+        item: Node = node.value[element]
+        return item
+    return None
+
+
+def read(source: Path | str | Mapping[str, Any]) -> Document:
+    """Return the recipe in a file, on standard input (``-``) or in a mapping.
+
+    Keys are text, whatever they look like. Raises ``RecipeError`` when there is nothing to go on with.
+    """
+    if isinstance(source, Mapping):
+        return from_mapping(source)
+    if str(source) == "-":
+        return from_bytes(_standard_input(), "<stdin>", Path.cwd())
+    path = Path(source)
+    return from_bytes(_content(path), shortened(str(source), 200), path.absolute().parent.resolve())
+
+
+def from_bytes(content: bytes, name: str, folder: Path) -> Document:
+    """Return the recipe in the bytes of a file called ``name``; relative paths in it start at ``folder``."""
+
+    def where(line: int, column: int) -> Place:
+        return Place(line, column, f"{name}:{line}:{column}", folder)
+
+    root, mistakes = parse(_decoded(content, name), where)
+    if root is None or root.value is None:
+        raise RecipeError(map(str, mistakes) if mistakes else [f"{name}: empty; the smallest recipe is '{SMALLEST}'"])
+    return Document(root=_mapping(root, mistakes), mistakes=tuple(mistakes))
+
+
+def _mapping(root: Node, mistakes: Sequence[Mistake]) -> Node:
+    if isinstance(root.value, dict):
+        return root
+    kind = "a list" if isinstance(root.value, list) else "text"
+    text = f"a recipe is a mapping such as '{SMALLEST}', not {kind}"
+    raise RecipeError(map(str, (*mistakes, Mistake(root.place, (), text))))
+
+
+def _standard_input() -> bytes:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise RecipeError(["<stdin>: there is no standard input here; name a file"])
+    return _limited(stream, "<stdin>")
+
+
+def _content(path: Path) -> bytes:
+    name = shortened(str(path), 200)
+    try:
+        if path.exists() and not path.is_file():
+            raise RecipeError([f"{name}: not a regular file; '-' reads standard input"])
+        with path.open("rb") as file:
+            return _limited(file, name)
+    except FileNotFoundError:
+        raise RecipeError([f"{name}: no such file{_neighbour(path)}"]) from None
+    except OSError as error:
+        raise RecipeError([f"{name}: cannot be read: {error.strerror or error}"]) from None
+    except ValueError:
+        raise RecipeError([f"{name}: no file can have this name"]) from None
+
+
+def _limited(file: IO[bytes], name: str) -> bytes:
+    content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise RecipeError([f"{name}: larger than {MAX_BYTES // 1000} kB, so it is no recipe"])
+    return content
+
+
+def _neighbour(path: Path) -> str:
+    try:
+        names = [file.name for file in path.parent.glob("*.y*ml")]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, names) if len(names) <= 200 else ""
+
+
+def _decoded(content: bytes, name: str) -> str:
+    if content.startswith(_UTF16):
+        raise RecipeError([f"{name}: UTF-16 text; save it as UTF-8"])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = content.count(b"\n", 0, error.start) + 1, error.start - content.rfind(b"\n", 0, error.start)
+        raise RecipeError([f"{name}:{line}:{column}: not UTF-8 text; save it as UTF-8"]) from None
+
+
+def from_mapping(values: Mapping[str, Any]) -> Document:
+    """Return a recipe made in Python; relative paths in it start at the current folder."""
+    mistakes: list[Mistake] = []
+    root = node_of(values, Place(1, 1, "recipe", Path.cwd()), (), mistakes)
+    return Document(root=root, mistakes=tuple(mistakes))
+
+
+def node_of(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) -> Node:
+    """Return ``value`` as nodes that all stand at ``place``; what no recipe can hold is added to ``mistakes``."""
+    if len(path) > MAX_DEPTH:
+        raise RecipeError([str(Mistake(place, path[:3], f"nested more than {MAX_DEPTH} deep"))])
+    if isinstance(value, Mapping):
+        return Node(_children(value, place, path, mistakes), place)
+    if isinstance(value, list | tuple):
+        return Node([node_of(item, place, (*path, i), mistakes) for i, item in enumerate(value)], place)
+    try:
+        return Node(_scalar_of(value), place)
+    except (TypeError, ValueError, OverflowError):
+        mistakes.append(Mistake(place, path, f"a recipe cannot hold {_shown(value)}"))
+        return Node(None, place)
+
+
+def _children(value: Mapping[Any, Any], place: Place, path: KeyPath, mistakes: list[Mistake]) -> dict[str, Node]:
+    children: dict[str, Node] = {}
+    for key, item in value.items():
+        name = _key(key)
+        if name is None or name in children:
+            mistakes.append(Mistake(place, path, f"the key, {_shown(key)}, is not text, or there twice"))
+        else:
+            children[name] = node_of(item, place, (*path, name), mistakes)
+    return children
+
+
+def _key(key: Any) -> str | None:
+    try:
+        return str(_scalar_of(key)) if isinstance(key, str | int) else None
+    except ValueError:
+        return None
+
+
+def _scalar_of(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str | PurePath):
+        return _text(str(value))
+    if isinstance(value, Integral):
+        return _integer(int(value))
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError
+
+
+def _integer(number: int) -> int:
+    if abs(number) >= MAX_INTEGER:
+        raise ValueError
+    return number
+
+
+def _text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError
+    text.encode()  # a lone surrogate is no text
+    return text
+
+
+def _shown(value: Any) -> str:
+    return f"the text {shortened(ascii(value))}" if isinstance(value, str) else f"this {type(value).__name__}"

@@ -1,0 +1,281 @@
+"""Turning what pydantic finds wrong into one sentence for each key."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import isfinite
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from finetune.recipe.places import KeyPath, shortened
+from finetune.recipe.yamltext import scalar
+from finetune.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Location = tuple[str | int, ...]
+
+KEY_MARK = "[key]"
+INTEGER, NUMBER, SWITCH, TEXT, LIST = "a whole number", "a number", "true or false", "text", "a list"
+
+_EXPECTED = {
+    "int_type": INTEGER,
+    "int_parsing": INTEGER,
+    "int_from_float": INTEGER,
+    "float_type": NUMBER,
+    "float_parsing": NUMBER,
+    "bool_type": SWITCH,
+    "bool_parsing": SWITCH,
+    "string_type": TEXT,
+    "path_type": "a path",
+    "list_type": LIST,
+    "tuple_type": LIST,
+    "set_type": LIST,
+    "frozen_set_type": LIST,
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "none_required": "nothing",
+}
+_BOUNDS = {
+    "greater_than": ("must be more than", "gt"),
+    "greater_than_equal": ("must be at least", "ge"),
+    "less_than": ("must be less than", "lt"),
+    "less_than_equal": ("must be at most", "le"),
+}
+_LENGTHS = {
+    "too_short": ("at least", "min_length", "items"),
+    "too_long": ("at most", "max_length", "items"),
+    "string_too_short": ("at least", "min_length", "characters"),
+    "string_too_long": ("at most", "max_length", "characters"),
+}
+_PATTERNS = {r"^[\w.-]{1,80}$": "1 to 80 letters, digits and any of '_', '-' and '.'"}
+_SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at a key; ``expected`` says what would be right where the value is of the wrong type."""
+
+    path: KeyPath
+    kind: str
+    text: str
+    expected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The keys of the model that refused, those beside it, and, by name, what the same key is called elsewhere."""
+
+    model: type[BaseModel]
+    beside: tuple[str, ...] = ()
+    elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def at(self, location: Location) -> list[str]:
+        """Return the keys that may stand where the last element of an error's location does."""
+        models = [self.model]
+        for element in location[:-1]:
+            models = _below(models, element)
+        keys = [field.alias or name for model in models for name, field in model.model_fields.items()]
+        return [*keys, *(self.beside if len(location) == 1 else ())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """One of pydantic's errors; ``rest`` is what is left of its location below the value under discussion."""
+
+    rest: Location
+    details: Mapping[str, Any]
+
+
+def problems(error: ValidationError, values: Any, known: Known) -> list[Problem]:
+    """Return what is wrong with ``values``: one problem for each key, however many branches a union has there."""
+    errors = [_Error(details["loc"], details) for details in error.errors(include_url=False)]
+    return _walk(errors, values, (), known)
+
+
+def _walk(errors: Sequence[_Error], value: Any, path: KeyPath, known: Known) -> list[Problem]:
+    """Follow the errors down into ``value``; a step that is no key of it names a branch of a union."""
+    found: list[Problem] = []
+    below: dict[str | int, list[_Error]] = {}
+    branches: dict[str | int, list[_Error]] = {}
+    for error in errors:
+        if _ends(error):
+            found.append(_problem(error, value, path, known))
+            continue
+        step, rest = error.rest[0], error.rest[1:]
+        group = below if _holds(value, step) and not _is_tag(value, step, rest) else branches
+        group.setdefault(step, []).append(_Error(rest, error.details))
+    for step, inner in below.items():
+        found += _walk(inner, value[step], (*path, step), known)
+    found += _one_branch([_walk(inner, value, path, known) for inner in branches.values()], value, path)
+    return list({(problem.path, problem.kind): problem for problem in found}.values())
+
+
+def _ends(error: _Error) -> bool:
+    if len(error.rest) == 1 and error.details["type"] in ("missing", "extra_forbidden"):
+        return True
+    return error.rest in ((), (KEY_MARK,))
+
+
+def _holds(value: Any, step: str | int) -> bool:
+    if isinstance(value, dict):
+        return step in value
+    return isinstance(value, list) and isinstance(step, int) and step < len(value)
+
+
+def _is_tag(value: Any, step: str | int, rest: Location) -> bool:
+    """Return whether ``step`` is the tag of a tagged union, although a key has that name as well."""
+    return bool(rest) and isinstance(value, dict) and value.get("use") == step
+
+
+def _one_branch(branches: Sequence[list[Problem]], value: Any, path: KeyPath) -> list[Problem]:
+    """Return the problems of the branch of a union that the value was meant for, or what all of them expect."""
+    meant = [branch for branch in branches if not all(p.expected and p.path == path for p in branch)]
+    if meant or len(branches) < 2:
+        return min(meant or branches, key=len, default=[])
+    expected = dict.fromkeys(word for branch in branches for problem in branch for word in problem.expected)
+    return [_mismatch(path, "union", tuple(expected), value)]
+
+
+def _below(models: Sequence[type[BaseModel]], element: str | int) -> list[type[BaseModel]]:
+    """Return the models one step down a location: in a field, in a branch of a union, or in a collection."""
+    fields = [model.model_fields[element] for model in models if element in model.model_fields]
+    if fields:
+        return [model for field in fields for model in models_in(field.annotation)]
+    return [model for model in models if element == model.__name__ or _has_tag(model, element)] or list(models)
+
+
+def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
+    return any(tag in get_args(field.annotation) for field in model.model_fields.values())
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models anywhere in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
+
+
+def _problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
+    """Return one error as a problem."""
+    kind, context = error.details["type"], error.details.get("ctx", {})
+    if kind == "missing":
+        return _missing(error.rest[0], value, path)
+    if kind == "extra_forbidden":
+        name = str(error.rest[0])
+        return Problem((*path, name), kind, unknown_key(name, known.at(error.details["loc"]), known.elsewhere))
+    if kind == "union_tag_invalid":
+        return _unknown_tag(path, context)
+    if error.rest == (KEY_MARK,):
+        return Problem(path, kind, f"the key should be {_EXPECTED.get(kind, 'something else')}")
+    if kind in _EXPECTED:
+        return _mismatch(path, kind, (_EXPECTED[kind],), value)
+    if kind in ("literal_error", "enum"):
+        return _mismatch(path, kind, tuple(re.findall(r"'[^']*'|[^\s,']+(?=,|$| or )", context["expected"])), value)
+    return Problem(path, kind, _sentence(kind, error.details, value))
+
+
+def _missing(name: str | int, value: Any, path: KeyPath) -> Problem:
+    if isinstance(name, int):
+        return Problem(path, "too_short", f"must have at least {name + 1} items{_length(value)}")
+    return Problem((*path, name), "missing", "missing")
+
+
+def unknown_key(name: str, known: Sequence[str], elsewhere: Mapping[str, Sequence[str]]) -> str:
+    """Return the sentence about a key that is not known where it stands."""
+    if name in elsewhere:
+        return f"unknown key '{shortened(name)}'; did you mean {listed(elsewhere[name])}?"
+    return f"unknown key '{shortened(name)}'{did_you_mean(name, known) or '; there are no keys here'}"
+
+
+def _unknown_tag(path: KeyPath, context: Mapping[str, Any]) -> Problem:
+    tag, tags = str(context["tag"]), re.findall(r"'([^']*)'", context["expected_tags"])
+    noun = path[-1] if path and isinstance(path[-1], str) else "choice"
+    text = f"no {noun} named '{shortened(tag)}'{did_you_mean(tag, tags)}"
+    key = context["discriminator"].strip("'")
+    return Problem((*path, key) if key.isidentifier() else path, "union_tag_invalid", text)
+
+
+def _mismatch(path: KeyPath, kind: str, expected: tuple[str, ...], value: Any) -> Problem:
+    text = f"expected {listed(expected)}, got {shown(value)}{_hint(expected, value)}"
+    return Problem(path, kind, text, expected)
+
+
+def _sentence(kind: str, details: Mapping[str, Any], value: Any) -> str:
+    context = details.get("ctx", {})
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        return f"{words} {_bound(context[bound])}, got {shown(value)}"
+    if kind in _LENGTHS:
+        words, bound, unit = _LENGTHS[kind]
+        return f"must have {words} {context[bound]} {unit}{_length(value)}"
+    if kind == "finite_number":
+        return f"must be a finite number, got {shown(value)}"
+    if kind == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        return f"must be {_PATTERNS.get(pattern, f'text like {pattern}')}, got {shown(value)}"
+    message = str(context["error"]) if "error" in context else details["msg"]
+    return shortened(message[:1].lower() + message[1:].rstrip("."), 300)
+
+
+def _length(value: Any) -> str:
+    return f", got {len(value)}" if isinstance(value, str | list | dict) else ""
+
+
+def _bound(value: Any) -> str:
+    return shown(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _hint(expected: Sequence[str], value: Any) -> str:
+    """Return the remedy for a value of the wrong type, where there is a likely one."""
+    if value is None:
+        return "; give it a value or take the key out"
+    if isinstance(value, str):
+        return _hint_for_text(expected, value)
+    if INTEGER in expected and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}" if abs(value) < 1e15 else ""
+    if TEXT in expected and isinstance(value, int | float):
+        return "; put it in quotes"
+    return "; put '- ' before each item" if LIST in expected and isinstance(value, dict) else ""
+
+
+def _hint_for_text(expected: Sequence[str], value: str) -> str:
+    if SWITCH in expected and value.lower() in _SWITCHES:
+        return f"; write {_SWITCHES[value.lower()]}"
+    if {INTEGER, NUMBER} & set(expected):
+        for change, remedy in _NUMBER_REMEDIES:
+            if isinstance(scalar(change(value)), int | float):
+                return remedy
+    near = get_close_matches(f"'{value.lower()}'", expected, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+_NUMBER_REMEDIES: tuple[tuple[Callable[[str], str], str], ...] = (
+    (lambda text: text, "; take the quotes off"),
+    (lambda text: text.replace("_", "").replace(" ", ""), "; write it without '_' and spaces"),
+    (lambda text: text.lstrip("0"), "; write it without the leading 0"),
+    (lambda text: text.replace(",", "."), "; write it with '.'"),
+)
+
+
+def shown(value: Any) -> str:
+    """Return a value as the user wrote it, short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(value) if isfinite(value) else str(value).replace("inf", ".inf").replace("nan", ".nan")
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else LIST
+    return f"'{shortened(value)}'" if isinstance(value, str) else shortened(str(value))
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return ``a, b or c``."""
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,0 +1,273 @@
+"""From YAML text to nodes that know their place; no text can run code or fill the memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.scanner import Scanner, ScannerError
+
+from finetune.recipe.places import KeyPath, Mistake, Place, shortened
+from finetune.recipe.yamltext import scalar
+
+MAX_NODES = 10_000
+MAX_DEPTH = 64
+
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep"
+
+Event = Any  # ruamel.yaml sets the attributes of its events without declaring them
+Where = Callable[[int, int], Place]
+
+_NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(slots=True)
+class Node:
+    """A scalar, a mapping of nodes or a list of nodes, and the place of its key or item."""
+
+    value: Any
+    place: Place
+
+    def plain(self) -> Any:
+        """Return the value with everything below it, without places."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+    def copy(self) -> Node:
+        """Return a node that shares nothing that can change."""
+        if isinstance(self.value, dict):
+            return Node({key: child.copy() for key, child in self.value.items()}, self.place)
+        if isinstance(self.value, list):
+            return Node([child.copy() for child in self.value], self.place)
+        return Node(self.value, self.place)
+
+    def height(self) -> int:
+        """Return how many levels there are below this one."""
+        children = self.value.values() if isinstance(self.value, dict) else self.value
+        return max((child.height() + 1 for child in children), default=0) if isinstance(self.value, dict | list) else 0
+
+
+class Unreadable(Exception):
+    """Reading cannot go on: no YAML, too many values, too deep."""
+
+    def __init__(self, place: Place, text: str) -> None:
+        self.mistake = Mistake(place, (), text)
+        super().__init__(str(self.mistake))
+
+
+def parse(text: str, where: Where) -> tuple[Node | None, list[Mistake]]:
+    """Return the root of the only document in ``text`` and what is wrong with it.
+
+    ``where`` turns a line and a column, counted from 1, into a place. Without a root there was nothing to read, or
+    the last mistake ended the reading.
+    """
+    reading = _Reading(where, _events(text, where))
+    try:
+        check_characters(text, where)
+        return reading.document(), reading.mistakes
+    except Unreadable as error:
+        return None, [*reading.mistakes, error.mistake]
+
+
+def check_characters(text: str, where: Where) -> None:
+    """Raise ``Unreadable`` at the first character that is no text, such as NUL."""
+    wrong = _NOT_TEXT.search(text)
+    if wrong:
+        place = where(*_position(text, wrong.start()))
+        raise Unreadable(place, f"character U+{ord(wrong[0]):04X} is no text; take it out")
+
+
+def _position(text: str, index: int) -> tuple[int, int]:
+    before = text[:index]
+    return before.count("\n") + 1, index - before.rfind("\n")
+
+
+def _events(text: str, where: Where) -> Iterator[Event]:
+    at = where(1, 1)
+    try:
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Scanner = _Scanner
+        for event in yaml.parse(text):
+            at = _place(event.start_mark, where)
+            yield event
+    except MarkedYAMLError as error:
+        raise _syntax(error, where) from None
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # ruamel.yaml lets these out, for one when an escape is beyond Unicode
+        raise Unreadable(at, f"this or what follows is not YAML: {error}") from None
+
+
+class _Scanner(Scanner):
+    """A scanner that stops at brackets nested too deep: it reads far ahead of its events, in quadratic time."""
+
+    def fetch_flow_collection_start(self, *args: Any, **kwargs: Any) -> None:
+        if self.flow_level >= MAX_DEPTH:
+            raise ScannerError(None, None, _TOO_DEEP, self.reader.get_mark())
+        super().fetch_flow_collection_start(*args, **kwargs)
+
+
+def _place(mark: Any, where: Where) -> Place:
+    return where(mark.line + 1, mark.column + 1)
+
+
+_SYNTAX = (
+    (_TOO_DEEP, _TOO_DEEP),
+    ("'\\t' that cannot start", "a tab character; use spaces"),
+    ("that cannot start any token", "{problem}; put the text into quotes"),
+    ("mapping values are not allowed", "a ':' out of place; check the indentation, the quotes, the space after ':'"),
+    ("expected '<document start>'", "out of line with what stands above; check indentation and brackets"),
+    ("expected <block end>", "out of line with the lines above it; check the indentation"),
+    ("could not find expected ':'", "a key without ':'"),
+    ("found undefined tag handle", "tags (!name) are no part of a recipe"),
+)
+
+
+def _syntax(error: MarkedYAMLError, where: Where) -> Unreadable:
+    problem = str(error.problem or error.context or "not YAML")
+    for part, text in _SYNTAX:
+        if part in problem:
+            return Unreadable(_place(error.problem_mark or error.context_mark, where), text.format(problem=problem))
+    if "end of stream" in problem and error.context_mark:
+        return Unreadable(_place(error.context_mark, where), "a quote that is not closed")
+    if "<stream end>" in problem and error.context_mark:
+        return Unreadable(_place(error.context_mark, where), "the text ends before a bracket is closed")
+    return Unreadable(_place(error.problem_mark or error.context_mark, where), f"not YAML: {problem}")
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The way through the events of one document."""
+
+    where: Where
+    events: Iterator[Event]
+    mistakes: list[Mistake] = field(default_factory=list)
+    anchors: dict[str, tuple[Node, int] | None] = field(default_factory=dict)
+    nodes: int = 0
+
+    def document(self) -> Node | None:
+        root = None
+        for event in self.events:
+            if isinstance(event, DocumentStartEvent):
+                if root is not None:
+                    self.note(event, (), "a second document starts here; a recipe is one document")
+                    break
+                self.version(event)
+                first = next(self.events)
+                root = self.node(first, (), self.at(first))
+        return root
+
+    def at(self, event: Event) -> Place:
+        return _place(event.start_mark, self.where)
+
+    def note(self, event: Event, path: KeyPath, text: str) -> None:
+        self.mistakes.append(Mistake(self.at(event), path, text))
+
+    def version(self, event: Event) -> None:
+        if event.version and tuple(event.version) != (1, 2):
+            self.note(event, (), "the file asks for another YAML; recipes are YAML 1.2: take out the line '%YAML'")
+
+    def node(self, event: Event, path: KeyPath, place: Place) -> Node:
+        self.nodes += 1
+        self.check(event, len(path))
+        if isinstance(event, AliasEvent):
+            return Node(self.alias(event, path), place)
+        before = self.nodes
+        if event.anchor:
+            self.anchors[event.anchor] = None
+        node = Node(self.value(event, path), place)
+        if event.anchor:
+            self.anchors[event.anchor] = node, self.nodes - before
+        return node
+
+    def check(self, event: Event, depth: int) -> None:
+        if self.nodes > MAX_NODES:
+            raise Unreadable(self.at(event), f"more than {MAX_NODES} keys and values, each alias (*name) written out")
+        if depth > MAX_DEPTH:
+            raise Unreadable(self.at(event), _TOO_DEEP)
+
+    def alias(self, event: Event, path: KeyPath) -> Any:
+        name = event.anchor
+        if name not in self.anchors:
+            self.note(event, path, f"no anchor '&{shortened(name)}' above this '*{shortened(name)}'")
+            return None
+        known = self.anchors[name]
+        if known is None:
+            self.note(event, path, f"alias '*{shortened(name)}' contains itself")
+            return None
+        anchored, size = known
+        self.nodes += size
+        self.check(event, len(path) + anchored.height())
+        return anchored.copy().value
+
+    def value(self, event: Event, path: KeyPath) -> Any:
+        if event.tag:
+            self.tag(event, path)
+        if isinstance(event, MappingStartEvent):
+            return self.mapping(path)
+        if isinstance(event, SequenceStartEvent):
+            return self.sequence(path)
+        if event.style is None and not event.tag:
+            return scalar(event.value)
+        return self.text(event, path)
+
+    def tag(self, event: Event, path: KeyPath) -> None:
+        tag = shortened(event.tag.replace("tag:yaml.org,2002:", "!!"))
+        self.note(event, path, f"tag '{tag}' is no part of a recipe; write plain text, numbers, lists and mappings")
+
+    def text(self, event: Event, path: KeyPath) -> str:
+        try:
+            text = str(event.value).encode("utf-16", "surrogatepass").decode("utf-16")  # joins JSON's \ud83d\ude00
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            self.note(event, path, "an escape that stands for no character")
+            return ""
+        return text
+
+    def sequence(self, path: KeyPath) -> list[Node]:
+        items: list[Node] = []
+        for event in self.events:
+            if isinstance(event, SequenceEndEvent):
+                break
+            items.append(self.node(event, (*path, len(items)), self.at(event)))
+        return items
+
+    def mapping(self, path: KeyPath) -> dict[str, Node]:
+        children: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        for event in self.events:
+            if isinstance(event, MappingEndEvent):
+                break
+            key = self.key(event, path)
+            child = self.node(next(self.events), (*path, key or ""), self.at(event))
+            if key in children:
+                self.note(event, (*path, key), f"given twice; the first one is on line {lines[key]}")
+            elif key is not None:
+                children[key], lines[key] = child, event.start_mark.line + 1
+        return children
+
+    def key(self, event: Event, path: KeyPath) -> str | None:
+        """Return the text of a key, so that ``1``, ``true`` and ``2024-01-01`` can name a class; None is a mistake."""
+        if not isinstance(event, ScalarEvent):
+            raise Unreadable(self.at(event), "a key is text, not a list, a mapping or an alias")
+        node = self.node(event, path, self.at(event))
+        if event.style is None and event.value == "<<":
+            self.note(event, path, "merge keys (<<) are no part of a recipe; write the keys out")
+            return None
+        return str(node.value) if event.style else str(event.value)

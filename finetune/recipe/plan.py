@@ -1,0 +1,161 @@
+"""From a recipe to a plan: everything chosen and checked, before MindSpore is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
+from finetune.errors import RecipeError
+from finetune.recipe import overrides as changes
+from finetune.recipe.document import SMALLEST, Document, read
+from finetune.recipe.mistakes import Known, Problem
+from finetune.recipe.models import BackboneSection, Recipe, Section
+from finetune.recipe.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
+from finetune.recipe.paths import absolute, is_weights_file, resolved
+from finetune.recipe.places import KeyPath, Mistake
+from finetune.recipe.yamltext import dumps
+
+if TYPE_CHECKING:
+    from finetune.catalogue import Catalogue
+
+MAX_MISTAKES = 100
+
+C = TypeVar("C", bound=Component)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen(Generic[C]):
+    """A component with the options that the recipe gives it."""
+
+    component: C
+    options: Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A recipe that can be run: ``recipe`` is complete, its paths are absolute, and its components are at hand."""
+
+    recipe: Recipe
+    backbone: Chosen[Backbone]
+    dataset: Chosen[Dataset]
+    augment: tuple[Chosen[Augmentation], ...]
+    freezer: Chosen[Freezer]
+    callbacks: tuple[Chosen[Callback], ...]
+
+
+def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> Plan:
+    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping.
+
+    Relative paths start at the recipe's folder, or at the current one where they come from an override, a mapping or
+    standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file, and ``PluginError`` when
+    the options of a plugin's component fail.
+    """
+    document = changes.apply(read(source), overrides, {slot: default(slot) for slot in ("augment", "callbacks")})
+    found: list[Problem] = []
+    plan = _plan(document, _completed(document.values, source), catalogue, found)
+    if plan is None or document.mistakes:
+        raise RecipeError(_report(document, found))
+    return plan
+
+
+def _report(document: Document, found: Sequence[Problem]) -> list[str]:
+    """Return all mistakes in the order of the file; where the reading failed, what became of it is no second one."""
+    unread = {mistake.path for mistake in document.mistakes}
+    later = [Mistake(document.place(p.path), p.path, p.text) for p in found if p.path not in unread or not p.path]
+    in_order = sorted([*document.mistakes, *later], key=lambda mistake: mistake.place[:2])
+    lines = list(dict.fromkeys(map(str, in_order)))
+    more = len(lines) - MAX_MISTAKES
+    return [*lines[:MAX_MISTAKES], f"and {more} more mistakes"] if more > 0 else lines
+
+
+def dump(plan: Plan) -> str:
+    """Return the plan as a recipe with every default and absolute paths; it loads as an equal plan."""
+    return dumps(plan.recipe.model_dump(mode="json", by_alias=True))
+
+
+def _completed(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with the file's name as theirs, and ``use`` in sections of the engine that leave it out."""
+    if not isinstance(source, Mapping) and str(source) != "-":
+        stem = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.")[:80]
+        values = {"name": stem or "run", **values}
+    for name, field in Recipe.model_fields.items():
+        given = values.get(name)
+        if field.discriminator and isinstance(given, dict):
+            values[name] = {"use": field.default.use, **given}
+    return values
+
+
+def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, found: list[Problem]) -> Plan | None:
+    """Return the plan, or None after adding what is wrong to ``found``."""
+    parts = select(values, catalogue, found)
+    homes = elsewhere(parts)
+    wrong: list[Problem] = []
+    recipe = validated(Recipe, values, Known(Recipe, elsewhere=homes), wrong)
+    found += [_with_remedy(problem, catalogue) for problem in wrong]
+    given = [options(part, catalogue, homes, found) for part in parts]
+    found += cross_checks(values, parts)
+    if found or recipe is None:
+        return None
+    plan = _settled(recipe, list(zip(parts, given, strict=True)), _Paths(document, found))
+    return None if found else plan
+
+
+def _with_remedy(problem: Problem, catalogue: Catalogue) -> Problem:
+    slot = problem.path[0] if problem.path else None
+    if problem.kind != "missing":
+        return problem
+    text = f"missing; the smallest recipe is '{SMALLEST}'"
+    if slot in SLOTS and problem.path[-1] == "use":
+        text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
+    return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """How the paths of a recipe become absolute: each from the folder that belongs to its place."""
+
+    document: Document
+    found: list[Problem]
+
+    def __call__(self, path: Path, at: KeyPath) -> Path:
+        node = self.document.find(at)
+        try:
+            return absolute(path, node.place.folder if node else Path.cwd())
+        except RuntimeError:
+            self.found.append(Problem(at, "home", f"no home folder for '{path}'; './{path}' is a name as it stands"))
+            return path
+
+
+def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Paths) -> Plan:
+    """Return the plan with absolute paths, the sections of its recipe completed by the components' defaults."""
+    sections: dict[str, list[Section]] = {slot: [] for slot in SLOTS}
+    chosen: dict[str, list[Chosen[Any]]] = {slot: [] for slot in SLOTS}
+    for part, given in parts:
+        settled = resolved(given, part.path, paths)
+        chosen[part.slot].append(Chosen(component=part.component, options=settled))
+        sections[part.slot].append(_section(recipe, part, settled, paths))
+    lists = {slot: tuple(items) if slot in ("augment", "callbacks") else items[0] for slot, items in sections.items()}
+    return Plan(
+        recipe=resolved(recipe, (), paths).model_copy(update=lists),
+        backbone=chosen["backbone"][0],
+        dataset=chosen["dataset"][0],
+        augment=tuple(chosen["augment"]),
+        freezer=chosen["freeze"][0],
+        callbacks=tuple(chosen["callbacks"]),
+    )
+
+
+def _section(recipe: Recipe, part: Part, given: Options, paths: _Paths) -> Section:
+    """Return the section of a part with all options of its component, as they stand in a recipe."""
+    written = getattr(recipe, part.slot)
+    index = part.path[-1]
+    own = written[index] if isinstance(index, int) else written
+    values: dict[str, Any] = {key: getattr(own, key) for key in section(part.slot).model_fields}
+    if isinstance(own, BackboneSection) and is_weights_file(own.weights):
+        values["weights"] = str(paths(Path(own.weights), (*part.path, "weights")))
+    complete: Section = type(own).model_validate({**values, **given.model_dump(mode="json", by_alias=True)})
+    return complete

@@ -1,0 +1,1 @@
+"""Training: the engine's loop and what it stands on."""

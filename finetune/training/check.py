@@ -1,0 +1,92 @@
+"""``finetune check``: everything a run needs, looked at before the long run, nothing written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import ResourceError
+from finetune.model.network import statistics
+from finetune.recipe.models import AdamW
+from finetune.training.prepare import Prepared, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from finetune.catalogue import Catalogue
+    from finetune.recipe.plan import Plan
+
+MB = 2**20
+
+
+def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Prepare a run without starting it and return what was found; raise what would have stopped it."""
+    prepared = prepare(plan, catalogue, say=say)
+    recipe = plan.recipe
+    steps = -(-len(prepared.data.train) // (recipe.train.batch_size * recipe.train.accumulate))
+    return {
+        "recipe": recipe.name,
+        "device": {"name": prepared.device.name, "isa": prepared.device.isa, "amp": prepared.device.amp},
+        "data": prepared.data.report,
+        "weights": prepared.weights,
+        "stages": list(prepared.network.names),
+        "phases": phases(prepared),
+        "steps_per_epoch": steps,
+        "steps": steps * recipe.train.epochs,
+        "memory": memory(prepared),
+        "disk": disk(prepared),
+    }
+
+
+def phases(prepared: Prepared) -> list[dict[str, Any]]:
+    """Return epochs, trainable stages and parameters of each phase."""
+    return [
+        {
+            "epochs": [phase.first, phase.last],
+            "trainable": list(phase.trainable),
+            "parameters": trainable_values(prepared, phase.trainable),
+        }
+        for phase in prepared.phases
+    ]
+
+
+def trainable_values(prepared: Prepared, stages: tuple[str, ...]) -> int:
+    """Return how many numbers the optimizer changes where ``stages`` train."""
+    return sum(p.size for p in prepared.network.parameters_of(stages) if not statistics(p))
+
+
+def memory(prepared: Prepared) -> dict[str, float]:
+    """Return what weights, gradients, optimizer and batches need at least, and what is free, in MB."""
+    recipe = prepared.plan.recipe
+    most = max(trainable_values(prepared, phase.trainable) for phase in prepared.phases)
+    copies = 1 + (2 if isinstance(recipe.optimizer, AdamW) else 1) + (recipe.train.accumulate > 1)
+    weights = sum(p.size for p in prepared.network.get_parameters()) * (2 if recipe.train.ema else 1)
+    batches = 3 * recipe.train.batch_size * 3 * prepared.image.size**2
+    needed = 4 * (weights + copies * most + batches) / MB
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MB
+    if needed > free:
+        have = f"{free:.0f} MB are free"
+        raise ResourceError(f"the run needs more than {needed:.0f} MB of memory, {have}; lower train.batch_size")
+    return {"at_least_mb": round(needed, 1), "free_mb": round(free, 1)}
+
+
+def disk(prepared: Prepared) -> dict[str, float]:
+    """Return what checkpoints and model will take, and what is free where they go, in MB."""
+    recipe = prepared.plan.recipe
+    most = max(trainable_values(prepared, phase.trainable) for phase in prepared.phases)
+    moments = 2 if isinstance(recipe.optimizer, AdamW) else 1
+    weights = sum(p.size for p in prepared.network.get_parameters())
+    one = 4 * (weights * (2 if recipe.train.ema else 1) + moments * most) / MB
+    needed = 4 * one + 4 * weights / MB  # two kept, the best, the one being written, and the model
+    free = shutil.disk_usage(existing(recipe.output)).free / MB
+    if needed > free:
+        have = f"{free:.0f} MB are free"
+        raise ResourceError(f"checkpoints need {needed:.0f} MB in {recipe.output}, {have}; free some or set --output")
+    return {"checkpoints_mb": round(needed, 1), "free_mb": round(free, 1)}
+
+
+def existing(path: Path) -> Path:
+    """Return the nearest folder above a path that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

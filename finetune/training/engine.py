@@ -1,0 +1,87 @@
+"""The engine: one fine-tuning run, from a plan to a model folder. ``train`` is the loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetune.errors import Interrupted
+from finetune.training import interrupts, records, runfolder
+from finetune.training.prepare import prepare
+from finetune.training.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from finetune.catalogue import Catalogue
+    from finetune.recipe.plan import Plan
+    from finetune.run import Run
+
+
+def fine_tune(
+    plan: Plan,
+    catalogue: Catalogue,
+    *,
+    resume: Path | None = None,
+    watchers: Sequence[object] = (),
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Fine-tune as the plan says and return the run; with ``resume``, go on in that run folder.
+
+    ``watchers`` are objects with event hooks. Raises the ``FinetuneError`` that says what was wrong, and
+    ``Interrupted`` after a signal; what was trained until then is in the run folder.
+    """
+    if resume is not None and (finished := records.finished(resume, plan)):
+        say(f"nothing to do: {resume} is finished")
+        return finished
+    prepared = prepare(plan, catalogue, watchers=watchers, say=say)
+    folder = resume or runfolder.create(plan.recipe.output, plan.recipe.name)
+    with runfolder.Lock(folder), interrupts.watched() as stop:
+        session = Session(prepared, folder, say=say, resumed=resume is not None)
+        supervise(session, stop)
+    return session.run
+
+
+def supervise(session: Session, stop: interrupts.Stop) -> None:
+    """Run the loop; whatever ends it, tell every plugin, and let every plugin close."""
+    run, plugins = session.run, session.plugins
+    try:
+        train(session, stop)
+    except interrupts.Asked:
+        session.save(keep=2)
+        error = Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}")
+        plugins.fire_all("finetune_run_error", run=run, error=error)
+        raise error from None
+    except BaseException as error:
+        plugins.fire_all("finetune_run_error", run=run, error=error)
+        raise
+    finally:
+        failures = plugins.fire_all("finetune_run_end", run=run)
+        session.close()
+    if failures:
+        raise failures[0]
+
+
+def train(session: Session, stop: interrupts.Stop) -> None:
+    """Train every epoch that is left, then test and keep the best weights."""
+    run, plugins = session.run, session.plugins
+    first = session.start()
+    plugins.fire("finetune_run_start", run=run)
+
+    for epoch in range(first, session.epochs + 1):
+        if run.stop_reason is not None:
+            break
+        session.begin_epoch(epoch)
+        plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
+
+        for batches in session.steps(epoch):
+            loss = session.step(batches)
+            plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
+            stop.check()
+
+        metrics = session.end_epoch(stop.check)
+        plugins.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=metrics)
+        session.save_if_asked()
+        stop.check()
+
+    session.finish()

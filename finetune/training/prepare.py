@@ -1,0 +1,182 @@
+"""Everything that must stand before the first step: data, weights, device, network, phases, plugins of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.components import ImageSpec, Options, Weights
+from finetune.data import loading as datas
+from finetune.errors import PluginError, UsageError
+from finetune.machine import device as devices
+from finetune.plugins import Origin, Plugins, named
+from finetune.training import phases
+from finetune.weights import pretrained as sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from finetune.catalogue import Catalogue
+    from finetune.components import Transform
+    from finetune.data.loading import Data
+    from finetune.model.model import Model
+    from finetune.model.network import Network
+    from finetune.recipe.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that could begin."""
+
+    plan: Plan
+    plugins: Plugins
+    data: Data
+    image: ImageSpec
+    transforms: tuple[Transform, ...]
+    device: devices.Device
+    workers: int
+    network: Network
+    backbone_options: Options
+    phases: tuple[phases.Phase, ...]
+    weights: dict[str, Any]
+
+
+def prepare(
+    plan: Plan, catalogue: Catalogue, *, watchers: Sequence[object] = (), say: Callable[[str], None] = print
+) -> Prepared:
+    """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written."""
+    recipe = plan.recipe
+    workers = devices.usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
+    planned = plan_phases(plan, catalogue)
+    plugins = run_plugins(plan, catalogue, watchers)
+    source = sources.resolve(recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
+    data = load_data(plan, catalogue, workers)
+    image = image_spec(plan, source)
+    transforms = tuple(
+        guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options, image)
+        for chosen in plan.augment
+    )
+    device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
+    options = backbone_options(plan, source)
+    network, report = build_network(plan, catalogue, options, source, len(data.classes))
+    return Prepared(
+        plan=plan,
+        plugins=plugins,
+        data=data,
+        image=image,
+        transforms=transforms,
+        device=device,
+        workers=workers,
+        network=network,
+        backbone_options=options,
+        phases=planned,
+        weights=report,
+    )
+
+
+def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
+    """Return the phases that the recipe's freezing policy gives."""
+    freezer, stages = plan.freezer.component, (*plan.backbone.component.stages, "head")
+    policy = guarded(catalogue, freezer, "build", freezer.build, plan.freezer.options)
+
+    def answer(epoch: int, names: tuple[str, ...]) -> frozenset[str]:
+        return frozenset(guarded(catalogue, freezer, "policy", policy, epoch, names))
+
+    return phases.plan(answer, stages, plan.recipe.train.epochs, name=freezer.name)
+
+
+def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) -> Plugins:
+    """Return a manager of this run's own: installed plugins, the recipe's callbacks in their order, and watchers."""
+    plugins = catalogue.plugins.copy()
+    for watcher in watchers:
+        name = type(watcher).__name__.lower()
+        plugins.register(watcher, Origin(name=name, distribution="this process", version="-"))
+    for chosen in reversed(plan.callbacks):  # the last registered is called first
+        callback = guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options)
+        plugins.register(callback, catalogue.origin(chosen.component))
+    return plugins
+
+
+def guarded(catalogue: Catalogue, component: Any, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a component's function; what it raises names its plugin."""
+    with named(catalogue.origin(component), f"{what} of {component.kind} '{component.name}'"):
+        return function(*arguments)
+
+
+def fetcher(plugins: Plugins) -> Callable[[Weights, Path], Path | None]:
+    """Return what fetches weights: the first plugin that can, else a verified download."""
+
+    def fetch(record: Weights, cache: Path) -> Path | None:
+        found: Path | None = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
+        if found is not None and not Path(found).is_file():
+            raise PluginError(f"finetune_fetch_weights returned {found!r}, which is not a file")
+        return found
+
+    return fetch
+
+
+def load_data(plan: Plan, catalogue: Catalogue, workers: int) -> Data:
+    """Return the data of a plan, scanned, split and with one class map."""
+    chosen, recipe = plan.dataset, plan.recipe
+    with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
+        return datas.load(chosen.component, chosen.options, recipe.dataset, recipe.seed, workers)
+
+
+def image_spec(plan: Plan, source: sources.Source | None) -> ImageSpec:
+    """Return the preprocessing: what the recipe says, and for ``auto`` what the weights expect."""
+    section, defaults = plan.recipe.image, ImageSpec(**sources.image_defaults(source))
+    said = {name: getattr(section, name) for name in ImageSpec.__slots__}
+    auto = {name for name, value in said.items() if value == "auto"}
+    spec = {name: getattr(defaults, name) if name in auto else value for name, value in said.items()}
+    if "resize" in auto and "size" not in auto:  # keep the share of the picture that the crop shows
+        spec["resize"] = round(spec["size"] * defaults.resize / defaults.size)
+    if spec["resize"] < spec["size"]:
+        raise UsageError(f"image.resize={spec['resize']} is smaller than image.size={spec['size']}; make it larger")
+    return ImageSpec(**spec)
+
+
+def backbone_options(plan: Plan, source: sources.Source | None) -> Options:
+    """Return the backbone's options, those that belong to its weights filled in where the recipe is silent."""
+    chosen = plan.backbone
+    if source is None:
+        return chosen.options
+    belonging = sources.peek(source, chosen.component)
+    said = {name: getattr(chosen.options, name) for name in chosen.options.model_fields_set}
+    silent = {name: value for name, value in belonging.items() if said.get(name, "auto") == "auto"}
+    return chosen.component.options.model_validate({**said, **silent})
+
+
+def build_network(
+    plan: Plan, catalogue: Catalogue, options: Options, source: sources.Source | None, classes: int
+) -> tuple[Network, dict[str, Any]]:
+    """Return the network with its pretrained weights in place, and the report on them."""
+    import mindspore as ms
+
+    from finetune.model import heads
+    from finetune.model.network import HEAD, Network, assign, build_stages
+
+    component, recipe = plan.backbone.component, plan.recipe
+    ms.set_seed(recipe.seed)
+    stages = guarded(catalogue, component, "build", build_stages, component, options)
+    network = Network(stages, heads.build(recipe.head, component.features, classes, recipe.seed))
+    if source is None:
+        return network, {"source": "none", "loaded": [], "reinitialised": [p.name for p in network.get_parameters()]}
+    expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
+    head = frozenset(p.name for p in network.parameters_of([HEAD]))
+    keep = getattr(recipe.head, "keep_pretrained", False)
+    loaded = sources.load(source, component, expected, head=head, keep_head=keep)
+    assign((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
+    return network, loaded.report
+
+
+def pretrained(plan: Plan, catalogue: Catalogue) -> Model:
+    """Return the pretrained network of a plan without training it: good for ``embed``, its head is random."""
+    from finetune.model.model import Model
+
+    plugins = catalogue.plugins.copy()
+    source = sources.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
+    devices.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode)
+    network, report = build_network(plan, catalogue, backbone_options(plan, source), source, 1)
+    about = {"classes": ["-"], "features": plan.backbone.component.features, "weights": report, "metrics": {}}
+    return Model(network=network, about=about, image=image_spec(plan, source), catalogue=catalogue)

@@ -1,0 +1,159 @@
+"""The files of a run folder: what was asked, what was found, and what came out."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import DataError, UsageError
+from finetune.files import atomic
+from finetune.machine import environment
+from finetune.model.network import Network, assign, values
+from finetune.recipe import plan as plans
+from finetune.run import Best, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from finetune.recipe.plan import Plan
+    from finetune.training.prepare import Prepared
+
+WITHOUT_EFFECT_ON_WEIGHTS = ("name", "output", "callbacks", "runner", "evaluate")
+
+
+def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], resumed: bool, steps: int) -> Run:
+    """Return the run object of a folder; what plugins say goes to the screen and to ``log.txt``."""
+    data = prepared.data
+    return Run(
+        folder=folder,
+        recipe=prepared.plan.recipe,
+        recipe_text=plans.dump(prepared.plan),
+        classes=data.classes,
+        stages=prepared.network.names,
+        device=prepared.device.name,
+        steps_per_epoch=steps,
+        images={part: len(getattr(data, part)) for part in ("train", "valid", "test") if getattr(data, part)},
+        weights=prepared.weights,
+        resumed=resumed,
+        _say=logged(say, folder / "log.txt"),
+    )
+
+
+def logged(say: Callable[[str], None], path: Path) -> Callable[[str], None]:
+    """Return ``say`` that also appends to a file; a log that cannot be written stops nothing."""
+
+    def both(message: str) -> None:
+        say(message)
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        except OSError:
+            pass
+
+    return both
+
+
+def write_start(prepared: Prepared, run: Run) -> None:
+    """Write what is known before the first epoch."""
+    atomic.write_text(run.folder / "recipe.yaml", run.recipe_text)
+    about = environment.describe() | {"device": prepared.device.name, "isa": prepared.device.isa}
+    atomic.write_json(run.folder / "environment.json", about)
+    atomic.write_json(run.folder / "data.json", prepared.data.report)
+    atomic.write_json(run.folder / "weights.json", prepared.weights)
+
+
+def write_history(run: Run) -> None:
+    """Write ``metrics.jsonl``, one line an epoch."""
+    lines = [json.dumps(line, allow_nan=False) + "\n" for line in run.history]
+    atomic.write_text(run.folder / "metrics.jsonl", "".join(lines))
+
+
+def write_result(run: Run) -> None:
+    """Write ``result.json``, which marks the run as finished."""
+    atomic.write_json(run.folder / "result.json", run.result)
+
+
+def identity(prepared: Prepared) -> dict[str, Any]:
+    """Return what a checkpoint must share with the run that resumes it."""
+    data = prepared.data
+    return {
+        "recipe": mathematics(prepared.plan),
+        "classes": list(data.classes),
+        "fingerprint": {part: data.report["fingerprint"][part] for part in ("train", "valid")},
+        "isa": prepared.device.isa,
+    }
+
+
+def mathematics(plan: Plan) -> dict[str, Any]:
+    """Return the resolved recipe without the keys that cannot change the weights."""
+    said = plan.recipe.model_dump(mode="json")
+    return {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
+
+
+def check_same(state: Mapping[str, Any], prepared: Prepared) -> None:
+    """Raise ``UsageError`` if recipe or classes differ from those of the checkpoint."""
+    own = identity(prepared)
+    changes = list(differences(state["recipe"], own["recipe"]))
+    if changes:
+        raise UsageError("the recipe differs from the one this run began with: " + "; ".join(changes))
+    before, now = set(state["classes"]), set(own["classes"])
+    if before != now:
+        gone, new = sorted(before - now)[:5], sorted(now - before)[:5]
+        raise DataError(f"the classes changed since this run began: gone {gone}, new {new}; start a new run")
+    for part, fingerprint in own["fingerprint"].items():
+        if state["fingerprint"][part] != fingerprint:
+            raise DataError(f"the images for '{part}' changed since this run began; restore them or start a new run")
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Return ``key: old → new`` for every leaf that differs."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(key for key in after if key not in before)]
+        return [d for key in keys for d in differences(before.get(key), after.get(key), f"{path}.{key}".strip("."))]
+    return [] if before == after else [f"{path}: {before!r} → {after!r}"]
+
+
+def finished(folder: Path, plan: Plan) -> Run | None:
+    """Return a run folder's run if it is finished; ``UsageError`` if the folder is not one."""
+    if not (folder / "recipe.yaml").exists():
+        raise UsageError(f"no run in {folder}: it has no recipe.yaml; name a folder that `finetune run` made")
+    if not (folder / "result.json").exists():
+        return None
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    about = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    best = result["best"]
+    return Run(
+        folder=folder,
+        recipe=plan.recipe,
+        recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        classes=tuple(about["classes"]),
+        stages=tuple(about["stages"]),
+        device="none",
+        steps_per_epoch=0,
+        images={},
+        epoch=result["epochs"],
+        history=[json.loads(line) for line in lines],
+        best=Best(epoch=best["epoch"], value=next(v for k, v in best.items() if k != "epoch")) if best else None,
+        result=result,
+    )
+
+
+class Swapped:
+    """Other weights in a network for the length of a block; None leaves them as they are."""
+
+    def __init__(self, network: Network, weights: Mapping[str, NDArray[Any]] | None) -> None:
+        self.network, self.weights = network, weights
+
+    def __enter__(self) -> None:
+        if self.weights is not None:
+            self.before = values(self.network.get_parameters())
+            assign(self.network.get_parameters(), self.weights)
+
+    def __exit__(self, *exception: object) -> None:
+        if self.weights is not None:
+            assign(self.network.get_parameters(), self.before)

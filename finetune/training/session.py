@@ -1,0 +1,281 @@
+"""A run between the lines of its loop: where it stands, what it counts, what it saves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune.data import targets
+from finetune.data.loader import Batch, Loader
+from finetune.errors import DivergedError, FinetuneError
+from finetune.machine import environment
+from finetune.model import modelfolder
+from finetune.model.network import assign, values
+from finetune.run import Best
+from finetune.training import checkpoint, pictures, records
+from finetune.training.evaluation import Evaluation, Predictor
+from finetune.training.metrics import better
+from finetune.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from finetune.training.phases import Phase
+    from finetune.training.prepare import Prepared
+
+Check = Callable[[], None]
+
+
+class Session:
+    """Everything that one run holds; ``done`` counts the steps of this epoch behind it."""
+
+    def __init__(self, prepared: Prepared, folder: Path, *, say: Callable[[str], None], resumed: bool) -> None:
+        self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
+        self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
+        self.epochs = self.recipe.train.epochs
+        self.trainer = self._trainer()
+        self.predictor = Predictor(self.network)
+        self.train_loader, self.valid_loader = self.loader("train", train=True), self.loader("valid")
+        self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
+        self.evaluation: Evaluation | None = None
+        self.frozen: dict[str, str] = {}
+        self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
+        self.run._augmented = lambda count: pictures.augmented(self, count)
+        self.run._predictions = lambda count: pictures.predictions(self, count)
+
+    def _trainer(self) -> Trainer:
+        weights, labels = self.recipe.loss.class_weights, self.data.train.labels
+        return Trainer(
+            self.recipe,
+            self.network,
+            features=self.prepared.plan.backbone.component.features,
+            classes=len(self.data.classes),
+            images=len(self.data.train),
+            class_weights=targets.class_weights(weights, labels, self.data.classes),
+            amp=self.prepared.device.amp,
+        )
+
+    def loader(self, part: str, *, train: bool = False) -> Loader:
+        """Return a loader over a part of the data; only that for training augments and shuffles."""
+        return Loader(
+            getattr(self.data, part),
+            self.prepared.image,
+            batch_size=self.recipe.train.batch_size,
+            workers=self.prepared.workers,
+            seed=self.recipe.seed,
+            transforms=self.prepared.transforms if train else (),
+            train=train,
+        )
+
+    def start(self) -> int:
+        """Write the run's records, or restore its newest checkpoint; return the epoch to go on with."""
+        if not self.resumed:
+            records.write_start(self.prepared, self.run)
+            return 1
+        saved, broken = checkpoint.newest(self.run.folder / "checkpoints")
+        for problem in broken:
+            self.run.say(f"not used: {problem}")
+        self._restore(saved)
+        return self.run.epoch
+
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        state, run = saved.state, self.run
+        records.check_same(state, self.prepared)
+        self._enter(self._phase(state["epoch"]))
+        self.trainer.restore(saved.part, state["updates"])
+        run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
+        run.best = Best(**state["best"]) if state["best"] else None
+        self.frozen, self.seconds, run.stop_reason = state["frozen"], state["seconds"], state["stop_reason"]
+        self.done, self.loss_sum, self.images = state["done"], state["loss_sum"], state["images"]
+        run.epoch = state["epoch"]
+        records.write_history(run)
+        if self._epoch_is_closed():
+            run.epoch, self.done = run.epoch + 1, 0
+        run.say(f"resumed at epoch {run.epoch}, after {self.done} of its {run.steps_per_epoch} steps")
+
+    def _epoch_is_closed(self) -> bool:
+        return bool(self.run.history) and self.run.history[-1]["epoch"] == self.run.epoch
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Enter the epoch and its phase; a new phase freezes anew and builds an optimizer of its own."""
+        if epoch != self.run.epoch:
+            self.run.epoch, self.done = epoch, 0
+        if self.done == 0:
+            self.loss_sum, self.images = 0.0, 0
+        phase = self._phase(epoch)
+        if phase != self.trainer.phase:
+            self.check_frozen()
+            self._enter(phase)
+            self.frozen = self.trainer.frozen()
+        self.trainer.training_mode()
+        self.run.checkpoint_keep = None
+        self.began, self.images_before = time.monotonic(), self.images
+
+    def _phase(self, epoch: int) -> Phase:
+        return next(phase for phase in self.prepared.phases if phase.first <= epoch <= phase.last)
+
+    def _enter(self, phase: Phase) -> None:
+        self.trainer.enter(phase)
+        self.run.phase, self.run.trainable = phase.number, phase.trainable
+
+    def steps(self, epoch: int) -> Iterator[list[Batch]]:
+        """Yield the batches of each optimizer step of the epoch that is not done yet."""
+        size = self.recipe.train.accumulate
+        batches = self.train_loader.epoch(epoch, start=self.done * size)
+        while group := list(islice(batches, size)):
+            yield group
+
+    def step(self, batches: Sequence[Batch]) -> float:
+        """Train one step and count it; ``DivergedError`` if its loss is not a finite number."""
+        loss = self.trainer.step(batches, self.run.epoch, self.done)
+        if not math.isfinite(loss):
+            raise self._diverged(loss, batches)
+        images = sum(int((batch.weights > 0).sum()) for batch in batches)
+        self.done, self.run.step = self.done + 1, self.run.step + 1
+        self.loss_sum, self.images = self.loss_sum + loss * images, self.images + images
+        self.run.learning_rates = self.trainer.rates()
+        return loss
+
+    def _diverged(self, loss: float, batches: Sequence[Batch]) -> DivergedError:
+        indices = [int(i) for batch in batches for i in batch.indices[batch.weights > 0]]
+        files = ", ".join(self.data.train.describe(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
+        return DivergedError(
+            f"the loss became {loss} in epoch {self.run.epoch}, step {self.run.step + 1}, at learning rate "
+            f"{self.trainer.rate():.3g}; lower optimizer.lr or set train.clip_norm=1.0 (batch: {files})"
+        )
+
+    def end_epoch(self, check: Check) -> dict[str, Any]:
+        """Evaluate where the recipe wants it, note the best, and return the epoch's line of ``metrics.jsonl``."""
+        seconds = time.monotonic() - self.began
+        epoch = self.run.epoch
+        line: dict[str, Any] = {
+            "epoch": epoch,
+            "phase": self.run.phase,
+            "trainable": list(self.run.trainable),
+            "train_loss": self.loss_sum / self.images,
+        }
+        self._check_weights()
+        if epoch % self.recipe.evaluate.every == 0 or epoch == self.epochs:
+            line |= {f"val_{name}": value for name, value in self._evaluate(check).items()}
+        line["lr"] = self.trainer.rate()
+        line["images_per_second"] = round((self.images - self.images_before) / max(seconds, 1e-9), 2)
+        line["seconds"] = round(time.monotonic() - self.began, 3)
+        self.seconds += line["seconds"]
+        self.run.history.append(line)
+        records.write_history(self.run)
+        return line
+
+    def _check_weights(self) -> None:
+        for name, array in values(p for p in self.network.get_parameters() if p.requires_grad).items():
+            if not np.isfinite(array).all():
+                raise DivergedError(f"weight '{name}' is not finite after epoch {self.run.epoch}; lower optimizer.lr")
+
+    def _evaluate(self, check: Check) -> dict[str, float]:
+        metric = self.recipe.evaluate.metric
+        with self.kept_weights():
+            self.evaluation = self.predictor.evaluate(self.valid_loader, len(self.data.classes), check)
+        self.run.confusion = self.evaluation.confusion
+        value = self.evaluation.metrics[metric]
+        if better(metric, value, self.run.best.value if self.run.best else None):
+            self.run.best = Best(epoch=self.run.epoch, value=value)
+        return self.evaluation.metrics
+
+    def kept_weights(self) -> records.Swapped:
+        """Put the moving average, where there is one, into the network for the length of a block."""
+        return records.Swapped(self.network, self.trainer.weights() if self.trainer.average else None)
+
+    def save_if_asked(self) -> None:
+        """Write a checkpoint if a plugin asked for one in this epoch."""
+        if self.run.checkpoint_keep is not None:
+            self.save(keep=self.run.checkpoint_keep)
+
+    def save(self, *, keep: int) -> None:
+        """Write a checkpoint of the whole state, and tell plugins."""
+        run = self.run
+        if self.trainer.phase is None:
+            return  # nothing has trained yet
+        best = run.best is not None and run.best.epoch == run.epoch and self._epoch_is_closed()
+        path = checkpoint.save(run.folder / "checkpoints", self.trainer.arrays(), self._state(), best=best, keep=keep)
+        self.plugins.fire("finetune_checkpoint_saved", run=run, epoch=run.epoch, path=path, best=best)
+
+    def _state(self) -> dict[str, Any]:
+        run = self.run
+        return {
+            "epoch": run.epoch,
+            "step": run.step,
+            "done": self.done,
+            "loss_sum": self.loss_sum,
+            "images": self.images,
+            "updates": self.trainer.updates,
+            "seconds": self.seconds,
+            "best": {"epoch": run.best.epoch, "value": run.best.value} if run.best else None,
+            "history": run.history,
+            "plugins": run.state,
+            "stop_reason": run.stop_reason,
+            "frozen": self.frozen,
+            **records.identity(self.prepared),
+        }
+
+    def check_frozen(self) -> None:
+        """Compare what had to stay frozen in the phase that ends with how it began."""
+        if self.trainer.phase is None:
+            return
+        now = self.trainer.frozen()
+        changed = [name for name, before in self.frozen.items() if now[name] != before]
+        if changed:
+            names = ", ".join(changed[:5])
+            where = f"phase {self.run.phase}"
+            raise FinetuneError(f"{len(changed)} frozen arrays changed in {where}: {names}; please report this bug")
+
+    def finish(self) -> None:
+        """Test the best weights, and write the model folder and ``result.json``."""
+        run, metric = self.run, self.recipe.evaluate.metric
+        self.check_frozen()
+        if run.stop_reason:
+            run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
+        assign(self.network.get_parameters(), self._final_weights())
+        metrics = self._final_metrics()
+        modelfolder.write(run.folder / "model", self.prepared, self.network, metrics, run)
+        run.result = {
+            "run": str(run.folder),
+            "epochs": run.epoch,
+            "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
+            **{name: value for name, value in metrics.items() if name.startswith("test_")},
+            "frozen_unchanged": True,
+            "stopped_early": run.stop_reason,
+            "seconds": round(self.seconds, 3),
+            "peak_rss_mb": environment.peak_memory_mb(),
+        }
+        records.write_result(run)
+
+    def _final_weights(self) -> dict[str, NDArray[np.float32]]:
+        best = self.run.folder / "checkpoints" / checkpoint.BEST
+        if not self.recipe.evaluate.restore_best or self.run.best is None or self.run.best.epoch == self.run.epoch:
+            return self.trainer.weights()
+        if not best.exists():
+            self.run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
+            return self.trainer.weights()
+        saved = checkpoint.load(best)
+        return saved.part("network") | saved.part("average")
+
+    def _final_metrics(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for part in ("valid", "test"):
+            if getattr(self.data, part) is not None:
+                loader = self.loader(part)
+                evaluation = self.predictor.evaluate(loader, len(self.data.classes))
+                loader.close()
+                found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
+        return found
+
+    def close(self) -> None:
+        """Stop the loaders' threads."""
+        self.train_loader.close()
+        self.valid_loader.close()

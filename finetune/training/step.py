@@ -1,0 +1,135 @@
+"""One training step as a compiled graph: forward, loss, gradients of what trains, clipping, update, moving average."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from finetune.model.network import Network
+
+LOSS_SCALE = 1024.0  # of float16 gradients; a power of two changes no digit
+
+
+class Objective(nn.Cell):
+    """Cross-entropy between soft targets and logits, summed and divided by the number of images."""
+
+    def __init__(self, network: Network, scale: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.scale = scale
+
+    def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> Tensor:
+        """Map images (N, 3, H, W), targets (N, classes), their count and the dropout mask to a scalar."""
+        logits = self.network(images, mask).astype(ms.float32)
+        return -(targets * ops.log_softmax(logits, -1)).sum() / count * self.scale
+
+
+class Gradients(nn.Cell):
+    """Loss and gradients of exactly the given parameters."""
+
+    def __init__(self, network: Network, parameters: Sequence[Parameter], scale: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.objective = Objective(network, scale)
+        self.scale = scale
+        self.gradient = ops.value_and_grad(self.objective, None, ParameterTuple(parameters))
+
+    def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        """Return the loss and a tuple of gradients, both unscaled."""
+        loss, gradients = self.gradient(images, targets, count, mask)
+        if self.scale != 1.0:
+            loss = loss / self.scale
+            gradients = tuple([g / self.scale for g in gradients])
+        return loss, gradients
+
+
+class Update(nn.Cell):
+    """Clip gradients by their common norm, update the parameters and their moving average."""
+
+    def __init__(
+        self, optimizer: nn.Cell, clip_norm: float | None, averaged: Sequence[Parameter], average: Sequence[Parameter]
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.averaging = len(average) > 0
+        self.averaged = ParameterTuple(averaged)
+        self.average = ParameterTuple(average)
+
+    def construct(
+        self, gradients: tuple[Tensor, ...], rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor
+    ) -> Tensor:
+        """Return the learning rate, once everything is updated."""
+        if self.clip_norm is not None:
+            squares = (gradients[0] * gradients[0]).sum()
+            for g in gradients[1:]:
+                squares = squares + (g * g).sum()
+            factor = ops.minimum(self.clip_norm / (ops.sqrt(squares) + 1e-6), Tensor(1.0, ms.float32))
+            gradients = tuple([g * factor for g in gradients])
+        done = self.optimizer(gradients, rate, power1, power2)
+        if self.averaging:
+            for i in range(len(self.average)):
+                ops.assign(self.average[i], self.average[i] * decay + self.averaged[i] * (1.0 - decay))
+        return done
+
+
+class TrainStep(nn.Cell):
+    """Gradients and update in one graph."""
+
+    def __init__(self, gradients: Gradients, update: Update) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.update = update
+
+    def construct(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        count: Tensor,
+        mask: Tensor,
+        rate: Tensor,
+        power1: Tensor,
+        power2: Tensor,
+        decay: Tensor,
+    ) -> Tensor:
+        """Return the loss before the update."""
+        loss, gradients = self.gradients(images, targets, count, mask)
+        self.update(gradients, rate, power1, power2, decay)
+        return loss
+
+
+class Accumulate(nn.Cell):
+    """Gradients of one batch, added to buffers."""
+
+    def __init__(self, gradients: Gradients, buffers: ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.buffers = buffers
+
+    def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> Tensor:
+        """Return the batch's share of the loss."""
+        loss, gradients = self.gradients(images, targets, count, mask)
+        for i in range(len(self.buffers)):
+            ops.assign(self.buffers[i], self.buffers[i] + gradients[i])
+        return loss
+
+
+class UpdateFromBuffers(nn.Cell):
+    """Update from the accumulated gradients, and empty the buffers."""
+
+    def __init__(self, update: Update, buffers: ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.update = update
+        self.buffers = buffers
+
+    def construct(self, rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor) -> Tensor:
+        """Return the learning rate, once everything is updated."""
+        gradients = tuple([1.0 * buffer for buffer in self.buffers])
+        done = self.update(gradients, rate, power1, power2, decay)
+        for buffer in self.buffers:
+            ops.assign(buffer, ops.zeros_like(buffer))
+        return done

@@ -1,0 +1,172 @@
+"""The trainer: builds each phase's step over exactly what trains, and feeds it batches."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor
+
+from finetune.data import targets
+from finetune.model import heads
+from finetune.model.network import Network, assign, statistics, values
+from finetune.recipe.models import AdamW, Recipe
+from finetune.training import optimizers, schedules, step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from finetune.data.loader import Batch
+    from finetune.training.phases import Phase
+
+NOISE = 0x6D69  # separates the random numbers of mixup and cutmix from those of dropout
+
+
+class Trainer:
+    """Trains a network: ``enter`` a phase, then ``step`` through batches.
+
+    ``updates`` counts the optimizer's steps in this phase, since each phase has an optimizer of its own.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        *,
+        features: int,
+        classes: int,
+        images: int,
+        class_weights: NDArray[np.float32] | None,
+        amp: str,
+    ) -> None:
+        self.recipe, self.network = recipe, network
+        self.features, self.classes = features, classes
+        self.class_weights = class_weights
+        self.scale = step.LOSS_SCALE if amp == "O2" else 1.0
+        self.steps_per_epoch = math.ceil(images / (recipe.train.batch_size * recipe.train.accumulate))
+        self.average = self._average() if recipe.train.ema is not None else {}
+        self.updates, self.global_step = 0, 0
+        self.phase: Phase | None = None
+
+    def _average(self) -> dict[str, Parameter]:
+        copies = ParameterTuple(self.network.get_parameters()).clone(prefix="average", init="same")
+        return {p.name: copy for p, copy in zip(self.network.get_parameters(), copies, strict=True)}
+
+    def enter(self, phase: Phase) -> None:
+        """Freeze all but the phase's stages, and build optimizer and step over exactly those."""
+        self.phase, self.updates = phase, 0
+        for parameter in self.network.get_parameters():
+            parameter.requires_grad = parameter.name.split(".", 1)[0] in phase.trainable and not statistics(parameter)
+        trainable = [p for p in self.network.get_parameters() if p.requires_grad]
+        self.optimizer = optimizers.build(self.recipe.optimizer, trainable, self.network.names)
+        averaged = [p for p in self.network.parameters_of(phase.trainable) if p.name in self.average]
+        average = [self.average[p.name] for p in averaged]
+        gradients = step.Gradients(self.network, trainable, self.scale)
+        update = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
+        self.training_mode()
+        if self.recipe.train.accumulate == 1:
+            self._whole = step.TrainStep(gradients, update)
+        else:
+            buffers = ParameterTuple(trainable).clone(prefix="sum", init="zeros")
+            self._accumulate = step.Accumulate(gradients, buffers)
+            self._apply = step.UpdateFromBuffers(update, buffers)
+
+    def training_mode(self) -> None:
+        """Put stages into the modes of the phase; evaluation puts all of them into evaluation mode."""
+        assert self.phase is not None
+        frozen = self.recipe.freeze.batch_norm == "frozen"
+        self.network.set_modes(self.phase.trainable, frozen_batch_norm=frozen)
+
+    def step(self, batches: Sequence[Batch], epoch: int, number: int) -> float:
+        """Make one optimizer step from one or more batches; return the mean loss of their images before it.
+
+        ``number`` counts the steps of the epoch from 0; it fixes all noise together with the seed.
+        """
+        self.global_step = (epoch - 1) * self.steps_per_epoch + number
+        count = sum(int((batch.weights > 0).sum()) for batch in batches)
+        if self.recipe.train.accumulate == 1:
+            loss = float(self._whole(*self._inputs(batches[0], count, 0), *self._scalars()).asnumpy())
+        else:
+            inputs = (self._inputs(batch, count, i) for i, batch in enumerate(batches))
+            loss = sum(float(self._accumulate(*each).asnumpy()) for each in inputs)
+            self._apply(*self._scalars())
+        self.updates += 1
+        return loss
+
+    def _inputs(self, batch: Batch, count: int, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        recipe, at = self.recipe, self.global_step * self.recipe.train.accumulate + position
+        smoothing = recipe.loss.label_smoothing
+        soft = targets.soft_targets(batch.labels, batch.weights, self.classes, smoothing, self.class_weights)
+        images = batch.images
+        if recipe.train.mixup or recipe.train.cutmix:
+            rng = np.random.Generator(np.random.Philox(key=[recipe.seed, at], counter=NOISE))
+            images, soft = targets.mix(images, soft, mixup=recipe.train.mixup, cutmix=recipe.train.cutmix, rng=rng)
+        mask = heads.dropout_mask(recipe.head, self.features, len(images), recipe.seed, at)
+        return Tensor(images), Tensor(soft), scalar(count), Tensor(mask)
+
+    def _scalars(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return learning rate, powers of the betas, and decay of the moving average, for this update."""
+        done = self.updates + 1
+        beta1, beta2 = self.recipe.optimizer.betas if isinstance(self.recipe.optimizer, AdamW) else (0.0, 0.0)
+        # A young average forgets faster, so that it is not held back by the starting weights.
+        ema = min(self.recipe.train.ema or 0.0, (1 + self.global_step) / (10 + self.global_step))
+        return scalar(self.rate()), scalar(beta1**done), scalar(beta2**done), scalar(ema)
+
+    def rate(self) -> float:
+        """Return the head's learning rate at the current step."""
+        section = self.recipe.schedule
+        factor = schedules.factor(section, self.global_step, self.steps_per_epoch, self.recipe.train.epochs)
+        return self.recipe.optimizer.lr * factor
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of each stage that trains."""
+        assert self.phase is not None
+        names = self.network.names
+        return {s: self.rate() * optimizers.layer_scale(self.recipe.optimizer, s, names) for s in self.phase.trainable}
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return network, optimizer and moving average by name, as a checkpoint holds them."""
+        parts = {"network": self.network.get_parameters(), "optimizer": self._optimizer_state()}
+        found = {f"{part}/{name}": a for part, ps in parts.items() for name, a in values(ps).items()}
+        return found | {f"average/{name}": p.asnumpy().copy() for name, p in self.average.items()}
+
+    def restore(self, part: Callable[[str], Mapping[str, NDArray[np.float32]]], updates: int) -> None:
+        """Set everything that ``arrays`` returned, by ``part(prefix)``; the phase must have been entered."""
+        assign(self.network.get_parameters(), part("network"))
+        assign(self._optimizer_state(), part("optimizer"))
+        average = part("average")
+        for name, parameter in self.average.items():
+            parameter.set_data(Tensor(average[name]))
+        self.updates = updates
+
+    def _optimizer_state(self) -> list[Parameter]:
+        own = {id(p) for p in self.network.get_parameters()}
+        return [p for p in self.optimizer.get_parameters() if id(p) not in own]
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return the weights to evaluate and keep: the moving average where there is one."""
+        current = values(self.network.get_parameters())
+        return current | {name: p.asnumpy().copy() for name, p in self.average.items()}
+
+    def frozen(self) -> dict[str, str]:
+        """Return a digest of every array that must not change in this phase."""
+        assert self.phase is not None
+        names = [name for name in self.network.names if name not in self.phase.trainable]
+        watched = self.network.parameters_of(names)
+        if self.recipe.freeze.batch_norm == "frozen":
+            watched += [p for p in self.network.parameters_of(self.phase.trainable) if statistics(p)]
+        return {p.name: digest(p.asnumpy()) for p in watched}
+
+
+def scalar(value: float) -> Tensor:
+    """Return a 0-d float32 tensor."""
+    return Tensor(np.float32(value))
+
+
+def digest(array: NDArray[np.float32]) -> str:
+    """Return a hash of an array's bytes."""
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""Weights: reading files that cannot run code, translating names, loading exactly."""

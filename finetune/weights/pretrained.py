@@ -1,0 +1,240 @@
+"""Pretrained weights: from the word in a recipe to a verified file, and from the file to arrays by parameter name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from pydantic import ValidationError
+
+from finetune.components import Backbone, ImageSpec, Weights
+from finetune.errors import DownloadError, UsageError, WeightsError
+from finetune.files import download
+from finetune.files.home import cache_folder
+from finetune.recipe.models import ImageSection
+from finetune.suggest import did_you_mean
+from finetune.weights import layouts, tensorfile
+from finetune.weights.layouts import Translation, listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from numpy.typing import NDArray
+
+    Shapes = Mapping[str, tuple[int, ...]]
+    Fetch = Callable[[Weights, Path], Path | None]
+
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+ENDINGS = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".h5", ".npz", ".onnx", ".zip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A weights file that is here, the word it was asked for with, and its record where it is known."""
+
+    path: Path
+    name: str
+    record: Weights | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Float32 arrays by parameter name, and the report for ``weights.json``."""
+
+    tensors: dict[str, NDArray[np.float32]]
+    report: dict[str, Any]
+
+
+def nothing(record: Weights, cache: Path) -> None:
+    """Fetch nothing: leave it to the verified download."""
+
+
+def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | None:
+    """Return the file that ``name`` stands for, or None for ``none``.
+
+    ``name`` is ``none``, ``auto`` (the backbone's first offer), a name that the backbone offers, ``URL#sha256=HEX``
+    or a file. ``fetch`` is asked before the download. Raises ``UsageError`` for a name that stands for nothing and
+    ``WeightsError`` for a file that is not here and cannot be had.
+    """
+    if name == "none":
+        return None
+    if name == "auto" and not backbone.weights:
+        raise UsageError(f"'{backbone.name}' offers no weights; write weights: none for a random start, or name a file")
+    if name == "auto":
+        name = next(iter(backbone.weights))
+    if name in backbone.weights:
+        return _fetched(name, backbone.weights[name], backbone, fetch)
+    if "://" in name:
+        return _fetched(public(name), _record(name), backbone, fetch)
+    path = Path(name).expanduser()
+    if os.path.lexists(path):
+        return Source(path=path, name=name, record=_known(path, backbone))
+    if len(path.parts) > 1 or path.suffix.lower() in ENDINGS:
+        raise WeightsError(f"no weights file at '{path}'; name a .safetensors or .ckpt file")
+    offers = ("auto", "none", *backbone.weights)
+    raise UsageError(f"'{backbone.name}' offers no weights named '{name}'{did_you_mean(name, offers)}")
+
+
+def target(record: Weights, cache: Path) -> Path:
+    """Return where a record's file is kept: two files of one name do not meet."""
+    return cache / f"{record.sha256[:12]}-{Path(urlsplit(record.url).path).name or 'weights'}"
+
+
+def _fetched(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
+    cache = cache_folder() / "weights"
+    try:
+        path = fetch(record, cache) or download.fetch(record.url, f"sha256:{record.sha256}", target(record, cache))
+    except DownloadError as error:
+        address = public(record.url)
+        reason = str(error).partition(";")[0].replace(f"'{address}'", "the file")
+        raise DownloadError(
+            f"no weights '{name}' for '{backbone.name}': {reason}\n"
+            f"  address: {address}\n"
+            f"  sha256:  {record.sha256}\n"
+            f"  file:    {target(record, cache)} (put there by hand, it needs no network)\n"
+            "or go on without it: backbone.weights=FILE takes weights of yours, backbone.weights=none starts from "
+            "random, and `finetune run quickstart` needs no weights"
+        ) from error
+    return Source(path=path, name=name, record=record)
+
+
+def _record(text: str) -> Weights:
+    url, _, digest = text.partition("#sha256=")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise UsageError(f"'{public(url)}' needs the sha256 of its file; write URL#sha256= and 64 hex digits")
+    return Weights(url=url, sha256=digest.lower(), layout="")
+
+
+def public(url: str) -> str:
+    """Return a URL without what may be secret in it: user, password, query and fragment."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _known(path: Path, backbone: Backbone) -> Weights | None:
+    """Return the record of a file that the backbone offers and the user fetched by hand."""
+    with suppress(OSError):
+        if backbone.weights and path.is_file():
+            digest = sha256(path)
+            return next((record for record in backbone.weights.values() if record.sha256 == digest), None)
+    return None
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def peek(source: Source, backbone: Backbone) -> Mapping[str, Any]:
+    """Return the backbone options that belong to weights, from the record or the names in the file.
+
+    A file that this project saved says them itself. Raises ``WeightsError`` for a file that cannot be read.
+    """
+    if source.record is not None and source.record.options:
+        return source.record.options
+    summary = tensorfile.inspect(source.path)
+    layout = layouts.match(summary.shapes, backbone)
+    if layout is None:
+        return {}
+    return _own_options(source, summary.metadata, backbone) if layout.name == layouts.OWN else layout.options
+
+
+def _own_options(source: Source, metadata: Mapping[str, str], backbone: Backbone) -> Mapping[str, Any]:
+    try:
+        about = json.loads(metadata.get("backbone", "{}"))
+        if about.get("use") != backbone.name:
+            return {}
+        return backbone.options.model_validate_json(json.dumps(about.get("options", {}))).model_dump()
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"'{source.path}' has damaged metadata of its backbone ({error}); copy it anew") from error
+
+
+def image_defaults(source: Source | None) -> dict[str, Any]:
+    """Return what ``ImageSpec`` takes for these weights; nothing where ImageNet's usual values are to be used."""
+    if source is None:
+        return {}
+    if source.record is not None:
+        return {f.name: getattr(source.record, f.name) for f in fields(ImageSpec) if hasattr(source.record, f.name)}
+    text = tensorfile.inspect(source.path).metadata.get("image")
+    if text is None:
+        return {}
+    try:
+        said = ImageSection.model_validate_json(text).model_dump()
+    except ValidationError as error:
+        raise WeightsError(f"'{source.path}' has damaged metadata of its images ({error}); copy it anew") from error
+    return {name: value for name, value in said.items() if value != "auto"}
+
+
+def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[str], keep_head: bool) -> Loaded:
+    """Read the arrays for a network whose parameters are ``expected``, and report on every name.
+
+    Names and shapes must be exactly the network's, but for the ``head``, which starts anew unless ``keep_head``.
+    Raises ``WeightsError`` for any other difference, for a wrong hash and for NaN or infinity.
+    """
+    summary = tensorfile.inspect(source.path)
+    digest = sha256(source.path)
+    if source.record is not None and digest != source.record.sha256:
+        raise WeightsError(
+            f"'{source.path}' has sha256 {digest}, not {source.record.sha256} as promised; remove it to fetch it anew"
+        )
+    try:
+        # The file's names stand for its tensors, so that only what the network takes is read.
+        found = layouts.translate({name: name for name in summary.shapes}, expected, backbone)
+        wanted = [name for name in expected if keep_head or name not in head]
+        _check(found, wanted, expected, summary, keep_head)
+    except WeightsError as error:
+        raise WeightsError(f"'{source.path}': {error}") from None
+    tensors = tensorfile.read(source.path, {found.tensors[name] for name in wanted}).tensors
+    arrays = {name: _float32(source.path, found.tensors[name], tensors[found.tensors[name]]) for name in wanted}
+    return Loaded(tensors=arrays, report=_report(source, digest, found, wanted, expected))
+
+
+def _check(
+    found: Translation[str], wanted: Collection[str], expected: Shapes, summary: tensorfile.Summary, keep_head: bool
+) -> None:
+    """Raise ``WeightsError`` unless the file holds just what is wanted, as floating-point numbers of its shapes."""
+    missing = [name for name in wanted if name not in found.tensors]
+    shapes = {name: summary.shapes[found.tensors[name]] for name in wanted if name in found.tensors}
+    other = [f"{name} {shape} for {expected[name]}" for name, shape in shapes.items() if shape != expected[name]]
+    whole = [name for name in shapes if summary.dtypes[found.tensors[name]] not in FLOATS]
+    wrong = [
+        listing("lacks", missing),
+        listing("has another shape for", other),
+        listing("has whole numbers for", whole),
+        listing("has no place for", found.unexpected if keep_head else ()),
+    ]
+    if any(wrong):
+        only_head = all(name.startswith(layouts.HEAD) for name in (*missing, *other, *whole))
+        remedy = "write head.keep_pretrained=false" if only_head else "give the file of this network"
+        raise WeightsError(f"the file {'; it '.join(text for text in wrong if text)}; {remedy}")
+
+
+def _float32(path: Path, name: str, array: NDArray[np.generic]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        converted = np.asarray(array, dtype=np.float32)
+    if not np.isfinite(converted).all():
+        raise WeightsError(f"'{path}' holds NaN or infinity in {name!r}; give a file from a run that did not diverge")
+    return converted
+
+
+def _report(
+    source: Source, digest: str, found: Translation[str], wanted: Collection[str], expected: Shapes
+) -> dict[str, Any]:
+    names = {
+        "loaded": list(wanted),
+        "missing": [name for name in expected if name not in found.tensors],
+        "unexpected": list(found.unexpected),
+        "reinitialised": [name for name in expected if name not in wanted],
+        "ignored": list(found.ignored),
+    }
+    about = {"source": source.name, "path": str(source.path), "sha256": digest, "layout": found.layout}
+    return {**about, **names, "counts": {key: len(value) for key, value in names.items()}}
