@@ -35,7 +35,7 @@ class Predicted:
     probability: float
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Run:
     """One fine-tuning run: what it is, where it stands, and what a plugin may ask of it.
 
@@ -70,6 +70,10 @@ class Run:
     _augmented: Callable[[int], Sequence[NDArray[np.uint8]]] | None = None
     _predictions: Callable[[int], Sequence[Predicted]] | None = None
     _say: Callable[[str], None] = print
+
+    def __repr__(self) -> str:
+        best = f", best epoch {self.best.epoch}: {self.best.value:.4f}" if self.best else ""
+        return f"Run({str(self.folder)!r}, epoch {self.epoch}{best})"
 
     def stop(self, reason: str) -> None:
         """Ask the run to end after this epoch, as finished; the reason is shown and logged."""

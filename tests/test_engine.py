@@ -251,6 +251,15 @@ def test_accumulation_average_clipping_mixing_and_smoothing_run_together(
     assert all(np.isfinite(line["train_loss"]) for line in made.history)
 
 
+def test_mixed_precision_trains_float32_weights(photos: Path, catalogue: Catalogue, tmp_path: Path) -> None:
+    made = run(recipe(photos, tmp_path, train={"epochs": 2, "batch_size": 8, "amp": "O2"}), catalogue)
+    assert made.result is not None
+    assert made.result["frozen_unchanged"] is True
+    assert made.history[1]["train_loss"] < made.history[0]["train_loss"]
+    kept = tensorfile.read(made.folder / "model" / "weights.safetensors").tensors
+    assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
+
+
 def test_pynative_mode_runs(photos: Path, catalogue: Catalogue, tmp_path: Path) -> None:
     import mindspore as ms
 

@@ -60,6 +60,8 @@ def prepare(
     device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
     options = backbone_options(plan, source)
     network, report = build_network(plan, catalogue, options, source, len(data.classes))
+    if device.amp == "O2":
+        mixed_precision(network)
     return Prepared(
         plan=plan,
         plugins=plugins,
@@ -168,6 +170,13 @@ def build_network(
     loaded = sources.load(source, component, expected, head=head, keep_head=keep)
     assign((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
     return network, loaded.report
+
+
+def mixed_precision(network: Network) -> None:
+    """Let the network compute in float16, BatchNorm and what follows the logits in float32; weights stay float32."""
+    import mindspore as ms
+
+    ms.amp.auto_mixed_precision(network, "O2")
 
 
 def pretrained(plan: Plan, catalogue: Catalogue) -> Model:
