@@ -90,6 +90,7 @@ class Session:
         records.check_same(state, self.prepared)
         self._enter(self._phase(state["epoch"]))
         self.trainer.restore(saved.part, state["updates"])
+        self.trainer.global_step = max(0, state["step"] - 1)
         run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
         run.best = Best(**state["best"]) if state["best"] else None
         self.frozen, self.seconds, run.stop_reason = state["frozen"], state["seconds"], state["stop_reason"]
