@@ -205,6 +205,15 @@ def test_a_failing_callback_names_itself_and_others_still_end(
     with pytest.raises(PluginError, match=r"plugin 'watcher' .* failed in finetune_step_end: KeyError: 'gone'"):
         run(recipe(photos, tmp_path), catalogue, watchers=[good, bad])
     assert good.events[-2:] == ["run_error", "run_end"]
+    assert [path.name for path in (tmp_path / "small-001" / "checkpoints").iterdir()] == ["step-00000001.safetensors"]
+
+
+def test_a_photo_lost_while_training_names_it_and_saves(catalogue: Catalogue, tmp_path: Path) -> None:
+    root = folder(tmp_path / "photos")
+    watcher = Watcher(("epoch_end", 1), lambda: [photo.unlink() for photo in (root / "red").iterdir()])
+    with pytest.raises(DataError, match=r"red/\d\d\.jpg"):
+        run(recipe(root, tmp_path / "runs"), catalogue, watchers=[watcher])
+    assert list((tmp_path / "runs" / "small-001" / "checkpoints").glob("step-*"))
 
 
 def test_bad_data_leaves_no_run_folder(catalogue: Catalogue, tmp_path: Path) -> None:

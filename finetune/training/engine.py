@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from finetune.errors import Interrupted
+from finetune.errors import DataError, Interrupted, PluginError
 from finetune.training import interrupts, records, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
@@ -53,6 +53,8 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
         plugins.fire_all("finetune_run_error", run=run, error=error)
         raise error from None
     except BaseException as error:
+        if isinstance(error, PluginError | DataError):  # raised between steps, so the state is whole
+            session.rescue()
         plugins.fire_all("finetune_run_error", run=run, error=error)
         raise
     finally:

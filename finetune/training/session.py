@@ -182,6 +182,8 @@ class Session:
         metric = self.recipe.evaluate.metric
         with self.kept_weights():
             self.evaluation = self.predictor.evaluate(self.valid_loader, len(self.data.classes), check)
+        if not all(map(math.isfinite, self.evaluation.metrics.values())):
+            raise DivergedError(f"the validation loss is not finite in epoch {self.run.epoch}; lower optimizer.lr")
         self.run.confusion = self.evaluation.confusion
         value = self.evaluation.metrics[metric]
         if better(metric, value, self.run.best.value if self.run.best else None):
@@ -199,12 +201,27 @@ class Session:
 
     def save(self, *, keep: int) -> None:
         """Write a checkpoint of the whole state, and tell plugins."""
-        run = self.run
         if self.trainer.phase is None:
             return  # nothing has trained yet
+        path, best = self._write_checkpoint(keep)
+        self.plugins.fire("finetune_checkpoint_saved", run=self.run, epoch=self.run.epoch, path=path, best=best)
+
+    def rescue(self) -> None:
+        """Write a checkpoint when something else has failed, without plugins, and say where."""
+        if self.run.step == 0:
+            return
+        try:
+            path, _ = self._write_checkpoint(keep=2)
+        except FinetuneError as error:
+            self.run.say(f"no checkpoint could be written: {error}")
+        else:
+            self.run.say(f"saved step {self.run.step} in {path}; go on with: finetune run --resume {self.run.folder}")
+
+    def _write_checkpoint(self, keep: int) -> tuple[Path, bool]:
+        run = self.run
         best = run.best is not None and run.best.epoch == run.epoch and self._epoch_is_closed()
-        path = checkpoint.save(run.folder / "checkpoints", self.trainer.arrays(), self._state(), best=best, keep=keep)
-        self.plugins.fire("finetune_checkpoint_saved", run=run, epoch=run.epoch, path=path, best=best)
+        folder = run.folder / "checkpoints"
+        return checkpoint.save(folder, self.trainer.arrays(), self._state(), best=best, keep=keep), best
 
     def _state(self) -> dict[str, Any]:
         run = self.run
