@@ -158,3 +158,16 @@ def test_any_override_is_carried_out_or_a_mistake(overrides: list[str]) -> None:
 def test_keys_are_spelled_as_overrides_read_them() -> None:
     path = ("loss", "class_weights", "a.b c", 0, "x")
     assert spelled(path) == 'loss.class_weights."a.b c"[0].x'
+
+
+def test_another_component_leaves_the_options_of_the_one_before() -> None:
+    text = "freeze: {use: gradual, schedule: {1: head}, batch_norm: frozen}\noptimizer: {use: adamw, lr: 1, eps: 2}\n"
+    document = from_bytes(text.encode(), "r.yaml", Path())
+    kept = {"freeze": ("use", "batch_norm")}
+    changed = apply(document, ["freeze.train=[layer4]", "freeze.use=stages", "optimizer.use=sgd"], None, kept)
+    assert changed.values == {
+        "freeze": {"use": "stages", "batch_norm": "frozen", "train": ["layer4"]},
+        "optimizer": {"use": "sgd"},
+    }
+    same = apply(document, ["freeze.use=gradual"], None, kept)
+    assert same.values["freeze"]["schedule"] == {"1": "head"}

@@ -14,8 +14,9 @@ from finetune.recipe.yamltext import scalar
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+OVERRIDDEN = sys.maxsize  # as the line of a place: after every line of a file
 _NAME = r"(?:\"[^\"]*\"|[^\s.\[\]=\"'~]+)"
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME}|\[\d{{1,6}}\])*")
 _SEGMENT = re.compile(rf"({_NAME})|\[(\d+)\]")
@@ -27,19 +28,23 @@ class _Refused(Exception):
 
 
 def apply(
-    document: Document, overrides: Sequence[str], defaults: Mapping[str, Sequence[Any]] | None = None
+    document: Document,
+    overrides: Sequence[str],
+    defaults: Mapping[str, Sequence[Any]] | None = None,
+    kept: Mapping[str, Collection[str]] | None = None,
 ) -> Document:
     """Return the document with the overrides carried out in order; those that cannot be are its mistakes.
 
     Values are YAML where they begin with a bracket or a quote, else a YAML word, however many ``:``, ``=`` or ``#``
     are in them. Missing mappings are made on the way; ``defaults`` are the lists that stand where the recipe has none.
+    Another ``use`` leaves the options of the one before behind, all but the keys that ``kept`` names for a section.
     """
     root = document.root.copy()
     mistakes = list(document.mistakes)
     for number, text in enumerate(overrides):
-        place = Place(sys.maxsize, number, f"override '{shortened(text, 80)}'", Path.cwd())
+        place = Place(OVERRIDDEN, number, f"override '{shortened(text, 80)}'", Path.cwd())
         try:
-            _Override(root, place, defaults or {}).carry_out(text)
+            _Override(root, place, defaults or {}, kept or {}).carry_out(text)
         except _Refused as error:
             mistakes.append(Mistake(place, (), str(error)))
         except Unreadable as error:
@@ -62,8 +67,14 @@ def split(text: str) -> tuple[KeyPath, str | None]:
 class _Override:
     """One override at work on the nodes of a recipe."""
 
-    def __init__(self, root: Node, place: Place, defaults: Mapping[str, Sequence[Any]]) -> None:
-        self.root, self.place, self.defaults = root, place, defaults
+    def __init__(
+        self,
+        root: Node,
+        place: Place,
+        defaults: Mapping[str, Sequence[Any]],
+        kept: Mapping[str, Collection[str]],
+    ) -> None:
+        self.root, self.place, self.defaults, self.kept = root, place, defaults, kept
 
     def carry_out(self, text: str) -> None:
         check_characters(text, self.where)
@@ -95,7 +106,17 @@ class _Override:
             self.existing(parent, path, len(path) - 1)
         elif not isinstance(parent.value, dict):
             raise _Refused(_mismatch(parent, path, len(path) - 1))
+        elif last == "use":
+            self.leave_options(parent, path, value)
         parent.value[last] = value
+
+    def leave_options(self, section: Node, path: KeyPath, value: Node) -> None:
+        """Take the file's options of a component out of its section when another is chosen in its place."""
+        before = section.value.get("use")
+        if before is not None and before.value != value.value:
+            kept = self.kept.get(str(path[0]), ("use",))
+            for key in [k for k, node in section.value.items() if k not in kept and node.place[0] != OVERRIDDEN]:
+                del section.value[key]
 
     def delete(self, path: KeyPath) -> None:
         parent = self.parent(path, make=False)

@@ -54,7 +54,9 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catal
     standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file, and ``PluginError`` when
     the options of a plugin's component fail.
     """
-    document = changes.apply(read(source), overrides, {slot: default(slot) for slot in ("augment", "callbacks")})
+    defaults = {slot: default(slot) for slot in ("augment", "callbacks")}
+    kept = {slot: section(slot).model_fields for slot in SLOTS}
+    document = changes.apply(read(source), overrides, defaults, kept)
     found: list[Problem] = []
     plan = _plan(document, _completed(document.values, source), catalogue, found)
     if plan is None or document.mistakes:
