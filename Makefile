@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FINETUNE := $(BIN)/finetune
 
-.PHONY: help quickstart test slow lint types format bench clean
+.PHONY: help quickstart test slow lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

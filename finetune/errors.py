@@ -51,9 +51,10 @@ class DivergedError(FinetuneError):
 
 
 class PluginError(FinetuneError):
-    """A plugin failed; the message names plugin, distribution, version and hook."""
+    """A plugin failed; once ``named``, the message names plugin, distribution, version and hook."""
 
     exit_code = 6
+    named = False
 
 
 class ResourceError(FinetuneError):

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finetune.components import Dataset
 from finetune.errors import Interrupted, UsageError
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from finetune.catalogue import Catalogue
-    from finetune.components import Pixels
+    from finetune.components import Dataset, Pixels
     from finetune.model.model import Model
     from finetune.model.prediction import Prediction
     from finetune.recipe.plan import Plan
     from finetune.run import Run
 
-    Data = str | Path | Dataset | tuple[Sequence[Any], Sequence[Any]]
+    Data = str | Path | Dataset | Mapping[str, Any] | tuple[Sequence[Any], Sequence[Any]]
     Images = Sequence[str | Path | Pixels]
+    Section = str | Mapping[str, Any]
 
 
 class Finetuner:
@@ -33,178 +34,219 @@ class Finetuner:
     >>> run = ft.fit("photos/", epochs=5)
     >>> ft.predict(["photo.jpg"])
 
-    ``backbone``, ``weights``, ``freeze`` and every further keyword are what a recipe says in its section of that
-    name: a string stands for ``{"use": string}``. Every ``fit`` starts from ``weights``, so that it can be repeated.
+    ``backbone``, ``freeze`` and every further keyword are what a recipe says in its section of that name; a string
+    stands for ``{"use": string}``. What is left out is as in a recipe that leaves it out: ResNeXt-50 with its own
+    weights, of which the head trains. ``plugins`` are objects or modules with hooks, for this ``Finetuner`` alone.
+    Every ``fit`` starts from ``weights``, so that it can be repeated.
     """
 
     def __init__(
         self,
-        backbone: str | Mapping[str, Any] = "resnext50",
+        backbone: Section | None = None,
         *,
-        weights: str | Path = "auto",
-        freeze: str | Mapping[str, Any] = "head",
-        device: str = "auto",
-        seed: int = 42,
-        output: str | Path = "runs",
+        weights: str | Path | None = None,
+        freeze: Section | None = None,
+        device: Literal["auto", "cpu", "gpu", "ascend"] | None = None,
+        seed: int | None = None,
+        output: str | Path | None = None,
         progress: bool = True,
         plugins: Sequence[object] = (),
         **sections: Any,
     ) -> None:
-        self.sections: dict[str, Any] = {
-            "backbone": {**used(backbone), "weights": str(weights)},
-            "freeze": used(freeze),
-            "seed": seed,
-            "output": str(output),
-            **sections,
-        }
-        self.sections["runner"] = {"device": device, **sections.get("runner", {})}
+        from finetune.recipe import keywords
+
+        named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
+        said = keywords.spelled_out({key: value for key, value in named.items() if value is not None} | sections)
+        if weights is not None:
+            said = keywords.merged(said, {"backbone": {**said.get("backbone", {}), "weights": str(weights)}})
+        if device is not None:
+            said = keywords.merged(said, {"runner": {"device": device}})
+        self.sections = said
         self.progress = progress
         self.plugins = tuple(plugins)
         self.run: Run | None = None
         self.model: Model | None = None
         self._pretrained: Model | None = None
 
+    def __repr__(self) -> str:
+        if self.model is not None:
+            about = self.model.about
+            scores = [f"{name} {about['metrics'][name]:.4f}" for name in SCORES if name in about["metrics"]]
+            said = [about["backbone"]["use"], f"{len(about['classes'])} classes", *scores, str(self.model.folder)]
+            return f"<Finetuner: {', '.join(said)}>"
+        if self.run is not None:
+            return f"<Finetuner: interrupted in epoch {self.run.epoch}, {self.run.folder}>"
+        return f"<Finetuner: not fitted, {self.sections}>"
+
     @property
     def history(self) -> list[dict[str, Any]]:
         """Return one dictionary per epoch of the last fit, as in ``metrics.jsonl``."""
         return self.run.history if self.run else []
 
-    def fit(self, data: Data, *, epochs: int | None = None, **sections: Any) -> Run:
-        """Fine-tune on a folder, CSV file, recipe file, dataset component or ``(images, labels)``; return the run.
+    def fit(self, data: Data, *, epochs: int | None = None, resume: str | Path | None = None, **sections: Any) -> Run:
+        """Fine-tune and return the run.
 
-        ``sections`` replace keys of the recipe's sections for this fit: ``optimizer={"lr": 1e-3}``. An interrupt is
-        raised again once the state is saved.
+        ``data`` is a folder, a CSV file, a dataset component, the keys of a recipe's dataset section,
+        ``(images, labels)``, or a recipe file, which then speaks first. ``sections`` change single keys for this fit:
+        ``optimizer={"lr": 1e-3}``. ``resume`` is the folder of a run to go on with, where all else is as it was. An
+        interrupt is raised as ``KeyboardInterrupt`` once the state is saved.
         """
-        plan, catalogue = self._plan(data, epochs, sections)
-        return self._run(plan, catalogue)
+        from finetune.recipe import keywords
+
+        said = keywords.merged(self.sections, keywords.spelled_out(sections))
+        if epochs is not None:
+            said = keywords.merged(said, {"train": {"epochs": epochs}})
+        return self._run(*self._plan(data, said), None if resume is None else Path(resume).expanduser())
 
     def fine_tune(
         self, data: Data, *, epochs: int = 8, base_lr: float = 2e-3, freeze_epochs: int = 1, **sections: Any
     ) -> Run:
         """Train the head for ``freeze_epochs``, then everything for ``epochs``, lower stages more gently."""
+        from finetune.recipe import keywords
+
         schedule = {1: "head", freeze_epochs + 1: "all"} if freeze_epochs else {1: "all"}
         two_step = {
             "freeze": {"use": "gradual", "schedule": schedule},
             "optimizer": {"use": "adamw", "lr": base_lr, "layer_decay": 0.5},
         }
-        return self.fit(data, epochs=freeze_epochs + epochs, **{**two_step, **sections})
+        said = keywords.merged(two_step, keywords.spelled_out(sections))
+        return self.fit(data, epochs=freeze_epochs + epochs, **said)
 
-    def _run(self, plan: Plan, catalogue: Catalogue) -> Run:
+    def _run(self, plan: Plan, catalogue: Catalogue, resume: Path | None) -> Run:
         from finetune.display import progress
         from finetune.model import modelfolder
         from finetune.training import engine
 
         display = progress.Progress() if self.progress else None
         watchers = [self, display] if display else [self]
+        say = display.say if display else silent
         try:
-            self.run = engine.fine_tune(plan, catalogue, watchers=watchers, say=display.say if display else silent)
+            self.run = engine.fine_tune(plan, catalogue, resume=resume, watchers=watchers, say=say)
         except Interrupted as error:
-            if error.signum == signal.SIGINT:
-                raise KeyboardInterrupt(str(error)) from None
-            raise
+            if error.signum not in (signal.SIGINT, signal.SIGTERM) or self.run is None:
+                raise  # MindSpore makes SIGTERM of many a SIGINT
+            text = f"{error}; go on with fit(…, resume='{self.run.folder}')"
+            raise KeyboardInterrupt(text) from None
         self.model = modelfolder.open_model(self.run.folder, catalogue)
         return self.run
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
         """Keep the run from its start, so that an interrupt leaves its history."""
-        self.run = run
+        self.run, self.model = run, None
 
-    def _plan(self, data: Data, epochs: int | None, sections: Mapping[str, Any]) -> tuple[Plan, Catalogue]:
+    def _plan(self, data: Data, said: Mapping[str, Any]) -> tuple[Plan, Catalogue]:
         from finetune.data import sources
+        from finetune.recipe import keywords
         from finetune.recipe import plan as plans
 
         catalogue = self._catalogue(data)
-        if isinstance(data, str | Path) and Path(data).suffix in sources.RECIPES:
-            changed = {"train": {"epochs": epochs}} if epochs else {}
-            overrides = [f"{key}={value}" for key, value in flat({**changed, **sections})]
-            return plans.load(Path(data), overrides, catalogue), catalogue
-        if isinstance(data, Dataset):
-            dataset: dict[str, Any] = {"use": data.name}
-        elif isinstance(data, tuple):
-            dataset = {"use": "arrays"}
-        else:
-            dataset = sources.section(Path(data).expanduser())
-        recipe = merged(self.sections, {"dataset": dataset, **sections})
-        if epochs is not None:
-            recipe = merged(recipe, {"train": {"epochs": epochs}})
-        return plans.load(recipe, [], catalogue), catalogue
+        if sources.is_recipe(data):
+            file = Path(str(data)).expanduser()
+            return plans.load(file, keywords.overrides(said), catalogue), catalogue
+        if "use" in said.get("dataset", {}):
+            raise UsageError(f"dataset.use={said['dataset']['use']} is of no use beside data; give that as the data")
+        return plans.load(keywords.merged({"dataset": sources.section(data)}, said), [], catalogue), catalogue
 
-    def _catalogue(self, data: Data = ".") -> Catalogue:
+    def _catalogue(self, data: object = None) -> Catalogue:
         from finetune import plugins
         from finetune.catalogue import Catalogue
         from finetune.data import sources
 
         loaded = plugins.load()
         own = plugins.Origin(name="python", distribution="this process", version="-")
-        for plugin in self.plugins:
+        dataset = sources.own_dataset(data)
+        for plugin in (*self.plugins, *([Offer(dataset)] if dataset else [])):
             loaded.register(plugin, own)
-        component = sources.array_dataset(*data) if isinstance(data, tuple) else data
-        if isinstance(component, Dataset):
-            loaded.register(Offer(component), own)
         return Catalogue(loaded)
 
     def predict(self, images: Images, *, top: int = 5) -> list[Prediction]:
-        """Return a prediction for each image: paths or HWC uint8 RGB arrays."""
-        return self._fitted().predict(images, top=top)
+        """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays."""
+        from finetune.training import interrupts
 
-    def evaluate(self, data: object) -> dict[str, Any]:
-        """Return metrics on labelled data: a folder, CSV file, recipe file or ``(images, labels)``."""
-        return self._fitted().evaluate(data)
+        model = self._fitted()
+        with interrupts.keyboard():
+            return model.predict(images, top=top)
+
+    def evaluate(self, data: Data) -> dict[str, Any]:
+        """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one."""
+        from finetune.training import interrupts
+
+        model = self._fitted()
+        with interrupts.keyboard():
+            return model.evaluate(data)
 
     def embed(self, images: Images | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return pooled features (N, width) float32, of the fitted network or else of the pretrained one.
 
-        Takes paths, HWC uint8 RGB arrays, or ready (N, 3, H, W) float32 images.
+        Takes paths, Pillow images, HWC uint8 RGB arrays, or ready (N, 3, H, W) float32 images.
         """
-        return (self.model or self._backbone()).embed(images)
+        from finetune.training import interrupts
+
+        model = self._backbone() if self.run is None and self.model is None else self._fitted()
+        with interrupts.keyboard():
+            return model.embed(images)
 
     def save(self, folder: str | Path) -> Path:
         """Copy the model folder to a new folder and return it."""
         import shutil
 
-        model = self._fitted()
-        target = Path(folder)
-        if target.exists() and any(target.iterdir()):
-            raise UsageError(f"{target} is not empty; name a new folder")
+        from finetune.files import atomic
+
+        model, target = self._fitted(), Path(folder).expanduser()
         assert model.folder is not None
-        shutil.copytree(model.folder, target, dirs_exist_ok=True)
+        with atomic.disk_errors(target):
+            if target.is_dir() and any(target.iterdir()):
+                raise UsageError(f"{target} is not empty; name a new folder")
+            shutil.copytree(model.folder, target, dirs_exist_ok=True)
         return target
 
     def export(self, path: str | Path, format: Literal["onnx", "mindir"] | None = None) -> dict[str, Any]:
         """Write the fitted network as ONNX or MindIR, by the file's ending; return what was checked."""
-        file = Path(path)
+        from finetune.training import interrupts
+
+        file, model = Path(path).expanduser(), self._fitted()
         ending: Any = format or file.suffix.removeprefix(".")
         if ending not in ("onnx", "mindir"):
             raise UsageError(f"cannot export to '{file.name}'; end the file's name with .onnx or .mindir")
-        return self._fitted().export(file, ending)
+        with interrupts.keyboard():
+            return model.export(file, ending)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto") -> Finetuner:
-        """Return a fitted ``Finetuner`` from a run folder or model folder; its ``fit`` starts from these weights."""
-        from finetune.machine import device as devices
+    def load(cls, path: str | Path, **more: Any) -> Finetuner:
+        """Return a fitted ``Finetuner`` from a run folder or model folder; ``more`` is what the constructor takes.
+
+        Its ``fit`` starts from these weights, with a new head; ``head={"keep_pretrained": True}`` keeps the head
+        for photos of the same classes.
+        """
+        from finetune.machine import device
         from finetune.model import modelfolder
 
-        folder = modelfolder.locate(Path(path))
+        folder = modelfolder.locate(Path(path).expanduser())
         about = modelfolder.read(folder)
         backbone = {"use": about["backbone"]["use"], **about["backbone"]["options"]}
-        ft = cls(backbone=backbone, weights=folder / "weights.safetensors", device=device)
-        devices.setup(device=device)
+        ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": about["head"], **more})
+        device.setup(device=ft.sections.get("runner", {}).get("device", "auto"))
         ft.model = modelfolder.open_model(folder, ft._catalogue())
         return ft
 
     def _fitted(self) -> Model:
-        if self.model is None:
-            raise UsageError("nothing has been fitted yet; call fit, or open a model with Finetuner.load")
-        return self.model
+        if self.model is not None:
+            return self.model
+        if self.run is not None:
+            raise UsageError(f"the last fit was not finished; go on with fit(…, resume='{self.run.folder}')")
+        raise UsageError("nothing has been fitted yet; call fit, or open a model with Finetuner.load")
 
     def _backbone(self) -> Model:
         if self._pretrained is None:
             from finetune.training.prepare import pretrained
 
-            plan, catalogue = self._plan(([], []), None, {})
-            self._pretrained = pretrained(plan, catalogue)
+            self._pretrained = pretrained(*self._plan(NOTHING, self.sections))
         return self._pretrained
+
+
+SCORES = ("val_accuracy", "test_accuracy")
+NOTHING: tuple[Sequence[Any], Sequence[Any]] = ((), ())
 
 
 class Offer:
@@ -217,36 +259,6 @@ class Offer:
     def finetune_datasets(self) -> list[Dataset]:
         """Return the dataset."""
         return [self.dataset]
-
-
-def used(section: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section from its short form."""
-    return {"use": section} if isinstance(section, str) else dict(section)
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the keys of ``over``, section by section; another ``use`` replaces its section."""
-    result = dict(base)
-    for key, value in over.items():
-        before = result.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping) and value.get("use") in (None, before.get("use")):
-            result[key] = {**before, **value}
-        else:
-            result[key] = value
-    return result
-
-
-def flat(sections: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
-    """Return dotted keys and YAML values of nested sections."""
-    import json
-
-    found = []
-    for key, value in sections.items():
-        if isinstance(value, Mapping) and value and all(isinstance(k, str) for k in value):
-            found += flat(value, f"{path}{key}.")
-        else:
-            found.append((f"{path}{key}", json.dumps(value, default=str)))
-    return found
 
 
 def silent(message: str) -> None:

@@ -147,10 +147,16 @@ class named:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, FinetuneError | KeyboardInterrupt):
+        if error is None or isinstance(error, KeyboardInterrupt):
             return
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise PluginError(f"{self.origin} failed in {self.hook}: {what}") from error
+        if error.named if isinstance(error, PluginError) else isinstance(error, FinetuneError):
+            return
+        what = str(error)
+        if not isinstance(error, PluginError):
+            what = f"{type(error).__name__}: {error}" if what else type(error).__name__
+        failure = PluginError(f"{self.origin} failed in {self.hook}: {what}")
+        failure.named = True
+        raise failure from error
 
 
 def load() -> Plugins:

@@ -13,6 +13,9 @@ class Stream(IntEnum):
     SPLIT = 1
     ORDER = 2
     AUGMENT = 3
+    DROPOUT = 4
+    MIX = 5
+    HEAD = 6
 
 
 def generator(stream: Stream, seed: int, epoch: int = 0, index: int = 0) -> np.random.Generator:

@@ -1,32 +1,47 @@
-"""From what a user calls data — a folder, a CSV file, arrays — to a dataset."""
+"""From what a user calls data — a folder, a CSV file, a component, arrays — to a dataset."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from pydantic import ValidationError
 
-from finetune.components import Dataset, NoOptions, Samples, Split
+from finetune.components import Dataset, Options, Split
+from finetune.data import arrays
 from finetune.data import loading as datas
-from finetune.errors import DataError, UsageError
+from finetune.errors import DataError, RecipeError, UsageError
 from finetune.recipe import plan as plans
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from finetune.catalogue import Catalogue
     from finetune.data.loading import Part
 
 RECIPES = (".yaml", ".yml")
+JUDGED: tuple[Split, ...] = ("test", "valid", "train")  # the first that there is
 
 
-def section(path: Path, like: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the dataset section for a folder or CSV file; ``like`` is one for data of the same form, if known."""
+def is_recipe(data: object) -> bool:
+    """Tell whether data is a recipe file, by its name."""
+    return isinstance(data, str | Path) and Path(data).suffix.lower() in RECIPES
+
+
+def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the dataset section for data; ``like`` is one for a path of the same form, if known."""
+    if isinstance(data, Mapping):
+        return dict(data)
+    if isinstance(data, Dataset):
+        return {"use": data.name}
+    if isinstance(data, tuple):
+        return {"use": arrays.NAME}
+    if not isinstance(data, str | Path):
+        raise UsageError(f"a {type(data).__name__} is no data; give a path, a dataset component or (images, labels)")
+    path = Path(data).expanduser()
     if not path.exists():
         raise DataError(f"no data at {path}; name a folder of class folders or a CSV file")
-    key = "file" if path.is_file() else "root"
-    if like is not None and key in like:
+    if like is not None and (key := same_form(path, like)):
         return {**like, key: str(path)}
     if path.is_dir():
         return {"use": "folder", "root": str(path)}
@@ -35,49 +50,65 @@ def section(path: Path, like: dict[str, Any] | None = None) -> dict[str, Any]:
     raise UsageError(f"{path} is neither a folder nor a .csv file; for other data name a recipe (.yaml)")
 
 
-def labelled(data: object, about: dict[str, Any], catalogue: Catalogue, workers: int) -> Part:
+def same_form(path: Path, like: Mapping[str, Any]) -> str | None:
+    """Return the key of a dataset section that ``path`` can take the place of: another table, another folder."""
+    if path.is_dir():
+        return "root" if "root" in like and "file" not in like else None
+    same_ending = path.suffix.lower() == Path(str(like.get("file", ""))).suffix.lower()
+    return "file" if "file" in like and same_ending else None
+
+
+def own_dataset(data: object) -> Dataset | None:
+    """Return the dataset that data brings along; None where it is one that plugins offer."""
+    if isinstance(data, tuple):
+        return arrays.dataset(*pair(data))
+    return data if isinstance(data, Dataset) else None
+
+
+def pair(data: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return images and labels."""
+    if len(data) != 2:
+        raise UsageError(f"a tuple of {len(data)} is no data; give (images, labels)")
+    return data[0], data[1]
+
+
+def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, workers: int) -> Part:
     """Return the part of some data to evaluate on: its test split, else its validation split, else all of it.
 
     ``about`` is a model's record: its classes are enforced, its dataset section tells how to read the data.
     """
     classes = tuple(about["classes"])
     if isinstance(data, tuple):
-        return datas.part(from_arrays(*data, classes=classes), classes, "arrays", workers)
-    path = Path(str(data))
-    if path.suffix in RECIPES:
-        chosen = plans.load(path, [], catalogue).dataset
-    else:
-        dataset = section(path, about.get("dataset"))
-        try:
-            chosen = plans.load({"dataset": dataset}, [], catalogue).dataset
-        except UsageError:
-            chosen = plans.load({"dataset": section(path)}, [], catalogue).dataset
-    splits: tuple[Split, ...] = ("test", "valid", "train")
-    for split in splits:
-        samples = chosen.component.build(chosen.options, split)
+        return datas.part(arrays.samples(*pair(data), known=classes), classes, arrays.NAME, workers)
+    dataset, options = chosen(data, about.get("dataset", {}), catalogue)
+    for split in JUDGED:
+        samples = dataset.build(options, split)
         if samples is not None:
             return datas.part(samples, classes, split, workers)
-    raise DataError(f"dataset '{chosen.component.name}' has no images in {path}")
+    raise DataError(f"dataset '{dataset.name}' has no images; its build must return Samples for a split")
 
 
-def from_arrays(images: Sequence[Any], labels: Sequence[Any], *, classes: tuple[str, ...] | None = None) -> Samples:
-    """Return samples of images (paths or HWC uint8 RGB) and labels (names, or numbers from 0)."""
-    if len(images) != len(labels):
-        raise DataError(f"{len(images)} images but {len(labels)} labels; give one label for each image")
-    listed = [Path(i) if isinstance(i, str | Path) else np.asarray(i) for i in images]
-    if classes is not None and all(isinstance(label, int | np.integer) for label in labels):
-        return Samples(images=listed, labels=[int(label) for label in labels], classes=classes)
-    texts = [str(label) for label in labels]
-    numeric = all(text.isdecimal() for text in texts)
-    names = tuple(sorted(set(texts), key=int if numeric else None))
-    return Samples(images=listed, labels=[names.index(text) for text in texts], classes=names)
+def chosen(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> tuple[Dataset, Options]:
+    """Return the dataset for data and its options, those that ``like`` says where it is of the same form."""
+    if isinstance(data, Dataset):
+        return data, options(data, like)
+    if is_recipe(data):
+        plan = plans.load(Path(str(data)).expanduser(), [], catalogue)
+    else:
+        try:
+            plan = plans.load({"dataset": section(data, like)}, [], catalogue)
+        except RecipeError:  # for one, the plugin that read the training data is not installed here
+            plan = plans.load({"dataset": section(data)}, [], catalogue)
+    return plan.dataset.component, plan.dataset.options
 
 
-def array_dataset(images: Sequence[Any], labels: Sequence[Any]) -> Dataset:
-    """Return a dataset component of images and labels in memory; a validation split is taken from it."""
-    samples = from_arrays(images, labels)
-
-    def build(options: NoOptions, split: Split) -> Samples | None:
-        return samples if split == "train" else None
-
-    return Dataset(name="arrays", build=build)
+def options(dataset: Dataset, like: Mapping[str, Any]) -> Options:
+    """Return the options of a dataset component, as ``like`` says if that is of the same name."""
+    said = like if like.get("use") == dataset.name else {}
+    try:
+        return dataset.options.model_validate_json(
+            json.dumps({key: said[key] for key in dataset.options.model_fields if key in said})
+        )
+    except ValidationError as error:
+        missing = ", ".join(str(each["loc"][0]) for each in error.errors() if each["loc"])
+        raise UsageError(f"dataset '{dataset.name}' needs options ({missing}); give a recipe that says them") from error

@@ -27,13 +27,13 @@ class Device:
     amp: Literal["off", "O2"]
 
 
-def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto", om_path: Path | None = None) -> Device:
+def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto") -> Device:
     """Import MindSpore quietly, choose and set the device, and return what is in force.
 
-    ``om_path`` is where a failed compilation may leave its dump. Raises ``UsageError`` for a device that this machine
+    Raises ``UsageError`` for a device that this machine
     or this build of MindSpore does not have. Mixed precision is off on CPUs unless asked for: they gain nothing by it.
     """
-    ms = quiet_mindspore(om_path)
+    ms = quiet_mindspore()
     name = choose(device)
     isa = cap_onednn() if name == "cpu" else "not used"
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
@@ -51,10 +51,8 @@ def set_device(ms: Any, name: DeviceName) -> None:
             raise UsageError(f"MindSpore already runs on {current} here; to use {name}, start a new process") from error
 
 
-def quiet_mindspore(om_path: Path | None = None) -> Any:
+def quiet_mindspore() -> Any:
     """Import MindSpore, its log at error level as ``finetune/__init__.py`` set it, and without its noise at exit."""
-    if om_path is not None:
-        os.environ.setdefault("MS_OM_PATH", str(om_path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mindspore as ms

@@ -56,10 +56,13 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
     expected = cell(Tensor(sample)).asnumpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_path(path) as temporary:
-        ms.export(cell, Tensor(sample), file_name=str(temporary), file_format=format.upper())
         written = temporary.with_name(temporary.name + suffix)  # MindSpore appends it
-        difference = check(RUNTIMES[format](written, sample), expected)
-        written.replace(temporary)
+        try:
+            write(cell, sample, temporary, format)
+            difference = check(RUNTIMES[format](written, sample), expected)
+            written.replace(temporary)
+        finally:
+            written.unlink(missing_ok=True)
     about = {key: model.about[key] for key in ("name", "classes", "image", "metrics")}
     report = {
         "file": str(path),
@@ -69,6 +72,15 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
     }
     atomic.write_json(path.with_name(path.name + ".json"), about | report)
     return report
+
+
+def write(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -> None:
+    """Write a network; ``FinetuneError`` where MindSpore cannot say one of its operators in that format."""
+    try:
+        ms.export(cell, Tensor(sample), file_name=str(path), file_format=format.upper())
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise FinetuneError(f"MindSpore cannot export this network as {format}: {reason}") from error
 
 
 def check(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> float | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from finetune.data.seeding import Stream, generator
 from finetune.recipe.models import LinearHead, MlpHead
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Mlp(nn.Cell):
 
 def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
     """Return the head of a recipe, the same for the same seed."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, 0x4EAD]))
+    rng = generator(Stream.HEAD, seed)
     if isinstance(section, MlpHead):
         return Mlp(features, section.hidden, classes, rng)
     return Linear(features, classes, rng)
@@ -72,6 +73,6 @@ def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed:
     if section.dropout == 0.0:
         return np.ones((1, 1), np.float32)
     width = section.hidden if isinstance(section, MlpHead) else features
-    rng = np.random.Generator(np.random.Philox(key=[seed, step]))
+    rng = generator(Stream.DROPOUT, seed, step)
     keep = rng.random((batch, width), dtype=np.float32) >= section.dropout
     return (keep / (1.0 - section.dropout)).astype(np.float32)

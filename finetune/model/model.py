@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from finetune.data import sources
+from finetune.data import arrays, sources
 from finetune.data.loader import Loader
 from finetune.data.loading import Part
 from finetune.errors import UsageError
@@ -19,6 +20,8 @@ from finetune.model.prediction import Prediction
 from finetune.training.evaluation import Predictor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from finetune.catalogue import Catalogue
@@ -32,10 +35,10 @@ Images = Sequence["str | Path | Pixels"]
 class Model:
     """A network with its classes and preprocessing, as a model folder holds them."""
 
-    network: Network
-    about: dict[str, Any]
+    network: Network = field(repr=False)
+    about: dict[str, Any] = field(repr=False)
     image: ImageSpec
-    catalogue: Catalogue
+    catalogue: Catalogue = field(repr=False)
     folder: Path | None = None
 
     @property
@@ -43,18 +46,25 @@ class Model:
         """Return the class names in the order of the logits."""
         return tuple(self.about["classes"])
 
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Return what runs the network; it keeps compiled graphs from call to call."""
+        return Predictor(self.network)
+
     def predict(
         self, images: Images, *, top: int = 5, batch_size: int = 32, workers: int | None = None
     ) -> list[Prediction]:
         """Return a prediction for each image (paths or HWC uint8 RGB), in their order."""
-        if not len(images):
+        if top < 1:
+            raise UsageError(f"top={top} asks for no class; give 1 or more")
+        part = unlabelled(images)
+        if not len(part):
             return []
-        found: list[Prediction | None] = [None] * len(images)
-        loader = self._loader(self._unlabelled(images), batch_size, workers)
-        for indices, rows in Predictor(self.network).probabilities(loader):
-            for index, row in zip(indices, rows, strict=True):
-                found[int(index)] = self._prediction(loader.part.describe(int(index)), row, top)
-        loader.close()
+        found: list[Prediction | None] = [None] * len(part)
+        with closing(self._loader(part, batch_size, workers)) as loader:
+            for indices, rows in self.predictor.probabilities(loader):
+                for index, row in zip(indices, rows, strict=True):
+                    found[int(index)] = self._prediction(part.describe(int(index)), row, top)
         return [each for each in found if each is not None]
 
     def _prediction(self, path: str, row: NDArray[np.float32], top: int) -> Prediction:
@@ -68,9 +78,8 @@ class Model:
         Raises ``DataError`` for a class that the model does not know.
         """
         part = sources.labelled(data, self.about, self.catalogue, device.usable_cores())
-        loader = self._loader(part, batch_size, workers)
-        evaluation = Predictor(self.network).evaluate(loader, len(self.classes))
-        loader.close()
+        with closing(self._loader(part, batch_size, workers)) as loader:
+            evaluation = self.predictor.evaluate(loader, len(self.classes))
         return {
             "part": part.name,
             "images": len(part),
@@ -82,39 +91,51 @@ class Model:
         self, images: Images | NDArray[np.float32], *, batch_size: int = 32, workers: int | None = None
     ) -> NDArray[np.float32]:
         """Return pooled features (N, width) float32 of paths, HWC uint8 RGB arrays, or ready (N, 3, H, W) float32."""
-        predictor = Predictor(self.network)
-        if isinstance(images, np.ndarray) and images.dtype != np.uint8:
-            return np.concatenate([predictor.features_of(b) for b in ready_batches(images, batch_size)])
-        if not len(images):
-            return np.zeros((0, int(self.about["features"])), np.float32)
-        loader = self._loader(self._unlabelled(list(images)), batch_size, workers)
-        features = predictor.features(loader)
-        loader.close()
-        return features
+        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            batches = ready_batches(images, batch_size)
+            return self._stacked([self.predictor.features_of(batch)[:real] for batch, real in batches])
+        part = unlabelled(images)
+        if not len(part):
+            return self._stacked([])
+        with closing(self._loader(part, batch_size, workers)) as loader:
+            return self.predictor.features(loader)
+
+    def _stacked(self, rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.concatenate([np.zeros((0, int(self.about["features"])), np.float32), *rows])
 
     def export(self, path: Path, format: Literal["onnx", "mindir"] = "onnx") -> dict[str, Any]:
         """Write the network for another runtime, with labels and preprocessing beside it; return what was checked."""
         return exporting.export(self, path, format)
 
-    def _unlabelled(self, images: Images) -> Part:
-        listed = [Path(i) if isinstance(i, str | Path) else np.asarray(i) for i in images]
-        return Part(name="images", images=listed, labels=np.zeros(len(listed), np.int64))
-
     def _loader(self, part: Part, batch_size: int, workers: int | None) -> Loader:
         threads = device.usable_cores() if workers is None else workers
-        size = min(batch_size, len(part))
+        size = shape(len(part), batch_size)
         return Loader(part, self.image, batch_size=size, workers=threads, seed=0, train=False)
 
 
-def ready_batches(images: NDArray[Any], size: int) -> Iterable[NDArray[np.float32]]:
-    """Yield (n, 3, H, W) float32 batches of an array that is ready for the network."""
+def shape(images: int, most: int) -> int:
+    """Return a batch size for some images: a power of two below ``most``, since each size compiles a graph anew."""
+    return min(most, 1 << max(0, images - 1).bit_length())
+
+
+def unlabelled(images: Images | NDArray[Any]) -> Part:
+    """Return images as a part whose labels nobody asks for."""
+    listed = arrays.pictures(images)
+    return Part(name="images", images=listed, labels=np.zeros(len(listed), np.int64))
+
+
+def ready_batches(images: NDArray[Any], size: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Yield batches of an array that is ready for the network, all of one shape, and how many rows of each count."""
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.float32:
         raise UsageError(
             f"an array of shape {images.shape} and type {images.dtype} cannot be embedded; "
             "pass ready (N, 3, H, W) float32, or a list of paths or HWC uint8 images"
         )
+    size = shape(len(images), size)
     for start in range(0, len(images), size):
-        yield np.ascontiguousarray(images[start : start + size])
+        batch = images[start : start + size]
+        padding = np.zeros((size - len(batch), *images.shape[1:]), np.float32)
+        yield np.concatenate([batch, padding]), len(batch)
 
 
 def per_class(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:

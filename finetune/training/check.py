@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ResourceError
+from finetune.machine.doctor import available_memory_mb
 from finetune.model.network import statistics
 from finetune.recipe.models import AdamW
 from finetune.training.prepare import Prepared, prepare
@@ -65,7 +65,9 @@ def memory(prepared: Prepared) -> dict[str, float]:
     weights = sum(p.size for p in prepared.network.get_parameters()) * (2 if recipe.train.ema else 1)
     batches = 3 * recipe.train.batch_size * 3 * prepared.image.size**2
     needed = 4 * (weights + copies * most + batches) / MB
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MB
+    free = available_memory_mb()
+    if free is None:
+        return {"at_least_mb": round(needed, 1)}
     if needed > free:
         have = f"{free:.0f} MB are free"
         raise ResourceError(f"the run needs more than {needed:.0f} MB of memory, {have}; lower train.batch_size")

@@ -42,15 +42,27 @@ def save(folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, A
     path = folder / f"step-{state['step']:08d}.safetensors"
     tensorfile.write(path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)})
     if best:
-        with atomic_path(folder / BEST) as temporary:
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(path, temporary)
-            except OSError:  # a file system without hard links
-                temporary.write_bytes(path.read_bytes())
+        link_best(path)
     for old in steps(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def link_best(path: Path) -> None:
+    """Give a checkpoint the name of the best as well."""
+    with atomic_path(path.parent / BEST) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            temporary.write_bytes(path.read_bytes())
+
+
+def relink_best(folder: Path, saved: Checkpoint, *, best: bool) -> None:
+    """Name the checkpoint that a run resumes from the best, if it is: the run may have been killed just before."""
+    path = folder / f"step-{saved.state['step']:08d}.safetensors"
+    if best and path.exists():
+        link_best(path)
 
 
 def steps(folder: Path) -> list[Path]:

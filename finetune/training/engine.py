@@ -48,7 +48,7 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
     try:
         train(session, stop)
     except interrupts.Asked:
-        session.save(keep=2)
+        session.save()
         error = Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}")
         plugins.fire_all("finetune_run_error", run=run, error=error)
         raise error from None
@@ -59,6 +59,8 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
         raise
     finally:
         failures = plugins.fire_all("finetune_run_end", run=run)
+        for failure in failures:
+            run.say(f"warning: {failure}")
         session.close()
     if failures:
         raise failures[0]
@@ -83,7 +85,7 @@ def train(session: Session, stop: interrupts.Stop) -> None:
 
         metrics = session.end_epoch(stop.check)
         plugins.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=metrics)
-        session.save_if_asked()
+        session.save_epoch()
         stop.check()
 
-    session.finish()
+    session.finish(stop.check)

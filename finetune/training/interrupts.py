@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from finetune.errors import Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
+
+    Handler = Callable[[int, FrameType | None], object]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WAKE = signal.SIGUSR2  # carries a signal from the listening thread into the main thread
@@ -106,16 +108,47 @@ def watched() -> Iterator[Stop]:
 
 @contextmanager
 def handled(stop: Stop) -> Iterator[None]:
-    """Handle signals by Python's own handlers: for the Python API, where libraries have started threads before."""
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    for signum, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(signum, stop.ask)
+    """Handle signals by Python's own handlers: for the Python API, where libraries have started threads before.
+
+    A second one ends the run, not the process, which may be a notebook. While it runs a graph, MindSpore answers
+    SIGINT by sending SIGTERM, so that nobody here can tell the two apart.
+    """
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if stop.signal:
+            raise KeyboardInterrupt("stopped without saving")
+        stop.ask(signum)
+
+    with replaced({signum: ask for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN}):
+        yield
+
+
+@contextmanager
+def keyboard() -> Iterator[None]:
+    """Keep Ctrl-C a ``KeyboardInterrupt`` in a block that runs graphs, whatever MindSpore makes of it.
+
+    For the Python API outside of runs; handlers that are not Python's defaults stay.
+    """
+    if _listener or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with replaced({signal.SIGTERM: signal.default_int_handler} if default else {}):
+        yield
+
+
+@contextmanager
+def replaced(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Set signal handlers for the length of a block, and afterwards those that MindSpore replaces as well."""
+    before = {signum: signal.getsignal(signum) for signum in (*handlers, signal.SIGINT)}
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum, was in before.items():
+            if was is not None:  # it was not set by Python
+                signal.signal(signum, was)
 
 
 def say(message: str) -> None:

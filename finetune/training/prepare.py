@@ -59,6 +59,8 @@ def prepare(
     )
     device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
     options = backbone_options(plan, source)
+    if source is not None and getattr(recipe.head, "keep_pretrained", False):
+        sources.check_classes(source, data.classes)
     network, report = build_network(plan, catalogue, options, source, len(data.classes))
     if device.amp == "O2":
         mixed_precision(network)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import DataError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
+from finetune.machine.device import usable_cores
 from finetune.model.network import Network, assign, values
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
     from finetune.training.prepare import Prepared
 
-WITHOUT_EFFECT_ON_WEIGHTS = ("name", "output", "callbacks", "runner", "evaluate")
+WITHOUT_EFFECT_ON_WEIGHTS = ("name", "output", "callbacks", "runner")
+FINDINGS = 20  # shown on the screen
 
 
 def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], resumed: bool, steps: int) -> Run:
@@ -48,13 +51,24 @@ def logged(say: Callable[[str], None], path: Path) -> Callable[[str], None]:
 
     def both(message: str) -> None:
         say(message)
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
-        except OSError:
-            pass
+        log(path.parent, message)
 
     return both
+
+
+def log(folder: Path, message: str) -> None:
+    """Append a line to a run's ``log.txt``; a log that cannot be written stops nothing."""
+    with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+
+def say_findings(findings: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> None:
+    """Show what was noticed about the data, the first lines of it; ``data.json`` has all."""
+    warnings = [found for found in findings if found["severity"] == "warning"]
+    for found in warnings[:FINDINGS]:
+        say(f"warning: {found['split']}: {found['subject']}: {found['text']}")
+    if len(warnings) > FINDINGS:
+        say(f"warning: {len(warnings) - FINDINGS} more about the data, in data.json")
 
 
 def write_start(prepared: Prepared, run: Run) -> None:
@@ -84,29 +98,37 @@ def identity(prepared: Prepared) -> dict[str, Any]:
         "recipe": mathematics(prepared.plan),
         "classes": list(data.classes),
         "fingerprint": {part: data.report["fingerprint"][part] for part in ("train", "valid")},
-        "isa": prepared.device.isa,
+        "exactness": {
+            "instruction set": prepared.device.isa,
+            "cores": usable_cores(),
+            **{name: version for name, version in environment.packages().items() if name in ("mindspore", "numpy")},
+        },
     }
 
 
 def mathematics(plan: Plan) -> dict[str, Any]:
     """Return the resolved recipe without the keys that cannot change the weights."""
     said = plan.recipe.model_dump(mode="json")
+    said["backbone"]["weights"] = environment.masked(said["backbone"]["weights"])
     return {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
 
 
-def check_same(state: Mapping[str, Any], prepared: Prepared) -> None:
-    """Raise ``UsageError`` if recipe or classes differ from those of the checkpoint."""
+def check_same(state: Mapping[str, Any], prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Raise what forbids to go on from a checkpoint: another recipe, other classes or images; say what it costs."""
     own = identity(prepared)
     changes = list(differences(state["recipe"], own["recipe"]))
     if changes:
         raise UsageError("the recipe differs from the one this run began with: " + "; ".join(changes))
-    before, now = set(state["classes"]), set(own["classes"])
+    before, now = state["classes"], own["classes"]
     if before != now:
-        gone, new = sorted(before - now)[:5], sorted(now - before)[:5]
-        raise DataError(f"the classes changed since this run began: gone {gone}, new {new}; start a new run")
+        gone, new = [c for c in before if c not in now][:5], [c for c in now if c not in before][:5]
+        raise DataError(f"the classes or their order changed: gone {gone}, new {new}; start a new run")
     for part, fingerprint in own["fingerprint"].items():
         if state["fingerprint"][part] != fingerprint:
             raise DataError(f"the images for '{part}' changed since this run began; restore them or start a new run")
+    changed = differences(state["exactness"], own["exactness"])
+    if changed:
+        say(f"the rest of this run will not be bit-exact: {'; '.join(changed)}")
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
@@ -123,6 +145,14 @@ def finished(folder: Path, plan: Plan) -> Run | None:
         raise UsageError(f"no run in {folder}: it has no recipe.yaml; name a folder that `finetune run` made")
     if not (folder / "result.json").exists():
         return None
+    try:
+        return read_finished(folder, plan)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"the records in {folder} are damaged ({error}); remove result.json to resume") from error
+
+
+def read_finished(folder: Path, plan: Plan) -> Run:
+    """Return the run of a finished folder from its records."""
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     about = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

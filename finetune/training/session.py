@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -31,12 +33,15 @@ if TYPE_CHECKING:
     from finetune.training.prepare import Prepared
 
 Check = Callable[[], None]
+KEEP = 2  # checkpoints, where no plugin says how many
 
 
 class Session:
     """Everything that one run holds; ``done`` counts the steps of this epoch behind it."""
 
     def __init__(self, prepared: Prepared, folder: Path, *, say: Callable[[str], None], resumed: bool) -> None:
+        # Where MindSpore leaves a dump of a graph that it could not compile, instead of the current folder.
+        os.environ.setdefault("MS_OM_PATH", str(folder))
         self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
         self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
         self.epochs = self.recipe.train.epochs
@@ -46,6 +51,7 @@ class Session:
         self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
         self.evaluation: Evaluation | None = None
         self.frozen: dict[str, str] = {}
+        self.compared, self.keep, self.finishing = 0, KEEP, False
         self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
         self.run._augmented = lambda count: pictures.augmented(self, count)
         self.run._predictions = lambda count: pictures.predictions(self, count)
@@ -78,16 +84,17 @@ class Session:
         """Write the run's records, or restore its newest checkpoint; return the epoch to go on with."""
         if not self.resumed:
             records.write_start(self.prepared, self.run)
+            records.say_findings(self.data.report["findings"], self.run.say)
             return 1
         saved, broken = checkpoint.newest(self.run.folder / "checkpoints")
         for problem in broken:
             self.run.say(f"not used: {problem}")
         self._restore(saved)
-        return self.run.epoch
+        return self.run.epoch + self._epoch_is_closed()
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
         state, run = saved.state, self.run
-        records.check_same(state, self.prepared)
+        records.check_same(state, self.prepared, run.say)
         self._enter(self._phase(state["epoch"]))
         self.trainer.restore(saved.part, state["updates"])
         self.trainer.global_step = max(0, state["step"] - 1)
@@ -97,9 +104,8 @@ class Session:
         self.done, self.loss_sum, self.images = state["done"], state["loss_sum"], state["images"]
         run.epoch = state["epoch"]
         records.write_history(run)
-        if self._epoch_is_closed():
-            run.epoch, self.done = run.epoch + 1, 0
-        run.say(f"resumed at epoch {run.epoch}, after {self.done} of its {run.steps_per_epoch} steps")
+        checkpoint.relink_best(run.folder / "checkpoints", saved, best=self._is_best())
+        run.say(f"resumed after {self.done} of the {run.steps_per_epoch} steps of epoch {run.epoch}")
 
     def _epoch_is_closed(self) -> bool:
         return bool(self.run.history) and self.run.history[-1]["epoch"] == self.run.epoch
@@ -171,6 +177,7 @@ class Session:
         self.seconds += line["seconds"]
         self.run.history.append(line)
         records.write_history(self.run)
+        records.log(self.run.folder, json.dumps(line))
         return line
 
     def _check_weights(self) -> None:
@@ -194,34 +201,38 @@ class Session:
         """Put the moving average, where there is one, into the network for the length of a block."""
         return records.Swapped(self.network, self.trainer.weights() if self.trainer.average else None)
 
-    def save_if_asked(self) -> None:
-        """Write a checkpoint if a plugin asked for one in this epoch."""
-        if self.run.checkpoint_keep is not None:
-            self.save(keep=self.run.checkpoint_keep)
+    def save_epoch(self) -> None:
+        """Write a checkpoint if a plugin asked for one, if the run ends here, or if it would lose the best weights."""
+        self.keep = self.run.checkpoint_keep or self.keep
+        last = self.run.epoch == self.epochs or self.run.stop_reason is not None
+        if self.run.checkpoint_keep is not None or last or (self._is_best() and self.recipe.evaluate.restore_best):
+            self.save()
 
-    def save(self, *, keep: int) -> None:
+    def save(self) -> None:
         """Write a checkpoint of the whole state, and tell plugins."""
-        if self.trainer.phase is None:
-            return  # nothing has trained yet
-        path, best = self._write_checkpoint(keep)
+        if self.trainer.phase is None or self.finishing:
+            return  # nothing has trained yet, or the network no longer holds what was trained last
+        path, best = self._write_checkpoint()
         self.plugins.fire("finetune_checkpoint_saved", run=self.run, epoch=self.run.epoch, path=path, best=best)
 
     def rescue(self) -> None:
         """Write a checkpoint when something else has failed, without plugins, and say where."""
-        if self.run.step == 0:
+        if self.run.step == 0 or self.finishing:
             return
         try:
-            path, _ = self._write_checkpoint(keep=2)
+            path, _ = self._write_checkpoint()
         except FinetuneError as error:
             self.run.say(f"no checkpoint could be written: {error}")
         else:
             self.run.say(f"saved step {self.run.step} in {path}; go on with: finetune run --resume {self.run.folder}")
 
-    def _write_checkpoint(self, keep: int) -> tuple[Path, bool]:
-        run = self.run
-        best = run.best is not None and run.best.epoch == run.epoch and self._epoch_is_closed()
-        folder = run.folder / "checkpoints"
-        return checkpoint.save(folder, self.trainer.arrays(), self._state(), best=best, keep=keep), best
+    def _write_checkpoint(self) -> tuple[Path, bool]:
+        folder, best = self.run.folder / "checkpoints", self._is_best()
+        return checkpoint.save(folder, self.trainer.arrays(), self._state(), best=best, keep=self.keep), best
+
+    def _is_best(self) -> bool:
+        best = self.run.best
+        return best is not None and best.epoch == self.run.epoch and self._epoch_is_closed()
 
     def _state(self) -> dict[str, Any]:
         run = self.run
@@ -247,26 +258,29 @@ class Session:
             return
         now = self.trainer.frozen()
         changed = [name for name, before in self.frozen.items() if now[name] != before]
+        self.compared += len(self.frozen)
         if changed:
             names = ", ".join(changed[:5])
             where = f"phase {self.run.phase}"
             raise FinetuneError(f"{len(changed)} frozen arrays changed in {where}: {names}; please report this bug")
 
-    def finish(self) -> None:
+    def finish(self, check: Check) -> None:
         """Test the best weights, and write the model folder and ``result.json``."""
         run, metric = self.run, self.recipe.evaluate.metric
         self.check_frozen()
         if run.stop_reason:
             run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
+        self.finishing = True
         assign(self.network.get_parameters(), self._final_weights())
-        metrics = self._final_metrics()
+        metrics = self._final_metrics(check)
         modelfolder.write(run.folder / "model", self.prepared, self.network, metrics, run)
         run.result = {
             "run": str(run.folder),
-            "epochs": run.epoch,
+            "epochs": run.history[-1]["epoch"],
             "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
             **{name: value for name, value in metrics.items() if name.startswith("test_")},
             "frozen_unchanged": True,
+            "frozen_arrays_compared": self.compared,
             "stopped_early": run.stop_reason,
             "seconds": round(self.seconds, 3),
             "peak_rss_mb": environment.peak_memory_mb(),
@@ -281,14 +295,17 @@ class Session:
             self.run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
             return self.trainer.weights()
         saved = checkpoint.load(best)
+        if saved.state["epoch"] != self.run.best.epoch:
+            self.run.say(f"the model folder holds the last epoch's weights: {best} is of another epoch than the best")
+            return self.trainer.weights()
         return saved.part("network") | saved.part("average")
 
-    def _final_metrics(self) -> dict[str, float]:
+    def _final_metrics(self, check: Check) -> dict[str, float]:
         found: dict[str, float] = {}
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:
                 loader = self.loader(part)
-                evaluation = self.predictor.evaluate(loader, len(self.data.classes))
+                evaluation = self.predictor.evaluate(loader, len(self.data.classes), check)
                 loader.close()
                 found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
         return found

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
 from finetune.data import targets
+from finetune.data.seeding import Stream, generator
 from finetune.model import heads
 from finetune.model.network import Network, assign, statistics, values
 from finetune.recipe.models import AdamW, Recipe
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from finetune.data.loader import Batch
     from finetune.training.phases import Phase
-
-NOISE = 0x6D69  # separates the random numbers of mixup and cutmix from those of dropout
 
 
 class Trainer:
@@ -46,6 +45,8 @@ class Trainer:
         self.recipe, self.network = recipe, network
         self.features, self.classes = features, classes
         self.class_weights = class_weights
+        # A backbone may hold constants, which no phase trains.
+        self.learnt = {p.name: p.requires_grad and not statistics(p) for p in network.get_parameters()}
         self.scale = step.LOSS_SCALE if amp == "O2" else 1.0
         self.steps_per_epoch = math.ceil(images / (recipe.train.batch_size * recipe.train.accumulate))
         self.average = self._average() if recipe.train.ema is not None else {}
@@ -60,7 +61,7 @@ class Trainer:
         """Freeze all but the phase's stages, and build optimizer and step over exactly those."""
         self.phase, self.updates = phase, 0
         for parameter in self.network.get_parameters():
-            parameter.requires_grad = parameter.name.split(".", 1)[0] in phase.trainable and not statistics(parameter)
+            parameter.requires_grad = self.learnt[parameter.name] and parameter.name.split(".", 1)[0] in phase.trainable
         trainable = [p for p in self.network.get_parameters() if p.requires_grad]
         self.optimizer = optimizers.build(self.recipe.optimizer, trainable, self.network.names)
         averaged = [p for p in self.network.parameters_of(phase.trainable) if p.name in self.average]
@@ -103,7 +104,7 @@ class Trainer:
         soft = targets.soft_targets(batch.labels, batch.weights, self.classes, smoothing, self.class_weights)
         images = batch.images
         if recipe.train.mixup or recipe.train.cutmix:
-            rng = np.random.Generator(np.random.Philox(key=[recipe.seed, at], counter=NOISE))
+            rng = generator(Stream.MIX, recipe.seed, at)
             images, soft = targets.mix(images, soft, mixup=recipe.train.mixup, cutmix=recipe.train.cutmix, rng=rng)
         mask = heads.dropout_mask(recipe.head, self.features, len(images), recipe.seed, at)
         return Tensor(images), Tensor(soft), scalar(count), Tensor(mask)

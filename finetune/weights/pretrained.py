@@ -174,6 +174,16 @@ def image_defaults(source: Source | None) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value != "auto"}
 
 
+def check_classes(source: Source, classes: Collection[str]) -> None:
+    """Raise ``WeightsError`` if the head in a file that this project saved is for other classes, or in other order."""
+    text = tensorfile.inspect(source.path).metadata.get("classes")
+    if text is not None and text != json.dumps(list(classes)):
+        raise WeightsError(
+            f"'{source.path}' has a head for the classes {text:.200}, in this order, and the photos have others; "
+            "write head.keep_pretrained=false"
+        )
+
+
 def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[str], keep_head: bool) -> Loaded:
     """Read the arrays for a network whose parameters are ``expected``, and report on every name.
 

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import finetune
 
 RECIPE = """\
 backbone: {use: resnext_nano, weights: none}
@@ -26,7 +26,9 @@ Finetune = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(repo: Path, **more: str) -> dict[str, str]:
-    """Return the environment of a child that imports the source tree."""
+    """Return the environment of a child that imports what this process does: the source tree, or a wheel."""
+    if not Path(finetune.__file__).is_relative_to(repo):
+        return {**os.environ, **more}
     paths = [repo, repo / "model", repo / "plugins", *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **more}
 

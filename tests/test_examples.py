@@ -1,0 +1,164 @@
+"""The examples do what they say: scripts as users start them, plugin packages in an environment of their own.
+
+``FINETUNE_TEST_WHEEL`` names a wheel that goes into that environment instead of the source tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
+
+import pytest
+
+from tests.drawn import COLOURS, folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGES = ("finetune-zip", "finetune-squeezenet")
+
+
+def call(*command: str | Path, cwd: Path) -> str:
+    """Return what a command writes to standard output; it finds nothing but what is installed."""
+    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, timeout=550, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+# Scripts
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("photos"))
+
+
+def script(repo: Path, name: str, *arguments: str | Path, cwd: Path) -> str:
+    return call(sys.executable, repo / "examples" / name, *arguments, cwd=cwd)
+
+
+def test_python_api(repo: Path, photos: Path, tmp_path: Path) -> None:
+    options = ("--backbone", "resnext_nano", "--weights", "none", "--epochs", "1")
+    said = script(repo, "python_api.py", photos, *options, cwd=tmp_path)
+    assert "trained for 1 epochs into" in said
+    assert "on 36 photos (train)" in said
+    assert "features: 3 x 512 float32" in said
+    assert "exported: photos.onnx" in said
+    assert said.count("00.jpg: ") == 2
+    assert (tmp_path / "photos.onnx").stat().st_size > 1_000_000
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["run-001"]
+
+
+def test_own_dataset(repo: Path, photos: Path, tmp_path: Path) -> None:
+    found = {f"{path.parent.name}/{path.name}": path.parent.name for path in sorted(photos.rglob("*.jpg"))}
+    (tmp_path / "list").symlink_to(photos)
+    (tmp_path / "labels.json").write_text(json.dumps({f"list/{name}": label for name, label in found.items()}))
+    said = script(repo, "own_dataset.py", "labels.json", cwd=tmp_path)
+    assert "27 photos for training, 9 for validation" in said
+    assert "accuracy on all of them: " in said
+
+
+def test_own_callback(repo: Path, photos: Path, tmp_path: Path) -> None:
+    lines = script(repo, "own_callback.py", photos, cwd=tmp_path).splitlines()
+    assert lines[0].startswith("epoch 1 of 3: loss ")
+    assert lines[-1] == f"everything is in {tmp_path / 'runs' / 'run-001'}"
+
+
+@pytest.mark.checkout
+def test_scripts_are_short_and_say_how_to_run_them(repo: Path) -> None:
+    scripts = sorted((repo / "examples").glob("*.py"))
+    assert [path.name for path in scripts] == ["own_callback.py", "own_dataset.py", "python_api.py"]
+    for path in scripts:
+        text = path.read_text()
+        assert len(text.splitlines()) < 50, path
+        assert f"    python examples/{path.name} " in text.split('"""')[1]
+
+
+# Packages
+
+
+@pytest.fixture(scope="module")
+def fresh(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Install the project and both packages into a new environment, and return the folder of its programs."""
+    place = tmp_path_factory.mktemp("fresh")
+    call(sys.executable, "-m", "venv", place / "venv", cwd=place)
+    programs = place / "venv" / "bin"
+    project = Path(os.environ.get("FINETUNE_TEST_WHEEL", repo)).resolve()
+    packages = [repo / "examples" / name for name in PACKAGES]
+    pip = (programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    call(*pip, project, *packages, "pytest", cwd=place)
+    yield programs
+    shutil.rmtree(place)
+
+
+def answer(fresh: Path, *arguments: str | Path, cwd: Path) -> dict[str, Any]:
+    """Return the JSON that a command of the new environment ends with."""
+    found: dict[str, Any] = json.loads(call(fresh / "finetune", *arguments, "--json", cwd=cwd).splitlines()[-1])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_installed_packages_are_found(fresh: Path, tmp_path: Path) -> None:
+    where = "import finetune, finetune_model, finetune_plugins as p; print(finetune.__file__, p.__file__)"
+    assert call(fresh / "python", "-c", where, cwd=tmp_path).count(str(fresh.parent / "lib")) == 2
+    found = answer(fresh, "plugins", cwd=tmp_path)
+    assert found["broken"] == []
+    ours = {(each["kind"], each["name"]): (each["package"], each["version"]) for each in found["components"]}
+    assert ours["dataset", "zip"] == ("finetune-zip", "0.1.0")
+    assert ours["backbone", "squeezenet1_1"] == ("finetune-squeezenet", "0.1.0")
+    assert ours["backbone", "resnext50"][0] == "mindspore-finetune"
+    assert [each["name"] for each in answer(fresh, "ls", cwd=tmp_path)["recipes"]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_photos_from_a_zip_file(fresh: Path, photos: Path, tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in sorted(photos.rglob("*.jpg")):
+            archive.write(path, path.relative_to(photos))
+    (tmp_path / "zipped.yaml").write_text(
+        "backbone: {use: resnext_nano, weights: none}\ndataset: {use: zip, file: photos.zip}\n"
+        "image: {size: 32, resize: 36}\nfreeze: {use: none}\ntrain: {epochs: 1, batch_size: 8}\n"
+    )
+    assert answer(fresh, "run", "zipped.yaml", cwd=tmp_path)["epochs"] == 1
+    found = answer(fresh, "eval", "runs/zipped-001", "photos.zip", cwd=tmp_path)
+    assert [each["class"] for each in found["per_class"]] == sorted(COLOURS)
+    assert found["images"] == 36
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_squeezenet_learns_flowers(fresh: Path, flowers: Path, squeezenet: Path, tmp_path: Path) -> None:
+    for name in ("1", "49", "60", "74"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for path in sorted((flowers / "train" / name).glob("*.jpg"))[:10]:
+            shutil.copy(path, tmp_path / "photos" / name)
+    (tmp_path / "flowers.yaml").write_text(
+        f"backbone: {{use: squeezenet1_1, weights: {squeezenet}}}\ndataset: {{use: folder, root: photos}}\n"
+        "image: {size: 128}\naugment: []\noptimizer: {lr: 0.01}\ntrain: {epochs: 4, batch_size: 8}\n"
+    )
+    result = answer(fresh, "run", "flowers.yaml", cwd=tmp_path)
+    assert result["best"]["val_accuracy"] >= 0.75  # by chance 0.25
+    photo = next((tmp_path / "photos" / "49").iterdir())
+    found = answer(fresh, "predict", "runs/flowers-001", photo, cwd=tmp_path)["predictions"]
+    assert found[0]["label"] == "49"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", PACKAGES)
+def test_their_own_tests_pass(fresh: Path, repo: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(repo / "examples" / name / "tests", tmp_path / "tests")
+    assert " passed" in call(fresh / "python", "-m", "pytest", "-q", "tests", cwd=tmp_path)
