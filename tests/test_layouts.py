@@ -65,11 +65,6 @@ def test_long_lists_are_cut_and_counted() -> None:
     assert listing("lacks", "") == ""
 
 
-def test_split_convolutions_are_refused_by_name() -> None:
-    with pytest.raises(WeightsError, match=r"'layer1.0.conv2' is in pieces \('layer1.0.conv2.convs.0.weight', …\)"):
-        translate({"layer1.0.conv1.weight": 0, "layer1.0.conv2.convs.0.weight": 0}, EXPECTED, TOY)
-
-
 def test_a_layout_is_known_by_the_names_alone() -> None:
     assert getattr(match(["layer1.weight", "head.fc.bias"], TOY), "name", None) == "finetune"
     assert match(["features.1.w", "moments.x"], TOY) is THEIRS

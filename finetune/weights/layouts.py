@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 OWN = "finetune"
 HEAD = "head."
 # MindSpore on Ascend keeps a grouped convolution as one tensor for each group.
-SPLIT = re.compile(r"(.*)\.convs\.\d+\.weight")
 
 T = TypeVar("T")
 
@@ -61,7 +60,6 @@ def translate(tensors: Mapping[str, T], expected: Collection[str], backbone: Bac
     entries are just the parameters; the classifier, ``head.…``, may differ. Raises ``WeightsError`` with what the
     nearest layout lacks and has too many.
     """
-    _refuse_split(tensors)
     tried = namings(tensors, backbone)
     for naming in tried:
         if not naming.missing(expected) and not naming.unexpected(expected):
@@ -125,12 +123,3 @@ def listing(what: str, names: Collection[str], shown: int = 10) -> str:
         return ""
     first = ", ".join(repr(name) for name in list(names)[:shown])
     return f"{what} {len(names)}: {first}{', …' if len(names) > shown else ''}"
-
-
-def _refuse_split(names: Iterable[str]) -> None:
-    split = next((found for found in map(SPLIT.fullmatch, names) if found), None)
-    if split:
-        raise WeightsError(
-            f"{split[1]!r} is in pieces ({split[0]!r}, …), as MindSpore on Ascend writes a grouped convolution; this "
-            "version joins no pieces: give a file written on a GPU or CPU, or backbone.weights=none for a random start"
-        )

@@ -21,7 +21,7 @@ from finetune.files import download
 from finetune.files.home import cache_folder
 from finetune.recipe.models import ImageSection
 from finetune.suggest import did_you_mean
-from finetune.weights import layouts, tensorfile
+from finetune.weights import layouts, pieces, tensorfile
 from finetune.weights.layouts import Translation, listing
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def peek(source: Source, backbone: Backbone) -> Mapping[str, Any]:
     if source.record is not None and source.record.options:
         return source.record.options
     summary = tensorfile.inspect(source.path)
-    layout = layouts.match(summary.shapes, backbone)
+    layout = layouts.match(pieces.joined(summary)[0].shapes, backbone)
     if layout is None:
         return {}
     return _own_options(source, summary.metadata, backbone) if layout.name == layouts.OWN else layout.options
@@ -197,13 +197,14 @@ def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[
             f"'{source.path}' has sha256 {digest}, not {source.record.sha256} as promised; remove it to fetch it anew"
         )
     try:
+        summary, parts = pieces.joined(summary)
         # The file's names stand for its tensors, so that only what the network takes is read.
         found = layouts.translate({name: name for name in summary.shapes}, expected, backbone)
         wanted = [name for name in expected if keep_head or name not in head]
         _check(found, wanted, expected, summary, keep_head)
     except WeightsError as error:
         raise WeightsError(f"'{source.path}': {error}") from None
-    tensors = tensorfile.read(source.path, {found.tensors[name] for name in wanted}).tensors
+    tensors = pieces.read(source.path, {found.tensors[name] for name in wanted}, parts)
     arrays = {name: _float32(source.path, found.tensors[name], tensors[found.tensors[name]]) for name in wanted}
     return Loaded(tensors=arrays, report=_report(source, digest, found, wanted, expected))
 

@@ -139,16 +139,33 @@ def test_batch_counters_of_torchvision_are_ignored(tmp_path: Path) -> None:
     assert set(report["ignored"]) == set(counters)
 
 
-def test_split_convolutions_of_ascend_are_refused(tmp_path: Path) -> None:
+def test_split_convolutions_of_ascend_are_joined(tmp_path: Path) -> None:
     mine = arrays(network(NANO, 1))
     theirs: Arrays = {}
     for name, array in mine.items():
         if not name.endswith("conv2.weight"):
             theirs[hub(name)] = array
             continue
-        pieces = np.split(array, 8)
-        theirs |= {hub(name).replace("weight", f"convs.{i}.weight"): piece for i, piece in enumerate(pieces)}
-    with pytest.raises(WeightsError, match=r"w\.ckpt': 'backbone\.layer1\.0\.conv2' is in pieces .* on Ascend"):
+        pieces = list(enumerate(np.split(array, 8)))[::-1]  # in no particular order
+        for prefix in ("", "moments."):
+            theirs |= {prefix + hub(name).replace("weight", f"convs.{i}.weight"): piece for i, piece in pieces}
+    loaded = load(saved(tmp_path / "w.ckpt", theirs), NANO, mine, mine, keep=False)
+    assert loaded.report["layout"] == "mindspore-hub"
+    assert set(loaded.report["ignored"]) == {"moments." + hub(name) for name in mine if name.endswith("conv2.weight")}
+    for name, array in loaded.tensors.items():
+        np.testing.assert_array_equal(array, mine[name])
+
+
+@pytest.mark.parametrize(("piece", "message"), [(3, "lacks its piece 3 of 8"), (None, "do not fit each other")])
+def test_pieces_that_do_not_fit_are_refused(piece: int | None, message: str, tmp_path: Path) -> None:
+    mine = arrays(network(NANO, 1))
+    theirs: Arrays = {hub(name): array for name, array in mine.items()}
+    whole = theirs.pop("backbone.layer1.0.conv2.weight")
+    for i, part in enumerate(np.split(whole, 8)):
+        if i != piece:
+            wrong = part[:1] if piece is None and i == 2 else part
+            theirs[f"backbone.layer1.0.conv2.convs.{i}.weight"] = np.ascontiguousarray(wrong)
+    with pytest.raises(WeightsError, match=message):
         load(saved(tmp_path / "w.ckpt", theirs), NANO, mine, mine, keep=False)
 
 
