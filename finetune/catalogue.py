@@ -66,12 +66,12 @@ class Catalogue:
         return f" (not loaded: {names}; see `finetune plugins`)" if names else ""
 
     def origin(self, component: Component) -> Origin:
-        """Return the plugin that offers a component."""
+        """Return the plugin that offers a component; one given from Python stands for itself."""
         for offers in self._entries[type(component)].values():
             for origin, offered in offers:
                 if offered is component:
                     return origin
-        raise KeyError(component.name)
+        return Origin(name=component.name, distribution="this process", version="-")
 
     def __iter__(self) -> Iterator[tuple[Origin, Component]]:
         """Iterate over all components by kind and name, doubles included."""

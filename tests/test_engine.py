@@ -143,6 +143,13 @@ def test_the_resolved_recipe_repeats_the_run(
     assert weights(engine.fine_tune(again, catalogue, say=lambda message: None)) == weights(made)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_number_of_workers_changes_no_bit(
+    workers: int, finished: tuple[Run, Watcher], photos: Path, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    assert weights(run(recipe(photos, tmp_path, runner={"workers": workers}), catalogue)) == weights(finished[0])
+
+
 def test_another_seed_gives_other_weights(
     finished: tuple[Run, Watcher], photos: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,11 @@ def test_the_catalogue_of_built_ins_imports_nothing_heavy() -> None:
     code = "import finetune.plugins, finetune.catalogue, sys; finetune.catalogue.Catalogue(finetune.plugins.load());"
     code += "print([m for m in ('mindspore', 'albumentations', 'cv2', 'tensorboardX') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.checkout
+def test_the_architecture_page_names_modules_that_exist(repo: Path) -> None:
+    text = (repo / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:finetune|plugins|model)/[\w/]+(?:\.py|/))`", text)
+    assert len(named) > 10
+    assert [name for name in named if not (repo / name).exists()] == []

@@ -13,10 +13,12 @@ from finetune.components import Dataset, Options, Split
 from finetune.data import arrays
 from finetune.data import loading as datas
 from finetune.errors import DataError, RecipeError, UsageError
+from finetune.plugins import named
 from finetune.recipe import plan as plans
 
 if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
+    from finetune.components import Samples
     from finetune.data.loading import Part
 
 RECIPES = (".yaml", ".yml")
@@ -42,7 +44,7 @@ def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, An
     if not path.exists():
         raise DataError(f"no data at {path}; name a folder of class folders or a CSV file")
     if like is not None and (key := same_form(path, like)):
-        return {**like, key: str(path)}
+        return {**like, key: str(path), **({"download": False} if "download" in like else {})}
     if path.is_dir():
         return {"use": "folder", "root": str(path)}
     if path.suffix.lower() == ".csv":
@@ -80,11 +82,23 @@ def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, worke
     classes = tuple(about["classes"])
     if isinstance(data, tuple):
         return datas.part(arrays.samples(*pair(data), known=classes), classes, arrays.NAME, workers)
-    dataset, options = chosen(data, about.get("dataset", {}), catalogue)
-    for split in JUDGED:
-        samples = dataset.build(options, split)
-        if samples is not None:
-            return datas.part(samples, classes, split, workers)
+    like = about.get("dataset", {})
+    try:
+        split, samples = judged(*chosen(data, like, catalogue), catalogue)
+    except DataError:
+        if isinstance(data, Dataset) or is_recipe(data) or like.get("use") == section(data)["use"]:
+            raise
+        split, samples = judged(*chosen(data, {}, catalogue), catalogue)  # another form than the training data's
+    return datas.part(samples, classes, split, workers)
+
+
+def judged(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:
+    """Return the first split there is to evaluate on, and its samples."""
+    with named(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
+        for split in JUDGED:
+            samples = dataset.build(options, split)
+            if samples is not None:
+                return split, samples
     raise DataError(f"dataset '{dataset.name}' has no images; its build must return Samples for a split")
 
 

@@ -11,6 +11,7 @@ from finetune.display import epochtable
 from finetune.display.epochtable import clock
 from finetune.display.pace import Pace
 from finetune.display.terminal import can_animate, console, printable, show_pairs
+from finetune.errors import DivergedError
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Progress:
     def finetune_run_error(self, run: Run, error: BaseException) -> None:
         """Take the bar down, and say how to go on."""
         self._stop()
-        if any(run.folder.glob("checkpoints/*")):
+        if any(run.folder.glob("checkpoints/*")) and not isinstance(error, DivergedError):
             self.say(f"go on with: finetune run --resume {shown(run.folder)}")
 
     @hookimpl

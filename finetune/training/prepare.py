@@ -51,14 +51,14 @@ def prepare(
     planned = plan_phases(plan, catalogue)
     plugins = run_plugins(plan, catalogue, watchers)
     source = sources.resolve(recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
-    data = load_data(plan, catalogue, workers)
     image = image_spec(plan, source)
+    options = backbone_options(plan, source)
     transforms = tuple(
         guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options, image)
         for chosen in plan.augment
     )
+    data = load_data(plan, catalogue, workers)
     device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
-    options = backbone_options(plan, source)
     if source is not None and getattr(recipe.head, "keep_pretrained", False):
         sources.check_classes(source, data.classes)
     network, report = build_network(plan, catalogue, options, source, len(data.classes))

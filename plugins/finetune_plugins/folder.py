@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "note"]
 
-NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
+NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation"),
+    "test": ("test", "testing"),
+}
 LEFT_OUT: dict[str, tuple[Severity, str]] = {
     "hidden": ("note", "hidden or belonging to the system: {}"),
     "other": ("note", "no photos, by their names: {}"),

@@ -1,0 +1,122 @@
+"""The README says what is so: its recipes are valid, its code runs, its commands, links and files exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from finetune import plugins
+from finetune.catalogue import Catalogue
+from finetune.cli import source
+from finetune.cli.app import parse
+from finetune.plugins import Origin
+from finetune.recipe import plan
+from tests.drawn import folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.checkout
+
+
+@pytest.fixture(scope="module")
+def readme(repo: Path) -> str:
+    return (repo / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a language; there is at least one."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
+    assert found, language
+    return found
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """Return the arguments of every call of a program, in console blocks and in the text."""
+    consoles = "\n".join(blocks(text, "console")).replace("\\\n", " ")
+    lines = re.findall(r"^\$ (.*)$", consoles, re.M) + re.findall(r"(?<!`)`([^`]+)`(?!`)", prose(text))
+    words = [shlex.split(line.partition(" #")[0]) for line in lines if line.startswith(f"{program} ")]
+    assert words, program
+    return [each[1:] for each in words]
+
+
+def prose(text: str) -> str:
+    """Return text without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
+
+
+def test_recipes_are_valid(readme: str, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(readme, "yaml")):
+        file = tmp_path / f"block-{number}.yaml"
+        file.write_text(block, encoding="utf-8")
+        assert plan.load(file, [], Catalogue(plugins.load())).recipe.name == file.stem
+
+
+def test_code_runs(readme: str, tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos")
+    shutil.copy(photos / "red" / "00.jpg", tmp_path / "new.jpg")
+    (tmp_path / "readme.py").write_text("\n".join(blocks(readme, "python")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "flowers.onnx").is_file()
+
+
+def test_commands_are_understood(readme: str) -> None:
+    for arguments in commands(readme, "finetune"):
+        assert callable(parse(arguments)), arguments
+
+
+def test_changes_on_the_command_line_are_valid(readme: str, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(repo / "examples" / "finetune-squeezenet"))
+    import finetune_squeezenet
+
+    loaded = plugins.load()
+    if not any(origin.name == "squeezenet" for origin in loaded.origins.values()):
+        loaded.register(finetune_squeezenet, Origin(name="squeezenet", distribution="example", version="-"))
+    monkeypatch.chdir(repo)
+    found = [words[1:] for words in commands(readme, "finetune") if words[0] == "run" and "recipes/" in words[1]]
+    assert found
+    for words in found:
+        given = [word.replace("=FILE", "=weights.safetensors") for word in words]
+        assert source.asked(given).plan(Catalogue(loaded)).recipe.name == "flowers"
+
+
+def test_what_it_shows_of_mistakes_is_what_is_shown(readme: str, tmp_path: Path) -> None:
+    recipe = "dataset: {use: folder, root: photos/}\nfreeze: {use: gradul}\ntrain: {epoch: 3}\n"
+    (tmp_path / "my.yaml").write_text(recipe)
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune", "check", "my.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"$ finetune check my.yaml\n{done.stderr}" in blocks(readme, "console")
+
+
+def test_make_targets_exist(readme: str, repo: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", (repo / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert {words[0] for words in commands(readme, "make")} <= set(targets)
+
+
+def test_what_pip_installs_is_there(readme: str, repo: Path) -> None:
+    for words in commands(readme, "pip"):
+        assert words[0] == "install"
+        assert (repo / words[-1] / "pyproject.toml").is_file(), words
+
+
+def test_links_and_paths_lead_somewhere(readme: str, repo: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(readme)) if "://" not in link]
+    named = re.findall(r"`((?:examples|docs|recipes|tests|benchmarks|plugins|model)/[\w./-]*)`", prose(readme))
+    assert len(links) > 3
+    for path in (*links, *named):
+        assert (repo / path.partition("#")[0]).exists(), path
