@@ -99,9 +99,10 @@ def test_resnext50_unfreezes_step_by_step_and_names_flowers(
     weights = json.loads((run / "weights.json").read_text())
     assert weights["layout"] == "mindspore-hub"
     assert not weights["missing"] + weights["unexpected"]
-    photos = sorted((three / "train" / "10").iterdir())[:2]
+    photos = [photo for name in CLASSES for photo in sorted((three / "train" / name).iterdir())]
     predictions = finetune("predict", str(run), *map(str, photos))["predictions"]
-    assert {p["label"] for p in predictions} <= set(CLASSES.values())
+    right = [p["label"] == CLASSES[photo.parent.name] for p, photo in zip(predictions, photos, strict=True)]
+    assert sum(right) >= 0.6 * len(right)  # a third would be chance
 
 
 def test_flowers_without_weights_and_network_says_what_to_do(
