@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -16,10 +20,12 @@ def repo() -> Path:
     return REPO
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep caches of tests out of the user's, and shared between tests."""
-    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path_factory.getbasetemp() / "finetune-home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_HOME", str(tmp_path_factory.getbasetemp() / "finetune-home"))
+        yield
 
 
 @pytest.fixture(scope="session")
