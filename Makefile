@@ -25,7 +25,7 @@ quickstart: $(VENV)/.run ## train a small network on generated pictures, in a fe
 	$(FINETUNE) run recipes/quickstart.yaml
 
 test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 slow: $(VENV)/.dev ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)

@@ -46,7 +46,6 @@ def test_this_machine(repo: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "not there yet").exists()
     (threads,) = (remark for remark in of(report, "environment") if "OMP_NUM_THREADS" in remark["text"])
     assert threads["level"] == "warning"
-    assert any("set by MindSpore" in remark["text"] for remark in of(report, "environment"))
     assert report["mindspore"]["devices"]["cpu"] == {"available": True, "lacks": []}
 
 
@@ -72,7 +71,7 @@ def test_a_mindspore_that_cannot_be_imported(repo: Path, tmp_path: Path, code: s
     paths = [fake_mindspore(tmp_path, code), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-P", "-c", "from finetune.cli import main; raise SystemExit(main(['doctor']))"],
-        env={**environment(repo), "PYTHONPATH": os.pathsep.join([*paths, environment(repo)["PYTHONPATH"]])},
+        env={**environment(repo), "PYTHONPATH": os.pathsep.join([*paths, environment(repo).get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,

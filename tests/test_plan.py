@@ -567,14 +567,14 @@ def mistakes_of(catalogue: Catalogue, source: Path | dict[str, Any], *overrides:
     return mistakes
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.dictionaries(KEYS, VALUES, max_size=6), st.booleans())
 def test_any_recipe_is_a_plan_or_a_recipe_error(catalogue: Catalogue, values: dict[str, Any], whole: bool) -> None:
     recipe = {**values, "dataset": {"use": "folder", "root": "x"}} if whole else values
     assert all(line.isprintable() for line in mistakes_of(catalogue, recipe))
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text(alphabet="ab:1 -[]{},&*!|>'\"%#\n", max_size=80) | st.dictionaries(KEYS, VALUES).map(repr))
 def test_any_text_is_a_plan_or_a_recipe_error(catalogue: Catalogue, text: str) -> None:
     Path("recipe.yaml").write_bytes(text.encode("utf-8", "replace"))

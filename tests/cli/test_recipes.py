@@ -15,7 +15,9 @@ def test_every_recipe_of_the_source_tree_is_listed(finetune: Finetune, repo: Pat
     files = sorted((repo / "recipes").rglob("*.yaml"))
     assert files
     done = finetune("ls", "--json")
-    assert [recipe["path"] for recipe in answer(done)["recipes"]] == [str(file) for file in files]
+    listed = [Path(recipe["path"]) for recipe in answer(done)["recipes"]]
+    assert [path.name for path in listed] == [file.name for file in files]
+    assert [path.read_text() for path in listed] == [file.read_text() for file in files]
     assert all(recipe["purpose"] for recipe in answer(done)["recipes"])
     lines = finetune("ls").stdout.splitlines()
     assert [line.split()[0] for line in lines] == [recipe["name"] for recipe in answer(done)["recipes"]]
