@@ -71,7 +71,10 @@ def test_a_mindspore_that_cannot_be_imported(repo: Path, tmp_path: Path, code: s
     paths = [fake_mindspore(tmp_path, code), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-P", "-c", "from finetune.cli import main; raise SystemExit(main(['doctor']))"],
-        env={**environment(repo), "PYTHONPATH": os.pathsep.join([*paths, environment(repo).get("PYTHONPATH", "")])},
+        env={
+            **environment(repo, COLUMNS="200"),
+            "PYTHONPATH": os.pathsep.join([*paths, environment(repo).get("PYTHONPATH", "")]),
+        },
         capture_output=True,
         text=True,
         check=False,

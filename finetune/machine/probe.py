@@ -25,7 +25,7 @@ CONVOLUTION = (1, 64, 28, 3)  # batch, channels, side, kernel: a layer of a ResN
 def ask(what: str, **environment: str) -> dict[str, Any]:
     """Return what the function ``what`` of this module finds in a new process, or ``{"error": ...}``."""
     package = str(Path(__file__).parents[2])
-    paths = [package, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), package]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(paths)))} | environment
     code = f"from finetune.machine import probe; probe.answer(probe.{what})"
     try:
