@@ -14,8 +14,7 @@ import pytest
 from finetune.components import Backbone, ImageSpec, Layout, Options, Weights
 from finetune.errors import DownloadError, UsageError, WeightsError
 from finetune.files.home import cache_folder
-from finetune.weights import pretrained as weights
-from finetune.weights import tensorfile
+from finetune.weights import loading, sources, tensorfile
 
 THEIRS = Layout(
     name="theirs", rules=((r"f\.(.*)", r"stem.\1"), (r"last\.(.*)", r"head.fc.\1")), options={"pool": "same"}
@@ -66,33 +65,33 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
 
 
-def load(path: Path, keep_head: bool = False, expected: dict[str, tuple[int, ...]] = SHAPES) -> weights.Loaded:
-    return weights.load(weights.Source(path=path, name="x"), toy(), expected, HEAD, keep_head)
+def load(path: Path, keep_head: bool = False, expected: dict[str, tuple[int, ...]] = SHAPES) -> loading.Loaded:
+    return loading.load(sources.Source(path=path, name="x"), toy(), expected, HEAD, keep_head)
 
 
 # resolve
 
 
 def test_none_is_no_file() -> None:
-    assert weights.resolve("none", toy()) is None
+    assert sources.resolve("none", toy()) is None
 
 
 def test_a_path_is_that_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert weights.resolve(str(file), toy()) == weights.Source(path=file, name=str(file))
+    assert sources.resolve(str(file), toy()) == sources.Source(path=file, name=str(file))
     monkeypatch.setenv("HOME", str(file.parent))
-    found = weights.resolve("~/own.safetensors", toy())
+    found = sources.resolve("~/own.safetensors", toy())
     assert found is not None
     assert found.path == file
     monkeypatch.chdir(file.parent)
     file.rename("plain")
-    found = weights.resolve("plain", toy())
+    found = sources.resolve("plain", toy())
     assert found is not None
     assert found.path == Path("plain")
 
 
 def test_a_path_to_an_offered_file_brings_its_record(file: Path) -> None:
     offer = record(file, size=96)
-    found = weights.resolve(str(file), toy(best=offer, other=Weights(url="", sha256="1" * 64, layout="")))
+    found = sources.resolve(str(file), toy(best=offer, other=Weights(url="", sha256="1" * 64, layout="")))
     assert found is not None
     assert found.record == offer
 
@@ -100,28 +99,28 @@ def test_a_path_to_an_offered_file_brings_its_record(file: Path) -> None:
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.ckpt", "weights/gone", "gone.pth"])
 def test_a_missing_file_is_said_to_be_missing(name: str) -> None:
     with pytest.raises(WeightsError, match=f"no weights file at '{name}'; name a"):
-        weights.resolve(name, toy())
+        sources.resolve(name, toy())
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.ckpt")
-    source = weights.resolve(str(tmp_path / "x.ckpt"), toy(best=record(tmp_path)))
+    source = sources.resolve(str(tmp_path / "x.ckpt"), toy(best=record(tmp_path)))
     assert source is not None
     with pytest.raises(WeightsError, match=r"is a pipe"):
-        weights.peek(source, toy())
+        loading.peek(source, toy())
 
 
 def test_an_unknown_name_shows_the_nearest(tmp_path: Path) -> None:
     backbone = toy(**{"hub-v1.1": record(tmp_path), "hub-v1.2": record(tmp_path)})
     with pytest.raises(UsageError, match=r"'toy' offers no weights named 'hub-v11'; did you mean 'hub-v1.1'"):
-        weights.resolve("hub-v11", backbone)
+        sources.resolve("hub-v11", backbone)
     with pytest.raises(UsageError, match=r"'imagenet'; known: auto, hub-v1.1, hub-v1.2, none"):
-        weights.resolve("imagenet", backbone)
+        sources.resolve("imagenet", backbone)
 
 
 def test_auto_without_offers_says_how_to_start_from_random() -> None:
     with pytest.raises(UsageError, match=r"'toy' offers no weights; write weights: none for a random start"):
-        weights.resolve("auto", toy())
+        sources.resolve("auto", toy())
 
 
 def test_auto_is_the_first_offer_and_a_plugin_is_asked_first(file: Path) -> None:
@@ -132,42 +131,42 @@ def test_auto_is_the_first_offer_and_a_plugin_is_asked_first(file: Path) -> None
         return file
 
     backbone = toy(first=record(file), second=record(file, size=32))
-    found = weights.resolve("auto", backbone, fetch)
-    assert found == weights.Source(path=file, name="first", record=backbone.weights["first"])
+    found = sources.resolve("auto", backbone, fetch)
+    assert found == sources.Source(path=file, name="first", record=backbone.weights["first"])
     assert asked == [(backbone.weights["first"], cache_folder() / "weights")]
-    assert getattr(weights.resolve("second", backbone, fetch), "name", None) == "second"
+    assert getattr(sources.resolve("second", backbone, fetch), "name", None) == "second"
 
 
 def test_an_offer_is_downloaded_once_and_then_needs_no_network(file: Path, offline: None) -> None:
     backbone = toy(best=record(file, url=file.as_uri()))
-    first = weights.resolve("best", backbone)
+    first = sources.resolve("best", backbone)
     assert first is not None
     assert first.path.parent == cache_folder() / "weights"
     assert first.path.read_bytes() == file.read_bytes()
     file.unlink()
-    assert weights.resolve("best", backbone) == first
+    assert sources.resolve("best", backbone) == first
 
 
 def test_a_url_with_its_hash_is_fetched(file: Path, offline: None) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    source = weights.resolve(f"{file.as_uri()}#sha256={digest.upper()}", toy())
+    source = sources.resolve(f"{file.as_uri()}#sha256={digest.upper()}", toy())
     assert source is not None
     assert source.name == file.as_uri()
     assert source.path.read_bytes() == file.read_bytes()
-    assert weights.peek(source, toy()) == {}
-    assert weights.load(source, toy(), SHAPES, HEAD, False).report["sha256"] == digest
+    assert loading.peek(source, toy()) == {}
+    assert loading.load(source, toy(), SHAPES, HEAD, False).report["sha256"] == digest
 
 
 @pytest.mark.parametrize("fragment", ["", "#sha256=12", "#md5=" + "0" * 32])
 def test_a_url_without_its_hash_is_refused(fragment: str) -> None:
     with pytest.raises(UsageError, match=r"'https://example.invalid/w' needs the sha256 of its file"):
-        weights.resolve(f"https://me:pw@example.invalid/w{fragment}", toy())
+        sources.resolve(f"https://me:pw@example.invalid/w{fragment}", toy())
 
 
 def test_what_cannot_be_fetched_is_explained_on_one_screen(tmp_path: Path, offline: None) -> None:
     backbone = toy(best=record(tmp_path))
     with pytest.raises(DownloadError) as caught:
-        weights.resolve("best", backbone)
+        sources.resolve("best", backbone)
     text = str(caught.value)
     assert caught.value.exit_code == 4
     assert len(text.splitlines()) < 10
@@ -175,7 +174,7 @@ def test_what_cannot_be_fetched_is_explained_on_one_screen(tmp_path: Path, offli
     assert "address: https://example.invalid/toy.safetensors\n" in text
     assert "secret" not in text
     assert f"sha256:  {'0' * 64}\n" in text
-    place = weights.target(backbone.weights["best"], cache_folder() / "weights")
+    place = sources.target(backbone.weights["best"], cache_folder() / "weights")
     assert f"file:    {place} (put there by hand, it needs no network)" in text
     for remedy in ("backbone.weights=FILE", "backbone.weights=none", "`finetune run quickstart`"):
         assert remedy in text
@@ -183,10 +182,10 @@ def test_what_cannot_be_fetched_is_explained_on_one_screen(tmp_path: Path, offli
 
 def test_a_file_put_there_by_hand_is_found(file: Path, offline: None) -> None:
     backbone = toy(best=record(file))
-    place = weights.target(backbone.weights["best"], cache_folder() / "weights")
+    place = sources.target(backbone.weights["best"], cache_folder() / "weights")
     place.parent.mkdir(parents=True)
     file.rename(place)
-    assert getattr(weights.resolve("best", backbone), "path", None) == place
+    assert getattr(sources.resolve("best", backbone), "path", None) == place
 
 
 # peek and image_defaults
@@ -195,33 +194,33 @@ def test_a_file_put_there_by_hand_is_found(file: Path, offline: None) -> None:
 def test_options_come_from_the_record_then_from_the_names(file: Path) -> None:
     theirs = file.with_name("theirs.safetensors")
     tensorfile.write(theirs, {"f.conv.weight": ARRAYS["stem.conv.weight"]}, {})
-    plain = weights.Source(path=theirs, name="x")
-    assert weights.peek(plain, toy()) == {"pool": "same"}
-    known = weights.Source(path=theirs, name="x", record=record(theirs, options={"pool": "symmetric"}))
-    assert weights.peek(known, toy()) == {"pool": "symmetric"}
-    assert weights.peek(weights.Source(path=file, name="x"), toy()) == {}
+    plain = sources.Source(path=theirs, name="x")
+    assert loading.peek(plain, toy()) == {"pool": "same"}
+    known = sources.Source(path=theirs, name="x", record=record(theirs, options={"pool": "symmetric"}))
+    assert loading.peek(known, toy()) == {"pool": "symmetric"}
+    assert loading.peek(sources.Source(path=file, name="x"), toy()) == {}
     tensorfile.write(theirs, {"strange": ARRAYS["stem.conv.weight"]}, {})
-    assert weights.peek(plain, toy()) == {}
+    assert loading.peek(plain, toy()) == {}
 
 
 def test_files_of_this_project_say_their_options_and_images(file: Path) -> None:
     image = {"size": 64, "resize": 72, "keep_aspect": False, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     metadata = {"backbone": json.dumps({"use": "toy", "options": {"pool": "same"}}), "image": json.dumps(image)}
     tensorfile.write(file, ARRAYS, metadata)
-    source = weights.Source(path=file, name="x")
-    assert weights.peek(source, toy()) == {"pool": "same"}
-    spec = ImageSpec(**weights.image_defaults(source))
+    source = sources.Source(path=file, name="x")
+    assert loading.peek(source, toy()) == {"pool": "same"}
+    spec = ImageSpec(**loading.image_defaults(source))
     assert spec == ImageSpec(size=64, resize=72, keep_aspect=False, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     tensorfile.write(file, ARRAYS, {"backbone": json.dumps({"use": "another", "options": {"depth": 3}})})
-    assert weights.peek(source, toy()) == {}
+    assert loading.peek(source, toy()) == {}
 
 
 def test_images_come_from_the_record_else_are_as_imagenet(file: Path) -> None:
     said = record(file, size=227, resize=256, keep_aspect=False, mean=(0.1, 0.2, 0.3))
-    spec = ImageSpec(**weights.image_defaults(weights.Source(path=file, name="x", record=said)))
+    spec = ImageSpec(**loading.image_defaults(sources.Source(path=file, name="x", record=said)))
     assert spec == ImageSpec(size=227, resize=256, keep_aspect=False, mean=(0.1, 0.2, 0.3))
-    assert weights.image_defaults(weights.Source(path=file, name="x")) == {}
-    assert weights.image_defaults(None) == {}
+    assert loading.image_defaults(sources.Source(path=file, name="x")) == {}
+    assert loading.image_defaults(None) == {}
 
 
 @pytest.mark.parametrize(
@@ -238,9 +237,9 @@ def test_images_come_from_the_record_else_are_as_imagenet(file: Path) -> None:
 )
 def test_damaged_metadata_is_an_error(file: Path, metadata: dict[str, str]) -> None:
     tensorfile.write(file, ARRAYS, metadata)
-    source = weights.Source(path=file, name="x")
+    source = sources.Source(path=file, name="x")
     with pytest.raises(WeightsError, match=r"damaged metadata"):
-        (weights.peek(source, toy()), weights.image_defaults(source))
+        (loading.peek(source, toy()), loading.image_defaults(source))
 
 
 # load
@@ -266,8 +265,8 @@ def test_everything_but_the_head_is_loaded_and_reported(file: Path) -> None:
 
 def test_a_head_of_another_kind_or_width_starts_anew(file: Path) -> None:
     expected = {**{n: s for n, s in SHAPES.items() if n not in HEAD}, "head.hidden.weight": (7, 4)}
-    source = weights.Source(path=file, name="x")
-    report = weights.load(source, toy(), expected, {"head.hidden.weight"}, False).report
+    source = sources.Source(path=file, name="x")
+    report = loading.load(source, toy(), expected, {"head.hidden.weight"}, False).report
     assert report["reinitialised"] == report["missing"] == ["head.hidden.weight"]
     assert sorted(report["unexpected"]) == sorted(HEAD)
     wide = {**SHAPES, "head.fc.weight": (102, 4), "head.fc.bias": (102,)}
@@ -302,10 +301,10 @@ def test_every_other_difference_is_an_error(file: Path) -> None:
 
 
 def test_the_file_of_a_record_must_have_its_hash(file: Path) -> None:
-    source = weights.Source(path=file, name="x", record=record(file.parent))
+    source = sources.Source(path=file, name="x", record=record(file.parent))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     with pytest.raises(WeightsError, match=f"has sha256 {digest}, not {'0' * 64} as promised"):
-        weights.load(source, toy(), SHAPES, HEAD, False)
+        loading.load(source, toy(), SHAPES, HEAD, False)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

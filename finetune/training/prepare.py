@@ -12,7 +12,7 @@ from finetune.errors import PluginError, UsageError
 from finetune.machine import device as devices
 from finetune.plugins import Origin, Plugins, named
 from finetune.training import phases
-from finetune.weights import pretrained as sources
+from finetune.weights import loading, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ def prepare(
     data = load_data(plan, catalogue, workers)
     device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
     if source is not None and getattr(recipe.head, "keep_pretrained", False):
-        sources.check_classes(source, data.classes)
+        loading.check_classes(source, data.classes)
     network, report = build_network(plan, catalogue, options, source, len(data.classes))
     if device.amp == "O2":
         mixed_precision(network)
@@ -129,7 +129,7 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int) -> Data:
 
 def image_spec(plan: Plan, source: sources.Source | None) -> ImageSpec:
     """Return the preprocessing: what the recipe says, and for ``auto`` what the weights expect."""
-    section, defaults = plan.recipe.image, ImageSpec(**sources.image_defaults(source))
+    section, defaults = plan.recipe.image, ImageSpec(**loading.image_defaults(source))
     said = {name: getattr(section, name) for name in ImageSpec.__slots__}
     auto = {name for name, value in said.items() if value == "auto"}
     spec = {name: getattr(defaults, name) if name in auto else value for name, value in said.items()}
@@ -145,7 +145,7 @@ def backbone_options(plan: Plan, source: sources.Source | None) -> Options:
     chosen = plan.backbone
     if source is None:
         return chosen.options
-    belonging = sources.peek(source, chosen.component)
+    belonging = loading.peek(source, chosen.component)
     said = {name: getattr(chosen.options, name) for name in chosen.options.model_fields_set}
     silent = {name: value for name, value in belonging.items() if said.get(name, "auto") == "auto"}
     return chosen.component.options.model_validate({**said, **silent})
@@ -169,7 +169,7 @@ def build_network(
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     head = frozenset(p.name for p in network.parameters_of([HEAD]))
     keep = getattr(recipe.head, "keep_pretrained", False)
-    loaded = sources.load(source, component, expected, head=head, keep_head=keep)
+    loaded = loading.load(source, component, expected, head=head, keep_head=keep)
     assign((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
     return network, loaded.report
 

@@ -10,7 +10,7 @@ import pytest
 
 import finetune_model
 from finetune import WeightsError
-from finetune.weights import pretrained as weights
+from finetune.weights import loading, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -71,7 +71,7 @@ def arrays(cell: Any) -> Arrays:
     return {p.name: p.asnumpy().copy() for p in cell.get_parameters()}
 
 
-def saved(path: Path, named: Arrays) -> weights.Source:
+def saved(path: Path, named: Arrays) -> sources.Source:
     """Write a file in the format that its ending says, by the libraries that its users have."""
     if path.suffix == ".ckpt":
         import mindspore as ms
@@ -81,12 +81,12 @@ def saved(path: Path, named: Arrays) -> weights.Source:
         from safetensors.numpy import save_file
 
         save_file(named, path)
-    return weights.Source(path=path, name=path.name)
+    return sources.Source(path=path, name=path.name)
 
 
-def load(source: weights.Source, backbone: Backbone, names: Iterable[str], like: Arrays, keep: bool) -> weights.Loaded:
+def load(source: sources.Source, backbone: Backbone, names: Iterable[str], like: Arrays, keep: bool) -> loading.Loaded:
     expected = {name: like[name].shape for name in names}
-    return weights.load(source, backbone, expected, frozenset({"head.fc.weight", "head.fc.bias"}), keep)
+    return loading.load(source, backbone, expected, frozenset({"head.fc.weight", "head.fc.bias"}), keep)
 
 
 @pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
@@ -115,7 +115,7 @@ def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) ->
 )
 def test_each_layout_brings_the_padding_of_its_networks(tmp_path: Path, layout: str, padding: str) -> None:
     source = saved(tmp_path / "w.safetensors", {NAMES[layout](n): a for n, a in arrays(network(NANO, 1)).items()})
-    assert weights.peek(source, NANO) == {"stem_pool": padding}
+    assert loading.peek(source, NANO) == {"stem_pool": padding}
 
 
 @pytest.mark.parametrize("prefix", ["", "network."])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD
-from finetune.weights import pretrained as weights
+from finetune.weights import loading, sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,10 +35,10 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     from finetune.model.network import Features, Network, assign
 
     network = Network(backbone.build(backbone.options()), nn.Identity()).set_train(False)
-    source = weights.resolve(str(squeezenet), backbone)
+    source = sources.resolve(str(squeezenet), backbone)
     assert source is not None
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
-    loaded = weights.load(source, backbone, expected, frozenset(), keep_head=False)
+    loaded = loading.load(source, backbone, expected, frozenset(), keep_head=False)
     assert loaded.report["layout"] == "torchvision"
     assert loaded.report["counts"] == {"loaded": 50, "missing": 0, "unexpected": 0, "reinitialised": 0, "ignored": 2}
     assert loaded.report["ignored"] == ["classifier.1.bias", "classifier.1.weight"]
