@@ -24,6 +24,7 @@ BUILTINS = (
     "finetune_plugins.csv",
     "finetune_plugins.flowers102",
     "finetune_plugins.shapes",
+    "finetune_plugins.fractals",
     "finetune_plugins.albumentations",
     "finetune_plugins.freezing",
     "finetune_plugins.tensorboard",

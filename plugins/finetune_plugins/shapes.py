@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, overload
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from finetune import Dataset, Options, Samples, Split, hookimpl
+from finetune_plugins.drawn import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Pixels = NDArray[np.uint8]
-
 NAMES = ("daisy", "tulip", "rose", "sunflower", "clover", "lily", "poppy", "bellflower", "lavender", "dandelion")
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-CACHE_BYTES = 512 << 20  # of pictures drawn already, for each split
 
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 
@@ -54,43 +52,15 @@ def build(options: Shapes, split: Split) -> Samples | None:
     if not count:
         return None
     labels = [index % len(names) for index in range(count)]
-    return Samples(images=Drawn(options, split, count), labels=labels, classes=names)
+    return Samples(images=Drawn(partial(draw, options, split), count, options.size), labels=labels, classes=names)
 
 
-class Drawn(Sequence["Pixels"]):
-    """Pictures that are drawn at first reading and kept as long as there is room; may be read by several threads."""
+def draw(options: Shapes, split: Split, index: int) -> NDArray[np.uint8]:
+    """Return one picture as HWC uint8 RGB."""
+    import numpy as np
 
-    def __init__(self, options: Shapes, split: Split, length: int) -> None:
-        self.options = options
-        self.split = split
-        self.length = length
-        self.kept: dict[int, Pixels] = {}
-        self.room = CACHE_BYTES // (3 * options.size**2)
+    from finetune_plugins.shapes_drawing import picture
 
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Pixels: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Pixels]: ...
-    def __getitem__(self, index: int | slice) -> Pixels | list[Pixels]:
-        """Return a picture as HWC uint8 RGB, which the caller may change."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        place = range(self.length)[index]
-        pixels = self.kept.get(place)
-        if pixels is None:
-            pixels = self.draw(place)
-            if len(self.kept) < self.room:
-                self.kept[place] = pixels  # two threads may both draw it, and draw the same
-        return pixels.copy()
-
-    def draw(self, index: int) -> Pixels:
-        import numpy as np
-
-        from finetune_plugins.shapes_drawing import picture
-
-        key = np.array([self.options.seed, SPLITS.index(self.split) << 40 | index], np.uint64)
-        name = NAMES[index % self.options.classes]
-        return picture(name, self.options.size, np.random.Generator(np.random.Philox(key=key)))
+    key = np.array([options.seed, SPLITS.index(split) << 40 | index], np.uint64)
+    name = NAMES[index % options.classes]
+    return picture(name, options.size, np.random.Generator(np.random.Philox(key=key)))

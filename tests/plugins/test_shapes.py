@@ -13,8 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from finetune_plugins import shapes
-from finetune_plugins.shapes import NAMES, Drawn, Shapes, build
+from finetune_plugins import drawn as drawing
+from finetune_plugins.drawn import Drawn
+from finetune_plugins.shapes import NAMES, Shapes, build
 from finetune_plugins.shapes_flowers import KINDS
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_callers_may_change_what_they_get() -> None:
 
 
 def test_kept_pictures_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "CACHE_BYTES", 5 * 3 * 32 * 32)
+    monkeypatch.setattr(drawing, "CACHE_BYTES", 5 * 3 * 32 * 32)
     images = drawn(size=32, train=20).images
     assert isinstance(images, Drawn)
     once = np.stack([np.asarray(image) for image in images])

@@ -1,0 +1,72 @@
+"""Pictures of fractals, made from formulas when they are asked for: what a network can learn from without photos.
+
+After Kataoka et al., "Pre-training without natural images" (2020, https://arxiv.org/abs/2101.08515): each class is one
+iterated function system, drawn again and again in other light, size and place.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from finetune import Dataset, Options, Samples, Split, hookimpl
+from finetune_plugins.drawn import Drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class Fractals(Options):
+    """Fractals in colours, before blurred backgrounds."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] = 64
+    """Side of the pictures, in pixels."""
+    classes: Annotated[int, Field(ge=2, le=10_000)] = 500
+    """How many fractals there are."""
+    train: Annotated[Count, Field(ge=2)] = 40_000
+    """Pictures to train on."""
+    valid: Count = 2_000
+    """Pictures to evaluate on; 0 takes them from those to train on."""
+    test: Count = 0
+    """Pictures to test on; 0 leaves the test out."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    """Another seed makes other fractals."""
+
+
+@hookimpl
+def finetune_datasets() -> Iterable[Dataset]:
+    """Offer the dataset ``fractals``."""
+    yield Dataset(name="fractals", options=Fractals, build=build)
+
+
+def build(options: Fractals, split: Split) -> Samples | None:
+    """Return the pictures of a split; each depends on seed, split and index only, every fractal is there as often."""
+    count = {"train": options.train, "valid": options.valid, "test": options.test}[split]
+    if not count:
+        return None
+    digits = len(str(options.classes - 1))
+    return Samples(
+        images=Drawn(partial(draw, options, split), count, options.size),
+        labels=[index % options.classes for index in range(count)],
+        classes=tuple(f"fractal {number:0{digits}}" for number in range(options.classes)),
+    )
+
+
+def draw(options: Fractals, split: Split, index: int) -> NDArray[np.uint8]:
+    """Return one picture as HWC uint8 RGB."""
+    import numpy as np
+
+    from finetune_plugins.fractals_drawing import picture
+
+    key = np.array([options.seed, SPLITS.index(split) << 40 | index], np.uint64)
+    rng = np.random.Generator(np.random.Philox(key=key))
+    return picture(options.seed, index % options.classes, options.size, rng)
