@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from finetune.cli.app import Answer
+    from finetune.errors import FinetuneError
 
 T = TypeVar("T")
 
@@ -36,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     steady_streams()
     flags = given[: given.index("--")] if "--" in given else given
     try:
-        answer_to(given, as_json="--json" in flags)
-        return 0
+        failure = answer_to(given, as_json="--json" in flags)
+        return 0 if failure is None else partly(failure, debug="--debug" in flags)
     except BaseException as error:
         code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):
@@ -63,21 +64,37 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def answer_to(given: list[str], *, as_json: bool) -> None:
-    """Understand a command line, do what it says and show the answer; raise whatever goes wrong."""
+def answer_to(given: list[str], *, as_json: bool) -> FinetuneError | None:
+    """Understand a command line, do what it says and show the answer; raise whatever goes wrong.
+
+    What went wrong beside an answer is returned.
+    """
     call = to_reader(partial(parse, given))
     if call is None:
-        return
+        return None
     with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a plugin prints
         answer = call()
     to_reader(partial(show, answer, as_json))
+    return answer.failure
 
 
 def show(answer: Answer, as_json: bool) -> None:
     """Print an answer to standard output."""
-    from finetune.cli import output
+    from finetune.cli import failures, output
 
-    print(output.line(answer.data) if as_json else output.text(answer.view()), end="\n" if as_json else "")
+    if not as_json:
+        print(output.text(answer.view()), end="")
+        return
+    failure = answer.failure and failures.as_json(answer.failure)
+    print(output.line({**answer.data, **(failure or {})}))
+
+
+def partly(failure: FinetuneError, *, debug: bool) -> int:
+    """Say what went wrong beside an answer that is shown already, and return the exit code."""
+    from finetune.cli import failures
+
+    failures.show(failure, debug=debug)
+    return failures.exit_code(failure)
 
 
 def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:

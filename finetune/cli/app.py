@@ -15,13 +15,19 @@ from typer.core import TyperCommand
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from finetune.errors import FinetuneError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a command found out: ``data`` for ``--json``, and ``view`` makes what is shown without it."""
+    """What a command found out: ``data`` for ``--json``, and ``view`` makes what is shown without it.
+
+    ``failure`` is what went wrong beside it, and decides on the exit code.
+    """
 
     data: Mapping[str, Any]
     view: Callable[[], str | RenderableType] = field(default=str)
+    failure: FinetuneError | None = None
 
 
 Command = TypeVar("Command", bound=Callable[..., Answer])

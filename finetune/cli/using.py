@@ -11,12 +11,14 @@ from finetune.cli import output
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device
 from finetune.cli.source import load_catalogue
+from finetune.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
+    from finetune.data.imagefile import BadImage
     from finetune.model.model import Model
     from finetune.model.prediction import Prediction
 
@@ -40,13 +42,25 @@ def predict(model: ModelPath, images: Images, csv: Csv = None, top: Top = 1, dev
     photos at any depth.
     """
     paths = list(photos(images))
-    found = opened(model, device).predict(paths, top=top)
+    refused: dict[int, BadImage] = {}
+    found = opened(model, device).predict(paths, top=top, refused=refused)
     if csv is not None:
         from finetune.files import atomic
 
         atomic.write_text(csv, table(found, top))
     data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
-    return Answer(data=data | ({"csv": str(csv)} if csv else {}), view=lambda: sentences(found))
+    data |= {"csv": str(csv)} if csv else {}
+    return Answer(data=data, view=lambda: sentences(found), failure=left_out(refused, len(paths)))
+
+
+def left_out(refused: Mapping[int, BadImage], photos: int) -> DataError | None:
+    """Return what to say of photos that could not be used, the first ten by name; nothing where there are none."""
+    if not refused:
+        return None
+    shown = [str(refused[index]) for index in sorted(refused)[:10]]
+    more = [f"and {len(refused) - 10} more"] if len(refused) > 10 else []
+    head = f"{len(refused)} of {photos} photos could not be labelled; mend or remove them"
+    return DataError("\n".join([head, *shown, *more]))
 
 
 def photos(given: Sequence[Path]) -> Iterator[Path]:

@@ -57,7 +57,8 @@ class Loader:
 
     In training the order is a function of seed and epoch, each image's augmentation of seed, epoch and index, and
     the last batch is filled up with the first images of the epoch. In evaluation images come in order, fitted to
-    the network's size, and the last one is repeated.
+    the network's size, and the last one is repeated. Images that cannot be used end it, unless there is a ``refused``
+    to put their errors into, by index; their rows are zeros.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Loader:
         seed: int,
         transforms: tuple[Transform, ...] = (),
         train: bool,
+        refused: dict[int, BadImage] | None = None,
     ) -> None:
         if not len(part):
             raise DataError(f"no images in {part.name}; there is nothing to load")
@@ -77,6 +79,7 @@ class Loader:
             raise DataError(f"{part.name}: {len(part)} images need as many labels from 0 on")
         self.part, self.spec, self.batch_size, self.seed, self.train = part, spec, batch_size, seed, train
         self.transforms = transforms if train else ()
+        self.refused = refused
         self.steps = math.ceil(len(part) / batch_size)
         self._pool = Pool(workers)
 
@@ -141,7 +144,14 @@ class Loader:
 
     def _fill(self, index: int, epoch: int, out: NDArray[np.float32]) -> None:
         """Write one image into its row of a batch, float32 (3, S, S)."""
-        pixels = self._read(index)
+        try:
+            pixels = self._read(index)
+        except BadImage as error:
+            if self.refused is None:
+                raise
+            self.refused[index] = error
+            out[:] = 0
+            return
         pixels = self._augmented(pixels, index, epoch) if self.transforms else fit(pixels, self.spec)
         normalise(pixels, self.spec, out)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from finetune.catalogue import Catalogue
     from finetune.components import ImageSpec, Pixels
+    from finetune.data.imagefile import BadImage
     from finetune.model.network import Network
 
 Images = Sequence["str | Path | Pixels"]
@@ -52,20 +53,29 @@ class Model:
         return Predictor(self.network)
 
     def predict(
-        self, images: Images, *, top: int = 5, batch_size: int = 32, workers: int | None = None
+        self,
+        images: Images,
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        workers: int | None = None,
+        refused: dict[int, BadImage] | None = None,
     ) -> list[Prediction]:
-        """Return a prediction for each image (paths or HWC uint8 RGB), in their order."""
+        """Return a prediction for each image (paths or HWC uint8 RGB), in their order.
+
+        Raises ``DataError`` for one that cannot be used, unless there is a ``refused`` to put it into, by index.
+        """
         if top < 1:
             raise UsageError(f"top={top} asks for no class; give 1 or more")
         part = unlabelled(images)
         if not len(part):
             return []
         found: list[Prediction | None] = [None] * len(part)
-        with closing(self._loader(part, batch_size, workers)) as loader:
+        with closing(self._loader(part, batch_size, workers, refused)) as loader:
             for indices, rows in self.predictor.probabilities(loader):
                 for index, row in zip(indices, rows, strict=True):
                     found[int(index)] = self._prediction(part.describe(int(index)), row, top)
-        return [each for each in found if each is not None]
+        return [each for index, each in enumerate(found) if each is not None and index not in (refused or ())]
 
     def _prediction(self, path: str, row: NDArray[np.float32], top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]
@@ -107,10 +117,12 @@ class Model:
         """Write the network for another runtime, with labels and preprocessing beside it; return what was checked."""
         return exporting.export(self, path, format)
 
-    def _loader(self, part: Part, batch_size: int, workers: int | None) -> Loader:
+    def _loader(
+        self, part: Part, batch_size: int, workers: int | None, refused: dict[int, BadImage] | None = None
+    ) -> Loader:
         threads = device.usable_cores() if workers is None else workers
         size = shape(len(part), batch_size)
-        return Loader(part, self.image, batch_size=size, workers=threads, seed=0, train=False)
+        return Loader(part, self.image, batch_size=size, workers=threads, seed=0, train=False, refused=refused)
 
 
 def shape(images: int, most: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune import DataError, Finetuner
 from tests.cli.calling import RECIPE, Finetune, answer, command, environment
 from tests.drawn import COLOURS
 
@@ -80,6 +81,24 @@ def test_predict(finetune: Finetune, project: Path, model: str) -> None:
     assert list(rows[0]) == ["path", "label", "probability", "label_2", "probability_2"]
     assert [(row["path"], row["label"]) for row in rows] == [(line[2], line[1]) for line in lines[::2]]
     assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
+
+
+def test_predict_labels_all_that_can_be_read(finetune: Finetune, project: Path, model: str, tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        (tmp_path / f"{name}.jpg").write_bytes((project / "photos" / "red" / "00.jpg").read_bytes())
+    (tmp_path / "b.jpg").write_bytes(b"no photo")
+    table = tmp_path / "labels.csv"
+    done = finetune("predict", model, tmp_path, "--csv", table)
+    assert done.returncode == 3
+    assert [Path(line.split()[2]).name for line in done.stdout.splitlines()] == ["a.jpg", "c.jpg"]
+    assert "error: 1 of 3 photos could not be labelled; mend or remove them\n" in done.stderr
+    assert f"'{tmp_path / 'b.jpg'}' is not an image" in done.stderr
+    assert len(table.read_text().splitlines()) == 3
+    found = json.loads(finetune("predict", model, tmp_path, "--json").stdout)
+    assert len(found["predictions"]) == 2
+    assert found["error"]["exit_code"] == 3
+    with pytest.raises(DataError, match="is not an image"):
+        Finetuner.load(project / model).predict([tmp_path / "a.jpg", tmp_path / "b.jpg"])
 
 
 def test_predict_for_programs(finetune: Finetune, project: Path, model: str) -> None:
