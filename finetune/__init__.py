@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from finetune.model.prediction import Prediction
     from finetune.run import Run
     from finetune.suggest import did_you_mean
+    from finetune.weights.hubcard import hub_card
 
 __version__ = "0.1.0"
 
@@ -77,6 +78,7 @@ _HOMES = {
     "model.prediction": ("Prediction",),
     "run": ("Run",),
     "suggest": ("did_you_mean",),
+    "weights.hubcard": ("hub_card",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -114,6 +116,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "Prediction",
     "Run",
     "did_you_mean",
+    "hub_card",
 ]
 
 

@@ -79,8 +79,12 @@ class ImageSpec:
 class Weights:
     """Where pretrained weights come from and what they expect.
 
-    ``layout`` names the ``Layout`` of the file; ``size`` and ``resize`` are in pixels, ``mean`` and ``std`` of RGB
-    in 0..1; ``options`` are backbone options that belong to these weights, such as the padding of a pooling layer.
+    ``url`` is https or file; a file is used where it lies. ``sha256`` is 64 hex digits, the first 8 or more where the
+    publisher states no more, or empty. ``layout`` names the ``Layout`` of the file, whose size is ``bytes``. ``size``
+    and ``resize`` are in pixels, ``mean`` and ``std`` of RGB in 0..1. ``classes`` is the number of logits and
+    ``labels`` a text file with a class name a line, in their order. ``accuracy`` is the reported top-1 in 0..1 and
+    ``source`` says who made the weights, from what. ``options`` are backbone options that belong to these weights,
+    such as the padding of a pooling layer.
     """
 
     url: str
@@ -95,6 +99,10 @@ class Weights:
     licence: str = "unknown"
     source: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    citation: str = ""
+    accuracy: float | None = None
+    bytes: int | None = None
+    labels: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +112,15 @@ class Layout:
     ``rules`` are (regular expression, replacement) pairs for whole names, the first match wins; the results are the
     backbone's own names, the classifier's being ``head.fc.weight`` and ``head.fc.bias``. ``ignore`` matches entries
     that are not part of a network, such as optimizer state. ``options`` are backbone options that the family needs.
+    ``writes`` are rules the other way, from own names to the file's, and ``format`` the kind of file that it then is.
     """
 
     name: str
     rules: tuple[tuple[str, str], ...]
     ignore: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    writes: tuple[tuple[str, str], ...] = ()
+    format: Literal["safetensors", "ckpt"] = "safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +140,8 @@ class Backbone(Component):
 
     ``build(options)`` returns a mapping from each of ``stages`` to a ``Cell``; the first takes (N, 3, H, W) float32,
     each takes what the one before returns, and the mean over the last one's positions has width ``features``.
+    ``shapes(options)`` returns the names and shapes of the stages' parameters, such as ``layer1.0.conv2.weight``,
+    without building the network.
     """
 
     kind: ClassVar[str] = "backbone"
@@ -138,6 +151,7 @@ class Backbone(Component):
     features: int
     weights: Mapping[str, Weights] = field(default_factory=dict)
     layouts: tuple[Layout, ...] = ()
+    shapes: Callable[[Any], Mapping[str, tuple[int, ...]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,7 @@ class Finetuner:
         self.run: Run | None = None
         self.model: Model | None = None
         self._pretrained: Model | None = None
+        self._pretrained_head = False
 
     def __repr__(self) -> str:
         if self.model is not None:
@@ -161,10 +162,13 @@ class Finetuner:
         return Catalogue(loaded)
 
     def predict(self, images: Images, *, top: int = 5) -> list[Prediction]:
-        """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays."""
+        """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
+
+        Before any fit, ``head={"keep_pretrained": True}`` predicts with the classifier that the weights came with.
+        """
         from finetune.training import interrupts
 
-        model = self._fitted()
+        model = self._backbone(head=True) if self._keeps_head() else self._fitted()
         with interrupts.keyboard():
             return model.predict(images, top=top)
 
@@ -237,11 +241,18 @@ class Finetuner:
             raise UsageError(f"the last fit was not finished; go on with fit(…, resume='{self.run.folder}')")
         raise UsageError("nothing has been fitted yet; call fit, or open a model with Finetuner.load")
 
-    def _backbone(self) -> Model:
-        if self._pretrained is None:
+    def _keeps_head(self) -> bool:
+        unfitted = self.run is None and self.model is None
+        return unfitted and self.sections.get("head", {}).get("keep_pretrained") is True
+
+    def _backbone(self, *, head: bool = False) -> Model:
+        """Return the pretrained network; once it was asked for with its head, that one serves for all."""
+        if self._pretrained is None or (head and not self._pretrained_head):
             from finetune.training.prepare import pretrained
 
-            self._pretrained = pretrained(*self._plan(NOTHING, self.sections))
+            say = print if self.progress else silent
+            self._pretrained = pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
+            self._pretrained_head = head
         return self._pretrained
 
 

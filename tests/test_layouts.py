@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from finetune.components import Backbone, Layout
 from finetune.errors import WeightsError
-from finetune.weights.layouts import listing, match, translate
+from finetune.weights.layouts import listing, match, translate, written
 
 THEIRS = Layout(
     name="theirs",
@@ -22,7 +24,7 @@ EXPECTED = ("layer1.weight", "layer2.weight", "head.fc.weight", "head.fc.bias")
 def test_own_names_come_first_and_stay() -> None:
     found = translate({name: number for number, name in enumerate(EXPECTED)}, EXPECTED, TOY)
     assert (found.layout, found.tensors) == ("finetune", {name: number for number, name in enumerate(EXPECTED)})
-    assert (found.ignored, found.unexpected, found.options) == ((), (), {})
+    assert (found.ignored, found.unexpected, found.options) == ((), {}, {})
 
 
 def test_the_first_layout_that_fits_renames_everything() -> None:
@@ -38,7 +40,7 @@ def test_only_the_classifier_may_differ() -> None:
     file = {"layer1.weight": 1, "layer2.weight": 2, "head.other.weight": 3}
     found = translate(file, EXPECTED, TOY)
     assert found.tensors == {"layer1.weight": 1, "layer2.weight": 2}
-    assert found.unexpected == ("head.other.weight",)
+    assert found.unexpected == {"head.other.weight": 3}
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,20 @@ def test_only_the_classifier_may_differ() -> None:
 def test_anything_else_is_an_error_that_names_the_nearest_layout(file: list[str], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         translate(dict.fromkeys(file, 0), EXPECTED, TOY)
+
+
+def test_own_names_become_the_files_and_back() -> None:
+    layout = replace(THEIRS, writes=((r"layer(\d)\.weight", r"features.\1.w"), (r"head\.fc\.(.*)", r"last.\1")))
+    theirs = written(EXPECTED, layout)
+    assert theirs == dict(zip(EXPECTED, ("features.1.w", "features.2.w", "last.weight", "last.bias"), strict=True))
+    assert translate({name: own for own, name in theirs.items()}, EXPECTED, TOY).tensors == {n: n for n in EXPECTED}
+
+
+@pytest.mark.parametrize("name", ["head.hidden.weight", "layer12.weight", "head.fc.strange"])
+def test_names_that_a_layout_would_not_take_back_are_not_written(name: str) -> None:
+    layout = replace(THEIRS, writes=((r"layer(\d+)\.weight", r"features.\1.w"), (r"head\.fc\.(.*)", r"last.\1")))
+    with pytest.raises(WeightsError, match=rf"layout 'theirs' has no name for 1: '{name}'; write safetensors"):
+        written(["layer1.weight", name], layout)
 
 
 def test_long_lists_are_cut_and_counted() -> None:

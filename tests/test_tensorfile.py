@@ -158,6 +158,15 @@ def test_bfloat16_is_widened_exactly(tmp_path: Path) -> None:
         header({"__metadata__": {"k": 3}}),
         header(b"{" + b'"a":{' * 5000),
         header(b"{\xff\xfe}"),
+        header(b'{"w":{"dtype":"I8","shape":[0],"data_offsets":[0,0]},"w":3}'),
+        header(b'{"\\ud800":{"dtype":"I8","shape":[0],"data_offsets":[0,0]}}'),
+        header([]),
+        header({"w": [1]}),
+        header({"w": {**f32([0], [0, 0]), "more": 1}}),
+        header({"w": {"dtype": [], "shape": [0], "data_offsets": [0, 0]}}),
+        header({"w": f32([True], [0, 4])}, bytes(4)),
+        header({"w": f32([1], [0, 4]), "v": f32([1], [0, 4])}, bytes(4)),
+        header({"w": f32([1], [4, 8])}, bytes(8)),
         header(b"{}")[:-1],
     ],
 )
@@ -173,7 +182,43 @@ def test_damaged_safetensors_give_arrays_or_a_weights_error(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     save_file(TENSORS, path, {"a": "b"})
-    check_damage(path, bytearray(path.read_bytes()), data)
+    if check_damage(path, bytearray(path.read_bytes()), data):
+        assert same(load_file(path), tensorfile.read(path).tensors)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 9) | st.sampled_from([2**63, 1.5, "F32", "I8", "", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+SIZES = st.lists(st.integers(0, 3), max_size=2)
+OFFSETS = st.lists(st.integers(0, 9), min_size=2, max_size=2).map(sorted)
+ABOUT = st.fixed_dictionaries(
+    {"dtype": st.sampled_from(["I8", "I16"]) | JSON, "shape": SIZES | JSON, "data_offsets": OFFSETS | JSON}
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), ABOUT | JSON, max_size=3), st.integers(0, 9))
+@settings(max_examples=1000, deadline=None)
+def test_what_is_taken_for_safetensors_is_what_the_library_takes(
+    tmp_path_factory: pytest.TempPathFactory, about: object, size: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    path.write_bytes(header(about, bytes(size)))
+    try:
+        found = tensorfile.read(path)
+    except WeightsError:
+        return
+    assert same(load_file(path), found.tensors)
+
+
+def test_a_file_that_becomes_shorter_is_an_error_not_a_signal(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    tensorfile.write(path, TENSORS, {})
+    index = tensorfile.index(path)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(WeightsError, match=r"became shorter while it was read"):
+        [record.content() for record in index.records.values()]
 
 
 # MindSpore's checkpoints
@@ -320,8 +365,8 @@ def test_any_bytes_give_entries_or_a_weights_error(data: bytes) -> None:
             assert mindspore_ckpt.parse(body)
 
 
-def check_damage(path: Path, content: bytearray, data: st.DataObject) -> None:
-    """Damage a file as a disk or an enemy would, and read it."""
+def check_damage(path: Path, content: bytearray, data: st.DataObject) -> bool:
+    """Damage a file as a disk or an enemy would, read it, and tell whether that could be done."""
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) - 1))
         match data.draw(st.sampled_from(["flip", "set", "cut", "insert", "repeat"])):
@@ -339,8 +384,9 @@ def check_damage(path: Path, content: bytearray, data: st.DataObject) -> None:
     try:
         file = tensorfile.read(path)
     except WeightsError:
-        return
+        return False
     assert sum(array.nbytes for array in file.tensors.values()) <= 2 * len(content)
+    return True
 
 
 # Files that are something else

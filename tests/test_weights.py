@@ -1,20 +1,20 @@
-"""Weights: from the word in a recipe to a file, and from the file to a network's arrays."""
+"""Weights: from a file to a network's arrays."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
 
 from finetune.components import Backbone, ImageSpec, Layout, Options, Weights
-from finetune.errors import DownloadError, UsageError, WeightsError
-from finetune.files.home import cache_folder
+from finetune.errors import WeightsError
 from finetune.weights import loading, sources, tensorfile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 THEIRS = Layout(
     name="theirs", rules=((r"f\.(.*)", r"stem.\1"), (r"last\.(.*)", r"head.fc.\1")), options={"pool": "same"}
@@ -58,134 +58,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Forbid the network, and start with an empty cache."""
-    monkeypatch.setenv("FINETUNE_OFFLINE", "1")
-    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
-
-
 def load(path: Path, keep_head: bool = False, expected: dict[str, tuple[int, ...]] = SHAPES) -> loading.Loaded:
     return loading.load(sources.Source(path=path, name="x"), toy(), expected, HEAD, keep_head)
-
-
-# resolve
-
-
-def test_none_is_no_file() -> None:
-    assert sources.resolve("none", toy()) is None
-
-
-def test_a_path_is_that_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sources.resolve(str(file), toy()) == sources.Source(path=file, name=str(file))
-    monkeypatch.setenv("HOME", str(file.parent))
-    found = sources.resolve("~/own.safetensors", toy())
-    assert found is not None
-    assert found.path == file
-    monkeypatch.chdir(file.parent)
-    file.rename("plain")
-    found = sources.resolve("plain", toy())
-    assert found is not None
-    assert found.path == Path("plain")
-
-
-def test_a_path_to_an_offered_file_brings_its_record(file: Path) -> None:
-    offer = record(file, size=96)
-    found = sources.resolve(str(file), toy(best=offer, other=Weights(url="", sha256="1" * 64, layout="")))
-    assert found is not None
-    assert found.record == offer
-
-
-@pytest.mark.parametrize("name", ["gone.safetensors", "gone.ckpt", "weights/gone", "gone.pth"])
-def test_a_missing_file_is_said_to_be_missing(name: str) -> None:
-    with pytest.raises(WeightsError, match=f"no weights file at '{name}'; name a"):
-        sources.resolve(name, toy())
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "x.ckpt")
-    source = sources.resolve(str(tmp_path / "x.ckpt"), toy(best=record(tmp_path)))
-    assert source is not None
-    with pytest.raises(WeightsError, match=r"is a pipe"):
-        loading.peek(source, toy())
-
-
-def test_an_unknown_name_shows_the_nearest(tmp_path: Path) -> None:
-    backbone = toy(**{"hub-v1.1": record(tmp_path), "hub-v1.2": record(tmp_path)})
-    with pytest.raises(UsageError, match=r"'toy' offers no weights named 'hub-v11'; did you mean 'hub-v1.1'"):
-        sources.resolve("hub-v11", backbone)
-    with pytest.raises(UsageError, match=r"'imagenet'; known: auto, hub-v1.1, hub-v1.2, none"):
-        sources.resolve("imagenet", backbone)
-
-
-def test_auto_without_offers_says_how_to_start_from_random() -> None:
-    with pytest.raises(UsageError, match=r"'toy' offers no weights; write weights: none for a random start"):
-        sources.resolve("auto", toy())
-
-
-def test_auto_is_the_first_offer_and_a_plugin_is_asked_first(file: Path) -> None:
-    asked = []
-
-    def fetch(wanted: Weights, cache: Path) -> Path:
-        asked.append((wanted, cache))
-        return file
-
-    backbone = toy(first=record(file), second=record(file, size=32))
-    found = sources.resolve("auto", backbone, fetch)
-    assert found == sources.Source(path=file, name="first", record=backbone.weights["first"])
-    assert asked == [(backbone.weights["first"], cache_folder() / "weights")]
-    assert getattr(sources.resolve("second", backbone, fetch), "name", None) == "second"
-
-
-def test_an_offer_is_downloaded_once_and_then_needs_no_network(file: Path, offline: None) -> None:
-    backbone = toy(best=record(file, url=file.as_uri()))
-    first = sources.resolve("best", backbone)
-    assert first is not None
-    assert first.path.parent == cache_folder() / "weights"
-    assert first.path.read_bytes() == file.read_bytes()
-    file.unlink()
-    assert sources.resolve("best", backbone) == first
-
-
-def test_a_url_with_its_hash_is_fetched(file: Path, offline: None) -> None:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    source = sources.resolve(f"{file.as_uri()}#sha256={digest.upper()}", toy())
-    assert source is not None
-    assert source.name == file.as_uri()
-    assert source.path.read_bytes() == file.read_bytes()
-    assert loading.peek(source, toy()) == {}
-    assert loading.load(source, toy(), SHAPES, HEAD, False).report["sha256"] == digest
-
-
-@pytest.mark.parametrize("fragment", ["", "#sha256=12", "#md5=" + "0" * 32])
-def test_a_url_without_its_hash_is_refused(fragment: str) -> None:
-    with pytest.raises(UsageError, match=r"'https://example.invalid/w' needs the sha256 of its file"):
-        sources.resolve(f"https://me:pw@example.invalid/w{fragment}", toy())
-
-
-def test_what_cannot_be_fetched_is_explained_on_one_screen(tmp_path: Path, offline: None) -> None:
-    backbone = toy(best=record(tmp_path))
-    with pytest.raises(DownloadError) as caught:
-        sources.resolve("best", backbone)
-    text = str(caught.value)
-    assert caught.value.exit_code == 4
-    assert len(text.splitlines()) < 10
-    assert text.startswith("no weights 'best' for 'toy': the file is needed, but FINETUNE_OFFLINE is set\n")
-    assert "address: https://example.invalid/toy.safetensors\n" in text
-    assert "secret" not in text
-    assert f"sha256:  {'0' * 64}\n" in text
-    place = sources.target(backbone.weights["best"], cache_folder() / "weights")
-    assert f"file:    {place} (put there by hand, it needs no network)" in text
-    for remedy in ("backbone.weights=FILE", "backbone.weights=none", "`finetune run quickstart`"):
-        assert remedy in text
-
-
-def test_a_file_put_there_by_hand_is_found(file: Path, offline: None) -> None:
-    backbone = toy(best=record(file))
-    place = sources.target(backbone.weights["best"], cache_folder() / "weights")
-    place.parent.mkdir(parents=True)
-    file.rename(place)
-    assert getattr(sources.resolve("best", backbone), "path", None) == place
 
 
 # peek and image_defaults
@@ -259,7 +133,8 @@ def test_everything_but_the_head_is_loaded_and_reported(file: Path) -> None:
         "unexpected": [],
         "reinitialised": ["head.fc.weight", "head.fc.bias"],
         "ignored": [],
-        "counts": {"loaded": 2, "missing": 0, "unexpected": 0, "reinitialised": 2, "ignored": 0},
+        "merged": {},
+        "counts": {"loaded": 2, "missing": 0, "unexpected": 0, "reinitialised": 2, "ignored": 0, "merged": 0},
     }
 
 

@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 COMPLETING = "_FINETUNE_COMPLETE"
 
-for name in ("running", "using", "recipes", "listing", "doctor"):  # puts their commands into ``app``, in this order
+# Each puts its commands into ``app``, in this order.
+for name in ("running", "using", "recipes", "weights", "listing", "doctor"):
     import_module(f"finetune.cli.{name}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import Parameter
@@ -53,7 +53,26 @@ class Help(TyperCommand):
         return [self.options_metavar or ""]
 
 
-def command(usage: str, *examples: str) -> Callable[[Command], Command]:
+def group(name: str, about: str, *examples: str) -> typer.Typer:
+    """Add a command that has commands of its own; alone it shows its help."""
+
+    def alone(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+            raise typer.Exit
+
+    commands = typer.Typer(rich_markup_mode=None)
+    whole = f"{about}\n\nEvery one takes --json and --debug."
+    app.add_typer(commands, name=name, help=whole, epilog=epilog(examples), callback=alone, invoke_without_command=True)
+    return commands
+
+
+def epilog(examples: Sequence[str]) -> str:
+    """Return the end of a help."""
+    return "\n  ".join([f"\b\n{'Examples:' if len(examples) > 1 else 'Example:'}", *examples])
+
+
+def command(usage: str, *examples: str, of: typer.Typer = app) -> Callable[[Command], Command]:
     """Add a function to the command line; ``main`` calls it once the whole command line is understood."""
 
     def register(function: Command) -> Command:
@@ -66,9 +85,8 @@ def command(usage: str, *examples: str) -> Callable[[Command], Command]:
         parsed.__signature__ = whole  # type: ignore[attr-defined]
         parsed.__annotations__ = {name: parameter.annotation for name, parameter in whole.parameters.items()}
         parsed.__doc__ = function.__doc__
-        title = "Examples:" if len(examples) > 1 else "Example:"
-        epilog = "\n  ".join([f"\b\n{title}", *examples])
-        app.command(function.__name__, cls=Help, options_metavar=f"{usage} [OPTIONS]".strip(), epilog=epilog)(parsed)
+        line = f"{usage} [OPTIONS]".strip()
+        of.command(function.__name__, cls=Help, options_metavar=line, epilog=epilog(examples))(parsed)
         return function
 
     return register

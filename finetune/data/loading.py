@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,6 +132,17 @@ def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -
         "fingerprint": {split: fingerprint(parts[split]) for split in counts},
         "findings": notes.report(),
     }
+
+
+def relabelled(data: Data, classes: tuple[str, ...]) -> Data:
+    """Return data with another class map, which has all of its classes: labels become indices into that."""
+    if classes == data.classes:
+        return data
+    index_of = table(data.classes, classes)
+    whole: dict[Split, Part | None] = {"train": data.train, "valid": data.valid, "test": data.test}
+    parts = {split: replace(part, labels=index_of[part.labels]) for split, part in whole.items() if part is not None}
+    report = data.report | describe(parts, classes, Notes()) | {"findings": data.report["findings"]}
+    return Data(train=parts["train"], valid=parts["valid"], test=parts.get("test"), classes=classes, report=report)
 
 
 def fingerprint(part: Part) -> str:

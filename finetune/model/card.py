@@ -12,7 +12,7 @@ CARD = """# {name}
 | --- | --- |
 | classes | {classes} |
 | input | {size} x {size} pixels, RGB, resized to {resize}, mean {mean}, std {std} |
-| pretrained weights | {weights} |
+{weights}
 {metrics}
 
 ## Use
@@ -50,10 +50,24 @@ def text(about: dict[str, Any]) -> str:
         resize=image["resize"],
         mean=list(image["mean"]),
         std=list(image["std"]),
-        weights=one_line(str(about["weights"].get("source") or "none (random start)")),
+        weights=weights(about["weights"]),
         metrics="\n".join(f"| {key} | {value:.4f} |" for key, value in about["metrics"].items()),
         folder="FOLDER",
     )
+
+
+def weights(about: dict[str, Any]) -> str:
+    """Return the rows on the weights that a model came from; what is not known of them is left out."""
+    titles = {
+        "source": "pretrained weights",
+        "origin": "their source",
+        "licence": "their licence",
+        "citation": "their citation",
+        "sha256": "their sha256",
+        "layout": "their layout",
+    }
+    known = {"source": "none (random start)"} | {key: value for key, value in about.items() if value}
+    return "\n".join(f"| {title} | {one_line(str(known[key]))} |" for key, title in titles.items() if key in known)
 
 
 def one_line(value: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from finetune.training.prepare import Prepared
 
 VERSION = 1
+WEIGHTS = ("source", "origin", "licence", "citation", "sha256", "layout")  # what is kept of the pretrained ones
 HEADS: TypeAdapter[LinearHead | MlpHead] = TypeAdapter(LinearHead | MlpHead)
 
 
@@ -44,7 +45,7 @@ def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str,
         "image": image_record(image),
         "metrics": metrics,
         "dataset": plan.recipe.dataset.model_dump(mode="json"),
-        "weights": {key: prepared.weights.get(key) for key in ("source", "sha256", "layout")},
+        "weights": {key: prepared.weights.get(key) for key in WEIGHTS},
         "recipe": mathematics(plan),
     }
     folder.mkdir(exist_ok=True, parents=True)

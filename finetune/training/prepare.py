@@ -12,7 +12,7 @@ from finetune.errors import PluginError, UsageError
 from finetune.machine import device as devices
 from finetune.plugins import Origin, Plugins, named
 from finetune.training import phases
-from finetune.weights import loading, sources
+from finetune.weights import labels, loading, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,8 @@ def prepare(
     workers = devices.usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     planned = plan_phases(plan, catalogue)
     plugins = run_plugins(plan, catalogue, watchers)
-    source = sources.resolve(recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
+    source = resolve(plan, plugins, say)
+    classes = labels.kept(source) if keeps_head(plan) else None
     image = image_spec(plan, source)
     options = backbone_options(plan, source)
     transforms = tuple(
@@ -58,10 +59,11 @@ def prepare(
         for chosen in plan.augment
     )
     data = load_data(plan, catalogue, workers)
+    if source is not None and classes is not None:
+        labels.check(source, classes, data.classes)
+        data = datas.relabelled(data, classes)
     device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
-    if source is not None and getattr(recipe.head, "keep_pretrained", False):
-        loading.check_classes(source, data.classes)
-    network, report = build_network(plan, catalogue, options, source, len(data.classes))
+    network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
     if device.amp == "O2":
         mixed_precision(network)
     return Prepared(
@@ -108,6 +110,19 @@ def guarded(catalogue: Catalogue, component: Any, what: str, function: Callable[
         return function(*arguments)
 
 
+def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> sources.Source | None:
+    """Return the file of the plan's weights, None for a random start; what should be known of it is said."""
+    source = sources.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
+    if source is not None and source.note:
+        say(source.note)
+    return source
+
+
+def keeps_head(plan: Plan) -> bool:
+    """Tell whether the classifier of the weights is kept."""
+    return getattr(plan.recipe.head, "keep_pretrained", False)
+
+
 def fetcher(plugins: Plugins) -> Callable[[Weights, Path], Path | None]:
     """Return what fetches weights: the first plugin that can, else a verified download."""
 
@@ -152,7 +167,7 @@ def backbone_options(plan: Plan, source: sources.Source | None) -> Options:
 
 
 def build_network(
-    plan: Plan, catalogue: Catalogue, options: Options, source: sources.Source | None, classes: int
+    plan: Plan, catalogue: Catalogue, options: Options, source: sources.Source | None, classes: int, *, keep_head: bool
 ) -> tuple[Network, dict[str, Any]]:
     """Return the network with its pretrained weights in place, and the report on them."""
     import mindspore as ms
@@ -168,10 +183,18 @@ def build_network(
         return network, {"source": "none", "loaded": [], "reinitialised": [p.name for p in network.get_parameters()]}
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     head = frozenset(p.name for p in network.parameters_of([HEAD]))
-    keep = getattr(recipe.head, "keep_pretrained", False)
-    loaded = loading.load(source, component, expected, head=head, keep_head=keep)
+    loaded = loading.load(source, component, expected, head=head, keep_head=keep_head)
     assign((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
-    return network, loaded.report
+    return network, loaded.report | origin(source)
+
+
+def origin(source: sources.Source) -> dict[str, Any]:
+    """Return what is known of where weights come from: ``verified`` says what their hash was compared with."""
+    about: dict[str, Any] = {"verified": source.verified}
+    if source.record is not None:
+        about |= {key: getattr(source.record, key) for key in ("licence", "citation", "accuracy")}
+        about |= {"origin": source.record.source, "address": sources.public(source.record.url)}
+    return about
 
 
 def mixed_precision(network: Network) -> None:
@@ -181,13 +204,17 @@ def mixed_precision(network: Network) -> None:
     ms.amp.auto_mixed_precision(network, "O2")
 
 
-def pretrained(plan: Plan, catalogue: Catalogue) -> Model:
-    """Return the pretrained network of a plan without training it: good for ``embed``, its head is random."""
+def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Callable[[str], None] = print) -> Model:
+    """Return the pretrained network of a plan without training it: good for ``embed``, and with ``head`` to predict.
+
+    With ``head`` it has the classifier and the classes of its weights, else a random classifier of one class.
+    """
     from finetune.model.model import Model
 
-    plugins = catalogue.plugins.copy()
-    source = sources.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
+    source = resolve(plan, catalogue.plugins.copy(), say)
+    classes = labels.kept(source) if head else ("-",)
     devices.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode)
-    network, report = build_network(plan, catalogue, backbone_options(plan, source), source, 1)
-    about = {"classes": ["-"], "features": plan.backbone.component.features, "weights": report, "metrics": {}}
+    options = backbone_options(plan, source)
+    network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
+    about = {"classes": list(classes), "features": plan.backbone.component.features, "weights": report, "metrics": {}}
     return Model(network=network, about=about, image=image_spec(plan, source), catalogue=catalogue)

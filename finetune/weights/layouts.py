@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 OWN = "finetune"
 HEAD = "head."
-# MindSpore on Ascend keeps a grouped convolution as one tensor for each group.
 
 T = TypeVar("T")
 
@@ -30,8 +29,17 @@ class Translation(Generic[T]):
     layout: str
     tensors: dict[str, T]
     ignored: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
+    unexpected: dict[str, T] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Misfit(WeightsError):
+    """A file that is not a network's, with what the nearest layout lacks and what it has no place for."""
+
+    def __init__(self, text: str, naming: Naming, expected: Collection[str]) -> None:
+        super().__init__(text)
+        self.layout = naming.layout.name
+        self.missing, self.unexpected = naming.missing(expected), naming.unexpected(expected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +65,7 @@ def translate(tensors: Mapping[str, T], expected: Collection[str], backbone: Bac
     """Rename a file's entries by the first layout that fits completely: the own one, then the backbone's in order.
 
     ``expected`` are the names of the network's parameters. A layout fits if it has a place for every entry, and the
-    entries are just the parameters; the classifier, ``head.…``, may differ. Raises ``WeightsError`` with what the
+    entries are just the parameters; the classifier, ``head.…``, may differ. Raises ``Misfit`` with what the
     nearest layout lacks and has too many.
     """
     tried = namings(tensors, backbone)
@@ -67,17 +75,18 @@ def translate(tensors: Mapping[str, T], expected: Collection[str], backbone: Bac
                 layout=naming.layout.name,
                 tensors={own: tensors[name] for own, name in naming.names.items() if own in expected},
                 ignored=naming.ignored,
-                unexpected=tuple(own for own in naming.names if own not in expected),
+                unexpected={own: tensors[name] for own, name in naming.names.items() if own not in expected},
                 options=naming.layout.options,
             )
     nearest = min(tried, key=lambda n: len(n.missing(expected)) + len(n.unexpected(expected)))
     lacks = listing("lacks", nearest.missing(expected))
     extra = listing("has no place for", nearest.unexpected(expected))
     differences = "; ".join(part for part in (lacks, extra) if part)
-    raise WeightsError(
+    text = (
         f"these are not the weights of '{backbone.name}': in the nearest layout, '{nearest.layout.name}', it "
         f"{differences}; give the file of this network, or backbone.weights=none for a random start"
     )
+    raise Misfit(text, nearest, expected)
 
 
 def match(names: Collection[str], backbone: Backbone) -> Layout | None:
@@ -100,7 +109,7 @@ def naming(names: Collection[str], layout: Layout) -> Naming:
         if any(re.fullmatch(pattern, name) for pattern in layout.ignore):
             ignored.append(name)
             continue
-        own = rename(name, layout)
+        own = rename(name, layout.rules)
         if own is None or own in found:
             unplaced.append(name)
         else:
@@ -108,9 +117,18 @@ def naming(names: Collection[str], layout: Layout) -> Naming:
     return Naming(layout=layout, names=found, ignored=tuple(ignored), unplaced=tuple(unplaced))
 
 
-def rename(name: str, layout: Layout) -> str | None:
-    """Return the own name of an entry by the first rule that matches the whole of it."""
-    for pattern, replacement in layout.rules:
+def written(names: Iterable[str], layout: Layout) -> dict[str, str]:
+    """Return the file's name of each own name, which the layout then takes back; ``WeightsError`` where it has none."""
+    theirs = {own: rename(own, layout.writes) for own in names}
+    lost = [own for own, name in theirs.items() if name is None or rename(name, layout.rules) != own]
+    if lost:
+        raise WeightsError(f"the layout '{layout.name}' {listing('has no name for', lost)}; write safetensors")
+    return {own: name for own, name in theirs.items() if name is not None}
+
+
+def rename(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
+    """Return the new name of an entry by the first rule that matches the whole of it."""
+    for pattern, replacement in rules:
         matched = re.fullmatch(pattern, name)
         if matched:
             return matched.expand(replacement)

@@ -1,4 +1,4 @@
-"""MindSpore's checkpoint format (.ckpt), taken apart by hand.
+"""MindSpore's checkpoint format (.ckpt), taken apart and put together by hand.
 
 MindSpore's own loader trusts the file: one whose content is longer than its shape corrupts the heap, one that was cut
 between two messages loads with fewer parameters. The file is a protobuf message without compression::
@@ -48,6 +48,8 @@ DTYPES = {
     "Float64": ("float64", 8),
     TEXT: (TEXT, 4),
 }
+KINDS = {dtype: kind for kind, (dtype, _) in DTYPES.items()}
+SLICE = 512 << 20  # MindSpore cuts what is larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +194,41 @@ def _text(value: memoryview, what: str) -> str:
     if not 0 < len(value) <= MAX_TAG:
         raise WeightsError(f"{what} is empty or longer than {MAX_TAG} bytes")
     return text
+
+
+def value(tag: str, dtype: str, shape: tuple[int, ...], content: bytes | bytearray) -> tuple[bytes, bytes | bytearray]:
+    """Return a Value as MindSpore writes it: the bytes before the tensor's content, and the content.
+
+    Raises ``WeightsError`` for what the format does not hold.
+    """
+    if dtype not in KINDS or len(content) > SLICE or len(shape) > MAX_DIMS or not 0 < len(tag.encode()) <= MAX_TAG:
+        raise WeightsError(
+            f"a checkpoint does not hold {tag!r} ({dtype} of shape {shape}, {len(content):,} bytes); write safetensors"
+        )
+    dims = b"".join(_number(1, dim) for dim in shape)
+    before = dims + _head(2, len(KINDS[dtype])) + KINDS[dtype].encode() + _head(3, len(content))
+    name = _head(1, len(tag.encode())) + tag.encode()
+    tensor = _head(2, len(before) + len(content))
+    return _head(1, len(name) + len(tensor) + len(before) + len(content)) + name + tensor + before, content
+
+
+def text(tag: str, said: str) -> tuple[bytes, bytes | bytearray]:
+    """Return a text as MindSpore writes it."""
+    return value(tag, TEXT, (0,), said.encode("utf-32-le"))
+
+
+def _head(number: int, length: int) -> bytes:
+    """Return what stands before the bytes of a field."""
+    return _encoded(number << 3 | BYTES) + _encoded(length)
+
+
+def _number(number: int, value: int) -> bytes:
+    return _encoded(number << 3 | VARINT) + _encoded(value)
+
+
+def _encoded(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])

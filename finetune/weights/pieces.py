@@ -4,57 +4,48 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from finetune.errors import WeightsError
-from finetune.weights import tensorfile
+from finetune.weights.tensorfile import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
+    from finetune.weights.tensorfile import Index
 
-PIECE = re.compile(r"(.*)\.convs\.(\d+)\.weight")
-
-Pieces = dict[str, tuple[str, ...]]
+PIECE = re.compile(r"(.*)\.convs\.(0|[1-9][0-9]{0,5})\.weight")
 
 
-def joined(summary: tensorfile.Summary) -> tuple[tensorfile.Summary, Pieces]:
-    """Return the summary as if grouped convolutions were whole, and the pieces of each in order.
+def joined(index: Index) -> Index:
+    """Return the index as if grouped convolutions were whole.
 
     Pieces are joined on the first axis, that of output channels. Raises ``WeightsError`` where one is missing or
     differs from the others.
     """
-    pieces = found(summary.shapes)
-    shapes, dtypes = dict(summary.shapes), dict(summary.dtypes)
+    records, pieces = dict(index.records), found(index.records)
     for whole, names in pieces.items():
-        kinds = {(shapes.pop(name), dtypes.pop(name)) for name in names}
-        if len(kinds) > 1 or whole in shapes:
+        parts = [records.pop(name) for name in names]
+        if len({(part.dtype, part.shape) for part in parts}) > 1 or whole in records or not parts[0].shape:
             raise WeightsError(f"the pieces of {whole!r} do not fit each other; copy the file anew")
-        (shape, dtype) = kinds.pop()
-        shapes[whole], dtypes[whole] = (shape[0] * len(names), *shape[1:]), dtype
-    return replace(summary, shapes=shapes, dtypes=dtypes), pieces
+        rows, *rest = parts[0].shape
+        records[whole] = Record(parts[0].dtype, (rows * len(parts), *rest), partial(_contents, parts))
+    return replace(index, records=records, merged={whole: len(names) for whole, names in pieces.items()})
 
 
-def found(names: Iterable[str]) -> Pieces:
+def found(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return the pieces of each whole tensor, in the order of their numbers."""
     numbered: dict[str, dict[int, str]] = {}
     for name in names:
         if match := PIECE.fullmatch(name):
             numbered.setdefault(f"{match[1]}.weight", {})[int(match[2])] = name
     for whole, each in numbered.items():
-        missing = sorted(set(range(max(each) + 1)) - set(each))
-        if missing:
-            raise WeightsError(f"{whole!r} lacks its piece {missing[0]} of {max(each) + 1}; copy the file anew")
+        missing = next((number for number in range(len(each)) if number not in each), None)
+        if missing is not None:
+            raise WeightsError(f"{whole!r} lacks its piece {missing} of {max(each) + 1}; copy the file anew")
     return {whole: tuple(each[number] for number in sorted(each)) for whole, each in numbered.items()}
 
 
-def read(path: Path, names: Iterable[str], pieces: Mapping[str, tuple[str, ...]]) -> dict[str, NDArray[np.generic]]:
-    """Return tensors of a file by the names that ``joined`` gave them."""
-    wanted = tuple(names)
-    single = {piece for name in wanted for piece in pieces.get(name, (name,))}
-    tensors = tensorfile.read(path, single).tensors
-    return {n: np.concatenate([tensors[p] for p in pieces[n]]) if n in pieces else tensors[n] for n in wanted}
+def _contents(parts: Sequence[Record]) -> bytearray:
+    return bytearray().join(part.content() for part in parts)

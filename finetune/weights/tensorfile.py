@@ -1,6 +1,7 @@
 """Files of named tensors: safetensors and MindSpore's checkpoints, recognised by content; no other kind is opened.
 
-Nothing is ever unpickled: a pickle can run any code when it is read.
+Nothing is ever unpickled: a pickle can run any code when it is read. A file is an ``Index`` of ``Record``s first, each
+of which reads its tensor when asked, so that no more of them need be in memory than are used.
 """
 
 from __future__ import annotations
@@ -8,25 +9,27 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from finetune.errors import WeightsError
-from finetune.files.atomic import write_bytes
-from finetune.weights import mindspore_ckpt
+from finetune.files.atomic import atomic_path
+from finetune.weights import mindspore_ckpt, safetensors_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
-    Format = Literal["safetensors", "ckpt"]
+
+Format = Literal["safetensors", "ckpt", "pytorch"]
 
 DTYPES = {
     "BOOL": "bool",
@@ -77,25 +80,50 @@ class Summary:
     format: Format
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A tensor that has not been read yet: its type by numpy's name or ``bfloat16``; ``content`` reads its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: Callable[[], bytes | bytearray]
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of one number."""
+        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What is in a file: tensors, texts, entries that are neither; ``merged`` counts the pieces of joined tensors."""
+
+    format: Format
+    records: dict[str, Record]
+    metadata: dict[str, str]
+    others: tuple[str, ...] = ()
+    merged: Mapping[str, int] = field(default_factory=dict)
+
+
 def read(path: Path, only: Collection[str] | None = None) -> TensorFile:
     """Read a file's tensors, or ``only`` some of them; the arrays own their memory.
 
     Raises ``WeightsError`` for anything but a sound file of the two formats, saying what it is and what to do.
     """
-    index = _index(path)
-    wanted = {name: record for name, record in index.records.items() if only is None or name in only}
-    tensors = {name: _array(path, name, record) for name, record in wanted.items()}
-    return TensorFile(tensors=tensors, metadata=index.metadata, format=index.format)
+    found = index(path)
+    wanted = {name: record for name, record in found.records.items() if only is None or name in only}
+    tensors = {name: array(path, name, record) for name, record in wanted.items()}
+    return TensorFile(tensors=tensors, metadata=found.metadata, format=found.format)
 
 
 def inspect(path: Path) -> Summary:
     """Read a file's names, shapes and types without its tensors; raises ``WeightsError`` as ``read`` does."""
-    index = _index(path)
+    found = index(path)
     return Summary(
-        shapes={name: record.shape for name, record in index.records.items()},
-        dtypes={name: record.dtype for name, record in index.records.items()},
-        metadata=index.metadata,
-        format=index.format,
+        shapes={name: record.shape for name, record in found.records.items()},
+        dtypes={name: record.dtype for name, record in found.records.items()},
+        metadata=found.metadata,
+        format=found.format,
     )
 
 
@@ -104,41 +132,62 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
 
     Raises ``ResourceError`` if the disk refuses.
     """
+    write_records(path, {name: _record(array) for name, array in tensors.items()}, metadata)
+
+
+def write_records(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors as ``write`` does, one at a time in memory."""
     # The library writes metadata in an order that changes from process to process.
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
-    chunks: list[bytes] = []
+    in_order = sorted(records.items(), key=lambda item: (-item[1].itemsize, item[0]))
     end = 0
-    for name, array in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
-        chunks.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-        start, end = end, end + len(chunks[-1])
-        header[name] = {"dtype": CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": [start, end]}
+    for name, record in in_order:
+        start, end = end, end + prod(record.shape) * record.itemsize
+        header[name] = {"dtype": CODES[record.dtype], "shape": list(record.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 8)
-    write_bytes(path, b"".join((len(text).to_bytes(8, "little"), text, *chunks)))
+    with atomic_path(path) as part, part.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, record in in_order:
+            file.write(record.content())
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A tensor that has not been read yet; ``content`` reads its bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    content: Callable[[], bytearray]
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """What is in a file."""
-
-    format: Format
-    records: dict[str, Record]
-    metadata: dict[str, str]
-
-
-def _index(path: Path) -> Index:
+def array(path: Path, name: str, record: Record) -> Array:
+    """Return a tensor of a file as an array; bfloat16 is widened to float32."""
+    data = record.content()
     try:
+        if record.dtype != "bfloat16":
+            return np.frombuffer(data, np.dtype(record.dtype).newbyteorder("<")).reshape(record.shape)
+        wide = np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)
+        return wide.view(np.float32).reshape(record.shape)
+    except ValueError as error:
+        raise WeightsError(f"'{path}' holds {name!r} of shape {record.shape}: {error}; {ANEW}") from None
+
+
+def _record(tensor: Array) -> Record:
+    little = tensor.dtype.newbyteorder("<")
+    return Record(tensor.dtype.name, tensor.shape, lambda: tensor.astype(little, copy=False).tobytes())
+
+
+def index(path: Path) -> Index:
+    """Return what is in a file; raises ``WeightsError`` as ``read`` does."""
+    form = kind(path)
+    with _reading(path):
+        return _ckpt(path) if form == "ckpt" else _safetensors(path)
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return what a file begins with, and refuse what is no file with content."""
+    with _reading(path):
         _check_kind(path)
-        return _ckpt(path) if _format(path) == "ckpt" else _safetensors(path)
+        with path.open("rb") as file:
+            return file.read(512)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except PermissionError:
         raise WeightsError(f"'{path}' may not be read by this user; change its permissions") from None
     except OSError as error:
@@ -158,10 +207,9 @@ def _check_kind(path: Path) -> None:
         raise WeightsError(f"'{path}' is empty; {ANEW}")
 
 
-def _format(path: Path) -> Format:
+def kind(path: Path) -> Format:
     """Return the format of a file by its first bytes, and refuse all that is neither."""
-    with path.open("rb") as file:
-        head = file.read(512)
+    head = first_bytes(path)
     if mindspore_ckpt.is_checkpoint(head):
         return "ckpt"
     if head[8:9] == b"{":
@@ -187,7 +235,7 @@ def _ckpt(path: Path) -> Index:
             metadata[name] = b"".join(entry.pieces).decode("utf-32-le", "replace").rstrip("\0")
         else:
             records[name] = Record(entry.dtype, entry.shape, partial(_joined, entry.pieces))
-    return Index("ckpt", records, metadata)
+    return Index(format="ckpt", records=records, metadata=metadata)
 
 
 def _joined(pieces: tuple[memoryview, ...]) -> bytearray:
@@ -195,24 +243,16 @@ def _joined(pieces: tuple[memoryview, ...]) -> bytearray:
 
 
 def _safetensors(path: Path) -> Index:
-    """Return the index of a safetensors file, whose header, shapes and offsets the library has checked."""
     try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except SafetensorError as error:
+        with path.open("rb") as file:
+            entries, metadata = safetensors_header.parse(file, path.stat().st_size)
+    except WeightsError as error:
         raise WeightsError(f"'{path}' is a damaged safetensors file: {error}; {ANEW}") from None
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", None) or {}
-    records = {}
-    for name, about in header.items():
-        if about["dtype"] not in DTYPES:
-            raise WeightsError(f"'{path}' holds {name!r} as {about['dtype']}, which is not read; convert it to F32")
-        first, last = about["data_offsets"]
-        content = partial(_slice, path, 8 + length + first, last - first)
-        records[name] = Record(DTYPES[about["dtype"]], tuple(about["shape"]), content)
-    return Index("safetensors", records, metadata)
+    records = {
+        name: Record(DTYPES[entry.dtype], entry.shape, partial(_slice, path, entry.start, entry.end - entry.start))
+        for name, entry in entries.items()
+    }
+    return Index(format="safetensors", records=records, metadata=metadata)
 
 
 def _slice(path: Path, start: int, size: int) -> bytearray:
@@ -222,14 +262,3 @@ def _slice(path: Path, start: int, size: int) -> bytearray:
         if file.readinto(data) != size:
             raise WeightsError(f"'{path}' became shorter while it was read; {ANEW}")
     return data
-
-
-def _array(path: Path, name: str, record: Record) -> Array:
-    data = record.content()
-    try:
-        if record.dtype != "bfloat16":
-            return np.frombuffer(data, np.dtype(record.dtype).newbyteorder("<")).reshape(record.shape)
-        wide = np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)
-        return wide.view(np.float32).reshape(record.shape)
-    except ValueError as error:
-        raise WeightsError(f"'{path}' holds {name!r} of shape {record.shape}: {error}; {ANEW}") from None

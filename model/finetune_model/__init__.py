@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from finetune import Backbone, Options, hookimpl
-from finetune_model.pretrained import LAYOUTS, RESNEXT50_WEIGHTS
+from finetune_model import design
+from finetune_model.layouts import LAYOUTS
+from finetune_model.pretrained import RESNEXT50_WEIGHTS, RESNEXT_NANO_WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mindspore.nn import Cell
 
@@ -30,19 +32,24 @@ def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:
     """Return ResNeXt-50 (32x4d) as stages."""
     from finetune_model import resnext
 
-    return resnext.build(resnext.RESNEXT50, padding(options))
+    return resnext.build(design.RESNEXT50, padding(options))
 
 
 def build_resnext_nano(options: ResNeXtOptions) -> dict[str, Cell]:
     """Return the small ResNeXt as stages."""
     from finetune_model import resnext
 
-    return resnext.build(resnext.NANO, padding(options))
+    return resnext.build(design.NANO, padding(options))
 
 
 def padding(options: ResNeXtOptions) -> Literal["same", "symmetric"]:
     """Return how the first max-pool is padded; the engine has put what the weights need in place of ``auto``."""
     return "symmetric" if options.stem_pool == "auto" else options.stem_pool
+
+
+def shapes_of(numbers: design.Design) -> Callable[[ResNeXtOptions], dict[str, tuple[int, ...]]]:
+    """Return what tells the parameters' shapes; none of the options changes them."""
+    return lambda options: design.shapes(numbers)
 
 
 @hookimpl
@@ -56,6 +63,7 @@ def finetune_backbones() -> Iterator[Backbone]:
         features=2048,
         weights=RESNEXT50_WEIGHTS,
         layouts=LAYOUTS,
+        shapes=shapes_of(design.RESNEXT50),
     )
     yield Backbone(
         name="resnext_nano",
@@ -63,5 +71,7 @@ def finetune_backbones() -> Iterator[Backbone]:
         build=build_resnext_nano,
         stages=STAGES,
         features=512,
+        weights=RESNEXT_NANO_WEIGHTS,
         layouts=LAYOUTS,
+        shapes=shapes_of(design.NANO),
     )

@@ -1,88 +1,112 @@
-"""Published ResNeXt weights: where they are, how their files name the parameters, what images they expect."""
+"""Published ResNeXt weights: where they are, what images they expect, what is known of them."""
 
 from __future__ import annotations
 
-from finetune import Layout, Weights
+from dataclasses import replace
+from pathlib import Path
 
-# What MindSpore's training cells save beside the network.
-TRAINING_STATE = (
-    r"(?:.*\.)?(?:moments|accum|moment1|moment2|moving_avg)\..*",
-    r"(?:.*\.)?(?:learning_rate|momentum|weight_decay|global_step|beta1_power|beta2_power)",
-    r"(?:.*\.)?(?:epoch_num|step_num|loss_scale|scale_sense|current_iterator_step|last_overflow_iterator_step)",
-)
-BLOCK = r"(layer\d+\.\d+\.)"
-NETWORK = r"(?:network\.)?"
-NORM = r"(gamma|beta|moving_mean|moving_variance)"
-TORCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+from finetune import Layout, Weights, hub_card
+from finetune_model.layouts import HUB, MINDCV, TORCHVISION
 
-HUB = Layout(
-    name="mindspore-hub",
-    rules=(
-        (rf"{NETWORK}backbone\.((?:layer\d+\.\d+\.)(?:conv[123]|bn[123]|down_sample\.(?:conv|bn))\.\w+)", r"\1"),
-        (rf"{NETWORK}backbone\.((?:conv|bn)\.\w+)", r"stem.\1"),
-        (rf"{NETWORK}head\.fc\.(weight|bias)", r"head.fc.\1"),
-    ),
-    ignore=TRAINING_STATE,
-    options={"stem_pool": "same"},
-)
-MINDCV = Layout(
-    name="mindcv",
-    rules=(
-        (r"conv1\.weight", "stem.conv.weight"),
-        (rf"bn1\.{NORM}", r"stem.bn.\1"),
-        (rf"{BLOCK}(conv[123]\.weight)", r"\1\2"),
-        (rf"{BLOCK}(bn[123])\.{NORM}", r"\1\2.\3"),
-        (rf"{BLOCK}down_sample\.0\.weight", r"\1down_sample.conv.weight"),
-        (rf"{BLOCK}down_sample\.1\.{NORM}", r"\1down_sample.bn.\2"),
-        (r"classifier\.(weight|bias)", r"head.fc.\1"),
-    ),
-    ignore=TRAINING_STATE,
-    options={"stem_pool": "same"},
-)
-TORCHVISION = Layout(
-    name="torchvision",
-    rules=(
-        (r"conv1\.weight", "stem.conv.weight"),
-        (rf"{BLOCK}(conv[123]\.weight)", r"\1\2"),
-        (rf"{BLOCK}downsample\.0\.weight", r"\1down_sample.conv.weight"),
-        *((rf"bn1\.{theirs}", f"stem.bn.{ours}") for theirs, ours in TORCH_NORM.items()),
-        *((rf"{BLOCK}(bn[123])\.{theirs}", rf"\1\2.{ours}") for theirs, ours in TORCH_NORM.items()),
-        *((rf"{BLOCK}downsample\.1\.{theirs}", rf"\1down_sample.bn.{ours}") for theirs, ours in TORCH_NORM.items()),
-        (r"fc\.(weight|bias)", r"head.fc.\1"),
-    ),
-    ignore=(r".*\.num_batches_tracked",),
-    options={"stem_pool": "symmetric"},
-)
-LAYOUTS = (HUB, MINDCV, TORCHVISION)
+FRACTALS = Path(__file__).with_name("weights") / "resnext_nano-fractals.safetensors"
+LABELS = Path(__file__).with_name("imagenet.txt")
+CARDS = Path(__file__).with_name("cards")
+XIE = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks, arXiv:1611.05431"
+KATAOKA = "Kataoka et al. 2020, Pre-training without Natural Images, arXiv:2101.08515"
+WIGHTMAN = "Wightman et al. 2021, ResNet strikes back: An improved training procedure in timm, arXiv:2110.00476"
 
 
-def hub(url: str, sha256: str, size: int) -> Weights:
-    """Return the record of a MindSpore Hub file; its evaluation stretches images to 256x256 before the crop."""
+def hub(version: str) -> Weights:
+    """Return the record of a MindSpore Hub file: address, hash and what is known of it are in its card."""
+    card = hub_card(CARDS / f"hub-{version}.md")
+    return replace(card, layout=HUB.name, options=HUB.options, labels=LABELS)
+
+
+def imagenet(
+    url: str,
+    sha256: str,
+    layout: Layout,
+    *,
+    accuracy: float,
+    resize: int,
+    licence: str,
+    source: str,
+    citation: str = XIE,
+) -> Weights:
+    """Return the record of a file trained on ImageNet-1k; its evaluation keeps the aspect and crops 224 pixels."""
     return Weights(
-        url=f"https://download.mindspore.cn/model_zoo/{url}",
+        url=url,
         sha256=sha256,
-        layout=HUB.name,
-        size=size,
-        resize=256,
-        keep_aspect=False,
-        source="MindSpore Hub resnext50, trained on ImageNet-1k",
-        options=HUB.options,
+        layout=layout.name,
+        options=layout.options,
+        accuracy=accuracy,
+        size=224,
+        resize=resize,
+        labels=LABELS,
+        licence=licence,
+        source=f"{source}, trained on ImageNet-1k",
+        citation=citation,
     )
 
 
-RESNEXT50_WEIGHTS = {
-    # Top-1 78.16 %, top-5 93.88 % on ImageNet, by its card.
-    "hub-v1.1": hub(
-        "r1.1/resnext50_ascend_v111_imagenet2012_offical_cv_bs128_acc78/"
-        "resnext50_ascend_v111_imagenet2012_offical_cv_bs128_acc78.ckpt",
-        "581d3e7a97d408d4f690ef5f362e5435d853348f1f0f18c351931ab77e8f3e45",
-        224,
+# How they were made, and what they are worth, is in the card beside the file.
+RESNEXT_NANO_WEIGHTS = {
+    "fractals": Weights(
+        url=FRACTALS.as_uri(),
+        sha256="909806b890d2d13a2667c86dadcbb4aa9144537ca69821d2d5bed861315a3bd1",
+        layout="finetune",
+        size=64,
+        resize=64,
+        classes=0,
+        licence="Apache-2.0",
+        source="this project, trained on fractals (recipes/pretrain-fractals.yaml)",
+        citation=KATAOKA,
     ),
-    # Top-1 78 % on ImageNet with images of 227x227, by its card.
-    "hub-v1.2": hub(
-        "r1.2/resnext50_ascend_v120_imagenet2012_official_cv_bs128_acc78/"
-        "resnext50_ascend_v120_imagenet2012_official_cv_bs128_acc78.ckpt",
-        "b2f0b3b4d0c94dad8cc7be45b7c9b17ce824e5f2f7ed2d7f7befceb130bc1c24",
-        227,
+}
+
+# Accuracies are top-1 on the validation images of ImageNet-1k, as the publishers report them.
+RESNEXT50_WEIGHTS = {
+    "hub-v1.1": hub("v1.1"),
+    "hub-v1.2": hub("v1.2"),
+    # MindCV does not say what the 8 digits in its file names are, so they are not taken for a hash.
+    "mindcv": imagenet(
+        "https://download.mindspore.cn/toolkits/mindcv/resnext/resnext50_32x4d-af8aba16.ckpt",
+        "",
+        MINDCV,
+        accuracy=0.7853,
+        resize=256,
+        licence="Apache-2.0",
+        source="MindCV resnext50_32x4d",
+    ),
+    # torch.hub names files with the first 8 digits of their sha256.
+    "torchvision-v1": imagenet(
+        "https://download.pytorch.org/models/resnext50_32x4d-7cdf4587.pth",
+        "7cdf4587",
+        TORCHVISION,
+        accuracy=0.77618,
+        resize=256,
+        licence="BSD-3-Clause",
+        source="torchvision ResNeXt50_32X4D_Weights.IMAGENET1K_V1",
+    ),
+    "torchvision-v2": imagenet(
+        "https://download.pytorch.org/models/resnext50_32x4d-1a0047aa.pth",
+        "1a0047aa",
+        TORCHVISION,
+        accuracy=0.81198,
+        resize=232,
+        licence="BSD-3-Clause",
+        source="torchvision ResNeXt50_32X4D_Weights.IMAGENET1K_V2",
+    ),
+    # At 288 pixels without a crop its publisher reports 0.8203; crop_pct 0.95 of 224 pixels is a resize to 236.
+    "timm-a1h": imagenet(
+        "https://huggingface.co/timm/resnext50_32x4d.a1h_in1k/resolve/"
+        "8af8dd95e2a7538fad74714fc76507d9de9de33c/model.safetensors",
+        "b952952a7b3e856b16ebf82fb44d2aa8c502e73ec678976c9e3b970fcd530bd5",
+        TORCHVISION,
+        accuracy=0.811,
+        resize=236,
+        licence="Apache-2.0",
+        source="timm resnext50_32x4d.a1h_in1k",
+        citation=f"{XIE}; {WIGHTMAN}",
     ),
 }

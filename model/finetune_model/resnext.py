@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod, sqrt
+from typing import TYPE_CHECKING
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Design:
-    """The numbers that tell one ResNeXt from another.
-
-    ``depths`` are blocks per layer, ``widths`` the channels that each layer returns; the 3x3 convolution of a block
-    has ``widths / narrow`` channels in ``groups`` groups. ``stem`` is (channels, kernel), its stride is 2.
-    """
-
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    narrow: int
-    groups: int
-    stem: tuple[int, int]
-    stem_pool: bool
-
-
-# 32 groups of width 4, the network of the paper's table 1.
-RESNEXT50 = Design(
-    depths=(3, 4, 6, 3), widths=(256, 512, 1024, 2048), narrow=2, groups=32, stem=(64, 7), stem_pool=True
-)
-# For 64 to 96 pixels on a CPU. A training step on 64 pixels, measured on 2 cores in ms an image with one block a layer:
-# 3.4 with 8 to 32 groups, 4.1 with 4, 5.4 with 1; 7.2 without the pool. From a random start on 20 kinds of flowers
-# (2,445 photos, 12 epochs) depths (1, 1, 1, 1) reached 78 %, these 80 %, and (2, 2, 2, 2) of half the width 71 %.
-NANO = Design(depths=(1, 1, 2, 1), widths=(64, 128, 256, 512), narrow=2, groups=8, stem=(32, 3), stem_pool=True)
+if TYPE_CHECKING:
+    from finetune_model.design import Design
 
 
 def build(design: Design, stem_pool: str) -> dict[str, nn.Cell]:

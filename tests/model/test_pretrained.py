@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-import finetune_model
-from finetune import WeightsError
-from finetune.weights import loading, sources
+import finetune_model.pretrained
+from finetune import WeightsError, hub_card
+from finetune.weights import hubcard, labels, loading, sources, tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -105,6 +105,7 @@ def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) ->
         "unexpected": 0,
         "reinitialised": 0,
         "ignored": 0,
+        "merged": 0,
     }
     assign((p for p in fresh.get_parameters() if p.name in loaded.tensors), loaded.tensors)
     assert all(np.array_equal(array, mine[name]) for name, array in arrays(fresh).items())
@@ -188,12 +189,80 @@ def test_resnext50_loads_a_file_in_the_layout_of_the_hub(tmp_path: Path) -> None
     assert all(np.array_equal(array, mine[name]) for name, array in loaded.tensors.items())
 
 
-def test_the_records_of_resnext50_are_complete() -> None:
-    layouts = {layout.name: layout for layout in RESNEXT50.layouts}
-    assert list(RESNEXT50.weights) == ["hub-v1.1", "hub-v1.2"]
-    for record in RESNEXT50.weights.values():
-        assert record.url.startswith("https://")
-        assert re.fullmatch("[0-9a-f]{64}", record.sha256)
-        assert record.options == layouts[record.layout].options == {"stem_pool": "same"}
-        assert not record.keep_aspect
-        assert record.size < record.resize == 256
+# Records
+
+
+OFFERS = {
+    # Name: digits of the sha256, layout, size, resize, aspect kept, reported top-1, licence.
+    "hub-v1.1": (64, "mindspore-hub", 224, 256, False, 0.7816, "Apache-2.0"),
+    "hub-v1.2": (64, "mindspore-hub", 227, 256, False, 0.78, "Apache-2.0"),
+    "mindcv": (0, "mindcv", 224, 256, True, 0.7853, "Apache-2.0"),
+    "torchvision-v1": (8, "torchvision", 224, 256, True, 0.77618, "BSD-3-Clause"),
+    "torchvision-v2": (8, "torchvision", 224, 232, True, 0.81198, "BSD-3-Clause"),
+    "timm-a1h": (64, "torchvision", 224, 236, True, 0.811, "Apache-2.0"),
+}
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_the_records_of_resnext50_are_complete(name: str) -> None:
+    record = RESNEXT50.weights[name]
+    digits, layout, size, resize, keep_aspect, accuracy, licence = OFFERS[name]
+    assert re.fullmatch(f"[0-9a-f]{{{digits}}}", record.sha256)
+    assert (record.layout, record.size, record.resize, record.keep_aspect) == (layout, size, resize, keep_aspect)
+    assert (record.accuracy, record.licence) == (accuracy, licence)
+    assert record.options == {known.name: known for known in RESNEXT50.layouts}[layout].options
+    assert record.url.startswith("https://")
+    assert record.source.startswith(("MindSpore Hub", "MindCV", "torchvision", "timm"))
+    assert "arXiv:1611.05431" in record.citation
+    assert labels.listed(record.labels, record.classes)[0] == "tench"
+
+
+def test_every_offer_is_known_here_and_the_hub_comes_first() -> None:
+    assert list(RESNEXT50.weights) == list(OFFERS)
+    assert next(iter(RESNEXT50.weights)) == "hub-v1.1"
+
+
+@pytest.mark.parametrize("version", ["v1.1", "v1.2"])
+def test_the_cards_in_the_package_are_cards_of_the_hub(version: str) -> None:
+    file = finetune_model.pretrained.CARDS / f"hub-{version}.md"
+    card, record = hub_card(file), RESNEXT50.weights[f"hub-{version}"]
+    assert (card.url, card.sha256, card.size) == (record.url, record.sha256, record.size)
+    assert version[1:].replace(".", "") in card.url.split("ascend_v")[1][:2]
+    hubcard.read(file).check("resnext50", str(file))
+    with pytest.raises(WeightsError, match="is a card of 'resnext50'"):
+        sources.resolve(str(file), NANO)
+
+
+def test_the_classes_of_imagenet_are_in_the_order_of_their_ids() -> None:
+    names = finetune_model.pretrained.LABELS.read_text(encoding="utf-8").splitlines()
+    assert len(names) == len({name.casefold() for name in names}) == 1000
+    assert all(name == name.strip() and name.isascii() for name in names)
+    places = {0: "tench", 1: "goldfish", 134: "crane (bird)", 207: "golden retriever", 264: "Cardigan (dog)"}
+    places |= {281: "tabby", 474: "cardigan (garment)", 517: "crane (machine)", 638: "maillot (tights)"}
+    places |= {639: "maillot (swimsuit)", 985: "daisy", 999: "toilet tissue"}
+    assert {place: names[place] for place in places} == places
+
+
+def test_shipped_weights_are_what_their_card_says() -> None:
+    record = BACKBONES["resnext_nano"].weights["fractals"]
+    source = sources.resolve("auto", BACKBONES["resnext_nano"])
+    assert source is not None
+    assert source.path == finetune_model.pretrained.FRACTALS
+    assert source.path.stat().st_size < 3_000_000
+    assert source.verified == "sha256"
+    card = source.path.with_suffix(".md").read_text(encoding="utf-8")
+    assert record.sha256 in card
+    shapes = BACKBONES["resnext_nano"].shapes
+    assert shapes is not None
+    expected = shapes(BACKBONES["resnext_nano"].options())
+    loaded = loading.load(source, BACKBONES["resnext_nano"], expected, head=frozenset(), keep_head=False)
+    assert loaded.report["counts"] == {
+        "loaded": len(expected),
+        "missing": 0,
+        "unexpected": 0,
+        "reinitialised": 0,
+        "ignored": 0,
+        "merged": 0,
+    }
+    assert tensorfile.inspect(source.path).dtypes == dict.fromkeys(expected, "float16")
+    assert loading.image_defaults(source)["size"] == record.size

@@ -1,0 +1,207 @@
+"""``weights``: which there are, fetching them, looking into their files, writing them in other forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetune.cli import output
+from finetune.cli.app import Answer, command, group
+from finetune.cli.source import load_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from rich.console import RenderableType
+
+    from finetune.catalogue import Catalogue
+    from finetune.components import Backbone, Weights
+    from finetune.weights.examining import Examined
+
+SHOWN = 10  # names of each kind in a view
+NAMES = ("loaded", "missing", "unexpected", "merged", "ignored", "head")
+
+weights = group(
+    "weights",
+    "List, fetch, inspect and convert pretrained weights.",
+    "finetune weights ls",
+    "finetune weights inspect hub.ckpt",
+)
+
+Name = Annotated[str, typer.Argument(hidden=True)]
+File = Annotated[Path, typer.Argument(hidden=True)]
+Of = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Of which backbone; else of any.")]
+For = Annotated[str, typer.Option("--backbone", metavar="NAME", help="For which backbone.")]
+To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout: torchvision.")]
+Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside FILE.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Half = Annotated[bool, typer.Option("--float16", help="Half the size, rounded: the one form that is not exact.")]
+Headless = Annotated[bool, typer.Option("--no-head", help="Leave the classifier out.")]
+
+
+@command("", "finetune weights ls", "finetune weights ls --backbone resnext50", of=weights)
+def ls(backbone: Of = None) -> Answer:
+    """List the weights that recipes can name."""
+    catalogue = load_catalogue()
+    chosen = every(catalogue) if backbone is None else (named(catalogue, backbone),)
+    rows = [offer(each, name, record) for each in chosen for name, record in each.weights.items()]
+    return Answer(data={"weights": rows}, view=lambda: table(rows))
+
+
+def every(catalogue: Catalogue) -> Iterator[Backbone]:
+    """Yield all backbones, by name."""
+    from finetune.components import Backbone
+
+    yield from (component for _, component in catalogue if isinstance(component, Backbone))
+
+
+def named(catalogue: Catalogue, name: str) -> Backbone:
+    """Return the backbone of this name."""
+    from finetune.components import Backbone
+
+    return catalogue.get(Backbone, name)
+
+
+def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
+    """Return a source for programs."""
+    from finetune.files.home import cache_folder
+    from finetune.weights import fetching
+
+    path = fetching.local(record.url) or fetching.target(record, cache_folder() / "weights")
+    here = path.is_file()
+    return {
+        "name": name,
+        "backbone": backbone.name,
+        "accuracy": record.accuracy,
+        "bytes": path.stat().st_size if here else record.bytes,
+        "licence": record.licence,
+        "cached": str(path) if here else None,
+        "source": record.source,
+        "url": record.url,
+        "sha256": record.sha256,
+    }
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Return sources as a table, and below it where those are that are here."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from finetune.display.terminal import printable
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("name", "backbone", "accuracy", "MB", "licence", "cached"):
+        drawn.add_column(title, no_wrap=True, justify="right" if title in ("accuracy", "MB") else "left")
+    places = []
+    for row in rows:
+        accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
+        size = "-" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
+        cells = (row["name"], row["backbone"], accuracy, size, row["licence"], output.cell(row["cached"] is not None))
+        drawn.add_row(*(Text(printable(cell)) for cell in cells))
+        places += [Text(printable(f"{row['name']}: {row['cached']}"))] if row["cached"] else []
+    return Group(drawn, *places)
+
+
+@command("NAME", "finetune weights fetch hub-v1.1", "finetune weights fetch card.md", of=weights)
+def fetch(name: Name, backbone: For = "resnext50") -> Answer:
+    """Fetch weights into the cache, verified.
+
+    NAME is as in a recipe: one that `finetune weights ls` lists, URL#sha256=HEX,
+    or a card of MindSpore Hub.
+    """
+    from finetune.errors import UsageError
+    from finetune.training.prepare import fetcher
+    from finetune.weights import opening, sources
+
+    catalogue = load_catalogue()
+    source = sources.resolve(name, named(catalogue, backbone), fetcher(catalogue.plugins))
+    if source is None:
+        raise UsageError("'none' is no file; name weights that `finetune weights ls` lists")
+    data = {
+        "name": source.name,
+        "backbone": backbone,
+        "path": str(source.path),
+        "sha256": opening.digest(source.path),
+        "verified": source.verified,
+        "note": source.note,
+    }
+    return Answer(data=data, view=lambda: output.pairs((key, str(value)) for key, value in data.items() if value))
+
+
+@command(
+    "FILE", "finetune weights inspect hub.ckpt", "finetune weights inspect hub.ckpt --backbone resnext50", of=weights
+)
+def inspect(file: File, backbone: Of = None) -> Answer:
+    """Say what is in a weights file.
+
+    FILE is safetensors, a MindSpore checkpoint, or a PyTorch file if torch is
+    installed. With --backbone, a file that does not fit is an error.
+    """
+    from finetune.weights import examining
+
+    about = examined(file, backbone)
+    found = examining.report(about)
+    return Answer(data=found, view=lambda: description(found), failure=about.failure)
+
+
+def examined(file: Path, backbone: str | None) -> Examined:
+    """Return what is in a file, compared with one backbone or all."""
+    from finetune.weights import examining
+
+    catalogue = load_catalogue()
+    chosen = None if backbone is None else named(catalogue, backbone)
+    return examining.examine(file.expanduser(), every(catalogue), chosen)
+
+
+def description(found: Mapping[str, Any]) -> RenderableType:
+    """Return what is in a file for people: a line for each fact, and the first names of each kind."""
+    facts = ("path", "bytes", "sha256", "format", "source", "backbone", "layout", "options", "classes", "parameters")
+    rows = [(key, output.cell(found[key])) for key in facts]
+    for kind in NAMES:
+        names = list(found[kind])
+        first = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+        rows.append((kind, f"{len(names)}  {first}".rstrip()))
+    sizes = (f"{each['name']} {'x'.join(map(str, each['shape']))} {each['dtype']}" for each in found["largest"])
+    return output.pairs([*rows, ("largest", "\n".join(sizes))])
+
+
+@command(
+    "FILE --to FORM",
+    "finetune weights convert hub.ckpt --to safetensors",
+    "finetune weights convert runs/mine-001/model/weights.safetensors --to ckpt",
+    of=weights,
+)
+def convert(
+    file: File,
+    to: To,
+    backbone: Of = None,
+    target: Out = None,
+    float16: Half = False,
+    no_head: Headless = False,
+    force: Force = False,
+) -> Answer:
+    """Write weights in another form, exactly.
+
+    FORM is safetensors or ckpt, with our own names, or a layout of the backbone:
+    torchvision, mindcv, mindspore-hub. Optimizer state is left out.
+    """
+    from finetune.errors import UsageError
+    from finetune.weights import writing
+
+    about = examined(file, backbone)
+    if about.failure is not None:
+        raise about.failure
+    form = to.lower()
+    layout = None if about.backbone is None else writing.chosen(about.backbone, form)
+    ending = form if layout is None else f"{layout.name}.{layout.format}"
+    beside = about.path.with_suffix(f".{ending}").name
+    place = about.path.parent / beside if target is None else target.expanduser()
+    place = place / beside if place.is_dir() else place
+    if place.exists() and not force:
+        raise UsageError(f"'{place}' exists already; write --force to replace it, or --output FILE")
+    done = writing.convert(about, form, place, half=float16, head=not no_head)
+    shown = ((key, output.cell(value)) for key, value in done.items() if value not in ("", []))
+    return Answer(data=done, view=lambda: output.pairs(shown))
