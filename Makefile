@@ -21,8 +21,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@ $(VENV)/.run
 
-quickstart: $(VENV)/.run ## train a small network on generated pictures, in a few minutes
+quickstart: $(VENV)/.run ## train a small network, pretrained and from a random start, in a few minutes
 	$(FINETUNE) run recipes/quickstart.yaml
+	$(FINETUNE) run recipes/quickstart.yaml name=quickstart-random backbone.weights=none
+	$(BIN)/python examples/compare.py $$(ls -td runs/quickstart-[0-9]* | head -1) $$(ls -td runs/quickstart-random-* | head -1)
 
 test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)

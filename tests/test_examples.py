@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,12 +17,16 @@ from zipfile import ZipFile
 
 import pytest
 
+from finetune import plugins
+from finetune.catalogue import Catalogue
+from finetune.recipe import plan
+from finetune.training import prepare
 from tests.drawn import COLOURS, folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGES = ("finetune-zip", "finetune-squeezenet")
+PACKAGES = ("finetune-zip", "finetune-squeezenet", "finetune-mirror")
 
 
 def call(*command: str | Path, cwd: Path) -> str:
@@ -73,12 +78,16 @@ def test_own_callback(repo: Path, photos: Path, tmp_path: Path) -> None:
     lines = script(repo, "own_callback.py", photos, cwd=tmp_path).splitlines()
     assert lines[0].startswith("epoch 1 of 3: loss ")
     assert lines[-1] == f"everything is in {tmp_path / 'runs' / 'run-001'}"
+    said = script(repo, "compare.py", "runs/run-001", "runs/run-001", cwd=tmp_path).splitlines()
+    assert said[1].split() == ["run-001", "run-001"]
+    assert [line.split()[0] for line in said[3:]] == ["1", "2", "3", "test", "seconds"]
+    assert said[3].split()[1] == said[3].split()[2]
 
 
 @pytest.mark.checkout
 def test_scripts_are_short_and_say_how_to_run_them(repo: Path) -> None:
     scripts = sorted((repo / "examples").glob("*.py"))
-    assert [path.name for path in scripts] == ["own_callback.py", "own_dataset.py", "python_api.py"]
+    assert [path.name for path in scripts] == ["compare.py", "own_callback.py", "own_dataset.py", "python_api.py"]
     for path in scripts:
         text = path.read_text()
         assert len(text.splitlines()) < 50, path
@@ -90,7 +99,7 @@ def test_scripts_are_short_and_say_how_to_run_them(repo: Path) -> None:
 
 @pytest.fixture(scope="module")
 def fresh(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Install the project and both packages into a new environment, and return the folder of its programs."""
+    """Install the project and the packages into a new environment, and return the folder of its programs."""
     place = tmp_path_factory.mktemp("fresh")
     call(sys.executable, "-m", "venv", place / "venv", cwd=place)
     programs = place / "venv" / "bin"
@@ -154,6 +163,31 @@ def test_squeezenet_learns_flowers(fresh: Path, flowers: Path, squeezenet: Path,
     photo = next((tmp_path / "photos" / "49").iterdir())
     found = answer(fresh, "predict", "runs/flowers-001", photo, cwd=tmp_path)["predictions"]
     assert found[0]["label"] == "49"
+
+
+def test_weights_of_a_company_reach_a_recipe(
+    repo: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repo / "examples" / "finetune-mirror"))
+    import finetune_mirror
+
+    loaded = plugins.load()
+    if not any(origin.name == "mirror" for origin in loaded.origins.values()):
+        loaded.register(finetune_mirror, plugins.Origin(name="mirror", distribution="example", version="-"))
+    (tmp_path / "net.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"backbone: {{use: resnext_nano, weights: 'company://net.safetensors#sha256={digest}'}}\n"
+        f"dataset: {{use: folder, root: {photos}}}\n"
+    )
+    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINETUNE_OFFLINE", "1")
+    monkeypatch.setenv("COMPANY_WEIGHTS", str(tmp_path))
+    source = prepare.resolve(plan.load(recipe, [], Catalogue(loaded)), loaded, print)
+    assert source is not None
+    assert source.path.read_bytes() == b"weights"
+    assert tmp_path / "home" in source.path.parents
 
 
 @pytest.mark.slow

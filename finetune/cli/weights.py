@@ -31,7 +31,7 @@ weights = group(
 )
 
 Name = Annotated[str, typer.Argument(hidden=True)]
-File = Annotated[Path, typer.Argument(hidden=True)]
+File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader says why
 Of = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Of which backbone; else of any.")]
 For = Annotated[str, typer.Option("--backbone", metavar="NAME", help="For which backbone.")]
 To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout: torchvision.")]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
+import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from finetune.errors import DownloadError
-from finetune.files.atomic import atomic_path, disk_errors, sweep
-from finetune.files.home import offline
-from finetune.files.promise import Promise
-from finetune.files.transfer import Limits, transfer
+from finetune.files import firstuse, mirrors
+from finetune.files.atomic import SUFFIX, atomic_path, disk_errors, sweep, temporary
+from finetune.files.promise import Failed, Promise
+from finetune.files.transfer import CHUNK, Limits, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from filelock import BaseFileLock
 
 LIMITS = Limits()
 
@@ -24,55 +27,124 @@ LIMITS = Limits()
 def fetch(url: str, digest: str, target: Path, *, progress: bool = True, limits: Limits = LIMITS) -> Path:
     """Return ``target`` after making it the file at ``url`` whose hash is ``digest``; no network if it is that already.
 
-    ``digest`` is ``sha256:HEX`` or ``md5:HEX``; ``url`` is https or file, or http on this machine. Raises
+    ``digest`` is ``sha256:HEX`` or ``md5:HEX``; where the publisher states less it is ``sha256:`` and the first 8 or
+    more digits, or empty, and the sha256 that is found goes into ``TARGET.sha256``, which every later file must have.
+    ``url`` is https or file, or http on this machine; mirrors that ``FINETUNE_MIRROR`` names are asked first. Raises
     ``DownloadError`` if the file cannot be had or is another one, ``ResourceError`` if the disk does not take it.
     """
     promise = Promise(url, digest.strip().lower(), Path(target))
     promise.check()
-    if promise.kept_by(promise.target):
+    if _is_here(firstuse.recalled(promise)):
         return promise.target
-    if offline() and urlsplit(url).scheme != "file":
-        text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set"
-        raise DownloadError(f"{text}; unset it, or {promise.by_hand}")
+    if not mirrors.addresses(promise):
+        raise mirrors.nowhere(promise, ())
     with disk_errors(promise.target):
         promise.target.parent.mkdir(parents=True, exist_ok=True)
     sweep(promise.target.parent)
-    with _lock(promise.target):
-        if not promise.kept_by(promise.target):
-            _fetch(promise, limits, progress)
+    with _lock(promise.target) as alone:
+        if alone:
+            _clear(promise.target)
+        known = firstuse.recalled(promise)  # by a process that was waited for
+        if not _is_here(known):
+            _fetch(known, limits, progress)
     return promise.target
 
 
+def _is_here(promise: Promise) -> bool:
+    """Whether the promised file is at its place; raises ``DownloadError`` for one that must not be replaced."""
+    target = promise.target
+    try:
+        if promise.kept_by(target):
+            firstuse.remember(promise)
+            return True
+        if promise.first_use and target.is_file():
+            raise firstuse.changed(promise)
+    except OSError as error:
+        text = f"'{target}' cannot be read ({error.strerror}); change its permissions or remove it"
+        raise DownloadError(text) from error
+    return False
+
+
 def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
-    with atomic_path(promise.target) as part:
-        if urlsplit(promise.url).scheme == "file":
-            _copy(promise, part)
+    """Ask one address after the other."""
+    failures = []
+    for address in mirrors.addresses(promise):
+        carry = _copy if urlsplit(address.url).scheme == "file" else transfer
+        try:
+            with atomic_path(promise.target) as part:
+                carry(address, part, limits, progress)
+        except Failed as failed:
+            failures.append(failed)
+        except FileNotFoundError as error:
+            raise DownloadError(f"'{promise.target}' was removed while it was fetched; try again") from error
         else:
-            transfer(promise, part, limits, progress)
+            return firstuse.remember(promise)
+    raise mirrors.nowhere(promise, failures)
 
 
-def _copy(promise: Promise, part: Path) -> None:
-    parts = urlsplit(promise.url)
-    source = Path(unquote(parts.path))
-    if parts.netloc not in ("", "localhost") or not source.is_file():
-        raise DownloadError(f"'{promise.shown}' does not exist; use another address, or {promise.by_hand}")
-    shutil.copyfile(source, part)
+def _copy(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
+    """Fill ``part`` with the file that a ``file:`` address names."""
+    with part.open("wb") as file:
+        for chunk in _contents(promise):
+            if file.tell() + len(chunk) > limits.size:
+                raise Failed(promise, f"exceeds {limits.size:,} bytes")
+            file.write(chunk)
     if not promise.kept_by(part):
         raise promise.broken_by(part)
 
 
+def _contents(promise: Promise) -> Iterator[bytes]:
+    parts = urlsplit(promise.url)
+    source = Path(unquote(parts.path))
+    try:
+        if parts.netloc not in ("", "localhost") or not source.is_file():
+            raise Failed(promise, "does not exist", "use another address")
+        with source.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise Failed(promise, f"cannot be read ({error.strerror})", "change its permissions") from error
+
+
 @contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    """Let one process fetch at a time where the file system can lock; elsewhere two fetch, and neither does harm."""
+def _lock(target: Path) -> Iterator[bool]:
+    """Let one process fetch at a time where the file system can lock; elsewhere two fetch, and neither does harm.
+
+    Yields whether no other process can be fetching.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(target.with_name(f".{target.name}.lock"), timeout=3600)
     with suppress(OSError, NotImplementedError, Timeout):
         lock.acquire()
     try:
-        yield
+        yield _holds(lock)
+        with suppress(OSError):  # whoever comes now needs no lock
+            os.unlink(lock.lock_file)
     finally:
         with suppress(OSError):
             lock.release()
-            if target.exists():  # whoever comes now needs no lock
-                os.unlink(lock.lock_file)
+
+
+def _holds(lock: BaseFileLock) -> bool:
+    """Whether a lock keeps others out: some file systems grant every lock to everyone."""
+    if not lock.is_locked:
+        return False
+    with suppress(OSError), open(lock.lock_file, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _clear(target: Path) -> None:
+    """Remove what killed processes left of this very file."""
+    for path in (target, firstuse.mark(target)):
+        start = temporary(path).name.removesuffix(SUFFIX)[:-12]
+        tail = r"[0-9a-f]{12}" + re.escape(SUFFIX)
+        left = re.compile(rf"\.?{re.escape(start)}{tail}(\.{tail})?")
+        for part in target.parent.iterdir():
+            if left.fullmatch(part.name):
+                with suppress(OSError):
+                    part.unlink()

@@ -14,15 +14,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+WHOLE = r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The file that is wanted: where it comes from, its hash as ``sha256:HEX`` or ``md5:HEX``, and where it goes."""
+    """The file that is wanted: where it comes from, its hash as ``sha256:HEX`` or ``md5:HEX``, and where it goes.
+
+    Publishers that state less give the first 8 or more digits of the sha256, or nothing; ``first_use`` tells that the
+    hash is not theirs but that of the file when it was fetched first.
+    """
 
     url: str
     digest: str
     target: Path
+    first_use: bool = False
 
     @property
     def shown(self) -> str:
@@ -31,36 +37,72 @@ class Promise:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
+    def whole(self) -> bool:
+        """Whether the whole hash is known."""
+        return bool(re.fullmatch(WHOLE, self.digest))
+
+    @property
+    def wanted(self) -> str:
+        """The digits of the hash, as a message shows them."""
+        return self.digest.partition(":")[2] + ("" if self.whole else "…")
+
+    @property
     def by_hand(self) -> str:
         """What the user can do without this download."""
-        return f"put the file with {self.digest.replace(':', ' ')} at '{self.target}'"
+        hashed = f" with {self.digest.partition(':')[0]} {self.wanted}" if self.digest else ""
+        return f"put the file{hashed} at '{self.target}'"
 
     def kept_by(self, path: Path) -> bool:
-        """Whether the content of ``path`` has the promised hash."""
-        return path.is_file() and hash_file(path, self.digest.partition(":")[0]) == self.digest
+        """Whether the content of ``path`` has the promised hash; without one, whether it looks like a file at all."""
+        if not path.is_file():
+            return False
+        if not self.digest:
+            return impostor(path) is None
+        return hash_file(path, self.digest.partition(":")[0]).startswith(self.digest)
 
     def check(self) -> None:
         """Raise ``DownloadError`` for a hash that is none, or an address that must not be used."""
-        if not re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", self.digest):
-            raise DownloadError(f"'{self.digest}' is no hash of '{self.shown}'; write sha256: and 64 hex digits")
-        self.check_address(self.url)
+        try:
+            shown = self.shown
+        except ValueError:
+            raise DownloadError(f"'{self.url.partition('?')[0]}' is no address; write https://HOST/PATH") from None
+        if not re.fullmatch(rf"{WHOLE}|sha256:[0-9a-f]{{8,63}}|", self.digest):
+            raise DownloadError(f"'{self.digest}' is no hash of '{shown}'; write sha256: and 64 hex digits")
+        if not (urlsplit(self.url).scheme in ("https", "file") or on_this_machine(self.url)):
+            raise Failed(self, "is neither https nor file", "use another address")
 
-    def check_address(self, url: str) -> None:
-        """Raise ``DownloadError`` unless ``url``, this one or where it leads, is https, file, or on this machine."""
+    def check_redirect(self, url: str) -> None:
+        """Raise ``DownloadError`` unless ``url``, where this address leads, is https, or as much on this machine."""
         parts = urlsplit(url)
-        if parts.scheme in ("https", "file") or (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
-            return
-        via = "" if url == self.url else f" leads to '{parts.scheme}://{parts.hostname}', which"
-        raise DownloadError(f"'{self.shown}'{via} is neither https nor file; use another address, or {self.by_hand}")
+        if parts.scheme != "https" and not (on_this_machine(url) and on_this_machine(self.url)):
+            address = f"{parts.scheme}://{parts.hostname or ''}"
+            raise Failed(self, f"leads to '{address}', which is not https", "use another address")
 
-    def broken_by(self, path: Path) -> DownloadError:
+    def broken_by(self, path: Path) -> Failed:
         """Return the error that says what ``path`` is instead of the promised file."""
-        algorithm, _, wanted = self.digest.partition(":")
-        found = hash_file(path, algorithm).partition(":")[2]
-        text = f"'{self.shown}' gave {describe(path)}, not the file that was promised"
-        return DownloadError(
-            f"{text}: {algorithm} {found}, expected {wanted}; check the address and the network, or {self.by_hand}"
-        )
+        reason = f"gave {describe(path)}, not the file that was promised"
+        remedy = "check the address and the network"
+        if self.digest:
+            algorithm = self.digest.partition(":")[0]
+            reason += f": {algorithm} {hash_file(path, algorithm).partition(':')[2]}, expected {self.wanted}"
+        if self.first_use:
+            reason += " as at its first use"
+            remedy = f"remove '{self.target}.sha256' if you trust the new file"
+        return Failed(self, reason, remedy)
+
+
+class Failed(DownloadError):
+    """An address did not give the promised file, for ``reason``."""
+
+    def __init__(self, promise: Promise, reason: str, remedy: str = "") -> None:
+        self.promise, self.reason = promise, reason
+        super().__init__(f"'{promise.shown}' {reason}; {f'{remedy}, or ' if remedy else ''}{promise.by_hand}")
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether ``url`` is plain http that no other machine sees."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname in LOCAL_HOSTS
 
 
 def hash_file(path: Path, algorithm: str) -> str:
@@ -71,6 +113,11 @@ def hash_file(path: Path, algorithm: str) -> str:
 
 def describe(path: Path) -> str:
     """Return in words what a file looks like that came instead of another one."""
+    return impostor(path) or f"{path.stat().st_size:,} other bytes"
+
+
+def impostor(path: Path) -> str | None:
+    """Return in words what a file is that servers send instead of another one, None for what may be any file."""
     with path.open("rb") as file:
         head = file.read(4096).decode("utf-8", "replace").strip()
     if re.search(r"<!doctype html|<html", head, re.IGNORECASE):
@@ -78,4 +125,4 @@ def describe(path: Path) -> str:
         return "a web page" + (f" titled '{' '.join(title[1].split())}'" if title else "")
     if head.startswith("version https://git-lfs"):
         return "a git-lfs pointer"
-    return f"{path.stat().st_size:,} other bytes" if head else "an empty file"
+    return None if head else "an empty file"

@@ -9,19 +9,23 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import threading
 import time
 import zlib
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from finetune.errors import DownloadError, ResourceError
+from finetune.errors import ResourceError
 from finetune.files.atomic import temporary
+from finetune.files.promise import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from requests import Response, Session
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from finetune.files.promise import Promise
 
 CHUNK = 1 << 18
+DIGITS = 30  # of a length; Python refuses thousands
 BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
@@ -49,20 +54,23 @@ class _Cut(Exception):
     """This try failed, the next may not."""
 
 
+class _Moved(Exception):
+    """The server says where to ask instead."""
+
+
 def transfer(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
     """Fill the empty file ``part`` with what was promised; raises ``DownloadError`` or ``ResourceError``."""
     import requests
 
     with requests.Session() as session, _bar(promise, progress) as bar:
-        session.max_redirects = limits.redirects
-        session.hooks["response"].append(lambda reply, **_: _check_redirect(reply, promise))
+        session.hooks["response"].append(_stop_at_redirect)
         for attempt in range(1, limits.tries + 1):
             try:
                 return _try(session, promise, part, limits, bar)
             except _Cut as cut:
                 if attempt == limits.tries:
-                    text = f"'{promise.shown}' could not be fetched in {attempt} tries: {cut}"
-                    raise DownloadError(f"{text}; check the network and try again, or {promise.by_hand}") from cut
+                    reason = f"could not be fetched in {attempt} tries: {cut}"
+                    raise Failed(promise, reason, "check the network and try again") from cut
                 time.sleep(limits.pause * 2 ** (attempt - 1))
 
 
@@ -71,37 +79,78 @@ def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: An
     import requests
     import urllib3
 
+    if not promise.digest:  # nothing would tell whether two answers belong together
+        os.truncate(part, 0)
     start = part.stat().st_size
-    headers = {"User-Agent": "finetune", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
     try:
-        with session.get(promise.url, headers=headers, stream=True, timeout=(limits.connect, limits.stall)) as reply:
+        with _answer(session, promise, start, limits) as reply:
             _check(reply, promise, part)
             goes_on = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
             _receive(reply, part, promise, limits, bar, start if goes_on else 0)
-    except requests.exceptions.TooManyRedirects as error:
-        raise DownloadError(f"'{promise.shown}' leads from one address to the next; {promise.by_hand}") from error
     except requests.exceptions.SSLError as error:
-        text = f"'{promise.shown}' cannot be trusted: its TLS certificate does not check"
-        raise DownloadError(f"{text}; mend the proxy or the clock, or {promise.by_hand}") from error
+        reason = "cannot be trusted: its TLS certificate does not check"
+        raise Failed(promise, reason, "mend the proxy or the clock") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _Cut(_reason(error, limits)) from error
     if promise.kept_by(part) or _gunzip(reply, promise, part, limits):
         return
     broken = promise.broken_by(part)
+    if not start and not _is_framed(reply):  # it may have been cut, which only its hash tells
+        raise _Cut(broken.reason)
     os.truncate(part, 0)
     # What was put together from two answers may be wrong because the file changed between them.
-    raise _Cut(str(broken)) if start else broken
+    raise _Cut(broken.reason) if start else broken
 
 
-def _check_redirect(reply: Response, promise: Promise) -> None:
-    if reply.is_redirect:
+def _answer(session: Session, promise: Promise, start: int, limits: Limits) -> Response:
+    """Return the answer to a request for all from byte ``start`` on, from wherever the address leads.
+
+    ``requests`` would read the body that comes with a redirect, however long that is.
+    """
+    headers = {"User-Agent": "finetune", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    url = promise.url
+    for _ in range(limits.redirects + 1):
+        ask = partial(session.get, url, headers=headers, stream=True, timeout=(limits.connect, limits.stall))
         try:
-            promise.check_address(urljoin(reply.url, reply.headers["Location"]))
-        except DownloadError:
-            reply.close()
-            raise
+            return _within(limits.connect + limits.stall, ask)
+        except _Moved as moved:
+            try:
+                url = urljoin(url, str(moved))
+                promise.check_redirect(url)
+            except ValueError:
+                raise Failed(promise, "leads to what is no address", "use another address") from None
+    raise Failed(promise, "leads from one address to the next")
+
+
+def _within(seconds: float, ask: Callable[[], Response]) -> Response:
+    """Return an answer whose headers come in time; one by one, each byte would be in time for the socket."""
+    future: Future[Response] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        future.add_done_callback(_close)
+        raise _Cut(f"no answer in {seconds:g} s") from None
+
+
+def _close(late: Future[Response]) -> None:
+    if not late.exception():
+        late.result().close()
+
+
+def _stop_at_redirect(reply: Response, **_: object) -> None:
+    if reply.is_redirect:
+        reply.close()
+        raise _Moved(reply.headers["Location"].encode("latin-1", "replace").decode("utf-8", "replace"))
 
 
 def _check(reply: Response, promise: Promise, part: Path) -> None:
@@ -112,16 +161,28 @@ def _check(reply: Response, promise: Promise, part: Path) -> None:
         raise _Cut("the server does not go on where it was cut")
     if status >= 500 or status in BUSY:
         raise _Cut(f"the server answered {phrase}")
-    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        raise DownloadError(
-            f"'{promise.shown}' cannot be had, the server answered {phrase}; check the address, or {promise.by_hand}"
-        )
+    if status != HTTPStatus.OK and not (status == HTTPStatus.PARTIAL_CONTENT and part.stat().st_size):
+        raise Failed(promise, f"cannot be had, the server answered {phrase}", "check the address")
+    if not promise.digest and not (_is_framed(reply) and _is_plain(reply)):
+        raise Failed(promise, "comes without a hash, and in a way that does not show whether it is whole")
+
+
+def _is_framed(reply: Response) -> bool:
+    """Whether the end of the body can be told from a cut."""
+    chunked = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
+    return chunked or reply.headers.get("Content-Length", "").isdecimal()
+
+
+def _is_plain(reply: Response) -> bool:
+    return reply.headers.get("Content-Encoding", "").strip().lower() in ("", "identity")
 
 
 def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar: Any, start: int) -> None:
     """Append the body to the first ``start`` bytes of ``part``, as it came over the wire."""
-    length = reply.headers.get("Content-Length", "")
-    total = start + int(length) if length.isdecimal() else None
+    total = _total(reply, start)
+    too_large = Failed(promise, f"exceeds {limits.size:,} bytes")
+    if total and total > limits.size:
+        raise too_large
     free = shutil.disk_usage(part.parent).free
     if total and total - start > free:
         raise ResourceError(f"'{promise.target}' needs {total:,} bytes, {free:,} are free; free some space")
@@ -129,10 +190,21 @@ def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar:
         file.truncate(start)
         done = file.seek(start)
         for chunk in _chunks(reply, limits):
+            if done + len(chunk) > limits.size:
+                raise too_large
             done += file.write(chunk)
             bar(done, total)
-            if done > limits.size:
-                raise DownloadError(f"'{promise.shown}' exceeds {limits.size:,} bytes; {promise.by_hand}")
+    if total and done < total:
+        raise _Cut("the connection was cut")
+
+
+def _total(reply: Response, start: int) -> int | None:
+    """Return the size of the whole file, where the answer says it."""
+    length = reply.headers.get("Content-Length", "")
+    if length.isdecimal():
+        return start + int(length[:DIGITS])
+    size = reply.headers.get("Content-Range", "").rpartition("/")[2]
+    return int(size[:DIGITS]) if start and size.isdecimal() else None
 
 
 def _chunks(reply: Response, limits: Limits) -> Iterator[bytes]:

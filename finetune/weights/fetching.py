@@ -80,8 +80,9 @@ def local(url: str) -> Path | None:
 
 def downloaded(name: str, record: Weights, backbone: str, stated: str, place: Path) -> Path:
     """Return a record's file after a verified download; what goes wrong is explained with all that can be done."""
+    limits = replace(download.LIMITS, size=record.bytes or download.LIMITS.size)
     try:
-        return download.fetch(record.url, stated, place)
+        return download.fetch(record.url, stated, place, limits=limits)
     except DownloadError as error:
         address = public(record.url)
         reason = str(error).partition(";")[0].replace(f"'{address}'", "the file")

@@ -16,6 +16,9 @@ from typing import IO, Any
 from finetune.errors import WeightsError
 
 MAX_HEADER = 100_000_000  # bytes, as in the library
+MAX_TENSORS = 100_000  # the largest networks have some thousand
+MAX_NAME = 1024
+MAX_DIMS = 32  # as in NumPy; the product of millions takes for ever
 WIDTHS = {"BOOL": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "U8": 1, "U16": 2, "U32": 4, "U64": 8}
 WIDTHS |= {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 
@@ -42,6 +45,10 @@ def parse(file: IO[bytes], size: int) -> tuple[dict[str, Entry], dict[str, str]]
     if not isinstance(header, dict):
         raise WeightsError("its header names no tensors")
     metadata = _texts(header.pop("__metadata__", None))
+    if len(header) > MAX_TENSORS or any(len(name) > MAX_NAME for name in header):
+        raise WeightsError(
+            f"it holds more than {MAX_TENSORS:,} tensors, or a name of more than {MAX_NAME:,} characters"
+        )
     entries = {name: _entry(name, about, 8 + length) for name, about in header.items()}
     _check_layout(entries, 8 + length, size)
     return entries, metadata
@@ -80,7 +87,11 @@ def _entry(name: str, about: Any, begin: int) -> Entry:
 
 
 def _sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    return (
+        isinstance(values, list)
+        and len(values) <= MAX_DIMS
+        and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    )
 
 
 def _check_layout(entries: dict[str, Entry], begin: int, size: int) -> None:

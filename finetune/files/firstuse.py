@@ -1,0 +1,53 @@
+"""Files whose publisher states no whole hash: what came first is trusted, and every later file must be the same."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.errors import DownloadError, ResourceError
+from finetune.files.atomic import write_text
+from finetune.files.promise import hash_file
+
+if TYPE_CHECKING:
+    from finetune.files.promise import Promise
+
+
+def mark(target: Path) -> Path:
+    """Return the file beside ``target`` that keeps its sha256, as ``sha256sum`` writes it."""
+    return Path(f"{target}.sha256")
+
+
+def recalled(promise: Promise) -> Promise:
+    """Return the promise with the hash of its file's first use, where its publisher states no whole one."""
+    if promise.whole:
+        return promise
+    found = None
+    with suppress(OSError, UnicodeDecodeError):
+        found = re.match(r"[0-9a-f]{64}\b", mark(promise.target).read_text(encoding="ascii"))
+    if found is None:
+        return promise
+    if not f"sha256:{found[0]}".startswith(promise.digest):
+        text = f"'{mark(promise.target)}' keeps sha256 {found[0]}, which does not begin with {promise.wanted[:-1]}"
+        raise DownloadError(f"{text}; remove it if you trust the new hash")
+    return replace(promise, digest=f"sha256:{found[0]}", first_use=True)
+
+
+def remember(promise: Promise) -> None:
+    """Keep the hash of a promise's file, which is here, unless its publisher states it."""
+    if not promise.whole:
+        digest = hash_file(promise.target, "sha256").partition(":")[2]
+        with suppress(ResourceError):  # without it the next use is a first one again
+            write_text(mark(promise.target), f"{digest}  {promise.target.name}\n")
+
+
+def changed(promise: Promise) -> DownloadError:
+    """Return the error for a file that is here and no longer what it was at its first use."""
+    found = hash_file(promise.target, "sha256").partition(":")[2]
+    text = f"'{promise.target}' has sha256 {found}, not {promise.wanted} as at its first use"
+    return DownloadError(
+        f"{text}; remove it to fetch it anew, and '{mark(promise.target)}' too if you trust the new file"
+    )
