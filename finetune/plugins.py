@@ -93,6 +93,12 @@ class Plugins:
         other.broken = list(self.broken)
         return other
 
+    def hooks(self) -> Iterator[tuple[Origin, tuple[str, ...]]]:
+        """Yield each plugin with the hooks that it implements, in the order registered."""
+        for _, plugin in self.manager.list_name_plugin():
+            callers = self.manager.get_hookcallers(plugin) or ()
+            yield self.origins[id(plugin)], tuple(name for name in HOOKS if name in {each.name for each in callers})
+
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Origin, Any]]:
         """Call one plugin after the other, last registered first, and yield what each returned.
 

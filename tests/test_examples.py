@@ -128,6 +128,8 @@ def test_installed_packages_are_found(fresh: Path, tmp_path: Path) -> None:
     assert ours["dataset", "zip"] == ("finetune-zip", "0.1.0")
     assert ours["backbone", "squeezenet1_1"] == ("finetune-squeezenet", "0.1.0")
     assert ours["backbone", "resnext50"][0] == "mindspore-finetune"
+    (mirror,) = found["hooks"]
+    assert (mirror["package"], mirror["hooks"]) == ("finetune-mirror", ["finetune_fetch_weights"])
     assert [each["name"] for each in answer(fresh, "ls", cwd=tmp_path)["recipes"]]
 
 

@@ -51,6 +51,14 @@ def registered(*found: Any) -> Plugins:
     return manager
 
 
+def test_plugins_tell_their_hooks() -> None:
+    manager = registered(plugin(run_end=lambda run: None, datasets=lambda: []), plugin())
+    assert [(each.name, hooks) for each, hooks in manager.hooks()] == [
+        ("first", ("finetune_datasets", "finetune_run_end")),
+        ("second", ()),
+    ]
+
+
 def arguments(hook: str) -> dict[str, Any]:
     """Return arguments for a hook, by its specification."""
     code = getattr(hookspecs, hook).__code__

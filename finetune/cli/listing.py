@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def plugins() -> Answer:
     """List what plugins offer, and the broken ones."""
     from finetune import plugins
-    from finetune.catalogue import Catalogue
+    from finetune.catalogue import HOOK_OF, Catalogue
 
     catalogue = Catalogue(plugins.load())
     offered = [
@@ -30,6 +30,17 @@ def plugins() -> Answer:
         }
         for origin, component in catalogue
     ]
+    components = set(HOOK_OF.values())
+    listening = [
+        {
+            "plugin": origin.name,
+            "package": origin.distribution,
+            "version": origin.version,
+            "hooks": [hook for hook in hooks if hook not in components],
+        }
+        for origin, hooks in catalogue.plugins.hooks()
+        if not components.issuperset(hooks)
+    ]
     broken = [
         {
             "plugin": item.origin.name,
@@ -39,7 +50,8 @@ def plugins() -> Answer:
         }
         for item in catalogue.plugins.broken
     ]
-    return Answer(data={"components": offered, "broken": broken}, view=lambda: tables(offered, broken))
+    found = {"components": offered, "hooks": listening, "broken": broken}
+    return Answer(data=found, view=lambda: tables(offered, listening, broken))
 
 
 def options(model: type[Options]) -> dict[str, str]:
@@ -57,8 +69,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 30 else f"{text[:29]}…"
 
 
-def tables(offered: list[dict[str, Any]], broken: list[dict[str, str]]) -> RenderableType:
-    """Return the offer as a table, and broken plugins below it."""
+def tables(
+    offered: list[dict[str, Any]], listening: list[dict[str, Any]], broken: list[dict[str, str]]
+) -> RenderableType:
+    """Return the offer as a table, then plugins with hooks of other kinds, and broken ones at last."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -72,6 +86,9 @@ def tables(offered: list[dict[str, Any]], broken: list[dict[str, str]]) -> Rende
     for row in offered:
         said = ", ".join(f"{name}={default}" for name, default in row["options"].items())
         cells = (row["kind"], row["name"], f"{row['package']} {row['version']}", said)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    for row in listening:
+        cells = ("hooks", row["plugin"], f"{row['package']} {row['version']}", ", ".join(row["hooks"]))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     lines = [
         Text(printable(f"not loaded: {each['plugin']} ({each['package']} {each['version']}): {each['error']}"), "red")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ Progress = Callable[[str, int, int], None]
 GROUP = 16  # images a job, so that a warm scan is not all hand-over
 AHEAD = 4  # groups a thread
 BLOCK = 1000  # verdicts written at once
+PAUSE = 10.0  # seconds between two words about the progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,19 @@ def scan(samples: Samples, split: str, workers: int, progress: Progress | None =
         wrong={i: seen.reason for i, seen in enumerate(found) if seen.reason is not None and seen.wrong},
         hashes=tuple(seen.digest for seen in found),
     )
+
+
+def told(say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> Progress:
+    """Return what says every ten seconds how far a scan has come."""
+    spoke = now()
+
+    def progress(split: str, done: int, total: int) -> None:
+        nonlocal spoke
+        if now() - spoke >= PAUSE:
+            spoke = now()
+            say(f"looking at {split} images: {done:,} of {total:,}")
+
+    return progress
 
 
 def _cache(images: Sequence[Path | Pixels]) -> ScanCache | None:

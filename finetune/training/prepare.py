@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options, Weights
 from finetune.data import loading as datas
+from finetune.data.scan import told
 from finetune.errors import PluginError, UsageError
 from finetune.machine import device as devices
 from finetune.plugins import Origin, Plugins, named
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.components import Transform
     from finetune.data.loading import Data
+    from finetune.data.scan import Progress
     from finetune.model.model import Model
     from finetune.model.network import Network
     from finetune.recipe.plan import Plan
@@ -58,7 +60,7 @@ def prepare(
         guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options, image)
         for chosen in plan.augment
     )
-    data = load_data(plan, catalogue, workers)
+    data = load_data(plan, catalogue, workers, told(say))
     if source is not None and classes is not None:
         labels.check(source, classes, data.classes)
         data = datas.relabelled(data, classes)
@@ -135,11 +137,11 @@ def fetcher(plugins: Plugins) -> Callable[[Weights, Path], Path | None]:
     return fetch
 
 
-def load_data(plan: Plan, catalogue: Catalogue, workers: int) -> Data:
+def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress) -> Data:
     """Return the data of a plan, scanned, split and with one class map."""
     chosen, recipe = plan.dataset, plan.recipe
     with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
-        return datas.load(chosen.component, chosen.options, recipe.dataset, recipe.seed, workers)
+        return datas.load(chosen.component, chosen.options, recipe.dataset, recipe.seed, workers, progress)
 
 
 def image_spec(plan: Plan, source: sources.Source | None) -> ImageSpec:
