@@ -114,7 +114,7 @@ def table(rows: list[tuple[str, str, str, list[float]]]) -> str:
         trains = "head" if freeze == "head" else "all"
         runs = ", ".join(f"{value:.3f}" for value in found)
         lines.append(
-            f"| {data} | {trains} | {weights} | {mean:.3f} | {mean - half:.3f} to {mean + half:.3f} | {runs} |"
+            f"| {data} | {trains} | {weights} | {mean:.3f} | {max(0, mean - half):.3f} to {min(1, mean + half):.3f} | {runs} |"
         )
     return "\n".join(lines)
 
