@@ -112,10 +112,9 @@ def table(rows: list[tuple[str, str, str, list[float]]]) -> str:
         mean = statistics.mean(found)
         half = STUDENT.get(len(found), 0.0) * statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else 0.0
         trains = "head" if freeze == "head" else "all"
+        interval = f"{max(0.0, mean - half):.3f} to {min(1.0, mean + half):.3f}"
         runs = ", ".join(f"{value:.3f}" for value in found)
-        lines.append(
-            f"| {data} | {trains} | {weights} | {mean:.3f} | {max(0, mean - half):.3f} to {min(1, mean + half):.3f} | {runs} |"
-        )
+        lines.append(f"| {data} | {trains} | {weights} | {mean:.3f} | {interval} | {runs} |")
     return "\n".join(lines)
 
 
