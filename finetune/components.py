@@ -112,6 +112,8 @@ class Layout:
     ``rules`` are (regular expression, replacement) pairs for whole names, the first match wins; the results are the
     backbone's own names, the classifier's being ``head.fc.weight`` and ``head.fc.bias``. ``ignore`` matches entries
     that are not part of a network, such as optimizer state. ``options`` are backbone options that the family needs.
+    ``pieces`` is such a pair for tensors that the file holds in pieces, to be joined on the first axis: the pattern's
+    last group is the number of the piece, and the replacement the name of the whole, to which ``rules`` then apply.
     ``writes`` are rules the other way, from own names to the file's, and ``format`` the kind of file that it then is.
     """
 
@@ -119,6 +121,7 @@ class Layout:
     rules: tuple[tuple[str, str], ...]
     ignore: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    pieces: tuple[str, str] | None = None
     writes: tuple[tuple[str, str], ...] = ()
     format: Literal["safetensors", "ckpt"] = "safetensors"
 

@@ -229,7 +229,8 @@ class Finetuner:
         folder = modelfolder.locate(Path(path).expanduser())
         about = modelfolder.read(folder)
         backbone = {"use": about["backbone"]["use"], **about["backbone"]["options"]}
-        ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": about["head"], **more})
+        head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}
+        ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         device.setup(device=ft.sections.get("runner", {}).get("device", "auto"))
         ft.model = modelfolder.open_model(folder, ft._catalogue())
         return ft

@@ -33,6 +33,22 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Start with an empty cache, and return where it will be."""
+    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FINETUNE_OFFLINE", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """Return a whole training checkpoint as MindSpore Hub has them, its convolutions split."""
+    from tests.weights import nano
+
+    return nano.hub_file(tmp_path / "hub.ckpt")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of photos and weights that belong to no repository; skip where there is none."""

@@ -13,60 +13,32 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import finetune_model
 from finetune.components import ImageSpec, Weights
 from finetune.errors import UsageError, WeightsError
 from finetune.weights import examining, fitting, labels, loading, opening, sources, tensorfile, writing
 from finetune.weights.tensorfile import Record
-from tests.weightfiles import ascend, checkpoint, drawn, hub, mindcv, torchvision
+from tests.weights.drawn_files import ascend, checkpoint, drawn, hub, mindcv, torchvision
+from tests.weights.nano import NANO, OWN, RESNEXT50, load, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from finetune import Backbone
-    from tests.weightfiles import Arrays
+    from tests.weights.drawn_files import Arrays
 
 
-BACKBONES = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}
-NANO, RESNEXT50 = BACKBONES["resnext_nano"], BACKBONES["resnext50"]
-OWN = drawn(NANO)
-HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
 TEXTS = {
     "image": json.dumps({"size": 64, "resize": 72, "keep_aspect": True, "mean": [0.5] * 3, "std": [0.2] * 3}),
     "classes": json.dumps(list("abcde")),
     "backbone": json.dumps({"use": "resnext_nano", "options": {"stem_pool": "same"}}),
 }
+pytestmark = pytest.mark.usefixtures("home")
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Start with an empty cache."""
-    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def split(tmp_path: Path) -> Path:
-    """Return a whole training checkpoint as MindSpore Hub has them, its convolutions split."""
-    return checkpoint(tmp_path / "hub.ckpt", ascend(OWN, 8, prefix="network.", state=True))
-
-
-def load(path: Path, backbone: Backbone = NANO, own: Arrays = OWN) -> loading.Loaded:
-    expected = {name: array.shape for name, array in own.items()}
-    return loading.load(sources.Source(path=path, name="x"), backbone, expected, HEAD, True)
 
 
 def convert(path: Path, to: str, target: Path, backbone: Backbone = NANO) -> dict[str, Any]:
     return writing.convert(examining.examine(path, [backbone]), to, target)
-
-
-def same(found: Any, expected: Any) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[n].dtype == a.dtype and found[n].shape == a.shape and found[n].tobytes() == a.tobytes()
-        for n, a in expected.items()
-    )
 
 
 def test_writing_holds_one_tensor_at_a_time(tmp_path: Path) -> None:

@@ -7,55 +7,17 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import finetune_model
 from finetune.errors import WeightsError
 from finetune.weights import converted, loading, opening, sources, tensorfile
-from tests.weightfiles import ascend, checkpoint, drawn, hub
+from tests.weights.drawn_files import ascend, checkpoint, drawn, hub
+from tests.weights.nano import NANO, OWN, RESNEXT50, STATE, entries, load, same
 
-if TYPE_CHECKING:
-    from finetune import Backbone
-    from tests.weightfiles import Arrays
-
-
-BACKBONES = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}
-NANO, RESNEXT50 = BACKBONES["resnext_nano"], BACKBONES["resnext50"]
-OWN = drawn(NANO)
-HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Start with an empty cache."""
-    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def split(tmp_path: Path) -> Path:
-    """Return a whole training checkpoint as MindSpore Hub has them, its convolutions split."""
-    return checkpoint(tmp_path / "hub.ckpt", ascend(OWN, 8, prefix="network.", state=True))
-
-
-def load(path: Path, backbone: Backbone = NANO, own: Arrays = OWN) -> loading.Loaded:
-    expected = {name: array.shape for name, array in own.items()}
-    return loading.load(sources.Source(path=path, name="x"), backbone, expected, HEAD, True)
-
-
-def entries(home: Path) -> list[Path]:
-    return sorted((home / "weights" / "converted").glob("[!.]*"))
-
-
-def same(found: Any, expected: Any) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[n].dtype == a.dtype and found[n].shape == a.shape and found[n].tobytes() == a.tobytes()
-        for n, a in expected.items()
-    )
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_a_checkpoint_is_converted_once_and_loads_the_same_from_the_cache(split: Path, home: Path) -> None:
@@ -71,7 +33,7 @@ def test_a_checkpoint_is_converted_once_and_loads_the_same_from_the_cache(split:
     assert same(second.tensors, OWN)
     assert first.report["merged"] == {name: 8 for name in OWN if name.endswith("conv2.weight")}
     assert first.report["counts"]["merged"] == 5
-    assert len(first.report["ignored"]) == 1 + sum(name.startswith("layer1") for name in OWN)
+    assert len(first.report["ignored"]) == STATE
     assert all(array.flags.writeable for array in second.tensors.values())
 
 
@@ -110,18 +72,20 @@ def test_every_flipped_bit_of_an_entry_is_noticed(tmp_path: Path, home: Path) ->
     toy = {"conv1.weight": np.arange(4, dtype=np.float32).reshape(2, 2), "bn1.weight": np.ones(2, np.float32)}
     path = checkpoint(tmp_path / "x.ckpt", toy)
     digest = opening.digest(path)
-    sound, _ = converted.index(path, digest, NANO)
+    sound = converted.opened(path, NANO)
+    assert sound.sha256 == digest
     (entry,) = entries(home)
     good = entry.read_bytes()
     for bit in range(0, 8 * len(good), 5):
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8
         entry.write_bytes(bad)
-        found, not_kept = converted.index(path, digest, NANO)
-        assert not not_kept
-        assert found.records.keys() == sound.records.keys()
+        opened = converted.opened(path, NANO)
+        found = opened.index
+        assert not opened.not_kept
+        assert found.records.keys() == sound.index.records.keys()
         assert {n: r.content() for n, r in found.records.items()} == {n: toy[n].tobytes() for n in toy}
-        assert (found.format, found.others) == (sound.format, sound.others)
+        assert (found.format, found.others) == (sound.index.format, sound.index.others)
         assert entry.read_bytes() == good or harmless(bad, good), bit
 
 
@@ -170,10 +134,26 @@ def test_a_disk_that_takes_no_more_is_done_without(split: Path, home: Path) -> N
     assert not list((home / "weights" / "converted").iterdir())
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_not_kept(split: Path, tmp_path: Path, home: Path) -> None:
+def test_a_file_that_is_replaced_while_it_is_read_is_not_kept(
+    split: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "digest", lambda path: "0" * 64)
     with pytest.raises(WeightsError, match=r"changed while it was read"):
-        converted.index(split, "0" * 64, NANO)
+        converted.opened(split, NANO)
     assert not entries(home)
+
+
+def test_what_was_opened_is_what_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    own = drawn(NANO)
+    tensorfile.write(path, own, {})
+    source = sources.Source(path=path, name="x")
+    digest = source.opened(NANO).sha256
+    tensorfile.write(path, {name: array + 1 for name, array in own.items()}, {})
+    shapes = {name: array.shape for name, array in own.items()}
+    loaded = loading.load(source, NANO, shapes, head=frozenset(), keep_head=True)
+    assert loaded.report["sha256"] == digest != opening.digest(path)
+    assert all(np.array_equal(loaded.tensors[name], own[name]) for name in own)
 
 
 LOADING = """

@@ -84,6 +84,39 @@ def test_own_callback(repo: Path, photos: Path, tmp_path: Path) -> None:
     assert said[3].split()[1] == said[3].split()[2]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "usage: compare.py [-h] RUN [RUN ...]\n"),
+        (["photos"], "no finished run in photos: it has no result.json\n"),
+        (["nowhere"], "no finished run in nowhere: it has no result.json\n"),
+    ],
+)
+def test_compare_says_what_it_needs(repo: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "photos").mkdir()
+    command = [sys.executable, repo / "examples" / "compare.py", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(said)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if arguments else 2)
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        ([0.5], "-"),
+        ([0.5, 0.6], "0.000 to 1.000"),
+        ([0.5, 0.5, 0.5], "0.500 to 0.500"),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], "0.200 to 0.600"),  # t of 6 is 2.447, the deviation 0.216
+    ],
+)
+def test_the_interval_of_a_benchmark(repo: Path, found: list[float], shown: str) -> None:
+    code = f"import runpy; print(runpy.run_path({str(repo / 'benchmarks' / 'transfer.py')!r})['interval']({found}))"
+    assert call(sys.executable, "-c", code, cwd=repo) == f"{shown}\n"
+
+
 @pytest.mark.checkout
 def test_scripts_are_short_and_say_how_to_run_them(repo: Path) -> None:
     scripts = sorted((repo / "examples").glob("*.py"))

@@ -315,6 +315,12 @@ def test_a_kept_head_needs_the_same_classes(loaded: Finetuner, photos: Path, tmp
     (others / "red").rename(others / "amber")
     with pytest.raises(WeightsError, match=r"has 3 classes, and none named 'amber'; write head.keep_pretrained=fal"):
         ft.fit(others, epochs=1)
+    assert ft.run is not None
+    again = Finetuner.load(ft.run.folder, progress=False, freeze="head", output=tmp_path)
+    for head in ({}, {"head": "linear"}):
+        run = again.fit(others, epochs=1, **head)
+        assert run.weights["reinitialised"] == ["head.fc.weight", "head.fc.bias"]
+        assert "amber" in run.classes
 
 
 @pytest.mark.parametrize("format", ["onnx", "mindir"])

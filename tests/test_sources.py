@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from finetune.components import Backbone, Layout, Options, Weights
+from finetune.components import Backbone, Weights
 from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
 from finetune.files.home import cache_folder
-from finetune.weights import labels, loading, sources, tensorfile
+from finetune.hookspecs import hookimpl
+from finetune.plugins import Origin, Plugins
+from finetune.weights import fetching, labels, loading, sources, tensorfile
+from tests.weights.toy import HEAD, hashed, record, toy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-THEIRS = Layout(
-    name="theirs", rules=((r"f\.(.*)", r"stem.\1"), (r"last\.(.*)", r"head.fc.\1")), options={"pool": "same"}
-)
+pytestmark = pytest.mark.usefixtures("home")
+
 ARRAYS = {
     "f.conv.weight": np.arange(8, dtype=np.float32).reshape(4, 2),
     "last.weight": np.full((3, 4), 2, np.float32),
     "last.bias": np.zeros(3, np.float32),
 }
 SHAPES = {"stem.conv.weight": (4, 2), "head.fc.weight": (3, 4), "head.fc.bias": (3,)}
-HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
 
 CARD = """# Toy
 
@@ -55,31 +56,6 @@ asset:
 """
 
 
-class ToyOptions(Options):
-    pool: Literal["auto", "same", "symmetric"] = "auto"
-
-
-def toy(**offers: Weights) -> Backbone:
-    return Backbone(
-        name="toy",
-        options=ToyOptions,
-        build=lambda options: {},
-        stages=("stem",),
-        features=4,
-        weights=offers,
-        layouts=(THEIRS,),
-    )
-
-
-def hashed(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def record(path: Path, url: str = "https://user:secret@example.invalid/toy.safetensors?key=1", **said: Any) -> Weights:
-    digest = hashed(path) if path.is_file() else "0" * 64
-    return Weights(**{"url": url, "sha256": digest, "layout": "theirs", **said})
-
-
 def resolved(name: str, backbone: Backbone, **more: Any) -> sources.Source:
     found = sources.resolve(name, backbone, **more)
     assert found is not None
@@ -88,7 +64,7 @@ def resolved(name: str, backbone: Backbone, **more: Any) -> sources.Source:
 
 def place(offer: Weights) -> Path:
     """Return where an offered file is kept, in a folder that is there."""
-    path = sources.target(offer, cache_folder() / "weights")
+    path = fetching.target(offer, cache_folder() / "weights")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -99,13 +75,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "theirs.safetensors"
     tensorfile.write(path, ARRAYS, {})
     return path
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Start each test with an empty cache."""
-    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("FINETUNE_OFFLINE", raising=False)
 
 
 @pytest.fixture
@@ -304,7 +273,8 @@ def test_the_hash_of_the_first_use_is_kept(file: Path, server: str, digits: int,
     assert first.record is not None
     assert first.record.sha256 == digest
     assert first.note == (
-        f"weights 'best': the publisher states {stated}; found {digest}, which is compared from now on"
+        f"weights 'best': the publisher states {stated}; found {digest}, which is compared from now on "
+        f"(remove '{first.path}.sha256' and the file beside it to fetch them anew)"
     )
     mark = Path(f"{first.path}.sha256")
     assert mark.read_text() == f"{digest}  {first.path.name}\n"
@@ -466,3 +436,50 @@ def test_unknown_classes_are_listed_with_what_was_meant(file: Path) -> None:
         "the head of 'best' has 2 classes, and none named 'Rose' (did you mean 'rose', which differs"
     )
     assert "'3' and 5 more; write head.keep_pretrained=false for a new head, or give the photos' classes" in text
+
+
+# What is known of a file, and where it may lie
+
+
+def test_an_address_of_a_known_file_has_all_that_is_known_of_it(file: Path) -> None:
+    digest = hashed(file)
+    offer = record(file, size=227, keep_aspect=False, licence="MIT", sha256=digest.upper())
+    found = resolved(f"{file.as_uri()}#sha256={digest}", toy(best=offer))
+    assert found.record is not None
+    assert (found.record.size, found.record.keep_aspect, found.record.licence) == (227, False, "MIT")
+    assert found.record.url == file.as_uri()
+    by_path = resolved(str(file), toy(best=record(file, sha256=digest[:10])))
+    assert by_path.verified == "prefix"
+
+
+def test_the_folder_of_a_run_or_model_stands_for_its_weights(file: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "run" / "model" / "weights.safetensors"
+    inner.parent.mkdir(parents=True)
+    inner.write_bytes(file.read_bytes())
+    for folder in (tmp_path / "run", inner.parent):
+        assert resolved(str(folder), toy()).path == inner
+
+
+def test_weights_of_another_layout_than_their_record_says_are_refused(file: Path) -> None:
+    source = sources.Source(path=file, name="x", record=record(file, layout="mindcv"))
+    expected = {"stem.conv.weight": (4, 2)}
+    with pytest.raises(WeightsError, match="names its parameters as 'theirs' does, not as 'mindcv'; correct the lay"):
+        loading.load(source, toy(), expected, HEAD, False)
+
+
+def answering(answer: object) -> Plugins:
+    """Return plugins of which one answers to every question for weights."""
+    manager = Plugins()
+    plugin = SimpleNamespace(finetune_fetch_weights=hookimpl(lambda weights: answer))
+    manager.register(plugin, Origin(name="mine", distribution="mine", version="1"))
+    return manager
+
+
+@pytest.mark.parametrize("answer", [7, "nowhere.safetensors"])
+def test_a_plugin_that_returns_no_file_is_an_error(file: Path, answer: object) -> None:
+    with pytest.raises(PluginError, match=r"finetune_fetch_weights returned .*, which is not a file"):
+        fetching.asking(answering(answer))(record(file), file.parent)
+
+
+def test_a_plugin_may_return_text(file: Path) -> None:
+    assert fetching.asking(answering(str(file)))(record(file), file.parent) == file

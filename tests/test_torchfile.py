@@ -13,46 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-import finetune_model
 from finetune.errors import WeightsError
-from finetune.weights import loading, opening, sources, tensorfile, torchfile
-from tests.weightfiles import drawn, torchvision
+from finetune.weights import opening, tensorfile, torchfile
+from tests.weights.drawn_files import torchvision
+from tests.weights.nano import OWN, entries, load, same
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from finetune import Backbone
-    from tests.weightfiles import Arrays
 
-
-BACKBONES = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}
-NANO = BACKBONES["resnext_nano"]
-OWN = drawn(NANO)
-HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
+pytestmark = pytest.mark.usefixtures("home")
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Start with an empty cache."""
-    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def load(path: Path, backbone: Backbone = NANO, own: Arrays = OWN) -> loading.Loaded:
-    expected = {name: array.shape for name, array in own.items()}
-    return loading.load(sources.Source(path=path, name="x"), backbone, expected, HEAD, True)
-
-
-def entries(home: Path) -> list[Path]:
-    return sorted((home / "weights" / "converted").glob("[!.]*"))
-
-
-def same(found: Any, expected: Any) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[n].dtype == a.dtype and found[n].shape == a.shape and found[n].tobytes() == a.tobytes()
-        for n, a in expected.items()
-    )
 
 
 def save(path: Path, value: Any, **how: Any) -> Path:
@@ -97,7 +68,7 @@ torch.save({"half": grid.half(), "brain": grid.bfloat16(), "view": grid.T, "one"
             "whole": grid.long(), "none": grid[:0], "parameter": torch.nn.Parameter(grid)}, sys.argv[1])
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.pth")], check=True)
-    found = opening.index(tmp_path / "x.pth")
+    found = opening.whole(tmp_path / "x.pth")[0]
     grid = np.arange(6, dtype=np.float32).reshape(2, 3)
     expected = {"half": grid.astype(np.float16), "view": grid.T, "one": np.array(2.5, np.float32)}
     expected |= {"whole": grid.astype(np.int64), "none": grid[:0], "parameter": grid}
@@ -173,7 +144,7 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path), *REFUSED], check=True)
     for number, message in enumerate(REFUSED.values()):
         with pytest.raises(WeightsError, match=message):
-            opening.index(tmp_path / str(number))
+            opening.whole(tmp_path / str(number))[0]
 
 
 @pytest.mark.parametrize(("version", "safe"), [("2.5.1+cpu", False), ("2.6.0", True), ("10.0a", True), ("?", False)])
@@ -186,4 +157,4 @@ def test_torch_has_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = save(tmp_path / "x.pth", {"w": np.ones(3, np.float32)})
     monkeypatch.setattr(torchfile, "TIME_LIMIT", 0.01)
     with pytest.raises(WeightsError, match=r"torch did not read .* in 0.01 s"):
-        opening.index(path)
+        opening.whole(path)[0]

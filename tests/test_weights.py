@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from finetune.components import Backbone, ImageSpec, Layout, Options, Weights
+from finetune.components import ImageSpec
 from finetune.errors import WeightsError
 from finetune.weights import loading, sources, tensorfile
+from tests.weights.toy import HEAD, record, toy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-THEIRS = Layout(
-    name="theirs", rules=((r"f\.(.*)", r"stem.\1"), (r"last\.(.*)", r"head.fc.\1")), options={"pool": "same"}
-)
 ARRAYS = {
     "stem.conv.weight": np.arange(8, dtype=np.float32).reshape(4, 2),
     "stem.bn.gamma": np.ones(4, np.float32),
     "head.fc.weight": np.full((3, 4), 2, np.float32),
     "head.fc.bias": np.zeros(3, np.float32),
 }
-HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
 SHAPES = {name: array.shape for name, array in ARRAYS.items()}
-
-
-class ToyOptions(Options):
-    pool: Literal["auto", "same", "symmetric"] = "auto"
-
-
-def toy(**offers: Weights) -> Backbone:
-    return Backbone(
-        name="toy",
-        options=ToyOptions,
-        build=lambda options: {},
-        stages=("stem",),
-        features=4,
-        weights=offers,
-        layouts=(THEIRS,),
-    )
-
-
-def record(path: Path, url: str = "https://user:secret@example.invalid/toy.safetensors?key=1", **said: Any) -> Weights:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "0" * 64
-    return Weights(url=url, sha256=digest, layout="theirs", **said)
 
 
 @pytest.fixture
@@ -74,7 +50,7 @@ def test_options_come_from_the_record_then_from_the_names(file: Path) -> None:
     assert loading.peek(known, toy()) == {"pool": "symmetric"}
     assert loading.peek(sources.Source(path=file, name="x"), toy()) == {}
     tensorfile.write(theirs, {"strange": ARRAYS["stem.conv.weight"]}, {})
-    assert loading.peek(plain, toy()) == {}
+    assert loading.peek(sources.Source(path=theirs, name="x"), toy()) == {}
 
 
 def test_files_of_this_project_say_their_options_and_images(file: Path) -> None:
@@ -86,7 +62,7 @@ def test_files_of_this_project_say_their_options_and_images(file: Path) -> None:
     spec = ImageSpec(**loading.image_defaults(source))
     assert spec == ImageSpec(size=64, resize=72, keep_aspect=False, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     tensorfile.write(file, ARRAYS, {"backbone": json.dumps({"use": "another", "options": {"depth": 3}})})
-    assert loading.peek(source, toy()) == {}
+    assert loading.peek(sources.Source(path=file, name="x"), toy()) == {}
 
 
 def test_images_come_from_the_record_else_are_as_imagenet(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,8 @@ def finetune_fetch_weights(weights: Weights, cache: Path) -> Path | None:
     if parts.scheme != "company":
         return None
     name = unquote(parts.netloc + parts.path)
+    if not re.fullmatch("[0-9a-f]{64}", weights.sha256):  # it also tells apart files of the same name in the cache
+        raise WeightsError(f"'company://{name}' needs the whole sha256 of its file; write #sha256= and 64 hex digits")
     if not os.environ.get(FOLDER):
         raise WeightsError(f"'company://{name}' is below no folder; set {FOLDER} to the one that the company shares")
     folder = Path(os.environ[FOLDER]).expanduser().resolve()
@@ -25,5 +28,4 @@ def finetune_fetch_weights(weights: Weights, cache: Path) -> Path | None:
     if folder not in file.parents:
         raise WeightsError(f"'company://{name}' leads out of '{folder}'; name a file in there")
     # A verified copy in the cache is used from then on, also where the folder is not mounted.
-    digest = f"sha256:{weights.sha256}" if weights.sha256 else ""
-    return fetch(file.as_uri(), digest, cache / "company" / f"{weights.sha256[:12]}-{file.name}")
+    return fetch(file.as_uri(), f"sha256:{weights.sha256}", cache / "company" / f"{weights.sha256[:12]}-{file.name}")

@@ -33,8 +33,7 @@ weights = group(
 Name = Annotated[str, typer.Argument(hidden=True)]
 File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader says why
 Of = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Of which backbone; else of any.")]
-For = Annotated[str, typer.Option("--backbone", metavar="NAME", help="For which backbone.")]
-To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout: torchvision.")]
+To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.")]
 Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside FILE.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Half = Annotated[bool, typer.Option("--float16", help="Half the size, rounded: the one form that is not exact.")]
@@ -75,13 +74,23 @@ def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
         "name": name,
         "backbone": backbone.name,
         "accuracy": record.accuracy,
-        "bytes": path.stat().st_size if here else record.bytes,
+        "bytes": path.stat().st_size if here else record.bytes or expected_bytes(backbone, record),
         "licence": record.licence,
         "cached": str(path) if here else None,
         "source": record.source,
         "url": record.url,
         "sha256": record.sha256,
     }
+
+
+def expected_bytes(backbone: Backbone, record: Weights) -> int | None:
+    """Return about how large a file is, by the numbers in the network and its classifier."""
+    from math import prod
+
+    if backbone.shapes is None:
+        return None
+    numbers = sum(prod(shape) for shape in backbone.shapes(backbone.options()).values())
+    return 4 * (numbers + record.classes * (backbone.features + 1))
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
@@ -106,29 +115,43 @@ def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
 
 
 @command("NAME", "finetune weights fetch hub-v1.1", "finetune weights fetch card.md", of=weights)
-def fetch(name: Name, backbone: For = "resnext50") -> Answer:
+def fetch(name: Name, backbone: Of = None) -> Answer:
     """Fetch weights into the cache, verified.
 
     NAME is as in a recipe: one that `finetune weights ls` lists, URL#sha256=HEX,
-    or a card of MindSpore Hub.
+    or a card of MindSpore Hub. Without --backbone it is for the one that offers
+    NAME, else for the recipes' default.
     """
     from finetune.errors import UsageError
-    from finetune.training.prepare import fetcher
-    from finetune.weights import opening, sources
+    from finetune.weights import examining, fetching, sources
 
     catalogue = load_catalogue()
-    source = sources.resolve(name, named(catalogue, backbone), fetcher(catalogue.plugins))
+    chosen = offering(catalogue, name) if backbone is None else named(catalogue, backbone)
+    source = sources.resolve(name, chosen, fetching.asking(catalogue.plugins))
     if source is None:
         raise UsageError("'none' is no file; name weights that `finetune weights ls` lists")
+    about = examining.examine(source.path, (), chosen)
     data = {
         "name": source.name,
-        "backbone": backbone,
+        "backbone": chosen.name,
         "path": str(source.path),
-        "sha256": opening.digest(source.path),
+        "sha256": about.sha256,
         "verified": source.verified,
         "note": source.note,
     }
-    return Answer(data=data, view=lambda: output.pairs((key, str(value)) for key, value in data.items() if value))
+    shown = [(key, str(value)) for key, value in data.items() if value]
+    return Answer(data=data, view=lambda: output.pairs(shown), failure=about.failure)
+
+
+def offering(catalogue: Catalogue, name: str) -> Backbone:
+    """Return the backbone that offers weights of this name, else the one of recipes that name none."""
+    from finetune.errors import UsageError
+    from finetune.recipe.models import BackboneSection
+
+    found = [each for each in every(catalogue) if name in each.weights]
+    if len(found) > 1:
+        raise UsageError(f"{' and '.join(each.name for each in found)} offer weights '{name}'; choose with --backbone")
+    return found[0] if found else named(catalogue, BackboneSection().use)
 
 
 @command(
@@ -185,10 +208,9 @@ def convert(
 ) -> Answer:
     """Write weights in another form, exactly.
 
-    FORM is safetensors or ckpt, with our own names, or a layout of the backbone:
-    torchvision, mindcv, mindspore-hub. Optimizer state is left out.
+    FORM is safetensors or ckpt, with our own names, or a layout of the backbone
+    such as torchvision. Optimizer state is left out.
     """
-    from finetune.errors import UsageError
     from finetune.weights import writing
 
     about = examined(file, backbone)
@@ -200,8 +222,21 @@ def convert(
     beside = about.path.with_suffix(f".{ending}").name
     place = about.path.parent / beside if target is None else target.expanduser()
     place = place / beside if place.is_dir() else place
-    if place.exists() and not force:
-        raise UsageError(f"'{place}' exists already; write --force to replace it, or --output FILE")
+    check_place(place, about.path, f".{layout.format if layout else form}", force=force)
     done = writing.convert(about, form, place, half=float16, head=not no_head)
     shown = ((key, output.cell(value)) for key, value in done.items() if value not in ("", []))
     return Answer(data=done, view=lambda: output.pairs(shown))
+
+
+def check_place(place: Path, source: Path, ending: str, *, force: bool) -> None:
+    """Raise ``UsageError`` for a place where weights should not be written."""
+    from finetune.errors import UsageError
+
+    if place.suffix.lower() != ending:
+        raise UsageError(f"'{place}' would hold {ending[1:]}; end its name with {ending}")
+    if not place.parent.is_dir():
+        raise UsageError(f"no folder '{place.parent}'; make it first")
+    if place.exists() and place.samefile(source):
+        raise UsageError(f"'{place}' is the file to be converted; write --output FILE")
+    if place.exists() and not force:
+        raise UsageError(f"'{place}' exists already; write --force to replace it, or --output FILE")

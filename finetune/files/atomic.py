@@ -30,6 +30,7 @@ FULL = {
 REFUSED = FULL | {
     errno.EACCES: "permission denied; choose a folder that you may write to",
     errno.EPERM: "permission denied; choose a folder that you may write to",
+    errno.ENOENT: "the folder is gone or takes no files; choose another folder",
     errno.ENOTDIR: "a part of this path is a file; choose another folder",
     errno.EEXIST: "a part of this path is a file; choose another folder",
     errno.EISDIR: "a folder has this name; choose another name",
@@ -46,6 +47,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     with disk_errors(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ResourceError(f"'{path}' is a pipe, socket or device, which would be replaced; choose another file")
         path.parent.mkdir(parents=True, exist_ok=True)
         part = temporary(path)
         part.touch(exist_ok=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import DownloadError, ResourceError
 from finetune.files.atomic import write_text
-from finetune.files.promise import hash_file
+from finetune.files.promise import sha256
 
 if TYPE_CHECKING:
     from finetune.files.promise import Promise
@@ -39,15 +39,21 @@ def recalled(promise: Promise) -> Promise:
 def remember(promise: Promise) -> None:
     """Keep the hash of a promise's file, which is here, unless its publisher states it."""
     if not promise.whole:
-        digest = hash_file(promise.target, "sha256").partition(":")[2]
-        with suppress(ResourceError):  # without it the next use is a first one again
-            write_text(mark(promise.target), f"{digest}  {promise.target.name}\n")
+        keep(promise.target, sha256(promise.target))
+
+
+def keep(target: Path, digest: str) -> None:
+    """Keep the hash of a file's first use; without that the next use is a first one again."""
+    with suppress(ResourceError):
+        write_text(mark(target), f"{digest}  {target.name}\n")
 
 
 def changed(promise: Promise) -> DownloadError:
     """Return the error for a file that is here and no longer what it was at its first use."""
-    found = hash_file(promise.target, "sha256").partition(":")[2]
-    text = f"'{promise.target}' has sha256 {found}, not {promise.wanted} as at its first use"
-    return DownloadError(
-        f"{text}; remove it to fetch it anew, and '{mark(promise.target)}' too if you trust the new file"
-    )
+    return DownloadError(other(promise.target, sha256(promise.target), promise.wanted, mark(promise.target)))
+
+
+def other(path: Path, found: str, wanted: str, kept: Path) -> str:
+    """Return what to say of a file that is not what it was at its first use, whose hash ``kept`` keeps."""
+    text = f"'{path}' has sha256 {found}, not {wanted} as at its first use"
+    return f"{text}; remove it to fetch it anew, and '{kept}' too if you trust the new file"

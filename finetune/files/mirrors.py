@@ -24,17 +24,26 @@ def addresses(promise: Promise) -> list[Promise]:
     return [each for each in found if not offline() or urlsplit(each.url).scheme == "file"]
 
 
+class Nowhere(DownloadError):
+    """No address had the promised file; ``reason`` is the sentence without what can be done."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; {remedy}")
+
+
 def nowhere(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
     """Return the error that says what each of the addresses answered, one a line."""
     said = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
     if offline() and urlsplit(promise.url).scheme != "file":
         lacking = f", and no mirror has it:{said}" if said else ""
-        text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set{lacking}"
-        return DownloadError(f"{text}; unset it, or {promise.by_hand}")
+        damaged = f"; '{promise.target}' is there but damaged" if promise.target.is_file() else ""
+        text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set{damaged}{lacking}"
+        return Nowhere(text, f"unset it, or {promise.by_hand}")
     if len(failures) == 1:
         return failures[0]
     text = f"'{promise.shown}' cannot be had from {len(failures)} addresses:{said}"
-    return DownloadError(f"{text}; check {VARIABLE} and the network, or {promise.by_hand}")
+    return Nowhere(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
 
 
 def _mirrored(promise: Promise) -> Iterator[Promise]:

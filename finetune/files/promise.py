@@ -32,9 +32,8 @@ class Promise:
 
     @property
     def shown(self) -> str:
-        """The URL without what may be secret in it: user, password and query."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """The URL without what may be secret in it."""
+        return public(self.url)
 
     @property
     def whole(self) -> bool:
@@ -103,6 +102,17 @@ def on_this_machine(url: str) -> bool:
     """Whether ``url`` is plain http that no other machine sees."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname in LOCAL_HOSTS
+
+
+def public(url: str) -> str:
+    """Return a URL without what may be secret in it: user, password, query and fragment."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hex."""
+    return hash_file(path, "sha256").partition(":")[2]
 
 
 def hash_file(path: Path, algorithm: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from finetune.model.model import Model
     from finetune.model.network import Network
 
+COMPARED = "yes, with the network itself"
 TOLERANCE = 1e-4  # of probabilities; other runtimes add up in another order
 
 
@@ -69,6 +70,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
         "input": {"shape": [1, 3, size, size], "values": "RGB in 0..1; mean and std are in the graph"},
         "output": {"shape": [1, len(model.classes)], "values": "probabilities"},
         "largest_difference": difference,
+        "compared": COMPARED if difference is not None else "no: onnxruntime is not installed",
     }
     atomic.write_json(path.with_name(path.name + ".json"), about | report)
     return report

@@ -33,7 +33,7 @@ def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str,
     from finetune.model.network import values
     from finetune.training.records import mathematics
 
-    plan, image = prepared.plan, prepared.image
+    plan, image, recipe = prepared.plan, prepared.image, mathematics(prepared.plan)
     about = {
         "version": VERSION,
         "name": plan.recipe.name,
@@ -44,9 +44,9 @@ def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str,
         "classes": list(run.classes),
         "image": image_record(image),
         "metrics": metrics,
-        "dataset": plan.recipe.dataset.model_dump(mode="json"),
+        "dataset": recipe["dataset"],
         "weights": {key: prepared.weights.get(key) for key in WEIGHTS},
-        "recipe": mathematics(plan),
+        "recipe": recipe,
     }
     folder.mkdir(exist_ok=True, parents=True)
     metadata = {"image": json.dumps(about["image"]), "classes": json.dumps(about["classes"])}

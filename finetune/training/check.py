@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import ResourceError
+from finetune.errors import DataError, DownloadError, FinetuneError, ResourceError, WeightsError
+from finetune.machine import device as devices
 from finetune.machine.doctor import available_memory_mb
 from finetune.model.network import statistics
 from finetune.recipe.models import AdamW
-from finetune.training.prepare import Prepared, prepare
+from finetune.training.prepare import Prepared, load_data, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,10 @@ MB = 2**20
 
 def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Prepare a run without starting it and return what was found; raise what would have stopped it."""
-    prepared = prepare(plan, catalogue, say=say)
+    try:
+        prepared = prepare(plan, catalogue, say=say)
+    except (WeightsError, DownloadError) as error:
+        raise with_data(error, plan, catalogue) from None
     recipe = plan.recipe
     steps = -(-len(prepared.data.train) // (recipe.train.batch_size * recipe.train.accumulate))
     return {
@@ -38,6 +42,15 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
         "memory": memory(prepared),
         "disk": disk(prepared),
     }
+
+
+def with_data(error: FinetuneError, plan: Plan, catalogue: Catalogue) -> FinetuneError:
+    """Return what is wrong with the weights, and with the photos too, which come after them."""
+    try:
+        load_data(plan, catalogue, devices.usable_cores(), lambda split, done, total: None)
+    except DataError as other:
+        return type(error)(f"{error}\n{other}")
+    return error
 
 
 def phases(prepared: Prepared) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def fine_tune(
     if resume is not None and (finished := records.finished(resume, plan)):
         say(f"nothing to do: {resume} is finished")
         return finished
-    prepared = prepare(plan, catalogue, watchers=watchers, say=say)
+    prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     folder = resume or runfolder.create(plan.recipe.output, plan.recipe.name)
     with runfolder.Lock(folder), interrupts.watched() as stop:
         session = Session(prepared, folder, say=say, resumed=resume is not None)

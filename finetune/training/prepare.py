@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from finetune.components import ImageSpec, Options, Weights
+from finetune.components import ImageSpec, Options
 from finetune.data import loading as datas
 from finetune.data.scan import told
-from finetune.errors import PluginError, UsageError
+from finetune.errors import UsageError
+from finetune.files.promise import public
 from finetune.machine import device as devices
 from finetune.plugins import Origin, Plugins, named
-from finetune.training import phases
-from finetune.weights import labels, loading, sources
+from finetune.training import phases, start
+from finetune.weights import fetching, labels, loading, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from finetune.catalogue import Catalogue
     from finetune.components import Transform
@@ -45,17 +47,26 @@ class Prepared:
 
 
 def prepare(
-    plan: Plan, catalogue: Catalogue, *, watchers: Sequence[object] = (), say: Callable[[str], None] = print
+    plan: Plan,
+    catalogue: Catalogue,
+    *,
+    resume: Path | None = None,
+    watchers: Sequence[object] = (),
+    say: Callable[[str], None] = print,
 ) -> Prepared:
-    """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written."""
+    """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written.
+
+    Where the weights are gone, the run in ``resume`` says what they asked for.
+    """
     recipe = plan.recipe
     workers = devices.usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     planned = plan_phases(plan, catalogue)
     plugins = run_plugins(plan, catalogue, watchers)
-    source = resolve(plan, plugins, say)
-    classes = labels.kept(source) if keeps_head(plan) else None
-    image = image_spec(plan, source)
-    options = backbone_options(plan, source)
+    asked = plan.backbone.component.options
+    source, begun = start.found(partial(resolve, plan, plugins, say), resume, asked, say)
+    options = begun.options if begun else backbone_options(plan, source)
+    classes = (begun.classes if begun else labels.kept(source)) if keeps_head(plan) else None
+    image = begun.image if begun else image_spec(plan, source)
     transforms = tuple(
         guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options, image)
         for chosen in plan.augment
@@ -63,6 +74,7 @@ def prepare(
     data = load_data(plan, catalogue, workers, told(say))
     if source is not None and classes is not None:
         labels.check(source, classes, data.classes)
+    if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
     device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
@@ -79,7 +91,7 @@ def prepare(
         network=network,
         backbone_options=options,
         phases=planned,
-        weights=report,
+        weights=begun.weights if begun else report,
     )
 
 
@@ -114,7 +126,7 @@ def guarded(catalogue: Catalogue, component: Any, what: str, function: Callable[
 
 def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> sources.Source | None:
     """Return the file of the plan's weights, None for a random start; what should be known of it is said."""
-    source = sources.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetcher(plugins))
+    source = sources.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
     if source is not None and source.note:
         say(source.note)
     return source
@@ -123,18 +135,6 @@ def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> sources
 def keeps_head(plan: Plan) -> bool:
     """Tell whether the classifier of the weights is kept."""
     return getattr(plan.recipe.head, "keep_pretrained", False)
-
-
-def fetcher(plugins: Plugins) -> Callable[[Weights, Path], Path | None]:
-    """Return what fetches weights: the first plugin that can, else a verified download."""
-
-    def fetch(record: Weights, cache: Path) -> Path | None:
-        found: Path | None = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
-        if found is not None and not Path(found).is_file():
-            raise PluginError(f"finetune_fetch_weights returned {found!r}, which is not a file")
-        return found
-
-    return fetch
 
 
 def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress) -> Data:
@@ -195,7 +195,7 @@ def origin(source: sources.Source) -> dict[str, Any]:
     about: dict[str, Any] = {"verified": source.verified}
     if source.record is not None:
         about |= {key: getattr(source.record, key) for key in ("licence", "citation", "accuracy")}
-        about |= {"origin": source.record.source, "address": sources.public(source.record.url)}
+        about |= {"origin": source.record.source, "address": public(source.record.url)}
     return about
 
 
@@ -214,9 +214,9 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
     from finetune.model.model import Model
 
     source = resolve(plan, catalogue.plugins.copy(), say)
+    options = backbone_options(plan, source)
     classes = labels.kept(source) if head else ("-",)
     devices.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode)
-    options = backbone_options(plan, source)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
     about = {"classes": list(classes), "features": plan.backbone.component.features, "weights": report, "metrics": {}}
     return Model(network=network, about=about, image=image_spec(plan, source), catalogue=catalogue)

@@ -14,6 +14,7 @@ from finetune.machine.device import usable_cores
 from finetune.model.network import Network, assign, values
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
+from finetune.training import masking, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +34,8 @@ def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], res
     data = prepared.data
     return Run(
         folder=folder,
-        recipe=prepared.plan.recipe,
-        recipe_text=plans.dump(prepared.plan),
+        recipe=masking.without_secrets(prepared.plan.recipe),
+        recipe_text=environment.masked(plans.dump(prepared.plan)),
         classes=data.classes,
         stages=prepared.network.names,
         device=prepared.device.name,
@@ -73,7 +74,7 @@ def say_findings(findings: Sequence[Mapping[str, Any]], say: Callable[[str], Non
 
 def write_start(prepared: Prepared, run: Run) -> None:
     """Write what is known before the first epoch."""
-    atomic.write_text(run.folder / "recipe.yaml", run.recipe_text)
+    masking.write(run.folder / "recipe.yaml", plans.dump(prepared.plan))
     about = environment.describe() | {"device": prepared.device.name, "isa": prepared.device.isa}
     atomic.write_json(run.folder / "environment.json", about)
     atomic.write_json(run.folder / "data.json", prepared.data.report)
@@ -98,6 +99,7 @@ def identity(prepared: Prepared) -> dict[str, Any]:
         "recipe": mathematics(prepared.plan),
         "classes": list(data.classes),
         "fingerprint": {part: data.report["fingerprint"][part] for part in ("train", "valid")},
+        "start": start.record(prepared),
         "exactness": {
             "instruction set": prepared.device.isa,
             "cores": usable_cores(),
@@ -107,18 +109,21 @@ def identity(prepared: Prepared) -> dict[str, Any]:
 
 
 def mathematics(plan: Plan) -> dict[str, Any]:
-    """Return the resolved recipe without the keys that cannot change the weights."""
-    said = plan.recipe.model_dump(mode="json")
-    said["backbone"]["weights"] = environment.masked(said["backbone"]["weights"])
+    """Return the resolved recipe without its secrets and the keys that cannot change the weights."""
+    said = masking.without_secrets(plan.recipe).model_dump(mode="json")
     return {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
 
 
 def check_same(state: Mapping[str, Any], prepared: Prepared, say: Callable[[str], None]) -> None:
-    """Raise what forbids to go on from a checkpoint: another recipe, other classes or images; say what it costs."""
+    """Raise what forbids to go on from a checkpoint: another recipe, start, classes or images; say what it costs."""
     own = identity(prepared)
-    changes = list(differences(state["recipe"], own["recipe"]))
+    changes = differences(masking.hidden("recipe", state["recipe"]), own["recipe"])
     if changes:
         raise UsageError("the recipe differs from the one this run began with: " + "; ".join(changes))
+    changes = differences(state.get("start", own["start"]), own["start"])  # older checkpoints do not say it
+    if changes:
+        why = "the weights, or what they ask for, changed since this run began: " + "; ".join(changes)
+        raise UsageError(f"{why}; restore the file or start a new run")
     before, now = state["classes"], own["classes"]
     if before != now:
         gone, new = [c for c in before if c not in now][:5], [c for c in now if c not in before][:5]
@@ -159,8 +164,8 @@ def read_finished(folder: Path, plan: Plan) -> Run:
     best = result["best"]
     return Run(
         folder=folder,
-        recipe=plan.recipe,
-        recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        recipe=masking.without_secrets(plan.recipe),
+        recipe_text=environment.masked((folder / "recipe.yaml").read_text(encoding="utf-8")),
         classes=tuple(about["classes"]),
         stages=tuple(about["stages"]),
         device="none",

@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ResourceError, WeightsError
 from finetune.files.atomic import sweep
 from finetune.files.home import cache_folder
-from finetune.weights import layouts, opening, tensorfile
-from finetune.weights.sources import sha256
+from finetune.weights import layouts, opening, pieces, tensorfile
 from finetune.weights.tensorfile import Index, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from finetune.components import Backbone
@@ -29,23 +28,46 @@ VERSION = 1
 ABOUT, SEAL = "converted", "seal"
 
 
-def index(path: Path, digest: str, backbone: Backbone) -> tuple[Index, str]:
-    """Return what is in the file with this hash, converted at most once, and why it could not be kept, if so."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What is in a file by its own names, pieces joined, and its SHA-256; ``not_kept`` says why the cache refused."""
+
+    index: Index
+    sha256: str
+    not_kept: str = ""
+
+
+def opened(path: Path, backbone: Backbone, check: Callable[[str], None] = opening.anything) -> Opened:
+    """Return what is in a file for a backbone, read once and converted at most once; ``check`` may refuse its hash."""
     if opening.kind(path) == "safetensors":
-        return opening.index(path), ""
+        found, digest = opening.whole(path, check)
+        return Opened(index=joined(path, found, backbone), sha256=digest)
+    digest = opening.digest(path)
+    check(digest)
     entry = place(digest, backbone)
     kept = _kept(entry, backbone)
     if kept is not None:
-        return kept, ""
-    found = opening.index(path)
-    if sha256(path) != digest:
+        return Opened(index=kept, sha256=digest)
+    found, read = opening.whole(path)
+    if read != digest:
         raise WeightsError(f"'{path}' changed while it was read; try again")
+    found = joined(path, found, backbone)
+    if layouts.match(found.records, backbone) is None:
+        return Opened(index=found, sha256=digest)  # it is not this backbone's, and not worth keeping
     try:
         sweep(entry.parent)
         _keep(entry, found, backbone)
     except (ResourceError, OSError) as error:
-        return found, str(error)
-    return found, ""
+        return Opened(index=found, sha256=digest, not_kept=str(error))
+    return Opened(index=found, sha256=digest)
+
+
+def joined(path: Path, index: Index, backbone: Backbone) -> Index:
+    """Return the index with whole tensors; an error names the file."""
+    try:
+        return pieces.joined(index, backbone)
+    except WeightsError as error:
+        raise WeightsError(f"'{path}': {error}") from None
 
 
 def place(digest: str, backbone: Backbone) -> Path:
@@ -60,14 +82,14 @@ def rules(backbone: Backbone) -> str:
 
 def _keep(entry: Path, found: Index, backbone: Backbone) -> None:
     layout = layouts.match(found.records, backbone)
-    naming = layout and layouts.naming(found.records, layout)
-    names = naming.names if naming else {name: name for name in found.records}
-    records = {own: found.records[name] for own, name in names.items()}
+    assert layout is not None
+    naming = layouts.naming(found.records, layout)
+    records = {own: found.records[name] for own, name in naming.names.items()}
     about = {
         "rules": rules(backbone),
         "format": found.format,
-        "names": names,
-        "ignored": naming.ignored if naming else (),
+        "names": naming.names,
+        "ignored": naming.ignored,
         "others": found.others,
         "merged": found.merged,
         "metadata": found.metadata,

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import WeightsError
-from finetune.weights import fitting, layouts, opening
+from finetune.weights import fitting, layouts, opening, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,10 +61,12 @@ def examine(path: Path, offered: Iterable[Backbone], backbone: Backbone | None =
 
     Raises ``WeightsError`` for a file that cannot be read.
     """
-    digest, index, backbones = opening.digest(path), opening.index(path), tuple(offered)
+    (raw, digest), backbones = opening.whole(path), tuple(offered)
     known = known_as(digest, backbones if backbone is None else (backbone,))
     if backbone is not None:
+        index = raw
         try:
+            index = pieces.joined(raw, backbone)
             found = fitting.fit(index, backbone)
         except WeightsError as error:
             return Examined(path=path, sha256=digest, index=index, known=known, misfit=error)
@@ -72,17 +74,18 @@ def examine(path: Path, offered: Iterable[Backbone], backbone: Backbone | None =
     # Those that must be built to know their shapes take seconds.
     for each in sorted(backbones, key=lambda each: each.shapes is None):
         with suppress(WeightsError):
+            index = pieces.joined(raw, each)
             if layouts.match(index.records, each):
                 found = fitting.fit(index, each)
                 return Examined(path=path, sha256=digest, index=index, backbone=each, found=found, known=known)
-    return Examined(path=path, sha256=digest, index=index, known=known)
+    return Examined(path=path, sha256=digest, index=raw, known=known)
 
 
 def known_as(digest: str, backbones: Iterable[Backbone]) -> tuple[str, Weights] | None:
     """Return name and record of the source whose file has this hash."""
     for backbone in backbones:
         for name, record in backbone.weights.items():
-            if record.sha256 and digest.startswith(record.sha256):
+            if record.sha256 and digest.startswith(record.sha256.lower()):
                 return name, record
     return None
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from finetune.errors import DownloadError, ResourceError, WeightsError
-from finetune.files import atomic, download, firstuse
+from finetune.errors import DownloadError, PluginError, WeightsError
+from finetune.files import download, firstuse
 from finetune.files.home import cache_folder
-from finetune.files.promise import Promise
+from finetune.files.promise import Failed, Promise, public, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from finetune.components import Weights
+    from finetune.plugins import Plugins
 
     Fetch = Callable[[Weights, Path], Path | None]
 
@@ -58,7 +58,7 @@ def fetched(name: str, record: Weights, backbone: str, ask: Fetch = nothing) -> 
         path = downloaded(name, record, backbone, stated, place)
     found = wanted if whole and path == place else checked(path)
     if not found.startswith(wanted):
-        raise WeightsError(mismatch(path, found, wanted, None if wanted == record.sha256 else firstuse.mark(place)))
+        raise WeightsError(mismatch(record, path, found, wanted, place))
     if whole:
         return Fetched(path=path, sha256=found, verified="sha256")
     note = "" if wanted == found else remember(name, record, place, found)
@@ -85,7 +85,8 @@ def downloaded(name: str, record: Weights, backbone: str, stated: str, place: Pa
         return download.fetch(record.url, stated, place, limits=limits)
     except DownloadError as error:
         address = public(record.url)
-        reason = str(error).partition(";")[0].replace(f"'{address}'", "the file")
+        reason = getattr(error, "reason", str(error)).replace(f"'{address}'", "the file")
+        reason = f"the file {reason}" if isinstance(error, Failed) else reason
         raise DownloadError(
             f"no weights '{name}' for '{backbone}': {reason}\n"
             f"  address: {address}\n"
@@ -104,29 +105,34 @@ def checked(path: Path) -> str:
         raise WeightsError(f"'{path}' cannot be read ({error.strerror}); change its permissions") from error
 
 
-def mismatch(path: Path, found: str, wanted: str, mark: Path | None) -> str:
-    """Return what to say of a file with another hash; ``mark`` is the file that keeps the one of its first use."""
-    promised = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as"
-    if mark is None:
-        return f"{promised} promised; remove it to fetch it anew"
-    return f"{promised} at its first use; remove it to fetch it anew, and '{mark}' too if you trust the new file"
+def mismatch(record: Weights, path: Path, found: str, wanted: str, place: Path) -> str:
+    """Return what to say of a file with another hash than the stated one, or that of its first use."""
+    if wanted != record.sha256:
+        return firstuse.other(path, found, wanted, firstuse.mark(place))
+    text = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as promised"
+    mine = local(record.url) == path
+    return f"{text}; {'correct the hash, or name another file' if mine else 'remove it to fetch it anew'}"
 
 
 def remember(name: str, record: Weights, place: Path, found: str) -> str:
-    """Keep the hash of a file's first use, as ``sha256sum`` writes it, and return what to tell the user."""
-    with suppress(ResourceError):  # without it the next use is a first one again
-        atomic.write_text(firstuse.mark(place), f"{found}  {place.name}\n")
+    """Keep the hash of a file's first use, and return what to tell the user."""
+    firstuse.keep(place, found)
     stated = f"only {len(record.sha256)} digits of their sha256" if record.sha256 else "no sha256"
-    return f"weights '{name}': the publisher states {stated}; found {found}, which is compared from now on"
+    return (
+        f"weights '{name}': the publisher states {stated}; found {found}, which is compared from now on "
+        f"(remove '{firstuse.mark(place)}' and the file beside it to fetch them anew)"
+    )
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def asking(plugins: Plugins) -> Fetch:
+    """Return what asks plugins for weights; the first that returns a file counts."""
 
+    def ask(record: Weights, cache: Path) -> Path | None:
+        found = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
+        if found is None:
+            return None
+        if not isinstance(found, str | Path) or not Path(found).is_file():
+            raise PluginError(f"finetune_fetch_weights returned {found!r}, which is not a file")
+        return Path(found)
 
-def public(url: str) -> str:
-    """Return a URL without what may be secret in it: user, password, query and fragment."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return ask

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from finetune.data.classes import Names
 from finetune.errors import PluginError, UsageError, WeightsError
-from finetune.weights import opening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from finetune.components import Weights
     from finetune.weights.sources import Source
 
 SHOWN = 5
@@ -34,12 +34,15 @@ def kept(source: Source | None) -> tuple[str, ...]:
 
 def classes(source: Source) -> tuple[str, ...] | None:
     """Return the class names of weights, or None where nobody says them."""
-    text = opening.metadata(source.path).get("classes")
+    text = source.metadata.get("classes")
     if text is not None:
         return saved(text, source.path)
-    if source.record is None or source.record.labels is None:
-        return None
-    return listed(source.record.labels, source.record.classes)
+    return None if source.record is None else of_record(source.record)
+
+
+def of_record(record: Weights) -> tuple[str, ...] | None:
+    """Return the class names that a record knows, or None."""
+    return None if record.labels is None else listed(record.labels, record.classes)
 
 
 def saved(text: str, path: Path) -> tuple[str, ...]:
@@ -49,6 +52,8 @@ def saved(text: str, path: Path) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        names = []
+    if not names or len({*names}) < len(names):
         raise WeightsError(f"'{path}' has damaged metadata of its classes; copy it anew, or {NEW_HEAD}")
     return tuple(names)
 

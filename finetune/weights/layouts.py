@@ -106,7 +106,7 @@ def naming(names: Collection[str], layout: Layout) -> Naming:
     found: dict[str, str] = {}
     ignored, unplaced = [], []
     for name in names:
-        if any(re.fullmatch(pattern, name) for pattern in layout.ignore):
+        if is_ignored(name, layout):
             ignored.append(name)
             continue
         own = rename(name, layout.rules)
@@ -115,6 +115,11 @@ def naming(names: Collection[str], layout: Layout) -> Naming:
         else:
             found[own] = name
     return Naming(layout=layout, names=found, ignored=tuple(ignored), unplaced=tuple(unplaced))
+
+
+def is_ignored(name: str, layout: Layout) -> bool:
+    """Tell whether an entry is no part of a network."""
+    return any(re.fullmatch(pattern, name) for pattern in layout.ignore)
 
 
 def written(names: Iterable[str], layout: Layout) -> dict[str, str]:

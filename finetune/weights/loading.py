@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from finetune.components import Backbone, ImageSpec
 from finetune.errors import WeightsError
 from finetune.recipe.models import ImageSection
-from finetune.weights import converted, fitting, layouts, opening, tensorfile
+from finetune.weights import fitting, layouts, tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,7 +40,7 @@ def peek(source: Source, backbone: Backbone) -> Mapping[str, Any]:
     """
     if source.record is not None and source.record.options:
         return source.record.options
-    index, _ = converted.index(source.path, opening.digest(source.path), backbone)
+    index = source.opened(backbone).index
     try:
         return fitting.options(index, backbone)
     except WeightsError as error:
@@ -54,7 +54,7 @@ def image_defaults(source: Source | None) -> dict[str, Any]:
     """
     if source is None:
         return {}
-    text = opening.metadata(source.path).get("image")
+    text = source.metadata.get("image")
     if text is None and source.record is not None:
         return {f.name: getattr(source.record, f.name) for f in fields(ImageSpec) if hasattr(source.record, f.name)}
     if text is None:
@@ -72,12 +72,8 @@ def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[
     Names and shapes must be exactly the network's, but for the ``head``, which starts anew unless ``keep_head``.
     Raises ``WeightsError`` for any other difference, for a wrong hash and for NaN or infinity.
     """
-    digest = opening.digest(source.path)
-    if source.record is not None and not digest.startswith(source.record.sha256):
-        raise WeightsError(
-            f"'{source.path}' has sha256 {digest}, not {source.record.sha256} as promised; remove it to fetch it anew"
-        )
-    index, not_kept = converted.index(source.path, digest, backbone)
+    opened, record = source.opened(backbone), source.record
+    index, digest = opened.index, opened.sha256
     try:
         # The file's names stand for its tensors, so that only what the network takes is read.
         found = layouts.translate({name: name for name in index.records}, expected, backbone)
@@ -85,10 +81,15 @@ def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[
         fitting.check(found, wanted, expected, index.records, keep_head=keep_head)
     except WeightsError as error:
         raise WeightsError(f"'{source.path}': {error}") from None
+    if record is not None and record.layout not in ("", found.layout):
+        raise WeightsError(
+            f"'{source.path}' names its parameters as '{found.layout}' does, not as '{record.layout}'; "
+            "correct the layout of this Weights record"
+        )
     records = {name: index.records[found.tensors[name]] for name in wanted}
     arrays = {name: _float32(source.path, name, record) for name, record in records.items()}
     about = {"source": source.name, "path": str(source.path), "sha256": digest, "layout": found.layout}
-    about |= {"not_kept": not_kept} if not_kept else {}
+    about |= {"not_kept": opened.not_kept} if opened.not_kept else {}
     return Loaded(tensors=arrays, report=about | names(found, index, wanted, expected))
 
 

@@ -24,6 +24,8 @@ from finetune.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    Content = bytes | bytearray | memoryview
+
 MAX_BYTES = 2**31  # protobuf allows no longer message, so that MindSpore neither writes nor reads one
 MAX_VALUES = 100_000  # the largest networks have some thousand tensors
 MAX_TAG = 1024
@@ -77,7 +79,7 @@ def is_checkpoint(head: bytes) -> bool:
     return head[:1] == b"\x0a" and length > 0 and head[length : length + 1] == b"\x0a"
 
 
-def parse(data: bytes) -> dict[str, Entry]:
+def parse(data: bytes | bytearray) -> dict[str, Entry]:
     """Return the entries of a whole checkpoint by tag; raise ``WeightsError`` for whatever is not as it must be."""
     if len(data) > MAX_BYTES:
         raise WeightsError(f"it is larger than {MAX_BYTES:,} bytes")
@@ -91,7 +93,7 @@ def parse(data: bytes) -> dict[str, Entry]:
     return entries
 
 
-def _body(data: bytes) -> memoryview:
+def _body(data: bytes | bytearray) -> memoryview:
     """Return the data without its CRC, checked if it has one."""
     if data[-17:-10] != b"crc_num":
         return memoryview(data)
@@ -196,7 +198,7 @@ def _text(value: memoryview, what: str) -> str:
     return text
 
 
-def value(tag: str, dtype: str, shape: tuple[int, ...], content: bytes | bytearray) -> tuple[bytes, bytes | bytearray]:
+def value(tag: str, dtype: str, shape: tuple[int, ...], content: Content) -> tuple[bytes, Content]:
     """Return a Value as MindSpore writes it: the bytes before the tensor's content, and the content.
 
     Raises ``WeightsError`` for what the format does not hold.
@@ -212,7 +214,7 @@ def value(tag: str, dtype: str, shape: tuple[int, ...], content: bytes | bytearr
     return _head(1, len(name) + len(tensor) + len(before) + len(content)) + name + tensor + before, content
 
 
-def text(tag: str, said: str) -> tuple[bytes, bytes | bytearray]:
+def text(tag: str, said: str) -> tuple[bytes, Content]:
     """Return a text as MindSpore writes it."""
     return value(tag, TEXT, (0,), said.encode("utf-32-le"))
 

@@ -1,14 +1,15 @@
-"""What is in a weights file of any kind, with the pieces of grouped convolutions joined."""
+"""What is in a weights file of any kind, by the file's own names."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from finetune.errors import WeightsError
-from finetune.weights import pieces, tensorfile, torchfile
-from finetune.weights.sources import sha256
+from finetune.files.promise import sha256
+from finetune.weights import tensorfile, torchfile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from finetune.weights.tensorfile import Format, Index
@@ -25,16 +26,24 @@ def kind(path: Path) -> Format:
     return "pytorch" if torchfile.is_torch(path) else tensorfile.kind(path)
 
 
-def index(path: Path) -> Index:
-    """Return what is in a file, by the file's names.
+def anything(digest: str) -> None:
+    """Take any hash."""
 
-    Raises ``WeightsError`` for all but sound files of safetensors, MindSpore and PyTorch.
+
+def whole(path: Path, check: Callable[[str], None] = anything) -> tuple[Index, str]:
+    """Return what is in a file and its SHA-256, of the very bytes that are used.
+
+    ``check`` may refuse the hash before anything is made of the bytes. Raises ``WeightsError`` for all but sound files
+    of safetensors, MindSpore and PyTorch.
     """
-    found = torchfile.index(path) if kind(path) == "pytorch" else tensorfile.index(path)
-    try:
-        return pieces.joined(found)
-    except WeightsError as error:
-        raise WeightsError(f"'{path}': {error}") from None
+    if kind(path) != "pytorch":
+        return tensorfile.whole(path, check)
+    before = digest(path)
+    check(before)
+    found = torchfile.index(path)
+    if digest(path) != before:
+        raise WeightsError(f"'{path}' changed while it was read; try again")
+    return found, before
 
 
 def metadata(path: Path) -> dict[str, str]:

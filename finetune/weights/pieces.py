@@ -1,4 +1,4 @@
-"""Grouped convolutions that MindSpore on Ascend writes as one tensor per group: ``conv2.convs.0.weight``, ``….1.…``."""
+"""Tensors that a layout holds in pieces, as MindSpore on Ascend does with the groups of a convolution."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from finetune.errors import WeightsError
+from finetune.weights import layouts
 from finetune.weights.tensorfile import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from finetune.components import Backbone, Layout
     from finetune.weights.tensorfile import Index
 
-PIECE = re.compile(r"(.*)\.convs\.(0|[1-9][0-9]{0,5})\.weight")
 
+def joined(index: Index, backbone: Backbone) -> Index:
+    """Return the index with whole tensors, by the first of the backbone's layouts that finds pieces of some.
 
-def joined(index: Index) -> Index:
-    """Return the index as if grouped convolutions were whole.
-
-    Pieces are joined on the first axis, that of output channels. Raises ``WeightsError`` where one is missing or
-    differs from the others.
+    Raises ``WeightsError`` where a piece is missing or differs from the others.
     """
-    records, pieces = dict(index.records), found(index.records)
+    for layout in backbone.layouts:
+        if pieces := found(index.records, layout):
+            return join(index, pieces)
+    return index
+
+
+def join(index: Index, pieces: dict[str, tuple[str, ...]]) -> Index:
+    """Return the index with pieces joined on their first axis, that of output channels."""
+    records = dict(index.records)
     for whole, names in pieces.items():
         parts = [records.pop(name) for name in names]
         if len({(part.dtype, part.shape) for part in parts}) > 1 or whole in records or not parts[0].shape:
@@ -34,17 +41,25 @@ def joined(index: Index) -> Index:
     return replace(index, records=records, merged={whole: len(names) for whole, names in pieces.items()})
 
 
-def found(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the pieces of each whole tensor, in the order of their numbers."""
+def found(names: Iterable[str], layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Return the pieces of each whole tensor that the layout has a place for, in the order of their numbers."""
+    if layout.pieces is None:
+        return {}
+    pattern, whole = layout.pieces
     numbered: dict[str, dict[int, str]] = {}
     for name in names:
-        if match := PIECE.fullmatch(name):
-            numbered.setdefault(f"{match[1]}.weight", {})[int(match[2])] = name
-    for whole, each in numbered.items():
+        match = re.fullmatch(pattern, name)
+        if match is None or layouts.is_ignored(name, layout):
+            continue
+        number = match[match.re.groups]
+        own = match.expand(whole)
+        if number.isascii() and len(number) < 7 and layouts.rename(own, layout.rules) is not None:
+            numbered.setdefault(own, {})[int(number)] = name
+    for own, each in numbered.items():
         missing = next((number for number in range(len(each)) if number not in each), None)
         if missing is not None:
-            raise WeightsError(f"{whole!r} lacks its piece {missing} of {max(each) + 1}; copy the file anew")
-    return {whole: tuple(each[number] for number in sorted(each)) for whole, each in numbered.items()}
+            raise WeightsError(f"{own!r} lacks its piece {missing} of {max(each) + 1}; copy the file anew")
+    return {own: tuple(each[number] for number in sorted(each)) for own, each in numbered.items()}
 
 
 def _contents(parts: Sequence[Record]) -> bytearray:

@@ -5,26 +5,28 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.components import Backbone, Weights
 from finetune.errors import UsageError, WeightsError
+from finetune.files.promise import public, sha256
 from finetune.suggest import did_you_mean
-from finetune.weights import hubcard
-from finetune.weights.fetching import fetched, nothing, public, sha256, target
+from finetune.weights import hubcard, opening
+from finetune.weights.converted import opened
+from finetune.weights.fetching import fetched, nothing
 
 if TYPE_CHECKING:
+    from finetune.weights.converted import Opened
     from finetune.weights.fetching import Fetch, Verified
 
-__all__ = ["Source", "public", "resolve", "sha256", "target"]
-
 CARD = ".md"
+SAVED = ("model/weights.safetensors", "weights.safetensors")  # in a run folder, in a model folder
 ENDINGS = (CARD, ".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".h5", ".npz", ".onnx", ".zip")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A weights file that is here, the word it was asked for with, and its record where it is known.
 
@@ -37,13 +39,37 @@ class Source:
     record: Weights | None = None
     verified: Verified | None = None
     note: str = ""
+    _opened: dict[str, Opened] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def opened(self, backbone: Backbone) -> Opened:
+        """Return what is in the file for a backbone; it is read once."""
+        if backbone.name not in self._opened:
+            try:
+                self._opened[backbone.name] = opened(self.path, backbone, self._check)
+            except WeightsError:
+                self._check(opening.digest(self.path))  # a damaged file is above all not the one that was promised
+                raise
+        return self._opened[backbone.name]
+
+    def _check(self, digest: str) -> None:
+        """Raise ``WeightsError`` for a file that is not the one of the record."""
+        if self.record is not None and not digest.startswith(self.record.sha256.lower()):
+            promised = f"not {self.record.sha256} as promised; remove it to fetch it anew"
+            raise WeightsError(f"'{self.path}' has sha256 {digest}, {promised}")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The texts in the file."""
+        known = next(iter(self._opened.values()), None)
+        return known.index.metadata if known else opening.metadata(self.path)
 
 
 def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | None:
     """Return the file that ``name`` stands for, or None for ``none``.
 
-    ``name`` is ``none``, ``auto`` (the backbone's first offer), a name that the backbone offers, ``URL#sha256=HEX``
-    or a file; where URL or file end with ``.md`` they are a card of MindSpore Hub, which stands for its weights.
+    ``name`` is ``none``, ``auto`` (the backbone's first offer), a name that the backbone offers, ``URL#sha256=HEX``,
+    a file, or a run's or model's folder; where URL or file end with ``.md`` they are a card of MindSpore Hub, which
+    stands for its weights.
     ``fetch`` is asked before the download. Raises ``UsageError`` for a name that stands for nothing and
     ``WeightsError`` for a file that is not here and cannot be had.
     """
@@ -57,16 +83,22 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
         return _offered(name, backbone.weights[name], backbone, fetch)
     if "://" in name:
         return _addressed(name, backbone, fetch)
-    path = Path(name).expanduser()
+    path = in_folder(Path(name).expanduser())
     if os.path.lexists(path):
         if path.suffix.lower() == CARD:
             return _described(name, path, backbone, fetch)
-        record = _known(path, backbone)
-        return Source(path=path, name=name, record=record, verified="sha256" if record else None)
+        return _own(name, path, backbone)
     if len(path.parts) > 1 or path.suffix.lower() in ENDINGS:
         raise WeightsError(f"no weights file at '{path}'; name a .safetensors or .ckpt file, or a Hub card")
     offers = ("auto", "none", *backbone.weights)
     raise UsageError(f"'{backbone.name}' offers no weights named '{name}'{did_you_mean(name, offers)}")
+
+
+def in_folder(path: Path) -> Path:
+    """Return the weights in a run folder or model folder, any other path as it is."""
+    if path.is_dir():
+        return next((place for inner in SAVED if (place := path / inner).is_file()), path)
+    return path
 
 
 def _offered(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
@@ -85,7 +117,9 @@ def _addressed(text: str, backbone: Backbone, fetch: Fetch) -> Source:
         raise UsageError(f"'{url.partition('?')[0]}' is no address; write https://HOST/PATH#sha256=HEX") from None
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise UsageError(f"'{name}' needs the sha256 of its file; write URL#sha256= and 64 hex digits")
-    found = _offered(name, Weights(url=url, sha256=digest.lower(), layout=""), backbone, fetch)
+    digest = digest.lower()
+    record = known(digest, backbone) or Weights(url=url, sha256=digest, layout="")
+    found = _offered(name, replace(record, url=url, sha256=digest), backbone, fetch)
     return _described(name, found.path, backbone, fetch) if name.lower().endswith(CARD) else found
 
 
@@ -93,17 +127,24 @@ def _described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Sourc
     """Return the file that a card describes; what the backbone knows of this file comes before what the card says."""
     card = hubcard.read(path)
     card.check(backbone.name, name)
-    offers = (offer for offer in backbone.weights.values() if offer.sha256 == card.weights.sha256)
-    known = next(offers, None)
-    record = card.weights if known is None else replace(known, url=card.weights.url)
+    offer = known(card.weights.sha256, backbone)
+    said = card.weights
+    record = said if offer is None else replace(offer, url=said.url, sha256=said.sha256)
     return _offered(name, record, backbone, fetch)
 
 
-def _known(path: Path, backbone: Backbone) -> Weights | None:
-    """Return the record of a file that the backbone offers and the user fetched by hand."""
+def _own(name: str, path: Path, backbone: Backbone) -> Source:
+    """Return a file of the user's, who may have fetched by hand what the backbone offers."""
     with suppress(OSError):
         if backbone.weights and path.is_file():
             digest = sha256(path)
-            offers = (offer for offer in backbone.weights.values() if offer.sha256 and digest.startswith(offer.sha256))
-            return next((replace(offer, sha256=digest) for offer in offers), None)
-    return None
+            if offer := known(digest, backbone):
+                verified: Verified = "sha256" if len(offer.sha256) == len(digest) else "prefix"
+                return Source(path=path, name=name, record=replace(offer, sha256=digest), verified=verified)
+    return Source(path=path, name=name)
+
+
+def known(digest: str, backbone: Backbone) -> Weights | None:
+    """Return the offer of a backbone whose file has this SHA-256."""
+    offers = (offer for offer in backbone.weights.values() if offer.sha256)
+    return next((offer for offer in offers if digest.startswith(offer.sha256.lower())), None)

@@ -6,14 +6,16 @@ of which reads its tensor when asked, so that no more of them need be in memory 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -86,7 +88,7 @@ class Record:
 
     dtype: str
     shape: tuple[int, ...]
-    content: Callable[[], bytes | bytearray]
+    content: Callable[[], bytes | bytearray | memoryview]
 
     @property
     def itemsize(self) -> int:
@@ -170,10 +172,30 @@ def _record(tensor: Array) -> Record:
 
 
 def index(path: Path) -> Index:
-    """Return what is in a file; raises ``WeightsError`` as ``read`` does."""
+    """Return what is in a file, its tensors to be read later; raises ``WeightsError`` as ``read`` does."""
     form = kind(path)
     with _reading(path):
-        return _ckpt(path) if form == "ckpt" else _safetensors(path)
+        if form == "ckpt":
+            return _ckpt(path, _all_of(path, form))
+        with path.open("rb") as file:
+            return _safetensors(path, file, path.stat().st_size, partial(_slice, path))
+
+
+def whole(path: Path, check: Callable[[str], None]) -> tuple[Index, str]:
+    """Return what is in a file that is read at once, and its SHA-256: what is hashed is what is used.
+
+    ``check`` may refuse the hash before anything is made of the bytes.
+    """
+    form = kind(path)
+    with _reading(path):
+        data = _all_of(path, form)
+    digest = hashlib.sha256(data).hexdigest()
+    check(digest)
+    if form == "ckpt":
+        return _ckpt(path, data), digest
+    view = memoryview(data)
+    head = BytesIO(view[: 8 + int.from_bytes(view[:8], "little")])
+    return _safetensors(path, head, len(data), lambda start, size: view[start : start + size]), digest
 
 
 def first_bytes(path: Path) -> bytes:
@@ -222,11 +244,18 @@ def kind(path: Path) -> Format:
     )
 
 
-def _ckpt(path: Path) -> Index:
-    if path.stat().st_size > mindspore_ckpt.MAX_BYTES:
+def _all_of(path: Path, form: Format) -> bytearray:
+    if form == "ckpt" and path.stat().st_size > mindspore_ckpt.MAX_BYTES:
         raise WeightsError(f"'{path}' is larger than a MindSpore checkpoint can be; give it as safetensors")
+    with path.open("rb") as file:
+        data = bytearray(os.fstat(file.fileno()).st_size)
+        del data[file.readinto(data) :]  # it may have become shorter meanwhile
+    return data
+
+
+def _ckpt(path: Path, data: bytearray) -> Index:
     try:
-        entries = mindspore_ckpt.parse(path.read_bytes())
+        entries = mindspore_ckpt.parse(data)
     except WeightsError as error:
         raise WeightsError(f"'{path}' is a damaged MindSpore checkpoint: {error}; {ANEW}") from None
     records, metadata = {}, {}
@@ -242,14 +271,14 @@ def _joined(pieces: tuple[memoryview, ...]) -> bytearray:
     return bytearray().join(pieces)
 
 
-def _safetensors(path: Path) -> Index:
+def _safetensors(path: Path, file: IO[bytes], size: int, part: Callable[[int, int], bytearray | memoryview]) -> Index:
+    """Return what is in an open file; ``part`` returns bytes of it, by their place and count."""
     try:
-        with path.open("rb") as file:
-            entries, metadata = safetensors_header.parse(file, path.stat().st_size)
+        entries, metadata = safetensors_header.parse(file, size)
     except WeightsError as error:
         raise WeightsError(f"'{path}' is a damaged safetensors file: {error}; {ANEW}") from None
     records = {
-        name: Record(DTYPES[entry.dtype], entry.shape, partial(_slice, path, entry.start, entry.end - entry.start))
+        name: Record(DTYPES[entry.dtype], entry.shape, partial(part, entry.start, entry.end - entry.start))
         for name, entry in entries.items()
     }
     return Index(format="safetensors", records=records, metadata=metadata)

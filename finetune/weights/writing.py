@@ -14,7 +14,6 @@ from finetune.files.atomic import atomic_path
 from finetune.suggest import did_you_mean
 from finetune.weights import labels, layouts, mindspore_ckpt, opening, tensorfile
 from finetune.weights.fitting import FLOATS
-from finetune.weights.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,8 +92,8 @@ def texts(about: Examined, backbone: Backbone, *, head: bool) -> dict[str, str]:
     """Return what our own files say beside the tensors: the backbone with its options, images and classes if known."""
     said = {key: about.index.metadata[key] for key in KEPT if key in about.index.metadata}
     if about.known is not None:
-        name, record = about.known
-        names = labels.classes(Source(path=about.path, name=name, record=record))
+        record = about.known[1]
+        names = labels.of_record(record)
         said.setdefault("image", json.dumps({key: getattr(record, key) for key in IMAGE}))
         said |= {"classes": json.dumps(names)} if names else {}
     if not head:
@@ -104,11 +103,15 @@ def texts(about: Examined, backbone: Backbone, *, head: bool) -> dict[str, str]:
 
 def note(about: Examined, layout: Layout | None) -> str:
     """Return what the user must know of a layout whose networks compute something else than these weights are for."""
-    other = {key: value for key, value in about.options.items() if value != (layout.options if layout else {}).get(key)}
-    if layout is None or not other:
+    if layout is None:
         return ""
-    said = ", ".join(f"{key}={value}" for key, value in other.items())
-    return f"these weights are for {said}, unlike networks that usually read the layout '{layout.name}'"
+    notes = []
+    if other := [f"{key}={value}" for key, value in about.options.items() if value != layout.options.get(key)]:
+        said = ", ".join(other)
+        notes.append(f"these weights are for {said}, unlike networks that usually read the layout '{layout.name}'")
+    if layout.format == "ckpt" and "classes" in about.index.metadata:
+        notes.append(f"the layout '{layout.name}' has no place for the class names, which stay behind")
+    return "; ".join(notes)
 
 
 def write_checkpoint(path: Path, records: Mapping[str, Record], texts: Mapping[str, str]) -> None:

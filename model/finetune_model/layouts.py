@@ -24,6 +24,8 @@ HUB = Layout(
     ),
     ignore=TRAINING_STATE,
     options={"stem_pool": "same"},
+    # Ascend's own convolutions have no groups, so that each group is a tensor.
+    pieces=(r"(.*)\.convs\.(\d+)\.weight", r"\1.weight"),
     writes=(
         (r"stem\.(.*)", r"backbone.\1"),
         (r"(layer\d+\..*)", r"backbone.\1"),

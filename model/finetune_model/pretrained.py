@@ -55,6 +55,7 @@ RESNEXT_NANO_WEIGHTS = {
         url=FRACTALS.as_uri(),
         sha256="909806b890d2d13a2667c86dadcbb4aa9144537ca69821d2d5bed861315a3bd1",
         layout="finetune",
+        options={"stem_pool": "symmetric"},
         size=64,
         resize=64,
         classes=0,
@@ -97,14 +98,14 @@ RESNEXT50_WEIGHTS = {
         licence="BSD-3-Clause",
         source="torchvision ResNeXt50_32X4D_Weights.IMAGENET1K_V2",
     ),
-    # At 288 pixels without a crop its publisher reports 0.8203; crop_pct 0.95 of 224 pixels is a resize to 236.
+    # At 288 pixels without a crop its publisher reports 0.8203; crop_pct 0.95 of 224 pixels is a resize to 235.
     "timm-a1h": imagenet(
         "https://huggingface.co/timm/resnext50_32x4d.a1h_in1k/resolve/"
         "8af8dd95e2a7538fad74714fc76507d9de9de33c/model.safetensors",
         "b952952a7b3e856b16ebf82fb44d2aa8c502e73ec678976c9e3b970fcd530bd5",
         TORCHVISION,
         accuracy=0.811,
-        resize=236,
+        resize=235,
         licence="Apache-2.0",
         source="timm resnext50_32x4d.a1h_in1k",
         citation=f"{XIE}; {WIGHTMAN}",

@@ -20,6 +20,8 @@ VARIANTS = 4  # of each fractal, its numbers changed a little
 CHANGE = 0.06
 FOLDS = (1, 1, 1, 1, 3, 5, 6, 8)  # how many arms a fractal may have around its centre
 VARIANT_KEY = 1 << 32
+ORBIT = CHAINS * STEPS * 5  # bytes: two float16 and a uint8 for each point
+KEPT = 200_000_000  # bytes of orbits, enough for all variants of 500 fractals
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Orbit:
     maps: NDArray[np.uint8]
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=KEPT // ORBIT)
 def orbit(seed: int, number: int, variant: int) -> Orbit:
     """Return a variant of fractal ``number``; all have the same number of points."""
     rng = generator(seed, number)

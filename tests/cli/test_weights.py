@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +17,16 @@ import pytest
 import typer
 from safetensors.numpy import load_file, save_file
 
-import finetune_model
 from finetune.cli import main
 from finetune.cli.app import app, parse
+from finetune.weights import fetching
 from tests.cli.calling import answer, command, environment
-from tests.weightfiles import ascend, checkpoint, drawn, hub, torchvision
+from tests.weights.drawn_files import ascend, checkpoint, drawn, hub, torchvision
+from tests.weights.nano import OWN, RESNEXT50, STATE
 
 if TYPE_CHECKING:
     from tests.cli.calling import Finetune
 
-BACKBONES = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}
-NANO, RESNEXT50 = BACKBONES["resnext_nano"], BACKBONES["resnext50"]
-OWN = drawn(NANO)
 COMMANDS = sorted(typer.main.get_command(app).commands["weights"].commands)  # type: ignore[attr-defined]
 
 
@@ -105,10 +104,10 @@ def test_ls_tells_what_there_is_and_what_is_here(ask: Any, call: Any, home: Path
     for name, record in RESNEXT50.weights.items():
         row = rows["resnext50", name]
         assert (row["accuracy"], row["licence"], row["cached"]) == (record.accuracy, record.licence, None)
-    from finetune.weights import sources
-
+    assert round(rows["resnext50", "mindcv"]["bytes"] / 1e6) == 100
+    assert rows["resnext_nano", "fractals"]["cached"]
     name, record = next(iter(RESNEXT50.weights.items()))
-    place = sources.target(record, home / "weights")
+    place = fetching.target(record, home / "weights")
     place.parent.mkdir(parents=True)
     place.write_bytes(bytes(1234))
     row = next(row for row in ask("ls", "--backbone", "resnext50")[1]["weights"] if row["name"] == name)
@@ -142,13 +141,12 @@ def test_what_cannot_be_fetched_is_an_error(ask: Any, name: str, code: int) -> N
 def test_inspect_accounts_for_every_name(ask: Any, split: Path, backbone: list[str]) -> None:
     code, said = ask("inspect", split, *backbone)
     assert code == 0
-    state = [name for name in OWN if name.startswith("layer1")]
     assert said["counts"] == {
         "loaded": len(OWN),
         "missing": 0,
         "unexpected": 0,
         "merged": 5,
-        "ignored": len(state) + 1,
+        "ignored": STATE,
         "head": 2,
     }
     assert said["loaded"] == [*list(OWN)[:-2], *said["loaded"][-2:]]
@@ -259,7 +257,7 @@ def test_convert_writes_beside_the_file_and_overwrites_nothing(ask: Any, split: 
     assert (code, said["path"]) == (0, str(target))
     found = load_file(target)
     assert all(np.array_equal(found[torchvision(name)], array) for name, array in OWN.items())
-    assert len(said["ignored"]) == 1 + sum(name.startswith("layer1") for name in OWN)
+    assert len(said["ignored"]) == STATE
     assert "stem_pool=same" in said["note"]
     code, said = ask("convert", split, "--to", "torchvision")
     assert code == 2
@@ -267,13 +265,28 @@ def test_convert_writes_beside_the_file_and_overwrites_nothing(ask: Any, split: 
     assert ask("convert", split, "--to", "torchvision", "--force")[0] == 0
 
 
-def test_a_file_can_be_converted_in_its_own_place(ask: Any, tmp_path: Path) -> None:
+def test_a_file_is_not_converted_in_its_own_place(ask: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({torchvision(name): array for name, array in OWN.items()}, path)
-    assert ask("convert", path, "--to", "safetensors", "--output", path)[0] == 2
-    assert ask("convert", path, "--to", "safetensors", "--output", path, "--force")[0] == 0
-    found = load_file(path)
-    assert all(np.array_equal(found[name], array) for name, array in OWN.items())
+    for more in ([], ["--force"]):
+        code, said = ask("convert", path, "--to", "safetensors", "--output", path, *more)
+        assert code == 2
+        assert "is the file to be converted; write --output FILE" in said["error"]["message"]
+    assert set(load_file(path)) == {torchvision(name) for name in OWN}
+
+
+def test_weights_go_only_where_weights_belong(ask: Any, split: Path, tmp_path: Path) -> None:
+    def refused(place: Path, to: str = "safetensors") -> str:
+        code, said = ask("convert", split, "--to", to, "--output", place, "--force")
+        assert code in (2, 7)
+        return str(said["error"]["message"])
+
+    assert "would hold safetensors; end its name with .safetensors" in refused(tmp_path / "x.pth", "torchvision")
+    assert "would hold ckpt; end its name with .ckpt" in refused(tmp_path / "x.safetensors", "mindcv")
+    assert f"no folder '{tmp_path / 'gone'}'; make it first" in refused(tmp_path / "gone" / "x.safetensors")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert "is a pipe, socket or device, which would be replaced" in refused(tmp_path / "pipe.safetensors")
+    assert stat.S_ISFIFO((tmp_path / "pipe.safetensors").stat().st_mode)
 
 
 def test_convert_takes_a_folder_and_says_what_it_did(call: Any, split: Path, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import socket
 import ssl
-from pathlib import Path
+import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +18,9 @@ from finetune.files.download import fetch
 from finetune.files.transfer import Limits
 from finetune.weights import fetching
 from tests.downloads.server import DATA, QUICK, SHA256, Server, files, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -209,9 +214,22 @@ def test_no_tls(server: str, target: Path) -> None:
         fetch(server.replace("http", "https") + "/good", SHA256, target)
 
 
-def test_a_certificate_that_nobody_signed(target: Path) -> None:
+@pytest.fixture
+def signed_by_itself(tmp_path: Path) -> Path:
+    """Return a key and a certificate of 127.0.0.1 that is good for a day; skip without the program that makes them."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], capture_output=True, timeout=60, check=True)
+    (tmp_path / "both.pem").write_text(key.read_text() + certificate.read_text())
+    return tmp_path / "both.pem"
+
+
+def test_a_certificate_that_nobody_signed(target: Path, signed_by_itself: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(Path(__file__).with_name("self-signed.pem"))
+    tls.load_cert_chain(signed_by_itself)
     with serving(tls) as address, pytest.raises(DownloadError, match="cannot be trusted: its TLS certificate"):
         fetch(f"{address}/good", SHA256, target, limits=QUICK)
     assert files(target.parent) == []

@@ -137,7 +137,13 @@ def test_a_warm_cache(repo: Path, place: Path) -> None:
     mirrored.write_bytes(weights.read_bytes())
     away = place / "away.yaml"
     away.write_text(away.read_text().replace(SHA256.partition(":")[2], digest))
-    fetch_it = ("weights", "fetch", f"https://example.invalid/nano.safetensors#sha256={digest}")
+    fetch_it = (
+        "weights",
+        "fetch",
+        f"https://example.invalid/nano.safetensors#sha256={digest}",
+        "--backbone",
+        "resnext_nano",
+    )
     done = called(repo, place, *fetch_it, FINETUNE_MIRROR=(place / "mirror").as_uri())
     assert done.returncode == 0, done.stderr
     mirrored.unlink()

@@ -40,7 +40,14 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     loaded = loading.load(source, backbone, expected, frozenset(), keep_head=False)
     assert loaded.report["layout"] == "torchvision"
-    assert loaded.report["counts"] == {"loaded": 50, "missing": 0, "unexpected": 0, "reinitialised": 0, "ignored": 2}
+    assert loaded.report["counts"] == {
+        "loaded": 50,
+        "missing": 0,
+        "unexpected": 0,
+        "reinitialised": 0,
+        "ignored": 2,
+        "merged": 0,
+    }
     assert loaded.report["ignored"] == ["classifier.1.bias", "classifier.1.weight"]
     assign(network.get_parameters(), loaded.tensors)
     return Features(network)

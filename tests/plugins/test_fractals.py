@@ -69,6 +69,13 @@ def test_systems_contract_and_fill_the_picture() -> None:
             assert np.abs(found).max() <= 1.5
 
 
+def test_few_orbits_are_kept_in_memory() -> None:
+    found = orbit(3, 0, 0)
+    kept = orbit.cache_info().maxsize
+    assert kept is not None
+    assert 100_000_000 < kept * (found.points.nbytes + found.maps.nbytes) <= 160_000_000
+
+
 def test_specks_and_lines_are_not_worth_seeing() -> None:
     rng = np.random.default_rng(0)
     assert worth_seeing(rng.uniform(-1, 1, (5000, 2)))

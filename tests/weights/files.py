@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.weightfiles import checkpoint, field, varint
+from tests.weights.drawn_files import checkpoint, field, varint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -129,7 +129,7 @@ def examined(path: Path, content: bytes) -> str:
     """Read a file in every way there is and return what came of it; anything but a WeightsError is raised."""
     path.write_bytes(content)
     try:
-        found = opening.index(path)
+        found = opening.whole(path)[0]
         read = {name: tensorfile.array(path, name, record) for name, record in found.records.items()}
     except WeightsError:
         return "refused"

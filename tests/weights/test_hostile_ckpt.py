@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from finetune.components import Backbone, Weights
+from finetune.components import Backbone, Layout, Weights
 from finetune.errors import WeightsError
 from finetune.machine import device
 from finetune.weights import loading, opening, sources
@@ -32,7 +32,12 @@ SHAPES = {
     "head.fc.bias": (5,),
 }
 HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
-TOY = Backbone(name="toy", build=lambda options: {}, stages=("stem", "layer1"), features=8)
+SPLIT = Layout(
+    name="split",
+    rules=((r"((?:stem|layer1)\..*)", r"\1"), (r"(head\..*)", r"\1")),
+    pieces=(r"(.*)\.convs\.(\d+)\.weight", r"\1.weight"),
+)
+TOY = Backbone(name="toy", build=lambda options: {}, stages=("stem", "layer1"), features=8, layouts=(SPLIT,))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +179,7 @@ def test_crafted_checkpoints_are_refused(tmp_path: Path, name: str) -> None:
     assert len(str(caught.value)) < 2000
     if name != "nothing of petabytes":  # sound in itself; no network has such a parameter
         with pytest.raises(WeightsError, match=r"x\.ckpt' (is a damaged|is neither)"):
-            opening.index(tmp_path / "x.ckpt")
+            opening.whole(tmp_path / "x.ckpt")[0]
 
 
 @pytest.mark.parametrize(

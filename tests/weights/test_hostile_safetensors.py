@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import finetune_model
-from finetune.components import Backbone
+from finetune.components import Backbone, Layout
 from finetune.errors import WeightsError
 from finetune.weights import examining, fitting, labels, loading, opening, sources, tensorfile
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 NANO = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext_nano"]
 SHAPES = {"stem.w": (2, 2), "stem.b": (2,)}
-TOY = Backbone(name="toy", build=lambda options: {}, stages=("stem",), features=2)
+SPLIT = Layout(name="split", rules=((r"(stem\..*)", r"\1"),), pieces=(r"(.*)\.convs\.(\d+)\.weight", r"\1.weight"))
+TOY = Backbone(name="toy", build=lambda options: {}, stages=("stem",), features=2, layouts=(SPLIT,))
 ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 
 
@@ -59,7 +60,7 @@ CRAFTED: dict[str, tuple[Any, bytes]] = {
 @pytest.mark.parametrize("name", CRAFTED)
 def test_crafted_headers_are_refused(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, *CRAFTED[name])
-    for read in (opening.index, tensorfile.read, lambda path: examining.examine(path, [NANO])):
+    for read in (opening.whole, tensorfile.read, lambda path: examining.examine(path, [NANO])):
         with pytest.raises(WeightsError, match=r"x\.safetensors") as caught:
             read(path)
         assert len(str(caught.value)) < 7000
@@ -69,14 +70,14 @@ def test_crafted_headers_are_refused(tmp_path: Path, name: str) -> None:
 def test_a_header_of_another_length_is_refused(tmp_path: Path, length: int) -> None:
     path = written(tmp_path, {"w": ONE}, bytes(4), length)
     with pytest.raises(WeightsError, match=r"damaged safetensors"):
-        opening.index(path)
+        opening.whole(path)[0]
 
 
 def test_a_name_given_twice_is_refused_however_it_is_written(tmp_path: Path) -> None:
     for second in ('"w"', '"\\u0077"'):
         path = written(tmp_path, f'{{"w":{json.dumps(ONE)},{second}:{json.dumps(ONE)}}}'.encode(), bytes(4))
         with pytest.raises(WeightsError, match="a name comes twice"):
-            opening.index(path)
+            opening.whole(path)[0]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_texts_that_are_no_json_are_refused(tmp_path: Path, text: str) -> None:
     save_file({"layer1.x": np.ones(1, np.float32)}, path, {"backbone": text, "image": text, "classes": text})
     source = sources.Source(path=path, name="x")
     for use in (
-        lambda: fitting.options(opening.index(path), NANO),
+        lambda: fitting.options(opening.whole(path)[0], NANO),
         lambda: loading.image_defaults(source),
         lambda: labels.classes(source),
     ):
@@ -125,7 +126,7 @@ def test_more_tensors_than_any_network_has_are_refused(tmp_path: Path) -> None:
     none = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     path = written(tmp_path, ("{" + ",".join(f'"layer1.{i}":{none}' for i in range(100_001)) + "}").encode())
     with pytest.raises(WeightsError, match="more than 100,000 tensors"):
-        opening.index(path)
+        opening.whole(path)[0]
 
 
 @pytest.mark.timeout(30)
@@ -143,5 +144,5 @@ def test_more_tensors_than_any_network_has_are_refused(tmp_path: Path) -> None:
 def test_long_parts_cost_no_time_and_give_no_long_messages(tmp_path: Path, name: str, about: dict[str, Any]) -> None:
     path = written(tmp_path, {name: about}, bytes(4))
     with pytest.raises(WeightsError) as caught:
-        opening.index(path)
+        opening.whole(path)[0]
     assert len(str(caught.value)) < 1000

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 import finetune_model
 from tests.cli.calling import answer, command, environment
 from tests.drawn import folder
-from tests.weightfiles import ascend, checkpoint, drawn
+from tests.weights.drawn_files import ascend, checkpoint, drawn
 from tests.weights.files import entry
 
 NANO = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext_nano"]

@@ -53,6 +53,11 @@ def test_what_cannot_be_used_is_said(shared: Path, tmp_path: Path, monkeypatch: 
         fetched("company://vision/Net 1.ckpt", tmp_path, "0" * 64)
     with pytest.raises(WeightsError, match=r"'company://../secret.ckpt' leads out of '.*'; name a file in there"):
         fetched("company://%2E%2E/secret.ckpt", tmp_path)
+    for part in ("", SHA256[:8]):
+        with pytest.raises(
+            WeightsError, match=r"'company://vision/Net 1.ckpt' needs the whole sha256 of its file; write"
+        ):
+            fetched("company://vision/Net%201.ckpt", tmp_path, part)
     monkeypatch.delenv("COMPANY_WEIGHTS")
     with pytest.raises(WeightsError, match="is below no folder; set COMPANY_WEIGHTS to the one that"):
         fetched("company://net.ckpt", tmp_path)

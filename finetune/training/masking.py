@@ -1,0 +1,48 @@
+"""What plugins and others may see of a recipe: all of it but its secrets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from finetune.files import atomic
+from finetune.machine.environment import masked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def without_secrets(model: M) -> M:
+    """Return a recipe or a section with ``***`` for passwords and tokens, however deep they stand."""
+    changed = {name: hidden(name, value) for name, value in model}
+    return model.model_copy(update={name: new for name, new in changed.items() if new != getattr(model, name)})
+
+
+def hidden(name: str, value: Any) -> Any:
+    """Return the value of a key without its secrets."""
+    if isinstance(value, str):
+        return masked(f"{name}={value}")[len(name) + 1 :]
+    if isinstance(value, BaseModel):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {key: hidden(str(key), item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(hidden(name, item) for item in value)
+    return value
+
+
+def write(path: Path, text: str) -> None:
+    """Write a recipe at once, with its secrets, which a resume needs; if it has any, for its owner alone."""
+    if masked(text) == text:
+        atomic.write_text(path, text)
+        return
+    with atomic.disk_errors(path):
+        part = atomic.temporary(path)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+        os.replace(part, path)
