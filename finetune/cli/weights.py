@@ -74,6 +74,7 @@ def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
         "name": name,
         "backbone": backbone.name,
         "accuracy": record.accuracy,
+        "measured": here or record.bytes is not None,
         "bytes": path.stat().st_size if here else record.bytes or expected_bytes(backbone, record),
         "licence": record.licence,
         "cached": str(path) if here else None,
@@ -107,7 +108,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     places = []
     for row in rows:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
-        size = "-" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
+        size = "-" if row["bytes"] is None else f"{'' if row['measured'] else '~'}{row['bytes'] / 1e6:.1f}"
         cells = (row["name"], row["backbone"], accuracy, size, row["licence"], output.cell(row["cached"] is not None))
         drawn.add_row(*(Text(printable(cell)) for cell in cells))
         places += [Text(printable(f"{row['name']}: {row['cached']}"))] if row["cached"] else []
