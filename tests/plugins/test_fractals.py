@@ -73,7 +73,7 @@ def test_few_orbits_are_kept_in_memory() -> None:
     found = orbit(3, 0, 0)
     kept = orbit.cache_info().maxsize
     assert kept is not None
-    assert 2000 <= kept  # all variants of the 500 that there are by default
+    assert kept >= 2000  # all variants of the 500 that there are by default
     assert kept * (found.points.nbytes + found.maps.nbytes) <= 200_000_000
 
 
