@@ -123,25 +123,30 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
     or a card of MindSpore Hub. Without --backbone it is for the one that offers
     NAME, else for the recipes' default.
     """
-    from finetune.errors import UsageError
-    from finetune.weights import examining, fetching, sources
+    from finetune.errors import UsageError, WeightsError
+    from finetune.weights import examining, fetching, opening, sources
 
     catalogue = load_catalogue()
     chosen = offering(catalogue, name) if backbone is None else named(catalogue, backbone)
     source = sources.resolve(name, chosen, fetching.asking(catalogue.plugins))
     if source is None:
         raise UsageError("'none' is no file; name weights that `finetune weights ls` lists")
-    about = examining.examine(source.path, (), chosen)
+    digest = opening.digest(source.path)
+    failure: WeightsError | None
+    try:
+        failure = examining.examine(source.path, (), chosen).failure
+    except WeightsError as error:  # it is here, as promised, and still of no use
+        failure = error
     data = {
         "name": source.name,
         "backbone": chosen.name,
         "path": str(source.path),
-        "sha256": about.sha256,
+        "sha256": digest,
         "verified": source.verified,
         "note": source.note,
     }
     shown = [(key, str(value)) for key, value in data.items() if value]
-    return Answer(data=data, view=lambda: output.pairs(shown), failure=about.failure)
+    return Answer(data=data, view=lambda: output.pairs(shown), failure=failure)
 
 
 def offering(catalogue: Catalogue, name: str) -> Backbone:

@@ -128,6 +128,16 @@ def test_fetch_prints_where_the_file_is(ask: Any, call: Any, split: Path, home: 
     assert digest in out
 
 
+def test_what_is_fetched_and_of_no_use_is_said(ask: Any, split: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.ckpt"
+    page.write_text("<html>")
+    for path, message in ((page, "is a web page"), (split, "these are not the weights of 'resnext50'")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        code, said = ask("fetch", f"{path.as_uri()}#sha256={digest}")
+        assert (code, said["path"], said["sha256"]) == (4, str(path), digest)
+        assert message in said["error"]["message"]
+
+
 @pytest.mark.parametrize(("name", "code"), [("none", 2), ("nonsense", 2), ("hub-v1.1", 4), ("gone.ckpt", 4)])
 def test_what_cannot_be_fetched_is_an_error(ask: Any, name: str, code: int) -> None:
     found, said = ask("fetch", name)

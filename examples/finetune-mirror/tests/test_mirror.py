@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from finetune_mirror import finetune_fetch_weights
@@ -63,12 +64,19 @@ def test_what_cannot_be_used_is_said(shared: Path, tmp_path: Path, monkeypatch: 
         fetched("company://net.ckpt", tmp_path)
 
 
-@pytest.mark.parametrize(("digest", "code"), [(SHA256, 0), ("0" * 64, 4)])
-def test_the_command_line_finds_it(shared: Path, tmp_path: Path, digest: str, code: int) -> None:
-    env = {**os.environ, "FINETUNE_HOME": str(tmp_path / "home"), "FINETUNE_OFFLINE": "1"}
-    address = f"company://vision/Net%201.ckpt#sha256={digest}"
-    command = [sys.executable, "-m", "finetune", "weights", "fetch", address, "--json"]
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    if code == 0:
-        assert Path(json.loads(done.stdout.splitlines()[-1])["path"]).read_bytes() == DATA
+def test_the_command_line_finds_it(shared: Path, tmp_path: Path) -> None:
+    def fetch(name: str, code: int = 0) -> dict[str, Any]:
+        env = {**os.environ, "FINETUNE_HOME": str(tmp_path / "home"), "FINETUNE_OFFLINE": "1"}
+        words = ["weights", "fetch", name, "--backbone", "resnext_nano", "--json"]
+        command = [sys.executable, "-m", "finetune", *words]
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    ours = fetch("fractals")  # weights that come along serve as the company's
+    (shared / "nano.safetensors").write_bytes(Path(ours["path"]).read_bytes())
+    theirs = fetch(f"company://nano.safetensors#sha256={ours['sha256']}")
+    assert theirs["sha256"] == ours["sha256"]
+    assert Path(theirs["path"]).is_relative_to(tmp_path / "home")
+    fetch(f"company://nano.safetensors#sha256={'0' * 64}", code=4)
