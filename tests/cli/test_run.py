@@ -177,3 +177,13 @@ def test_terminate_then_resume(repo: Path, project: Path, finetune: Finetune, tm
     assert done.returncode == 0, done.stderr
     assert answer(done)["epochs"] == 15
     assert f"going on with {tmp_path}/stopped-001" in done.stderr
+
+
+def test_check_tells_what_is_wrong_with_weights_and_photos_at_once(finetune: Finetune, tmp_path: Path) -> None:
+    (tmp_path / "n.yaml").write_text(
+        "backbone: {use: resnext_nano, weights: gone.ckpt}\ndataset: {use: folder, root: nowhere}\n"
+    )
+    done = finetune("check", "n.yaml", cwd=tmp_path)
+    assert done.returncode == 4
+    assert f"no weights file at '{tmp_path / 'gone.ckpt'}'" in done.stderr
+    assert f"no folder '{tmp_path / 'nowhere'}'" in done.stderr

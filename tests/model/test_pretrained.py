@@ -11,6 +11,7 @@ import pytest
 import finetune_model.pretrained
 from finetune import WeightsError, hub_card
 from finetune.weights import hubcard, labels, loading, sources, tensorfile
+from tests.weights.drawn_files import hub, mindcv, torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,25 +21,8 @@ if TYPE_CHECKING:
 
 BACKBONES = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}
 NANO, RESNEXT50 = BACKBONES["resnext_nano"], BACKBONES["resnext50"]
-TORCH = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 Arrays = dict[str, np.ndarray]
-
-
-def hub(name: str) -> str:
-    stage, rest = name.split(".", 1)
-    return f"backbone.{rest}" if stage == "stem" else name if stage == "head" else f"backbone.{name}"
-
-
-def mindcv(name: str) -> str:
-    name = name.replace("stem.conv", "conv1").replace("stem.bn", "bn1").replace("head.fc", "classifier")
-    return name.replace("down_sample.conv", "down_sample.0").replace("down_sample.bn", "down_sample.1")
-
-
-def torchvision(name: str) -> str:
-    name = mindcv(name).replace("down_sample", "downsample").replace("classifier", "fc")
-    before, last = name.rsplit(".", 1)
-    return f"{before}.{TORCH.get(last, last)}"
 
 
 NAMES: dict[str, Callable[[str], str]] = {

@@ -1,0 +1,81 @@
+"""The class names that belong to weights: whose word counts, and what is no list of names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from finetune.errors import PluginError, UsageError, WeightsError
+from finetune.weights import labels, sources, tensorfile
+from tests.weights.toy import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARRAYS = {
+    "f.conv.weight": np.arange(8, dtype=np.float32).reshape(4, 2),
+    "last.weight": np.full((3, 4), 2, np.float32),
+    "last.bias": np.zeros(3, np.float32),
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a weights file in the layout of others."""
+    path = tmp_path / "theirs.safetensors"
+    tensorfile.write(path, ARRAYS, {})
+    return path
+
+
+def named(file: Path, tmp_path: Path, text: str) -> sources.Source:
+    names = tmp_path / "names.txt"
+    names.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return sources.Source(path=file, name="best", record=record(file, labels=names, classes=3))
+
+
+def test_class_names_come_from_the_file_then_from_the_record(file: Path, tmp_path: Path) -> None:
+    assert labels.classes(sources.Source(path=file, name="x")) is None
+    assert labels.kept(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("rose", "tulip", "lily")
+    tensorfile.write(file, ARRAYS, {"classes": '["a", "b", "c"]'})
+    assert labels.kept(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("a", "b", "c")
+
+
+def test_a_head_without_names_cannot_be_kept(file: Path) -> None:
+    with pytest.raises(WeightsError, match=r"the weights 'x' say no class names, so .*; write head.keep_pretrained=f"):
+        labels.kept(sources.Source(path=file, name="x"))
+    with pytest.raises(UsageError, match=r"head.keep_pretrained keeps the head of weights, and backbone.weights is"):
+        labels.kept(None)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[1]", '{"a": 1}', '["a", "a"]'])
+def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> None:
+    tensorfile.write(file, ARRAYS, {"classes": text})
+    with pytest.raises(WeightsError, match=r"has damaged metadata of its classes; copy it anew"):
+        labels.classes(sources.Source(path=file, name="x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rose\ntulip\n", "names 2 classes for 3 logits; write a name a line"),
+        ("rose\ntulip\nrose\n", "names 2 classes for 3 logits"),
+        ("rose\ntulip\n\udcff\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_list_of_names_is_its_plugins_fault(file: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        labels.classes(named(file, tmp_path, text))
+
+
+def test_unknown_classes_are_listed_with_what_was_meant(file: Path) -> None:
+    source = sources.Source(path=file, name="best")
+    labels.check(source, ("rose", "tulip"), ("tulip",))
+    with pytest.raises(WeightsError) as caught:
+        labels.check(source, ("rose", "tulip"), ("Rose", "tulip", *map(str, range(9))))
+    text = str(caught.value)
+    assert text.startswith(
+        "the head of 'best' has 2 classes, and none named 'Rose' (did you mean 'rose', which differs"
+    )
+    assert "'3' and 5 more; write head.keep_pretrained=false for a new head, or give the photos' classes" in text
