@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
 
-from finetune.training.metrics import Tally, better
+from finetune.model.metrics import Tally, better
 
 
 def tally(probabilities: np.ndarray, labels: np.ndarray, *, cuts: tuple[int, ...] = ()) -> Tally:

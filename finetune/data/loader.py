@@ -33,13 +33,16 @@ PATIENCE = 600.0  # seconds for one image, after which the disk is taken for dea
 class Batch:
     """Images (B, 3, S, S) float32, labels (B,) int64, weights (B,) float32, and indices (B,) int64 into the part.
 
-    B is always the batch size, so that the network is compiled once; rows of padding have weight 0.
+    B is always the batch size, so that the network is compiled once; rows of padding have weight 0. On its way to a
+    training step a batch gets soft ``targets`` (B, classes) float32, and where stages are frozen the features that
+    the first stage to train takes in place of the images.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
     weights: NDArray[np.float32]
     indices: NDArray[np.int64]
+    targets: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,9 +59,9 @@ class Loader:
     """Batches of a part, read by ``workers`` threads, or by the calling one if 0; the bits do not depend on it.
 
     In training the order is a function of seed and epoch, each image's augmentation of seed, epoch and index, and
-    the last batch is filled up with the first images of the epoch. In evaluation images come in order, fitted to
-    the network's size, and the last one is repeated. Images that cannot be used end it, unless there is a ``refused``
-    to put their errors into, by index; their rows are zeros.
+    the last batch is filled up with the first images of the epoch; ``shuffled=False`` augments them in their order.
+    In evaluation images come in order, fitted to the network's size, and the last one is repeated. Images that cannot
+    be used end it, unless there is a ``refused`` to put their errors into, by index; their rows are zeros.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Loader:
         seed: int,
         transforms: tuple[Transform, ...] = (),
         train: bool,
+        shuffled: bool = True,
         refused: dict[int, BadImage] | None = None,
     ) -> None:
         if not len(part):
@@ -78,6 +82,7 @@ class Loader:
         if len(part.labels) != len(part) or part.labels.min() < 0:
             raise DataError(f"{part.name}: {len(part)} images need as many labels from 0 on")
         self.part, self.spec, self.batch_size, self.seed, self.train = part, spec, batch_size, seed, train
+        self.shuffled = train and shuffled
         self.transforms = transforms if train else ()
         self.refused = refused
         self.steps = math.ceil(len(part) / batch_size)
@@ -89,16 +94,13 @@ class Loader:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the index of every row of an epoch, padding included."""
-        count = len(self.part)
-        if self.train:
-            return np.resize(generator(Stream.ORDER, self.seed, epoch).permutation(count), self.steps * self.batch_size)
-        return np.minimum(np.arange(self.steps * self.batch_size), count - 1)
+        return order(len(self.part), self.batch_size, self.seed, epoch, shuffled=self.shuffled)
 
-    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
+    def epoch(self, epoch: int, start: int = 0, *, view: int | None = None) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from number ``start`` on; the ones before are not read.
 
-        Raises ``DataError`` naming the file if one can no longer be read, ``PluginError`` naming the augmentation
-        and the image if a transform fails.
+        ``view`` is the epoch whose augmentation they get, if not this one's. Raises ``DataError`` naming the file if
+        one can no longer be read, ``PluginError`` naming the augmentation and the image if a transform fails.
         """
         _single_threaded_opencv()
         order = self.order(epoch)
@@ -106,7 +108,7 @@ class Loader:
         window: deque[_Pending] = deque()
         try:
             for step in range(start, self.steps):
-                window.append(self._begin(order, epoch, step))
+                window.append(self._begin(order, view or epoch, step))
                 if len(window) > ahead:
                     yield self._finish(window)
             while window:
@@ -125,7 +127,7 @@ class Loader:
             indices=indices,
         )
         # In evaluation padding is copied; in training it takes part in the batch statistics and has to differ.
-        rows = range(self.batch_size if self.train else int(batch.weights.sum()))
+        rows = range(self.batch_size if self.shuffled else int(batch.weights.sum()))
         submit, images = self._pool.submit, batch.images
         return _Pending(batch, [submit(self._fill, int(indices[row]), epoch, images[row]) for row in rows])
 
@@ -186,6 +188,14 @@ class Loader:
         if pixels.shape[:2] == (size, size):
             return pixels
         return fit(pixels, replace(self.spec, resize=size, keep_aspect=True))
+
+
+def order(count: int, batch_size: int, seed: int, epoch: int, *, shuffled: bool) -> NDArray[np.int64]:
+    """Return the index of every row of an epoch: whole batches, the last one filled up."""
+    rows = math.ceil(count / batch_size) * batch_size
+    if shuffled:
+        return np.resize(generator(Stream.ORDER, seed, epoch).permutation(count), rows)
+    return np.minimum(np.arange(rows), count - 1)
 
 
 def _name(transform: Transform) -> str:

@@ -158,12 +158,19 @@ def _examine_file(path: str, known: dict[str, Verdict]) -> _Seen:
     return _Seen(digest=digest, reason=reason, fresh=fresh)
 
 
+def digest_of(image: Path | Pixels) -> str:
+    """Return the hash that a scan gives to an image; ``OSError`` if its file is gone."""
+    if isinstance(image, np.ndarray):
+        return array_digest(image)
+    with open(image, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def _decoded(path: str) -> tuple[str | None, str | None]:
     """Return the hash of a file that can be decoded, or what is wrong with its content; other trouble is raised."""
     try:
         decode(Path(path))
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest(), None
+        return digest_of(Path(path)), None
     except BadImage as error:
         if not error.lasting:
             raise

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from finetune.errors import FinetuneError, UsageError
 from finetune.files import atomic
-from finetune.training.evaluation import Probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +30,15 @@ class Exported(nn.Cell):
 
     def __init__(self, network: Network, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__(auto_prefix=False)
-        self.inner = Probabilities(network)
+        self.network = network
         self.mean = Tensor(np.array(mean, np.float32)[None, :, None, None])
         self.scale = Tensor(1.0 / np.array(std, np.float32)[None, :, None, None])
         self.ones = Tensor(np.ones((1, 1), np.float32))
 
     def construct(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) RGB in 0..1 to (N, classes) probabilities."""
-        return self.inner((images - self.mean) * self.scale, self.ones)
+        logits = self.network((images - self.mean) * self.scale, self.ones)
+        return ops.softmax(logits.astype(ms.float32), -1)
 
 
 def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[str, Any]:

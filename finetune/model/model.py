@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,8 +16,9 @@ from finetune.data.loading import Part
 from finetune.errors import UsageError
 from finetune.machine import device
 from finetune.model import exporting
+from finetune.model.evaluation import Predictor
 from finetune.model.prediction import Prediction
-from finetune.training.evaluation import Predictor
+from finetune.recipe.models import TrunkSection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,9 @@ class Model:
     image: ImageSpec
     catalogue: Catalogue = field(repr=False)
     folder: Path | None = None
+    trunk: TrunkSection = field(default_factory=TrunkSection)
+    device: str = "cpu"
+    say: Callable[[str], None] = field(default=print, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,7 +54,7 @@ class Model:
     @cached_property
     def predictor(self) -> Predictor:
         """Return what runs the network; it keeps compiled graphs from call to call."""
-        return Predictor(self.network)
+        return Predictor(self.network, self.trunk, device=self.device, say=self.say)
 
     def predict(
         self,

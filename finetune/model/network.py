@@ -80,6 +80,41 @@ class Features(nn.Cell):
         return self.network.features(images)
 
 
+class Trunk(nn.Cell):
+    """The first ``count`` stages of a network; all of them end in pooled features."""
+
+    def __init__(self, network: Network, count: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.stages = nn.CellList(list(network.stages)[:count], auto_prefix=False)
+        self.whole = count == len(network.stages)
+
+    def construct(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) float32 to what the next stage takes, or to (N, features)."""
+        x = images
+        for stage in self.stages:
+            x = stage(x)
+        if self.whole and x.ndim == 4:
+            x = x.mean((2, 3))
+        return x
+
+
+class Tail(nn.Cell):
+    """The stages of a network from number ``first`` on, and its head."""
+
+    def __init__(self, network: Network, first: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.stages = nn.CellList(list(network.stages)[first:], auto_prefix=False)
+        self.head = network.head
+
+    def construct(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map what the trunk returns, and the head's dropout mask, to (N, classes) logits."""
+        for stage in self.stages:
+            x = stage(x)
+        if x.ndim == 4:
+            x = x.mean((2, 3))
+        return self.head(x, mask)
+
+
 def statistics(parameter: Parameter) -> bool:
     """Tell whether a parameter is a running statistic of BatchNorm, which no optimizer touches."""
     return str(parameter.name).endswith((".moving_mean", ".moving_variance"))

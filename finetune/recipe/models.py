@@ -166,6 +166,26 @@ class TrainSection(Options):
     amp: Literal["auto", "off", "O2"] = "auto"
 
 
+class TrunkSection(Options):
+    """What computes the frozen part of the network, and all of it where nothing trains."""
+
+    engine: Literal["auto", "mindspore", "openvino"] = "auto"
+    """`auto` is OpenVINO on x86 and Arm CPUs, checked against MindSpore, and MindSpore elsewhere."""
+    precision: Literal["auto", "fp32"] = "auto"
+    """`auto` computes in bfloat16 or float16 where the CPU does so natively."""
+
+
+class CacheSection(Options):
+    """Whether the output of the frozen part is kept, so that it is computed once and not in every epoch."""
+
+    features: Literal["auto", "off"] = "auto"
+    """`auto` keeps it where it fits; `off` computes it again in every epoch, from fresh augmentation."""
+    views: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Augmented versions of each training image that are kept; the epochs take them in turn."""
+    max_gb: PositiveFloat = 20.0
+    """What all that is kept may take on disk, of all runs; the longest unused makes room."""
+
+
 class EvaluateSection(Options):
     """How the run is judged."""
 
@@ -201,6 +221,8 @@ class Recipe(Options):
     optimizer: Annotated[AdamW | Sgd, Field(discriminator="use")] = AdamW()
     schedule: Annotated[Cosine | StepDecay | Constant, Field(discriminator="use")] = Cosine()
     train: TrainSection = TrainSection()
+    trunk: TrunkSection = TrunkSection()
+    cache: CacheSection = CacheSection()
     evaluate: EvaluateSection = EvaluateSection()
     callbacks: tuple[CallbackSection, ...] = (
         CallbackSection(use="tensorboard"),

@@ -78,7 +78,7 @@ def train(session: Session, stop: interrupts.Stop) -> None:
         session.begin_epoch(epoch)
         plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 
-        for batches in session.steps(epoch):
+        for batches in session.steps(epoch, stop.check):
             loss = session.step(batches)
             plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
             stop.check()

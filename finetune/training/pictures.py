@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def augmented(session: Session, count: int) -> list[Pixels]:
     """Return the first training images of the epoch as the network sees them."""
-    batches = session.train_loader.epoch(max(1, session.run.epoch))
+    epoch = max(1, session.run.epoch)
+    batches = session.feed.loader("train", train=True).epoch(epoch, view=session.feed.view(epoch))
     images = next(batches).images[:count]
     batches.close()
     return [visible(image, session.prepared.image) for image in images]

@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.data import targets
-from finetune.data.loader import Batch, Loader
 from finetune.errors import DivergedError, FinetuneError
 from finetune.machine import environment
 from finetune.model import modelfolder
+from finetune.model.evaluation import Evaluation, Predictor
+from finetune.model.metrics import better
 from finetune.model.network import assign, values
 from finetune.run import Best
 from finetune.training import checkpoint, pictures, records
-from finetune.training.evaluation import Evaluation, Predictor
-from finetune.training.metrics import better
+from finetune.training.feed import Feed
 from finetune.training.trainer import Trainer
+from finetune.trunk import division
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from finetune.data.loader import Batch
     from finetune.training.phases import Phase
     from finetune.training.prepare import Prepared
 
@@ -46,8 +48,9 @@ class Session:
         self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
         self.epochs = self.recipe.train.epochs
         self.trainer = self._trainer()
-        self.predictor = Predictor(self.network)
-        self.train_loader, self.valid_loader = self.loader("train", train=True), self.loader("valid")
+        weights = targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
+        self.feed = Feed(prepared, weights, self._say)
+        self.predictors: dict[int, Predictor] = {}
         self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
         self.evaluation: Evaluation | None = None
         self.frozen: dict[str, str] = {}
@@ -57,27 +60,12 @@ class Session:
         self.run._predictions = lambda count: pictures.predictions(self, count)
 
     def _trainer(self) -> Trainer:
-        weights, labels = self.recipe.loss.class_weights, self.data.train.labels
         return Trainer(
             self.recipe,
             self.network,
             features=self.prepared.plan.backbone.component.features,
-            classes=len(self.data.classes),
             images=len(self.data.train),
-            class_weights=targets.class_weights(weights, labels, self.data.classes),
             amp=self.prepared.device.amp,
-        )
-
-    def loader(self, part: str, *, train: bool = False) -> Loader:
-        """Return a loader over a part of the data; only that for training augments and shuffles."""
-        return Loader(
-            getattr(self.data, part),
-            self.prepared.image,
-            batch_size=self.recipe.train.batch_size,
-            workers=self.prepared.workers,
-            seed=self.recipe.seed,
-            transforms=self.prepared.transforms if train else (),
-            train=train,
         )
 
     def start(self) -> int:
@@ -129,13 +117,16 @@ class Session:
         return next(phase for phase in self.prepared.phases if phase.first <= epoch <= phase.last)
 
     def _enter(self, phase: Phase) -> None:
-        self.trainer.enter(phase)
+        first = len(division.trunk(self.network.names, phase.trainable))
+        self.trainer.enter(phase, first)
+        self.feed.enter(first, last=phase == self.prepared.phases[-1])
+        self.predictors = {}
         self.run.phase, self.run.trainable = phase.number, phase.trainable
 
-    def steps(self, epoch: int) -> Iterator[list[Batch]]:
+    def steps(self, epoch: int, check: Check) -> Iterator[list[Batch]]:
         """Yield the batches of each optimizer step of the epoch that is not done yet."""
         size = self.recipe.train.accumulate
-        batches = self.train_loader.epoch(epoch, start=self.done * size)
+        batches = self.feed.training(epoch, self.done * size, check)
         while group := list(islice(batches, size)):
             yield group
 
@@ -188,7 +179,7 @@ class Session:
     def _evaluate(self, check: Check) -> dict[str, float]:
         metric = self.recipe.evaluate.metric
         with self.kept_weights():
-            self.evaluation = self.predictor.evaluate(self.valid_loader, len(self.data.classes), check)
+            self.evaluation = self.judged("valid", check)
         if not all(map(math.isfinite, self.evaluation.metrics.values())):
             raise DivergedError(f"the validation loss is not finite in epoch {self.run.epoch}; lower optimizer.lr")
         self.run.confusion = self.evaluation.confusion
@@ -196,6 +187,19 @@ class Session:
         if better(metric, value, self.run.best.value if self.run.best else None):
             self.run.best = Best(epoch=self.run.epoch, value=value)
         return self.evaluation.metrics
+
+    def judged(self, part: str, check: Check) -> Evaluation:
+        """Evaluate the weights that the network holds on a part of the data."""
+        first = self.feed.first if self.feed.unchanged() else 0
+        if first not in self.predictors:
+            section, device = self.recipe.trunk, self.prepared.device.name
+            self.predictors[first] = Predictor(self.network, section, first=first, device=device, say=self._say)
+        self.predictors[first].refresh()
+        batches = self.feed.plain(part, check) if first else self.feed.loader(part)
+        return self.predictors[first].evaluate(batches, len(self.data.classes), check)
+
+    def _say(self, message: str) -> None:
+        self.run.say(message)
 
     def kept_weights(self) -> records.Swapped:
         """Put the moving average, where there is one, into the network for the length of a block."""
@@ -282,6 +286,7 @@ class Session:
             "frozen_unchanged": True,
             "frozen_arrays_compared": self.compared,
             "stopped_early": run.stop_reason,
+            "features": self.feed.keeper.counts.report(),
             "seconds": round(self.seconds, 3),
             "peak_rss_mb": environment.peak_memory_mb(),
         }
@@ -304,13 +309,10 @@ class Session:
         found: dict[str, float] = {}
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:
-                loader = self.loader(part)
-                evaluation = self.predictor.evaluate(loader, len(self.data.classes), check)
-                loader.close()
+                evaluation = self.judged(part, check)
                 found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
         return found
 
     def close(self) -> None:
         """Stop the loaders' threads."""
-        self.train_loader.close()
-        self.valid_loader.close()
+        self.feed.close()

@@ -10,7 +10,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from finetune.model.network import Network
+    from finetune.model.network import Tail
 
 LOSS_SCALE = 1024.0  # of float16 gradients; a power of two changes no digit
 
@@ -18,23 +18,23 @@ LOSS_SCALE = 1024.0  # of float16 gradients; a power of two changes no digit
 class Objective(nn.Cell):
     """Cross-entropy between soft targets and logits, summed and divided by the number of images."""
 
-    def __init__(self, network: Network, scale: float) -> None:
+    def __init__(self, tail: Tail, scale: float) -> None:
         super().__init__(auto_prefix=False)
-        self.network = network
+        self.tail = tail
         self.scale = scale
 
     def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> Tensor:
-        """Map images (N, 3, H, W), targets (N, classes), their count and the dropout mask to a scalar."""
-        logits = self.network(images, mask).astype(ms.float32)
+        """Map images or features (N, …), targets (N, classes), their count and the dropout mask to a scalar."""
+        logits = self.tail(images, mask).astype(ms.float32)
         return -(targets * ops.log_softmax(logits, -1)).sum() / count * self.scale
 
 
 class Gradients(nn.Cell):
     """Loss and gradients of exactly the given parameters."""
 
-    def __init__(self, network: Network, parameters: Sequence[Parameter], scale: float) -> None:
+    def __init__(self, tail: Tail, parameters: Sequence[Parameter], scale: float) -> None:
         super().__init__(auto_prefix=False)
-        self.objective = Objective(network, scale)
+        self.objective = Objective(tail, scale)
         self.scale = scale
         self.gradient = ops.value_and_grad(self.objective, None, ParameterTuple(parameters))
 

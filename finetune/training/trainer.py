@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor
 
-from finetune.data import targets
-from finetune.data.seeding import Stream, generator
 from finetune.model import heads
-from finetune.model.network import Network, assign, statistics, values
+from finetune.model.network import Network, Tail, assign, statistics, values
 from finetune.recipe.models import AdamW, Recipe
 from finetune.training import optimizers, schedules, step
 
@@ -37,14 +35,11 @@ class Trainer:
         network: Network,
         *,
         features: int,
-        classes: int,
         images: int,
-        class_weights: NDArray[np.float32] | None,
         amp: str,
     ) -> None:
         self.recipe, self.network = recipe, network
-        self.features, self.classes = features, classes
-        self.class_weights = class_weights
+        self.features = features
         # A backbone may hold constants, which no phase trains.
         self.learnt = {p.name: p.requires_grad and not statistics(p) for p in network.get_parameters()}
         self.scale = step.LOSS_SCALE if amp == "O2" else 1.0
@@ -57,8 +52,11 @@ class Trainer:
         copies = ParameterTuple(self.network.get_parameters()).clone(prefix="average", init="same")
         return {p.name: copy for p, copy in zip(self.network.get_parameters(), copies, strict=True)}
 
-    def enter(self, phase: Phase) -> None:
-        """Freeze all but the phase's stages, and build optimizer and step over exactly those."""
+    def enter(self, phase: Phase, first: int = 0) -> None:
+        """Freeze all but the phase's stages, and build optimizer and step over exactly those.
+
+        The step takes what stage number ``first`` takes: images, or features of the frozen stages before it.
+        """
         self.phase, self.updates = phase, 0
         for parameter in self.network.get_parameters():
             parameter.requires_grad = self.learnt[parameter.name] and parameter.name.split(".", 1)[0] in phase.trainable
@@ -66,7 +64,7 @@ class Trainer:
         self.optimizer = optimizers.build(self.recipe.optimizer, trainable, self.network.names)
         averaged = [p for p in self.network.parameters_of(phase.trainable) if p.name in self.average]
         average = [self.average[p.name] for p in averaged]
-        gradients = step.Gradients(self.network, trainable, self.scale)
+        gradients = step.Gradients(Tail(self.network, first), trainable, self.scale)
         update = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
         self.training_mode()
         if self.recipe.train.accumulate == 1:
@@ -99,15 +97,10 @@ class Trainer:
         return loss
 
     def _inputs(self, batch: Batch, count: int, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        recipe, at = self.recipe, self.global_step * self.recipe.train.accumulate + position
-        smoothing = recipe.loss.label_smoothing
-        soft = targets.soft_targets(batch.labels, batch.weights, self.classes, smoothing, self.class_weights)
-        images = batch.images
-        if recipe.train.mixup or recipe.train.cutmix:
-            rng = generator(Stream.MIX, recipe.seed, at)
-            images, soft = targets.mix(images, soft, mixup=recipe.train.mixup, cutmix=recipe.train.cutmix, rng=rng)
-        mask = heads.dropout_mask(recipe.head, self.features, len(images), recipe.seed, at)
-        return Tensor(images), Tensor(soft), scalar(count), Tensor(mask)
+        assert batch.targets is not None
+        at = self.global_step * self.recipe.train.accumulate + position
+        mask = heads.dropout_mask(self.recipe.head, self.features, len(batch.images), self.recipe.seed, at)
+        return Tensor(batch.images), Tensor(batch.targets), scalar(count), Tensor(mask)
 
     def _scalars(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return learning rate, powers of the betas, and decay of the moving average, for this update."""

@@ -1,0 +1,155 @@
+"""The network as it predicts: every stage in evaluation mode, logits by the fastest engine, softmax on the host."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from finetune.model.metrics import Tally
+from finetune.model.network import Network, Tail, Trunk
+from finetune.trunk import engines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from finetune.data.labelled import Part
+    from finetune.data.loader import Batch
+    from finetune.recipe.models import TrunkSection
+
+    Array = NDArray[np.float32]
+
+
+class Batches(Protocol):
+    """A part of the data in batches of images, or of features."""
+
+    @property
+    def part(self) -> Part:
+        """Return the part."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield its batches, in the part's order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found: metrics, ``confusion[true, predicted]``, and for every image of the part, in its
+    order, the predicted class and its probability."""
+
+    metrics: dict[str, float]
+    confusion: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: Array
+
+
+class Logits(nn.Cell):
+    """The tail of a network without dropout."""
+
+    def __init__(self, network: Network, first: int = 0) -> None:
+        super().__init__(auto_prefix=False)
+        self.tail = Tail(network, first)
+        self.ones = Tensor(np.ones((1, 1), np.float32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map what stage number ``first`` takes to (N, classes)."""
+        return self.tail(x, self.ones)
+
+
+class Predictor:
+    """Runs a network in evaluation mode, from its images or from the features that stage ``first`` takes."""
+
+    def __init__(
+        self,
+        network: Network,
+        section: TrunkSection,
+        *,
+        first: int = 0,
+        device: str = "cpu",
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.network, self.section, self.first, self.device, self.say = network, section, first, device, say
+        self._engines: dict[tuple[str, tuple[int, ...]], engines.Engine] = {}
+
+    def refresh(self) -> None:
+        """Take the weights that the network has now."""
+        for engine in self._engines.values():
+            engine.backend.refresh()
+
+    def logits(self, images: Array) -> Array:
+        """Return the (N, classes) logits of one batch."""
+        return self._engine("logits", images)(images)
+
+    def probabilities(self, batches: Batches) -> Iterator[tuple[NDArray[np.int64], Array]]:
+        """Yield indices (n,) and probabilities (n, classes) of each batch, padding left out."""
+        for batch, logits in self._computed("logits", batches):
+            real = batch.weights > 0
+            yield batch.indices[real], softmax(logits)[real]
+
+    def features(self, batches: Batches) -> Array:
+        """Return pooled features (images, width) in the order of the part."""
+        return np.concatenate([rows[batch.weights > 0] for batch, rows in self._computed("features", batches)])
+
+    def features_of(self, images: Array) -> Array:
+        """Return pooled features of ready (N, 3, H, W) float32 images."""
+        return self._engine("features", images)(images)
+
+    def evaluate(self, batches: Batches, classes: int, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Run over a part and count; ``check`` is called after each batch and may raise to stop."""
+        part, tally = batches.part, Tally(classes=classes)
+        predicted, confidence = np.zeros(len(part), np.int64), np.zeros(len(part), np.float32)
+        for indices, rows in self.probabilities(batches):
+            tally.add(rows, part.labels[indices])
+            predicted[indices] = rows.argmax(axis=1)
+            confidence[indices] = rows.max(axis=1)
+            check()
+        return Evaluation(
+            metrics=tally.metrics(), confusion=tally.confusion, predicted=predicted, confidence=confidence
+        )
+
+    def _computed(self, what: str, batches: Batches) -> Iterator[tuple[Batch, Array]]:
+        """Yield each batch and what an engine makes of it, which is already at the next."""
+        pending: deque[Batch] = deque()
+        source = batches.epoch(1)
+
+        def images() -> Iterator[Array]:
+            for batch in source:
+                pending.append(batch)
+                yield batch.images
+
+        given = images()
+        first = next(given)
+        for output in self._engine(what, first).run(chained(first, given)):
+            yield pending.popleft(), output
+
+    def _engine(self, what: str, sample: Array) -> engines.Engine:
+        key = (what, sample.shape)
+        if key not in self._engines:
+            self._engines[key] = self._built(what, sample)
+        return self._engines[key]
+
+    def _built(self, what: str, sample: Array) -> engines.Engine:
+        stages = len(self.network.stages)
+        if what == "logits" and self.first == stages:  # the head alone is computed faster than it is exported
+            return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
+        cell = Trunk(self.network, stages) if what == "features" else Logits(self.network, self.first)
+        return engines.build(cell, sample, self.section, self.say, device=self.device)
+
+
+def chained(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
+    """Yield ``first``, then the rest."""
+    yield first
+    yield from rest
+
+
+def softmax(logits: Array) -> Array:
+    """Return the softmax of each row."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Array = powers / powers.sum(axis=1, keepdims=True)
+    return result

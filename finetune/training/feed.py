@@ -1,0 +1,283 @@
+"""What a phase is fed: images, or the features of its frozen trunk, kept from earlier epochs and runs or streamed."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from finetune.data import targets
+from finetune.data.loader import Batch, Loader
+from finetune.data.seeding import Stream, generator
+from finetune.model import modelfolder
+from finetune.model.network import Trunk
+from finetune.trunk import engines, identity
+from finetune.trunk.features import FeatureLoader, fill, rounded, told
+from finetune.trunk.keeping import GB, Keeper, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from finetune.data.labelled import Part
+    from finetune.model.evaluation import Batches
+    from finetune.training.prepare import Prepared
+    from finetune.trunk.engines import Engine
+    from finetune.trunk.store import Table
+
+    Check = Callable[[], None]
+
+PLAIN = 0  # the view of evaluation; the augmented ones count from 1
+
+
+class Feed:
+    """Batches for the tail of a network, the first ``first`` stages of which are frozen in this phase."""
+
+    def __init__(
+        self, prepared: Prepared, class_weights: NDArray[np.float32] | None, say: Callable[[str], None]
+    ) -> None:
+        self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
+        self.class_weights, self.say = class_weights, say
+        self.keeper = Keeper(int(self.recipe.cache.max_gb * GB), say)
+        self.mixes = bool(self.recipe.train.mixup or self.recipe.train.cutmix)
+        self._loaders: dict[tuple[str, bool, int], Loader] = {}
+        self.enter(0, last=False)
+
+    def enter(self, first: int, *, last: bool) -> None:
+        """Begin a phase; what depends on the weights is looked at when the first batch is asked for.
+
+        In the ``last`` phase the test images are wanted, too.
+        """
+        self.first, self.last = first, last
+        self._notes: list[str] = []
+        self._engine: Engine | None = None
+        self._trunk: str | None = None
+        self._kept: frozenset[str] | None = None
+        self._open: dict[tuple[str, int], FeatureLoader] = {}
+
+    def training(self, epoch: int, start: int, check: Check) -> Iterator[Batch]:
+        """Return the batches of an epoch from number ``start`` on, each with soft targets."""
+        keeps = self.keeps("train")
+        while self._notes:
+            self.say(self._notes.pop(0))
+        features = self._features("train", self.view(epoch), check) if keeps else None
+        if features is not None:
+            return self._targeted(features.epoch(epoch, start), epoch, start)
+        images = self.loader("train", train=True).epoch(epoch, start, view=self.view(epoch))
+        batches = self._targeted(images, epoch, start)
+        return self._through(batches) if self.first else batches
+
+    def plain(self, part: str, check: Check) -> Batches:
+        """Return a part as evaluation sees it: its features, or its images where nothing is frozen."""
+        if not self.first:
+            return self.loader(part)
+        features = self._features(part, PLAIN, check) if self.keeps(part) else None
+        return features or Streamed(self.loader(part), self._through)
+
+    def view(self, epoch: int) -> int:
+        """Return the epoch whose augmentation an epoch gets: its own, or that of the view that is kept."""
+        return (epoch - 1) % self.views + 1 if self.keeps("train") else epoch
+
+    @property
+    def views(self) -> int:
+        """Return how many versions of each training image are kept."""
+        return min(self.recipe.cache.views, self.recipe.train.epochs) if self.prepared.transforms else 1
+
+    def keeps(self, part: str) -> bool:
+        """Tell whether the features of a part are to be kept: decided once a phase, the same in every run."""
+        if not self.first or self.recipe.cache.features == "off" or (part == "train" and self.mixes):
+            return False
+        if self._kept is None:
+            self._kept = self._plan()
+        return part in self._kept
+
+    def _plan(self) -> frozenset[str]:
+        """Choose the parts whose features fit, say so, and make room for them."""
+        parts = {name: part for name in ("train", "valid", "test") if (part := getattr(self.data, name)) is not None}
+        if self.mixes:
+            del parts["train"]
+        if not self.last:
+            parts.pop("test", None)
+        views = {name: range(1, self.views + 1) if name == "train" else [PLAIN] for name in parts}
+        wanted = {name: [self._wanted(name, view) for view in views[name]] for name in parts}
+        if not all(each.entry.known().get("seconds") for several in wanted.values() for each in several):
+            self.engine()  # may be another than expected
+            wanted = {name: [self._wanted(name, view) for view in views[name]] for name in parts}
+        shape = next((tuple(known["shape"]) for each in wanted["valid"] if (known := each.entry.known())), None)
+        shape = shape or self.shape()
+        left = self.keeper.limit
+        chosen: list[str] = []
+        for name, several in wanted.items():
+            size = sum(each.count for each in several) * 2 * prod(shape)
+            if size <= left:
+                left, chosen = left - size, [*chosen, name]
+            else:
+                limit = f"they take {size / GB:.3g} GB, and cache.max_gb={self.recipe.cache.max_gb:g} does not allow it"
+                self._notes.append(f"features of the {name} images are not kept but computed in every epoch: {limit}")
+        self.keeper.begin([each for name in chosen for each in wanted[name]], shape)
+        self._tell([each for name in chosen for each in wanted[name]])
+        return frozenset(chosen)
+
+    def _tell(self, wanted: list[Wanted]) -> None:
+        """Say what of the features is there."""
+        stage, total = self.prepared.network.names[self.first - 1], sum(each.count for each in wanted)
+        found = {each.entry.folder: (each.count, each.entry.known().get("seconds")) for each in wanted}
+        there = sum(count for count, seconds in found.values() if seconds)
+        spent = sum(seconds for _, seconds in found.values() if seconds)
+        if there:
+            reused = f"{there:,} of {total:,} images and views are reused"
+            self._notes.append(f"features after {stage}: {reused}, about {spent:.1f} s saved")
+        if there < total:
+            backend = self.engine().backend
+            how = f"by {backend.name} in {backend.precision}"
+            self._notes.append(f"features after {stage}: {total - there:,} images and views are computed once, {how}")
+
+    def _wanted(self, part: str, view: int) -> Wanted:
+        about = {
+            "versions": identity.versions(),
+            "trunk": self.trunk,
+            "engine": self._engine.about if self._engine else self._expected(),
+            "image": modelfolder.image_record(self.prepared.image),
+            "images": identity.of_images(getattr(self.data, part)),
+            "view": self._augmentation(view) if view != PLAIN else "plain",
+        }
+        return Wanted(about=about, count=len(getattr(self.data, part)))
+
+    def _expected(self) -> dict[str, Any]:
+        return engines.expected(self.recipe.trunk, self.prepared.device.name)
+
+    def _augmentation(self, view: int) -> dict[str, Any]:
+        steps = [
+            (each.component, each.options.model_dump(mode="json", by_alias=True)) for each in self.prepared.plan.augment
+        ]
+        said = [[component.name, options, identity.of_code(component)] for component, options in steps]
+        return {"seed": self.recipe.seed, "number": view, "augment": said}
+
+    @property
+    def trunk(self) -> dict[str, Any]:
+        """Return what the trunk is: its stages, their code and their weights."""
+        if self._trunk is None:
+            network, names = self.prepared.network, self.prepared.network.names[: self.first]
+            self._trunk = identity.of_arrays((p.name, p.asnumpy()) for p in network.parameters_of(names))
+        component, options = self.prepared.plan.backbone.component, self.prepared.backbone_options
+        return {
+            "stages": list(self.prepared.network.names[: self.first]),
+            "pooled": self.first == len(self.prepared.network.stages),
+            "backbone": [component.name, options.model_dump(mode="json"), identity.of_code(component)],
+            "amp": self.prepared.device.amp,
+            "weights": self._trunk,
+        }
+
+    def unchanged(self) -> bool:
+        """Tell whether the network still holds the weights that the phase's features are made with."""
+        if not self.first or self._trunk is None:
+            return True
+        names = self.prepared.network.names[: self.first]
+        return self._trunk == identity.of_arrays(
+            (p.name, p.asnumpy()) for p in self.prepared.network.parameters_of(names)
+        )
+
+    def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
+        """Return kept features; None where the disk does not take them."""
+        if (part, view) not in self._open:
+            train, chunk = view != PLAIN, engines.chunk_for(self.prepared.device.name)
+            loader = self.loader(part, train=train, ordered=chunk)
+
+            def missing(table: Table) -> int:
+                said = told(
+                    f"the {part} images" + (f", view {view} of {self.views}" if train else ""),
+                    len(loader.part),
+                    self.say,
+                )
+                return fill(table, loader, max(view, 1), self.engine, said, check)
+
+            kept = self.keeper.open(self._wanted(part, view), self.shape, chunk, missing, check)
+            if kept is None:
+                return None
+            self._open[part, view] = FeatureLoader(
+                part=loader.part, kept=kept, batch_size=self.recipe.train.batch_size, seed=self.recipe.seed, train=train
+            )
+        return self._open[part, view]
+
+    def engine(self) -> Engine:
+        """Return what computes the trunk."""
+        if self._engine is None:
+            cell, device = Trunk(self.prepared.network, self.first), self.prepared.device.name
+            self._engine = engines.build(cell, self._sample(), self.recipe.trunk, self.say, device=device)
+        return self._engine
+
+    def _sample(self) -> NDArray[np.float32]:
+        batches = self.loader("train", train=True, ordered=engines.chunk_for(self.prepared.device.name)).epoch(1)
+        images = next(batches).images
+        batches.close()
+        return images
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one image's features."""
+        return tuple(self.engine()(self._sample()).shape[1:])
+
+    def _targeted(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
+        """Give batches their soft targets, and blend their images where the recipe says so."""
+        train, loss = self.recipe.train, self.recipe.loss
+        per_epoch = -(-len(self.data.train) // (train.batch_size * train.accumulate)) * train.accumulate
+        for at, batch in enumerate(batches, (epoch - 1) * per_epoch + start):
+            rows = (batch.labels, batch.weights, len(self.data.classes))
+            soft, images = targets.soft_targets(*rows, loss.label_smoothing, self.class_weights), batch.images
+            if self.mixes:
+                rng = generator(Stream.MIX, self.recipe.seed, at)
+                images, soft = targets.mix(images, soft, mixup=train.mixup, cutmix=train.cutmix, rng=rng)
+            yield replace(batch, images=images, targets=soft)
+
+    def _through(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Put the images of batches through the trunk, which works on the next ones meanwhile."""
+        pending: deque[Batch] = deque()
+
+        def images() -> Iterator[NDArray[np.float32]]:
+            for batch in batches:
+                pending.append(batch)
+                yield batch.images
+
+        for features in self.engine().run(images()):
+            # Where keeping was given up on the way, the run goes on with the same numbers.
+            yield replace(pending.popleft(), images=rounded(features) if self.keeper.problem else features)
+
+    def loader(self, part: str, *, train: bool = False, ordered: int = 0) -> Loader:
+        """Return the loader of a part's images; ``ordered`` is the batch size for those that are to be kept."""
+        key = (part, train, ordered)
+        if key not in self._loaders:
+            self._loaders[key] = Loader(
+                getattr(self.data, part),
+                self.prepared.image,
+                batch_size=ordered or self.recipe.train.batch_size,
+                workers=self.prepared.workers,
+                seed=self.recipe.seed,
+                transforms=self.prepared.transforms if train else (),
+                train=train,
+                shuffled=not ordered,
+            )
+        return self._loaders[key]
+
+    def close(self) -> None:
+        """End the threads of all loaders."""
+        for loader in self._loaders.values():
+            loader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A part whose images go through the trunk whenever it is evaluated."""
+
+    loader: Loader
+    through: Callable[[Iterator[Batch]], Iterator[Batch]]
+
+    @property
+    def part(self) -> Part:
+        """Return the part."""
+        return self.loader.part
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield its batches of features."""
+        return self.through(self.loader.epoch(epoch))

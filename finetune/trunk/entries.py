@@ -1,0 +1,151 @@
+"""The entries of the feature cache: named by what they hold, bounded in size, the longest unused dropped first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from finetune.files import atomic
+from finetune.files.home import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ABOUT = "entry.json"
+RESERVE = 256 << 20  # bytes of the disk that are left to others
+POLL = 0.2  # seconds between two looks at a lock that another process holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """The folder of a table: ``about`` is all that its content depends on."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    def known(self) -> dict[str, Any]:
+        """Return what its file says: ``shape``, and once it is complete the ``seconds`` that it took; else nothing."""
+        try:
+            found = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+            if found["about"] == self.about and all(isinstance(side, int) and side > 0 for side in found["shape"]):
+                return dict(found)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            pass
+        return {}
+
+    def write(self, shape: tuple[int, ...], seconds: float | None) -> None:
+        """Say what the entry holds, and when it is complete how long that took."""
+        atomic.write_json(self.folder / ABOUT, {"about": self.about, "shape": list(shape), "seconds": seconds})
+
+    def use(self) -> None:
+        """Make it the most recently used."""
+        with suppress(OSError):
+            os.utime(self.folder / ABOUT)
+
+    @contextmanager
+    def locked(self, say: Callable[[str], None], check: Callable[[], None]) -> Iterator[None]:
+        """Keep others from computing the same; where another does, wait for it, calling ``check`` meanwhile."""
+        lock = FileLock(self.folder.with_suffix(".lock"))
+        with atomic.disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        told = False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=POLL)
+            except Timeout:
+                if not told:
+                    say("another run computes the same features; waiting for it")
+                told = True
+                check()
+            except (OSError, NotImplementedError):
+                break  # a file system without locks: both compute the same, and files appear whole
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def home() -> Path:
+    """Return the folder of all entries."""
+    return cache_folder() / "features"
+
+
+def entry(about: dict[str, Any]) -> Entry:
+    """Return the entry of what its features depend on."""
+    about = json.loads(json.dumps(about))
+    name = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return Entry(folder=home() / name, about=about)
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of the files in a folder; of those that vanish meanwhile, none."""
+    total = 0
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+def make_room(needed: int, limit: int, keep: set[Path]) -> str:
+    """Drop entries, the longest unused first and none of ``keep``, until ``needed`` more bytes fit.
+
+    Return nothing if they fit in the end, below ``limit`` and on the disk, else what is in the way.
+    """
+    atomic.sweep(home())
+    held = {folder: size(folder) for folder in home().glob("*") if folder.is_dir()}
+    if sum(held.get(folder, 0) for folder in keep) + needed > limit:
+        return f"they take {needed / 1e9:.3g} GB, and cache.max_gb is {limit / 1e9:.3g}"
+    others = sorted((folder for folder in held if folder not in keep), key=last_used)
+    while sum(held.values()) + needed > limit or short(needed):
+        if not others:
+            break
+        oldest = others.pop(0)
+        if drop(oldest):
+            del held[oldest]
+    if sum(held.values()) + needed > limit:
+        return f"they take {needed / 1e9:.3g} GB, and what other runs are computing fills cache.max_gb"
+    if lacking := short(needed):
+        return f"they take {needed / 1e9:.3g} GB, and {lacking / 1e9:.3g} GB more would have to be free at {home()}"
+    return ""
+
+
+def last_used(folder: Path) -> float:
+    """Return when an entry was used last; one without a description never was."""
+    try:
+        return (folder / ABOUT).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def short(needed: int) -> int:
+    """Return how many bytes the disk lacks."""
+    folder = next(each for each in (home(), *home().parents) if each.exists())
+    return max(0, needed + RESERVE - shutil.disk_usage(folder).free)
+
+
+def drop(folder: Path) -> bool:
+    """Remove an entry unless a process is computing it; what has it open keeps reading."""
+    lock = FileLock(folder.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError, NotImplementedError):
+        return False
+    try:
+        gone = atomic.temporary(folder)
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        lock.release()
+    with suppress(OSError):
+        folder.with_suffix(".lock").unlink()
+    return True

@@ -1,0 +1,139 @@
+"""The features of a part: computed by the trunk once for every image and view, kept on disk, handed out in batches."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.loader import Batch, order
+from finetune.data.scan import digest_of
+from finetune.errors import DataError, FinetuneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from finetune.data.labelled import Part
+    from finetune.data.loader import Loader
+    from finetune.trunk.engines import Engine
+    from finetune.trunk.store import Kept, Table
+
+    Array = NDArray[np.float32]
+
+PAUSE = 10.0  # seconds between two words about the progress
+
+
+class TooLarge(FinetuneError):
+    """A feature is beyond the numbers that float16 holds."""
+
+
+def fill(
+    table: Table,
+    loader: Loader,
+    view: int,
+    engine: Callable[[], Engine],
+    said: Callable[[int], None],
+    check: Callable[[], None],
+) -> int:
+    """Compute and write the shards that a table lacks, and return how many images that took.
+
+    ``loader`` gives the images in their order, ``view`` is the epoch whose augmentation they get. ``said`` is told how
+    many are done; ``check`` is called after each batch and may raise to stop; what is written then stays. Raises
+    ``DataError`` if an image is no longer the one that was scanned, and ``TooLarge`` if a feature cannot be kept.
+    """
+    done = 0
+    for shards in runs(table.missing()):
+        first = table.shards()[shards[0]].start // loader.batch_size
+        with closing(loader.epoch(view, start=first)) as batches:
+            computed = engine().run(each.images for each in batches)
+            for number in shards:
+                rows = table.shards()[number]
+                pieces: list[NDArray[np.float16]] = []
+                while len(pieces) * loader.batch_size < len(rows):
+                    pieces.append(half(next(computed)))
+                    check()
+                same(loader.part, rows)
+                table.write(number, np.concatenate(pieces)[: len(rows)])
+                done += len(rows)
+                said(done)
+            computed.close()
+    return done
+
+
+def runs(numbers: list[int]) -> list[list[int]]:
+    """Return numbers in ascending order as runs of consecutive ones."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
+
+
+def half(features: Array) -> NDArray[np.float16]:
+    """Return features in float16; raises ``TooLarge`` for those beyond it."""
+    with np.errstate(over="ignore"):
+        found = features.astype(np.float16)
+    if not np.isfinite(found).all():
+        raise TooLarge("its features are beyond the numbers that float16 holds")
+    return found
+
+
+def rounded(features: Array) -> Array:
+    """Return features as they come back from a table."""
+    return half(features).astype(np.float32)
+
+
+def same(part: Part, rows: range) -> None:
+    """Raise ``DataError`` for an image whose content is no longer that of the scan."""
+    for row in rows:
+        try:
+            changed = digest_of(part.images[row]) != part.hashes[row]
+        except OSError:
+            changed = True
+        if changed:
+            raise DataError(f"'{part.describe(row)}' changed since the run began; leave it alone, and run again")
+
+
+def told(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], None]:
+    """Return what says every ten seconds how far the computing of features has come."""
+    began = spoke = time.monotonic()
+
+    def said(done: int) -> None:
+        nonlocal spoke
+        now = time.monotonic()
+        if now - spoke >= PAUSE:
+            spoke = now
+            say(f"features of {what}: {done:,} of {total:,} images, {done / (now - began):.3g} a second")
+
+    return said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureLoader:
+    """Batches of kept features in place of images, in the order that the images would have had."""
+
+    part: Part
+    kept: Kept
+    batch_size: int
+    seed: int
+    train: bool
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number ``start`` on."""
+        count = len(self.part)
+        indices = order(count, self.batch_size, self.seed, epoch, shuffled=self.train)
+        for first in range(start * self.batch_size, len(indices), self.batch_size):
+            rows = indices[first : first + self.batch_size]
+            yield Batch(
+                images=self.kept.take(rows),
+                labels=self.part.labels[rows],
+                weights=(np.arange(first, first + self.batch_size) < count).astype(np.float32),
+                indices=rows,
+            )

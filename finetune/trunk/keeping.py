@@ -1,0 +1,108 @@
+"""Features that are kept: opened if they are there, computed and written if not, within what the disk may hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import ResourceError
+from finetune.trunk import entries
+from finetune.trunk.store import Table
+
+if TYPE_CHECKING:
+    from finetune.trunk.entries import Entry
+    from finetune.trunk.store import Kept
+
+Check = Callable[[], None]
+Fill = Callable[[Table], int]
+GB = 10**9
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many images, each view by itself, were computed to be kept or did not have to be, and the seconds of both."""
+
+    computed: int = 0
+    seconds: float = 0.0
+    reused: int = 0
+    saved: float = 0.0
+
+    def report(self) -> dict[str, float]:
+        """Return it for ``result.json``."""
+        seconds, saved = round(self.seconds, 3), round(self.saved, 3)
+        return {"computed": self.computed, "seconds": seconds, "reused": self.reused, "saved_seconds": saved}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Rows that would be kept: one view of one part."""
+
+    about: dict[str, Any]
+    count: int
+
+    @property
+    def entry(self) -> Entry:
+        """Return its place."""
+        return entries.entry(self.about)
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Keeps features in the cache; ``problem`` says why it has given up, if it has."""
+
+    limit: int  # bytes
+    say: Callable[[str], None]
+    counts: Counts = field(default_factory=Counts)
+    problem: str = ""
+
+    def begin(self, wanted: list[Wanted], shape: tuple[int, ...]) -> None:
+        """Make room for what is wanted and not there yet."""
+        folders = {each.entry.folder for each in wanted}
+        there = sum(map(entries.size, folders))
+        needed = sum(each.count for each in wanted) * 2 * prod(shape) - there
+        if needed > 0 and (problem := entries.make_room(needed, self.limit, folders)):
+            self._give_up(problem)
+
+    def open(
+        self, wanted: Wanted, shape: Callable[[], tuple[int, ...]], chunk: int, fill: Fill, check: Check
+    ) -> Kept | None:
+        """Return the rows, computed by ``fill`` where they are missing; None where they cannot be kept."""
+        entry, known = wanted.entry, wanted.entry.known()
+        if self.problem and not known.get("seconds"):
+            return None
+        sides = tuple(known["shape"]) if known else shape()
+        table = Table(folder=entry.folder, count=wanted.count, shape=sides, chunk=chunk)
+        try:
+            with entry.locked(self.say, check):
+                computed, seconds = self._completed(entry, table, fill)
+            kept = table.read()
+        except ResourceError as error:
+            self._give_up(str(error))
+            return None
+        self.counts.computed, self.counts.seconds = self.counts.computed + computed, self.counts.seconds + seconds
+        self.counts.reused += wanted.count - computed
+        spent = entry.known().get("seconds") or 0.0
+        self.counts.saved += spent * (wanted.count - computed) / wanted.count
+        return kept
+
+    def _completed(self, entry: Entry, table: Table, fill: Fill) -> tuple[int, float]:
+        """Fill what the table lacks; return how many rows that took, and the seconds."""
+        known = entry.known()
+        if not known:
+            entry.write(table.shape, None)
+        began = time.monotonic()
+        computed = fill(table)
+        seconds = time.monotonic() - began
+        if computed or not known.get("seconds"):
+            # Of a table that several runs made, the share of the last tells what the whole takes.
+            entry.write(table.shape, seconds * table.count / computed if computed else known.get("seconds") or seconds)
+        entry.use()
+        return computed, seconds if computed else 0.0
+
+    def _give_up(self, problem: str) -> None:
+        if not self.problem:
+            self.say(f"features are not kept but computed in every epoch: {problem}")
+        self.problem = self.problem or problem

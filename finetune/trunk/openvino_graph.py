@@ -1,0 +1,117 @@
+"""A cell as OpenVINO runs it, by way of ONNX."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from finetune.machine.device import usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mindspore.nn import Cell
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
+REQUESTS = 2  # under way at once, while the next images are decoded
+
+
+class Graph:
+    """A compiled graph; several requests of which are under way at once.
+
+    ONNX keeps the names of parameters, so that new values take the place of old ones without another export, which
+    takes as long as hundreds of images.
+    """
+
+    name = "openvino"
+
+    def __init__(self, cell: Cell, sample: Array, precision: Literal["auto", "fp32"]) -> None:
+        import openvino
+
+        self.cell, self.sample = cell, sample
+        self.core = openvino.Core()
+        self.precision = best_precision(precision)
+        self._read()
+        self._compile()
+
+    def _read(self) -> None:
+        import mindspore as ms
+
+        self.cell.set_train(False)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "graph.onnx"
+            ms.export(self.cell, ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
+            self.model = self.core.read_model(path)
+        constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
+        self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}
+
+    def _compile(self) -> None:
+        hints = {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_NUM_THREADS": usable_cores(),
+        }
+        compiled = self.core.compile_model(self.model, "CPU", hints)
+        self.idle = [compiled.create_infer_request() for _ in range(REQUESTS)]
+
+    def refresh(self) -> None:
+        """Take the parameters that the cell has now; exports anew if the graph does not hold them under their names."""
+        from openvino import Type, opset13
+
+        values = {p.name: p.asnumpy() for p in self.cell.get_parameters()}
+        if all(fits(self.constants[name], value) for name, value in values.items()):
+            for name, value in values.items():
+                fresh = opset13.constant(np.ascontiguousarray(value), dtype=Type.f32)
+                fresh.set_friendly_name(name)
+                self.constants[name].output(0).replace(fresh.output(0))
+                self.constants[name] = fresh
+        else:
+            self._read()
+        self._compile()
+
+    def outputs(self, chunks: Iterable[Array]) -> Iterator[Array]:
+        """Yield the output of each chunk."""
+        busy: deque[tuple[Any, Array]] = deque()  # the requests share the memory of their chunks
+        try:
+            for chunk in chunks:
+                if not self.idle:
+                    yield self._finished(busy)
+                request = self.idle.pop()
+                chunk = np.ascontiguousarray(chunk)
+                request.start_async([chunk], share_inputs=True)
+                busy.append((request, chunk))
+            while busy:
+                yield self._finished(busy)
+        finally:
+            for request, _ in busy:
+                request.wait()
+                self.idle.append(request)
+
+    def _finished(self, busy: deque[tuple[Any, Array]]) -> Array:
+        request, _ = busy[0]
+        request.wait()
+        output: Array = request.get_output_tensor().data.astype(np.float32)
+        busy.popleft()
+        self.idle.append(request)
+        return output
+
+
+def fits(constant: Any, value: Array) -> bool:
+    """Tell whether a constant of the graph is the parameter with that value's shape, in float32."""
+    return constant is not None and tuple(constant.shape) == value.shape and constant.get_element_type().is_real()
+
+
+def best_precision(asked: Literal["auto", "fp32"]) -> str:
+    """Return the shortest numbers that the CPU computes with natively, f32 if that is asked for."""
+    if asked == "fp32":
+        return "f32"
+    import openvino
+
+    known = set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return "f16" if "FP16" in known else "bf16" if "BF16" in known else "f32"

@@ -1,0 +1,110 @@
+"""Features on disk: float16 rows in shards that are written whole, sealed with a hash, and mapped into memory.
+
+    FOLDER/entry.json    what the features are of; the name of the folder is its hash
+    FOLDER/00007.f16     rows 7 x N to 8 x N - 1, then 16 bytes of BLAKE2b
+
+A killed run leaves the shards that were complete, which the next one goes on from. One that does not have its hash is
+made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.files import atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.float16]
+
+SEAL = 16  # bytes
+SHARD_BYTES = 32 << 20  # so that a kill loses seconds, and a large cache has thousands of files at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """``count`` rows of one ``shape``, in shards below ``folder`` that hold a multiple of ``chunk`` rows each."""
+
+    folder: Path
+    count: int
+    shape: tuple[int, ...]
+    chunk: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows a shard has."""
+        return self.chunk * max(1, SHARD_BYTES // (2 * prod(self.shape) * self.chunk))
+
+    @property
+    def bytes(self) -> int:
+        """What the whole table takes on disk."""
+        return self.count * 2 * prod(self.shape) + SEAL * len(self.shards())
+
+    def shards(self) -> list[range]:
+        """Return the rows of each shard."""
+        return [range(start, min(start + self.rows, self.count)) for start in range(0, self.count, self.rows)]
+
+    def path(self, number: int) -> Path:
+        """Return the file of a shard."""
+        return self.folder / f"{number:05d}.f16"
+
+    def missing(self) -> list[int]:
+        """Return the shards that are not there or damaged; the latter are removed."""
+        return [number for number, rows in enumerate(self.shards()) if not self._sound(number, len(rows))]
+
+    def _sound(self, number: int, rows: int) -> bool:
+        path = self.path(number)
+        with suppress(OSError):
+            data = memoryview(path.read_bytes())
+            if len(data) == rows * 2 * prod(self.shape) + SEAL and seal(data[:-SEAL]) == data[-SEAL:]:
+                return True
+            path.unlink()
+        return False
+
+    def write(self, number: int, rows: Rows) -> None:
+        """Write a shard, whole or not at all; raises ``ResourceError`` if the disk refuses."""
+        data = np.ascontiguousarray(rows, np.float16).data.cast("B")
+        with atomic.atomic_path(self.path(number)) as part, part.open("wb") as file:
+            file.write(data)
+            file.write(seal(data))
+
+    def read(self) -> Kept:
+        """Return all rows: small ones in memory, others mapped into it."""
+        maps: list[Rows] = [
+            np.memmap(self.path(number), np.float16, "r", shape=(len(rows), *self.shape))
+            for number, rows in enumerate(self.shards())
+        ]
+        if len(self.shape) == 1:
+            maps = [np.concatenate(maps)]
+        return Kept(maps, self.count if len(self.shape) == 1 else self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows in shards of ``size``."""
+
+    shards: list[Rows]
+    size: int
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some rows as float32, in the order asked for."""
+        if len(self.shards) == 1:
+            return self.shards[0][indices].astype(np.float32)
+        out = np.empty((len(indices), *self.shards[0].shape[1:]), np.float32)
+        for place, index in enumerate(indices.tolist()):
+            out[place] = self.shards[index // self.size][index % self.size]
+        return out
+
+
+def seal(data: memoryview) -> bytes:
+    """Return the hash that a shard ends with."""
+    return hashlib.blake2b(data, digest_size=SEAL).digest()
