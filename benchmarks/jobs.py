@@ -46,16 +46,17 @@ def main() -> None:
     """Run the jobs and print a table of each."""
     given = arguments()
     found: dict[str, list[Round]] = {}
+    where = machine()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(given, Path(scratch))
-        print(machine(), flush=True)
+        print(where, flush=True)
         for job in given.job:
             found[job] = bench.stepping() if job == "all" else bench.rounds(job)
             unit = "images/s" if job == "all" else "seconds"
             print(f"\n{about(job, given)}\n\n{table(found[job], unit)}", flush=True)
     if given.json:
         raw = {job: [{n: dataclasses.asdict(m) for n, m in each.items()} for each in r] for job, r in found.items()}
-        whole = {"machine": machine(), "arguments": vars(given), "jobs": raw}
+        whole = {"machine": where, "arguments": vars(given), "jobs": raw}
         given.json.write_text(json.dumps(whole, indent=1, default=str))
 
 
@@ -91,8 +92,8 @@ class Bench:
         self.photos = material.subset(given.flowers, folder / "photos", {"train": given.train, "valid": given.valid})
         self.mindcv_weights = folder / "mindcv.ckpt"
         if "mindcv" not in given.without:
-            convert = [*self.finetune("weights", "convert"), self.weights, "--to", "mindcv"]
-            subprocess.run([*convert, "--output", self.mindcv_weights], check=True, capture_output=True)
+            convert = self.finetune("weights", "convert", str(self.weights), "--to", "mindcv")
+            subprocess.run([*convert, "--output", str(self.mindcv_weights)], check=True, capture_output=True)
 
     def rounds(self, job: str) -> list[Round]:
         """Run all sides of a job in turn, several times."""
@@ -173,8 +174,7 @@ class Bench:
     def stepping(self) -> list[Round]:
         """Have warm sides make full training steps in turn; ``seconds`` of what is returned are images/s."""
         given, sides = self.given, {"ours": step.Side("ours", self.given.batch, self.given.size)}
-        for side in self.torch(["step"], {}):
-            sides[side.name] = Stepping(side)
+        sides |= {rival.name: Stepping(rival) for rival in self.torch(["step"], {})}
         found = []
         for _ in range(given.rounds):
             walls = {name: side.seconds(given.steps) for name, side in sides.items()}
@@ -198,17 +198,19 @@ class Stepping(step.Side):
 
 
 def about(job: str, given: argparse.Namespace) -> str:
-    """Return a job in words."""
-    setting = f"ResNeXt-50, {given.size} px, batch {given.batch}, {given.rounds} rounds"
+    """Return a job in words: what was done, and which of it was only calculated."""
+    setting = f"ResNeXt-50, {given.size} px, batches of {given.batch}, rounds: {given.rounds}"
     if job == "all":
-        return f"`all`: full training step on random images; {setting}. Memory is VmHWM."
-    measured = f"MindCV took {given.mindcv_photos} photos twice"
-    work = f"{given.photos} photos are labelled"
+        return f"`all`: full training steps on random images; {setting}. Memory is VmHWM."
+    work, count = f"{given.photos} photos are labelled", given.mindcv_photos
+    mindcv = f"MindCV takes {count} photos (batch {min(count, given.batch)}) twice"
+    samples = [] if "mindcv" in given.without else [mindcv]
     if job != "predict":
-        measured = f"PyTorch trained {given.rival_epochs} epochs, {measured}"
         work = f"{given.train} photos to train on, {given.valid} to validate, {given.epochs} epochs"
+        samples += [] if "torch" in given.without else [f"PyTorch trains {given.rival_epochs} epochs"]
+    rest = [f"{' and '.join(samples)}; the rest is added at the speed of all but the first time"] if samples else []
     memory = "Memory is VmHWM of the process and the private pages of its workers"
-    return f"`{job}`: {work}; {setting}. {measured}; the rest is added at the same speed. {memory}."
+    return ". ".join([f"`{job}`: {work}; {setting}", *rest, memory]) + "."
 
 
 def table(rounds: list[Round], unit: str) -> str:

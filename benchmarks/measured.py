@@ -135,13 +135,13 @@ def parent(process: Path) -> int:
 
 
 def machine() -> str:
-    """Return processor, cores, date and versions in a line."""
+    """Return processor, cores, load, date and versions in a line; a busy machine slows PyTorch's threads most."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    names = ("mindspore-finetune", "mindspore", "torch", "mindcv")
-    versions = ", ".join(f"{name} {installed(name)}" for name in names)
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, {datetime.date.today()}, Python {sys.version.split()[0]}, {versions}"
+    cores = f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before"
+    python = f"Python {sys.version.split()[0]}, mindspore-finetune {installed('mindspore-finetune')}"
+    versions = [f"{name} {installed(name)}" for name in ("mindspore", "openvino", "torch", "mindcv")]
+    return ", ".join([model, cores, str(datetime.date.today()), python, *versions])
 
 
 def installed(name: str) -> str:

@@ -218,7 +218,7 @@ def stepping(*, bf16: bool) -> Callable[[int, int], Callable[[], float]]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            return float(loss)
+            return loss.item()
 
         return one
 

@@ -74,12 +74,12 @@ def ours(batch: int, size: int) -> Callable[[], float]:
             }
         )
     )
-    trainer = Trainer(
-        recipe, network, features=2048, classes=CLASSES, images=batch * 1000, class_weights=None, amp="off"
-    )
+    trainer = Trainer(recipe, network, features=2048, images=batch * 1000, amp="off")
     trainer.enter(Phase(number=1, first=1, last=1000, trainable=network.names))
     images, labels = arrays(batch, size)
-    one = Batch(images=images, labels=labels, weights=np.ones(batch, np.float32), indices=np.arange(batch))
+    every, weights = np.arange(batch), np.ones(batch, np.float32)
+    soft = np.eye(CLASSES, dtype=np.float32)[labels]
+    one = Batch(images=images, labels=labels, weights=weights, indices=every, targets=soft)
     return lambda: trainer.step([one], 1, 0)
 
 

@@ -115,6 +115,7 @@ class Finetuner:
 
     def _run(self, plan: Plan, catalogue: Catalogue, resume: Path | None) -> Run:
         from finetune.display import progress
+        from finetune.machine import device as machine
         from finetune.model import modelfolder
         from finetune.training import engine
 
@@ -128,7 +129,9 @@ class Finetuner:
                 raise  # MindSpore makes SIGTERM of many a SIGINT
             text = f"{error}; go on with fit(…, resume='{self.run.folder}')"
             raise KeyboardInterrupt(text) from None
-        self.model = modelfolder.open_model(self.run.folder, catalogue)
+        chosen = machine.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode).name
+        trunk = plan.recipe.trunk
+        self.model = modelfolder.open_model(self.run.folder, catalogue, trunk=trunk, device=chosen, say=say)
         return self.run
 
     @hookimpl
@@ -225,14 +228,17 @@ class Finetuner:
         """
         from finetune.machine import device
         from finetune.model import modelfolder
+        from finetune.recipe.models import TrunkSection
 
         folder = modelfolder.locate(Path(path).expanduser())
         about = modelfolder.read(folder)
         backbone = {"use": about["backbone"]["use"], **about["backbone"]["options"]}
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
-        device.setup(device=ft.sections.get("runner", {}).get("device", "auto"))
-        ft.model = modelfolder.open_model(folder, ft._catalogue())
+        chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
+        trunk = TrunkSection.model_validate(ft.sections.get("trunk", {}))
+        say = print if ft.progress else silent
+        ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
         return ft
 
     def _fitted(self) -> Model:

@@ -103,14 +103,14 @@ def backbone(component: Backbone, options: Any) -> None:
     import mindspore as ms
 
     from finetune.machine import device
-    from finetune.model.network import Features, Network, build_stages
+    from finetune.model.network import Network, Trunk, build_stages
 
     device.setup(device="cpu")
     stages = build_stages(component, options)
     assert tuple(stages) == component.stages
     network = Network(stages, ms.nn.Identity()).set_train(False)
     images = ms.Tensor(np.random.default_rng(0).standard_normal((2, 3, 32, 32), np.float32))
-    features = Features(network).set_train(False)(images).asnumpy()
+    features = Trunk(network, len(network.stages)).set_train(False)(images).asnumpy()
     assert features.shape == (2, component.features)
     assert np.isfinite(features).all()
     assert not np.allclose(features[0], features[1])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finetune.data import targets
 from finetune.data.loader import Batch
 from finetune.machine import device
 from finetune.model import heads
@@ -32,7 +33,8 @@ def batch(rows: slice = slice(None), *, real: int | None = None) -> Batch:
     images, labels = IMAGES[rows], LABELS[rows]
     weights = np.ones(len(images), np.float32)
     weights[real:] = 0.0 if real is not None else 1.0
-    return Batch(images=images, labels=labels, weights=weights, indices=np.arange(len(images)))
+    soft = targets.soft_targets(labels, weights, 3, 0.0, None)
+    return Batch(images=images, labels=labels, weights=weights, indices=np.arange(len(images)), targets=soft)
 
 
 def trainer(said: Recipe, images: int = 12) -> Any:
@@ -54,7 +56,7 @@ def trainer(said: Recipe, images: int = 12) -> Any:
             return self.bn(x)
 
     network = Network({"norm": Norm(), "flat": Flat()}, heads.build(said.head, 48, 3, said.seed))
-    return Trainer(said, network, features=48, classes=3, images=images, class_weights=None, amp="off")
+    return Trainer(said, network, features=48, images=images, amp="off")
 
 
 def entered(said: Recipe, stages: tuple[str, ...] = ("head",), images: int = 12) -> Any:

@@ -91,10 +91,11 @@ def opened(path: Path, device: str) -> Model:
 
     catalogue = load_catalogue()
     folder = modelfolder.locate(path.expanduser())
+    from finetune.display.progress import Progress
     from finetune.machine import device as devices
 
-    devices.setup(device=device)
-    return modelfolder.open_model(folder, catalogue)
+    chosen = devices.setup(device=device).name
+    return modelfolder.open_model(folder, catalogue, device=chosen, say=Progress().say)
 
 
 def prediction(each: Prediction) -> dict[str, Any]:

@@ -138,8 +138,10 @@ class Predictor:
         stages = len(self.network.stages)
         if what == "logits" and self.first == stages:  # the head alone is computed faster than it is exported
             return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
-        cell = Trunk(self.network, stages) if what == "features" else Logits(self.network, self.first)
-        return engines.build(cell, sample, self.section, self.say, device=self.device)
+        if what == "features":
+            return engines.build(Trunk(self.network, stages), sample, self.section, self.say, device=self.device)
+        cell = Logits(self.network, self.first)
+        return engines.build(cell, sample, self.section, self.say, device=self.device, cosine=-1.0)
 
 
 def chained(first: Array, rest: Iterator[Array]) -> Iterator[Array]:

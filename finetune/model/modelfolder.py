@@ -11,10 +11,11 @@ from finetune.components import Backbone, ImageSpec
 from finetune.errors import UsageError, WeightsError
 from finetune.files import atomic
 from finetune.model import card
-from finetune.recipe.models import LinearHead, MlpHead
+from finetune.recipe.models import LinearHead, MlpHead, TrunkSection
 from finetune.weights import tensorfile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from finetune.catalogue import Catalogue
@@ -77,10 +78,18 @@ def locate(path: Path) -> Path:
     raise UsageError(f"no model in {path}: name a run folder or a folder that holds model.json")
 
 
-def open_model(path: Path, catalogue: Catalogue) -> Model:
+def open_model(
+    path: Path,
+    catalogue: Catalogue,
+    *,
+    trunk: TrunkSection | None = None,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> Model:
     """Return the model of a run folder or model folder, on the device that is set up.
 
-    Raises ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
+    ``trunk`` says what computes it; ``say`` is told what its user should know. Raises
+    ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
     """
     from finetune.model.model import Model
     from finetune.model.network import Network, assign, build_stages
@@ -98,7 +107,16 @@ def open_model(path: Path, catalogue: Catalogue) -> Model:
     if {name: array.shape for name, array in tensors.items()} != expected:
         raise WeightsError(f"{folder}: weights.safetensors does not belong to model.json; copy the whole folder anew")
     assign(network.get_parameters(), tensors)
-    return Model(network=network, about=about, image=image_spec(about["image"]), catalogue=catalogue, folder=folder)
+    return Model(
+        network=network,
+        about=about,
+        image=image_spec(about["image"]),
+        catalogue=catalogue,
+        folder=folder,
+        trunk=trunk or TrunkSection(),
+        device=device,
+        say=say,
+    )
 
 
 def read(folder: Path) -> dict[str, Any]:

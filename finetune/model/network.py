@@ -68,18 +68,6 @@ class Network(nn.Cell):
                         cell.set_train(False)
 
 
-class Features(nn.Cell):
-    """A network up to its pooled features."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-
-    def construct(self, images: Tensor) -> Tensor:
-        """Map (N, 3, H, W) float32 to (N, features)."""
-        return self.network.features(images)
-
-
 class Trunk(nn.Cell):
     """The first ``count`` stages of a network; all of them end in pooled features."""
 

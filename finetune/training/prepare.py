@@ -216,7 +216,15 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
     source = resolve(plan, catalogue.plugins.copy(), say)
     options = backbone_options(plan, source)
     classes = labels.kept(source) if head else ("-",)
-    devices.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode)
+    device = devices.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
     about = {"classes": list(classes), "features": plan.backbone.component.features, "weights": report, "metrics": {}}
-    return Model(network=network, about=about, image=image_spec(plan, source), catalogue=catalogue)
+    return Model(
+        network=network,
+        about=about,
+        image=image_spec(plan, source),
+        catalogue=catalogue,
+        trunk=plan.recipe.trunk,
+        device=device.name,
+        say=say,
+    )

@@ -113,8 +113,11 @@ def build(
     say: Callable[[str], None],
     *,
     device: str = "cpu",
+    cosine: float = COSINE,
 ) -> Engine:
     """Return the engine for a cell, checked against MindSpore on the first images of ``sample``.
+
+    ``cosine`` is the least that the outputs of both may have; a few small logits say little by it.
 
     Where OpenVINO is only the default, whatever keeps it from serving is said and MindSpore takes its place. Raises
     ``UsageError`` where the recipe asks for it and it cannot serve.
@@ -133,14 +136,15 @@ def build(
     try:
         engine = Engine(Graph(cell, filled(sample[:chunk], chunk), section.precision), chunk)
         first = sample[:CHECKED]
-        problem = difference(reference(cell, first), engine(sample[:chunk])[: len(first)], engine.backend.precision)
+        found = engine(sample[:chunk])[: len(first)]
+        problem = difference(reference(cell, first), found, TOLERANCE[engine.backend.precision], cosine)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         problem = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
     if not problem:
         return engine
     if asked:
         raise UsageError(f"trunk.engine=openvino cannot serve this network: {problem}; write trunk.engine=auto")
-    say(f"what is frozen runs on MindSpore, since OpenVINO cannot serve it: {problem}")
+    say(f"MindSpore computes what OpenVINO would compute faster, since that cannot serve: {problem}")
     return plain
 
 
@@ -202,12 +206,12 @@ def reference(cell: Cell, images: Array) -> Array:
     return output.astype(np.float32, copy=False)
 
 
-def difference(expected: Array, found: Array, precision: str) -> str:
-    """Return in what outputs differ by more than the precision explains, or nothing."""
+def difference(expected: Array, found: Array, tolerance: float, least: float) -> str:
+    """Return in what outputs differ by more than rounding explains, or nothing."""
     a, b = expected.reshape(len(expected), -1), found.reshape(len(found), -1)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-30)).min()) if a.any() else 1.0
     largest = float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-30))
-    if np.isfinite(b).all() and cosine >= COSINE and largest <= TOLERANCE[precision]:
+    if np.isfinite(b).all() and cosine >= least and largest <= tolerance:
         return ""
     return f"its outputs differ (cosine {cosine:.4f}, largest difference {largest:.2g} of the largest)"

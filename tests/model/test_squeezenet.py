@@ -32,7 +32,7 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     """Return the pretrained network up to its pooled features."""
     from mindspore import nn
 
-    from finetune.model.network import Features, Network, assign
+    from finetune.model.network import Network, Trunk, assign
 
     network = Network(backbone.build(backbone.options()), nn.Identity()).set_train(False)
     source = sources.resolve(str(squeezenet), backbone)
@@ -50,7 +50,7 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     }
     assert loaded.report["ignored"] == ["classifier.1.bias", "classifier.1.weight"]
     assign(network.get_parameters(), loaded.tensors)
-    return Features(network)
+    return Trunk(network, len(network.stages))
 
 
 def pixels(path: Path, size: int = 128) -> np.ndarray:

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not
 RESNEXT50 = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext50"]
 HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
 TOLERANCE = 1e-4
+FP32 = {"precision": "fp32"}
 SIZES = (224, 227)
 # File, the layout that it is known as, and the padding that its networks have.
 LAYOUTS = {
@@ -147,7 +148,7 @@ def test_each_layout_computes_what_pytorch_computes(drawn: Drawn, networks: Any,
 
 @pytest.mark.parametrize(("name", "size"), [("ascend", 227), ("torchvision", 224)])
 def test_embed_returns_what_pytorch_computes(drawn: Drawn, name: str, size: int) -> None:
-    finetuner = Finetuner(backbone="resnext50", weights=drawn.files[name], device="cpu", progress=False)
+    finetuner = Finetuner(backbone="resnext50", weights=drawn.files[name], device="cpu", progress=False, trunk=FP32)
     found = finetuner.embed(drawn.expected[f"images-{size}"])
     assert found.shape == (8, 2048)
     assert found.dtype == np.float32
@@ -156,7 +157,7 @@ def test_embed_returns_what_pytorch_computes(drawn: Drawn, name: str, size: int)
 
 def test_the_padding_can_be_another_than_that_of_the_layout(drawn: Drawn) -> None:
     backbone = {"use": "resnext50", "stem_pool": "symmetric"}
-    finetuner = Finetuner(backbone=backbone, weights=drawn.files["gpu"], device="cpu", progress=False)
+    finetuner = Finetuner(backbone=backbone, weights=drawn.files["gpu"], device="cpu", progress=False, trunk=FP32)
     found = finetuner.embed(drawn.expected["images-224"][:2])
     assert difference(found, drawn.expected["features-symmetric-224"][:2]) < TOLERANCE
 
