@@ -144,7 +144,8 @@ class Backbone(Component):
     ``build(options)`` returns a mapping from each of ``stages`` to a ``Cell``; the first takes (N, 3, H, W) float32,
     each takes what the one before returns, and the mean over the last one's positions has width ``features``.
     ``shapes(options)`` returns the names and shapes of the stages' parameters, such as ``layer1.0.conv2.weight``,
-    without building the network.
+    without building the network. ``products(stages)`` returns, for training on CPUs with AVX-512, the same stages over
+    the same parameters with matrix products in place of convolutions: they take and return maps (C, H, W, N).
     """
 
     kind: ClassVar[str] = "backbone"
@@ -155,6 +156,7 @@ class Backbone(Component):
     weights: Mapping[str, Weights] = field(default_factory=dict)
     layouts: tuple[Layout, ...] = ()
     shapes: Callable[[Any], Mapping[str, tuple[int, ...]]] | None = None
+    products: Callable[[Mapping[str, Cell]], Mapping[str, Cell]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

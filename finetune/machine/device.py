@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.errors import UsageError
+from finetune.machine import speeds
 
 DeviceName = Literal["cpu", "gpu", "ascend"]
 TARGETS: dict[str, str] = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
 AVX2 = 0x7  # dnnl_cpu_isa_avx2 of oneDNN's C interface
+PRODUCTS = "AVX-512 (not capped: this network's convolutions are matrix products)"
 _ISA: list[str] = []
 
 
@@ -27,15 +29,17 @@ class Device:
     amp: Literal["off", "O2"]
 
 
-def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto") -> Device:
+def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto", products: bool = False) -> Device:
     """Import MindSpore quietly, choose and set the device, and return what is in force.
 
-    Raises ``UsageError`` for a device that this machine
-    or this build of MindSpore does not have. Mixed precision is off on CPUs unless asked for: they gain nothing by it.
+    ``products`` says that a network will be trained whose stages are matrix products. Raises ``UsageError`` for a
+    device that this machine or this build of MindSpore does not have. Mixed precision is off on CPUs unless asked for:
+    they gain nothing by it.
     """
     ms = quiet_mindspore()
     name = choose(device)
-    isa = cap_onednn() if name == "cpu" else "not used"
+    wanted = products and mode == "graph" and amp != "O2"
+    isa = cap_onednn(products=wanted) if name == "cpu" else "not used"
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
     set_device(ms, name)
     return Device(name=name, isa=isa, amp="O2" if amp == "O2" or (amp == "auto" and name != "cpu") else "off")
@@ -86,23 +90,31 @@ def available(name: str) -> bool:
         return False
 
 
-def cap_onednn() -> str:
+def cap_onednn(*, products: bool = False) -> str:
     """Cap MindSpore's oneDNN at AVX2 on CPUs with AVX-512, and return what is in force, with the reason.
 
-    With AVX-512 its convolutions on plain NCHW tensors run in oneDNN's reference kernels, 10 to 100 times slower. The
-    C call reaches MindSpore's own copy of the library only; it works until the first operator runs.
+    With AVX-512 its convolutions on plain NCHW tensors run in oneDNN's reference kernels, 10 to 100 times slower, but
+    its matrix products run twice as fast: where only ``products`` are trained, there is no cap. The C call reaches
+    MindSpore's own copy of the library only; it works until the first operator runs, so the first choice stays.
     """
     if not _ISA:
-        _ISA.append(_cap_onednn())
+        _ISA.append(_cap_onednn(products=products))
     return _ISA[0]
 
 
-def _cap_onednn() -> str:
+def uncapped() -> bool:
+    """Tell whether this process was set up for matrix products, on which its convolutions are slow."""
+    return _ISA[:1] == [PRODUCTS]
+
+
+def _cap_onednn(*, products: bool) -> str:
     chosen = os.environ.get("ONEDNN_MAX_CPU_ISA")
     if chosen:
         return f"{chosen} (set by ONEDNN_MAX_CPU_ISA)"
     if "avx512f" not in cpu_flags():
         return "default (this CPU has no AVX-512)"
+    if products and products_pay():
+        return PRODUCTS
     import mindspore as ms
 
     library = Path(ms.__file__).parent / "lib" / "libdnnl.so.3"
@@ -113,6 +125,12 @@ def _cap_onednn() -> str:
     if status != 0:
         return "default (slow: an operator had already run; set ONEDNN_MAX_CPU_ISA=AVX2)"
     return "AVX2 (capped: MindSpore's AVX-512 convolutions are slower)"
+
+
+def products_pay() -> bool:
+    """Tell whether matrix products with AVX-512 beat convolutions with AVX2: as measured here, or else assumed."""
+    measured = speeds.known()
+    return not measured or measured["products"] > measured["convolution"]
 
 
 def cpu_flags() -> frozenset[str]:

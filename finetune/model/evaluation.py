@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from finetune.data.labelled import Part
     from finetune.data.loader import Batch
+    from finetune.model.network import Stages
     from finetune.recipe.models import TrunkSection
 
     Array = NDArray[np.float32]
@@ -52,9 +53,9 @@ class Evaluation:
 class Logits(nn.Cell):
     """The tail of a network without dropout."""
 
-    def __init__(self, network: Network, first: int = 0) -> None:
+    def __init__(self, network: Network, first: int = 0, products: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.tail = Tail(network, first)
+        self.tail = Tail(network, first, products)
         self.ones = Tensor(np.ones((1, 1), np.float32))
 
     def construct(self, x: Tensor) -> Tensor:
@@ -71,10 +72,12 @@ class Predictor:
         section: TrunkSection,
         *,
         first: int = 0,
+        products: Stages | None = None,
         device: str = "cpu",
         say: Callable[[str], None] = print,
     ) -> None:
-        self.network, self.section, self.first, self.device, self.say = network, section, first, device, say
+        self.network, self.section, self.first, self.products = network, section, first, products
+        self.device, self.say = device, say
         self._engines: dict[tuple[str, tuple[int, ...]], engines.Engine] = {}
 
     def refresh(self) -> None:
@@ -138,10 +141,15 @@ class Predictor:
         stages = len(self.network.stages)
         if what == "logits" and self.first == stages:  # the head alone is computed faster than it is exported
             return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
+        cell, own = self._cell(what, None), self.products and self._cell(what, self.products)
+        # Of a few small logits the cosine says little.
+        least = engines.COSINE if what == "features" else -1.0
+        return engines.build(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
+
+    def _cell(self, what: str, products: Stages | None) -> nn.Cell:
         if what == "features":
-            return engines.build(Trunk(self.network, stages), sample, self.section, self.say, device=self.device)
-        cell = Logits(self.network, self.first)
-        return engines.build(cell, sample, self.section, self.say, device=self.device, cosine=-1.0)
+            return Trunk(self.network, len(self.network.stages), products)
+        return Logits(self.network, self.first, products)
 
 
 def chained(first: Array, rest: Iterator[Array]) -> Iterator[Array]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.components import ImageSpec, Pixels
     from finetune.data.imagefile import BadImage
-    from finetune.model.network import Network
+    from finetune.model.network import Network, Stages
 
 Images = Sequence["str | Path | Pixels"]
 
@@ -43,6 +43,7 @@ class Model:
     catalogue: Catalogue = field(repr=False)
     folder: Path | None = None
     trunk: TrunkSection = field(default_factory=TrunkSection)
+    products: Stages | None = field(default=None, repr=False)
     device: str = "cpu"
     say: Callable[[str], None] = field(default=print, repr=False)
 
@@ -54,7 +55,7 @@ class Model:
     @cached_property
     def predictor(self) -> Predictor:
         """Return what runs the network; it keeps compiled graphs from call to call."""
-        return Predictor(self.network, self.trunk, device=self.device, say=self.say)
+        return Predictor(self.network, self.trunk, products=self.products, device=self.device, say=self.say)
 
     def predict(
         self,

@@ -92,7 +92,7 @@ def open_model(
     ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
     """
     from finetune.model.model import Model
-    from finetune.model.network import Network, assign, build_stages
+    from finetune.model.network import Network, assign, build_stages, product_form
 
     folder = locate(path)
     about = read(folder)
@@ -113,6 +113,7 @@ def open_model(
         image=image_spec(about["image"]),
         catalogue=catalogue,
         folder=folder,
+        products=product_form(backbone, network),
         trunk=trunk or TrunkSection(),
         device=device,
         say=say,

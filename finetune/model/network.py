@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from finetune.errors import PluginError
+from finetune.machine import device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 
     from finetune.components import Backbone
 
+    Stages = Mapping[str, nn.Cell]
+
 HEAD = "head"
 
 
 class Network(nn.Cell):
     """Stages and head as one cell; every parameter's name begins with its stage, the head's with ``head``."""
 
-    def __init__(self, stages: Mapping[str, nn.Cell], head: nn.Cell) -> None:
+    def __init__(self, stages: Stages, head: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
         self.names = (*stages, HEAD)
         for name, cell in stages.items():
@@ -68,39 +71,68 @@ class Network(nn.Cell):
                         cell.set_train(False)
 
 
+class Chain(nn.Cell):
+    """Some stages of a network in a row; after the last stage comes the mean over positions.
+
+    ``products`` are the stages in a form that has maps (C, H, W, N), if that is to be used.
+    """
+
+    def __init__(self, network: Network, stages: slice, products: Stages | None) -> None:
+        super().__init__(auto_prefix=False)
+        names = network.names[:-1][stages]
+        cells = [network.cell(name) if products is None else products[name] for name in names]
+        self.stages = nn.CellList(cells, auto_prefix=False)
+        self.moves = products is not None and len(names) > 0
+        self.pools = names[-1:] == network.names[-2:-1]
+        self.product = ops.MatMul(transpose_a=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map what the first of the stages takes to what follows the last, (N, …) both."""
+        if self.moves:
+            n, c, h, w = x.shape
+            # A product with the unit matrix is exact, and a third of the time of a transpose.
+            x = self.product(x.reshape(n, c * h * w), ops.eye(n, n, x.dtype)).reshape(c, h, w, n)
+        for stage in self.stages:
+            x = stage(x)
+        if self.moves and self.pools:
+            return ops.transpose(x.mean((1, 2)), (1, 0))
+        if self.moves:
+            return ops.transpose(x, (3, 0, 1, 2))
+        if self.pools and x.ndim == 4:
+            return x.mean((2, 3))
+        return x
+
+
 class Trunk(nn.Cell):
     """The first ``count`` stages of a network; all of them end in pooled features."""
 
-    def __init__(self, network: Network, count: int) -> None:
+    def __init__(self, network: Network, count: int, products: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.stages = nn.CellList(list(network.stages)[:count], auto_prefix=False)
-        self.whole = count == len(network.stages)
+        self.chain = Chain(network, slice(0, count), products)
 
     def construct(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) float32 to what the next stage takes, or to (N, features)."""
-        x = images
-        for stage in self.stages:
-            x = stage(x)
-        if self.whole and x.ndim == 4:
-            x = x.mean((2, 3))
-        return x
+        return self.chain(images)
 
 
 class Tail(nn.Cell):
     """The stages of a network from number ``first`` on, and its head."""
 
-    def __init__(self, network: Network, first: int) -> None:
+    def __init__(self, network: Network, first: int, products: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.stages = nn.CellList(list(network.stages)[first:], auto_prefix=False)
+        self.chain = Chain(network, slice(first, None), products)
         self.head = network.head
 
     def construct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map what the trunk returns, and the head's dropout mask, to (N, classes) logits."""
-        for stage in self.stages:
-            x = stage(x)
-        if x.ndim == 4:
-            x = x.mean((2, 3))
-        return self.head(x, mask)
+        return self.head(self.chain(x), mask)
+
+
+def product_form(backbone: Backbone, network: Network) -> Stages | None:
+    """Return the stages as matrix products, if this process computes those fast and the backbone has them."""
+    if backbone.products is None or not device.uncapped():
+        return None
+    return backbone.products({name: network.cell(name) for name in backbone.stages})
 
 
 def statistics(parameter: Parameter) -> bool:

@@ -55,6 +55,7 @@ class Feed:
         self._notes: list[str] = []
         self._engine: Engine | None = None
         self._trunk: str | None = None
+        self._shape: tuple[int, ...] | None = None
         self._kept: frozenset[str] | None = None
         self._open: dict[tuple[str, int], FeatureLoader] = {}
 
@@ -160,8 +161,7 @@ class Feed:
     def trunk(self) -> dict[str, Any]:
         """Return what the trunk is: its stages, their code and their weights."""
         if self._trunk is None:
-            network, names = self.prepared.network, self.prepared.network.names[: self.first]
-            self._trunk = identity.of_arrays((p.name, p.asnumpy()) for p in network.parameters_of(names))
+            self._trunk = self._digest()
         component, options = self.prepared.plan.backbone.component, self.prepared.backbone_options
         return {
             "stages": list(self.prepared.network.names[: self.first]),
@@ -171,14 +171,13 @@ class Feed:
             "weights": self._trunk,
         }
 
-    def unchanged(self) -> bool:
-        """Tell whether the network still holds the weights that the phase's features are made with."""
-        if not self.first or self._trunk is None:
-            return True
-        names = self.prepared.network.names[: self.first]
-        return self._trunk == identity.of_arrays(
-            (p.name, p.asnumpy()) for p in self.prepared.network.parameters_of(names)
-        )
+    def fits(self) -> bool:
+        """Tell whether the frozen stages of the network hold the weights that the phase's features are made with."""
+        return self._trunk is None or self._trunk == self._digest()
+
+    def _digest(self) -> str:
+        network = self.prepared.network
+        return identity.of_arrays((p.name, p.asnumpy()) for p in network.parameters_of(network.names[: self.first]))
 
     def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
         """Return kept features; None where the disk does not take them."""
@@ -205,8 +204,10 @@ class Feed:
     def engine(self) -> Engine:
         """Return what computes the trunk."""
         if self._engine is None:
-            cell, device = Trunk(self.prepared.network, self.first), self.prepared.device.name
-            self._engine = engines.build(cell, self._sample(), self.recipe.trunk, self.say, device=device)
+            network, products = self.prepared.network, self.prepared.products
+            cell, own = Trunk(network, self.first), products and Trunk(network, self.first, products)
+            section, device = self.recipe.trunk, self.prepared.device.name
+            self._engine = engines.build(cell, self._sample(), section, self.say, own=own, device=device)
         return self._engine
 
     def _sample(self) -> NDArray[np.float32]:
@@ -217,7 +218,9 @@ class Feed:
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape of one image's features."""
-        return tuple(self.engine()(self._sample()).shape[1:])
+        if self._shape is None:
+            self._shape = tuple(self.engine()(self._sample()).shape[1:])
+        return self._shape
 
     def _targeted(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
         """Give batches their soft targets, and blend their images where the recipe says so."""

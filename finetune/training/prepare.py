@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from finetune.data.loading import Data
     from finetune.data.scan import Progress
     from finetune.model.model import Model
-    from finetune.model.network import Network
+    from finetune.model.network import Network, Stages
     from finetune.recipe.plan import Plan
 
 
@@ -41,6 +41,7 @@ class Prepared:
     device: devices.Device
     workers: int
     network: Network
+    products: Stages | None
     backbone_options: Options
     phases: tuple[phases.Phase, ...]
     weights: dict[str, Any]
@@ -76,10 +77,12 @@ def prepare(
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
-    device = devices.setup(device=recipe.runner.device, mode=recipe.runner.mode, amp=recipe.train.amp)
+    device = device_for(plan, planned, say)
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
     if device.amp == "O2":
         mixed_precision(network)
+    from finetune.model.network import product_form
+
     return Prepared(
         plan=plan,
         plugins=plugins,
@@ -89,10 +92,22 @@ def prepare(
         device=device,
         workers=workers,
         network=network,
+        products=product_form(plan.backbone.component, network),
         backbone_options=options,
         phases=planned,
         weights=begun.weights if begun else report,
     )
+
+
+def device_for(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> devices.Device:
+    """Set up the device for what a plan trains on it."""
+    recipe, backbone = plan.recipe, plan.backbone.component
+    products = backbone.products is not None and any({*phase.trainable} - {"head"} for phase in planned)
+    runner = recipe.runner
+    device = devices.setup(device=runner.device, mode=runner.mode, amp=recipe.train.amp, products=products)
+    if device.name == "cpu" and devices.uncapped() and backbone.products is None:
+        say(f"{backbone.name} trains slowly here: this process was set up for another network; start a new one for it")
+    return device
 
 
 def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
@@ -212,6 +227,7 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
     With ``head`` it has the classifier and the classes of its weights, else a random classifier of one class.
     """
     from finetune.model.model import Model
+    from finetune.model.network import product_form
 
     source = resolve(plan, catalogue.plugins.copy(), say)
     options = backbone_options(plan, source)
@@ -224,6 +240,7 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
         about=about,
         image=image_spec(plan, source),
         catalogue=catalogue,
+        products=product_form(plan.backbone.component, network),
         trunk=plan.recipe.trunk,
         device=device.name,
         say=say,

@@ -118,7 +118,7 @@ class Session:
 
     def _enter(self, phase: Phase) -> None:
         first = len(division.trunk(self.network.names, phase.trainable))
-        self.trainer.enter(phase, first)
+        self.trainer.enter(phase, first, self.prepared.products)
         self.feed.enter(first, last=phase == self.prepared.phases[-1])
         self.predictors = {}
         self.run.phase, self.run.trainable = phase.number, phase.trainable
@@ -179,7 +179,7 @@ class Session:
     def _evaluate(self, check: Check) -> dict[str, float]:
         metric = self.recipe.evaluate.metric
         with self.kept_weights():
-            self.evaluation = self.judged("valid", check)
+            self.evaluation = self.judged("valid", check, others=bool(self.trainer.average))
         if not all(map(math.isfinite, self.evaluation.metrics.values())):
             raise DivergedError(f"the validation loss is not finite in epoch {self.run.epoch}; lower optimizer.lr")
         self.run.confusion = self.evaluation.confusion
@@ -188,12 +188,14 @@ class Session:
             self.run.best = Best(epoch=self.run.epoch, value=value)
         return self.evaluation.metrics
 
-    def judged(self, part: str, check: Check) -> Evaluation:
-        """Evaluate the weights that the network holds on a part of the data."""
-        first = self.feed.first if self.feed.unchanged() else 0
+    def judged(self, part: str, check: Check, *, others: bool) -> Evaluation:
+        """Evaluate what the network holds on a part of the data; ``others`` than the weights it is trained with."""
+        first = 0 if others and not self.feed.fits() else self.feed.first
         if first not in self.predictors:
             section, device = self.recipe.trunk, self.prepared.device.name
-            self.predictors[first] = Predictor(self.network, section, first=first, device=device, say=self._say)
+            self.predictors[first] = Predictor(
+                self.network, section, first=first, products=self.prepared.products, device=device, say=self._say
+            )
         self.predictors[first].refresh()
         batches = self.feed.plain(part, check) if first else self.feed.loader(part)
         return self.predictors[first].evaluate(batches, len(self.data.classes), check)
@@ -309,7 +311,7 @@ class Session:
         found: dict[str, float] = {}
         for part in ("valid", "test"):
             if getattr(self.data, part) is not None:
-                evaluation = self.judged(part, check)
+                evaluation = self.judged(part, check, others=True)
                 found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
         return found
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.data.loader import Batch
+    from finetune.model.network import Stages
     from finetune.training.phases import Phase
 
 
@@ -52,10 +53,11 @@ class Trainer:
         copies = ParameterTuple(self.network.get_parameters()).clone(prefix="average", init="same")
         return {p.name: copy for p, copy in zip(self.network.get_parameters(), copies, strict=True)}
 
-    def enter(self, phase: Phase, first: int = 0) -> None:
+    def enter(self, phase: Phase, first: int = 0, products: Stages | None = None) -> None:
         """Freeze all but the phase's stages, and build optimizer and step over exactly those.
 
         The step takes what stage number ``first`` takes: images, or features of the frozen stages before it.
+        ``products`` are the stages in that form, where it is to be used.
         """
         self.phase, self.updates = phase, 0
         for parameter in self.network.get_parameters():
@@ -64,7 +66,7 @@ class Trainer:
         self.optimizer = optimizers.build(self.recipe.optimizer, trainable, self.network.names)
         averaged = [p for p in self.network.parameters_of(phase.trainable) if p.name in self.average]
         average = [self.average[p.name] for p in averaged]
-        gradients = step.Gradients(Tail(self.network, first), trainable, self.scale)
+        gradients = step.Gradients(Tail(self.network, first, products), trainable, self.scale)
         update = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
         self.training_mode()
         if self.recipe.train.accumulate == 1:

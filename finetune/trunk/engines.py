@@ -112,18 +112,21 @@ def build(
     section: TrunkSection,
     say: Callable[[str], None],
     *,
+    own: Cell | None = None,
     device: str = "cpu",
     cosine: float = COSINE,
 ) -> Engine:
     """Return the engine for a cell, checked against MindSpore on the first images of ``sample``.
 
-    ``cosine`` is the least that the outputs of both may have; a few small logits say little by it.
+    ``own`` is the same in the form that MindSpore computes faster, if there is one. ``cosine`` is the least that the
+    outputs of both may have; a few small logits say little by it.
 
     Where OpenVINO is only the default, whatever keeps it from serving is said and MindSpore takes its place. Raises
     ``UsageError`` where the recipe asks for it and it cannot serve.
     """
     chunk = min(len(sample), chunk_for(device))
-    plain = Engine(MindSpore(cell), chunk)
+    own = own or cell
+    plain = Engine(MindSpore(own), chunk)
     asked = section.engine == "openvino"
     if section.engine == "mindspore":
         return plain
@@ -137,7 +140,7 @@ def build(
         engine = Engine(Graph(cell, filled(sample[:chunk], chunk), section.precision), chunk)
         first = sample[:CHECKED]
         found = engine(sample[:chunk])[: len(first)]
-        problem = difference(reference(cell, first), found, TOLERANCE[engine.backend.precision], cosine)
+        problem = difference(reference(own, first), found, TOLERANCE[engine.backend.precision], cosine)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         problem = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
     if not problem:

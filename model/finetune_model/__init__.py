@@ -14,7 +14,7 @@ from finetune_model.layouts import LAYOUTS
 from finetune_model.pretrained import RESNEXT50_WEIGHTS, RESNEXT_NANO_WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from mindspore.nn import Cell
 
@@ -33,6 +33,13 @@ def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:
     from finetune_model import resnext
 
     return resnext.build(design.RESNEXT50, padding(options))
+
+
+def products(stages: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Return the stages with matrix products in place of convolutions."""
+    from finetune_model import matrix_form
+
+    return matrix_form.products(stages)
 
 
 def build_resnext_nano(options: ResNeXtOptions) -> dict[str, Cell]:
@@ -64,6 +71,7 @@ def finetune_backbones() -> Iterator[Backbone]:
         weights=RESNEXT50_WEIGHTS,
         layouts=LAYOUTS,
         shapes=shapes_of(design.RESNEXT50),
+        products=products,
     )
     yield Backbone(
         name="resnext_nano",
