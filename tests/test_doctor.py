@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.machine import doctor, probe
+from finetune.machine import device, doctor, probe, speeds
+from finetune.trunk import engines
 from tests.cli.calling import answer, command, environment
 
 if TYPE_CHECKING:
@@ -157,17 +158,47 @@ def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     assert probe.ask("devices") == {"error": "no answer in 0.01 s"}
 
 
-def test_convolutions_are_timed_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+RATES = {"as_used": 20.0, "as_installed": 0.2, "convolution_step": 170.0, "product_step": 350.0}
 
-    def ask(what: str) -> dict[str, float]:
-        asked.append(what)
-        return {"gflop_per_second": 20.0 if what == "as_used" else 0.2}
 
-    monkeypatch.setattr(probe, "ask", ask)
-    *_, speed = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
-    assert asked == ["as_used", "as_installed"]
+def test_convolutions_are_timed_when_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "ask", lambda what: {"gflop_per_second": RATES[what]})
+    assert speeds.known() == {}
+    *_, speed, training = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
     assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
+    assert training.text.startswith("170.0 GFLOP/s in convolutions, 350.0 in matrix products: products are used")
+    assert speeds.known() == {"convolution": 170.0, "products": 350.0}
+    assert speeds.known("another machine") == {}
+    assert device.products_pay()
+    speeds.remember({"convolution": 350.0, "products": 170.0})
+    assert not device.products_pay()
+    speeds.place().write_text("{")
+    assert device.products_pay()
+
+
+def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "ask", lambda what: {"error": "no answer in 1 s"})
+    *_, training = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
+    assert (training.level, training.text) == ("warning", "could not be timed: no answer in 1 s")
+    assert speeds.known() == {}
+
+
+def test_a_missing_openvino_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = {"devices": {"cpu": {"available": True}}}
+    (found,) = doctor.inference(cpu)
+    assert (found.level, found.topic) == ("ok", "openvino")
+    monkeypatch.setattr(engines, "unavailable", lambda device: "it is not installed; run: pip install openvino")
+    (missing,) = doctor.inference(cpu)
+    assert (missing.level, missing.text, missing.remedy) == (
+        "warning",
+        "it is not installed",
+        "run: pip install openvino",
+    )
+
+
+def test_a_slow_choice_is_a_warning() -> None:
     (slow,) = doctor.convolutions({"isa": "default (slow: too late)"}, measure=False)
     assert slow.level == "warning"
 

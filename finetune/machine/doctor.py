@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from finetune.errors import ResourceError
 from finetune.files import home
-from finetune.machine import environment, probe
+from finetune.machine import environment, probe, speeds
 from finetune.machine.device import usable_cores
+from finetune.recipe.models import TrunkSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +65,7 @@ def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
         *versions(found),
         *machine(),
         *convolutions(found, measure),
+        *inference(found),
         *devices(found, device),
         *folders(),
         *plugins(),
@@ -143,6 +146,42 @@ def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
         used, installed = (probe.ask(what).get("gflop_per_second") for what in ("as_used", "as_installed"))
         text = f"{used or '?'} GFLOP/s in a run, {installed or '?'} in MindSpore as installed"
         yield Remark(level="ok", topic="speed", text=text)
+        yield from training_speed()
+
+
+def training_speed() -> Iterator[Remark]:
+    """Time convolutions and matrix products as they are trained, and keep that for the choice that runs make."""
+    found = {
+        name: probe.ask(f"{each}_step") for name, each in (("convolution", "convolution"), ("products", "product"))
+    }
+    rates = {name: each["gflop_per_second"] for name, each in found.items() if "gflop_per_second" in each}
+    if len(rates) < len(found):
+        reason = next(each["error"] for each in found.values() if "error" in each)
+        yield Remark(level="warning", topic="training", text=f"could not be timed: {reason}")
+        return
+    better = "products" if rates["products"] > rates["convolution"] else "convolutions"
+    text = f"{rates['convolution']} GFLOP/s in convolutions, {rates['products']} in matrix products: {better} are used"
+    try:
+        speeds.remember(rates)
+    except ResourceError as error:
+        yield Remark(level="warning", topic="training", text=f"{text}; not kept: {error}")
+        return
+    yield Remark(level="ok", topic="training", text=f"{text} for networks that have both, kept in {speeds.place()}")
+
+
+def inference(found: dict[str, Any]) -> Iterator[Remark]:
+    """Look at what computes frozen stages and predictions."""
+    from finetune.trunk import engines
+
+    if not found.get("devices", {}).get("cpu", {}).get("available"):
+        return
+    if reason := engines.unavailable("cpu"):
+        text, _, remedy = reason.partition("; ")
+        yield Remark(level="warning", topic="openvino", text=text, remedy=remedy)
+        return
+    about = engines.expected(TrunkSection(), "cpu")
+    text = f"{about['version']} computes what is frozen, and predictions, in {about['precision']}"
+    yield Remark(level="ok", topic="openvino", text=text)
 
 
 def devices(found: dict[str, Any], wanted: str) -> Iterator[Remark]:
