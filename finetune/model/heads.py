@@ -34,35 +34,38 @@ class Dense(nn.Cell):
 class Linear(nn.Cell):
     """Dropout, then one fully connected layer."""
 
-    def __init__(self, features: int, classes: int, rng: np.random.Generator) -> None:
+    def __init__(self, features: int, classes: int, rng: np.random.Generator, *, drops: bool) -> None:
         super().__init__()
+        self.drops = drops
         self.fc = Dense(features, classes, rng)
 
     def construct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (N, features) and a mask that broadcasts to it to (N, classes)."""
-        return self.fc(x * mask)
+        return self.fc(x * mask if self.drops else x)
 
 
 class Mlp(nn.Cell):
     """A hidden layer with ReLU and dropout, then one fully connected layer."""
 
-    def __init__(self, features: int, hidden: int, classes: int, rng: np.random.Generator) -> None:
+    def __init__(self, features: int, hidden: int, classes: int, rng: np.random.Generator, *, drops: bool) -> None:
         super().__init__()
+        self.drops = drops
         self.hidden = Dense(features, hidden, rng)
         self.fc = Dense(hidden, classes, rng)
         self.relu = nn.ReLU()
 
     def construct(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (N, features) and a mask that broadcasts to (N, hidden) to (N, classes)."""
-        return self.fc(self.relu(self.hidden(x)) * mask)
+        x = self.relu(self.hidden(x))
+        return self.fc(x * mask if self.drops else x)
 
 
 def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
     """Return the head of a recipe, the same for the same seed."""
-    rng = generator(Stream.HEAD, seed)
+    rng, drops = generator(Stream.HEAD, seed), section.dropout > 0.0
     if isinstance(section, MlpHead):
-        return Mlp(features, section.hidden, classes, rng)
-    return Linear(features, classes, rng)
+        return Mlp(features, section.hidden, classes, rng, drops=drops)
+    return Linear(features, classes, rng, drops=drops)
 
 
 def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int) -> NDArray[np.float32]:

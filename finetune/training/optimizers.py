@@ -30,7 +30,7 @@ class AdamWUpdate(nn.Cell):
         """Update every parameter in place."""
         for i in range(len(self.scales)):
             parameter = self.parameters_[i]
-            lr = rate * self.scales[i]
+            lr = rate if self.scales[i] == 1.0 else rate * self.scales[i]
             if self.decays[i] > 0.0:
                 ops.assign(parameter, parameter * (1.0 - lr * self.decays[i]))
             moments = (self.first[i], self.second[i])

@@ -26,7 +26,8 @@ class Objective(nn.Cell):
     def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> Tensor:
         """Map images or features (N, …), targets (N, classes), their count and the dropout mask to a scalar."""
         logits = self.tail(images, mask).astype(ms.float32)
-        return -(targets * ops.log_softmax(logits, -1)).sum() / count * self.scale
+        loss = -(targets * ops.log_softmax(logits, -1)).sum() / count
+        return loss if self.scale == 1.0 else loss * self.scale
 
 
 class Gradients(nn.Cell):
