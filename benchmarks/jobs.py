@@ -117,7 +117,8 @@ class Bench:
         rivals = self.torch(task, {"epoch": given.epochs})
         whole = {split: given.epochs * getattr(given, split) / given.mindcv_photos for split in ("train", "valid")}
         trains = ["--trains", "classifier" if job == "head" else job]
-        return [cold, again, *rivals, *self.mindcv(["train", str(self.photos), *trains], whole)]
+        ours = [cold, again] if job == "head" else [cold]
+        return [*ours, *rivals, *self.mindcv(["train", str(self.photos), *trains], whole)]
 
     def models(self) -> None:
         """Train the models that label, on few photos."""

@@ -16,10 +16,12 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from finetune.components import Backbone
 
 CLASSES = 102
 
@@ -56,10 +58,11 @@ def ours(batch: int, size: int) -> Callable[[], float]:
     """Return a step as `finetune run` makes it, from a loader's batch to the loss on the host."""
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.setup(device="cpu", products=True)
     import numpy as np
 
     from finetune.data.loader import Batch
+    from finetune.model.network import product_form
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
@@ -75,7 +78,8 @@ def ours(batch: int, size: int) -> Callable[[], float]:
         )
     )
     trainer = Trainer(recipe, network, features=2048, images=batch * 1000, amp="off")
-    trainer.enter(Phase(number=1, first=1, last=1000, trainable=network.names))
+    phase = Phase(number=1, first=1, last=1000, trainable=network.names)
+    trainer.enter(phase, 0, product_form(our_backbone(), network))
     images, labels = arrays(batch, size)
     every, weights = np.arange(batch), np.ones(batch, np.float32)
     soft = np.eye(CLASSES, dtype=np.float32)[labels]
@@ -83,18 +87,24 @@ def ours(batch: int, size: int) -> Callable[[], float]:
     return lambda: trainer.step([one], 1, 0)
 
 
-def our_network() -> object:
-    """Return our ResNeXt-50 with a head of 102 classes."""
-    import mindspore as ms
-
+def our_backbone() -> Backbone:
+    """Return the component."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
     from finetune.components import Backbone
+
+    return Catalogue(plugins.load()).get(Backbone, "resnext50")
+
+
+def our_network() -> Any:
+    """Return our ResNeXt-50 with a head of 102 classes."""
+    import mindspore as ms
+
     from finetune.model import heads
     from finetune.model.network import Network, build_stages
     from finetune.recipe.models import LinearHead
 
-    backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    backbone = our_backbone()
     ms.set_seed(0)
     return Network(build_stages(backbone, backbone.options()), heads.build(LinearHead(), 2048, CLASSES, 0))
 

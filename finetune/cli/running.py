@@ -94,6 +94,9 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         first, last = phase["epochs"]
         trainable = ", ".join(phase["trainable"])
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
+    for each in report["features"]:
+        kept = f"{', '.join(each['kept'])} kept" if each["kept"] else "not kept: cache.max_gb is too small"
+        yield f"features {each['phase']}", f"of {each['after']}, {each['mb']:,.0f} MB; {kept}"
     yield "steps", f"{report['steps_per_epoch']:,} in an epoch, {report['steps']:,} in all"
     for name in ("memory", "disk"):
         sizes = ((key.removesuffix("_mb").replace("_", " "), mb) for key, mb in report[name].items())

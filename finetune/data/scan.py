@@ -150,11 +150,12 @@ def _examine_file(path: str, known: dict[str, Verdict]) -> _Seen:
     except (OSError, ValueError):
         decode(Path(path))  # raises, and says why in words
         raise
-    verdict, size, mtime_ns = known.get(path), status.st_size, status.st_mtime_ns
-    if verdict and (verdict.size, verdict.mtime_ns) == (size, mtime_ns) and os.access(path, os.R_OK):
+    # A tool that sets back the time of a file's content cannot set back that of its entry.
+    verdict, stamp = known.get(path), (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if verdict and (verdict.size, verdict.mtime_ns, verdict.ctime_ns) == stamp and os.access(path, os.R_OK):
         return _Seen(digest=verdict.digest, reason=verdict.reason)
     digest, reason = _decoded(path)
-    fresh = (path, Verdict(size, mtime_ns, digest, reason))
+    fresh = (path, Verdict(*stamp, digest, reason))
     return _Seen(digest=digest, reason=reason, fresh=fresh)
 
 

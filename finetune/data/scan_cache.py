@@ -1,4 +1,4 @@
-"""What earlier scans found, by path, size and time of change."""
+"""What earlier scans found, by path, size and times of change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-RULES = 1  # raise when decoding takes or refuses other files than before
+RULES = 2  # raise when decoding takes or refuses other files than before
 SPARE_LINES = 1000
 
 
@@ -28,6 +28,7 @@ class Verdict:
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     digest: str | None
     reason: str | None
 
@@ -75,19 +76,19 @@ class ScanCache:
 
 
 def _lines(found: dict[str, Verdict]) -> bytes:
-    rows = ([path, v.size, v.mtime_ns, v.digest, v.reason] for path, v in found.items())
+    rows = ([path, v.size, v.mtime_ns, v.ctime_ns, v.digest, v.reason] for path, v in found.items())
     return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
 
 
 def _parse(line: bytes) -> tuple[str, Verdict] | None:
     try:
-        path, size, mtime_ns, digest, reason = json.loads(line)
+        path, size, mtime_ns, ctime_ns, digest, reason = json.loads(line)
     except (ValueError, TypeError, RecursionError):
         return None
-    sound = isinstance(path, str) and isinstance(size, int) and isinstance(mtime_ns, int)
+    sound = isinstance(path, str) and all(isinstance(number, int) for number in (size, mtime_ns, ctime_ns))
     if not sound or not isinstance(digest or reason, str):
         return None
-    return path, Verdict(size, mtime_ns, digest, reason)
+    return path, Verdict(size, mtime_ns, ctime_ns, digest, reason)
 
 
 def root_of(paths: Iterable[str]) -> str:

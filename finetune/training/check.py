@@ -5,12 +5,16 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from finetune.errors import DataError, DownloadError, FinetuneError, ResourceError, WeightsError
 from finetune.machine import device as devices
 from finetune.machine.doctor import available_memory_mb
-from finetune.model.network import statistics
+from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
+from finetune.training.feed import Feed
 from finetune.training.prepare import Prepared, load_data, prepare
+from finetune.trunk import division, engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +43,7 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
         "phases": phases(prepared),
         "steps_per_epoch": steps,
         "steps": steps * recipe.train.epochs,
+        "features": features(prepared, say),
         "memory": memory(prepared),
         "disk": disk(prepared),
     }
@@ -68,6 +73,29 @@ def phases(prepared: Prepared) -> list[dict[str, Any]]:
 def trainable_values(prepared: Prepared, stages: tuple[str, ...]) -> int:
     """Return how many numbers the optimizer changes where ``stages`` train."""
     return sum(p.size for p in prepared.network.parameters_of(stages) if not statistics(p))
+
+
+def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Return after which stage each phase takes features, what it takes to keep them, in MB, and whether that fits."""
+    feed, found = Feed(prepared, None, say), []
+    for phase in prepared.phases:
+        frozen = division.trunk(prepared.network.names, phase.trainable)
+        feed.enter(len(frozen), epochs=range(phase.first, phase.last + 1), last=phase == prepared.phases[-1])
+        if not frozen or prepared.plan.recipe.cache.features == "off":
+            continue
+        sizes = feed.sizes(one_image(prepared, len(frozen)))
+        kept = feed.fitting(sizes)
+        total = round(sum(sizes.values()) / MB, 1)
+        found.append({"phase": phase.number, "after": frozen[-1], "mb": total, "kept": sorted(kept)})
+    feed.close()
+    return found
+
+
+def one_image(prepared: Prepared, stages: int) -> tuple[int, ...]:
+    """Return the shape of one image's features after some stages."""
+    cell = Trunk(prepared.network, stages, prepared.products)
+    side = prepared.image.size
+    return engines.reference(cell, np.zeros((1, 3, side, side), np.float32)).shape[1:]
 
 
 def memory(prepared: Prepared) -> dict[str, float]:

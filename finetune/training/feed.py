@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from finetune.data.seeding import Stream, generator
 from finetune.model import modelfolder
 from finetune.model.network import Trunk
 from finetune.trunk import engines, identity
-from finetune.trunk.features import FeatureLoader, fill, rounded, told
+from finetune.trunk.features import FeatureLoader, TooLarge, fill, rounded, told
 from finetune.trunk.keeping import GB, Keeper, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -44,14 +45,15 @@ class Feed:
         self.keeper = Keeper(int(self.recipe.cache.max_gb * GB), say)
         self.mixes = bool(self.recipe.train.mixup or self.recipe.train.cutmix)
         self._loaders: dict[tuple[str, bool, int], Loader] = {}
-        self.enter(0, last=False)
+        self.enter(0, epochs=(), last=False)
 
-    def enter(self, first: int, *, last: bool) -> None:
-        """Begin a phase; what depends on the weights is looked at when the first batch is asked for.
+    def enter(self, first: int, *, epochs: Sequence[int], last: bool) -> None:
+        """Begin a phase of some epochs; its weights are looked at when the first batch is asked for.
 
         In the ``last`` phase the test images are wanted, too.
         """
-        self.first, self.last = first, last
+        self.first, self.epochs, self.last = first, epochs, last
+        self._large: set[tuple[str, int]] = set()
         self._notes: list[str] = []
         self._engine: Engine | None = None
         self._trunk: str | None = None
@@ -61,22 +63,22 @@ class Feed:
 
     def training(self, epoch: int, start: int, check: Check) -> Iterator[Batch]:
         """Return the batches of an epoch from number ``start`` on, each with soft targets."""
-        keeps = self.keeps("train")
-        while self._notes:
-            self.say(self._notes.pop(0))
-        features = self._features("train", self.view(epoch), check) if keeps else None
+        if not self.first:
+            return self._targeted(self.loader("train", train=True).epoch(epoch, start), epoch, start)
+        self._trunk = self._trunk or self._digest()
+        view = self.view(epoch)
+        features = self._features("train", view, check) if self.keeps("train") else None
         if features is not None:
             return self._targeted(features.epoch(epoch, start), epoch, start)
-        images = self.loader("train", train=True).epoch(epoch, start, view=self.view(epoch))
-        batches = self._targeted(images, epoch, start)
-        return self._through(batches) if self.first else batches
+        images = self.loader("train", train=True).epoch(epoch, start, view=view)
+        return self._through(self._targeted(images, epoch, start), rounds=self._rounds("train", view))
 
     def plain(self, part: str, check: Check) -> Batches:
         """Return a part as evaluation sees it: its features, or its images where nothing is frozen."""
         if not self.first:
             return self.loader(part)
         features = self._features(part, PLAIN, check) if self.keeps(part) else None
-        return features or Streamed(self.loader(part), self._through)
+        return features or Streamed(self.loader(part), partial(self._through, rounds=self._rounds(part, PLAIN)))
 
     def view(self, epoch: int) -> int:
         """Return the epoch whose augmentation an epoch gets: its own, or that of the view that is kept."""
@@ -97,29 +99,47 @@ class Feed:
 
     def _plan(self) -> frozenset[str]:
         """Choose the parts whose features fit, say so, and make room for them."""
-        parts = {name: part for name in ("train", "valid", "test") if (part := getattr(self.data, name)) is not None}
-        if self.mixes:
-            del parts["train"]
-        if not self.last:
-            parts.pop("test", None)
-        views = {name: range(1, self.views + 1) if name == "train" else [PLAIN] for name in parts}
-        wanted = {name: [self._wanted(name, view) for view in views[name]] for name in parts}
+        wanted = self._all_wanted()
         if not all(each.entry.known().get("seconds") for several in wanted.values() for each in several):
             self.engine()  # may be another than expected
-            wanted = {name: [self._wanted(name, view) for view in views[name]] for name in parts}
+            wanted = self._all_wanted()
         shape = next((tuple(known["shape"]) for each in wanted["valid"] if (known := each.entry.known())), None)
-        shape = shape or self.shape()
+        self._shape = shape or self.shape()
+        sizes = self.sizes(self._shape)
+        chosen = self.fitting(sizes)
+        for name in (name for name in sizes if name not in chosen):
+            limit = f"{sizes[name] / GB:.3g} GB, and cache.max_gb={self.recipe.cache.max_gb:g} does not allow it"
+            self._notes.append(f"features of the {name} images are computed in every epoch: they take {limit}")
+        keep = [each for name, several in wanted.items() if name in chosen for each in several]
+        self.keeper.begin(keep, self._shape)
+        self._tell(keep)
+        return chosen
+
+    def _all_wanted(self) -> dict[str, list[Wanted]]:
+        return {name: [self._wanted(name, view) for view in views] for name, views in self._views().items()}
+
+    def _views(self) -> dict[str, Sequence[int]]:
+        """Return the views of each part that could be kept in this phase."""
+        views = sorted({(epoch - 1) % self.views + 1 for epoch in self.epochs})
+        found: dict[str, Sequence[int]] = {} if self.mixes else {"train": views}
+        found["valid"] = [PLAIN]
+        if self.last and self.data.test is not None:
+            found["test"] = [PLAIN]
+        return found
+
+    def sizes(self, shape: Sequence[int]) -> dict[str, int]:
+        """Return what the features of each part would take, in bytes, for those of one image."""
+        return {
+            name: len(views) * len(getattr(self.data, name)) * 2 * prod(shape) for name, views in self._views().items()
+        }
+
+    def fitting(self, sizes: Mapping[str, int]) -> frozenset[str]:
+        """Return the parts that fit into what may be kept, the most wanted first."""
         left = self.keeper.limit
         chosen: list[str] = []
-        for name, several in wanted.items():
-            size = sum(each.count for each in several) * 2 * prod(shape)
+        for name, size in sizes.items():
             if size <= left:
                 left, chosen = left - size, [*chosen, name]
-            else:
-                limit = f"they take {size / GB:.3g} GB, and cache.max_gb={self.recipe.cache.max_gb:g} does not allow it"
-                self._notes.append(f"features of the {name} images are not kept but computed in every epoch: {limit}")
-        self.keeper.begin([each for name in chosen for each in wanted[name]], shape)
-        self._tell([each for name in chosen for each in wanted[name]])
         return frozenset(chosen)
 
     def _tell(self, wanted: list[Wanted]) -> None:
@@ -179,8 +199,16 @@ class Feed:
         network = self.prepared.network
         return identity.of_arrays((p.name, p.asnumpy()) for p in network.parameters_of(network.names[: self.first]))
 
+    def _rounds(self, part: str, view: int) -> bool:
+        """Tell whether streamed features are rounded: those that would be kept, if the disk took them."""
+        return self.keeps(part) and (part, view) not in self._large
+
     def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
-        """Return kept features; None where the disk does not take them."""
+        """Return kept features; None where the disk does not take them, or float16 does not hold them."""
+        while self._notes:
+            self.say(self._notes.pop(0))
+        if (part, view) in self._large:
+            return None
         if (part, view) not in self._open:
             train, chunk = view != PLAIN, engines.chunk_for(self.prepared.device.name)
             loader = self.loader(part, train=train, ordered=chunk)
@@ -193,7 +221,12 @@ class Feed:
                 )
                 return fill(table, loader, max(view, 1), self.engine, said, check)
 
-            kept = self.keeper.open(self._wanted(part, view), self.shape, chunk, missing, check)
+            try:
+                kept = self.keeper.open(self._wanted(part, view), self.shape, chunk, missing, check)
+            except TooLarge as error:
+                self._large.add((part, view))
+                self.say(f"features of the {part} images are computed in every epoch: {error}")
+                return None
             if kept is None:
                 return None
             self._open[part, view] = FeatureLoader(
@@ -234,8 +267,11 @@ class Feed:
                 images, soft = targets.mix(images, soft, mixup=train.mixup, cutmix=train.cutmix, rng=rng)
             yield replace(batch, images=images, targets=soft)
 
-    def _through(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Put the images of batches through the trunk, which works on the next ones meanwhile."""
+    def _through(self, batches: Iterator[Batch], *, rounds: bool) -> Iterator[Batch]:
+        """Put the images of batches through the trunk, which works on the next ones meanwhile.
+
+        Where features should have been kept, they are rounded as those are, so that the run sees the same numbers.
+        """
         pending: deque[Batch] = deque()
 
         def images() -> Iterator[NDArray[np.float32]]:
@@ -244,8 +280,7 @@ class Feed:
                 yield batch.images
 
         for features in self.engine().run(images()):
-            # Where keeping was given up on the way, the run goes on with the same numbers.
-            yield replace(pending.popleft(), images=rounded(features) if self.keeper.problem else features)
+            yield replace(pending.popleft(), images=rounded(features) if rounds else features)
 
     def loader(self, part: str, *, train: bool = False, ordered: int = 0) -> Loader:
         """Return the loader of a part's images; ``ordered`` is the batch size for those that are to be kept."""

@@ -15,6 +15,7 @@ from finetune.model.network import Network, assign, values
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
 from finetune.training import masking, start
+from finetune.trunk import engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,11 +102,18 @@ def identity(prepared: Prepared) -> dict[str, Any]:
         "fingerprint": {part: data.report["fingerprint"][part] for part in ("train", "valid")},
         "start": start.record(prepared),
         "exactness": {
+            "trunk": trunk_engine(prepared),
             "instruction set": prepared.device.isa,
             "cores": usable_cores(),
             **{name: version for name, version in environment.packages().items() if name in ("mindspore", "numpy")},
         },
     }
+
+
+def trunk_engine(prepared: Prepared) -> str:
+    """Return what computes what is frozen, in a few words."""
+    about = engines.expected(prepared.plan.recipe.trunk, prepared.device.name)
+    return f"{about['name']} {about['version']} in {about['precision']}"
 
 
 def mathematics(plan: Plan) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Session:
     def _enter(self, phase: Phase) -> None:
         first = len(division.trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
-        self.feed.enter(first, last=phase == self.prepared.phases[-1])
+        self.feed.enter(first, epochs=range(phase.first, phase.last + 1), last=phase == self.prepared.phases[-1])
         self.predictors = {}
         self.run.phase, self.run.trainable = phase.number, phase.trainable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import deque
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,6 +63,8 @@ class Engine:
 
         def chunks() -> Iterator[Array]:
             for batch in batches:
+                if not len(batch):
+                    raise ValueError("a batch without rows")
                 sizes.append(len(batch))
                 for start in range(0, len(batch), self.chunk):
                     yield filled(batch[start : start + self.chunk], self.chunk)
@@ -181,6 +184,7 @@ def unavailable(device: str) -> str:
     return ""
 
 
+@cache
 def version(name: str) -> str:
     """Return the version of the library behind an engine."""
     from importlib.metadata import PackageNotFoundError

@@ -35,15 +35,16 @@ class Entry:
         """Return what its file says: ``shape``, and once it is complete the ``seconds`` that it took; else nothing."""
         try:
             found = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
-            if found["about"] == self.about and all(isinstance(side, int) and side > 0 for side in found["shape"]):
+            if found.pop("seal") == seal(found) and found["about"] == self.about:
                 return dict(found)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         return {}
 
     def write(self, shape: tuple[int, ...], seconds: float | None) -> None:
         """Say what the entry holds, and when it is complete how long that took."""
-        atomic.write_json(self.folder / ABOUT, {"about": self.about, "shape": list(shape), "seconds": seconds})
+        found = {"about": self.about, "shape": list(shape), "seconds": seconds}
+        atomic.write_json(self.folder / ABOUT, {**found, "seal": seal(found)})
 
     def use(self) -> None:
         """Make it the most recently used."""
@@ -81,14 +82,18 @@ def home() -> Path:
 def entry(about: dict[str, Any]) -> Entry:
     """Return the entry of what its features depend on."""
     about = json.loads(json.dumps(about))
-    name = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
-    return Entry(folder=home() / name, about=about)
+    return Entry(folder=home() / seal(about), about=about)
+
+
+def seal(said: dict[str, Any]) -> str:
+    """Return a hash of something in JSON."""
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of the files in a folder; of those that vanish meanwhile, none."""
+    """Return the bytes of the shards in a folder; of those that vanish meanwhile, none."""
     total = 0
-    for path in folder.glob("*"):
+    for path in folder.glob("*.f16"):
         with suppress(OSError):
             total += path.stat().st_size
     return total
@@ -104,6 +109,8 @@ def make_room(needed: int, limit: int, keep: set[Path]) -> str:
     if sum(held.get(folder, 0) for folder in keep) + needed > limit:
         return f"they take {needed / 1e9:.3g} GB, and cache.max_gb is {limit / 1e9:.3g}"
     others = sorted((folder for folder in held if folder not in keep), key=last_used)
+    if (lacking := short(needed) - sum(held[folder] for folder in others)) > 0:
+        return f"they take {needed / 1e9:.3g} GB, and {lacking / 1e9:.3g} GB more would have to be free at {home()}"
     while sum(held.values()) + needed > limit or short(needed):
         if not others:
             break

@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,10 @@ def of_images(part: Part) -> str:
 
 def of_code(component: Component) -> str:
     """Return a hash of the code that a component comes from; of code without a file, a name for this process alone."""
-    return of_package(component.build.__module__)
+    build: Any = component.build
+    while isinstance(build, partial):
+        build = build.func
+    return of_package(getattr(build, "__module__", None) or type(build).__module__)
 
 
 @cache

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ResourceError
+from finetune.files import atomic
 from finetune.trunk import entries
 from finetune.trunk.store import Table
 
@@ -78,7 +79,7 @@ class Keeper:
         try:
             with entry.locked(self.say, check):
                 computed, seconds = self._completed(entry, table, fill)
-            kept = table.read()
+                kept = table.read()
         except ResourceError as error:
             self._give_up(str(error))
             return None
@@ -91,6 +92,7 @@ class Keeper:
     def _completed(self, entry: Entry, table: Table, fill: Fill) -> tuple[int, float]:
         """Fill what the table lacks; return how many rows that took, and the seconds."""
         known = entry.known()
+        atomic.sweep(entry.folder, older_than=0.0)  # what a killed run was writing; nobody else has the lock
         if not known:
             entry.write(table.shape, None)
         began = time.monotonic()

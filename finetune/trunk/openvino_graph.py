@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,6 +108,7 @@ def fits(constant: Any, value: Array) -> bool:
     return constant is not None and tuple(constant.shape) == value.shape and constant.get_element_type().is_real()
 
 
+@cache
 def best_precision(asked: Literal["auto", "fp32"]) -> str:
     """Return the shortest numbers that the CPU computes with natively, f32 if that is asked for."""
     if asked == "fp32":

@@ -1,7 +1,7 @@
 """Features on disk: float16 rows in shards that are written whole, sealed with a hash, and mapped into memory.
 
     FOLDER/entry.json    what the features are of; the name of the folder is its hash
-    FOLDER/00007.f16     rows 7 x N to 8 x N - 1, then 16 bytes of BLAKE2b
+    FOLDER/00007.f16     rows 7 x N to 8 x N - 1, then 16 bytes of BLAKE2b over them and their place
 
 A killed run leaves the shards that were complete, which the next one goes on from. One that does not have its hash is
 made anew.
@@ -44,11 +44,6 @@ class Table:
         """How many rows a shard has."""
         return self.chunk * max(1, SHARD_BYTES // (2 * prod(self.shape) * self.chunk))
 
-    @property
-    def bytes(self) -> int:
-        """What the whole table takes on disk."""
-        return self.count * 2 * prod(self.shape) + SEAL * len(self.shards())
-
     def shards(self) -> list[range]:
         """Return the rows of each shard."""
         return [range(start, min(start + self.rows, self.count)) for start in range(0, self.count, self.rows)]
@@ -65,7 +60,7 @@ class Table:
         path = self.path(number)
         with suppress(OSError):
             data = memoryview(path.read_bytes())
-            if len(data) == rows * 2 * prod(self.shape) + SEAL and seal(data[:-SEAL]) == data[-SEAL:]:
+            if len(data) == rows * 2 * prod(self.shape) + SEAL and self.seal(number, data[:-SEAL]) == data[-SEAL:]:
                 return True
             path.unlink()
         return False
@@ -75,7 +70,12 @@ class Table:
         data = np.ascontiguousarray(rows, np.float16).data.cast("B")
         with atomic.atomic_path(self.path(number)) as part, part.open("wb") as file:
             file.write(data)
-            file.write(seal(data))
+            file.write(self.seal(number, data))
+
+    def seal(self, number: int, data: memoryview) -> bytes:
+        """Return the hash that a shard ends with: of its rows, its number, and the table that it belongs to."""
+        place = f"{self.folder.name} {number} {self.count} {self.shape}"
+        return hashlib.blake2b(data, digest_size=SEAL, key=hashlib.blake2b(place.encode()).digest()).digest()
 
     def read(self) -> Kept:
         """Return all rows: small ones in memory, others mapped into it."""
@@ -103,8 +103,3 @@ class Kept:
         for place, index in enumerate(indices.tolist()):
             out[place] = self.shards[index // self.size][index % self.size]
         return out
-
-
-def seal(data: memoryview) -> bytes:
-    """Return the hash that a shard ends with."""
-    return hashlib.blake2b(data, digest_size=SEAL).digest()

@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from finetune.weights import tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -230,3 +230,20 @@ def shards(home: Path) -> list[Path]:
 def about(home: Path) -> list[Path]:
     """Return the descriptions of the entries in a cache."""
     return sorted((home / "features").glob("*/entry.json"))
+
+
+def prepared(said: dict[str, Any], *overrides: str) -> Any:
+    """Return what a recipe needs before its first step."""
+    from finetune.training.prepare import prepare
+
+    chosen = catalogue()
+    return prepare(plans.load(said, overrides, chosen), chosen, say=lambda message: None)
+
+
+def feed(ready: Any, first: int = 3, *, last: bool = True, say: Callable[[str], None] = lambda message: None) -> Any:
+    """Return what feeds a phase whose ``first`` stages are frozen."""
+    from finetune.training.feed import Feed
+
+    made = Feed(ready, None, say)
+    made.enter(first, last=last)
+    return made

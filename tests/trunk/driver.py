@@ -1,0 +1,51 @@
+"""A run in a process of its own, which may be killed or held while it writes features.
+
+python -m tests.trunk.driver RECIPE.json [--kill-at N] [--hold FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from finetune.trunk import store
+from tests.trunk import tiny
+
+
+def main() -> None:
+    """Run a recipe with shards of one chunk, and write what came of it as the last line of standard output."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--kill-at", type=int, default=0, help="in the middle of which shard to die")
+    parser.add_argument("--hold", type=Path, help="what to wait for in the middle of the second shard")
+    asked = parser.parse_args()
+    store.SHARD_BYTES = 1
+    seal, written = store.seal, []
+
+    def sealed(*arguments: object, **more: object) -> bytes:
+        written.append(1)  # nothing is read from an empty cache, so that only shards that are written get here
+        if len(written) == asked.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if len(written) == 2 and asked.hold:
+            print("holding", flush=True)
+            waited(asked.hold)
+        return seal(*arguments, **more)  # type: ignore[arg-type]
+
+    store.seal = sealed
+    made = tiny.run(json.loads(asked.recipe.read_text(encoding="utf-8")))
+    print(json.dumps({"weights": made.weights, "features": made.features, "said": made.said}))
+
+
+def waited(file: Path, most: float = 60.0) -> None:
+    """Return when there is a file."""
+    end = time.monotonic() + most
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()

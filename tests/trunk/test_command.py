@@ -1,0 +1,45 @@
+"""``finetune run`` tells what of the cache it reused."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+from tests.cli.calling import answer, command, environment
+from tests.trunk.tiny import shards, weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = """\
+backbone: {use: resnext_nano, weights: none}
+dataset: {use: shapes, train: 20, valid: 6, test: 4, classes: 2, size: 32}
+image: {size: 32, resize: 36}
+augment: []
+train: {epochs: 1, batch_size: 8}
+callbacks: []
+"""
+
+
+def test_a_second_run_says_what_it_reuses_and_how_much_time_that_saves(repo: Path, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(RECIPE)
+
+    def call(*changes: str) -> subprocess.CompletedProcess[str]:
+        arguments, env = command("run", "small.yaml", *changes, "--json"), environment(repo, FINETUNE_HOME=str(home))
+        done = subprocess.run(
+            arguments, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    first, second = call(), call("optimizer.lr=1e-2")
+    assert "features after layer4: 30 images and views are computed once, by " in first.stderr
+    assert answer(first)["features"]["computed"] == 30
+    assert "features after layer4: 30 of 30 images and views are reused, about " in second.stderr
+    features = answer(second)["features"]
+    assert (features["computed"], features["reused"]) == (0, 30)
+    assert features["saved_seconds"] > 0
+    assert len(shards(home)) == 3
+    log = (tmp_path / "runs" / "small-002" / "log.txt").read_text()
+    assert "30 of 30 images and views are reused" in log
+    assert weights(tmp_path / "runs" / "small-001") != weights(tmp_path / "runs" / "small-002")
