@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from finetune.trunk import store
 from tests.trunk import tiny
@@ -24,18 +25,18 @@ def main() -> None:
     parser.add_argument("--hold", type=Path, help="what to wait for in the middle of the second shard")
     asked = parser.parse_args()
     store.SHARD_BYTES = 1
-    seal, written = store.seal, []
+    seal, written = store.Table.seal, []
 
-    def sealed(*arguments: object, **more: object) -> bytes:
+    def sealed(*arguments: Any) -> bytes:
         written.append(1)  # nothing is read from an empty cache, so that only shards that are written get here
         if len(written) == asked.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if len(written) == 2 and asked.hold:
             print("holding", flush=True)
             waited(asked.hold)
-        return seal(*arguments, **more)  # type: ignore[arg-type]
+        return seal(*arguments)
 
-    store.seal = sealed
+    store.Table.seal = sealed  # type: ignore[assignment]
     made = tiny.run(json.loads(asked.recipe.read_text(encoding="utf-8")))
     print(json.dumps({"weights": made.weights, "features": made.features, "said": made.said}))
 

@@ -77,7 +77,7 @@ def test_each_view_and_part_is_an_entry_of_its_own(plain: dict[str, str]) -> Non
         ({"augment": [{"use": "jitter"}, {"use": "jitter"}]}, TRAIN),
         ({"augment": []}, TRAIN),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_changes_features_changes_their_entry(
     sections: dict[str, Any], expected: set[str], plain: dict[str, str], photos: Path
@@ -108,7 +108,7 @@ def identity_of_precision() -> str:
         {"name": "other"},
         {"schedule": {"use": "constant"}},
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_changes_no_feature_changes_no_entry(
     sections: dict[str, Any], plain: dict[str, str], photos: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,13 +65,14 @@ def test_shards_hold_a_multiple_of_the_chunk_and_every_row_once(count: int, chun
     assert made.rows % chunk == 0
     assert all(shard.start % chunk == 0 and len(shard) == made.rows for shard in shards[:-1])
     assert made.rows == chunk or made.rows * width * size * 2 <= store.SHARD_BYTES
-    assert made.bytes == count * width * size * 2 + SEAL * len(shards)
 
 
 def test_a_table_takes_what_it_says(tmp_path: Path) -> None:
     made, _ = written(tmp_path)
     assert len(made.shards()) == 4
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == made.bytes
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == made.count * 2 * int(
+        np.prod(made.shape)
+    ) + SEAL * len(made.shards())
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"0000{n}.f16" for n in range(4)]
 
 
@@ -100,7 +102,7 @@ def test_a_flipped_bit_in_any_byte_is_found_and_the_shard_made_anew(tmp_path: Pa
         lambda data: data + b"\0",
         lambda data: data + data,
         lambda data: bytes(len(data)),
-        lambda data: data[: -SEAL - 2] + store.seal(memoryview(data[: -SEAL - 2])),
+        lambda data: data[: -SEAL - 2] + hashlib.blake2b(data[: -SEAL - 2], digest_size=SEAL).digest(),
     ],
     ids=["empty", "byte", "cut", "unsealed", "half", "longer", "twice", "zeros", "fewer rows"],
 )
@@ -118,7 +120,7 @@ def test_a_table_of_another_shape_or_length_believes_nothing(tmp_path: Path) -> 
     made, _ = written(tmp_path)
     assert table(tmp_path, shape=(3, 2, 3)).missing()
     made, _ = written(tmp_path)
-    assert table(tmp_path, count=29).missing() == [3]
+    assert table(tmp_path, count=29).missing() == [0, 1, 2, 3]
     made, _ = written(tmp_path)
     assert table(tmp_path, chunk=16).missing() == [0, 1]
     made, _ = written(tmp_path)

@@ -245,5 +245,5 @@ def feed(ready: Any, first: int = 3, *, last: bool = True, say: Callable[[str], 
     from finetune.training.feed import Feed
 
     made = Feed(ready, None, say)
-    made.enter(first, last=last)
+    made.enter(first, epochs=range(1, ready.plan.recipe.train.epochs + 1), last=last)
     return made
