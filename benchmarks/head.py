@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
-    device.setup(device="cpu", products=True)
+    device.setup(device="cpu")
     with tempfile.TemporaryDirectory() as scratch:
         table = written(Path(scratch), given.vectors)
         before = peak_memory_mb() or 0.0

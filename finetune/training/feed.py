@@ -252,7 +252,8 @@ class Feed:
     def shape(self) -> tuple[int, ...]:
         """Return the shape of one image's features."""
         if self._shape is None:
-            self._shape = tuple(self.engine()(self._sample()).shape[1:])
+            engine = self.engine()
+            self._shape = engine.shape or tuple(engine(self._sample()).shape[1:])
         return self._shape
 
     def _targeted(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:

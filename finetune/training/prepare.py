@@ -77,7 +77,7 @@ def prepare(
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
-    device = device_for(plan, say)
+    device = device_for(plan, planned, say)
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
     if device.amp == "O2":
         mixed_precision(network)
@@ -99,10 +99,11 @@ def prepare(
     )
 
 
-def device_for(plan: Plan, say: Callable[[str], None]) -> devices.Device:
+def device_for(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> devices.Device:
     """Set up the device for what a plan trains on it."""
     runner, amp, backbone = plan.recipe.runner, plan.recipe.train.amp, plan.backbone.component
-    products = backbone.products is not None
+    # For the head alone it would not pay: the first products take longer than all steps gain.
+    products = backbone.products is not None and any({*phase.trainable} - {"head"} for phase in planned)
     device = devices.setup(device=runner.device, mode=runner.mode, amp=amp, products=products)
     if device.name == "cpu" and devices.uncapped() and backbone.products is None:
         say(f"{backbone.name} trains slowly here: this process was set up for another network; start a new one for it")

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 Check = Callable[[], None]
 KEEP = 2  # checkpoints, where no plugin says how many
+# Where an epoch takes less time than ten times what its checkpoint takes, not every one is worth it: what a kill costs
+# is made again in the time of ten checkpoints.
+RARELY = 10
+QUICK = 0.1  # seconds of a checkpoint that is written after every epoch in any case
 
 
 class Session:
@@ -55,6 +59,8 @@ class Session:
         self.evaluation: Evaluation | None = None
         self.frozen: dict[str, str] = {}
         self.compared, self.keep, self.finishing = 0, KEEP, False
+        self.saved_at, self.save_seconds = 0.0, 0.0
+        self.unsaved_best: tuple[dict[str, NDArray[np.float32]], dict[str, Any]] | None = None
         self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
         self.run._augmented = lambda count: pictures.augmented(self, count)
         self.run._predictions = lambda count: pictures.predictions(self, count)
@@ -211,8 +217,13 @@ class Session:
         """Write a checkpoint if a plugin asked for one, if the run ends here, or if it would lose the best weights."""
         self.keep = self.run.checkpoint_keep or self.keep
         last = self.run.epoch == self.epochs or self.run.stop_reason is not None
-        if self.run.checkpoint_keep is not None or last or (self._is_best() and self.recipe.evaluate.restore_best):
+        best = self._is_best() and self.recipe.evaluate.restore_best
+        if not (self.run.checkpoint_keep is not None or last or best):
+            return
+        if last or time.monotonic() - self.saved_at >= RARELY * self.save_seconds or self.save_seconds < QUICK:
             self.save()
+        elif best:
+            self.unsaved_best = (self.trainer.arrays(), json.loads(json.dumps(self._state())))
 
     def save(self) -> None:
         """Write a checkpoint of the whole state, and tell plugins."""
@@ -233,8 +244,14 @@ class Session:
             self.run.say(f"saved step {self.run.step} in {path}; go on with: finetune run --resume {self.run.folder}")
 
     def _write_checkpoint(self) -> tuple[Path, bool]:
-        folder, best = self.run.folder / "checkpoints", self._is_best()
-        return checkpoint.save(folder, self.trainer.arrays(), self._state(), best=best, keep=self.keep), best
+        began, folder, best = time.monotonic(), self.run.folder / "checkpoints", self._is_best()
+        if self.unsaved_best is not None and not best:
+            checkpoint.save(folder, *self.unsaved_best, best=True, keep=self.keep + 1)
+        self.unsaved_best = None
+        path = checkpoint.save(folder, self.trainer.arrays(), self._state(), best=best, keep=self.keep)
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - began
+        return path, best
 
     def _is_best(self) -> bool:
         best = self.run.best

@@ -51,6 +51,7 @@ class Engine:
 
     def __init__(self, backend: Backend, chunk: int) -> None:
         self.backend, self.chunk = backend, chunk
+        self.shape: tuple[int, ...] | None = None  # of one image's output, once there was one
 
     @property
     def about(self) -> dict[str, Any]:
@@ -71,6 +72,7 @@ class Engine:
 
         parts: list[Array] = []
         for output in self.backend.outputs(chunks()):
+            self.shape = output.shape[1:]
             parts.append(output)
             if len(parts) * self.chunk >= sizes[0]:
                 size = sizes.popleft()
