@@ -35,7 +35,7 @@ dataset: {{use: folder, root: {photos}}}
 image: {{size: {size}, resize: {resize}}}
 augment: [{{use: albumentations, preset: standard}}]
 freeze: {freeze}
-optimizer: {{use: sgd, lr: 0.01, momentum: 0.9}}
+optimizer: {{use: sgd, lr: 0.01, momentum: 0.9, weight_decay: 0.0}}
 train: {{epochs: {epochs}, batch_size: {batch}}}
 """
 

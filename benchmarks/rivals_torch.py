@@ -1,6 +1,6 @@
 """ResNeXt-50 in PyTorch, trained as PyTorch's transfer-learning tutorial does; `benchmarks/jobs.py` starts it.
 
-    python benchmarks/rivals_torch.py train PHOTOS --weights FILE --trains head --epochs 2 --save FILE [--bf16]
+    python benchmarks/rivals_torch.py train PHOTOS --weights FILE --trains fc --epochs 2 --save FILE [--bf16]
     python benchmarks/rivals_torch.py predict PHOTOS --state FILE --csv FILE [--bf16]
 
 The wheels of torchvision on PyPI cannot be imported beside the CPU build of torch, so its network and its transforms on

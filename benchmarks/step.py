@@ -79,7 +79,7 @@ def ours(batch: int, size: int) -> Callable[[], float]:
     )
     trainer = Trainer(recipe, network, features=2048, images=batch * 1000, amp="off")
     phase = Phase(number=1, first=1, last=1000, trainable=network.names)
-    trainer.enter(phase, 0, product_form(our_backbone(), network))
+    trainer.enter(phase, 0, product_form(our_backbone(), network, wanted=True))
     images, labels = arrays(batch, size)
     every, weights = np.arange(batch), np.ones(batch, np.float32)
     soft = np.eye(CLASSES, dtype=np.float32)[labels]

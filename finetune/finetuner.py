@@ -236,7 +236,7 @@ class Finetuner:
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
-        trunk = TrunkSection.model_validate(ft.sections.get("trunk", {}))
+        trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
         say = print if ft.progress else silent
         ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
         return ft

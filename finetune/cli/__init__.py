@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from contextlib import redirect_stdout, suppress
@@ -39,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     flags = given[: given.index("--")] if "--" in given else given
     try:
         failure = answer_to(given, as_json="--json" in flags)
-        return 0 if failure is None else partly(failure, debug="--debug" in flags)
+        code = 0 if failure is None else partly(failure, debug="--debug" in flags)
+        if arguments is None and "mindspore" in sys.modules:
+            atexit._run_exitfuncs()
+            leave(code)  # to take MindSpore apart takes more than a second
+        return code
     except BaseException as error:
         code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):

@@ -95,8 +95,11 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         trainable = ", ".join(phase["trainable"])
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
     for each in report["features"]:
-        kept = f"{', '.join(each['kept'])} kept" if each["kept"] else "not kept: cache.max_gb is too small"
-        yield f"features {each['phase']}", f"of {each['after']}, {each['mb']:,.0f} MB; {kept}"
+        parts = (
+            f"{part} {mb:,.0f} MB{'' if part in each['kept'] else ', not kept'}" for part, mb in each["mb"].items()
+        )
+        lacks = f"; the disk lacks {each['disk_lacks_mb']:,.0f} MB" if each["disk_lacks_mb"] else ""
+        yield f"features {each['phase']}", f"after {each['after']}: {', '.join(parts)}{lacks}"
     yield "steps", f"{report['steps_per_epoch']:,} in an epoch, {report['steps']:,} in all"
     for name in ("memory", "disk"):
         sizes = ((key.removesuffix("_mb").replace("_", " "), mb) for key, mb in report[name].items())

@@ -16,17 +16,20 @@ from finetune.machine import speeds
 DeviceName = Literal["cpu", "gpu", "ascend"]
 TARGETS: dict[str, str] = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
 AVX2 = 0x7  # dnnl_cpu_isa_avx2 of oneDNN's C interface
+CAPPED = "AVX2 (capped: MindSpore's AVX-512 convolutions are slower)"
 PRODUCTS = "AVX-512 (not capped: this network's convolutions are matrix products)"
 _ISA: list[str] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """The device of a run, the oneDNN instruction set in force on it, and its mixed-precision level."""
+    """The device of a run, the oneDNN instruction set in force on it, its mixed-precision level, and whether it
+    computes matrix products faster than convolutions."""
 
     name: DeviceName
     isa: str
     amp: Literal["off", "O2"]
+    products: bool = False
 
 
 def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto", products: bool = False) -> Device:
@@ -42,7 +45,10 @@ def setup(*, device: str = "auto", mode: str = "graph", amp: str = "auto", produ
     isa = cap_onednn(products=wanted) if name == "cpu" else "not used"
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
     set_device(ms, name)
-    return Device(name=name, isa=isa, amp="O2" if amp == "O2" or (amp == "auto" and name != "cpu") else "off")
+    level: Literal["off", "O2"] = "O2" if amp == "O2" or (amp == "auto" and name != "cpu") else "off"
+    return Device(
+        name=name, isa=isa, amp=level, products=name == "cpu" and uncapped() and mode == "graph" and level == "off"
+    )
 
 
 def set_device(ms: Any, name: DeviceName) -> None:
@@ -124,7 +130,7 @@ def _cap_onednn(*, products: bool) -> str:
         return f"default (slow: {error}; set ONEDNN_MAX_CPU_ISA=AVX2)"
     if status != 0:
         return "default (slow: an operator had already run; set ONEDNN_MAX_CPU_ISA=AVX2)"
-    return "AVX2 (capped: MindSpore's AVX-512 convolutions are slower)"
+    return CAPPED
 
 
 def products_pay() -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.errors import ResourceError
 from finetune.files import home
 from finetune.machine import environment, probe, speeds
-from finetune.machine.device import usable_cores
+from finetune.machine.device import cpu_flags, usable_cores
 from finetune.recipe.models import TrunkSection
 
 if TYPE_CHECKING:
@@ -150,7 +150,12 @@ def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
 
 
 def training_speed() -> Iterator[Remark]:
-    """Time convolutions and matrix products as they are trained, and keep that for the choice that runs make."""
+    """Time convolutions and matrix products as they are trained, and keep that for the choice that runs make.
+
+    Where there is no choice, without AVX-512 or with an instruction set from outside, nothing is timed.
+    """
+    if "avx512f" not in cpu_flags() or os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        return
     found = {
         name: probe.ask(f"{each}_step") for name, each in (("convolution", "convolution"), ("products", "product"))
     }

@@ -16,7 +16,8 @@ from finetune.machine.device import cpu_flags, usable_cores
 from finetune.plugins import own_version
 
 PACKAGES = (
-    *("mindspore", "numpy", "albumentations", "opencv-python-headless", "pillow", "pydantic", "pluggy", "ruamel.yaml"),
+    *("mindspore", "numpy", "albumentations", "albucore", "scipy", "opencv-python-headless", "opencv-python"),
+    *("pillow", "pydantic", "pluggy", "ruamel.yaml"),
     *("safetensors", "tensorboardX", "openvino", "onnxruntime", "typer", "rich"),
 )
 ISA_FLAGS = ("sse4_2", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16", "sve")

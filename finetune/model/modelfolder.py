@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from finetune.components import Backbone, ImageSpec
 from finetune.errors import UsageError, WeightsError
 from finetune.files import atomic
+from finetune.machine.device import uncapped
 from finetune.model import card
 from finetune.recipe.models import LinearHead, MlpHead, TrunkSection
 from finetune.weights import tensorfile
@@ -88,7 +89,7 @@ def open_model(
 ) -> Model:
     """Return the model of a run folder or model folder, on the device that is set up.
 
-    ``trunk`` says what computes it; ``say`` is told what its user should know. Raises
+    ``trunk`` says what computes it, else the run's recipe does; ``say`` is told what its user should know. Raises
     ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
     """
     from finetune.model.model import Model
@@ -113,8 +114,8 @@ def open_model(
         image=image_spec(about["image"]),
         catalogue=catalogue,
         folder=folder,
-        products=product_form(backbone, network),
-        trunk=trunk or TrunkSection(),
+        products=product_form(backbone, network, wanted=uncapped()),
+        trunk=trunk or TrunkSection.model_validate(about["recipe"].get("trunk", {})),
         device=device,
         say=say,
     )

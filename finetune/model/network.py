@@ -8,7 +8,6 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from finetune.errors import PluginError
-from finetune.machine import device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -128,9 +127,9 @@ class Tail(nn.Cell):
         return self.head(self.chain(x), mask)
 
 
-def product_form(backbone: Backbone, network: Network) -> Stages | None:
-    """Return the stages as matrix products, if this process computes those fast and the backbone has them."""
-    if backbone.products is None or not device.uncapped():
+def product_form(backbone: Backbone, network: Network, *, wanted: bool) -> Stages | None:
+    """Return the stages as matrix products, if that is ``wanted`` and the backbone has them so."""
+    if backbone.products is None or not wanted:
         return None
     return backbone.products({name: network.cell(name) for name in backbone.stages})
 

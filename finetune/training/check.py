@@ -14,7 +14,7 @@ from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
 from finetune.training.feed import Feed
 from finetune.training.prepare import Prepared, load_data, prepare
-from finetune.trunk import division, engines
+from finetune.trunk import division, engines, entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,8 +85,16 @@ def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, A
             continue
         sizes = feed.sizes(one_image(prepared, len(frozen)))
         kept = feed.fitting(sizes)
-        total = round(sum(sizes.values()) / MB, 1)
-        found.append({"phase": phase.number, "after": frozen[-1], "mb": total, "kept": sorted(kept)})
+        lacking = entries.short(sum(sizes[name] for name in kept))
+        found.append(
+            {
+                "phase": phase.number,
+                "after": frozen[-1],
+                "mb": {name: round(size / MB, 1) for name, size in sizes.items()},
+                "kept": [name for name in sizes if name in kept],
+                "disk_lacks_mb": round(lacking / MB, 1),
+            }
+        )
     feed.close()
     return found
 

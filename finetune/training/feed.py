@@ -65,20 +65,23 @@ class Feed:
         """Return the batches of an epoch from number ``start`` on, each with soft targets."""
         if not self.first:
             return self._targeted(self.loader("train", train=True).epoch(epoch, start), epoch, start)
-        self._trunk = self._trunk or self._digest()
+        if self._trunk is None:
+            self.settle()
         view = self.view(epoch)
+        self._say_notes()
         features = self._features("train", view, check) if self.keeps("train") else None
         if features is not None:
             return self._targeted(features.epoch(epoch, start), epoch, start)
         images = self.loader("train", train=True).epoch(epoch, start, view=view)
-        return self._through(self._targeted(images, epoch, start), rounds=self._rounds("train", view))
+        return self._through(self._targeted(images, epoch, start), rounds=self.keeps("train"))
 
     def plain(self, part: str, check: Check) -> Batches:
         """Return a part as evaluation sees it: its features, or its images where nothing is frozen."""
         if not self.first:
             return self.loader(part)
         features = self._features(part, PLAIN, check) if self.keeps(part) else None
-        return features or Streamed(self.loader(part), partial(self._through, rounds=self._rounds(part, PLAIN)))
+        self._say_notes()
+        return features or Streamed(self.loader(part), partial(self._through, rounds=self.keeps(part)))
 
     def view(self, epoch: int) -> int:
         """Return the epoch whose augmentation an epoch gets: its own, or that of the view that is kept."""
@@ -121,7 +124,7 @@ class Feed:
     def _views(self) -> dict[str, Sequence[int]]:
         """Return the views of each part that could be kept in this phase."""
         views = sorted({(epoch - 1) % self.views + 1 for epoch in self.epochs})
-        found: dict[str, Sequence[int]] = {} if self.mixes else {"train": views}
+        found: dict[str, Sequence[int]] = {"train": views} if views and not self.mixes else {}
         found["valid"] = [PLAIN]
         if self.last and self.data.test is not None:
             found["test"] = [PLAIN]
@@ -144,8 +147,9 @@ class Feed:
 
     def _tell(self, wanted: list[Wanted]) -> None:
         """Say what of the features is there."""
-        stage, total = self.prepared.network.names[self.first - 1], sum(each.count for each in wanted)
+        stage = self.prepared.network.names[self.first - 1]
         found = {each.entry.folder: (each.count, each.entry.known().get("seconds")) for each in wanted}
+        total = sum(count for count, _ in found.values())
         there = sum(count for count, seconds in found.values() if seconds)
         spent = sum(seconds for _, seconds in found.values() if seconds)
         if there:
@@ -160,15 +164,21 @@ class Feed:
         about = {
             "versions": identity.versions(),
             "trunk": self.trunk,
-            "engine": self._engine.about if self._engine else self._expected(),
+            "engine": self._computes(),
             "image": modelfolder.image_record(self.prepared.image),
             "images": identity.of_images(getattr(self.data, part)),
             "view": self._augmentation(view) if view != PLAIN else "plain",
         }
         return Wanted(about=about, count=len(getattr(self.data, part)))
 
-    def _expected(self) -> dict[str, Any]:
-        return engines.expected(self.recipe.trunk, self.prepared.device.name)
+    def _computes(self) -> dict[str, Any]:
+        """Return what computes the trunk, as far as it decides on bits."""
+        device = self.prepared.device
+        about = self._engine.about if self._engine else engines.expected(self.recipe.trunk, device.name)
+        own = (
+            {"isa": device.isa, "products": self.prepared.products is not None} if about["name"] == "mindspore" else {}
+        )
+        return {**about, **own, "device": device.name, "processor": identity.processor()}
 
     def _augmentation(self, view: int) -> dict[str, Any]:
         steps = [
@@ -199,14 +209,21 @@ class Feed:
         network = self.prepared.network
         return identity.of_arrays((p.name, p.asnumpy()) for p in network.parameters_of(network.names[: self.first]))
 
-    def _rounds(self, part: str, view: int) -> bool:
-        """Tell whether streamed features are rounded: those that would be kept, if the disk took them."""
-        return self.keeps(part) and (part, view) not in self._large
+    def _say_notes(self) -> None:
+        while self._notes:
+            self.say(self._notes.pop(0))
+
+    def settle(self) -> None:
+        """Note the weights of the frozen stages, which the network holds now."""
+        if self.first:
+            self._trunk = self._digest()
+
+    def finish(self) -> None:
+        """Ask for no features of training images any more."""
+        self.epochs = ()
 
     def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
         """Return kept features; None where the disk does not take them, or float16 does not hold them."""
-        while self._notes:
-            self.say(self._notes.pop(0))
         if (part, view) in self._large:
             return None
         if (part, view) not in self._open:

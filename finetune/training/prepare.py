@@ -92,7 +92,7 @@ def prepare(
         device=device,
         workers=workers,
         network=network,
-        products=product_form(plan.backbone.component, network),
+        products=product_form(plan.backbone.component, network, wanted=device.products),
         backbone_options=options,
         phases=planned,
         weights=begun.weights if begun else report,
@@ -107,6 +107,9 @@ def device_for(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str],
     device = devices.setup(device=runner.device, mode=runner.mode, amp=amp, products=products)
     if device.name == "cpu" and devices.uncapped() and backbone.products is None:
         say(f"{backbone.name} trains slowly here: this process was set up for another network; start a new one for it")
+    if products and device.isa == devices.CAPPED and devices.products_pay():
+        why = "this process was set up for convolutions"
+        say(f"{backbone.name} trains at half speed here: {why}; start a new one for it")
     return device
 
 
@@ -240,7 +243,7 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
         about=about,
         image=image_spec(plan, source),
         catalogue=catalogue,
-        products=product_form(plan.backbone.component, network),
+        products=product_form(plan.backbone.component, network, wanted=device.products),
         trunk=plan.recipe.trunk,
         device=device.name,
         say=say,

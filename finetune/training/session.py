@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 Check = Callable[[], None]
 KEEP = 2  # checkpoints, where no plugin says how many
-# Where an epoch takes less time than ten times what its checkpoint takes, not every one is worth it: what a kill costs
-# is made again in the time of ten checkpoints.
-RARELY = 10
+# Where an epoch takes less time than twenty times what its checkpoint takes, not every one is worth it: what a kill
+# costs is made again in the time of twenty checkpoints.
+RARELY = 20
 QUICK = 0.1  # seconds of a checkpoint that is written after every epoch in any case
 
 
@@ -91,6 +91,7 @@ class Session:
         records.check_same(state, self.prepared, run.say)
         self._enter(self._phase(state["epoch"]))
         self.trainer.restore(saved.part, state["updates"])
+        self.feed.settle()
         self.trainer.global_step = max(0, state["step"] - 1)
         run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
         run.best = Best(**state["best"]) if state["best"] else None
@@ -229,29 +230,32 @@ class Session:
         """Write a checkpoint of the whole state, and tell plugins."""
         if self.trainer.phase is None or self.finishing:
             return  # nothing has trained yet, or the network no longer holds what was trained last
-        path, best = self._write_checkpoint()
-        self.plugins.fire("finetune_checkpoint_saved", run=self.run, epoch=self.run.epoch, path=path, best=best)
+        for epoch, path, best in self._write_checkpoints():
+            self.plugins.fire("finetune_checkpoint_saved", run=self.run, epoch=epoch, path=path, best=best)
 
     def rescue(self) -> None:
         """Write a checkpoint when something else has failed, without plugins, and say where."""
         if self.run.step == 0 or self.finishing:
             return
         try:
-            path, _ = self._write_checkpoint()
+            *_, (_, path, _) = self._write_checkpoints()
         except FinetuneError as error:
             self.run.say(f"no checkpoint could be written: {error}")
         else:
             self.run.say(f"saved step {self.run.step} in {path}; go on with: finetune run --resume {self.run.folder}")
 
-    def _write_checkpoint(self) -> tuple[Path, bool]:
+    def _write_checkpoints(self) -> list[tuple[int, Path, bool]]:
+        """Write what is to be kept: the best epoch if it still waits for that, and where the run stands."""
         began, folder, best = time.monotonic(), self.run.folder / "checkpoints", self._is_best()
+        written: list[tuple[int, Path, bool]] = []
         if self.unsaved_best is not None and not best:
-            checkpoint.save(folder, *self.unsaved_best, best=True, keep=self.keep + 1)
+            path = checkpoint.save(folder, *self.unsaved_best, best=True, keep=self.keep + 1)
+            written.append((self.unsaved_best[1]["epoch"], path, True))
         self.unsaved_best = None
         path = checkpoint.save(folder, self.trainer.arrays(), self._state(), best=best, keep=self.keep)
         self.saved_at = time.monotonic()
-        self.save_seconds = self.saved_at - began
-        return path, best
+        self.save_seconds = (self.saved_at - began) / (len(written) + 1)
+        return [*written, (self.run.epoch, path, best)]
 
     def _is_best(self) -> bool:
         best = self.run.best
@@ -294,6 +298,7 @@ class Session:
         if run.stop_reason:
             run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
         self.finishing = True
+        self.feed.finish()
         assign(self.network.get_parameters(), self._final_weights())
         metrics = self._final_metrics(check)
         modelfolder.write(run.folder / "model", self.prepared, self.network, metrics, run)

@@ -52,8 +52,11 @@ class Entry:
             os.utime(self.folder / ABOUT)
 
     @contextmanager
-    def locked(self, say: Callable[[str], None], check: Callable[[], None]) -> Iterator[None]:
-        """Keep others from computing the same; where another does, wait for it, calling ``check`` meanwhile."""
+    def locked(self, say: Callable[[str], None], check: Callable[[], None]) -> Iterator[bool]:
+        """Keep others from computing the same; where another does, wait for it, calling ``check`` meanwhile.
+
+        Yield whether nobody else can be at it: some file systems have no locks.
+        """
         lock = FileLock(self.folder.with_suffix(".lock"))
         with atomic.disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ class Entry:
             except (OSError, NotImplementedError):
                 break  # a file system without locks: both compute the same, and files appear whole
         try:
-            yield
+            yield lock.is_locked
         finally:
             lock.release()
 

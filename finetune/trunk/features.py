@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.data.loader import Batch, order
 from finetune.data.scan import digest_of
-from finetune.errors import DataError, FinetuneError
+from finetune.errors import DataError, FinetuneError, PluginError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PAUSE = 10.0  # seconds between two words about the progress
 
 
-class TooLarge(FinetuneError):
-    """A feature is beyond the numbers that float16 holds."""
+class TooLarge(ResourceError):
+    """A feature is beyond the numbers that float16 holds, so that none of its view are kept."""
 
 
 def fill(
@@ -86,19 +86,30 @@ def half(features: Array) -> NDArray[np.float16]:
 
 
 def rounded(features: Array) -> Array:
-    """Return features as they come back from a table."""
-    return half(features).astype(np.float32)
+    """Return features as they come back from a table; those of images that float16 does not hold as they are."""
+    with np.errstate(over="ignore"):
+        found = features.astype(np.float16).astype(np.float32)
+    fits = np.isfinite(found).reshape(len(found), -1).all(axis=1)
+    found[~fits] = features[~fits]
+    return found
 
 
 def same(part: Part, rows: range) -> None:
     """Raise ``DataError`` for an image whose content is no longer that of the scan."""
     for row in rows:
+        name = part.describe(row)
         try:
-            changed = digest_of(part.images[row]) != part.hashes[row]
+            image = part.images[row]
+            changed = digest_of(image) != part.hashes[row]
         except OSError:
             changed = True
+        except FinetuneError:
+            raise
+        except Exception as error:  # code of the dataset, which may raise anything
+            raise PluginError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
         if changed:
-            raise DataError(f"'{part.describe(row)}' changed since the run began; leave it alone, and run again")
+            remedy = "leave the photos alone, and run again; a dataset must give the same pixels every time"
+            raise DataError(f"'{name}' changed since the run began; {remedy}")
 
 
 def told(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], None]:

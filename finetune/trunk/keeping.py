@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import ResourceError
 from finetune.files import atomic
 from finetune.trunk import entries
+from finetune.trunk.features import TooLarge
 from finetune.trunk.store import Table
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Keeper:
         """Make room for what is wanted and not there yet."""
         folders = {each.entry.folder for each in wanted}
         there = sum(map(entries.size, folders))
-        needed = sum(each.count for each in wanted) * 2 * prod(shape) - there
-        if needed > 0 and (problem := entries.make_room(needed, self.limit, folders)):
+        needed = max(0, sum(each.count for each in wanted) * 2 * prod(shape) - there)
+        if problem := entries.make_room(needed, self.limit, folders):
             self._give_up(problem)
 
     def open(
@@ -77,10 +78,14 @@ class Keeper:
         sides = tuple(known["shape"]) if known else shape()
         table = Table(folder=entry.folder, count=wanted.count, shape=sides, chunk=chunk)
         try:
-            with entry.locked(self.say, check):
+            with entry.locked(self.say, check) as alone:
+                if alone:
+                    atomic.sweep(entry.folder, older_than=0.0)  # what a killed run was writing
                 computed, seconds = self._completed(entry, table, fill)
                 kept = table.read()
-        except ResourceError as error:
+        except TooLarge:
+            raise
+        except (ResourceError, OSError) as error:
             self._give_up(str(error))
             return None
         self.counts.computed, self.counts.seconds = self.counts.computed + computed, self.counts.seconds + seconds
@@ -92,7 +97,6 @@ class Keeper:
     def _completed(self, entry: Entry, table: Table, fill: Fill) -> tuple[int, float]:
         """Fill what the table lacks; return how many rows that took, and the seconds."""
         known = entry.known()
-        atomic.sweep(entry.folder, older_than=0.0)  # what a killed run was writing; nobody else has the lock
         if not known:
             entry.write(table.shape, None)
         began = time.monotonic()

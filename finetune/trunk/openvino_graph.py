@@ -55,6 +55,8 @@ class Graph:
     def _compile(self) -> None:
         hints = {
             "INFERENCE_PRECISION_HINT": self.precision,
+            # A chunk a thread. All threads on one chunk are as fast alone, and half as fast while photos are decoded,
+            # since each layer then waits for the thread that was held up.
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_NUM_THREADS": usable_cores(),
         }

@@ -78,14 +78,12 @@ class Table:
         return hashlib.blake2b(data, digest_size=SEAL, key=hashlib.blake2b(place.encode()).digest()).digest()
 
     def read(self) -> Kept:
-        """Return all rows: small ones in memory, others mapped into it."""
+        """Return all rows, mapped into memory."""
         maps: list[Rows] = [
             np.memmap(self.path(number), np.float16, "r", shape=(len(rows), *self.shape))
             for number, rows in enumerate(self.shards())
         ]
-        if len(self.shape) == 1:
-            maps = [np.concatenate(maps)]
-        return Kept(maps, self.count if len(self.shape) == 1 else self.rows)
+        return Kept(maps, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Kept:
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return some rows as float32, in the order asked for."""
         if len(self.shards) == 1:
-            return self.shards[0][indices].astype(np.float32)
+            return np.asarray(self.shards[0])[indices].astype(np.float32)
         out = np.empty((len(indices), *self.shards[0].shape[1:]), np.float32)
         for place, index in enumerate(indices.tolist()):
             out[place] = self.shards[index // self.size][index % self.size]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindspore import Tensor, nn, ops
 
+from finetune_model.resnext import SamePool
 from finetune_model.taps import GroupedStride1, GroupedStride2, Halve, shifted
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Stem(nn.Cell):
         super().__init__(auto_prefix=False)
         self.conv, self.bn, self.relu = StemConvolution(stem.conv), Norm(stem.bn), nn.ReLU()
         pooled = not isinstance(stem.pool, nn.Identity)
-        self.pool = MaxPool(same=type(stem.pool).__name__ == "SamePool") if pooled else nn.Identity()
+        self.pool = MaxPool(same=isinstance(stem.pool, SamePool)) if pooled else nn.Identity()
 
     def construct(self, images: Tensor) -> Tensor:
         """Map images (3, H, W, N) to maps."""
@@ -163,6 +164,7 @@ class MaxPool(nn.Cell):
         self.same = same
 
     def construct(self, maps: Tensor) -> Tensor:
+        """Map (C, H, W, N) to half the sides, rounded up."""
         c, height, width, n = maps.shape
         h, w = (height + 1) // 2, (width + 1) // 2
         above = 0 if self.same and height % 2 == 0 else 1
@@ -171,6 +173,7 @@ class MaxPool(nn.Cell):
         return self.strip(rows, left, w, c * h, width, n).reshape(c, h, w, n)
 
     def strip(self, maps: Tensor, before: int, h: int, c: int, height: int, run: int) -> Tensor:
+        """Return the maxima of three rows of ``run`` numbers, at every second row of ``height``, ``before`` padded."""
         maps = maps.reshape(c, height, run)
         parts: tuple[Tensor, ...] = (maps, ops.zeros((c, 2 * (h + 1) - height - before, run), maps.dtype))
         if before:

@@ -13,6 +13,7 @@ class Halve(nn.Cell):
     """Every second row and column."""
 
     def construct(self, maps: Tensor) -> Tensor:
+        """Map (C, H, W, N) to half the sides, rounded up."""
         c, height, width, n = maps.shape
         h, w = (height + 1) // 2, (width + 1) // 2
         if height % 2:
@@ -23,6 +24,7 @@ class Halve(nn.Cell):
         return ops.Slice()(pairs, (0, 0, 0, 0, 0), (c, h, 1, w, n)).reshape(c, h, w, n)
 
     def bprop(self, maps: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        """Put zeros between the rows and columns of the gradient."""
         c, height, width, n = maps.shape
         h, w = (height + 1) // 2, (width + 1) // 2
         wide = ops.concat((dout, ops.zeros_like(dout)), 3).reshape(c, h, 2 * w * n)
@@ -40,6 +42,7 @@ class GroupedStride1(nn.Cell):
         self.product_tb = ops.BatchMatMul(transpose_b=True)
 
     def construct(self, maps: Tensor, weight: Tensor) -> Tensor:
+        """Map (I, H, W, N) and a weight (O, I / groups, 3, 3) to (O, H, W, N), sides divided by the stride."""
         c, h, w, n = maps.shape
         g = self.groups
         o = weight.shape[0]
@@ -47,6 +50,7 @@ class GroupedStride1(nn.Cell):
         return self.product(weight.reshape(g, o // g, c // g * 9), columns).reshape(o, h, w, n)
 
     def bprop(self, maps: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of maps and weight."""
         c, h, w, n = maps.shape
         g = self.groups
         o = weight.shape[0]
@@ -68,6 +72,7 @@ class GroupedStride2(nn.Cell):
         self.product_tb = ops.BatchMatMul(transpose_b=True)
 
     def construct(self, maps: Tensor, weight: Tensor) -> Tensor:
+        """Map (I, H, W, N) and a weight (O, I / groups, 3, 3) to (O, H, W, N), sides divided by the stride."""
         c, height, width, n = maps.shape
         g = self.groups
         o = weight.shape[0]
@@ -76,6 +81,7 @@ class GroupedStride2(nn.Cell):
         return self.product(weight.reshape(g, o // g, c // g * 9), columns).reshape(o, h, w, n)
 
     def bprop(self, maps: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of maps and weight."""
         c, height, width, n = maps.shape
         g = self.groups
         o = weight.shape[0]

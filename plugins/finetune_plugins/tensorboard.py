@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,10 +39,26 @@ def finetune_callbacks() -> Iterable[Callback]:
 def build(options: TensorBoard) -> Logger:
     """Return the callback; ``PluginError`` if its library is missing."""
     try:
-        import tensorboardX  # noqa: F401 - a missing library shows before the run, not in it
+        without_torch()
     except ImportError as error:
         raise PluginError(f"'tensorboard' needs tensorboardX ({error}); run: pip install tensorboardX") from error
     return Logger(options)
+
+
+def without_torch() -> None:
+    """Import tensorboardX, which would import torch where that is installed: over a second, and nothing here uses it.
+
+    A missing library shows before the run, not in it.
+    """
+    if "torch" in sys.modules:
+        import tensorboardX
+
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tensorboardX  # noqa: F401
+    finally:
+        del sys.modules["torch"]
 
 
 class Logger:

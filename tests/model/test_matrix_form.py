@@ -81,3 +81,35 @@ def test_parameters_are_shared_and_keep_their_names() -> None:
     held = {id(p): p.name for stage in form.values() for p in stage.get_parameters()}
     assert held == before
     assert {p.name for p in net.get_parameters()} == set(before.values())
+
+
+def test_training_steps_are_the_same_in_both_forms() -> None:
+    import json
+
+    from finetune.data.loader import Batch
+    from finetune.model import heads
+    from finetune.model.network import Network, values
+    from finetune.recipe.models import Recipe
+    from finetune.training.phases import Phase
+    from finetune.training.trainer import Trainer
+    from finetune_model import matrix_form
+
+    rng, trained = np.random.default_rng(0), []
+    images, soft = rng.standard_normal((4, 3, 48, 48), np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    every = np.arange(4)
+    batch = Batch(images=images, labels=every, weights=np.ones(4, np.float32), indices=every, targets=soft)
+    for products in (False, True):
+        said = {"dataset": {"use": "none"}, "optimizer": {"use": "sgd", "lr": 0.01}, "train": {"batch_size": 4}}
+        recipe = Recipe.model_validate_json(json.dumps(said))
+        stages = {name: cell for name, cell in zip(network("same").names, network("same").stages, strict=False)}
+        net = Network(stages, heads.build(recipe.head, design.NANO.widths[-1], 3, 0))
+        form = matrix_form.products({name: net.cell(name) for name in net.names[:-1]}) if products else None
+        trainer = Trainer(recipe, net, features=design.NANO.widths[-1], images=4, amp="off")
+        trainer.enter(Phase(number=1, first=1, last=9, trainable=net.names), 0, form)
+        losses = [trainer.step([batch], 1, number) for number in range(3)]
+        trained.append((losses, values(net.get_parameters())))
+    (expected, before), (found, after) = trained
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert {name: array.shape for name, array in after.items()} == {name: array.shape for name, array in before.items()}
+    for name, array in before.items():
+        assert float(np.abs(after[name] - array).max()) <= 1e-3 * max(float(np.abs(array).max()), 1e-3), name
