@@ -1,8 +1,6 @@
 """``python -m finetune``: the command line."""
 
-import sys
-
-from finetune.cli import main
+from finetune.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

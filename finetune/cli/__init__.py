@@ -29,6 +29,15 @@ for name in ("running", "using", "recipes", "weights", "listing", "doctor"):
     import_module(f"finetune.cli.{name}")
 
 
+def program() -> NoReturn:
+    """Be the command ``finetune``: do what the command line says, and end the process."""
+    code = main()
+    if "mindspore" in sys.modules:
+        atexit._run_exitfuncs()
+        leave(code)  # to take MindSpore apart takes more than a second
+    sys.exit(code)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says, and return the exit code: 0 means finished, ``failures`` has all others."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -40,11 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags = given[: given.index("--")] if "--" in given else given
     try:
         failure = answer_to(given, as_json="--json" in flags)
-        code = 0 if failure is None else partly(failure, debug="--debug" in flags)
-        if arguments is None and "mindspore" in sys.modules:
-            atexit._run_exitfuncs()
-            leave(code)  # to take MindSpore apart takes more than a second
-        return code
+        return 0 if failure is None else partly(failure, debug="--debug" in flags)
     except BaseException as error:
         code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):

@@ -75,6 +75,15 @@ def checked(plan: Plan, catalogue: Catalogue) -> Answer:
     return Answer(data=report, view=lambda: pairs(lines(report)))
 
 
+def kept(features: dict[str, Any]) -> str:
+    """Return in words what of a phase's features is kept."""
+    sizes = features["mb"].items()
+    parts = ", ".join(f"{part} {mb:,.1f} MB{'' if part in features['kept'] else ' (not kept)'}" for part, mb in sizes)
+    if features["disk_lacks_mb"]:
+        return f"{parts}; the disk lacks {features['disk_lacks_mb']:,.0f} MB, so none are kept"
+    return parts if features["writable"] else f"{parts}; FINETUNE_HOME cannot be written, so none are kept"
+
+
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
     from finetune.display.progress import images_line, weights_line
@@ -95,11 +104,7 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         trainable = ", ".join(phase["trainable"])
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
     for each in report["features"]:
-        parts = (
-            f"{part} {mb:,.0f} MB{'' if part in each['kept'] else ', not kept'}" for part, mb in each["mb"].items()
-        )
-        lacks = f"; the disk lacks {each['disk_lacks_mb']:,.0f} MB" if each["disk_lacks_mb"] else ""
-        yield f"features {each['phase']}", f"after {each['after']}: {', '.join(parts)}{lacks}"
+        yield f"features {each['phase']}", f"after {each['after']}: {kept(each)}"
     yield "steps", f"{report['steps_per_epoch']:,} in an epoch, {report['steps']:,} in all"
     for name in ("memory", "disk"):
         sizes = ((key.removesuffix("_mb").replace("_", " "), mb) for key, mb in report[name].items())

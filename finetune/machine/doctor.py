@@ -15,6 +15,7 @@ from finetune.files import home
 from finetune.machine import environment, probe, speeds
 from finetune.machine.device import cpu_flags, usable_cores
 from finetune.recipe.models import TrunkSection
+from finetune.trunk import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +206,9 @@ def devices(found: dict[str, Any], wanted: str) -> Iterator[Remark]:
 def folders() -> Iterator[Remark]:
     """Look at the folders that a run writes to."""
     yield folder("cache", home.cache_folder(), "set FINETUNE_HOME to a folder that you may write to")
+    kept = sum(entries.size(each) for each in entries.home().glob("*") if each.is_dir())
+    if kept:
+        yield Remark(level="ok", topic="features", text=f"{kept / 1e9:.2f} GB kept in {entries.home()}, free to remove")
     yield folder("output", Path.cwd(), "choose another folder with --output")
     if home.offline():
         yield Remark(level="ok", topic="network", text="not used, because FINETUNE_OFFLINE is set")

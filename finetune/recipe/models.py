@@ -172,7 +172,7 @@ class TrunkSection(Options):
     engine: Literal["auto", "mindspore", "openvino"] = "auto"
     """`auto` is OpenVINO on x86 and Arm CPUs, checked against MindSpore, and MindSpore elsewhere."""
     precision: Literal["auto", "fp32"] = "auto"
-    """`auto` computes in bfloat16 or float16 where the CPU does so natively."""
+    """`auto` lets OpenVINO compute in bfloat16 or float16 where the CPU has it; MindSpore computes in fp32."""
 
 
 class CacheSection(Options):

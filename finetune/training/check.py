@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -81,10 +82,10 @@ def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, A
     for phase in prepared.phases:
         frozen = division.trunk(prepared.network.names, phase.trainable)
         feed.enter(len(frozen), epochs=range(phase.first, phase.last + 1), last=phase == prepared.phases[-1])
-        if not frozen or prepared.plan.recipe.cache.features == "off":
+        if not frozen:
             continue
         sizes = feed.sizes(one_image(prepared, len(frozen)))
-        kept = feed.fitting(sizes)
+        kept = feed.fitting(sizes) if prepared.plan.recipe.cache.features != "off" else frozenset[str]()
         lacking = entries.short(sum(sizes[name] for name in kept))
         found.append(
             {
@@ -93,6 +94,8 @@ def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, A
                 "mb": {name: round(size / MB, 1) for name, size in sizes.items()},
                 "kept": [name for name in sizes if name in kept],
                 "disk_lacks_mb": round(lacking / MB, 1),
+                "writable": os.access(existing(entries.home()), os.W_OK | os.X_OK)
+                and existing(entries.home()).is_dir(),
             }
         )
     feed.close()

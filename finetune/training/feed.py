@@ -115,7 +115,7 @@ class Feed:
             self._notes.append(f"features of the {name} images are computed in every epoch: they take {limit}")
         keep = [each for name, several in wanted.items() if name in chosen for each in several]
         self.keeper.begin(keep, self._shape)
-        self._tell(keep)
+        self._tell({name: wanted[name] for name in wanted if name in chosen})
         return chosen
 
     def _all_wanted(self) -> dict[str, list[Wanted]]:
@@ -145,20 +145,33 @@ class Feed:
                 left, chosen = left - size, [*chosen, name]
         return frozenset(chosen)
 
-    def _tell(self, wanted: list[Wanted]) -> None:
-        """Say what of the features is there."""
-        stage = self.prepared.network.names[self.first - 1]
-        found = {each.entry.folder: (each.count, each.entry.known().get("seconds")) for each in wanted}
-        total = sum(count for count, _ in found.values())
-        there = sum(count for count, seconds in found.values() if seconds)
-        spent = sum(seconds for _, seconds in found.values() if seconds)
-        if there:
-            reused = f"{there:,} of {total:,} images and views are reused"
-            self._notes.append(f"features after {stage}: {reused}, about {spent:.1f} s saved")
-        if there < total:
-            backend = self.engine().backend
-            how = f"by {backend.name} in {backend.precision}"
-            self._notes.append(f"features after {stage}: {total - there:,} images and views are computed once, {how}")
+    def _tell(self, wanted: Mapping[str, Sequence[Wanted]]) -> None:
+        """Say what of the features is there, and what is to be computed."""
+        known = {name: [each.entry.known().get("seconds") for each in several] for name, several in wanted.items()}
+        there = {name: sum(seconds is not None for seconds in each) for name, each in known.items()}
+        lacks = {name: len(each) - there[name] for name, each in known.items()}
+        about, stage = self._computes(), self.prepared.network.names[self.first - 1]
+        by = f"by {about['name']} in {about['precision'].replace('f32', 'fp32')}"
+        if any(there.values()):
+            spent = sum(seconds for each in known.values() for seconds in each if seconds)
+            what = self._counted(there)
+            self._notes.append(
+                f"features after {stage}: {what} reused, computed {by} before; about {spent:.1f} s saved"
+            )
+        if any(lacks.values()) and not self.keeper.problem:
+            once = "computed once and kept, a view when its first epoch comes,"
+            self._notes.append(f"features after {stage}: {self._counted(lacks)} {once} {by}")
+        if not wanted or self.keeper.problem:
+            self._notes.append(f"stages up to {stage} are computed in every epoch, {by}")
+
+    def _counted(self, views: Mapping[str, int]) -> str:
+        """Return numbers of photos and views in words."""
+        names = {"train": "training", "valid": "validation", "test": "test"}
+        parts = []
+        for name, count in views.items():
+            several = f" in {count} views" if name == "train" and self.prepared.transforms else ""
+            parts += [f"{len(getattr(self.data, name)):,} {names[name]} photos{several}"] if count else []
+        return ", ".join(parts)
 
     def _wanted(self, part: str, view: int) -> Wanted:
         about = {

@@ -62,6 +62,12 @@ class Keeper:
 
     def begin(self, wanted: list[Wanted], shape: tuple[int, ...]) -> None:
         """Make room for what is wanted and not there yet."""
+        try:
+            with atomic.disk_errors(entries.home()):
+                entries.home().mkdir(parents=True, exist_ok=True)
+        except ResourceError as error:
+            self._give_up(f"{error} with FINETUNE_HOME")
+            return
         folders = {each.entry.folder for each in wanted}
         there = sum(map(entries.size, folders))
         needed = max(0, sum(each.count for each in wanted) * 2 * prod(shape) - there)
@@ -88,6 +94,8 @@ class Keeper:
         except (ResourceError, OSError) as error:
             self._give_up(str(error))
             return None
+        if computed and known.get("seconds"):
+            self.say(f"features of {computed:,} images were damaged or gone, and are made anew")
         self.counts.computed, self.counts.seconds = self.counts.computed + computed, self.counts.seconds + seconds
         self.counts.reused += wanted.count - computed
         spent = entry.known().get("seconds") or 0.0
@@ -110,5 +118,5 @@ class Keeper:
 
     def _give_up(self, problem: str) -> None:
         if not self.problem:
-            self.say(f"features are not kept but computed in every epoch: {problem}")
+            self.say(f"warning: features are not kept but computed in every epoch: {problem}")
         self.problem = self.problem or problem

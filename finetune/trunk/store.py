@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     Rows = NDArray[np.float16]
 
 SEAL = 16  # bytes
-SHARD_BYTES = 32 << 20  # so that a kill loses seconds, and a large cache has thousands of files at most
+# So that an interrupt loses seconds of work, and a large cache has thousands of files at most.
+SHARD_BYTES = 32 << 20
+SHARD_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,8 @@ class Table:
     @property
     def rows(self) -> int:
         """How many rows a shard has."""
-        return self.chunk * max(1, SHARD_BYTES // (2 * prod(self.shape) * self.chunk))
+        fitting = min(SHARD_ROWS, SHARD_BYTES // (2 * prod(self.shape)))
+        return self.chunk * max(1, fitting // self.chunk)
 
     def shards(self) -> list[range]:
         """Return the rows of each shard."""

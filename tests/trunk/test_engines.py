@@ -242,9 +242,12 @@ def test_a_graph_that_computes_something_else_is_refused(spoil: Any, monkeypatch
         build(trunk(), FASTEST)
 
 
-def test_without_openvino_mindspore_serves_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    assert build(trunk(), TrunkSection()).backend.name == "mindspore"
+def test_without_openvino_mindspore_serves_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "it is not installed; run: pip install openvino"
+    monkeypatch.setattr(engines, "broken", lambda: reason)
+    said: list[str] = []
+    assert engines.build(trunk(), tiny.images(4), TrunkSection(), said.append).backend.name == "mindspore"
+    assert said == [f"MindSpore computes what OpenVINO would compute faster: {reason}"]
     with pytest.raises(UsageError, match="it is not installed; run: pip install openvino") as caught:
         build(trunk(), FASTEST)
     assert caught.value.exit_code == 2

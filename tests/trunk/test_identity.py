@@ -225,7 +225,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def forget() -> None:
-    identity.of_package.cache_clear()
+    identity.of_files.cache_clear()
     for name in [name for name in sys.modules if name.startswith("finetune_test_kind")]:
         del sys.modules[name]
 
@@ -280,7 +280,10 @@ def test_versions_of_what_computes_count(plain: dict[str, str], photos: Path, mo
     for name in ("mindspore", "pillow", "albumentations", "numpy"):
         found = {**identity.packages(), name: "0.0"}
         monkeypatch.setattr(identity, "packages", lambda found=found: found)
+        identity.versions.cache_clear()
         assert changed(plain, names(tiny.recipe(photos, "runs"))) == ALL
     monkeypatch.undo()
     monkeypatch.setattr(identity, "RULES", identity.RULES + 1)
+    identity.versions.cache_clear()
     assert changed(plain, names(tiny.recipe(photos, "runs"))) == ALL
+    identity.versions.cache_clear()

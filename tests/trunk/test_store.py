@@ -151,8 +151,6 @@ def test_many_rows_are_not_read_into_memory(tmp_path: Path) -> None:
     made, _ = written(tmp_path)
     kept = made.read()
     assert all(isinstance(shard, np.memmap) and not shard.flags.writeable for shard in kept.shards)
-    narrow, _ = written(tmp_path / "narrow", shape=(5,))
-    assert [type(shard) for shard in narrow.read().shards] == [np.ndarray]
 
 
 def test_what_is_open_stays_readable_when_its_files_are_dropped(tmp_path: Path) -> None:
