@@ -142,7 +142,7 @@ def test_a_folder_where_a_file_should_be(
         (path / "something").touch()
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert made.told("features are not kept but computed in every epoch: ")
+    assert made.told("warning: features are not kept but computed in every epoch: ")
 
 
 @pytest.mark.parametrize("place", ["home", "home/features"])
@@ -154,7 +154,7 @@ def test_a_file_where_the_cache_should_be(
     path.touch()
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert made.told("features are not kept but computed in every epoch: ")
+    assert made.told("warning: features are not kept but computed in every epoch: ")
     assert made.features["computed"] == 0
 
 
@@ -182,7 +182,7 @@ def test_a_full_disk_at_any_shard(
     assert refusing(monkeypatch, errno.ENOSPC, ".f16", first) == []
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    (message,) = made.told("features are not kept but computed in every epoch: cannot write ")
+    (message,) = made.told("warning: features are not kept but computed in every epoch: cannot write ")
     assert "the disk is full" in message
     assert len(shards(home)) == first - 1
     assert not [path for path in (home / "features").rglob("*.tmp")]
@@ -211,7 +211,7 @@ def test_a_disk_that_refuses_descriptions(
     refusing(monkeypatch, code, "entry.json", first)
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert text in made.told("features are not kept but computed in every epoch: ")[0]
+    assert text in made.told("warning: features are not kept but computed in every epoch: ")[0]
 
 
 def test_a_disk_without_room_is_noticed_before(
@@ -220,7 +220,7 @@ def test_a_disk_without_room_is_noticed_before(
     monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1000))
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert "would have to be free" in made.told("features are not kept but computed in every epoch: ")[0]
+    assert "would have to be free" in made.told("warning: features are not kept but computed in every epoch: ")[0]
     assert not shards(home)
 
 
@@ -239,7 +239,7 @@ def test_a_folder_that_takes_no_files(
     monkeypatch.setattr(atomic.Path, "touch", refuse)
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert "permission denied" in made.told("features are not kept but computed in every epoch: ")[0]
+    assert "permission denied" in made.told("warning: features are not kept but computed in every epoch: ")[0]
 
 
 def test_a_cache_that_is_too_small_is_said_and_streams(home: Path, photos: Path, tmp_path: Path) -> None:
