@@ -102,8 +102,7 @@ class Trainer:
         assert batch.targets is not None
         at = self.global_step * self.recipe.train.accumulate + position
         mask = heads.dropout_mask(self.recipe.head, self.features, len(batch.images), self.recipe.seed, at)
-        images, targets = (Tensor.from_numpy(each) for each in (batch.images, batch.targets))  # shares their memory
-        return images, targets, scalar(count), Tensor(mask)
+        return Tensor(batch.images), Tensor(batch.targets), scalar(count), Tensor(mask)
 
     def _scalars(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return learning rate, powers of the betas, and decay of the moving average, for this update."""
