@@ -169,7 +169,9 @@ class Feed:
         names = {"train": "training", "valid": "validation", "test": "test"}
         parts = []
         for name, count in views.items():
-            several = f" in {count} views" if name == "train" and self.prepared.transforms else ""
+            several = (
+                f" in {count} view{'' if count == 1 else 's'}" if name == "train" and self.prepared.transforms else ""
+            )
             parts += [f"{len(getattr(self.data, name)):,} {names[name]} photos{several}"] if count else []
         return ", ".join(parts)
 

@@ -183,7 +183,7 @@ def test_what_is_said_to_be_computed_is_computed(phases: tuple[Made, Path]) -> N
     made, _ = phases
     said = 0
     for message in made.told("computed once"):
-        counted = re.findall(r"(\d+) \w+ photos(?: in (\d+) views)?", message)
+        counted = re.findall(r"(\d+) \w+ photos(?: in (\d+) views?)?", message)
         said += sum(int(photos) * int(views or 1) for photos, views in counted)
     assert said == made.features["computed"]
 
