@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scipy.stats import t
+from transfer import interval
 
 RECIPE = """\
 seed: {seed}
@@ -72,14 +72,6 @@ def run(recipe: Path, changes: list[str], output: Path) -> dict[str, float]:
         raise SystemExit(done.stderr)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-def interval(found: list[float]) -> str:
-    """Return the interval of 95 %; one seed tells nothing of it."""
-    if len(found) < 2:
-        return "-"
-    mean, half = statistics.mean(found), t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / len(found) ** 0.5
-    return f"{mean - half:.3f} to {mean + half:.3f}"
 
 
 if __name__ == "__main__":

@@ -85,10 +85,6 @@ class Predictor:
         for engine in self._engines.values():
             engine.backend.refresh()
 
-    def logits(self, images: Array) -> Array:
-        """Return the (N, classes) logits of one batch."""
-        return self._engine("logits", images)(images)
-
     def probabilities(self, batches: Batches) -> Iterator[tuple[NDArray[np.int64], Array]]:
         """Yield indices (n,) and probabilities (n, classes) of each batch, padding left out."""
         for batch, logits in self._computed("logits", batches):
