@@ -15,6 +15,7 @@ from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
 from finetune.training.feed import Feed
 from finetune.training.prepare import Prepared, load_data, prepare
+from finetune.training.views import fitting
 from finetune.trunk import division, engines, entries
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, A
         feed.enter(len(frozen), epochs=range(phase.first, phase.last + 1), last=phase == prepared.phases[-1])
         if not frozen:
             continue
-        sizes = feed.sizes(one_image(prepared, len(frozen)))
-        kept = feed.fitting(sizes) if prepared.plan.recipe.cache.features != "off" else frozenset[str]()
+        sizes = feed.views.sizes(one_image(prepared, len(frozen)))
+        kept = fitting(sizes, feed.keeper.limit) if prepared.plan.recipe.cache.features != "off" else frozenset[str]()
         lacking = entries.short(sum(sizes[name] for name in kept))
         found.append(
             {

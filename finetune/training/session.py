@@ -91,7 +91,7 @@ class Session:
         records.check_same(state, self.prepared, run.say)
         self._enter(self._phase(state["epoch"]))
         self.trainer.restore(saved.part, state["updates"])
-        self.feed.settle()
+        self.feed.frozen.settle()
         self.trainer.global_step = max(0, state["step"] - 1)
         run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
         run.best = Best(**state["best"]) if state["best"] else None
@@ -197,7 +197,7 @@ class Session:
 
     def judged(self, part: str, check: Check, *, others: bool) -> Evaluation:
         """Evaluate what the network holds on a part of the data; ``others`` than the weights it is trained with."""
-        first = 0 if others and not self.feed.fits() else self.feed.first
+        first = 0 if others and not self.feed.frozen.fits() else self.feed.first
         if first not in self.predictors:
             section, device = self.recipe.trunk, self.prepared.device.name
             self.predictors[first] = Predictor(

@@ -33,10 +33,7 @@ class Graph:
     name = "openvino"
 
     def __init__(self, cell: Cell, sample: Array, precision: Literal["auto", "fp32"]) -> None:
-        import openvino
-
         self.cell, self.sample = cell, sample
-        self.core = openvino.Core()
         self.precision = best_precision(precision)
         self._read()
         self._compile()
@@ -48,7 +45,7 @@ class Graph:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"
             ms.export(self.cell, ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
-            self.model = self.core.read_model(path)
+            self.model = core().read_model(path)
         constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
         self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}
 
@@ -60,7 +57,7 @@ class Graph:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_NUM_THREADS": usable_cores(),
         }
-        compiled = self.core.compile_model(self.model, "CPU", hints)
+        compiled = core().compile_model(self.model, "CPU", hints)
         self.idle = [compiled.create_infer_request() for _ in range(REQUESTS)]
 
     def refresh(self) -> None:
@@ -111,11 +108,21 @@ def fits(constant: Any, value: Array) -> bool:
 
 
 @cache
+def core() -> Any:
+    """Return OpenVINO, the same object for the whole process.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and takes it back on whichever thread drops the
+    last reference; from then on the first thread would die of the next signal.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+@cache
 def best_precision(asked: Literal["auto", "fp32"]) -> str:
     """Return the shortest numbers that the CPU computes with natively, f32 if that is asked for."""
     if asked == "fp32":
         return "f32"
-    import openvino
-
-    known = set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    known = set(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return "f16" if "FP16" in known else "bf16" if "BF16" in known else "f32"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -291,3 +293,26 @@ def test_outputs_of_nothing_but_zeros_are_compared_too() -> None:
     assert engines.difference(some, some * np.float32(1.01), *exact)
     assert engines.difference(some, some * np.float32(1.01), *loose) == ""
     assert engines.difference(some, -some, 3.0, engines.COSINE)
+
+
+SIGNALLED = """
+import os, signal, threading
+from finetune.recipe.models import TrunkSection
+from finetune.trunk import engines
+from tests.trunk import tiny
+from tests.trunk.test_engines import trunk
+
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append("signal"))
+held = [engines.build(trunk(), tiny.images(4), TrunkSection(engine="openvino"), print)]
+last = threading.Thread(target=held.clear)
+last.start()
+last.join()
+os.kill(os.getpid(), signal.SIGTERM)
+print(*seen)
+"""
+
+
+def test_a_signal_after_another_thread_dropped_the_graph(repo: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=100, cwd=repo)
+    assert (done.returncode, done.stdout) == (0, "signal\n"), done.stderr

@@ -31,9 +31,9 @@ def names(said: dict[str, Any], first: int = 3, alter: Any = None) -> dict[str, 
         alter(ready.network)
     feed = tiny.feed(ready, first)
     wanted = {
-        "train 1": feed._wanted("train", 1),
-        "train 2": feed._wanted("train", 2),
-        "valid": feed._wanted("valid", 0),
+        "train 1": feed.frozen.wanted("train", 1),
+        "train 2": feed.frozen.wanted("train", 2),
+        "valid": feed.frozen.wanted("valid", 0),
     }
     return {what: each.entry.folder.name for what, each in wanted.items()}
 
