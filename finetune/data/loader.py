@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from finetune.components import ImageSpec, Pixels, Transform
     from finetune.data.labelled import Part
 
-AHEAD = 2  # batches in the making while one is consumed
+AHEAD = 2  # batches in the making while one is consumed, more of small ones
+AHEAD_IMAGES = 32
 PATIENCE = 600.0  # seconds for one image, after which the disk is taken for dead
 
 
@@ -104,7 +105,7 @@ class Loader:
         """
         _single_threaded_opencv()
         order = self.order(epoch)
-        ahead = AHEAD if self._pool.workers else 0
+        ahead = max(AHEAD, AHEAD_IMAGES // self.batch_size) if self._pool.workers else 0
         window: deque[_Pending] = deque()
         try:
             for step in range(start, self.steps):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-REQUESTS = 2  # under way at once, while the next images are decoded
+REQUESTS = 4  # for each chunk that is computed at the same time, so that no thread waits while a shard is written
 
 
 class Graph:
@@ -58,7 +58,8 @@ class Graph:
             "INFERENCE_NUM_THREADS": usable_cores(),
         }
         compiled = core().compile_model(self.model, "CPU", hints)
-        self.idle = [compiled.create_infer_request() for _ in range(REQUESTS)]
+        at_once = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.idle = [compiled.create_infer_request() for _ in range(REQUESTS * at_once)]
 
     def refresh(self) -> None:
         """Take the parameters that the cell has now; exports anew if the graph does not hold them under their names."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from finetune import Augmentation, Options, RecipeError, did_you_mean, hookimpl
+from finetune_plugins.importing import without_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -96,7 +97,8 @@ class Augment:
 def load() -> ModuleType:
     """Import albumentations without its network check, and keep OpenCV from starting threads in loader threads."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations
+    with without_torch():
+        import albumentations
     import cv2
 
     cv2.setNumThreads(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from finetune import Callback, Options, PluginError, Run, hookimpl
 from finetune_plugins import drawing
 from finetune_plugins.drawing import Picture
 from finetune_plugins.event_file import PATTERN, Draw, EventFile
+from finetune_plugins.importing import without_torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,26 +39,11 @@ def finetune_callbacks() -> Iterable[Callback]:
 def build(options: TensorBoard) -> Logger:
     """Return the callback; ``PluginError`` if its library is missing."""
     try:
-        without_torch()
+        with without_torch():
+            import tensorboardX  # noqa: F401  # a missing library shows before the run, not in it
     except ImportError as error:
         raise PluginError(f"'tensorboard' needs tensorboardX ({error}); run: pip install tensorboardX") from error
     return Logger(options)
-
-
-def without_torch() -> None:
-    """Import tensorboardX, which would import torch where that is installed: over a second, and nothing here uses it.
-
-    A missing library shows before the run, not in it.
-    """
-    if "torch" in sys.modules:
-        import tensorboardX
-
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        import tensorboardX  # noqa: F401
-    finally:
-        del sys.modules["torch"]
 
 
 class Logger:
