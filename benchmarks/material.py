@@ -20,15 +20,15 @@ KINDS = 20
 DEPTHS, GROUPS, WIDTH, CLASSES = (3, 4, 6, 3), 32, 4, 1000
 
 
-def subset(flowers: Path, target: Path, counts: Mapping[str, int]) -> Path:
+def subset(flowers: Path, target: Path, counts: Mapping[str, int], kinds: int = KINDS) -> Path:
     """Link photos of the kinds that have most of them, as many of each kind as of any other, and return the folder."""
     found = {kind.name: len(list(flowers.glob(f"*/{kind.name}/*.jpg"))) for kind in (flowers / "train").iterdir()}
-    kinds = sorted(found, key=lambda kind: (-found[kind], int(kind)))[:KINDS]
+    chosen_kinds = sorted(found, key=lambda kind: (-found[kind], int(kind)))[:kinds]
     for split, count in counts.items():
-        columns = [sorted((flowers / split / kind).glob("*.jpg")) for kind in kinds]
+        columns = [sorted((flowers / split / kind).glob("*.jpg")) for kind in chosen_kinds]
         chosen = list(islice((p for p in chain.from_iterable(zip_longest(*columns)) if p), count))
         if len(chosen) < count:
-            raise SystemExit(f"{flowers / split} has {len(chosen)} photos of the {KINDS} largest kinds, not {count}")
+            raise SystemExit(f"{flowers / split} has {len(chosen)} photos of the {kinds} largest kinds, not {count}")
         for photo in chosen:
             link(photo, target / split / photo.parent.name)
     return target

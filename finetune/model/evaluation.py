@@ -85,6 +85,11 @@ class Predictor:
         for engine in self._engines.values():
             engine.backend.refresh()
 
+    def rest(self) -> None:
+        """Take as little memory as can be until there is something to predict."""
+        for engine in self._engines.values():
+            engine.backend.rest()
+
     def probabilities(self, batches: Batches) -> Iterator[tuple[NDArray[np.int64], Array]]:
         """Yield indices (n,) and probabilities (n, classes) of each batch, padding left out."""
         for batch, logits in self._computed("logits", batches):

@@ -151,8 +151,8 @@ def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
 
 
 def values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
-    """Return copies of parameters as arrays by name."""
-    return {p.name: p.asnumpy().copy() for p in parameters}
+    """Return parameters as arrays by name, which share their memory where the device allows it."""
+    return {p.name: p.asnumpy() for p in parameters}
 
 
 def assign(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -63,7 +63,13 @@ class Frozen:
             cell, own = Trunk(network, self.first), products and Trunk(network, self.first, products)
             section, device = self.prepared.plan.recipe.trunk, self.prepared.device.name
             self._engine = engines.build(cell, self._sample(), section, self.say, own=own, device=device)
+            self._engine.backend.settle()
         return self._engine
+
+    def rest(self) -> None:
+        """Take as little memory as can be until the engine is asked for again."""
+        if self._engine is not None:
+            self._engine.backend.rest()
 
     def expect(self, shape: tuple[int, ...]) -> None:
         """Take the shape of one image's features from what is kept of them."""

@@ -194,7 +194,7 @@ class Swapped:
 
     def __enter__(self) -> None:
         if self.weights is not None:
-            self.before = values(self.network.get_parameters())
+            self.before = {name: a.copy() for name, a in values(self.network.get_parameters()).items()}
             assign(self.network.get_parameters(), self.weights)
 
     def __exit__(self, *exception: object) -> None:

@@ -205,7 +205,9 @@ class Session:
             )
         self.predictors[first].refresh()
         batches = self.feed.plain(part, check) if first else self.feed.loader(part)
-        return self.predictors[first].evaluate(batches, len(self.data.classes), check)
+        evaluation = self.predictors[first].evaluate(batches, len(self.data.classes), check)
+        self.predictors[first].rest()
+        return evaluation
 
     def _say(self, message: str) -> None:
         self.run.say(message)
@@ -224,7 +226,8 @@ class Session:
         if last or time.monotonic() - self.saved_at >= RARELY * self.save_seconds or self.save_seconds < QUICK:
             self.save()
         elif best:
-            self.unsaved_best = (self.trainer.arrays(), json.loads(json.dumps(self._state())))
+            arrays = {name: array.copy() for name, array in self.trainer.arrays().items()}
+            self.unsaved_best = (arrays, json.loads(json.dumps(self._state())))
 
     def save(self) -> None:
         """Write a checkpoint of the whole state, and tell plugins."""

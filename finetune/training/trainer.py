@@ -102,7 +102,8 @@ class Trainer:
         assert batch.targets is not None
         at = self.global_step * self.recipe.train.accumulate + position
         mask = heads.dropout_mask(self.recipe.head, self.features, len(batch.images), self.recipe.seed, at)
-        return Tensor(batch.images), Tensor(batch.targets), scalar(count), Tensor(mask)
+        images, targets = (Tensor.from_numpy(each) for each in (batch.images, batch.targets))  # shares their memory
+        return images, targets, scalar(count), Tensor(mask)
 
     def _scalars(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return learning rate, powers of the betas, and decay of the moving average, for this update."""
@@ -125,10 +126,10 @@ class Trainer:
         return {s: self.rate() * optimizers.layer_scale(self.recipe.optimizer, s, names) for s in self.phase.trainable}
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return network, optimizer and moving average by name, as a checkpoint holds them."""
+        """Return network, optimizer and moving average by name, as a checkpoint holds them, until the next step."""
         parts = {"network": self.network.get_parameters(), "optimizer": self._optimizer_state()}
         found = {f"{part}/{name}": a for part, ps in parts.items() for name, a in values(ps).items()}
-        return found | {f"average/{name}": p.asnumpy().copy() for name, p in self.average.items()}
+        return found | {f"average/{name}": p.asnumpy() for name, p in self.average.items()}
 
     def restore(self, part: Callable[[str], Mapping[str, NDArray[np.float32]]], updates: int) -> None:
         """Set everything that ``arrays`` returned, by ``part(prefix)``; the phase must have been entered."""
@@ -144,9 +145,9 @@ class Trainer:
         return [p for p in self.optimizer.get_parameters() if id(p) not in own]
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Return the weights to evaluate and keep: the moving average where there is one."""
+        """Return the weights to evaluate and keep, good until the next step: the moving average where there is one."""
         current = values(self.network.get_parameters())
-        return current | {name: p.asnumpy().copy() for name, p in self.average.items()}
+        return current | {name: p.asnumpy() for name, p in self.average.items()}
 
     def frozen(self) -> dict[str, str]:
         """Return a digest of every array that must not change in this phase."""

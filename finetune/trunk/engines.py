@@ -47,6 +47,14 @@ class Backend(Protocol):
         """Take the parameters that the cell has now."""
         ...
 
+    def settle(self) -> None:
+        """Expect no other parameters, and keep in memory only what computes."""
+        ...
+
+    def rest(self) -> None:
+        """Take as little memory as can be until there are chunks again."""
+        ...
+
 
 class Engine:
     """A backend for batches of any size."""
@@ -111,6 +119,12 @@ class MindSpore:
 
     def refresh(self) -> None:
         """Do nothing: the cell is what runs."""
+
+    def settle(self) -> None:
+        """Do nothing: the cell is all there is."""
+
+    def rest(self) -> None:
+        """Do nothing: MindSpore keeps what it has compiled."""
 
 
 def build(

@@ -41,9 +41,9 @@ class Entry:
             pass
         return {}
 
-    def write(self, shape: tuple[int, ...], seconds: float | None) -> None:
-        """Say what the entry holds, and when it is complete how long that took."""
-        found = {"about": self.about, "shape": list(shape), "seconds": seconds}
+    def write(self, shape: tuple[int, ...], seconds: float | None, takes: int = 0) -> None:
+        """Say what the entry holds or will hold, ``takes`` bytes, and when it is complete how long that took."""
+        found = {"about": self.about, "shape": list(shape), "seconds": seconds, "bytes": takes}
         atomic.write_json(self.folder / ABOUT, {**found, "seal": seal(found)})
 
     def use(self) -> None:
@@ -102,13 +102,35 @@ def size(folder: Path) -> int:
     return total
 
 
+def claimed(folder: Path) -> int:
+    """Return the bytes that an entry takes once it is complete, as far as its file says so."""
+    try:
+        return int(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["bytes"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return 0
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Keep other processes from making room meanwhile, where the file system has locks."""
+    lock = FileLock(home() / ".lock")
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def make_room(needed: int, limit: int, keep: set[Path]) -> str:
     """Drop entries, the longest unused first and none of ``keep``, until ``needed`` more bytes fit.
 
     Return nothing if they fit in the end, below ``limit`` and on the disk, else what is in the way.
     """
     atomic.sweep(home())
-    held = {folder: size(folder) for folder in home().glob("*") if folder.is_dir()}
+    folders = [folder for folder in home().glob("*") if folder.is_dir()]
+    # What another run has begun will take all that it claims; what this one wants is in ``needed``.
+    held = {each: size(each) if each in keep else max(size(each), claimed(each)) for each in folders}
     if sum(held.get(folder, 0) for folder in keep) + needed > limit:
         return f"they take {needed / 1e9:.3g} GB, and cache.max_gb is {limit / 1e9:.3g}"
     others = sorted((folder for folder in held if folder not in keep), key=last_used)

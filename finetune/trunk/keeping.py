@@ -15,6 +15,8 @@ from finetune.trunk.features import TooLarge
 from finetune.trunk.store import Table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.trunk.entries import Entry
     from finetune.trunk.store import Kept
 
@@ -59,6 +61,7 @@ class Keeper:
     say: Callable[[str], None]
     counts: Counts = field(default_factory=Counts)
     problem: str = ""
+    _wanted: set[Path] = field(default_factory=set)
 
     def begin(self, wanted: list[Wanted], shape: tuple[int, ...]) -> None:
         """Make room for what is wanted and not there yet."""
@@ -68,10 +71,12 @@ class Keeper:
         except ResourceError as error:
             self._give_up(f"{error} with FINETUNE_HOME")
             return
-        folders = {each.entry.folder for each in wanted}
-        there = sum(map(entries.size, folders))
+        self._wanted = {each.entry.folder for each in wanted}
+        there = sum(map(entries.size, self._wanted))
         needed = max(0, sum(each.count for each in wanted) * 2 * prod(shape) - there)
-        if problem := entries.make_room(needed, self.limit, folders):
+        with entries.one_at_a_time():
+            problem = entries.make_room(needed, self.limit, self._wanted)
+        if problem:
             self._give_up(problem)
 
     def open(
@@ -87,6 +92,7 @@ class Keeper:
             with entry.locked(self.say, check) as alone:
                 if alone:
                     atomic.sweep(entry.folder, older_than=0.0)  # what a killed run was writing
+                self._claim(entry, table)
                 computed, seconds = self._completed(entry, table, fill)
                 kept = table.read()
         except TooLarge:
@@ -102,17 +108,28 @@ class Keeper:
         self.counts.saved += spent * (wanted.count - computed) / wanted.count
         return kept
 
+    def _claim(self, entry: Entry, table: Table) -> None:
+        """Take the room of a table that is not complete; raises ``ResourceError`` if other runs took it meanwhile."""
+        if entry.known().get("seconds"):
+            return
+        takes = table.count * 2 * prod(table.shape)
+        with entries.one_at_a_time():
+            needed = max(0, takes - entries.size(entry.folder))
+            if problem := entries.make_room(needed, self.limit, self._wanted | {entry.folder}):
+                raise ResourceError(problem)
+            if not entry.known():
+                entry.write(table.shape, None, takes)
+
     def _completed(self, entry: Entry, table: Table, fill: Fill) -> tuple[int, float]:
         """Fill what the table lacks; return how many rows that took, and the seconds."""
         known = entry.known()
-        if not known:
-            entry.write(table.shape, None)
         began = time.monotonic()
         computed = fill(table)
         seconds = time.monotonic() - began
         if computed or not known.get("seconds"):
             # Of a table that several runs made, the share of the last tells what the whole takes.
-            entry.write(table.shape, seconds * table.count / computed if computed else known.get("seconds") or seconds)
+            whole = seconds * table.count / computed if computed else known.get("seconds") or seconds
+            entry.write(table.shape, whole, table.count * 2 * prod(table.shape))
         entry.use()
         return computed, seconds if computed else 0.0
 

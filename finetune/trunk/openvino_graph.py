@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from finetune.machine.device import usable_cores
+from finetune.machine.memory import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +36,8 @@ class Graph:
     def __init__(self, cell: Cell, sample: Array, precision: Literal["auto", "fp32"]) -> None:
         self.cell, self.sample = cell, sample
         self.precision = best_precision(precision)
+        self.packed: bytes | None = None
+        self.idle: list[Any] = []
         self._read()
         self._compile()
 
@@ -45,28 +48,54 @@ class Graph:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"
             ms.export(self.cell, ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
-            self.model = core().read_model(path)
+            self.model: Any = core().read_model(path)
         constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
         self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}
 
     def _compile(self) -> None:
-        hints = {
+        self.rest()  # what was compiled before goes first
+        self._take(core().compile_model(self.model, "CPU", self.hints))
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """How OpenVINO is to compute."""
+        return {
             "INFERENCE_PRECISION_HINT": self.precision,
             # A chunk a thread. All threads on one chunk are as fast alone, and half as fast while photos are decoded,
             # since each layer then waits for the thread that was held up.
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_NUM_THREADS": usable_cores(),
         }
-        compiled = core().compile_model(self.model, "CPU", hints)
+
+    def _take(self, compiled: Any) -> None:
         at_once = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.idle = [compiled.create_infer_request() for _ in range(REQUESTS * at_once)]
+
+    def settle(self) -> None:
+        """Expect no other parameters: keep what is compiled, packed, and not what it was compiled from."""
+        self.packed = self.idle[0].get_compiled_model().export_model().getvalue()
+        self.model, self.constants = None, {}
+        self.rest()
+
+    def rest(self) -> None:
+        """Take as little memory as can be until there are chunks again."""
+        self.idle = []
+        give_back()
+
+    def _wake(self) -> None:
+        if self.idle:
+            return
+        if self.packed is None:
+            self._compile()
+        else:
+            self._take(core().import_model(self.packed, "CPU", self.hints))
 
     def refresh(self) -> None:
         """Take the parameters that the cell has now; exports anew if the graph does not hold them under their names."""
         from openvino import Type, opset13
 
         values = {p.name: p.asnumpy() for p in self.cell.get_parameters()}
-        if all(fits(self.constants[name], value) for name, value in values.items()):
+        if all(fits(self.constants.get(name), value) for name, value in values.items()):
             for name, value in values.items():
                 fresh = opset13.constant(np.ascontiguousarray(value), dtype=Type.f32)
                 fresh.set_friendly_name(name)
@@ -74,10 +103,12 @@ class Graph:
                 self.constants[name] = fresh
         else:
             self._read()
+        self.packed = None
         self._compile()
 
     def outputs(self, chunks: Iterable[Array]) -> Iterator[Array]:
         """Yield the output of each chunk."""
+        self._wake()
         busy: deque[tuple[Any, Array]] = deque()  # the requests share the memory of their chunks
         try:
             for chunk in chunks:

@@ -10,6 +10,7 @@ made anew.
 from __future__ import annotations
 
 import hashlib
+import mmap
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -30,6 +31,8 @@ SEAL = 16  # bytes
 # So that an interrupt loses seconds of work, and a large cache has thousands of files at most.
 SHARD_BYTES = 32 << 20
 SHARD_ROWS = 256
+# Pages of larger rows are let go of once they are read: they stay in the system's cache, not in this process's memory.
+LARGE_ROW = 64 << 10  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +85,13 @@ class Table:
 
     def read(self) -> Kept:
         """Return all rows, mapped into memory."""
-        maps: list[Rows] = [
-            np.memmap(self.path(number), np.float16, "r", shape=(len(rows), *self.shape))
-            for number, rows in enumerate(self.shards())
-        ]
-        return Kept(maps, self.rows)
+        maps, shards = [], []
+        for number, rows in enumerate(self.shards()):
+            with self.path(number).open("rb") as file:
+                maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            flat = np.frombuffer(maps[-1], np.float16, count=len(rows) * prod(self.shape))
+            shards.append(flat.reshape(len(rows), *self.shape))
+        return Kept(shards, maps, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +99,17 @@ class Kept:
     """Rows in shards of ``size``."""
 
     shards: list[Rows]
+    maps: list[mmap.mmap]
     size: int
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return some rows as float32, in the order asked for."""
         if len(self.shards) == 1:
-            return np.asarray(self.shards[0])[indices].astype(np.float32)
+            return self.shards[0][indices].astype(np.float32)
         out = np.empty((len(indices), *self.shards[0].shape[1:]), np.float32)
         for place, index in enumerate(indices.tolist()):
             out[place] = self.shards[index // self.size][index % self.size]
+        if 2 * out[:1].size >= LARGE_ROW and hasattr(mmap, "MADV_DONTNEED"):
+            for number in {*(indices // self.size).tolist()}:
+                self.maps[number].madvise(mmap.MADV_DONTNEED)
         return out

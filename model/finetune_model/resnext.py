@@ -37,16 +37,11 @@ def convolution(
     """Return a convolution without bias, padded by ``kernel // 2``, He normal (https://arxiv.org/abs/1502.01852)."""
     shape = (outputs, inputs // groups, kernel, kernel)
     weight = rng.standard_normal(shape, dtype=np.float32) * np.float32(sqrt(2 / prod(shape[1:])))
-    return nn.Conv2d(
-        inputs,
-        outputs,
-        kernel,
-        stride,
-        pad_mode="pad",
-        padding=kernel // 2,
-        group=groups,
-        weight_init=Tensor(weight),
+    cell = nn.Conv2d(
+        inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, group=groups, weight_init="zeros"
     )
+    cell.weight.set_data(Tensor(weight))  # as ``weight_init`` it would stay in memory beside the parameter
+    return cell
 
 
 class Stem(nn.Cell):

@@ -168,6 +168,14 @@ def test_what_another_computes_stays() -> None:
     assert there(busy) == [False]
 
 
+def test_what_another_has_begun_counts_as_what_it_will_be() -> None:
+    busy = filled("busy", 100, 10)
+    busy.write((3,), None, 1000)
+    with busy.locked(said, never):
+        assert "what other runs are computing fills cache.max_gb" in make_room(1500, 2300, set())
+    assert make_room(1000, 2300, {busy.folder}) == ""  # its own claim is what it asks for
+
+
 def test_what_is_too_large_drops_nothing() -> None:
     kept = filled("kept", 1000, 10)
     assert make_room(5000, 4000, set())
