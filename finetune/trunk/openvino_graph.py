@@ -109,29 +109,32 @@ class Graph:
     def outputs(self, chunks: Iterable[Array]) -> Iterator[Array]:
         """Yield the output of each chunk."""
         self._wake()
+        idle = self.idle  # of this graph, even where another takes its place meanwhile
         busy: deque[tuple[Any, Array]] = deque()  # the requests share the memory of their chunks
         try:
             for chunk in chunks:
-                if not self.idle:
-                    yield self._finished(busy)
-                request = self.idle.pop()
+                if not idle:
+                    yield finished(busy, idle)
+                request = idle.pop()
                 chunk = np.ascontiguousarray(chunk)
                 request.start_async([chunk], share_inputs=True)
                 busy.append((request, chunk))
             while busy:
-                yield self._finished(busy)
+                yield finished(busy, idle)
         finally:
             for request, _ in busy:
                 request.wait()
-                self.idle.append(request)
+                idle.append(request)
 
-    def _finished(self, busy: deque[tuple[Any, Array]]) -> Array:
-        request, _ = busy[0]
-        request.wait()
-        output: Array = request.get_output_tensor().data.astype(np.float32)
-        busy.popleft()
-        self.idle.append(request)
-        return output
+
+def finished(busy: deque[tuple[Any, Array]], idle: list[Any]) -> Array:
+    """Return the output of the first request under way, and give that back."""
+    request, _ = busy[0]
+    request.wait()
+    output: Array = request.get_output_tensor().data.astype(np.float32)
+    busy.popleft()
+    idle.append(request)
+    return output
 
 
 def fits(constant: Any, value: Array) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune.errors import ResourceError
 from finetune.trunk import store
-from finetune.trunk.store import SEAL, Kept, Table
+from finetune.trunk.store import LARGE_ROW, SEAL, Kept, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,7 +150,19 @@ def test_a_folder_in_place_of_a_shard_is_a_disk_that_refuses(tmp_path: Path) -> 
 def test_many_rows_are_not_read_into_memory(tmp_path: Path) -> None:
     made, _ = written(tmp_path)
     kept = made.read()
-    assert all(isinstance(shard, np.memmap) and not shard.flags.writeable for shard in kept.shards)
+    for shard, mapped in zip(kept.shards, kept.maps, strict=True):
+        assert np.shares_memory(shard, np.frombuffer(mapped, np.uint8))
+        assert not shard.flags.writeable
+
+
+def test_pages_of_large_rows_are_let_go_of_and_read_again(tmp_path: Path) -> None:
+    made = Table(folder=tmp_path, count=3, shape=(LARGE_ROW,), chunk=1)
+    whole = np.random.default_rng(0).standard_normal((3, LARGE_ROW)).astype(np.float16)
+    for number in range(3):
+        made.write(number, whole[number : number + 1])
+    kept = made.read()
+    for _ in range(2):
+        assert np.array_equal(kept.take(np.array([2, 0, 1])), whole[[2, 0, 1]].astype(np.float32))
 
 
 def test_what_is_open_stays_readable_when_its_files_are_dropped(tmp_path: Path) -> None:
