@@ -314,7 +314,8 @@ def test_an_iterator_left_early_stops_its_work(photos: Part) -> None:
     assert threads() == []
 
 
-def test_no_more_than_two_batches_are_read_ahead(photos: Part) -> None:
+@pytest.mark.parametrize(("batch_size", "expected"), [(20, 60), (5, 35)], ids=["two batches", "32 images"])
+def test_no_more_than_two_batches_or_32_images_are_read_ahead(photos: Part, batch_size: int, expected: int) -> None:
     read: list[int] = []
 
     def count(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -322,11 +323,11 @@ def test_no_more_than_two_batches_are_read_ahead(photos: Part) -> None:
         return pixels
 
     many = photos.only(np.arange(10).repeat(10), "train")
-    loader = make(many, batch_size=5, transforms=(count,))
+    loader = make(many, batch_size=batch_size, transforms=(count,))
     batches = loader.epoch(1)
     next(batches)
     time.sleep(0.3)
-    assert len(read) == 15
+    assert len(read) == expected
     batches.close()
     loader.close()
 

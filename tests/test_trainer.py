@@ -184,7 +184,7 @@ def test_restoring_repeats_the_same_bits() -> None:
     said = recipe(head={"use": "mlp", "hidden": 8, "dropout": 0.5}, train={"mixup": 0.2, "ema": 0.9, "batch_size": 12})
     made = entered(said, ("norm", "flat", "head"))
     made.step([batch()], 1, 0)
-    saved, updates = made.arrays(), made.updates
+    saved, updates = {name: array.copy() for name, array in made.arrays().items()}, made.updates
     first = [made.step([batch()], 1, number) for number in (1, 2)]
     made.enter(made.phase)
     made.restore(lambda part: {n[len(part) + 1 :]: a for n, a in saved.items() if n.startswith(f"{part}/")}, updates)

@@ -45,6 +45,7 @@ class Graph:
         import mindspore as ms
 
         self.cell.set_train(False)
+        self.cell.compile_cache.clear()  # MindSpore cannot write a graph that it has written before
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"
             ms.export(self.cell, ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
