@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ResourceError, WeightsError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from finetune.components import Backbone
 
 VERSION = 1
-ABOUT, SEAL = "converted", "seal"
+ABOUT = "converted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def _keep(entry: Path, found: Index, backbone: Backbone) -> None:
         "metadata": found.metadata,
     }
     text = json.dumps(about, sort_keys=True)
-    tensorfile.write_records(entry, records, {ABOUT: text, SEAL: seal(text, records)})
+    tensorfile.write_records(entry, records, {ABOUT: text})
 
 
 def _kept(entry: Path, backbone: Backbone) -> Index | None:
@@ -104,22 +104,17 @@ def _kept(entry: Path, backbone: Backbone) -> Index | None:
         if not entry.exists():
             return None
         found = tensorfile.index(entry)
-        records = {name: _held(record) for name, record in found.records.items()}
+        records = {name: record.held() for name, record in found.records.items()}
         text = found.metadata[ABOUT]
         about = json.loads(text)
-        if found.metadata[SEAL] == seal(text, records) and about["rules"] == rules(backbone):
+        tensorfile.check_seal(entry, found.seal or "", records, found.metadata)
+        if about["rules"] == rules(backbone):
             return _original(about, records)
     except (WeightsError, OSError, LookupError, ValueError, RecursionError):
         pass
     with suppress(OSError):
         entry.unlink()
     return None
-
-
-def _held(record: Record) -> Record:
-    """Read a tensor, so that what is checked is what is used."""
-    data = record.content()
-    return replace(record, content=lambda: data)
 
 
 def _original(about: Mapping[str, Any], records: Mapping[str, Record]) -> Index:
@@ -131,13 +126,3 @@ def _original(about: Mapping[str, Any], records: Mapping[str, Record]) -> Index:
         others=(*about["ignored"], *about["others"]),
         merged=about["merged"],
     )
-
-
-def seal(text: str, records: Mapping[str, Record]) -> str:
-    """Return a hash of everything in an entry."""
-    total = hashlib.sha256(text.encode())
-    for name in sorted(records):
-        record = records[name]
-        total.update(json.dumps([name, record.dtype, record.shape]).encode())
-        total.update(record.content())
-    return total.hexdigest()

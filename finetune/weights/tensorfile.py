@@ -50,6 +50,7 @@ DTYPES = {
 }
 CODES = {name: code for code, name in DTYPES.items()}
 
+SEAL = "blake2b"  # the text in files of our own that holds a hash of all else in them
 RESAVE = "save its tensors as safetensors where it was made, and give that file"
 ANEW = "download or copy it anew"
 # What a file begins with, what it then is, and the remedy.
@@ -95,16 +96,25 @@ class Record:
         """The bytes of one number."""
         return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
 
+    def held(self) -> Record:
+        """Return it with its bytes read, so that what is checked is what is used."""
+        data = self.content()
+        return Record(self.dtype, self.shape, lambda: data)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """What is in a file: tensors, texts, entries that are neither; ``merged`` counts the pieces of joined tensors."""
+    """What is in a file: tensors, texts, entries that are neither; ``merged`` counts the pieces of joined tensors.
+
+    ``seal`` is the hash of it that the file holds, if any.
+    """
 
     format: Format
     records: dict[str, Record]
     metadata: dict[str, str]
     others: tuple[str, ...] = ()
     merged: Mapping[str, int] = field(default_factory=dict)
+    seal: str | None = None
 
 
 def read(path: Path, only: Collection[str] | None = None) -> TensorFile:
@@ -114,6 +124,9 @@ def read(path: Path, only: Collection[str] | None = None) -> TensorFile:
     """
     found = index(path)
     wanted = {name: record for name, record in found.records.items() if only is None or name in only}
+    if only is None and found.seal is not None:  # what is hashed is what is used
+        wanted = {name: record.held() for name, record in wanted.items()}
+        check_seal(path, found.seal, wanted, found.metadata)
     tensors = {name: array(path, name, record) for name, record in wanted.items()}
     return TensorFile(tensors=tensors, metadata=found.metadata, format=found.format)
 
@@ -140,7 +153,8 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
 def write_records(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors as ``write`` does, one at a time in memory."""
     # The library writes metadata in an order that changes from process to process.
-    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    texts = dict(sorted({**metadata, SEAL: seal(records, metadata)}.items()))
+    header: dict[str, object] = {"__metadata__": texts}
     in_order = sorted(records.items(), key=lambda item: (-item[1].itemsize, item[0]))
     end = 0
     for name, record in in_order:
@@ -152,6 +166,23 @@ def write_records(path: Path, records: Mapping[str, Record], metadata: Mapping[s
         file.write(len(text).to_bytes(8, "little") + text)
         for _, record in in_order:
             file.write(record.content())
+
+
+def seal(records: Mapping[str, Record], metadata: Mapping[str, str]) -> str:
+    """Return a hash of tensors, with their names, types and shapes, and of texts."""
+    found = hashlib.blake2b(digest_size=16)
+    for key, text in sorted(metadata.items()):
+        found.update(json.dumps([key, text]).encode())
+    for name, record in sorted(records.items()):
+        found.update(json.dumps([name, record.dtype, record.shape]).encode())
+        found.update(record.content())
+    return found.hexdigest()
+
+
+def check_seal(path: Path, said: str, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
+    """Raise ``WeightsError`` if a file does not hold what was written into it."""
+    if seal(records, metadata) != said:
+        raise WeightsError(f"'{path}' is damaged: its content is not what was written; {ANEW}")
 
 
 def array(path: Path, name: str, record: Record) -> Array:
@@ -195,7 +226,10 @@ def whole(path: Path, check: Callable[[str], None]) -> tuple[Index, str]:
         return _ckpt(path, data), digest
     view = memoryview(data)
     head = BytesIO(view[: 8 + int.from_bytes(view[:8], "little")])
-    return _safetensors(path, head, len(data), lambda start, size: view[start : start + size]), digest
+    found = _safetensors(path, head, len(data), lambda start, size: view[start : start + size])
+    if found.seal is not None:
+        check_seal(path, found.seal, found.records, found.metadata)
+    return found, digest
 
 
 def first_bytes(path: Path) -> bytes:
@@ -281,7 +315,8 @@ def _safetensors(path: Path, file: IO[bytes], size: int, part: Callable[[int, in
         name: Record(DTYPES[entry.dtype], entry.shape, partial(part, entry.start, entry.end - entry.start))
         for name, entry in entries.items()
     }
-    return Index(format="safetensors", records=records, metadata=metadata)
+    said = metadata.pop(SEAL, None)
+    return Index(format="safetensors", records=records, metadata=metadata, seal=said)
 
 
 def _slice(path: Path, start: int, size: int) -> bytearray:
