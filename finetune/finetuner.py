@@ -84,20 +84,30 @@ class Finetuner:
         """Return one dictionary per epoch of the last fit, as in ``metrics.jsonl``."""
         return self.run.history if self.run else []
 
-    def fit(self, data: Data, *, epochs: int | None = None, resume: str | Path | None = None, **sections: Any) -> Run:
+    def fit(
+        self,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        resume: str | Path | None = None,
+        allow_changed: bool = False,
+        **sections: Any,
+    ) -> Run:
         """Fine-tune and return the run.
 
         ``data`` is a folder, a CSV file, a dataset component, the keys of a recipe's dataset section,
         ``(images, labels)``, or a recipe file, which then speaks first. ``sections`` change single keys for this fit:
-        ``optimizer={"lr": 1e-3}``. ``resume`` is the folder of a run to go on with, where all else is as it was. An
-        interrupt is raised as ``KeyboardInterrupt`` once the state is saved.
+        ``optimizer={"lr": 1e-3}``. ``resume`` is the folder of a run to go on with, where all else is as it was,
+        or what fits of it with ``allow_changed``. An interrupt is raised as ``KeyboardInterrupt`` once the state is
+        saved.
         """
         from finetune.recipe import keywords
 
         said = keywords.merged(self.sections, keywords.spelled_out(sections))
         if epochs is not None:
             said = keywords.merged(said, {"train": {"epochs": epochs}})
-        return self._run(*self._plan(data, said), None if resume is None else Path(resume).expanduser())
+        folder = None if resume is None else Path(resume).expanduser()
+        return self._run(*self._plan(data, said), folder, allow_changed=allow_changed)
 
     def fine_tune(
         self, data: Data, *, epochs: int = 8, base_lr: float = 2e-3, freeze_epochs: int = 1, **sections: Any
@@ -113,7 +123,7 @@ class Finetuner:
         said = keywords.merged(two_step, keywords.spelled_out(sections))
         return self.fit(data, epochs=freeze_epochs + epochs, **said)
 
-    def _run(self, plan: Plan, catalogue: Catalogue, resume: Path | None) -> Run:
+    def _run(self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool) -> Run:
         from finetune.display import progress
         from finetune.machine import device as machine
         from finetune.model import modelfolder
@@ -123,7 +133,9 @@ class Finetuner:
         watchers = [self, display] if display else [self]
         say = display.say if display else silent
         try:
-            self.run = engine.fine_tune(plan, catalogue, resume=resume, watchers=watchers, say=say)
+            self.run = engine.fine_tune(
+                plan, catalogue, resume=resume, allow_changed=allow_changed, watchers=watchers, say=say
+            )
         except Interrupted as error:
             if error.signum not in (signal.SIGINT, signal.SIGTERM) or self.run is None:
                 raise  # MindSpore makes SIGTERM of many a SIGINT

@@ -80,9 +80,10 @@ class Run:
         self.stop_reason = self.stop_reason or reason
 
     def request_checkpoint(self, *, keep: int = 2) -> None:
-        """Ask for a checkpoint once every plugin has seen this epoch's end; ``keep`` is how many stay on disk.
+        """Ask for a checkpoint once every plugin has seen this step, or this epoch's end; ``keep`` stay on disk.
 
-        Where epochs take less time than twenty checkpoints, it is written with one of the next; the last always is.
+        It is written beside what follows. Where epochs take less time than twenty checkpoints, that of an epoch is
+        written with one of the next; the last always is.
         """
         self.checkpoint_keep = keep
 

@@ -163,3 +163,13 @@ def test_home_and_offline_follow_the_environment(tmp_path: Path, monkeypatch: py
     for value, expected in (("1", True), ("true", True), ("0", False), ("", False)):
         monkeypatch.setenv("FINETUNE_OFFLINE", value)
         assert offline() is expected
+
+
+def test_a_link_to_the_same_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("content")
+    for _ in range(2):
+        with atomic_path(tmp_path / "two") as part:
+            part.unlink()
+            os.link(tmp_path / "one", part)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    assert (tmp_path / "two").read_text() == "content"

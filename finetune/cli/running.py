@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Resume = Annotated[
     str | None, typer.Option(metavar="RUN", help="Go on with this run folder; auto: with the recipe's newest run.")
 ]
+AllowChanged = Annotated[
+    bool, typer.Option("--allow-changed", help="Go on although the recipe or the images are others; it says which.")
+]
 Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Make the run folder in here.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only look at all that the run needs, as `check` does.")]
 FINDINGS = 20  # of the data, shown; --json has all
@@ -32,7 +35,13 @@ FINDINGS = 20  # of the data, shown; --json has all
     "finetune run mine.yaml train.epochs=20 optimizer.lr=1e-3 ~augment",
     "finetune run --resume runs/mine-001",
 )
-def run(words: Words = None, resume: Resume = None, output: Output = None, dry_run: DryRun = False) -> Answer:
+def run(
+    words: Words = None,
+    resume: Resume = None,
+    allow_changed: AllowChanged = False,
+    output: Output = None,
+    dry_run: DryRun = False,
+) -> Answer:
     """Fine-tune as a recipe says.
 
     RECIPE is a file, - for standard input, or a name that `finetune ls` lists;
@@ -50,7 +59,10 @@ def run(words: Words = None, resume: Resume = None, output: Output = None, dry_r
     progress = Progress(report=False)
     if resume == source.AUTO:
         progress.say(f"going on with {folder}" if folder else "no run to go on with yet: this is a new one")
-    done = engine.fine_tune(plan, catalogue, resume=folder, watchers=[progress], say=progress.say)
+    watchers = [progress]
+    done = engine.fine_tune(
+        plan, catalogue, resume=folder, allow_changed=allow_changed, watchers=watchers, say=progress.say
+    )
     result = done.result or {}
     return Answer(data=result, view=lambda: pairs(outcome(result, done.folder)))
 

@@ -62,6 +62,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with disk_errors(path):
             _sync(part)
             os.replace(part, path)
+        with suppress(FileNotFoundError):
+            part.unlink()  # it stays where both were links to the same file
     except BaseException:
         with suppress(OSError):
             part.unlink()

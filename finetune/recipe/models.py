@@ -164,6 +164,9 @@ class TrainSection(Options):
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of the moving average of the weights that is evaluated and kept."""
     amp: Literal["auto", "off", "O2"] = "auto"
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """What a loss or a weight that is no finite number does: end the run, or take it back to its newest checkpoint and
+    halve the learning rate, three times at most."""
 
 
 class TrunkSection(Options):

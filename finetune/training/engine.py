@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from finetune.errors import DataError, Interrupted, PluginError
-from finetune.training import interrupts, records, runfolder
+from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
+from finetune.training import interrupts, records, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -23,11 +23,13 @@ def fine_tune(
     catalogue: Catalogue,
     *,
     resume: Path | None = None,
+    allow_changed: bool = False,
     watchers: Sequence[object] = (),
     say: Callable[[str], None] = print,
 ) -> Run:
     """Fine-tune as the plan says and return the run; with ``resume``, go on in that run folder.
 
+    ``allow_changed`` lets it go on with another recipe than it began with, as far as the network is the same.
     ``watchers`` are objects with event hooks. Raises the ``FinetuneError`` that says what was wrong, and
     ``Interrupted`` after a signal; what was trained until then is in the run folder.
     """
@@ -37,7 +39,7 @@ def fine_tune(
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     folder = resume or runfolder.create(plan.recipe.output, plan.recipe.name)
     with runfolder.Lock(folder), interrupts.watched() as stop:
-        session = Session(prepared, folder, say=say, resumed=resume is not None)
+        session = Session(prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed)
         supervise(session, stop)
     return session.run
 
@@ -46,15 +48,16 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
     """Run the loop; whatever ends it, tell every plugin, and let every plugin close."""
     run, plugins = session.run, session.plugins
     try:
-        train(session, stop)
-    except interrupts.Asked:
-        session.save()
-        error = Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}")
-        plugins.fire_all("finetune_run_error", run=run, error=error)
-        raise error from None
+        try:
+            train(session, stop)
+        except interrupts.Asked:
+            session.save()
+            raise Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}") from None
     except BaseException as error:
         if isinstance(error, PluginError | DataError):  # raised between steps, so the state is whole
             session.rescue()
+        elif isinstance(error, ResourceError):
+            session.say_how_to_go_on()
         plugins.fire_all("finetune_run_error", run=run, error=error)
         raise
     finally:
@@ -68,24 +71,32 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
 
 def train(session: Session, stop: interrupts.Stop) -> None:
     """Train every epoch that is left, then test and keep the best weights."""
-    run, plugins = session.run, session.plugins
-    first = session.start()
-    plugins.fire("finetune_run_start", run=run)
+    epoch = session.start()
+    session.plugins.fire("finetune_run_start", run=session.run)
 
-    for epoch in range(first, session.epochs + 1):
-        if run.stop_reason is not None:
-            break
-        session.begin_epoch(epoch)
-        plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
-
-        for batches in session.steps(epoch, stop.check):
-            loss = session.step(batches)
-            plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
-            stop.check()
-
-        metrics = session.end_epoch(stop.check)
-        plugins.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=metrics)
-        session.save_epoch()
-        stop.check()
+    while epoch <= session.epochs and session.run.stop_reason is None:
+        try:
+            train_epoch(session, epoch, stop)
+            epoch += 1
+        except DivergedError as error:
+            epoch = resuming.rollback(session, error)
 
     session.finish(stop.check)
+
+
+def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:
+    """Train what is left of an epoch, evaluate it, and save it."""
+    run, plugins = session.run, session.plugins
+    session.begin_epoch(epoch)
+    plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
+
+    for batches in session.steps(epoch, stop.check):
+        loss = session.step(batches)
+        plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
+        session.save_step()
+        stop.check()
+
+    metrics = session.end_epoch(stop.check)
+    plugins.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=metrics)
+    session.save_epoch()
+    stop.check()

@@ -75,11 +75,16 @@ def say_findings(findings: Sequence[Mapping[str, Any]], say: Callable[[str], Non
 
 def write_start(prepared: Prepared, run: Run) -> None:
     """Write what is known before the first epoch."""
-    masking.write(run.folder / "recipe.yaml", plans.dump(prepared.plan))
+    write_recipe(prepared, run.folder)
     about = environment.describe() | {"device": prepared.device.name, "isa": prepared.device.isa}
     atomic.write_json(run.folder / "environment.json", about)
     atomic.write_json(run.folder / "data.json", prepared.data.report)
     atomic.write_json(run.folder / "weights.json", prepared.weights)
+
+
+def write_recipe(prepared: Prepared, folder: Path) -> None:
+    """Write the complete recipe, by which the run is resumed."""
+    masking.write(folder / "recipe.yaml", plans.dump(prepared.plan))
 
 
 def write_history(run: Run) -> None:
@@ -119,17 +124,27 @@ def trunk_engine(prepared: Prepared) -> str:
 def mathematics(plan: Plan) -> dict[str, Any]:
     """Return the resolved recipe without its secrets and the keys that cannot change the weights."""
     said = masking.without_secrets(plan.recipe).model_dump(mode="json")
+    del said["train"]["on_nonfinite"]  # nothing, as long as all is finite
     return {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
 
 
-def check_same(state: Mapping[str, Any], prepared: Prepared, say: Callable[[str], None]) -> None:
-    """Raise what forbids to go on from a checkpoint: another recipe, start, classes or images; say what it costs."""
+def check_same(
+    state: Mapping[str, Any], prepared: Prepared, say: Callable[[str], None], *, allow: bool = False
+) -> bool:
+    """Raise what forbids to go on from a checkpoint: another recipe, start, classes or images; say what it costs.
+
+    Returns whether the recipe or the images changed, which ``allow`` does not forbid.
+    """
     own = identity(prepared)
     changes = differences(masking.hidden("recipe", state["recipe"]), own["recipe"])
+    changed = bool(changes)
+    if changes and not allow:
+        said = "the recipe differs from the one this run began with: " + "; ".join(changes)
+        raise UsageError(f"{said}; undo that, start a new run, or add --allow-changed")
     if changes:
-        raise UsageError("the recipe differs from the one this run began with: " + "; ".join(changes))
+        say(f"the recipe changed, and the run goes on with it: {'; '.join(changes)}")
     changes = differences(state.get("start", own["start"]), own["start"])  # older checkpoints do not say it
-    if changes:
+    if changes and not changed:
         why = "the weights, or what they ask for, changed since this run began: " + "; ".join(changes)
         raise UsageError(f"{why}; restore the file or start a new run")
     before, now = state["classes"], own["classes"]
@@ -137,11 +152,16 @@ def check_same(state: Mapping[str, Any], prepared: Prepared, say: Callable[[str]
         gone, new = [c for c in before if c not in now][:5], [c for c in now if c not in before][:5]
         raise DataError(f"the classes or their order changed: gone {gone}, new {new}; start a new run")
     for part, fingerprint in own["fingerprint"].items():
+        if state["fingerprint"][part] != fingerprint and not allow:
+            said = f"the images for '{part}' changed since this run began"
+            raise DataError(f"{said}; restore them, start a new run, or add --allow-changed")
         if state["fingerprint"][part] != fingerprint:
-            raise DataError(f"the images for '{part}' changed since this run began; restore them or start a new run")
-    changed = differences(state["exactness"], own["exactness"])
-    if changed:
-        say(f"the rest of this run will not be bit-exact: {'; '.join(changed)}")
+            say(f"the images for '{part}' changed, and the run goes on with those there are now")
+            changed = True
+    costs = differences(state["exactness"], own["exactness"])
+    if costs:
+        say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
+    return changed
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

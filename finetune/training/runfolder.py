@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from finetune.errors import ResourceError, UsageError
+from finetune.files import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,8 @@ class Lock:
         except (OSError, NotImplementedError):
             return  # a file system without locks must not stop a run
         self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        for folder in (self.owner.parent, *self.owner.parent.glob("*/")):
+            atomic.sweep(folder, older_than=0.0)  # what a killed process was writing
 
     def __exit__(self, *exception: object) -> None:
         if self.lock.is_locked:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.data import targets
-from finetune.errors import DivergedError, FinetuneError
+from finetune.errors import DivergedError, FinetuneError, ResourceError
 from finetune.machine import environment
 from finetune.model import modelfolder
 from finetune.model.evaluation import Evaluation, Predictor
 from finetune.model.metrics import better
 from finetune.model.network import assign, values
 from finetune.run import Best
-from finetune.training import checkpoint, pictures, records
+from finetune.training import checkpoint, pictures, records, resuming
 from finetune.training.feed import Feed
+from finetune.training.saving import Saver, Snapshot
 from finetune.training.trainer import Trainer
 from finetune.trunk import division
 
@@ -35,21 +36,25 @@ if TYPE_CHECKING:
     from finetune.training.prepare import Prepared
 
 Check = Callable[[], None]
-KEEP = 2  # checkpoints, where no plugin says how many
-# Where an epoch takes less time than twenty times what its checkpoint takes, not every one is worth it: what a kill
-# costs is made again in the time of twenty checkpoints.
-RARELY = 20
-QUICK = 0.1  # seconds of a checkpoint that is written after every epoch in any case
 
 
 class Session:
     """Everything that one run holds; ``done`` counts the steps of this epoch behind it."""
 
-    def __init__(self, prepared: Prepared, folder: Path, *, say: Callable[[str], None], resumed: bool) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        folder: Path,
+        *,
+        say: Callable[[str], None],
+        resumed: bool,
+        allow_changed: bool = False,
+    ) -> None:
         # Where MindSpore leaves a dump of a graph that it could not compile, instead of the current folder.
         os.environ.setdefault("MS_OM_PATH", str(folder))
         self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
         self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
+        self.allow_changed = allow_changed
         self.epochs = self.recipe.train.epochs
         self.trainer = self._trainer()
         weights = targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
@@ -58,10 +63,9 @@ class Session:
         self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
         self.evaluation: Evaluation | None = None
         self.frozen: dict[str, str] = {}
-        self.compared, self.keep, self.finishing = 0, KEEP, False
-        self.saved_at, self.save_seconds = 0.0, 0.0
-        self.unsaved_best: tuple[dict[str, NDArray[np.float32]], dict[str, Any]] | None = None
+        self.compared, self.rollbacks, self.finishing = 0, 0, False
         self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
+        self.saver = Saver(folder / "checkpoints", self._say)
         self.run._augmented = lambda count: pictures.augmented(self, count)
         self.run._predictions = lambda count: pictures.predictions(self, count)
 
@@ -80,29 +84,22 @@ class Session:
             records.write_start(self.prepared, self.run)
             records.say_findings(self.data.report["findings"], self.run.say)
             return 1
-        saved, broken = checkpoint.newest(self.run.folder / "checkpoints")
-        for problem in broken:
-            self.run.say(f"not used: {problem}")
-        self._restore(saved)
-        return self.run.epoch + self._epoch_is_closed()
+        resuming.resume(self)
+        return self.run.epoch + self.epoch_is_closed()
 
-    def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        state, run = saved.state, self.run
-        records.check_same(state, self.prepared, run.say)
-        self._enter(self._phase(state["epoch"]))
-        self.trainer.restore(saved.part, state["updates"])
-        self.feed.frozen.settle()
-        self.trainer.global_step = max(0, state["step"] - 1)
-        run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
-        run.best = Best(**state["best"]) if state["best"] else None
-        self.frozen, self.seconds, run.stop_reason = state["frozen"], state["seconds"], state["stop_reason"]
-        self.done, self.loss_sum, self.images = state["done"], state["loss_sum"], state["images"]
-        run.epoch = state["epoch"]
-        records.write_history(run)
-        checkpoint.relink_best(run.folder / "checkpoints", saved, best=self._is_best())
-        run.say(f"resumed after {self.done} of the {run.steps_per_epoch} steps of epoch {run.epoch}")
+    def write_history(self) -> None:
+        """Write ``metrics.jsonl``; where the disk refuses, it is written with a later epoch, or at the end."""
+        try:
+            records.write_history(self.run)
+        except ResourceError as error:
+            self.run.say(f"warning: {error}; the run goes on, and tries again")
 
-    def _epoch_is_closed(self) -> bool:
+    def slow_down(self, rollbacks: int) -> None:
+        """Halve the learning rate for every time that the run was rolled back."""
+        self.rollbacks, self.trainer.slower = rollbacks, 0.5**rollbacks
+
+    def epoch_is_closed(self) -> bool:
+        """Tell whether the epoch has its line in the history."""
         return bool(self.run.history) and self.run.history[-1]["epoch"] == self.run.epoch
 
     def begin_epoch(self, epoch: int) -> None:
@@ -111,19 +108,22 @@ class Session:
             self.run.epoch, self.done = epoch, 0
         if self.done == 0:
             self.loss_sum, self.images = 0.0, 0
-        phase = self._phase(epoch)
+        phase = self.phase(epoch)
         if phase != self.trainer.phase:
+            self.saver.join()
             self.check_frozen()
-            self._enter(phase)
+            self.enter(phase)
             self.frozen = self.trainer.frozen()
         self.trainer.training_mode()
         self.run.checkpoint_keep = None
         self.began, self.images_before = time.monotonic(), self.images
 
-    def _phase(self, epoch: int) -> Phase:
+    def phase(self, epoch: int) -> Phase:
+        """Return the phase that an epoch belongs to."""
         return next(phase for phase in self.prepared.phases if phase.first <= epoch <= phase.last)
 
-    def _enter(self, phase: Phase) -> None:
+    def enter(self, phase: Phase) -> None:
+        """Build what trains and feeds a phase."""
         first = len(division.trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
         self.feed.enter(first, epochs=range(phase.first, phase.last + 1), last=phase == self.prepared.phases[-1])
@@ -174,7 +174,7 @@ class Session:
         line["seconds"] = round(time.monotonic() - self.began, 3)
         self.seconds += line["seconds"]
         self.run.history.append(line)
-        records.write_history(self.run)
+        self.write_history()
         records.log(self.run.folder, json.dumps(line))
         return line
 
@@ -214,26 +214,47 @@ class Session:
 
     def kept_weights(self) -> records.Swapped:
         """Put the moving average, where there is one, into the network for the length of a block."""
+        if self.trainer.average:
+            self.saver.join()
         return records.Swapped(self.network, self.trainer.weights() if self.trainer.average else None)
+
+    def save_step(self) -> None:
+        """Begin to write a checkpoint inside an epoch, if a plugin asked for one."""
+        self.tell()
+        if self.run.checkpoint_keep is not None:
+            self._begin_to_save()
+        self.run.checkpoint_keep = None
 
     def save_epoch(self) -> None:
         """Write a checkpoint if a plugin asked for one, if the run ends here, or if it would lose the best weights."""
-        self.keep = self.run.checkpoint_keep or self.keep
         last = self.run.epoch == self.epochs or self.run.stop_reason is not None
-        best = self._is_best() and self.recipe.evaluate.restore_best
-        if not (self.run.checkpoint_keep is not None or last or best):
-            return
-        if last or time.monotonic() - self.saved_at >= RARELY * self.save_seconds or self.save_seconds < QUICK:
+        best = self.is_best() and self.recipe.evaluate.restore_best
+        if last:
             self.save()
+        elif (self.run.checkpoint_keep is not None or best) and self.saver.due():
+            self._begin_to_save()
         elif best:
-            arrays = {name: array.copy() for name, array in self.trainer.arrays().items()}
-            self.unsaved_best = (arrays, json.loads(json.dumps(self._state())))
+            self.saver.hold(self._snapshot(kept=True))
+        self.tell()
+
+    def _begin_to_save(self) -> None:
+        self.tell()
+        self.saver.keep = self.run.checkpoint_keep or self.saver.keep
+        self._check_weights()
+        self.saver.begin(self._snapshot(kept=True))
 
     def save(self) -> None:
-        """Write a checkpoint of the whole state, and tell plugins."""
+        """Write a checkpoint of the whole state, wait until it is there, and tell plugins."""
         if self.trainer.phase is None or self.finishing:
             return  # nothing has trained yet, or the network no longer holds what was trained last
-        for epoch, path, best in self._write_checkpoints():
+        self.saver.keep = self.run.checkpoint_keep or self.saver.keep
+        self._check_weights()
+        self.saver.write(self._snapshot())
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell plugins of the checkpoints that were written since."""
+        for epoch, path, best in self.saver.finished():
             self.plugins.fire("finetune_checkpoint_saved", run=self.run, epoch=epoch, path=path, best=best)
 
     def rescue(self) -> None:
@@ -241,28 +262,26 @@ class Session:
         if self.run.step == 0 or self.finishing:
             return
         try:
-            *_, (_, path, _) = self._write_checkpoints()
+            self.saver.write(self._snapshot())
         except FinetuneError as error:
             self.run.say(f"no checkpoint could be written: {error}")
         else:
-            self.run.say(f"saved step {self.run.step} in {path}; go on with: finetune run --resume {self.run.folder}")
+            saved = f"saved step {self.run.step} in {self.saver.folder}"
+            self.run.say(f"{saved}; go on with: finetune run --resume {self.run.folder}")
 
-    def _write_checkpoints(self) -> list[tuple[int, Path, bool]]:
-        """Write what is to be kept: the best epoch if it still waits for that, and where the run stands."""
-        began, folder, best = time.monotonic(), self.run.folder / "checkpoints", self._is_best()
-        written: list[tuple[int, Path, bool]] = []
-        if self.unsaved_best is not None and not best:
-            path = checkpoint.save(folder, *self.unsaved_best, best=True, keep=self.keep + 1)
-            written.append((self.unsaved_best[1]["epoch"], path, True))
-        self.unsaved_best = None
-        path = checkpoint.save(folder, self.trainer.arrays(), self._state(), best=best, keep=self.keep)
-        self.saved_at = time.monotonic()
-        self.save_seconds = (self.saved_at - began) / (len(written) + 1)
-        return [*written, (self.run.epoch, path, best)]
+    def _snapshot(self, *, kept: bool = False) -> Snapshot:
+        state = json.loads(json.dumps(self._state())) if kept else self._state()
+        return Snapshot(self.trainer.arrays(kept=kept), state, best=self.is_best())
 
-    def _is_best(self) -> bool:
+    def say_how_to_go_on(self) -> None:
+        """Say how the run goes on once the disk has room again, if it has got that far."""
+        if checkpoint.steps(self.saver.folder):
+            self.run.say(f"once there is room, go on with: finetune run --resume {self.run.folder}")
+
+    def is_best(self) -> bool:
+        """Tell whether the run stands at the end of its best epoch."""
         best = self.run.best
-        return best is not None and best.epoch == self.run.epoch and self._epoch_is_closed()
+        return best is not None and best.epoch == self.run.epoch and self.epoch_is_closed()
 
     def _state(self) -> dict[str, Any]:
         run = self.run
@@ -278,6 +297,7 @@ class Session:
             "history": run.history,
             "plugins": run.state,
             "stop_reason": run.stop_reason,
+            "rollbacks": self.rollbacks,
             "frozen": self.frozen,
             **records.identity(self.prepared),
         }
@@ -300,10 +320,13 @@ class Session:
         self.check_frozen()
         if run.stop_reason:
             run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
+        self.saver.join()
+        self.tell()
         self.finishing = True
         self.feed.finish()
         assign(self.network.get_parameters(), self._final_weights())
         metrics = self._final_metrics(check)
+        records.write_history(run)
         modelfolder.write(run.folder / "model", self.prepared, self.network, metrics, run)
         run.result = {
             "run": str(run.folder),
@@ -341,5 +364,6 @@ class Session:
         return found
 
     def close(self) -> None:
-        """Stop the loaders' threads."""
+        """Stop the loaders' threads, and wait for a checkpoint that is being written."""
+        self.saver.join()
         self.feed.close()

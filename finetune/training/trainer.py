@@ -47,6 +47,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(images / (recipe.train.batch_size * recipe.train.accumulate))
         self.average = self._average() if recipe.train.ema is not None else {}
         self.updates, self.global_step = 0, 0
+        self.slower = 1.0  # what rollbacks left of the learning rate
         self.phase: Phase | None = None
 
     def _average(self) -> dict[str, Parameter]:
@@ -117,7 +118,7 @@ class Trainer:
         """Return the head's learning rate at the current step."""
         section = self.recipe.schedule
         factor = schedules.factor(section, self.global_step, self.steps_per_epoch, self.recipe.train.epochs)
-        return self.recipe.optimizer.lr * factor
+        return self.recipe.optimizer.lr * factor * self.slower
 
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each stage that trains."""
@@ -125,11 +126,18 @@ class Trainer:
         names = self.network.names
         return {s: self.rate() * optimizers.layer_scale(self.recipe.optimizer, s, names) for s in self.phase.trainable}
 
-    def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return network, optimizer and moving average by name, as a checkpoint holds them, until the next step."""
+    def arrays(self, *, kept: bool = False) -> dict[str, NDArray[np.float32]]:
+        """Return network, optimizer and moving average by name, as a checkpoint holds them, until the next step.
+
+        ``kept`` copies what this phase changes, so that all of it is good until the phase ends.
+        """
+        assert self.phase is not None
+        frozen = self.network.parameters_of(name for name in self.network.names if name not in self.phase.trainable)
         parts = {"network": self.network.get_parameters(), "optimizer": self._optimizer_state()}
         found = {f"{part}/{name}": a for part, ps in parts.items() for name, a in values(ps).items()}
-        return found | {f"average/{name}": p.asnumpy() for name, p in self.average.items()}
+        found |= {f"average/{name}": a for name, a in self.averaged().items()}
+        changing = found.keys() - {f"network/{p.name}" for p in frozen} if kept else ()
+        return found | {name: found[name].copy() for name in changing}
 
     def restore(self, part: Callable[[str], Mapping[str, NDArray[np.float32]]], updates: int) -> None:
         """Set everything that ``arrays`` returned, by ``part(prefix)``; the phase must have been entered."""
@@ -140,14 +148,33 @@ class Trainer:
             parameter.set_data(Tensor(average[name]))
         self.updates = updates
 
+    def restore_what_fits(self, part: Callable[[str], Mapping[str, NDArray[np.float32]]], updates: int) -> bool:
+        """Set the network, and the optimizer and the moving average if they are of the same shapes.
+
+        Returns whether the optimizer is. A moving average that there was none of begins with the weights.
+        """
+        network, state, average = part("network"), part("optimizer"), part("average")
+        own = {p.name: tuple(p.shape) for p in self._optimizer_state()}
+        fits = own == {name: array.shape for name, array in state.items()}
+        assign(self.network.get_parameters(), network)
+        if fits:
+            assign(self._optimizer_state(), state)
+        for name, parameter in self.average.items():
+            parameter.set_data(Tensor(average.get(name, network[name])))
+        self.updates = updates if fits else 0
+        return fits
+
     def _optimizer_state(self) -> list[Parameter]:
         own = {id(p) for p in self.network.get_parameters()}
         return [p for p in self.optimizer.get_parameters() if id(p) not in own]
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Return the weights to evaluate and keep, good until the next step: the moving average where there is one."""
-        current = values(self.network.get_parameters())
-        return current | {name: p.asnumpy() for name, p in self.average.items()}
+        return values(self.network.get_parameters()) | self.averaged()
+
+    def averaged(self) -> dict[str, NDArray[np.float32]]:
+        """Return the moving average of weights by name, empty where there is none."""
+        return {name: p.asnumpy() for name, p in self.average.items()}
 
     def frozen(self) -> dict[str, str]:
         """Return a digest of every array that must not change in this phase."""

@@ -1,15 +1,19 @@
-"""A callback that asks for checkpoints: every few epochs, at the end, and whenever the run got better."""
+"""A callback that asks for checkpoints: every so often, at the end, and whenever the run got better."""
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, field_validator
 
 from finetune import Callback, Options, Run, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+EVERY = re.compile(r"([1-9]\d{0,8}) (epoch|step|minute)s?")
 
 
 class Checkpoint(Options):
@@ -17,8 +21,17 @@ class Checkpoint(Options):
 
     keep: PositiveInt = 2
     """Numbered checkpoints that stay on disk; the best one stays besides."""
-    every: PositiveInt = 1
-    """Epochs between checkpoints; the last epoch and a new best one are always saved."""
+    every: PositiveInt | str = 1
+    """How often: `2 epochs`, `500 steps` or `30 minutes`, a number alone is epochs; the last epoch and a new best one
+    are always saved."""
+
+    @field_validator("every")
+    @classmethod
+    def known(cls, every: int | str) -> int | str:
+        """Take a number of epochs, or a number and its unit."""
+        if isinstance(every, str) and not EVERY.fullmatch(every):
+            raise ValueError(f"'{every}' is no interval; write `2 epochs`, `500 steps` or `30 minutes`")
+        return every
 
 
 @hookimpl
@@ -28,16 +41,33 @@ def finetune_callbacks() -> Iterable[Callback]:
 
 
 class Saver:
-    """Asks the run for a checkpoint at the end of an epoch that deserves one."""
+    """Asks the run for a checkpoint after a step or an epoch that deserves one."""
 
     def __init__(self, options: Checkpoint) -> None:
-        self.options = options
+        found = EVERY.fullmatch(str(options.every))
+        self.count, self.unit = (int(found[1]), found[2]) if found else (int(options.every), "epoch")
+        self.keep, self.asked = options.keep, time.monotonic()
+
+    @hookimpl
+    def finetune_step_end(self, run: Run, step: int) -> None:
+        """Ask for a checkpoint inside the epoch, or not."""
+        if self.unit == "step":
+            due = step % self.count == 0
+        else:
+            due = self.unit == "minute" and time.monotonic() - self.asked >= 60 * self.count
+        if due:
+            self.ask(run)
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int) -> None:
         """Ask for a checkpoint of this epoch, or not."""
-        due = epoch % self.options.every == 0
+        due = self.unit == "epoch" and epoch % self.count == 0
         last = epoch == run.recipe.train.epochs or run.stop_reason is not None
         better = run.best is not None and run.best.epoch == epoch
         if due or last or better:
-            run.request_checkpoint(keep=self.options.keep)
+            self.ask(run)
+
+    def ask(self, run: Run) -> None:
+        """Ask for a checkpoint."""
+        self.asked = time.monotonic()
+        run.request_checkpoint(keep=self.keep)

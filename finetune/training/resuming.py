@@ -1,0 +1,85 @@
+"""Back to a checkpoint: when a run is resumed, and when it is rolled back after it diverged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetune.errors import DivergedError, FinetuneError, UsageError
+from finetune.run import Best
+from finetune.training import checkpoint, records
+
+if TYPE_CHECKING:
+    from finetune.training.session import Session
+
+ROLLBACKS = 3  # in one run, after which something else is wrong
+
+
+def resume(session: Session) -> None:
+    """Go on from the newest checkpoint that can be read; raises what forbids it."""
+    saved, broken = checkpoint.newest(session.saver.folder)
+    for problem in broken:
+        session.run.say(f"not used: {problem}")
+    changed = records.check_same(saved.state, session.prepared, session.run.say, allow=session.allow_changed)
+    restore(session, saved, changed=changed)
+    if changed:
+        records.write_recipe(session.prepared, session.run.folder)
+    where = f"{session.done} of the {session.run.steps_per_epoch} steps of epoch {session.run.epoch}"
+    session.run.say(f"resumed after {where}")
+
+
+def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = False) -> None:
+    """Put the whole state of a checkpoint in place; where the recipe ``changed``, as much of it as fits."""
+    state, run = saved.state, session.run
+    run.epoch = state["epoch"]
+    session.enter(session.phase(run.epoch))
+    if changed:
+        adapt(session, saved)
+    else:
+        session.trainer.restore(saved.part, state["updates"])
+    session.feed.frozen.settle()
+    session.trainer.global_step = max(0, state["step"] - 1)
+    run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
+    run.best = Best(**state["best"]) if state["best"] else None
+    session.frozen = session.trainer.frozen() if changed else state["frozen"]
+    session.seconds, run.stop_reason = state["seconds"], state["stop_reason"]
+    session.done, session.loss_sum, session.images = state["done"], state["loss_sum"], state["images"]
+    session.slow_down(state.get("rollbacks", 0))  # older checkpoints do not say it
+    if changed and not session.epoch_is_closed():
+        session.done = 0
+    session.write_history()
+    checkpoint.relink_best(session.saver.folder, saved, best=session.is_best())
+
+
+def adapt(session: Session, saved: checkpoint.Checkpoint) -> None:
+    """Take the weights of a checkpoint into a run whose recipe changed; what else does not fit begins anew."""
+    network = {p.name: tuple(p.shape) for p in session.network.get_parameters()}
+    if {name: array.shape for name, array in saved.part("network").items()} != network:
+        raise UsageError("the changed recipe makes another network than the run's; start a new run")
+    if not session.trainer.restore_what_fits(saved.part, saved.state["updates"]):
+        session.run.say("the optimizer begins anew, since the changed recipe has another one")
+    if saved.state["done"]:
+        session.run.say(f"epoch {saved.state['epoch']} begins anew, since its steps may be others")
+
+
+def rollback(session: Session, error: DivergedError) -> int:
+    """Go back to the newest checkpoint with half the learning rate; return the epoch to go on with.
+
+    Raises ``error`` where the recipe does not want that, there is no checkpoint, or it was done too often.
+    """
+    if session.recipe.train.on_nonfinite != "rollback":
+        raise error
+    session.saver.flush()
+    session.tell()
+    at, times = session.run.step + 1, session.rollbacks + 1
+    if times > ROLLBACKS:
+        raise DivergedError(f"{error}; {ROLLBACKS} rollbacks did not help") from error
+    try:
+        saved, _ = checkpoint.newest(session.saver.folder)
+    except FinetuneError:
+        raise DivergedError(f"{error}; there is no checkpoint to roll back to yet") from error
+    restore(session, saved)
+    session.slow_down(times)
+    session.run.say(f"warning: {error}")
+    back = f"rolled back from step {at} to step {session.run.step}"
+    session.run.say(f"{back}; the learning rate is {session.trainer.slower:g} of the schedule's from here on")
+    return session.run.epoch + session.epoch_is_closed()
