@@ -104,6 +104,8 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
     device = report["device"]
     yield "device", f"{device['name']}; oneDNN {device['isa']}; mixed precision {device['amp']}"
+    trunk = report["trunk"]
+    yield "frozen stages", f"computed by {trunk['name']} in {trunk['precision'].replace('f32', 'fp32')}"
     yield "images", images_line(data["images"], len(data["classes"]))
     findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
     for finding in findings[:FINDINGS]:

@@ -11,6 +11,7 @@ import numpy as np
 from finetune.errors import DataError, DownloadError, FinetuneError, ResourceError, WeightsError
 from finetune.machine import device as devices
 from finetune.machine.doctor import available_memory_mb
+from finetune.machine.environment import peak_memory_mb
 from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
 from finetune.training.feed import Feed
@@ -39,6 +40,7 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
     return {
         "recipe": recipe.name,
         "device": {"name": prepared.device.name, "isa": prepared.device.isa, "amp": prepared.device.amp},
+        "trunk": engines.expected(recipe.trunk, prepared.device.name),
         "data": prepared.data.report,
         "weights": prepared.weights,
         "stages": list(prepared.network.names),
@@ -111,20 +113,21 @@ def one_image(prepared: Prepared, stages: int) -> tuple[int, ...]:
 
 
 def memory(prepared: Prepared) -> dict[str, float]:
-    """Return what weights, gradients, optimizer and batches need at least, and what is free, in MB."""
+    """Return what the process holds, and on top weights, gradients, optimizer and batches at least; what is free."""
     recipe = prepared.plan.recipe
     most = max(trainable_values(prepared, phase.trainable) for phase in prepared.phases)
     copies = 1 + (2 if isinstance(recipe.optimizer, AdamW) else 1) + (recipe.train.accumulate > 1)
     weights = sum(p.size for p in prepared.network.get_parameters()) * (2 if recipe.train.ema else 1)
     batches = 3 * recipe.train.batch_size * 3 * prepared.image.size**2
+    own = peak_memory_mb() or 0.0
     needed = 4 * (weights + copies * most + batches) / MB
     free = available_memory_mb()
     if free is None:
-        return {"at_least_mb": round(needed, 1)}
+        return {"at_least_mb": round(own + needed, 1)}
     if needed > free:
         have = f"{free:.0f} MB are free"
         raise ResourceError(f"the run needs more than {needed:.0f} MB of memory, {have}; lower train.batch_size")
-    return {"at_least_mb": round(needed, 1), "free_mb": round(free, 1)}
+    return {"at_least_mb": round(own + needed, 1), "free_mb": round(free, 1)}
 
 
 def disk(prepared: Prepared) -> dict[str, float]:

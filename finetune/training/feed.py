@@ -11,7 +11,7 @@ from finetune.data import targets
 from finetune.data.loader import Batch, Loader
 from finetune.data.seeding import Stream, generator
 from finetune.training.frozen import PLAIN, Frozen
-from finetune.training.views import Views, fitting, summary, too_large
+from finetune.training.views import Views, fitting, streamed, summary, too_large
 from finetune.trunk import engines
 from finetune.trunk.features import FeatureLoader, TooLarge, fill, rounded, told
 from finetune.trunk.keeping import GB, Keeper
@@ -53,6 +53,7 @@ class Feed:
         self.views = Views(self.prepared, epochs, last=last)
         self._large: set[tuple[str, int]] = set()
         self._notes: list[str] = []
+        self._noted = False
         self._kept: frozenset[str] | None = None
         self._open: dict[tuple[str, int], FeatureLoader] = {}
 
@@ -85,10 +86,17 @@ class Feed:
     def keeps(self, part: str) -> bool:
         """Tell whether the features of a part are to be kept: decided once a phase, the same in every run."""
         if not self.first or self.recipe.cache.features == "off" or (part == "train" and self.views.mixes):
+            self._note_streaming()
             return False
         if self._kept is None:
             self._kept = self._choose()
         return part in self._kept
+
+    def _note_streaming(self) -> None:
+        """Say once a phase what computes the stages whose output is not kept."""
+        if self.first and not self._noted:
+            self._noted = True
+            self._notes.append(streamed(self.frozen.stages[-1], self.frozen.computes()))
 
     def _choose(self) -> frozenset[str]:
         """Choose the parts whose features fit, and make room for them."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Sample = Callable[[], NDArray[np.float32]]
 
+NAMES = {"train": "training", "valid": "validation", "test": "test"}
 PLAIN = 0  # the view of evaluation; the augmented ones count from 1
 
 
@@ -93,7 +94,8 @@ class Frozen:
             "images": identity.of_images(labelled),
             "view": self._augmentation(view) if view != PLAIN else "plain",
         }
-        return Wanted(about=about, count=len(labelled))
+        name = f"{NAMES[part]} photos" + (f", view {view}" if view != PLAIN else "")
+        return Wanted(about=about, count=len(labelled), name=name)
 
     def _trunk(self) -> dict[str, Any]:
         if self._weights is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from finetune.training.frozen import PLAIN
+from finetune.training.frozen import NAMES, PLAIN
 from finetune.trunk.keeping import GB
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Wants = Mapping[str, Sequence[Wanted]]
 
-NAMES = {"train": "training", "valid": "validation", "test": "test"}
+LEAST = 0.1  # seconds that are worth saying
 
 
 class Views:
@@ -78,17 +78,24 @@ def too_large(sizes: Mapping[str, int], chosen: frozenset[str], max_gb: float) -
 
 def summary(views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str, *, keeps: bool) -> list[str]:
     """Say what of the features after a stage is there, and what is to be computed."""
-    known = {name: [each.entry.known().get("seconds") for each in several] for name, several in wanted.items()}
+    known = {name: [each.seconds() for each in several] for name, several in wanted.items()}
     there = {name: sum(seconds is not None for seconds in each) for name, each in known.items()}
     lacks = {name: len(each) - there[name] for name, each in known.items()}
     by, notes = f"by {computes['name']} in {computes['precision'].replace('f32', 'fp32')}", []
     if any(there.values()):
         spent = sum(seconds for each in known.values() for seconds in each if seconds)
         what = views.counted(there)
-        notes.append(f"features after {stage}: {what} reused, computed {by} before; about {spent:.1f} s saved")
+        saved = f"; about {spent:.1f} s saved" if spent >= LEAST else ""
+        notes.append(f"features after {stage}: {what} reused, computed {by} before{saved}")
     if any(lacks.values()) and keeps:
-        once = "computed once and kept, a view when its first epoch comes,"
-        notes.append(f"features after {stage}: {views.counted(lacks)} {once} {by}")
+        each = ", each view in the first epoch that takes it" if lacks.get("train", 0) > 1 else ""
+        notes.append(f"features after {stage}: {views.counted(lacks)} computed once and kept, {by}{each}")
     if not wanted or not keeps:
-        notes.append(f"stages up to {stage} are computed in every epoch, {by}")
+        notes.append(streamed(stage, computes))
     return notes
+
+
+def streamed(stage: str, computes: Mapping[str, Any]) -> str:
+    """Say what computes stages whose output is not kept."""
+    by = f"{computes['name']} in {computes['precision'].replace('f32', 'fp32')}"
+    return f"stages up to {stage} are computed in every epoch, by {by}"

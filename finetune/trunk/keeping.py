@@ -42,15 +42,25 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Rows that would be kept: one view of one part."""
+    """Rows that would be kept: one view of one part, ``name`` in words."""
 
     about: dict[str, Any]
     count: int
+    name: str = "images"
 
     @property
     def entry(self) -> Entry:
         """Return its place."""
         return entries.entry(self.about)
+
+    def seconds(self) -> float | None:
+        """Return what the rows took, if all of them seem to be there: their bits are checked when they are read."""
+        known, entry = self.entry.known(), self.entry
+        spent: float | None = known.get("seconds")
+        if not spent:
+            return None
+        table = Table(folder=entry.folder, count=self.count, shape=tuple(known["shape"]), chunk=1)
+        return spent if entries.size(entry.folder) >= table.takes else None
 
 
 @dataclass(slots=True)
@@ -98,10 +108,11 @@ class Keeper:
         except TooLarge:
             raise
         except (ResourceError, OSError) as error:
-            self._give_up(str(error))
+            refused = isinstance(error.__cause__, OSError)  # by the disk, not for want of room
+            self._give_up(f"{error} with FINETUNE_HOME" if refused else str(error))
             return None
         if computed and known.get("seconds"):
-            self.say(f"features of {computed:,} images were damaged or gone, and are made anew")
+            self.say(f"{computed:,} features of {wanted.name} were damaged or gone, and are made anew")
         self.counts.computed, self.counts.seconds = self.counts.computed + computed, self.counts.seconds + seconds
         self.counts.reused += wanted.count - computed
         spent = entry.known().get("seconds") or 0.0
@@ -112,7 +123,7 @@ class Keeper:
         """Take the room of a table that is not complete; raises ``ResourceError`` if other runs took it meanwhile."""
         if entry.known().get("seconds"):
             return
-        takes = table.count * 2 * prod(table.shape)
+        takes = table.takes
         with entries.one_at_a_time():
             needed = max(0, takes - entries.size(entry.folder))
             if problem := entries.make_room(needed, self.limit, self._wanted | {entry.folder}):
@@ -129,7 +140,7 @@ class Keeper:
         if computed or not known.get("seconds"):
             # Of a table that several runs made, the share of the last tells what the whole takes.
             whole = seconds * table.count / computed if computed else known.get("seconds") or seconds
-            entry.write(table.shape, whole, table.count * 2 * prod(table.shape))
+            entry.write(table.shape, whole, table.takes)
         entry.use()
         return computed, seconds if computed else 0.0
 

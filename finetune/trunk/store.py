@@ -50,6 +50,11 @@ class Table:
         fitting = min(SHARD_ROWS, SHARD_BYTES // (2 * prod(self.shape)))
         return self.chunk * max(1, fitting // self.chunk)
 
+    @property
+    def takes(self) -> int:
+        """How many bytes all rows take."""
+        return self.count * 2 * prod(self.shape)
+
     def shards(self) -> list[range]:
         """Return the rows of each shard."""
         return [range(start, min(start + self.rows, self.count)) for start in range(0, self.count, self.rows)]

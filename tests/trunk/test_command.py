@@ -33,7 +33,7 @@ def test_a_second_run_says_what_it_reuses_and_how_much_time_that_saves(repo: Pat
         return done
 
     first, second = call(), call("optimizer.lr=1e-2")
-    once = "computed once and kept, a view when its first epoch comes, by "
+    once = "computed once and kept, by "
     assert f"features after layer4: 20 training photos, 6 validation photos, 4 test photos {once}" in first.stderr
     assert answer(first)["features"]["computed"] == 30
     reused = "features after layer4: 20 training photos, 6 validation photos, 4 test photos reused, computed by "

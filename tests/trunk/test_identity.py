@@ -265,12 +265,12 @@ def test_code_without_a_file_is_of_this_process_alone(module: str) -> None:
     assert identity.of_package(module) == identity.PROCESS
 
 
-def test_another_process_finds_the_same_entries(photos: Path, plain: dict[str, str]) -> None:
+def test_another_process_finds_the_same_entries(photos: Path, plain: dict[str, str], repo: Path) -> None:
     code = (
         "import json; from tests.trunk.test_identity import names; from tests.trunk import tiny; "
         f"print(json.dumps(names(tiny.recipe({str(photos)!r}, 'runs'))))"
     )
-    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
+    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([*sys.path, str(repo)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == plain
