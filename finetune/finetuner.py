@@ -181,7 +181,7 @@ class Finetuner:
 
         Before any fit, ``head={"keep_pretrained": True}`` predicts with the classifier that the weights came with.
         """
-        from finetune.training import interrupts
+        from finetune.machine import interrupts
 
         model = self._backbone(head=True) if self._keeps_head() else self._fitted()
         with interrupts.keyboard():
@@ -189,7 +189,7 @@ class Finetuner:
 
     def evaluate(self, data: Data) -> dict[str, Any]:
         """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one."""
-        from finetune.training import interrupts
+        from finetune.machine import interrupts
 
         model = self._fitted()
         with interrupts.keyboard():
@@ -200,7 +200,7 @@ class Finetuner:
 
         Takes paths, Pillow images, HWC uint8 RGB arrays, or ready (N, 3, H, W) float32 images.
         """
-        from finetune.training import interrupts
+        from finetune.machine import interrupts
 
         model = self._backbone() if self.run is None and self.model is None else self._fitted()
         with interrupts.keyboard():
@@ -222,7 +222,7 @@ class Finetuner:
 
     def export(self, path: str | Path, format: Literal["onnx", "mindir"] | None = None) -> dict[str, Any]:
         """Write the fitted network as ONNX or MindIR, by the file's ending; return what was checked."""
-        from finetune.training import interrupts
+        from finetune.machine import interrupts
 
         file, model = Path(path).expanduser(), self._fitted()
         ending: Any = format or file.suffix.removeprefix(".")

@@ -83,3 +83,41 @@ def test_a_signal_before_training_leaves_nothing(place: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+
+
+LISTENING = """
+import os, signal, sys, time, weakref
+from finetune.machine import interrupts
+interrupts.listen()
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "printed"),
+    [
+        ("with interrupts.whole():\n    interrupt()\n    print('whole')\nprint('never')", "whole\n"),
+        ("a = type('A', (), {})()\nr = weakref.ref(a, interrupt)\ndel a\ntime.sleep(9)\nprint('never')", ""),
+        ("interrupts.taken()\ninterrupt()\nprint('done')", "done\n"),
+    ],
+    ids=["not inside a whole block", "again where it was lost", "not once all is done"],
+)
+def test_an_interrupt_outside_of_runs_is_raised_where_it_can_be_answered(code: str, printed: str) -> None:
+    wrapped = (
+        "try:\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "except KeyboardInterrupt: sys.exit(130)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING + wrapped], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0 if printed == "done\n" else 130, printed), done.stderr
+
+
+def test_a_second_interrupt_ends_even_a_whole_block() -> None:
+    code = "with interrupts.whole():\n    interrupt()\n    interrupt()\n    print('never')"
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING + code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "SIGINT again: stopped at once" in done.stderr

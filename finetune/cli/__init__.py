@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from finetune.cli.app import app, parse
 from finetune.errors import Interrupted
-from finetune.training import interrupts
+from finetune.machine import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     flags = given[: given.index("--")] if "--" in given else given
     try:
         failure = answer_to(given, as_json="--json" in flags)
+        interrupts.taken()
         return 0 if failure is None else partly(failure, debug="--debug" in flags)
     except BaseException as error:
+        interrupts.taken()
         code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):
             leave(code)

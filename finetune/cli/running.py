@@ -59,6 +59,8 @@ def run(
     progress = Progress(report=False)
     if resume == source.AUTO:
         progress.say(f"going on with {folder}" if folder else "no run to go on with yet: this is a new one")
+    if folder and asked.changes and (folder / "result.json").exists():
+        progress.say("what the command line changes has no effect on a finished run; for a new one leave --resume out")
     watchers = [progress]
     done = engine.fine_tune(
         plan, catalogue, resume=folder, allow_changed=allow_changed, watchers=watchers, say=progress.say

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
-from finetune.training import interrupts, records, resuming, runfolder
+from finetune.machine import interrupts
+from finetune.training import check, records, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -37,6 +38,8 @@ def fine_tune(
         say(f"nothing to do: {resume} is finished")
         return finished
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
+    if resume is None:
+        check.disk(prepared)
     folder = resume or runfolder.create(plan.recipe.output, plan.recipe.name)
     with runfolder.Lock(folder), interrupts.watched() as stop:
         session = Session(prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed)

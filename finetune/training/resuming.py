@@ -24,7 +24,7 @@ def resume(session: Session) -> None:
     if changed:
         records.write_recipe(session.prepared, session.run.folder)
     where = f"{session.done} of the {session.run.steps_per_epoch} steps of epoch {session.run.epoch}"
-    session.run.say(f"resumed after {where}")
+    session.run.say(f"resumed after step {session.run.step}: {where}")
 
 
 def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = False) -> None:

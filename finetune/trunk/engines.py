@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from finetune.errors import UsageError
+from finetune.machine import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -115,7 +116,9 @@ class MindSpore:
 
         for chunk in chunks:
             self.cell.set_train(False)
-            yield self.cell(Tensor(chunk)).asnumpy().astype(np.float32, copy=False)
+            with interrupts.whole():
+                output = self.cell(Tensor(chunk)).asnumpy()
+            yield output.astype(np.float32, copy=False)
 
     def refresh(self) -> None:
         """Do nothing: the cell is what runs."""
@@ -226,6 +229,7 @@ def version(name: str) -> str:
         return "unknown"
 
 
+@interrupts.whole()
 def reference(cell: Cell, images: Array) -> Array:
     """Return what MindSpore makes of some images; without compiling a graph for them, where the cell allows it."""
     import mindspore as ms

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from finetune.machine import interrupts
 from finetune.machine.device import usable_cores
 from finetune.machine.memory import give_back
 
@@ -41,6 +42,7 @@ class Graph:
         self._read()
         self._compile()
 
+    @interrupts.whole()
     def _read(self) -> None:
         import mindspore as ms
 

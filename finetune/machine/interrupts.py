@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Handler = Callable[[int, FrameType | None], object]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN, FOR_EVER = 2.0, 1e6  # seconds until a signal is raised once more, and that no signal is waited for
 WAKE = signal.SIGUSR2  # carries a signal from the listening thread into the main thread
 
 
@@ -51,11 +52,15 @@ class Listener:
 
     MindSpore answers SIGINT by killing its own process while it compiles, and runs the handlers in threads of its
     own. So signals are blocked before any library starts a thread, and waited for here.
+
+    Outside of runs a signal is raised in the main thread, once that is out of all ``whole`` blocks, and again until
+    it is ``taken``: what is raised in a callback of Python's own, a weak reference's say, is lost.
     """
 
     def __init__(self) -> None:
         self.stops: list[Stop] = []
         self.early = 0
+        self.blocks, self.taken = 0, False
 
     def start(self) -> None:
         """Block the signals in this thread and all that it starts, and wait for them in a thread."""
@@ -66,20 +71,67 @@ class Listener:
 
     def _listen(self, signals: set[signal.Signals]) -> None:
         while True:
-            signum = signal.sigwait(signals)
-            if self.stops:
+            waiting = self.early and not self.taken
+            signum = waited(signals, AGAIN if waiting else FOR_EVER)
+            if not signum:
+                self._wake()
+            elif self.stops:
                 self.stops[-1].ask(signum)
+            elif self.early and not self.taken:
+                say(f"{signal.Signals(signum).name} again: stopped at once")
+                os._exit(128 + signum)
             else:
                 self.early = signum
-                signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
+                self._wake()
+
+    def _wake(self) -> None:
+        if self.early and not self.taken:
+            signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
 
     def _raise(self, signum: int, frame: FrameType | None) -> None:
+        if self.taken or self.blocks:
+            return
         if self.early == signal.SIGINT:
             raise KeyboardInterrupt
         raise Interrupted(self.early, "stopped before training began; nothing was written")
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Raise nothing inside the block, but what came meanwhile at its end."""
+        self.blocks += 1
+        try:
+            yield
+        finally:
+            self.blocks -= 1
+        if self.early:
+            self._raise(WAKE, None)
+
 
 _listener: list[Listener] = []
+
+
+def waited(signals: set[signal.Signals], most: float) -> int:
+    """Return the next signal, or 0 after ``most`` seconds, where the system can wait for a time (Linux)."""
+    if not hasattr(signal, "sigtimedwait"):
+        return signal.sigwait(signals)
+    found = signal.sigtimedwait(signals, most)
+    return found.si_signo if found else 0
+
+
+@contextmanager
+def whole() -> Iterator[None]:
+    """Let no interrupt into a block: MindSpore answers one inside its compiler with pages of its own state."""
+    if not _listener or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _listener[0].whole():
+        yield
+
+
+def taken() -> None:
+    """Say that a signal has had its answer, or that there is nothing left to interrupt."""
+    for listener in _listener:
+        listener.taken = True
 
 
 def listen() -> None:
