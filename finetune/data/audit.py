@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.components import Split
-    from finetune.data.findings import Notes
+    from finetune.data.findings import Kind, Notes
     from finetune.data.labelled import Part
 
 IMBALANCED = 10.0  # times as many images in the largest class as in the smallest
@@ -44,15 +44,25 @@ def imbalance(counts: NDArray[np.int64]) -> float:
     return float(there.max() / there.min()) if len(there) else 1.0
 
 
-def unknown(own: Sequence[str], classes: Sequence[str], counts: NDArray[np.int64], split: str, notes: Notes) -> None:
-    """Note classes of a split that are not among the run's; unused ones do no harm."""
+def unknown(
+    own: Sequence[str],
+    classes: Sequence[str],
+    counts: NDArray[np.int64],
+    split: str,
+    notes: Notes,
+    *,
+    trained: bool = False,
+) -> None:
+    """Note classes of a split that are not among the run's, or a ``trained`` model's; unused ones do no harm."""
     known = set(classes)
     strange = [(name, int(count)) for name, count in zip(own, counts, strict=True) if name not in known]
     names = Names(classes) if strange else None
     for name, count in strange:
         near = names.near(name) if names else ""
-        text = f"is not a class of the training split{near} ({count} image{'s' * (count != 1)})"
-        notes.add("class", "error" if count else "warning", split, f"'{name}'", text)
+        text = f"is not a class of the {'model' if trained else 'training split'}{near}"
+        text += f" ({count} image{'s' * (count != 1)})"
+        kind: Kind = "unknown" if trained else "class"
+        notes.add(kind, "error" if count else "warning", split, f"'{name}'", text)
 
 
 def others(parts: Mapping[Split, Part], classes: Sequence[str], notes: Notes, *, own: bool) -> None:

@@ -13,19 +13,21 @@ from finetune.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Kind = Literal["dataset", "image", "class", "split", "duplicate"]
+Kind = Literal["dataset", "image", "class", "unknown", "split", "duplicate"]
 LISTED = 20  # findings of a kind that an error message spells out
 
 TITLES: dict[Kind, tuple[str, str]] = {
     "dataset": ("problem reported by the dataset", "problems reported by the dataset"),
     "image": ("image cannot be read", "images cannot be read"),
     "class": ("class does not fit", "classes do not fit"),
+    "unknown": ("class that the model does not know", "classes that the model does not know"),
     "split": ("problem with the splits", "problems with the splits"),
     "duplicate": ("photo is there twice", "photos are there twice"),
 }
 REMEDIES: dict[Kind, str] = {
     "image": "mend or remove these files, or leave them out with dataset.on_bad_image=skip",
     "class": "give every class images for training, and the classes of all splits the same names",
+    "unknown": "leave these photos out, or fine-tune a model on these classes",
 }
 
 
@@ -60,9 +62,12 @@ class Notes:
 
     def raise_errors(self, what: str) -> None:
         """Raise one ``DataError`` that lists every error, if there is any."""
-        errors = [noted for noted in self.all if noted.finding.severity == "error"]
-        if errors:
+        if errors := self.errors():
             raise DataError(message(what, errors))
+
+    def errors(self) -> list[Noted]:
+        """Return what forbids to go on."""
+        return [noted for noted in self.all if noted.finding.severity == "error"]
 
 
 def message(what: str, errors: list[Noted]) -> str:

@@ -76,8 +76,8 @@ def part(samples: Samples, classes: tuple[str, ...], split: str, workers: int) -
     Raises one ``DataError`` for all images that cannot be read and all classes that the model does not know.
     """
     notes = Notes()
-    found = examined(samples, classes, split, split, workers, notes)
-    if not len(found):
+    found = examined(samples, classes, split, split, workers, notes, trained=True)
+    if not len(found) and not notes.errors():
         notes.add("split", "error", split, "images", "there is none that can be used")
     notes.raise_errors("the data")
     return found
@@ -92,15 +92,20 @@ def examined(
     notes: Notes,
     *,
     skip: bool = False,
+    trained: bool = False,
     progress: Progress | None = None,
 ) -> Part:
-    """Return the images of a split that can be used, labelled by the run's classes, and note all others."""
+    """Return the images of a split that can be used, labelled by the run's classes, and note all others.
+
+    ``trained`` says that the classes are those of a model, which will learn no more.
+    """
     labels = given.check(samples, source)
     notes.take(split, samples.findings)
     result = scan(samples, split, workers, progress)
     given.check_items(result.wrong, source)
     index_of = table(samples.classes, classes)
-    audit.unknown(samples.classes, classes, np.bincount(labels, minlength=len(index_of)), split, notes)
+    counts = np.bincount(labels, minlength=len(index_of))
+    audit.unknown(samples.classes, classes, counts, split, notes, trained=trained)
     mapped = index_of[labels]
     whole = Part(name=split, images=samples.images, labels=mapped, source=source, hashes=result.hashes)
     for index, reason in result.bad.items():

@@ -89,7 +89,7 @@ def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, worke
         if isinstance(data, Dataset) or is_recipe(data) or like.get("use") == section(data)["use"]:
             raise
         split, samples = judged(*chosen(data, {}, catalogue), catalogue)  # another form than the training data's
-    return datas.part(samples, classes, split, workers)
+    return datas.part(samples, classes, "all" if split == "train" else split, workers)
 
 
 def judged(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:
