@@ -148,7 +148,8 @@ class Feed:
                 return None
             if kept is None:
                 return None
-            self.frozen.rest()
+            if self.first < len(self.prepared.network.stages):  # what trains takes more than what rests
+                self.frozen.rest()
             self._open[part, view] = FeatureLoader(
                 part=loader.part, kept=kept, batch_size=self.recipe.train.batch_size, seed=self.recipe.seed, train=train
             )

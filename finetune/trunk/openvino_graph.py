@@ -46,11 +46,11 @@ class Graph:
     def _read(self) -> None:
         import mindspore as ms
 
-        self.cell.set_train(False)
-        self.cell.compile_cache.clear()  # MindSpore cannot write a graph that it has written before
+        from finetune.trunk.exported import Exported
+
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"
-            ms.export(self.cell, ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
+            ms.export(Exported(self.cell), ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
             self.model: Any = core().read_model(path)
         constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
         self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}
@@ -75,13 +75,14 @@ class Graph:
         self.idle = [compiled.create_infer_request() for _ in range(REQUESTS * at_once)]
 
     def settle(self) -> None:
-        """Expect no other parameters: keep what is compiled, packed, and not what it was compiled from."""
-        self.packed = self.idle[0].get_compiled_model().export_model().getvalue()
+        """Expect no other parameters: keep what is compiled, and not what it was compiled from."""
         self.model, self.constants = None, {}
-        self.rest()
+        give_back()
 
     def rest(self) -> None:
         """Take as little memory as can be until there are chunks again."""
+        if self.model is None and self.packed is None:
+            self.packed = self.idle[0].get_compiled_model().export_model().getvalue()
         self.idle = []
         give_back()
 

@@ -33,6 +33,8 @@ SHARD_BYTES = 32 << 20
 SHARD_ROWS = 256
 # Pages of larger rows are let go of once they are read: they stay in the system's cache, not in this process's memory.
 LARGE_ROW = 64 << 10  # bytes
+# Smaller rows are held in one array, up to that many bytes: taken from shards one by one they cost as much as a step.
+HELD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,9 @@ class Table:
         return hashlib.blake2b(data, digest_size=SEAL, key=hashlib.blake2b(place.encode()).digest()).digest()
 
     def read(self) -> Kept:
-        """Return all rows, mapped into memory."""
+        """Return all rows, mapped into memory or, where they are small and few, held there."""
+        if 2 * prod(self.shape) < LARGE_ROW and self.takes <= HELD_BYTES:
+            return Kept([self._held()], [], self.count)
         maps, shards = [], []
         for number, rows in enumerate(self.shards()):
             with self.path(number).open("rb") as file:
@@ -98,10 +102,19 @@ class Table:
             shards.append(flat.reshape(len(rows), *self.shape))
         return Kept(shards, maps, self.rows)
 
+    def _held(self) -> Rows:
+        whole = np.empty((self.count, *self.shape), np.float16)
+        for number, rows in enumerate(self.shards()):
+            with self.path(number).open("rb") as file:
+                room = whole[rows.start : rows.stop].data.cast("B")
+                if file.readinto(room) != len(room):
+                    raise OSError(f"'{file.name}' became shorter while it was read")
+        return whole
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Rows in shards of ``size``."""
+    """Rows in shards of ``size``; ``maps`` are the files behind them, if they are not held."""
 
     shards: list[Rows]
     maps: list[mmap.mmap]
@@ -109,7 +122,7 @@ class Kept:
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return some rows as float32, in the order asked for."""
-        if len(self.shards) == 1:
+        if not self.maps:
             return self.shards[0][indices].astype(np.float32)
         out = np.empty((len(indices), *self.shards[0].shape[1:]), np.float32)
         for place, index in enumerate(indices.tolist()):

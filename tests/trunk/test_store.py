@@ -147,9 +147,12 @@ def test_a_folder_in_place_of_a_shard_is_a_disk_that_refuses(tmp_path: Path) -> 
     assert not list(tmp_path.glob(".*"))
 
 
-def test_many_rows_are_not_read_into_memory(tmp_path: Path) -> None:
-    made, _ = written(tmp_path)
+def test_many_rows_are_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, whole = written(tmp_path)
+    assert made.read().maps == []
+    monkeypatch.setattr(store, "HELD_BYTES", 0)
     kept = made.read()
+    assert np.array_equal(kept.take(np.arange(29, -1, -1)), whole[::-1].astype(np.float32))
     for shard, mapped in zip(kept.shards, kept.maps, strict=True):
         assert np.shares_memory(shard, np.frombuffer(mapped, np.uint8))
         assert not shard.flags.writeable
