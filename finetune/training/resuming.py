@@ -70,7 +70,7 @@ def rollback(session: Session, error: DivergedError) -> int:
         raise error
     session.saver.flush()
     session.tell()
-    at, times = session.run.step + 1, session.rollbacks + 1
+    times = session.rollbacks + 1
     if times > ROLLBACKS:
         raise DivergedError(f"{error}; {ROLLBACKS} rollbacks did not help") from error
     try:
@@ -80,6 +80,6 @@ def rollback(session: Session, error: DivergedError) -> int:
     restore(session, saved)
     session.slow_down(times)
     session.run.say(f"warning: {error}")
-    back = f"rolled back from step {at} to step {session.run.step}"
+    back = f"rolled back to step {session.run.step}"
     session.run.say(f"{back}; the learning rate is {session.trainer.slower:g} of the schedule's from here on")
     return session.run.epoch + session.epoch_is_closed()

@@ -58,7 +58,47 @@ def test_saves_the_epoch_in_which_the_run_is_stopped(new_run: MakeRun, fire_on: 
     assert run.checkpoint_keep == 2
 
 
-@pytest.mark.parametrize("options", [{"keep": 0}, {"every": 0}, {"every": 1.5}, {"evry": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep": 0},
+        {"every": 0},
+        {"every": 1.5},
+        {"evry": 2},
+        {"every": "often"},
+        {"every": "0 steps"},
+        {"every": "5"},
+        {"every": "2 weeks"},
+    ],
+)
 def test_refuses_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         callback(**options)
+
+
+def test_saves_every_few_steps(new_run: MakeRun, fire_on: FireOn) -> None:
+    run, fire = new_run(), fire_on(callback(every="3 steps"))
+    asked = []
+    for step in range(1, 11):
+        run.checkpoint_keep = None
+        fire("finetune_step_end", run=run, step=step, loss=0.0)
+        asked += [step] if run.checkpoint_keep else []
+    assert asked == [3, 6, 9]
+    assert saved(run, fire, better_in=(2,)) == [2, 6]  # the best epoch and the last all the same
+
+
+def test_saves_every_few_minutes(new_run: MakeRun, fire_on: FireOn, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    run, fire = new_run(), fire_on(callback(every="2 minutes"))
+    asked = []
+    for step in range(1, 11):
+        run.checkpoint_keep, now[0] = None, now[0] + 50
+        fire("finetune_step_end", run=run, step=step, loss=0.0)
+        asked += [step] if run.checkpoint_keep else []
+    assert asked == [3, 6, 9]
+
+
+@pytest.mark.parametrize("every", [2, "2 epochs", "2 epoch"])
+def test_a_number_alone_is_epochs(every: object, new_run: MakeRun, fire_on: FireOn) -> None:
+    assert saved(new_run(), fire_on(callback(every=every))) == [2, 4, 6]
