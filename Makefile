@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FINETUNE := $(BIN)/finetune
 
-.PHONY: help quickstart test slow lint types format clean
+.PHONY: help quickstart test slow crashtest faults lint types format clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,12 @@ test: $(VENV)/.dev ## run the tests
 
 slow: $(VENV)/.dev ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
+
+crashtest: $(VENV)/.dev ## kill a run a hundred times and compare what comes out
+	$(BIN)/python -m tests.faults.crash --kills 100
+
+faults: $(VENV)/.dev ## run the tests of faults that take minutes
+	$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults $(ARGS)
 
 lint: $(VENV)/.dev ## check style
 	$(BIN)/ruff check .
