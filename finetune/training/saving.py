@@ -44,13 +44,14 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._written: list[Written] = []
         self._error: BaseException | None = None
+        self._refused = False  # by the disk, when this was tried last
         self._at, self._seconds = 0.0, 0.0
 
     def due(self) -> bool:
         """Tell whether a checkpoint is worth its time again, or the last one failed."""
         if self._thread is not None and self._thread.is_alive():
             return False
-        return self._error is not None or self._seconds < QUICK or time.monotonic() - self._at >= RARELY * self._seconds
+        return self._refused or self._seconds < QUICK or time.monotonic() - self._at >= RARELY * self._seconds
 
     def hold(self, best: Snapshot) -> None:
         """Keep the best epoch in memory until the next checkpoint is written."""
@@ -59,15 +60,14 @@ class Saver:
     def write(self, now: Snapshot) -> None:
         """Write a snapshot, and before it the best epoch if that still waits; raises what the disk raises."""
         self.join()
-        self._error = None
         self._write(self._waiting(now))
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def begin(self, now: Snapshot) -> None:
         """Begin to write a snapshot that nobody changes any more, beside what follows."""
         self.join()
-        self._error = None
         self._thread = threading.Thread(target=self._write, args=(self._waiting(now),), name="checkpoint")
         self._thread.start()
 
@@ -76,20 +76,20 @@ class Saver:
         self.join()
         if self._held is not None:
             self._write([self._held])
-            self._held = None if self._error is None else self._held
+            self._held = self._held if self._refused else None
 
     def _waiting(self, now: Snapshot) -> list[Snapshot]:
         held, self._held = self._held, None
         return [now] if held is None or now.best else [held, now]
 
     def _write(self, snapshots: Sequence[Snapshot]) -> None:
-        began = time.monotonic()
+        began, self._refused = time.monotonic(), False
         for number, each in enumerate(snapshots, 1):
             try:
                 spare = len(snapshots) - number
                 path = checkpoint.save(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
             except BaseException as error:  # it reaches the run by ``finished``
-                self._error = error
+                self._error, self._refused = error, isinstance(error, ResourceError)
                 self._held = each if each.best else self._held
             else:
                 self._written.append((each.state["epoch"], path, each.best))
@@ -102,10 +102,11 @@ class Saver:
             return []
         self._thread = None
         written, self._written = self._written, []
-        if isinstance(self._error, ResourceError):
-            self.say(f"warning: no checkpoint was written: {self._error}; the run goes on, and tries again")
-        elif self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if isinstance(error, ResourceError):
+            self.say(f"warning: no checkpoint was written: {error}; the run goes on, and tries again")
+        elif error is not None:
+            raise error
         return written
 
     def join(self) -> None:

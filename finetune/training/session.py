@@ -90,6 +90,9 @@ class Session:
     def write_history(self) -> None:
         """Write ``metrics.jsonl``; where the disk refuses, it is written with a later epoch, or at the end."""
         try:
+            if not (self.run.folder / "recipe.yaml").exists():
+                self.run.say(f"warning: {self.run.folder} was removed; it is written anew")
+                records.write_start(self.prepared, self.run)
             records.write_history(self.run)
         except ResourceError as error:
             self.run.say(f"warning: {error}; the run goes on, and tries again")
