@@ -530,7 +530,7 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
         (lambda ft: ft.evaluate(([], [])), DataError, "there is none that can be used"),
         (lambda ft: ft.evaluate((["a.jpg"], [])), DataError, "1 images but 0 labels; give one label for each"),
         (lambda ft: ft.evaluate(([grey()], [7])), DataError, "label 0 is 7, but there are 3 classes"),
-        (lambda ft: ft.evaluate(([grey()], ["yellow"])), DataError, "'yellow': is not a class of the training"),
+        (lambda ft: ft.evaluate(([grey()], ["yellow"])), DataError, "'yellow': is not a class of the model"),
         (lambda ft: ft.fit(([grey()], [-1])), DataError, "label 0 is -1; labels are names, or whole numbers from 0"),
         (lambda ft: ft.fit(([grey()], [np.eye(3)[0]])), DataError, r"label 0 is array\(\[1., 0., 0.\]\); labels are"),
         (lambda ft: ft.fit(([], [])), DataError, "there is none to train on"),

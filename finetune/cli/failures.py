@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 
 BUG, USAGE, RESOURCE, INTERRUPTED, TERMINATED = 1, 2, 7, 130, 143
 CODES = frozenset((BUG, USAGE, 3, 4, 5, 6, RESOURCE, INTERRUPTED, TERMINATED))
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = "free some space, or write elsewhere"
+CLOSED = "give access to it, or name another"
+REMEDIES = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EACCES: CLOSED,
+    errno.EPERM: CLOSED,
+    errno.EROFS: CLOSED,
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ELOOP: "it is a link to itself; name another",
+    errno.EIO: "the disk or its connection fails; copy what you can",
+    errno.EMFILE: "raise the limit with `ulimit -n 4096`",
+    errno.ENFILE: "close other programs",
+}
 BAD_COMMAND_LINE = typer.BadParameter.__base__ or typer.BadParameter  # UsageError, which typer does not export
 
 
@@ -39,9 +52,9 @@ def exit_code(error: BaseException) -> int:
 
 
 def is_resource(error: BaseException) -> bool:
-    """Tell whether memory or disk did not suffice; MindSpore reports the memory of a device as a ``RuntimeError``."""
+    """Tell whether memory or disk refused; MindSpore reports the memory of a device as a ``RuntimeError``."""
     if isinstance(error, OSError):
-        return error.errno in FULL
+        return error.errno in REMEDIES
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
 
 
@@ -62,8 +75,8 @@ def _lines(error: BaseException) -> Iterator[str]:
         text: str = error.format_message()  # type: ignore[attr-defined]
         yield text[:1].lower() + text[1:].removesuffix(".")
         yield f"see `{_command_path(error)} --help`"
-    elif isinstance(error, OSError) and is_resource(error):
-        yield f"{error.filename or 'a file'}: {error.strerror}; free some space, or write elsewhere"
+    elif isinstance(error, OSError) and error.errno in REMEDIES:
+        yield f"{error.filename or 'a file'}: {error.strerror}; {REMEDIES[error.errno]}"
     elif is_resource(error):
         yield f"out of memory ({first_line(error)}); lower train.batch_size, or close other programs"
     else:

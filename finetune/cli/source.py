@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def asked(words: Sequence[str] | None) -> Asked:
     first, *rest = words or ("",)
     if not first:
         return Asked(recipe=None, changes=tuple(rest))
-    is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"]", first) is not None and not Path(first).exists()
+    is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"]", first) is not None and not os.path.exists(first)
     return Asked(recipe=None, changes=(first, *rest)) if is_change else Asked(recipe=first, changes=tuple(rest))
 
 
@@ -66,11 +67,12 @@ def find(name: str) -> Path | str | Mapping[str, Any]:
     path = Path(name).expanduser()
     if name == "-":
         return name
-    if path.is_dir() and name not in bundled.recipes():
+    is_folder = os.path.isdir(path)  # and not path.is_dir(), which raises for a name of 300 letters
+    if is_folder and name not in bundled.recipes():
         smallest = f"dataset: {{use: folder, root: {name}}}"
         raise UsageError(f"{name} is a folder, not a recipe; the smallest recipe for its photos is '{smallest}'")
     looks_like_file = path.suffix in (".yaml", ".yml", ".json") or "/" in name
-    if (path.exists() and not path.is_dir()) or (looks_like_file and name not in bundled.recipes()):
+    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in bundled.recipes()):
         return path
     known = bundled.recipes()
     if name not in known:

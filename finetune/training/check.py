@@ -141,7 +141,8 @@ def disk(prepared: Prepared) -> dict[str, float]:
     free = shutil.disk_usage(existing(recipe.output)).free / MB
     if needed > free:
         have = f"{free:.0f} MB are free"
-        raise ResourceError(f"checkpoints need {needed:.0f} MB in {recipe.output}, {have}; free some or set --output")
+        need = f"checkpoints need {max(needed, 1):.0f} MB in {recipe.output}"
+        raise ResourceError(f"{need}, {have}; free some or set --output")
     return {"checkpoints_mb": round(needed, 1), "free_mb": round(free, 1)}
 
 

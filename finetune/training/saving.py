@@ -47,9 +47,14 @@ class Saver:
         self._refused = False  # by the disk, when this was tried last
         self._at, self._seconds = 0.0, 0.0
 
+    @property
+    def busy(self) -> bool:
+        """Tell whether something is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
     def due(self) -> bool:
         """Tell whether a checkpoint is worth its time again, or the last one failed."""
-        if self._thread is not None and self._thread.is_alive():
+        if self.busy:
             return False
         return self._refused or self._seconds < QUICK or time.monotonic() - self._at >= RARELY * self._seconds
 
@@ -98,7 +103,7 @@ class Saver:
 
     def finished(self) -> list[Written]:
         """Return what was written since this was asked last; a disk that refused is said, any other error raised."""
-        if self._thread is not None and self._thread.is_alive():
+        if self.busy:
             return []
         self._thread = None
         written, self._written = self._written, []

@@ -61,8 +61,8 @@ def fixed(options: Stages) -> Policy:
 
     def policy(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
         if options.train is not None:
-            return matching(options.train, stages) | {stages[-1]}
-        trainable = frozenset(stages) - matching(options.frozen or (), stages)
+            return matching("train", options.train, stages) | {stages[-1]}
+        trainable = frozenset(stages) - matching("frozen", options.frozen or (), stages)
         if not trainable:
             raise UsageError(f"freeze.frozen {list(options.frozen or ())} leaves nothing to train; leave out the head")
         return trainable
@@ -70,13 +70,13 @@ def fixed(options: Stages) -> Policy:
     return policy
 
 
-def matching(patterns: Iterable[str], stages: tuple[str, ...]) -> frozenset[str]:
+def matching(option: str, patterns: Iterable[str], stages: tuple[str, ...]) -> frozenset[str]:
     """Return the stages that match any pattern; ``UsageError`` for a pattern that matches none."""
     found: set[str] = set()
     for pattern in patterns:
         matches = {stage for stage in stages if fnmatchcase(stage, pattern)}
         if not matches:
-            raise UsageError(f"no stage matches '{pattern}'{did_you_mean(pattern, stages)}")
+            raise UsageError(f"freeze.{option}: no stage matches '{pattern}'{did_you_mean(pattern, stages)}")
         found |= matches
     return frozenset(found)
 

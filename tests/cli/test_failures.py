@@ -39,7 +39,9 @@ def every_error() -> Iterator[tuple[BaseException, int]]:
     yield KeyboardInterrupt(), 130
     yield MemoryError(), 7
     yield OSError(errno.ENOSPC, "No space left on device"), 7
-    yield OSError(errno.EIO, "Input/output error"), 1
+    yield OSError(errno.EIO, "Input/output error"), 7
+    yield OSError(errno.EACCES, "Permission denied", "a file"), 7
+    yield FileNotFoundError(errno.ENOENT, "No such file or directory"), 1
     yield RuntimeError("Device(id:0) Out of Memory"), 7
     yield RuntimeError("something else"), 1
     yield SystemExit(0), 1

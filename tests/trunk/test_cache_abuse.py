@@ -217,7 +217,7 @@ def test_a_disk_that_refuses_descriptions(
 def test_a_disk_without_room_is_noticed_before(
     cold: tuple[Made, Path], home: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1000))
+    monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**8))
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
     assert "would have to be free" in made.told("warning: features are not kept but computed in every epoch: ")[0]

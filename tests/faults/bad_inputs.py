@@ -1,0 +1,73 @@
+"""All bad inputs: what each makes of the command line, its exit code and its message.
+
+    python -m tests.faults.bad_inputs [--write]
+
+Runs every case in this process and prints the table; --write puts it into docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.faults import bad_recipes
+from tests.faults.case import outcome, told
+
+if TYPE_CHECKING:
+    from tests.faults.case import Case, Outcome
+
+CASES: list[Case] = [*bad_recipes.CASES]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- bad inputs: begin -->", "<!-- bad inputs: end -->"
+SECONDS, MB = 1.0, 200.0  # the most that a bad input may take, once Python has loaded what every command needs
+
+
+def wrong(each: Case, found: Outcome) -> list[str]:
+    """Return what is not as it must be."""
+    missing = [f"does not say {text!r}" for text in each.says if text not in found.message]
+    if found.code != each.code:
+        missing.append(f"exit code {found.code}, not {each.code}")
+    if "Traceback" in found.stderr:
+        missing.append("a traceback")
+    if found.seconds > SECONDS or found.mb > MB:
+        missing.append(f"took {found.seconds:.1f} s and {found.mb:.0f} MB")
+    return missing
+
+
+def row(each: Case) -> tuple[str, list[str]]:
+    """Run a case; return its line of the table, and what is wrong."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch).resolve()
+        found = outcome(each, folder)
+        message = told(each, found, folder).replace("|", "\\|").replace("`", "'")
+    return f"| {each.fault} | {each.name} | {found.code} | `{message}` |", wrong(each, found)
+
+
+def table() -> tuple[list[str], list[str]]:
+    """Return the table, and what is wrong with which case."""
+    import mindspore  # noqa: F401 - so that no case pays for it
+
+    rows = [row(each) for each in CASES]
+    faults = [f"{each}: {text}" for each, (_, texts) in zip(CASES, rows, strict=True) for text in texts]
+    return ["| fault | input | code | what is said |", "| --- | --- | --- | --- |", *(line for line, _ in rows)], faults
+
+
+def main() -> None:
+    """Print or write the table; exit with 1 if a case is not as it must be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    lines, faults = table()
+    if asked.write and not faults:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}", encoding="utf-8")
+    print(*lines, "", f"{len(CASES)} bad inputs, {len(faults)} wrong", *faults, sep="\n")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()
