@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,5 +69,5 @@ class Interrupted(FinetuneError):
 
     def __init__(self, signum: int, message: str) -> None:
         self.signum = signum
-        self.exit_code = 128 + signum
+        self.exit_code = 130 if signum == signal.SIGINT else 143
         super().__init__(message)

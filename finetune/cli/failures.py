@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from finetune.display.terminal import console, printable
-from finetune.errors import FinetuneError, Interrupted, RecipeError
+from finetune.errors import FinetuneError, RecipeError
 from finetune.machine.environment import masked
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ BAD_COMMAND_LINE = typer.BadParameter.__base__ or typer.BadParameter  # UsageErr
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code for whatever ended a command."""
-    if isinstance(error, Interrupted):
-        return INTERRUPTED if error.signum == signal.SIGINT else TERMINATED
     if isinstance(error, FinetuneError):
         return error.exit_code if error.exit_code in CODES else BUG
     if isinstance(error, KeyboardInterrupt):

@@ -160,7 +160,8 @@ def chained(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
 
 
 def softmax(logits: Array) -> Array:
-    """Return the softmax of each row."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    """Return the softmax of each row; NaN where a logit is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Array = powers / powers.sum(axis=1, keepdims=True)
     return result

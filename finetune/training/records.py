@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import DataError, UsageError
+from finetune.errors import DataError, PluginError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
 from finetune.machine.device import usable_cores
@@ -113,6 +113,19 @@ def identity(prepared: Prepared) -> dict[str, Any]:
             **{name: version for name, version in environment.packages().items() if name in ("mindspore", "numpy")},
         },
     }
+
+
+def plugin_states(states: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    """Return a copy of what plugins keep in a run; ``PluginError`` for what JSON cannot hold, or leave it out."""
+    kept = {}
+    for name, state in states.items():
+        try:
+            kept[str(name)] = json.loads(json.dumps(state, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            if strict:
+                remedy = "keep numbers, text, lists and mappings there"
+                raise PluginError(f"run.state['{name}'] cannot be saved as JSON: {error}; {remedy}") from error
+    return kept
 
 
 def trunk_engine(prepared: Prepared) -> str:

@@ -265,15 +265,15 @@ class Session:
         if self.run.step == 0 or self.finishing:
             return
         try:
-            self.saver.write(self._snapshot())
+            self.saver.write(self._snapshot(strict=False))
         except FinetuneError as error:
             self.run.say(f"no checkpoint could be written: {error}")
         else:
             saved = f"saved step {self.run.step} in {self.saver.folder}"
             self.run.say(f"{saved}; go on with: finetune run --resume {self.run.folder}")
 
-    def _snapshot(self, *, kept: bool = False) -> Snapshot:
-        state = json.loads(json.dumps(self._state())) if kept else self._state()
+    def _snapshot(self, *, kept: bool = False, strict: bool = True) -> Snapshot:
+        state = self._state(strict=strict)
         return Snapshot(self.trainer.arrays(kept=kept), state, best=self.is_best())
 
     def say_how_to_go_on(self) -> None:
@@ -286,7 +286,7 @@ class Session:
         best = self.run.best
         return best is not None and best.epoch == self.run.epoch and self.epoch_is_closed()
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, *, strict: bool) -> dict[str, Any]:
         run = self.run
         return {
             "epoch": run.epoch,
@@ -297,8 +297,8 @@ class Session:
             "updates": self.trainer.updates,
             "seconds": self.seconds,
             "best": {"epoch": run.best.epoch, "value": run.best.value} if run.best else None,
-            "history": run.history,
-            "plugins": run.state,
+            "history": [dict(line) for line in run.history],
+            "plugins": records.plugin_states(run.state, strict=strict),
             "stop_reason": run.stop_reason,
             "rollbacks": self.rollbacks,
             "frozen": self.frozen,

@@ -1,0 +1,176 @@
+"""Signals inside whole runs: a checkpoint of the step made last, the right exit code, and the same bytes afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from finetune import hookimpl
+from finetune.errors import Interrupted
+from finetune.machine import device
+from finetune.training import checkpoint, saving
+from finetune.training.session import Session
+from tests.drawn import folder
+from tests.faults import signals
+from tests.trunk import tiny
+from tests.trunk.tiny import At, Made, run, terminate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+recipe = partial(
+    tiny.recipe,
+    runner={"mode": "pynative"},
+    train={"epochs": 3, "batch_size": 8},
+    callbacks=[{"use": "checkpoint"}],
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graph_mode() -> Iterator[None]:
+    """Leave MindSpore to others as they expect it."""
+    yield
+    device.setup(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("photos"), each=10, size=20)
+
+
+@pytest.fixture(scope="module")
+def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return run(recipe(photos, tmp_path_factory.mktemp("plain")))
+
+
+def goes_on(photos: Path, output: Path, step: int, plain: Made) -> None:
+    """See that a stopped run was saved at a step, and goes on to the same bits."""
+    found = output / "small-001"
+    assert checkpoint.newest(found / "checkpoints")[0].state["step"] == step
+    assert run(recipe(photos, output), resume=found).weights == plain.weights
+    assert not list(found.rglob("*.tmp"))
+
+
+def test_r5_sigterm_in_an_evaluation(
+    photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = Session.judged
+
+    def interrupted(self: Session, *args: Any, **more: Any) -> Any:
+        if self.run.epoch == 2:
+            terminate()
+        return judged(self, *args, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "judged", interrupted)
+        with pytest.raises(Interrupted, match="epoch 2, step 6") as caught:
+            run(recipe(photos, tmp_path))
+    assert caught.value.exit_code == 143
+    goes_on(photos, tmp_path, 6, plain)
+
+
+def test_r5_sigterm_while_a_checkpoint_is_written(
+    photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, asked = checkpoint.save, []
+
+    def slow(*args: Any, **more: Any) -> Path:
+        if not asked:
+            asked.append(True)
+            terminate()
+            time.sleep(0.5)
+        return save(*args, **more)
+
+    monkeypatch.setattr(saving, "QUICK", 1e9)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", slow)
+        with pytest.raises(Interrupted):
+            run(recipe(photos, tmp_path))
+    found = tmp_path / "small-001" / "checkpoints"
+    goes_on(photos, tmp_path, checkpoint.newest(found)[0].state["step"], plain)
+
+
+def test_r7_sigterm_as_an_epoch_begins(photos: Path, plain: Made, tmp_path: Path) -> None:
+    class First:
+        @hookimpl
+        def finetune_epoch_start(self, epoch: int) -> None:
+            if epoch == 2:
+                terminate()
+
+    with pytest.raises(Interrupted):
+        run(recipe(photos, tmp_path), watchers=[First()])
+    goes_on(photos, tmp_path, checkpoint.newest(tmp_path / "small-001" / "checkpoints")[0].state["step"], plain)
+
+
+def test_r8_a_closed_terminal_saves(photos: Path, plain: Made, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted) as caught:
+        run(recipe(photos, tmp_path), watchers=[At(lambda: os.kill(os.getpid(), signal.SIGHUP), step=4)])
+    assert caught.value.exit_code == 143
+    goes_on(photos, tmp_path, 4, plain)
+
+
+def test_r9_durations_do_not_follow_the_clock(
+    photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, jumps = time.time, iter([-86400.0, 365 * 86400.0])
+
+    def jump() -> None:
+        by = next(jumps)
+        monkeypatch.setattr(time, "time", lambda: clock() + by)
+
+    made = run(recipe(photos, tmp_path), watchers=[At(jump, step=2), At(jump, epoch=2)])
+    assert made.weights == plain.weights
+    assert all(0 <= line["seconds"] < 600 for line in made.run.history)
+    assert checkpoint.newest(made.run.folder / "checkpoints")[0].state["step"] == 9
+
+
+def commanded(place: Path, photos: Path, epochs: int) -> list[str]:
+    """Write a recipe, and return the command that runs it."""
+    text = signals.RECIPE.format(photos=photos, freeze="head", mode="graph").replace("1000", str(epochs))
+    (place / "long.yaml").write_text(text)
+    return [sys.executable, "-m", "finetune", "run", "long.yaml"]
+
+
+def test_r8_a_reader_that_leaves_does_not_end_training(photos: Path, tmp_path: Path) -> None:
+    """As in ``finetune run … 2>&1 | head -1``."""
+    command = commanded(tmp_path, photos, 3)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        process.wait(120)
+    assert (tmp_path / "runs" / "long-001" / "result.json").exists()
+    assert "Traceback" not in (tmp_path / "runs" / "long-001" / "log.txt").read_text()
+    assert process.returncode == 0
+
+
+def test_r9_stopped_and_continued(photos: Path, tmp_path: Path) -> None:
+    command = commanded(tmp_path, photos, 200)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signals.waited(tmp_path / "runs" / "long-001" / "metrics.jsonl", process)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2)
+        process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert not re.search(r"-\d+:\d\d|-\d+ s", errors)  # no time that is left, or was taken, is negative
+
+
+def test_r6_random_moments(photos: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        about, wrong = signals.tried(number, photos, tmp_path, seed=7)
+        assert not wrong, about
+
+
+@pytest.mark.slow
+def test_r6_two_hundred_random_moments(photos: Path, tmp_path: Path) -> None:
+    assert [text for number in range(200) for text in signals.tried(number, photos, tmp_path, seed=0)[1]] == []
