@@ -20,7 +20,7 @@ given = parser.parse_args()
 
 ft = Finetuner(given.backbone, weights=given.weights, freeze="none" if given.weights == "none" else "head")
 run = ft.fit(given.photos, epochs=given.epochs)
-print(f"trained for {len(ft.history)} epochs into {run.folder}")
+print(f"epochs trained: {len(ft.history)}, into {run.folder}")
 
 report = ft.evaluate(given.photos)
 print(f"accuracy {report['accuracy']:.1%} on {report['images']} photos ({report['part']})")

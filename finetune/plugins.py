@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -31,6 +32,7 @@ BUILTINS = (
     "finetune_plugins.checkpoint",
     "finetune_plugins.early_stopping",
 )
+SLOW = 10.0  # seconds after which a plugin is said to keep a run waiting
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("finetune_"))
 
 
@@ -62,6 +64,7 @@ class Plugins:
         self.manager.add_hookspecs(hookspecs)
         self.origins: dict[int, Origin] = {}
         self.broken: list[Broken] = []
+        self.slow: set[tuple[Origin, str]] = set()
 
     def register(self, plugin: object, origin: Origin) -> None:
         """Register a module or object; ``PluginError`` names a hook that does not exist or asks too much."""
@@ -116,9 +119,13 @@ class Plugins:
         return next((result for _, result in self.call(hook, **arguments) if result is not None), None)
 
     def fire(self, event: str, **arguments: Any) -> None:
-        """Call an event of every plugin, in the order registered."""
-        for _ in self.call(event, **arguments):
-            pass
+        """Call an event of every plugin, in the order registered, and say once which one takes long."""
+        began = time.monotonic()
+        for origin, _ in self.call(event, **arguments):
+            seconds, began = time.monotonic() - began, time.monotonic()
+            if seconds > SLOW and (origin, event) not in self.slow:
+                self.slow.add((origin, event))
+                arguments["run"].say(f"warning: {origin} took {seconds:.0f} s in {event}; training waits for it")
 
     def fire_all(self, event: str, **arguments: Any) -> list[FinetuneError]:
         """Call an event of every plugin even where one fails, and return the failures."""
@@ -187,12 +194,25 @@ def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
     """Load and register one installed plugin, or note why it cannot be."""
     origin = origin_of(point)
     try:
+        check_version(point)
         plugins.register(point.load(), origin)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit while it is imported
         reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         plugins.broken.append(Broken(origin=origin, reason=reason))
+
+
+def check_version(point: EntryPoint) -> None:
+    """Raise ``PluginError`` if a plugin's distribution asks for another version of this project than there is."""
+    stated = (point.dist.requires if point.dist else None) or ()
+    for text in (text for text in stated if text.lower().replace("_", "-").startswith(DISTRIBUTION)):
+        from packaging.requirements import Requirement
+
+        wanted = Requirement(text).specifier
+        if not wanted.contains(own_version(), prereleases=True):
+            remedy = "install another version of one of them"
+            raise PluginError(f"it is made for {DISTRIBUTION} {wanted}, and this is {own_version()}; {remedy}")
 
 
 def origin_of(point: EntryPoint) -> Origin:

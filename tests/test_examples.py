@@ -56,7 +56,7 @@ def script(repo: Path, name: str, *arguments: str | Path, cwd: Path) -> str:
 def test_python_api(repo: Path, photos: Path, tmp_path: Path) -> None:
     options = ("--backbone", "resnext_nano", "--weights", "none", "--epochs", "1")
     said = script(repo, "python_api.py", photos, *options, cwd=tmp_path)
-    assert "trained for 1 epochs into" in said
+    assert "epochs trained: 1, into" in said
     assert "on 36 photos (all)" in said
     assert "features: 3 x 512 float32" in said
     assert "exported: photos.onnx" in said

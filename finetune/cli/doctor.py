@@ -8,6 +8,7 @@ import typer
 
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device
+from finetune.errors import ResourceError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +29,9 @@ def doctor(
     from finetune.machine.doctor import diagnose
 
     report = diagnose(device, measure=measure)
-    return Answer(data=report, view=lambda: table(report["remarks"]))
+    stops = sum(remark["level"] == "error" for remark in report["remarks"])
+    failure = ResourceError(f"{stops} of these would stop a run; do what stands below each") if stops else None
+    return Answer(data=report, view=lambda: table(report["remarks"]), failure=failure)
 
 
 def table(remarks: list[dict[str, Any]]) -> RenderableType:

@@ -195,7 +195,7 @@ def weights_line(report: Mapping[str, Any]) -> str:
 def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     """Yield what a finished run came to, and what to do next, as names and values."""
     early = f"; stopped early: {result['stopped_early']}" if result.get("stopped_early") else ""
-    yield "finished", f"{result['epochs']} epochs in {clock(result['seconds'])}{early}"
+    yield "finished", f"{result['epochs']} epoch{'s' * (result['epochs'] != 1)} in {clock(result['seconds'])}{early}"
     best = result.get("best")
     if best:
         values = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in best.items() if name != "epoch")

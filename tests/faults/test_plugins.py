@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from finetune import hookimpl
+from finetune import hookimpl, plugins
 from finetune.errors import PluginError, UsageError
 from finetune.machine import device
 from finetune.training import checkpoint
@@ -158,6 +160,37 @@ def test_g4_a_plugin_that_prints_and_tries_to_end_the_process(
         run(recipe(photos, tmp_path), watchers=[Leaving()])
     assert capsys.readouterr().out == "bye\n"
     assert checkpoint.newest(tmp_path / "small-001" / "checkpoints")[0].state["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [("<99", True), (">=0.1", True), (">=99", False), (">=0.0.1,<0.0.2", False), ("", True)],
+)
+def test_g8_a_plugin_for_other_versions(
+    wanted: str, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "birds-1.2.dist-info"
+    info.mkdir()
+    lines = ["Metadata-Version: 2.1", "Name: birds", "Version: 1.2", f"Requires-Dist: mindspore-finetune{wanted}"]
+    (info / "METADATA").write_text("\n".join(lines) + "\n")
+    (info / "entry_points.txt").write_text("[finetune]\nbirds = birds_plugin\n")
+    (tmp_path / "birds_plugin.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    broken = [each for each in plugins.load().broken if each.origin.name == "birds"]
+    assert not broken if fits else "it is made for mindspore-finetune" in broken[0].reason
+    sys.modules.pop("birds_plugin", None)
+
+
+def test_g11_a_plugin_that_takes_long(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        @hookimpl
+        def finetune_epoch_end(self) -> None:
+            time.sleep(0.3)
+
+    monkeypatch.setattr(plugins, "SLOW", 0.25)
+    made = run(recipe(photos, tmp_path), watchers=[Slow()])
+    (message,) = made.told("took 0 s in finetune_epoch_end; training waits for it")
+    assert message.startswith("warning: plugin 'slow' (")
 
 
 def test_g13_the_recipe_of_a_run_cannot_be_changed(photos: Path, tmp_path: Path) -> None:
