@@ -80,7 +80,7 @@ def test_a_mindspore_that_cannot_be_imported(repo: Path, tmp_path: Path, code: s
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 7, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.split()[:2] == ["error", "mindspore"])
     assert "cannot be imported" in line
     assert said in line

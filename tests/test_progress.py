@@ -300,7 +300,7 @@ def test_weights_in_one_line() -> None:
 def test_an_outcome_without_evaluation_or_test_split(tmp_path: Path) -> None:
     rows = dict(outcome({"epochs": 1, "best": None, "seconds": 5.0}, tmp_path))
     assert rows == {
-        "finished": "1 epochs in 0:05",
+        "finished": "1 epoch in 0:05",
         "run": str(tmp_path),
         "predict": f"finetune predict {tmp_path} photo.jpg",
     }

@@ -13,7 +13,7 @@ import pytest
 
 from finetune.errors import DataError, DivergedError, Interrupted, UsageError
 from finetune.machine import device
-from finetune.training import checkpoint
+from finetune.training import checkpoint, records
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At, Made, run
@@ -177,6 +177,17 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, *steps: int, what: str = "loss") -
 
     monkeypatch.setattr(trainer.Trainer, "step", made)
     return rates
+
+
+def test_other_cores_are_said_and_allowed(
+    photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = stopped(said(photos, tmp_path), 5)
+    before = records.usable_cores()
+    monkeypatch.setattr(records, "usable_cores", lambda: before + 6)
+    made = run(said(photos, tmp_path), resume=found)
+    assert made.told(f"the rest of this run will not be bit-exact: cores: {before} → {before + 6}")
+    assert len(made.lines) == len(plain.lines)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

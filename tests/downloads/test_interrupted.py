@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.files.download import fetch
+from tests.cli.calling import command, environment
 from tests.downloads.conftest import ended
 from tests.downloads.server import DATA, SHA256, Server, files
 
@@ -57,6 +60,25 @@ def test_killed_again_and_again(server: str, target: Path, child: Child) -> None
     assert left == 1  # each sweeps what the last one left
     assert ended(child(f"{server}/good", target)) == (0, "")
     assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_r5_a_signal_while_weights_are_fetched(
+    server: str, repo: Path, tmp_path: Path, signum: signal.Signals, code: int
+) -> None:
+    address = f"{server}/drip#{SHA256.replace(':', '=')}"
+    words = command("weights", "fetch", address, "--backbone", "resnext_nano")
+    env, pipe = environment(repo, FINETUNE_HOME=str(tmp_path / "home")), subprocess.PIPE
+    with subprocess.Popen(words, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+        wait_for(lambda: bool(Server.calls))
+        time.sleep(0.3)
+        began = time.monotonic()
+        process.send_signal(signum)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert time.monotonic() - began < 10
+    assert "Traceback" not in errors
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".part", ".bin")]
 
 
 def test_whoever_waits_takes_over_from_one_that_was_killed(server: str, target: Path, child: Child) -> None:

@@ -165,6 +165,12 @@ def test_r9_stopped_and_continued(photos: Path, tmp_path: Path) -> None:
     assert not re.search(r"-\d+:\d\d|-\d+ s", errors)  # no time that is left, or was taken, is negative
 
 
+def test_w3_few_descriptors_are_enough(photos: Path, tmp_path: Path) -> None:
+    command = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *commanded(tmp_path, photos, 2)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_r6_random_moments(photos: Path, tmp_path: Path) -> None:
     for number in range(5):
         about, wrong = signals.tried(number, photos, tmp_path, seed=7)
