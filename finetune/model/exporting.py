@@ -55,7 +55,6 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
     size = model.image.size
     sample = np.random.Generator(np.random.Philox(key=[0, 0])).random((1, 3, size, size), np.float32)
     expected = cell(Tensor(sample)).asnumpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic_path(path) as temporary:
         written = temporary.with_name(temporary.name + suffix)  # MindSpore appends it
         try:

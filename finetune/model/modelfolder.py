@@ -50,7 +50,6 @@ def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str,
         "weights": {key: prepared.weights.get(key) for key in WEIGHTS},
         "recipe": recipe,
     }
-    folder.mkdir(exist_ok=True, parents=True)
     metadata = {"image": json.dumps(about["image"]), "classes": json.dumps(about["classes"])}
     metadata["backbone"] = json.dumps(about["backbone"])
     tensorfile.write(folder / "weights.safetensors", values(network.get_parameters()), metadata)

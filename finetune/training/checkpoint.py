@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,13 @@ class Checkpoint:
 
 def save(folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
     """Write ``step-N.safetensors``, if best as ``best.safetensors`` too, and keep the newest ``keep``."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state['step']:08d}.safetensors"
     tensorfile.write(path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)})
     if best:
         link_best(path)
     for old in steps(folder)[:-keep]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or the disk refuses: the next one tries again
+            old.unlink()
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -48,13 +49,14 @@ class Lock:
             raise UsageError(f"{self.owner.parent} is in use by {self._who()}; wait for it or stop it") from error
         except (OSError, NotImplementedError):
             return  # a file system without locks must not stop a run
-        self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        atomic.write_text(self.owner, f"process {os.getpid()} on {socket.gethostname()}")
         for folder in (self.owner.parent, *self.owner.parent.glob("*/")):
             atomic.sweep(folder, older_than=0.0)  # what a killed process was writing
 
     def __exit__(self, *exception: object) -> None:
         if self.lock.is_locked:
-            self.owner.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # nothing here may hide why the run ended
+                self.owner.unlink()
             self.lock.release()
 
     def _who(self) -> str:

@@ -1,4 +1,4 @@
-"""Fill a small file system in the middle of every kind of write, and look at what is left and what is said.
+"""Fill a small file system in the middle of every kind of write; look at what is left and what is said.
 
     unshare -rm sh -c 'mount -t tmpfs -o size=20m tmpfs DIR && python -m tests.faults.full_disk DIR'
 
@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -50,6 +51,15 @@ class Disk:
     def free(self) -> None:
         """Make room again."""
         self.ballast.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let no file be opened for writing."""
+        subprocess.run(["mount", "--bind", str(self.top), str(self.top)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(self.top)], check=True)
+
+    def open(self) -> None:
+        """Let it be written to again."""
+        subprocess.run(["umount", "--lazy", str(self.top)], check=True)
 
     def empty(self) -> None:
         """Remove everything."""
@@ -93,6 +103,13 @@ class Kinds:
         wrong = [] if made.told("warning: no checkpoint was written: cannot write") else ["said nothing"]
         wrong += [] if made.weights == self.plain.weights else ["other weights"]
         return wrong + ([] if made.lines == self.plain.lines else ["another history"])
+
+    def run_on_a_disk_that_is_read_only_for_a_while(self) -> list[str]:
+        """Read-only from the second to the seventh step: the run goes on, and ends as it would have."""
+        acts = [At(self.disk.close, step=2), At(self.disk.open, step=7)]
+        made = tiny.run(tiny.recipe(self.photos, self.disk.top / "runs", **RUN), watchers=acts)
+        wrong = [] if made.told("warning: no checkpoint was written: cannot write") else ["said nothing"]
+        return wrong + ([] if made.weights == self.plain.weights else ["other weights"])
 
     def run_that_stays_full(self) -> list[str]:
         """Full from the fifth step on: what was saved stays, and the run goes on from there."""
@@ -154,6 +171,7 @@ class Kinds:
         }
         return {
             "a run that finds room again": self.run_that_finds_room_again,
+            "a run on a disk that is read-only for a while": self.run_on_a_disk_that_is_read_only_for_a_while,
             "a run that stays full": self.run_that_stays_full,
             "a run before it starts": self.run_before_it_starts,
             "features": self.features,
