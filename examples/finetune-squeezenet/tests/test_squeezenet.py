@@ -68,8 +68,8 @@ def random_weights() -> Arrays:
 
 def embed(weights: Arrays, images: np.ndarray, folder: Path) -> np.ndarray:
     save_file(weights, folder / "weights.safetensors")
-    ft = Finetuner(backbone="squeezenet1_1", weights=folder / "weights.safetensors", device="cpu", progress=False)
-    return ft.embed(images)
+    said = {"weights": folder / "weights.safetensors", "device": "cpu", "trunk": {"precision": "fp32"}}
+    return Finetuner(backbone="squeezenet1_1", progress=False, **said).embed(images)
 
 
 @pytest.mark.parametrize("side", [64, 67, 80])
