@@ -296,7 +296,7 @@ def test_each_mistake_has_its_sentence(catalogue: Catalogue, text: str, message:
 
 DATASETS = [
     ("seed: 1", "1:1: dataset: missing; the smallest recipe is 'dataset: {use: folder, root: photos/}'"),
-    ("dataset: photos/", "1:1: dataset: expected a mapping, got 'photos/'"),
+    ("dataset: photos/", "1:1: dataset: expected a mapping, got 'photos/'; write {use: folder, root: photos/}"),
     ("dataset: {root: x}", "1:1: dataset.use: missing; there are: clash, failing, flowers102, folder"),
     ("dataset: {use: [folder]}", "1:11: dataset.use: expected text, got a list"),
     ("dataset: {use: folder}", "1:1: dataset.root: missing; dataset 'folder' needs it"),

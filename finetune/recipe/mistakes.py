@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Location = tuple[str | int, ...]
 
 KEY_MARK = "[key]"
-INTEGER, NUMBER, SWITCH, TEXT, LIST = "a whole number", "a number", "true or false", "text", "a list"
+INTEGER, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "text"
+LIST, MAPPING = "a list", "a mapping"
 
 _EXPECTED = {
     "int_type": INTEGER,
@@ -36,9 +37,9 @@ _EXPECTED = {
     "tuple_type": LIST,
     "set_type": LIST,
     "frozen_set_type": LIST,
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
+    "dict_type": MAPPING,
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
     "none_required": "nothing",
 }
 _BOUNDS = {
@@ -172,7 +173,12 @@ def _problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
     if kind == "union_tag_invalid":
         return _unknown_tag(path, context)
     if error.rest == (KEY_MARK,):
-        return Problem(path, kind, f"the key should be {_EXPECTED.get(kind, 'something else')}")
+        space = "; put a space after its ':'" if path and ":" in str(path[-1]) else ""
+        return Problem(path, kind, f"the key should be {_EXPECTED.get(kind, 'something else')}{space}")
+    if _EXPECTED.get(kind) == MAPPING and isinstance(value, str) and (keys := known.at((*error.details["loc"], ""))):
+        use = "use: folder, root" if path == ("dataset",) else "use"
+        remedy = f"write {{{use}: {shortened(value)}}}" if "use" in keys else f"its keys are {', '.join(keys)}"
+        return Problem(path, kind, f"expected {MAPPING}, got {shown(value)}; {remedy}", (MAPPING,))
     if kind in _EXPECTED:
         return _mismatch(path, kind, (_EXPECTED[kind],), value)
     if kind in ("literal_error", "enum"):
@@ -272,7 +278,7 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return str(value) if isfinite(value) else str(value).replace("inf", ".inf").replace("nan", ".nan")
     if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else LIST
+        return MAPPING if isinstance(value, dict) else LIST
     return f"'{shortened(value)}'" if isinstance(value, str) else shortened(str(value))
 
 
