@@ -62,7 +62,12 @@ class Catalogue:
         return component
 
     def _broken_hint(self) -> str:
-        names = ", ".join(sorted({f"'{broken.origin.name}'" for broken in self.plugins.broken}))
+        broken = self.plugins.broken
+        if len(broken) == 1:
+            (only,) = broken
+            reason = only.reason.removeprefix(f"{only.origin}: ").partition("\n")[0]
+            return f" ({only.origin} was not loaded: {reason[:200]})"
+        names = ", ".join(sorted({f"'{each.origin.name}'" for each in broken}))
         return f" (not loaded: {names}; see `finetune plugins`)" if names else ""
 
     def origin(self, component: Component) -> Origin:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -79,6 +80,11 @@ class Plugins:
             options = getattr(value, f"{hookspecs.PROJECT}_impl")
             if options["wrapper"] or options["hookwrapper"]:
                 raise PluginError(f"{origin}: '{name}' is a wrapper, which would never run; make it a plain @hookimpl")
+            there = signature(getattr(hookspecs, name)).parameters
+            asked = signature(value).parameters.values()
+            if more := [each.name for each in asked if each.default is each.empty and each.name not in there]:
+                takes = f"it takes {', '.join(there)}" if there else "it takes none"
+                raise PluginError(f"{origin}: '{name}' asks for the argument '{more[0]}'; {takes}")
         try:
             self.manager.register(plugin, name=f"{origin.name}:{id(plugin)}")
             self.manager.check_pending()

@@ -468,17 +468,23 @@ def test_a_second_interrupt_stops_at_once_and_the_process_lives(photos: Path, tm
     assert not (ft.run.folder / "checkpoints").exists()
 
 
+# Python loses an interrupt that meets a destructor, so this one comes again, as from a person.
 PREDICTING = """
 import os, signal, sys, threading, time
 from finetune import Finetuner
 
 ft = Finetuner.load(sys.argv[1])
 ft.predict([sys.argv[2]])
-threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+over = threading.Event()
+def interrupt():
+    while not over.wait(2):
+        os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
 try:
     while True:
         ft.predict([sys.argv[2]] * 64)
 except KeyboardInterrupt:
+    over.set()
     print("interrupted", len(ft.predict([sys.argv[2]])))
 try:
     os.kill(os.getpid(), signal.SIGINT)

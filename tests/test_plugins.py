@@ -323,7 +323,10 @@ def test_an_unknown_component_points_at_plugins_that_are_broken() -> None:
         raise ImportError("no libbird")
 
     catalogue = Catalogue(registered(plugin(datasets=fail)))
-    with pytest.raises(UsageError, match=r"no dataset named 'birds' \(not loaded: 'first'; see `finetune plugins`\)"):
+    with pytest.raises(
+        UsageError,
+        match=r"no dataset named 'birds' \(plugin 'first' \(first-dist 1\.0\) was not loaded: .* no libbird\)",
+    ):
         catalogue.get(Dataset, "birds")
 
 

@@ -88,7 +88,7 @@ def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output:
         return None
     if given != AUTO:
         folder = Path(given).expanduser()
-        if not (folder / "recipe.yaml").is_file():
+        if not os.path.isfile(folder / "recipe.yaml"):
             raise UsageError(f"no run in {given}: it has no recipe.yaml; name a folder that `finetune run` made")
         return folder
     if asked.recipe is None:

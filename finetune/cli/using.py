@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,8 @@ from finetune.cli import output
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device
 from finetune.cli.source import load_catalogue
-from finetune.errors import DataError
+from finetune.errors import DataError, UsageError
+from finetune.files import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from finetune.model.prediction import Prediction
 
 ModelPath = Annotated[Path, typer.Argument(hidden=True)]
-Images = Annotated[list[Path], typer.Argument(hidden=True)]
+Images = Annotated[list[str], typer.Argument(hidden=True)]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table of paths, labels and probabilities.")]
 Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N likeliest classes.")]
 Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside the model.")]
@@ -42,11 +44,11 @@ def predict(model: ModelPath, images: Images, csv: Csv = None, top: Top = 1, dev
     photos at any depth.
     """
     paths = list(photos(images))
+    if csv is not None:
+        atomic.check_place(csv)
     refused: dict[int, BadImage] = {}
     found = opened(model, device).predict(paths, top=top, refused=refused)
     if csv is not None:
-        from finetune.files import atomic
-
         atomic.write_text(csv, table(found, top))
     data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
     data |= {"csv": str(csv)} if csv else {}
@@ -63,15 +65,13 @@ def left_out(refused: Mapping[int, BadImage], photos: int) -> DataError | None:
     return DataError("\n".join([head, *shown, *more]))
 
 
-def photos(given: Sequence[Path]) -> Iterator[Path]:
+def photos(given: Sequence[str]) -> Iterator[Path]:
     """Yield the files named and those in folders, in order; raise ``UsageError`` for all that cannot be meant."""
-    from finetune.errors import UsageError
-
-    missing = [str(path) for path in given if not path.exists()]
+    missing = [path or "''" for path in given if not path or not os.path.exists(path)]
     if missing:
         raise UsageError(f"no such photo or folder: {', '.join(missing[:10])}")
-    for path in given:
-        if not path.is_dir():
+    for path in map(Path, given):
+        if not os.path.isdir(path):
             yield path
             continue
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and visible(p, path) and p.is_file())
@@ -133,13 +133,15 @@ def table(found: Iterable[Prediction], top: int) -> str:
 
 
 @command("MODEL DATA", "finetune eval runs/mine-001 photos/test")
-def eval(model: ModelPath, data: Annotated[Path, typer.Argument(hidden=True)], device: Device = "auto") -> Answer:
+def eval(model: ModelPath, data: Annotated[str, typer.Argument(hidden=True)], device: Device = "auto") -> Answer:
     """Measure a model on labelled photos.
 
     MODEL is a run folder or a model folder; DATA is a folder with a folder for
     each class, a CSV file or a recipe, whose test photos are used if it has any.
     """
-    report = opened(model, device).evaluate(data.expanduser())
+    if not data:
+        raise UsageError("no data given; name a folder, a CSV file or a recipe")
+    report = opened(model, device).evaluate(Path(data).expanduser())
     return Answer(data=report, view=lambda: evaluation(report))
 
 

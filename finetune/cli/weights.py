@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +70,7 @@ def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
     from finetune.weights import fetching
 
     path = fetching.local(record.url) or fetching.target(record, cache_folder() / "weights")
-    here = path.is_file()
+    here = os.path.isfile(path)
     return {
         "name": name,
         "backbone": backbone.name,
@@ -227,7 +228,7 @@ def convert(
     ending = form if layout is None else f"{layout.name}.{layout.format}"
     beside = about.path.with_suffix(f".{ending}").name
     place = about.path.parent / beside if target is None else target.expanduser()
-    place = place / beside if place.is_dir() else place
+    place = place / beside if os.path.isdir(place) else place
     check_place(place, about.path, f".{layout.format if layout else form}", force=force)
     done = writing.convert(about, form, place, half=float16, head=not no_head)
     shown = ((key, output.cell(value)) for key, value in done.items() if value not in ("", []))
@@ -240,9 +241,9 @@ def check_place(place: Path, source: Path, ending: str, *, force: bool) -> None:
 
     if place.suffix.lower() != ending:
         raise UsageError(f"'{place}' would hold {ending[1:]}; end its name with {ending}")
-    if not place.parent.is_dir():
+    if not os.path.isdir(place.parent):
         raise UsageError(f"no folder '{place.parent}'; make it first")
-    if place.exists() and place.samefile(source):
+    if os.path.exists(place) and place.samefile(source):
         raise UsageError(f"'{place}' is the file to be converted; write --output FILE")
-    if place.exists() and not force:
+    if os.path.exists(place) and not force:
         raise UsageError(f"'{place}' exists already; write --force to replace it, or --output FILE")

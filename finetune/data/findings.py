@@ -13,12 +13,13 @@ from finetune.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Kind = Literal["dataset", "image", "class", "unknown", "split", "duplicate"]
+Kind = Literal["dataset", "image", "photo", "class", "unknown", "split", "duplicate"]
 LISTED = 20  # findings of a kind that an error message spells out
 
 TITLES: dict[Kind, tuple[str, str]] = {
     "dataset": ("problem reported by the dataset", "problems reported by the dataset"),
     "image": ("image cannot be read", "images cannot be read"),
+    "photo": ("photo cannot be read", "photos cannot be read"),
     "class": ("class does not fit", "classes do not fit"),
     "unknown": ("class that the model does not know", "classes that the model does not know"),
     "split": ("problem with the splits", "problems with the splits"),
@@ -26,8 +27,10 @@ TITLES: dict[Kind, tuple[str, str]] = {
 }
 REMEDIES: dict[Kind, str] = {
     "image": "mend or remove these files, or leave them out with dataset.on_bad_image=skip",
+    "photo": "mend or remove these files",
     "class": "give every class images for training, and the classes of all splits the same names",
     "unknown": "leave these photos out, or fine-tune a model on these classes",
+    "split": "give every split images that can be used; of a class with one photo none is left to validate on",
 }
 
 

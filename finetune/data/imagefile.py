@@ -88,7 +88,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
         except BadImage:
             raise
         except Exception as error:  # decoders raise almost anything on damaged files
+            if isinstance(error, OSError) and error.errno in DISK:
+                raise BadImage(shown(path), _unreachable(path, error), lasting=False) from error
             raise BadImage(shown(path), _reason(error, file)) from error
+
+
+DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ENODEV)  # what a disk says, not a decoder
 
 
 def _bounded(pixels: int) -> None:

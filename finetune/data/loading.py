@@ -11,7 +11,7 @@ import numpy as np
 from finetune.data import audit
 from finetune.data import samples as given
 from finetune.data.classes import UNKNOWN, table
-from finetune.data.findings import Notes
+from finetune.data.findings import Kind, Notes
 from finetune.data.labelled import Part
 from finetune.data.scan import scan
 from finetune.data.splits import stratified
@@ -109,7 +109,8 @@ def examined(
     mapped = index_of[labels]
     whole = Part(name=split, images=samples.images, labels=mapped, source=source, hashes=result.hashes)
     for index, reason in result.bad.items():
-        notes.add("image", "warning" if skip else "error", split, whole.describe(index), reason)
+        kind: Kind = "photo" if trained else "image"
+        notes.add(kind, "warning" if skip else "error", split, whole.describe(index), reason)
     readable = np.array([digest is not None for digest in result.hashes], bool)
     return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
 

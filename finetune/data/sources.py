@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,11 @@ def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, An
     if not isinstance(data, str | Path):
         raise UsageError(f"a {type(data).__name__} is no data; give a path, a dataset component or (images, labels)")
     path = Path(data).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"no data at {path}; name a folder of class folders or a CSV file")
     if like is not None and (key := same_form(path, like)):
         return {**like, key: str(path), **({"download": False} if "download" in like else {})}
-    if path.is_dir():
+    if os.path.isdir(path):
         return {"use": "folder", "root": str(path)}
     if path.suffix.lower() == ".csv":
         return {"use": "csv", "file": str(path)}
@@ -54,7 +55,7 @@ def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, An
 
 def same_form(path: Path, like: Mapping[str, Any]) -> str | None:
     """Return the key of a dataset section that ``path`` can take the place of: another table, another folder."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return "root" if "root" in like and "file" not in like else None
     same_ending = path.suffix.lower() == Path(str(like.get("file", ""))).suffix.lower()
     return "file" if "file" in like and same_ending else None

@@ -108,6 +108,17 @@ def disk_errors(path: Path, remedies: dict[int, str] = REFUSED) -> Iterator[None
         raise ResourceError(f"cannot write '{path}': {remedies[error.errno]}") from error
 
 
+def check_place(path: Path) -> None:
+    """Raise the ``ResourceError`` of a place that cannot hold a file, before what goes there is computed."""
+    with disk_errors(path):
+        for folder in (folder for folder in path.absolute().parents if os.path.exists(folder)):
+            if not os.path.isdir(folder):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            break
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
 def temporary(path: Path) -> Path:
     """Return a new name beside ``path``: hidden, and swept by ``sweep`` if it is left behind."""
     tail = f".{secrets.token_hex(6)}{SUFFIX}"

@@ -50,6 +50,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
     suffix = f".{format}"
     if path.suffix != suffix:
         raise UsageError(f"{path} does not end with {suffix}; name the file {path.with_suffix(suffix)}")
+    atomic.check_place(path)
     cell = Exported(model.network, model.image.mean, model.image.std)
     cell.set_train(False)
     size = model.image.size

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from finetune.components import Backbone, ImageSpec
 from finetune.errors import UsageError, WeightsError
@@ -28,6 +38,46 @@ if TYPE_CHECKING:
 VERSION = 1
 WEIGHTS = ("source", "origin", "licence", "citation", "sha256", "layout")  # what is kept of the pretrained ones
 HEADS: TypeAdapter[LinearHead | MlpHead] = TypeAdapter(LinearHead | MlpHead)
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Return names of which there are at least two, none twice; ``ValueError`` otherwise."""
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError("should be a list of different names")
+    return names
+
+
+class BackboneRecord(BaseModel):
+    """Which backbone, with which options."""
+
+    use: str
+    options: dict[str, Any]
+
+
+class ImageRecord(BaseModel):
+    """What an ``ImageSpec`` takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: PositiveInt
+    resize: PositiveInt
+    keep_aspect: bool
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    background: tuple[int, int, int]
+
+
+class Record(BaseModel):
+    """What ``model.json`` has to say, so that a model can be built from it."""
+
+    name: str
+    backbone: BackboneRecord
+    head: LinearHead | MlpHead
+    features: PositiveInt
+    classes: Annotated[list[str], AfterValidator(distinct)]
+    image: ImageRecord
+    metrics: dict[str, float | None]
+    recipe: dict[str, Any]
 
 
 def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str, float], run: Run) -> None:
@@ -71,9 +121,9 @@ def image_spec(record: dict[str, Any]) -> ImageSpec:
 def locate(path: Path) -> Path:
     """Return the model folder that a run folder or a model folder names."""
     for folder in (path, path / "model"):
-        if (folder / "model.json").is_file():
+        if os.path.isfile(folder / "model.json"):
             return folder
-    if (path / "checkpoints").is_dir():
+    if os.path.isdir(path / "checkpoints"):
         raise UsageError(f"the run in {path} is not finished; finish it with: finetune run --resume {path}")
     raise UsageError(f"no model in {path}: name a run folder or a folder that holds model.json")
 
@@ -97,9 +147,15 @@ def open_model(
     folder = locate(path)
     about = read(folder)
     backbone = catalogue.get(Backbone, about["backbone"]["use"])
-    options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))
     from finetune.model import heads
 
+    try:
+        options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))
+        trunk = trunk or TrunkSection.model_validate(about["recipe"].get("trunk", {}))
+    except ValidationError as error:
+        raise damaged(folder / "model.json", error) from error
+    if not os.path.isfile(folder / "weights.safetensors"):
+        raise WeightsError(f"{folder} lacks weights.safetensors; copy the model folder anew")
     head = HEADS.validate_json(json.dumps(about["head"]))
     network = Network(build_stages(backbone, options), heads.build(head, about["features"], len(about["classes"]), 0))
     tensors = tensorfile.read(folder / "weights.safetensors").tensors
@@ -114,7 +170,7 @@ def open_model(
         catalogue=catalogue,
         folder=folder,
         products=product_form(backbone, network, wanted=uncapped()),
-        trunk=trunk or TrunkSection.model_validate(about["recipe"].get("trunk", {})),
+        trunk=trunk,
         device=device,
         say=say,
     )
@@ -125,10 +181,20 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if about["version"] != VERSION:
-            raise WeightsError(f"{path} has version {about['version']}; this program reads version {VERSION}")
-        HEADS.validate_json(json.dumps(about["head"]))
-        image_spec(about["image"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise WeightsError(f"{path} is damaged ({error}); copy the model folder anew") from error
+        version = about.get("version") if isinstance(about, dict) else None
+        if isinstance(version, int) and version > VERSION:
+            remedy = f"this program reads version {VERSION}; install a newer one"
+            raise WeightsError(f"{path} has version {version}, and {remedy}")
+        Record.model_validate(about)
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
     return about
+
+
+def damaged(path: Path, error: Exception) -> WeightsError:
+    """Return the error that says what is wrong with a ``model.json``."""
+    why = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return WeightsError(f"{path} is damaged ({why[:200]}); copy the model folder anew")

@@ -138,7 +138,11 @@ def disk(prepared: Prepared) -> dict[str, float]:
     weights = sum(p.size for p in prepared.network.get_parameters())
     one = 4 * (weights * (2 if recipe.train.ema else 1) + moments * most) / MB
     needed = 4 * one + 4 * weights / MB  # two kept, the best, the one being written, and the model
-    free = shutil.disk_usage(existing(recipe.output)).free / MB
+    place = existing(recipe.output)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = "takes no files" if place.is_dir() else "is a file"
+        raise ResourceError(f"runs cannot be written to {recipe.output}: {place} {why}; choose another with --output")
+    free = shutil.disk_usage(place).free / MB
     if needed > free:
         have = f"{free:.0f} MB are free"
         need = f"checkpoints need {max(needed, 1):.0f} MB in {recipe.output}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.components import ImageSpec, Options
 from finetune.data import loading as datas
 from finetune.data.scan import told
-from finetune.errors import UsageError
+from finetune.errors import PluginError, UsageError
 from finetune.files.promise import public
 from finetune.machine import device as devices
 from finetune.plugins import Origin, Plugins, named
@@ -119,7 +120,11 @@ def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
     policy = guarded(catalogue, freezer, "build", freezer.build, plan.freezer.options)
 
     def answer(epoch: int, names: tuple[str, ...]) -> frozenset[str]:
-        return frozenset(guarded(catalogue, freezer, "policy", policy, epoch, names))
+        found = guarded(catalogue, freezer, "policy", policy, epoch, names)
+        if isinstance(found, str) or not isinstance(found, Iterable):
+            got = f"returned {type(found).__name__}, not stages; return a set of names, such as {{'head'}}"
+            raise PluginError(f"{catalogue.origin(freezer)}: policy of freezer '{freezer.name}' {got}")
+        return frozenset(found)
 
     return phases.plan(answer, stages, plan.recipe.train.epochs, name=freezer.name)
 

@@ -30,7 +30,8 @@ def create(output: Path, name: str) -> Path:
                 continue  # another run took the number in between
             return folder
     except OSError as error:
-        why = f"cannot make a run folder in {output}: {error.strerror}"
+        reason = f"{output} is a file" if os.path.isfile(output) else error.strerror
+        why = f"cannot make a run folder in {output}: {reason}"
         raise ResourceError(f"{why}; choose another with --output") from error
     raise ResourceError(f"no number is left for runs named '{name}' in {output}; choose another name")
 

@@ -96,8 +96,8 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
 
 def in_folder(path: Path) -> Path:
     """Return the weights in a run folder or model folder, any other path as it is."""
-    if path.is_dir():
-        return next((place for inner in SAVED if (place := path / inner).is_file()), path)
+    if os.path.isdir(path):
+        return next((place for inner in SAVED if os.path.isfile(place := path / inner)), path)
     return path
 
 
@@ -136,7 +136,7 @@ def _described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Sourc
 def _own(name: str, path: Path, backbone: Backbone) -> Source:
     """Return a file of the user's, who may have fetched by hand what the backbone offers."""
     with suppress(OSError):
-        if backbone.weights and path.is_file():
+        if backbone.weights and os.path.isfile(path):
             digest = sha256(path)
             if offer := known(digest, backbone):
                 verified: Verified = "sha256" if len(offer.sha256) == len(digest) else "prefix"

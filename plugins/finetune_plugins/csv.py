@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finetune import DataError, Dataset, Finding, Options, Samples, Split, did_you_mean, hookimpl
-from finetune_plugins.photo_files import existing, misspelt, natural
+from finetune_plugins.photo_files import existing, natural, regular, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -63,10 +63,9 @@ def build(options: Table, split: Split) -> Samples | None:
             findings.append(Finding(severity=severity, subject=f"{options.file}:{line}", text=text))
 
     file = options.file.expanduser()
-    if file.is_dir():
+    if os.path.isdir(file):
         raise DataError(f"'{file}' is a folder, not a table; dataset.use=folder reads folders of photos")
-    if not file.exists():
-        raise DataError(f"no file '{file}'{misspelt(file, 'dataset.file')}")
+    regular(file, "dataset.file")
     root = existing(options.root or file.parent)
     rows = [row for row in unique(read(options, root, find), find) if row.split == split]
     rows = [row for row in rows if exists(row, find)]
@@ -88,10 +87,14 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
     """Yield the rows that name a path, a class and a split."""
     records = parse(options.file.expanduser())
     _, header = next(records, (1, []))
+    if not header:
+        raise DataError(f"'{options.file}' is empty; its first line names the columns, such as path,label")
     columns = [position(header, name, key, options.file) for key, name in wanted(options)]
     for line, cells in records:
         if len(cells) != len(header):
-            text = f"has {len(cells)} cells below {len(header)} columns; put cells that hold a separator in quotes"
+            few = len(cells) < len(header)
+            remedy = "fill the row or remove it" if few else "put cells that hold a separator in quotes"
+            text = f"has {len(cells)} cell{'s' * (len(cells) != 1)} below {len(header)} columns; {remedy}"
             find("train", "error", line, text)
             continue
         path, label, *given = (cells[column].strip() for column in columns)
@@ -110,6 +113,8 @@ def parse(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells of each row, the header first; raises ``DataError`` if it is no table."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"'{file}' cannot be read: {error.strerror}; check dataset.file") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"'{file}' is no UTF-8 text, see line {line}; save it as CSV in UTF-8") from error
@@ -151,7 +156,7 @@ def unique(rows: Iterable[Row], find: Find) -> list[Row]:
     for row in rows:
         other = first.setdefault(row.path, row)
         if other.label != row.label:
-            text = f"labels '{row.path}' as '{row.label}', line {other.line} as '{other.label}'; keep one"
+            text = f"labels '{shortened(row.path)}' as '{row.label}', line {other.line} as '{other.label}'; keep one"
             find(row.split, "error", row.line, text)
         elif kept.setdefault((row.path, row.split), row) is not row:
             find(row.split, "warning", row.line, f"repeats line {other.line}; the photo is used once")
@@ -166,5 +171,5 @@ def exists(row: Row, find: Find) -> bool:
     if os.path.exists(row.path):
         return True
     remedy = "write / between folders" if "\\" in row.path else "check the path and dataset.root"
-    find(row.split, "error", row.line, f"no file '{row.path}'; {remedy}")
+    find(row.split, "error", row.line, f"no file '{shortened(row.path)}'; {remedy}")
     return False

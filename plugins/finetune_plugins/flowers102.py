@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import DataError, Dataset, Finding, Options, Samples, Split, cache_folder, extract, fetch, hookimpl
 from finetune_plugins import folder
-from finetune_plugins.photo_files import misspelt
+from finetune_plugins.photo_files import misspelt, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,10 +49,10 @@ def finetune_datasets() -> Iterable[Dataset]:
 def build(options: Flowers102, split: Split) -> Samples | None:
     """Return the photos of a split, with the names of the flowers in the order of their numbers."""
     root = (options.root or cache_folder() / "flowers102").expanduser()
-    if root.is_file():
+    if os.path.isfile(root):
         raise DataError(f"'{root}' is a file, not a folder; check dataset.root")
     names = flower_names(root)
-    if (root / "train").is_dir():
+    if os.path.isdir(root / "train"):
         samples = folder.build(folder.Folder(root=root), split)
         named = tuple(names.get(number, number) for number in samples.classes) if samples else ()
         return samples and replace(samples, classes=named)
@@ -98,7 +98,7 @@ def obtain(root: Path, options: Flowers102) -> Path:
 def lacking(root: Path, missing: list[str], options: Flowers102) -> DataError:
     """Return the error that says what is not there and how to get it."""
     what = f"'{root}' lacks {', '.join(missing)}"
-    if not root.exists():
+    if not os.path.exists(root):
         wrong = misspelt(root, "dataset.root")
         what = f"no folder '{root}'{wrong.partition(';')[0]}"
         if "did you mean" in wrong:
@@ -110,6 +110,7 @@ def read_mat(file: Path, key: str) -> list[int]:
     """Return a list of whole numbers from a MATLAB file; raises ``DataError`` if there is none."""
     from scipy.io import loadmat
 
+    regular(file, "dataset.root")
     try:
         values: NDArray[np.int64] = loadmat(file, variable_names=[key])[key].ravel()
         return [int(value) for value in values] or [0]

@@ -18,23 +18,41 @@ SYSTEM = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin",
 def existing(root: Path, key: str = "dataset.root") -> Path:
     """Return a folder that exists; raises ``DataError`` that says from where on the path is wrong."""
     root = root.expanduser()
-    if root.is_dir():
+    if os.path.isdir(root):
         return root
-    if root.exists():
+    if os.path.exists(root):
         known = {".csv": "dataset.use=csv reads tables of photos", ".zip": "unpack it first"}
         remedy = known.get(root.suffix.lower(), f"check {key}")
         raise DataError(f"'{root}' is a file, not a folder of photos; {remedy}")
-    raise DataError(f"no folder '{root}'{misspelt(root, key)}")
+    raise DataError(f"no folder '{shortened(root)}'{misspelt(root, key)}")
+
+
+def regular(file: Path, key: str) -> Path:
+    """Return a file that can be read; raises ``DataError`` that says what is wrong with it."""
+    if not os.path.exists(file):
+        raise DataError(f"no file '{shortened(file)}'{misspelt(file, key)}")
+    if not os.path.isfile(file):
+        kind = "a folder" if os.path.isdir(file) else "a pipe, socket or device"
+        raise DataError(f"'{file}' is {kind}, not a file; check {key}")
+    return file
 
 
 def misspelt(path: Path, key: str) -> str:
     """Return from where on a path does not exist, with the nearest name that does."""
-    *_, missing = (part for part in (path, *path.parents) if not part.exists())
+    *_, missing = (part for part in (path, *path.parents) if not os.path.exists(part))
+    if os.path.islink(missing):
+        return f": '{missing}' is a link that leads nowhere; check {key}"
     near = ""
     with suppress(OSError):
         near = did_you_mean(missing.name, (entry.name for entry in listed(missing.parent)))
     remedy = near if near.startswith("; did") else f"; check {key}"
-    return f": '{missing.parent}' has no '{missing.name}'{remedy}"
+    return f": '{missing.parent}' has no '{shortened(missing.name)}'{remedy}"
+
+
+def shortened(name: str | Path) -> str:
+    """Return a name of which a message shows no more than a line."""
+    text = str(name)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -96,7 +96,7 @@ def test_rows_that_cannot_be_used_are_all_named(root: Path) -> None:
         ("error", "table.csv:4", "has no class in column 'label', but 'NaN'"),
         ("error", "table.csv:5", "has no path in column 'path'"),
         ("error", "table.csv:7", "has 3 cells below 2 columns; put cells that hold a separator in quotes"),
-        ("error", "table.csv:8", "has 1 cells below 2 columns; put cells that hold a separator in quotes"),
+        ("error", "table.csv:8", "has 1 cell below 2 columns; fill the row or remove it"),
         ("error", "table.csv:6", "no file 'none.jpg'; check the path and dataset.root"),
         ("error", "table.csv:9", "no file 'deep\\d.jpg'; write / between folders"),
     ]
@@ -131,7 +131,7 @@ def test_findings_belong_to_their_split(root: Path) -> None:
     [
         ("pth,label\na.jpg,x\n", {}, "has no column 'path'; did you mean 'pth'? (columns: pth, label); name it with"),
         ("1,2\na.jpg,x\n", {}, "has no column 'path'; known: 1, 2; name it with dataset.path_column"),
-        ("", {}, "has no column 'path' (columns: none); name it with dataset.path_column"),
+        ("", {}, "is empty; its first line names the columns, such as path,label"),
         (
             "path,label\n",
             {"split_column": "fold"},

@@ -1,0 +1,217 @@
+"""Feed changed files to every reader of the project, and count what is refused, taken, and neither.
+
+    python -m tests.faults.fuzz [--minutes 30] [--seed 0] [--keep FOLDER]
+
+A reader may take an input or raise the error that it promises. Any other exception, more than two seconds or more than
+300 MB is a failure; its input is kept. The readers take turns, so that each gets as much time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from finetune import plugins
+from finetune.catalogue import Catalogue
+from finetune.components import Samples
+from finetune.data.scan import scan
+from finetune.errors import FinetuneError, RecipeError, WeightsError
+from finetune.recipe import plan as plans
+from finetune.weights import hubcard, tensorfile
+from tests.test_hubcard import HUB
+from tests.weights.files import entry
+from tests.weights.test_fuzz import examined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SECONDS, MB, TURN = 2.0, 300.0, 0.2
+REPO = Path(__file__).resolve().parents[2]
+WORDS = {
+    "YAML": "\t|: |- |&a |*a |!!python/object |<<: |'|\"|{|}|[|]|#|---\n|...|~|.nan|1e999|0o7|\ufeff|\0|? |%YAML|\n\n",
+    "override": "=|.|[0]|[-1]|~|{|}|[|]|'|\"|: |&a |*a |\0|\n|use|\udcff|1e999|null|train|callbacks",
+    "card": "---\n|: |- |[|]|<|>|https://|../|asset|sha256|\0|\ufeff|100%|input-shape|ckpt|\u202e",
+    "bytes": "\0\0\0\0|\xff\xff\xff\xff|\x7f|\x80\x80\x80|II*\0|MM\0*|\xff\xd8|\xff\xc0|IHDR|IDAT|VP8X|GIF8|[[[[|{}",
+}
+FORMS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What reads bytes, what it begins from, words to put in, and the error that it promises."""
+
+    read: Callable[[bytes], object]
+    seeds: Sequence[bytes]
+    words: Sequence[bytes]
+    refuses: type[FinetuneError]
+
+
+def changed(rng: random.Random, reader: Reader) -> bytes:
+    """Return one of a reader's seeds after a few changes."""
+    content = bytearray(rng.choice(reader.seeds))
+    for _ in range(rng.choice((1, 1, 2, 3, 8, 30))):
+        at = rng.randint(0, len(content))
+        match rng.randrange(7):
+            case 0 if at < len(content):
+                content[at] ^= 1 << rng.randrange(8)
+            case 1:
+                content[at:at] = rng.choice(reader.words)
+            case 2:
+                del content[at : at + rng.choice((1, 2, 5, 50))]
+            case 3:
+                content[at:at] = rng.randbytes(rng.randint(1, 12))
+            case 4:
+                other = rng.choice(reader.seeds)
+                start = rng.randint(0, len(other))
+                content[at : at + rng.randint(0, 40)] = other[start : start + rng.randint(0, 60)]
+            case 5:
+                content[at:at] = content[at : at + rng.randint(1, 40)] * rng.choice((1, 2, 50))
+            case _ if rng.random() < 0.1:
+                del content[at:]
+    return bytes(content[:200_000])
+
+
+def words(name: str) -> list[bytes]:
+    """Return a list of words as bytes."""
+    code = "latin-1" if name == "bytes" else "utf-8"
+    return [word.encode(code, "surrogateescape" if code == "utf-8" else "strict") for word in WORDS[name].split("|")]
+
+
+def photos() -> list[bytes]:
+    """Return a small photo in each form."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    found = []
+    for form in FORMS:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, form)
+        found.append(file.getvalue())
+    return found
+
+
+def tensors(folder: Path) -> bytes:
+    """Return a small file of ours, sealed."""
+    path = folder / "seed.safetensors"
+    tensorfile.write(path, {"stem.bn.gamma": np.ones(3, np.float32), "w": np.zeros((2, 2), np.float32)}, {"x": "{}"})
+    return path.read_bytes()
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    """Return every reader by its name."""
+    catalogue, file = Catalogue(plugins.load()), folder / "input"
+    base = {"dataset": {"use": "folder", "root": "photos"}, "callbacks": [{"use": "checkpoint"}]}
+    overrides = [
+        b"train.epochs=3",
+        b"callbacks[0].keep=2",
+        b"~callbacks",
+        b"freeze={use: gradual, schedule: {1: head}}",
+    ]
+    checkpoint = b"".join(entry(name, (2, 3), bytes(24)) for name in (b"stem.bn.gamma", b"layer1.0.conv2.weight"))
+
+    def written(content: bytes) -> Path:
+        file.write_bytes(content)
+        return file
+
+    def scanned(content: bytes) -> object:
+        found = scan(Samples(images=[written(content)], labels=[0], classes=("a",)), "train", 0)
+        return "refused" if found.bad else found
+
+    recipes = [path.read_bytes() for path in sorted((REPO / "recipes").glob("*.yaml"))] or [b"dataset: {use: shapes}\n"]
+    return {
+        "recipe": Reader(lambda c: plans.load(written(c), (), catalogue), recipes, words("YAML"), RecipeError),
+        "override": Reader(
+            lambda c: plans.load(base, [os.fsdecode(c)], catalogue), overrides, words("override"), RecipeError
+        ),
+        ".ckpt": Reader(lambda c: examined(file, c), [checkpoint], words("bytes"), WeightsError),
+        "safetensors": Reader(lambda c: examined(file, c), [tensors(folder)], words("bytes"), WeightsError),
+        "Hub card": Reader(lambda c: hubcard.read(written(c)), [HUB.encode()], words("card"), WeightsError),
+        "scan": Reader(scanned, photos(), words("bytes"), FinetuneError),
+    }
+
+
+@dataclass
+class Outcome:
+    """What came of one input: ``taken``, ``refused``, or what is wrong."""
+
+    kind: str
+    wrong: str = ""
+
+
+def tried(reader: Reader, content: bytes) -> Outcome:
+    """Feed one input to a reader."""
+    before, began, kind = peak(), time.process_time(), "taken"
+    try:
+        found = reader.read(content)
+        kind = "refused" if found == "refused" else "taken"
+    except reader.refuses:
+        kind = "refused"
+    except Exception:
+        return Outcome("wrong", traceback.format_exc(limit=-3))
+    seconds, more = time.process_time() - began, peak() - before
+    if seconds > SECONDS or more > MB:
+        return Outcome("wrong", f"took {seconds:.1f} s and {more:.0f} MB more")
+    return Outcome(kind)
+
+
+def peak() -> float:
+    """Return the most memory that this process ever had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def fuzz(folder: Path, keep: Path, *, seed: int, seconds: float, each: int = 10**9) -> tuple[Counter[str], list[str]]:
+    """Feed inputs for some seconds, or ``each`` inputs to each reader; return counts and what was wrong."""
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    numbers: Counter[str] = Counter()
+    found = readers(folder)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(numbers[name] < each for name in found):
+        for name, reader in found.items():
+            turn = time.monotonic() + TURN
+            while time.monotonic() < turn and numbers[name] < each:
+                content = changed(random.Random(f"{seed} {name} {numbers[name]}"), reader)
+                outcome = tried(reader, content)
+                numbers[name] += 1
+                counts[f"{name} {outcome.kind}"] += 1
+                if outcome.wrong:
+                    kept = keep / f"{name.strip('.').replace(' ', '-')}-{numbers[name]}"
+                    kept.write_bytes(content)
+                    wrong.append(f"{name}, {kept}: {outcome.wrong}")
+    return counts, wrong
+
+
+def main() -> None:
+    """Fuzz as the command line says; exit with 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="Where inputs stay that went wrong; else a temporary folder.")
+    asked = parser.parse_args()
+    keep = asked.keep or Path(tempfile.mkdtemp(prefix="fuzz-"))
+    keep.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["FINETUNE_HOME"] = f"{scratch}/home"
+        counts, wrong = fuzz(Path(scratch), keep, seed=asked.seed, seconds=60 * asked.minutes)
+    print("| reader | refused | taken | wrong |", "| --- | --- | --- | --- |", sep="\n")
+    for name in dict.fromkeys(key.rpartition(" ")[0] for key in counts):
+        found = (f"{counts[f'{name} {kind}']:,}" for kind in ("refused", "taken", "wrong"))
+        print(f"| {name} | {' | '.join(found)} |")
+    print(f"{counts.total():,} inputs, {len(wrong)} wrong", *wrong, sep="\n")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
