@@ -63,7 +63,7 @@ def outcome(each: Case, folder: Path) -> Outcome:
     """Run a case in this process, in an empty folder."""
     with ExitStack() as stack:
         stack.enter_context(chdir(folder))
-        stack.enter_context(mock.patch.dict(os.environ, FINETUNE_HOME=str(folder / "home")))
+        stack.enter_context(mock.patch.dict(os.environ, FINETUNE_HOME=str(folder / "home"), FINETUNE_OFFLINE="1"))
         words = [*map(str, each.make(folder)), "--json"]
         stack.enter_context(installed(folder / SITE))
         out = stack.enter_context(redirect_stdout(io.StringIO()))

@@ -110,6 +110,7 @@ FAULTS = [
         "C1 cut anywhere",
         "weights/test_hostile_ckpt::a_file_cut_anywhere_is_refused",
         "test_tensorfile::a_checkpoint_cut_anywhere_gives_fewer_tensors_or_an_error",
+        BAD,
     ),
     fault("C2 flipped bits", "weights/test_hostile_ckpt::a_flipped_bit_never_passes_the_known_hash"),
     fault("C3 files that are no weights", "weights/test_not_weights::it_is_refused_with_the_reason", BAD),
@@ -129,11 +130,13 @@ FAULTS = [
         "C6 pickles",
         "test_tensorfile::pickles_are_never_run",
         "test_torchfile::a_pickle_that_runs_code_is_not_run",
+        BAD,
     ),
     fault(
         "C7 wrong sha256",
         "weights/test_not_weights::a_wrong_sha256_is_refused_with_both",
         "downloads/test_download::both_hashes_are_shown",
+        BAD,
     ),
     fault(
         "C8 weights of another network",
@@ -148,7 +151,11 @@ FAULTS = [
         "faults/test_disk::c9_the_history",
         "faults/test_disk::c9_the_model_folder",
     ),
-    fault("C10 folder removed or read-only", "faults/test_disk::c10_a_folder_that_is_removed_while_it_is_used"),
+    fault(
+        "C10 folder removed or read-only",
+        "faults/test_disk::c10_a_folder_that_is_removed_while_it_is_used",
+        "faults/test_full_disk::c9_full_at_every_kind_of_write",
+    ),
     fault("C11 file modes", "test_atomic::modes_follow_the_umask_even_after_a_writer_that_sets_its_own"),
     fault(
         "C12 checkpoints of earlier versions",
@@ -169,7 +176,7 @@ FAULTS = [
     fault("D5 no locks", "downloads/test_interrupted::several_processes several_threads"),
     fault("D6 damaged later", "downloads/test_cache_faults::a_damaged_file_is_fetched_again"),
     fault("D7 cache read-only, full", "downloads/test_cache_faults::a_read_only_folder a_full_disk long_names"),
-    fault("D8 offline", "downloads/test_offline::a_cold_cache a_warm_cache"),
+    fault("D8 offline", "downloads/test_offline::a_cold_cache a_warm_cache", BAD),
     fault(
         "D9 proxies, mirrors, file://",
         "downloads/test_offline::a_proxy_that_does_not_answer a_file_address_works",
@@ -213,6 +220,7 @@ FAULTS = [
         "I6 class lists that differ",
         "test_data::a_class_that_training_does_not_know",
         "test_data::names_that_look_alike_are_mentioned",
+        BAD,
     ),
     fault(
         "I7 tables",
@@ -272,7 +280,7 @@ FAULTS = [
     fault("G5 two of one name", "test_plugins::two_installed_plugins_that_offer_one_name_are_both_named", BAD),
     fault("G6 misspelt hook", "test_plugins::a_misspelt_hook_is_an_error_with_the_nearest_name", BAD),
     fault("G7 extra argument", "test_plugins::a_hook_that_asks_for_more_is_an_error", BAD),
-    fault("G8 made for another version", "faults/test_plugins::g8_a_plugin_for_other_versions"),
+    fault("G8 made for another version", "faults/test_plugins::g8_a_plugin_for_other_versions", BAD),
     fault("G9 order", "test_plugins::the_order_of_plugins_does_not_depend_on_their_installation"),
     fault("G10 left out", "test_plugins::installed_plugins_can_be_left_out"),
     fault("G11 slow hooks", "faults/test_plugins::g11_a_plugin_that_takes_long"),
@@ -314,6 +322,7 @@ FAULTS = [
         "test_runfolder::runs_that_start_together_get_folders_of_their_own",
         "test_runfolder::a_second_run_in_the_same_folder_is_refused_by_name",
         "faults/test_disk::y7_a_disk_without_room_is_noticed_before",
+        BAD,
     ),
     fault(
         "Y8 home, environment, offline",
