@@ -67,7 +67,7 @@ def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_steps_are_saved_and_each_goes_on_to_the_same_bits(photos: Path, plain: Made, tmp_path: Path) -> None:
     assert len(checkpoint.steps(plain.run.folder / "checkpoints")) == 4 * 3
-    for step in (1, 5, 7, 9, 11):
+    for step in (1, 6, 9):
         output = tmp_path / str(step)
         what = said(photos, output)
         assert same(run(what, resume=stopped(what, step)), plain)

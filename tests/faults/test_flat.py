@@ -20,7 +20,7 @@ def graph_mode(home: Path) -> None:
 
 
 def test_descriptors_and_threads_stay_flat(tmp_path: Path) -> None:
-    samples = flat.trained(60, tmp_path)
+    samples = flat.trained(40, tmp_path)
     assert len(samples) == 10
     assert flat.grown(samples) == []
 
