@@ -64,10 +64,15 @@ class ResourceError(FinetuneError):
     exit_code = 7
 
 
+def exit_code_of(signum: int) -> int:
+    """Return the exit code of a process that a signal stopped: Ctrl-C, or anything else that asks it to end."""
+    return 130 if signum == signal.SIGINT else 143
+
+
 class Interrupted(FinetuneError):
     """The run was stopped by a signal, after its state was saved."""
 
     def __init__(self, signum: int, message: str) -> None:
         self.signum = signum
-        self.exit_code = 130 if signum == signal.SIGINT else 143
+        self.exit_code = exit_code_of(signum)
         super().__init__(message)

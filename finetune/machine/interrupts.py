@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from finetune.errors import Interrupted
+from finetune.errors import Interrupted, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +42,7 @@ class Stop:
         name = signal.Signals(signum).name
         if self.signal:
             say(f"{name} again: stopped without saving")
-            os._exit(128 + signum)
+            os._exit(exit_code_of(signum))
         self.signal = signum
         say(f"{name}: saving, then stopping; once more stops at once")
 
@@ -79,7 +79,7 @@ class Listener:
                 self.stops[-1].ask(signum)
             elif self.early and not self.taken:
                 say(f"{signal.Signals(signum).name} again: stopped at once")
-                os._exit(128 + signum)
+                os._exit(exit_code_of(signum))
             else:
                 self.early = signum
                 self._wake()
