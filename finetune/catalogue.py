@@ -37,6 +37,12 @@ class Catalogue:
         if not isinstance(component, kind):
             reason = f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
             self.plugins.broken.append(Broken(origin=origin, reason=reason))
+        elif not isinstance(component.name, str) or not component.name:
+            reason = f"the name of a {kind.kind} is {component.name!r}; name it by a text such as 'mine'"
+            self.plugins.broken.append(Broken(origin=origin, reason=reason))
+        elif isinstance(component, Backbone) and not component.stages:
+            reason = f"backbone '{component.name}' has no stages; name at least one"
+            self.plugins.broken.append(Broken(origin=origin, reason=reason))
         elif not (isinstance(component.options, type) and issubclass(component.options, Options)):
             reason = f"options of {kind.kind} '{component.name}' must be a subclass of finetune.Options"
             self.plugins.broken.append(Broken(origin=origin, reason=reason))

@@ -6,8 +6,9 @@ import os
 import time
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, entry_points, version
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -17,7 +18,7 @@ from finetune.errors import FinetuneError, PluginError
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DISTRIBUTION = "mindspore-finetune"
 BUILTINS = (
@@ -120,9 +121,9 @@ class Plugins:
                 result = impl.function(*(arguments[name] for name in impl.argnames))
             yield origin, result
 
-    def first(self, hook: str, **arguments: Any) -> Any:
-        """Return the first answer that is not None."""
-        return next((result for _, result in self.call(hook, **arguments) if result is not None), None)
+    def first(self, hook: str, **arguments: Any) -> tuple[Origin, Any] | None:
+        """Return the first answer that is not None, and whose it is."""
+        return next((answer for answer in self.call(hook, **arguments) if answer[1] is not None), None)
 
     def fire(self, event: str, **arguments: Any) -> None:
         """Call an event of every plugin, in the order registered, and say once which one takes long."""
@@ -171,12 +172,20 @@ class named:
             return
         if error.named if isinstance(error, PluginError) else isinstance(error, FinetuneError):
             return
-        what = str(error)
+        what = said(error)
         if not isinstance(error, PluginError):
-            what = f"{type(error).__name__}: {error}" if what else type(error).__name__
+            what = f"{type(error).__name__}: {what}" if what else type(error).__name__
         failure = PluginError(f"{self.origin} failed in {self.hook}: {what}")
         failure.named = True
         raise failure from error
+
+
+def said(error: BaseException) -> str:
+    """Return an error's own words; those of a plugin may fail themselves."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def load() -> Plugins:
@@ -189,11 +198,25 @@ def load() -> Plugins:
         name = module.rpartition(".")[2]
         plugins.register(import_module(module), Origin(name=name, distribution=DISTRIBUTION, version=own_version()))
     disabled = {name.strip() for name in os.environ.get("FINETUNE_DISABLE_PLUGINS", "").split(",")}
-    found = entry_points(group=hookspecs.PROJECT)
-    for point in sorted(found, key=lambda point: (origin_of(point).distribution, point.name)):
+    for point in sorted(points(plugins), key=lambda point: (origin_of(point).distribution, point.name)):
         if point.name not in disabled:
             load_entry_point(plugins, point)
     return plugins
+
+
+def points(plugins: Plugins) -> Sequence[EntryPoint]:
+    """Return the entry points of installed plugins; a distribution whose list cannot be read is noted as broken."""
+    try:
+        return entry_points(group=hookspecs.PROJECT)
+    except Exception:  # one damaged file stops the search in all others
+        found = []
+    for dist in distributions():
+        try:
+            found += [point for point in dist.entry_points if point.group == hookspecs.PROJECT]
+        except Exception as error:
+            reason = f"its entry_points.txt is damaged: {said(error)}; install it anew"
+            plugins.broken.append(Broken(origin=origin(dist, "?"), reason=reason))
+    return found
 
 
 def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
@@ -205,7 +228,7 @@ def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit while it is imported
-        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        reason = said(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {said(error)}"
         plugins.broken.append(Broken(origin=origin, reason=reason))
 
 
@@ -214,17 +237,28 @@ def check_version(point: EntryPoint) -> None:
     stated = (point.dist.requires if point.dist else None) or ()
     for text in (text for text in stated if text.lower().replace("_", "-").startswith(DISTRIBUTION)):
         from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
 
-        wanted = Requirement(text).specifier
-        if not wanted.contains(own_version(), prereleases=True):
-            remedy = "install another version of one of them"
-            raise PluginError(f"it is made for {DISTRIBUTION} {wanted}, and this is {own_version()}; {remedy}")
+        wanted = Requirement(text)
+        if canonicalize_name(wanted.name) != DISTRIBUTION or (wanted.marker and not wanted.marker.evaluate()):
+            continue
+        if not wanted.specifier.contains(own_version(), prereleases=True):
+            here = f"it is made for {DISTRIBUTION} {wanted.specifier}, and this is {own_version()}"
+            raise PluginError(f"{here}; install another version of one of them")
 
 
 def origin_of(point: EntryPoint) -> Origin:
     """Return name, distribution and version of an entry point."""
-    dist = point.dist
-    return Origin(name=point.name, distribution=dist.name if dist else "?", version=dist.version if dist else "?")
+    return origin(point.dist, point.name)
+
+
+def origin(dist: Distribution | None, name: str) -> Origin:
+    """Return what a plugin is called; metadata may be damaged."""
+    try:
+        about = (dist.name, dist.version) if dist else ("?", "?")
+    except Exception:
+        about = (Path(str(getattr(dist, "_path", "?"))).name, "?")
+    return Origin(name=name, distribution=str(about[0]), version=str(about[1]))
 
 
 def own_version() -> str:

@@ -221,7 +221,8 @@ def test_finetune_fetch_weights(load: Load, tmp_path: Path) -> None:
     manager = registered(module)
     for name, expected in (("known", tmp_path / "known.ckpt"), ("unknown", None)):
         weights = SimpleNamespace(sha256=name)
-        assert manager.first("finetune_fetch_weights", weights=weights, cache=tmp_path) == expected
+        answer = manager.first("finetune_fetch_weights", weights=weights, cache=tmp_path)
+        assert (answer and answer[1]) == expected
 
 
 def test_finetune_run_start(load: Load, run: Run) -> None:

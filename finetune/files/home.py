@@ -7,6 +7,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from finetune.errors import UsageError
+
 
 def cache_folder() -> Path:
     """Return the folder of all that can be fetched or computed again: ``FINETUNE_HOME``, else in the user's cache.
@@ -14,7 +16,12 @@ def cache_folder() -> Path:
     The folder need not exist yet.
     """
     home = os.environ.get("FINETUNE_HOME")
-    return Path(home).expanduser().absolute() if home else user_cache_path("finetune", appauthor=False)
+    if not home:
+        return user_cache_path("finetune", appauthor=False)
+    try:
+        return Path(home).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"FINETUNE_HOME={home}: there is no such home folder; name another") from error
 
 
 def offline() -> bool:

@@ -147,6 +147,10 @@ def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
             f"backbone '{backbone.name}' built stages {', '.join(stages)}; its component says "
             f"{', '.join(backbone.stages)}: make them equal, in the same order"
         )
+    for name, cell in stages.items():
+        if not isinstance(cell, nn.Cell):
+            built = f"stage '{name}' as {type(cell).__name__}"
+            raise PluginError(f"backbone '{backbone.name}' built {built}; return a mindspore.nn.Cell for each stage")
     return stages
 
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from finetune.catalogue import Catalogue
-    from finetune.components import Transform
+    from finetune.components import Augmentation, Transform
     from finetune.data.loading import Data
     from finetune.data.scan import Progress
     from finetune.model.model import Model
     from finetune.model.network import Network, Stages
-    from finetune.recipe.plan import Plan
+    from finetune.recipe.plan import Chosen, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,7 @@ def prepare(
     options = begun.options if begun else backbone_options(plan, source)
     classes = (begun.classes if begun else labels.kept(source)) if keeps_head(plan) else None
     image = begun.image if begun else image_spec(plan, source)
-    transforms = tuple(
-        guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options, image)
-        for chosen in plan.augment
-    )
+    transforms = tuple(transform(chosen, image, catalogue) for chosen in plan.augment)
     data = load_data(plan, catalogue, workers, told(say))
     if source is not None and classes is not None:
         labels.check(source, classes, data.classes)
@@ -121,8 +118,8 @@ def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
 
     def answer(epoch: int, names: tuple[str, ...]) -> frozenset[str]:
         found = guarded(catalogue, freezer, "policy", policy, epoch, names)
-        if isinstance(found, str) or not isinstance(found, Iterable):
-            got = f"returned {type(found).__name__}, not stages; return a set of names, such as {{'head'}}"
+        if isinstance(found, str) or not isinstance(found, Iterable) or not all(isinstance(s, str) for s in found):
+            got = f"returned {found!r:.80}, not stages; return a set of names, such as {{'head'}}"
             raise PluginError(f"{catalogue.origin(freezer)}: policy of freezer '{freezer.name}' {got}")
         return frozenset(found)
 
@@ -137,8 +134,20 @@ def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) ->
         plugins.register(watcher, Origin(name=name, distribution="this process", version="-"))
     for chosen in reversed(plan.callbacks):  # the last registered is called first
         callback = guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options)
+        if not any(name.startswith("finetune_") for name in dir(callback)):
+            got = f"build of callback '{chosen.component.name}' returned {callback!r:.80}, which has no event hook"
+            raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; give it one, such as finetune_epoch_end")
         plugins.register(callback, catalogue.origin(chosen.component))
     return plugins
+
+
+def transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalogue) -> Transform:
+    """Return what one augmentation of the recipe does."""
+    found: Transform = guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options, image)
+    if not callable(found):
+        got = f"build of augmentation '{chosen.component.name}' returned {found!r:.80}, not a function"
+        raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; return one of pixels and a generator")
+    return found
 
 
 def guarded(catalogue: Catalogue, component: Any, what: str, function: Callable[..., Any], *arguments: Any) -> Any:

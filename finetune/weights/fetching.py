@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -128,11 +129,13 @@ def asking(plugins: Plugins) -> Fetch:
     """Return what asks plugins for weights; the first that returns a file counts."""
 
     def ask(record: Weights, cache: Path) -> Path | None:
-        found = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
-        if found is None:
+        answer = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
+        if answer is None:
             return None
-        if not isinstance(found, str | Path) or not Path(found).is_file():
-            raise PluginError(f"finetune_fetch_weights returned {found!r}, which is not a file")
+        origin, found = answer
+        if not isinstance(found, str | Path) or not os.path.isfile(found):
+            what = f"finetune_fetch_weights returned {found!r}, which is not a file"
+            raise PluginError(f"{origin}: {what}; return the path of a file, or None to leave it to others")
         return Path(found)
 
     return ask

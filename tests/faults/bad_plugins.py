@@ -18,6 +18,7 @@ dataset: {use: birds}
 image: {size: 16, resize: 16}
 """
 HEAD = "from finetune import Augmentation, Backbone, Callback, Dataset, Freezer, Options, Samples, hookimpl\n"
+HOOK = f"{HEAD}@hookimpl"
 DATASET = "@hookimpl\ndef finetune_datasets():\n    yield Dataset(name='birds', build=build)\n"
 
 
@@ -74,11 +75,219 @@ def two(folder: Path) -> list[str]:
     return ["check", "r.yaml"]
 
 
+def fetching(body: str) -> Make:
+    """Return what installs a plugin that fetches weights with this body, and checks a recipe that needs them."""
+
+    def make(folder: Path) -> list[str]:
+        drawn(folder / "photos", each=3, size=16)
+        install(folder, f"{HEAD}from pathlib import Path\n@hookimpl\ndef finetune_fetch_weights(): {body}\n")
+        (folder / "w.ckpt").write_bytes(b"x")
+        recipe = "backbone: {use: resnext50, weights: hub-v1.1}\ndataset: {use: folder, root: photos}\n"
+        (folder / "r.yaml").write_text(recipe)
+        return ["check", "r.yaml"]
+
+    return make
+
+
+def options(body: str, kind: str = "O") -> Make:
+    """Return what installs a dataset whose options have this body, and checks a recipe that uses it."""
+    head = f"{HEAD}from pydantic import model_validator\nclass O(Options):\n    {body}\n"
+    return plugin(head + DATASET.replace("build=build", f"build=print, options={kind}"))
+
+
+def watching(method: str) -> Make:
+    """Return what installs a callback with this method, and uses it."""
+    source = f"class C:\n    {method}\nbad = Callback(name='bad', build=lambda options: C())"
+    return used("callbacks", source, f"{NANO}\ncallbacks: [{{use: bad}}]")
+
+
+def policy(build: str) -> Make:
+    """Return what installs a freezing policy that ``build`` makes, and uses it."""
+    source = f"bad = Freezer(name='bad', build=lambda options: {build})"
+    return used("freezers", source, f"{NANO}\nfreeze: {{use: bad}}")
+
+
+def network(build: str) -> Make:
+    """Return what installs a backbone of one stage that ``build`` makes, and uses it."""
+    source = f"bad = Backbone(name='bad', build=lambda options: {build}, stages=('a',), features=8)"
+    return used("backbones", source, "backbone: {use: bad, weights: none}")
+
+
 NANO = "backbone: {use: resnext_nano, weights: none}"
 MISSING = "no dataset named 'birds'"
 TITLE = "plugin 'birds' (birds-plugin 1.2)"
 
+
+def other_kind(section: str, use: str) -> Make:
+    """Return what installs a component that builds nothing, and uses it."""
+    kind = section.capitalize()
+    source = f"bad = {kind}(name='bad', build=lambda *arguments: None)"
+    return used(f"{section}s", source, f"{NANO}\n{use}: [{{use: bad}}]")
+
+
+def entry_points(content: bytes) -> Make:
+    """Return what installs a plugin whose list of entry points is damaged, and checks a recipe that needs it."""
+
+    def make(folder: Path) -> list[str]:
+        install(folder, "")
+        (folder / SITE / "birds_plugin-1.2.dist-info" / "entry_points.txt").write_bytes(content)
+        (folder / "r.yaml").write_text(RECIPE)
+        return ["check", "r.yaml"]
+
+    return make
+
+
 CASES: list[Case] = [
+    case(
+        "G12",
+        "name that is a number",
+        plugin(HEAD + "build = print\n" + DATASET.replace("'birds'", "3")),
+        2,
+        MISSING,
+        TITLE,
+        "is 3",
+    ),
+    case(
+        "G12",
+        "backbone without stages",
+        used(
+            "backbones",
+            "bad = Backbone(name='bad', build=print, stages=(), features=8)",
+            "backbone: {use: bad, weights: none}",
+        ),
+        2,
+        "no backbone named 'bad'",
+        "has no stages",
+    ),
+    case(
+        "G12",
+        "backbone of other things than cells",
+        network("{'a': 3}"),
+        6,
+        TITLE,
+        "built stage 'a' as int",
+        "Cell for each",
+    ),
+    case(
+        "G12",
+        "augmentation that is none",
+        other_kind("augmentation", "augment"),
+        6,
+        TITLE,
+        "returned None, not a function",
+    ),
+    case(
+        "G12", "callback that is none", other_kind("callback", "callbacks"), 6, TITLE, "returned None", "no event hook"
+    ),
+    case("G12", "freezing by numbers", policy("lambda epoch, stages: [1]"), 6, TITLE, "returned [1], not stages"),
+    case(
+        "G12",
+        "fetching of no file",
+        fetching("return 'gone'"),
+        6,
+        TITLE,
+        "returned 'gone', which is not a file",
+        "return the",
+    ),
+    case(
+        "G3",
+        "damaged list of entry points",
+        entry_points(b"\xff\xfe[finetune"),
+        2,
+        MISSING,
+        "entry_points.txt is damaged",
+    ),
+    case(
+        "G1",
+        "error without words",
+        plugin("class E(Exception):\n    def __str__(self): 1 / 0\nraise E"),
+        2,
+        MISSING,
+        TITLE,
+        "E: ",
+    ),
+    case("G2", "source with a NUL", plugin("x = 0\0"), 2, MISSING, TITLE, "SyntaxError"),
+    case("G2", "fails when looked at", plugin("def __dir__(): 1 / 0"), 2, MISSING, TITLE, "ZeroDivisionError"),
+    case(
+        "G5",
+        "one name twice in one plugin",
+        plugin(HEAD + "build = print\n" + DATASET + DATASET.split("\n")[2]),
+        6,
+        TITLE,
+    ),
+    case(
+        "G6",
+        "wrapper",
+        plugin(f"{HOOK}(wrapper=True)\ndef finetune_datasets(): yield\n"),
+        2,
+        MISSING,
+        TITLE,
+        "make it a plain @hookimpl",
+    ),
+    case(
+        "G7",
+        "class in place of an object",
+        plugin(f"{HEAD}class P:\n    @hookimpl\n    def finetune_datasets(self): ...\n", target="birds_plugin:P"),
+        2,
+        MISSING,
+        TITLE,
+        "'self'; it takes none",
+    ),
+    case(
+        "G6", "callback with a misspelt hook", watching("def finetune_epoch_ended(self): ..."), 6, TITLE, "epoch_end'?"
+    ),
+    case("G6", "callback without @hookimpl", watching("def finetune_epoch_end(self): ..."), 6, TITLE, "with @hookimpl"),
+    case(
+        "G7",
+        "callback that asks for more",
+        watching("@hookimpl\n    def finetune_epoch_end(self, x): ..."),
+        6,
+        TITLE,
+        "'x'; it takes run, epoch, metrics",
+    ),
+    case(
+        "G8",
+        "requirement that is none",
+        plugin("", requires="mindspore-finetune banana"),
+        2,
+        MISSING,
+        TITLE,
+        "InvalidRequirement",
+    ),
+    case("G1", "fetching that fails", fetching("1 / 0"), 6, TITLE, "finetune_fetch_weights: ZeroDivisionError"),
+    case("G1", "fetching that ends the process", fetching("raise SystemExit(0)"), 6, TITLE, "SystemExit: 0"),
+    case("C7", "fetching of another file", fetching("return Path('w.ckpt')"), 4, "has sha256 2d711642", "as promised"),
+    case(
+        "G12", "options of another type", options("x: int = 1", "dict"), 2, MISSING, TITLE, "a subclass of finetune.Op"
+    ),
+    case("G12", "option named use", options("use: int = 1"), 6, TITLE, "an option 'use', a key that the engine reads"),
+    case("G12", "option of an unknown type", options("x: 'Nowhere' = 1"), 6, TITLE, "you should define `Nowhere`"),
+    case(
+        "G1",
+        "options that fail",
+        options("@model_validator(mode='after')\n    def check(self): 1 / 0"),
+        6,
+        TITLE,
+        "in the options of dataset 'birds': ZeroDivisionError",
+    ),
+    case("G12", "labels that are no numbers", built(samples("'a.jpg'", "'a'")), 3, "label 0 is 'a'", "whole numbers"),
+    case(
+        "G12", "images that are numbers", built(samples("1", "0")), 3, "image 0: is a int, not a path", "mend its code"
+    ),
+    case(
+        "G12", "classes that are text", built("return Samples(images=[], labels=[], classes='ab')"), 3, "a tuple of s"
+    ),
+    case(
+        "G12", "two classes of one name", built("return Samples(images=[], labels=[], classes=('a', 'a'))"), 3, "differ"
+    ),
+    case(
+        "G12",
+        "freezing of everything",
+        policy("lambda epoch, stages: frozenset()"),
+        2,
+        "freezing policy 'bad' lets nothing train in epoch 1",
+        "name at least the head",
+    ),
     case("G2", "fails at import", plugin("1 / 0"), 2, MISSING, TITLE, "ZeroDivisionError"),
     case("G2", "imports what is not there", plugin("import no_such_module"), 2, MISSING, "No module named"),
     case("G2", "no Python", plugin("def ("), 2, MISSING, "SyntaxError"),
@@ -97,35 +306,12 @@ CASES: list[Case] = [
         "'folder'",
         "birds-plugin 1.2",
     ),
-    case(
-        "G6",
-        "misspelt hook",
-        plugin(f"{HEAD}@hookimpl\ndef finetune_dataset(): ...\n"),
-        2,
-        MISSING,
-        "finetune_datasets",
-    ),
+    case("G6", "misspelt hook", plugin(f"{HOOK}\ndef finetune_dataset(): ...\n"), 2, MISSING, "finetune_datasets"),
     case("G6", "hook without @hookimpl", plugin("def finetune_datasets(): ...\n"), 2, MISSING, "@hookimpl"),
-    case(
-        "G7",
-        "hook that asks for more",
-        plugin(f"{HEAD}@hookimpl\ndef finetune_datasets(run): ...\n"),
-        2,
-        MISSING,
-        "run",
-    ),
+    case("G7", "hook that asks for more", plugin(f"{HOOK}\ndef finetune_datasets(run): ...\n"), 2, MISSING, "run"),
     case("G8", "made for another version", plugin("", requires="mindspore-finetune>=99"), 2, MISSING, "made for"),
-    case(
-        "G1",
-        "hook that fails",
-        plugin(f"{HEAD}@hookimpl\ndef finetune_datasets(): 1 / 0\n"),
-        2,
-        MISSING,
-        "ZeroDivision",
-    ),
-    case(
-        "G12", "components that are none", plugin(f"{HEAD}@hookimpl\ndef finetune_datasets(): return [3]\n"), 2, MISSING
-    ),
+    case("G1", "hook that fails", plugin(f"{HOOK}\ndef finetune_datasets(): 1 / 0\n"), 2, MISSING, "ZeroDivision"),
+    case("G12", "components that are none", plugin(f"{HOOK}\ndef finetune_datasets(): return [3]\n"), 2, MISSING),
     case(
         "G12",
         "a component of another kind",
@@ -159,33 +345,12 @@ CASES: list[Case] = [
     case(
         "G12", "more labels than images", built(samples("", "0, 1")), 3, "0 images but 2 labels", "give one label for e"
     ),
-    case(
-        "G1",
-        "freezing that fails",
-        used("freezers", "bad = Freezer(name='bad', build=lambda options: 1 / 0)", f"{NANO}\nfreeze: {{use: bad}}"),
-        6,
-        TITLE,
-        "ZeroDivisionError",
-    ),
-    case(
-        "G12",
-        "freezing that returns no stages",
-        used(
-            "freezers",
-            "bad = Freezer(name='bad', build=lambda options: lambda epoch, stages: 3)",
-            f"{NANO}\nfreeze: {{use: bad}}",
-        ),
-        6,
-        TITLE,
-    ),
+    case("G1", "freezing that fails", policy("1 / 0"), 6, TITLE, "ZeroDivisionError"),
+    case("G12", "freezing that returns no stages", policy("lambda epoch, stages: 3"), 6, TITLE),
     case(
         "G12",
         "freezing of unknown stages",
-        used(
-            "freezers",
-            "bad = Freezer(name='bad', build=lambda options: lambda epoch, stages: frozenset(['x']))",
-            f"{NANO}\nfreeze: {{use: bad}}",
-        ),
+        policy("lambda epoch, stages: frozenset(['x'])"),
         6,
         "freezing policy 'bad' names stage 'x'; known: head, layer1",
     ),
@@ -211,38 +376,7 @@ CASES: list[Case] = [
         TITLE,
         "ZeroDivisionError",
     ),
-    case(
-        "G1",
-        "backbone that fails",
-        used(
-            "backbones",
-            "bad = Backbone(name='bad', build=lambda options: 1 / 0, stages=('a',), features=8)",
-            "backbone: {use: bad, weights: none}",
-        ),
-        6,
-        TITLE,
-        "ZeroDivisionError",
-    ),
-    case(
-        "G12",
-        "backbone that returns no stages",
-        used(
-            "backbones",
-            "bad = Backbone(name='bad', build=lambda options: 3, stages=('a',), features=8)",
-            "backbone: {use: bad, weights: none}",
-        ),
-        6,
-        TITLE,
-    ),
-    case(
-        "G12",
-        "backbone with other stages",
-        used(
-            "backbones",
-            "bad = Backbone(name='bad', build=lambda options: {'b': 3}, stages=('a',), features=8)",
-            "backbone: {use: bad, weights: none}",
-        ),
-        6,
-        TITLE,
-    ),
+    case("G1", "backbone that fails", network("1 / 0"), 6, TITLE, "ZeroDivisionError"),
+    case("G12", "backbone that returns no stages", network("3"), 6, TITLE),
+    case("G12", "backbone with other stages", network("{'b': 3}"), 6, TITLE),
 ]

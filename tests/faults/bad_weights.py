@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -15,6 +16,7 @@ from safetensors.numpy import save
 import finetune_model
 from tests.faults.bad_data import HTML, LFS, put, sound
 from tests.faults.case import Case, case
+from tests.weights.drawn_files import drawn
 from tests.weights.files import entry
 from tests.weights.test_hostile_ckpt import CRAFTED as CKPT
 from tests.weights.test_hostile_safetensors import CRAFTED as SAFETENSORS
@@ -33,6 +35,7 @@ image: {{size: 16, resize: 16}}
 """
 NANO = next(each for each in finetune_model.finetune_backbones() if each.name == "resnext_nano")
 OTHER = hashlib.sha256(b"other").hexdigest()
+OWN = drawn(NANO)
 WEIGHT = entry(b"stem.bn.gamma", (4,), bytes(16))
 
 
@@ -80,6 +83,37 @@ def tensors(**changed: np.ndarray) -> bytes:
     return save({**sound, **changed})
 
 
+def gamma(*shape: int, kind: type[np.generic] = np.float32, value: float = 1) -> Make:
+    """Return what checks a recipe whose weights have another first scale."""
+    return file(save({**OWN, "stem.bn.gamma": np.full(shape or 32, value, kind)}))
+
+
+def about(text: str) -> Make:
+    """Return what checks a recipe whose weights say this of their network."""
+    return file(save(OWN, {"backbone": text}))
+
+
+def converted(*words: str, content: bytes | None = None, act: Callable[[Path], object] = lambda folder: None) -> Make:
+    """Return what converts sound weights or these bytes, after something was done in its folder."""
+
+    def make(folder: Path) -> list[str]:
+        put(folder / "w.safetensors", save(OWN) if content is None else content)
+        act(folder)
+        return ["weights", "convert", "w.safetensors", "--to", *words]
+
+    return make
+
+
+def fetched(*words: str, act: Callable[[Path], object] = lambda folder: None) -> Make:
+    """Return what fetches weights, after something was done in its folder."""
+
+    def make(folder: Path) -> list[str]:
+        act(folder)
+        return ["weights", "fetch", *(word.replace("HERE", folder.as_uri()) for word in words)]
+
+    return make
+
+
 def archive(name: str) -> bytes:
     """Return a zip archive."""
     content = io.BytesIO()
@@ -89,6 +123,8 @@ def archive(name: str) -> bytes:
 
 
 DAMAGED = "damaged"
+ANEW = "download or copy it anew"
+STATED = "damaged metadata of its backbone"
 SOUND = "nothing of petabytes"  # sound in itself
 
 CASES: list[Case] = [
@@ -99,12 +135,12 @@ CASES: list[Case] = [
     case("C3", "zip for a checkpoint", looked("w.ckpt", archive("a.ckpt")), 4, "w.ckpt' is a zip archive"),
     case("C3", "text for a checkpoint", looked("w.ckpt", b"weights"), 4, "w.ckpt"),
     *(
-        case("C4", f"checkpoint with {name}", looked("w.ckpt", content), 4, "w.ckpt")
+        case("C4", f"checkpoint with {name}", looked("w.ckpt", content), 4, "w.ckpt", ANEW)
         for name, content in CKPT.items()
         if name != SOUND
     ),
     case("C1", "checkpoint cut off", looked("w.ckpt", WEIGHT[:-1]), 4, "w.ckpt", DAMAGED),
-    *(case("C5", f"safetensors with {name}", crafted(name), 4, "x.safetensors") for name in SAFETENSORS),
+    *(case("C5", f"safetensors with {name}", crafted(name), 4, "x.safetensors", ANEW) for name in SAFETENSORS),
     case("C5", "header of 2^62 bytes", looked("w.safetensors", (2**62).to_bytes(8, "little") + b"{}"), 4, DAMAGED),
     case(
         "C5",
@@ -120,6 +156,85 @@ CASES: list[Case] = [
     case("C8", "one tensor too many", file(tensors(more=np.ones(3, np.float32))), 4, "no place for 1: 'more'"),
     case("C8", "another shape", file(tensors(**{"stem.bn.gamma": np.ones(3, np.float32)})), 4, "another shape for 1"),
     case("C8", "no numbers", file(tensors(**{"stem.bn.gamma": np.full(32, np.nan, np.float32)})), 4, "NaN or infinity"),
+    case(
+        "C8", "one tensor too few", file(save({k: v for k, v in OWN.items() if k != "stem.bn.beta"})), 4, "it lacks 1: "
+    ),
+    case("C8", "no tensors", file(save({})), 4, "it lacks 100: 'stem.conv.weight'", "give the file of this network"),
+    case("C8", "names in capitals", file(save({k.upper(): v for k, v in OWN.items()})), 4, "no place for 102: 'HEAD.F"),
+    case("C8", "whole numbers", gamma(kind=np.int32), 4, "has whole numbers for 1: 'stem.bn.gamma'", "give the file"),
+    case("C8", "infinity in half precision", gamma(kind=np.float16, value=np.inf), 4, "NaN or infinity", "give a file"),
+    case("C8", "a side of 0", gamma(0), 4, "another shape for 1: 'stem.bn.gamma (0,) for (32,)'", "give the file"),
+    case("C5", "metadata cut off", about("{"), 4, STATED, "copy it anew"),
+    case("C5", "metadata of a list", about("[1]"), 4, STATED, "copy it anew"),
+    case("C5", "metadata 200,000 deep", about("[" * 200_000), 4, STATED, "copy it anew"),
+    case(
+        "C5",
+        "metadata of another pool",
+        about(json.dumps({"use": "resnext_nano", "options": {"stem_pool": 3}})),
+        4,
+        STATED,
+        "copy it anew",
+    ),
+    case("C3", "names of 3,000 letters", looked("w.safetensors", save({"n" * 3000: np.ones(1)})), 4, DAMAGED, ANEW),
+    case("C3", "weights of another form", looked("w.npz", archive("a.npy")), 4, "w.npz' is a zip archive", "save its"),
+    case(
+        "C3", "weights of another program", looked("w.bin", b"GGUF" + bytes(60)), 4, "w.bin' is neither safeten", ANEW
+    ),
+    case("C8", "to an unknown layout", converted("torchvison"), 2, "not written as 'torchvison'", "'torchvision'?"),
+    case("C8", "of an unknown backbone", converted("ckpt", "--backbone", "resnet_nano"), 2, "'resnext_nano'?"),
+    case(
+        "C8", "of another backbone", converted("ckpt", "--backbone", "resnext50"), 4, "not the weights of 'resnext50'"
+    ),
+    case("C8", "of no backbone", converted("ckpt", content=save({"a": np.ones(1)})), 4, "fits no backbone", "inspect"),
+    case(
+        "C8",
+        "numbers too large for half precision",
+        converted("ckpt", "--float16", content=save({**OWN, "stem.bn.beta": np.full(32, 1e6, np.float32)})),
+        4,
+        "numbers beyond 65504 in 'stem.bn.beta'",
+        "without --float16",
+    ),
+    case("C3", "web page to convert", converted("ckpt", content=HTML), 4, "w.safetensors' is a web page", ANEW),
+    case(
+        "Y7", "over another file", converted("ckpt", act=lambda f: put(f / "w.ckpt", b"")), 2, "exists already", "--fo"
+    ),
+    case("Y7", "over itself", converted("safetensors", "--force"), 2, "is the file to be converted", "write --output"),
+    case(
+        "Y7",
+        "over itself by a link",
+        converted("ckpt", "--output", "l.ckpt", "--force", act=lambda f: (f / "l.ckpt").symlink_to("w.safetensors")),
+        2,
+        "'l.ckpt' is the file to be converted",
+        "write --output",
+    ),
+    case("Y7", "with another ending", converted("ckpt", "--output", "x.onnx"), 2, "end its name with .ckpt"),
+    case("Y7", "to a folder that is not", converted("ckpt", "--output", "no/w.ckpt"), 2, "no folder 'no'", "make it"),
+    case("Y7", "to 300 letters", converted("ckpt", "--output", f"{'x' * 300}.ckpt"), 7, "too long; choose a shorter"),
+    case("D11", "http", fetched(f"http://x.org/w.ckpt#sha256={OTHER}"), 4, "is neither https nor file", "by hand"),
+    case("D11", "address with half a host", fetched(f"https://[::1/w#sha256={OTHER}"), 2, "is no address; write https"),
+    case("D11", "md5 for sha256", fetched("https://x.org/w.ckpt#md5=abc"), 2, "needs the sha256", "64 hex digits"),
+    case(
+        "D8", "file that is gone", fetched(f"HERE/gone.ckpt#sha256={OTHER}"), 4, "the file does not exist", "sha256: "
+    ),
+    case(
+        "C3",
+        "web page with the sha256 promised",
+        fetched(
+            f"HERE/w.ckpt#sha256={hashlib.sha256(HTML).hexdigest()}", act=lambda folder: put(folder / "w.ckpt", HTML)
+        ),
+        4,
+        "w.ckpt' is a web page",
+        ANEW,
+    ),
+    case("C3", "unknown name", fetched("fractal"), 2, "offers no weights named 'fractal'", "known: auto"),
+    case("C3", "card that is gone", fetched("card.md"), 4, "no weights file at 'card.md'", "name a .safetensors"),
+    case("C3", "empty card", fetched("card.md", act=lambda f: put(f / "card.md", b"")), 4, "is no card", "give such a"),
+    case(
+        "C3", "card of bytes", fetched("card.md", act=lambda f: put(f / "card.md", b"\xff")), 4, "is not text", "UTF-8"
+    ),
+    case(
+        "C3", "pipe for a card", fetched("card.md", act=lambda f: os.mkfifo(f / "card.md")), 4, "is no file; name the"
+    ),
     case("C3", "missing file", used("./gone.ckpt"), 4, "gone.ckpt"),
     case("C3", "folder for weights of a recipe", used("./photos"), 4, "photos"),
     case("C3", "pipe for weights", used("./p.ckpt", lambda folder: os.mkfifo(folder / "p.ckpt")), 4, "p.ckpt"),
