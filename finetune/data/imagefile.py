@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import stat
@@ -44,6 +45,7 @@ FOREIGN = {
 }
 
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it notes of a damaged file, the error says
 IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
