@@ -55,12 +55,12 @@ FAULTS = [
     ),
     fault(
         "R3 resumed with another recipe",
-        "test_resuming::another_recipe_is_refused_unless_allowed another_network_is_refused_even_then",
+        "faults/test_resuming::another_recipe_is_refused_unless_allowed another_network_is_refused_even_then",
         "test_engine::resuming_refuses_another_recipe",
     ),
     fault(
         "R4 killed while saving",
-        "test_resuming::the_second_newest_serves_where_the_newest_is_broken",
+        "faults/test_resuming::the_second_newest_serves_where_the_newest_is_broken",
         "test_atomic::kill_during_writes_never_leaves_a_torn_file",
     ),
     fault(
@@ -92,8 +92,8 @@ FAULTS = [
         "faults/test_signals::r9_stopped_and_continued r9_durations_do_not_follow_the_clock",
         "test_progress::time_left_is_never_negative",
     ),
-    fault("R10 other cores", "test_resuming::other_cores_are_said_and_allowed"),
-    fault("R11 an edited recipe", "test_resuming::another_recipe_is_refused_unless_allowed"),
+    fault("R10 other cores", "faults/test_resuming::other_cores_are_said_and_allowed"),
+    fault("R11 an edited recipe", "faults/test_resuming::another_recipe_is_refused_unless_allowed"),
     fault(
         "R12 a finished run",
         "test_engine::resuming_a_finished_run_does_nothing",
@@ -102,7 +102,7 @@ FAULTS = [
     fault("R13 nothing to resume", "cli/test_source::auto_means_the_newest_run_that_can_go_on", BAD),
     fault(
         "R14 what a resumed run remembers",
-        "test_resuming::steps_are_saved_and_each_goes_on_to_the_same_bits",
+        "faults/test_resuming::steps_are_saved_and_each_goes_on_to_the_same_bits",
         "plugins/test_early_stopping::a_resumed_run_goes_on_counting",
         "plugins/test_tensorboard::a_resumed_run_has_no_step_twice",
     ),
@@ -239,8 +239,8 @@ FAULTS = [
     fault("I11 order of the file system", "plugins/test_folder::order_does_not_depend_on_the_file_system"),
     fault(
         "N1 a loss that is no number",
-        "test_resuming::a_loss_that_is_no_number_ends_the_run",
-        "test_resuming::a_rollback_goes_on_from_the_newest_checkpoint_at_half_the_rate",
+        "faults/test_resuming::a_loss_that_is_no_number_ends_the_run",
+        "faults/test_resuming::a_rollback_goes_on_from_the_newest_checkpoint_at_half_the_rate",
         "test_engine::a_loss_that_is_not_finite_stops_before_best_is_touched",
     ),
     fault(

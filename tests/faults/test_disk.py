@@ -5,45 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from finetune.errors import ResourceError
-from finetune.machine import device
 from finetune.training import checkpoint, saving
-from tests.drawn import folder
-from tests.trunk import tiny
+from tests.faults.small import recipe
 from tests.trunk.tiny import At, Made, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-recipe = partial(
-    tiny.recipe,
-    runner={"mode": "pynative"},
-    train={"epochs": 3, "batch_size": 8},
-    callbacks=[{"use": "checkpoint"}],
-)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def graph_mode() -> Iterator[None]:
-    """Leave MindSpore to others as they expect it."""
-    yield
-    device.setup(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder(tmp_path_factory.mktemp("photos"), each=10, size=20)
-
-
-@pytest.fixture(scope="module")
-def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return run(recipe(photos, tmp_path_factory.mktemp("plain")))
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 @pytest.fixture(autouse=True)

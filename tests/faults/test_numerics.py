@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,36 +9,17 @@ import pytest
 
 from finetune import hookimpl
 from finetune.errors import DivergedError, FinetuneError
-from finetune.machine import device
 from finetune.model.evaluation import Predictor
 from finetune.training import checkpoint
 from finetune.training.trainer import Trainer
-from tests.drawn import folder
-from tests.trunk import tiny
+from tests.faults.small import recipe
 from tests.trunk.tiny import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-recipe = partial(
-    tiny.recipe,
-    runner={"mode": "pynative"},
-    train={"epochs": 3, "batch_size": 8},
-    callbacks=[{"use": "checkpoint"}],
-)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def graph_mode() -> Iterator[None]:
-    """Leave MindSpore to others as they expect it."""
-    yield
-    device.setup(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder(tmp_path_factory.mktemp("photos"), each=10, size=20)
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def kept(found: Path) -> list[int]:

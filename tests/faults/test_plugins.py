@@ -14,24 +14,16 @@ import pytest
 
 from finetune import hookimpl, plugins
 from finetune.errors import PluginError, UsageError
-from finetune.machine import device
 from finetune.training import checkpoint
-from tests.drawn import folder
-from tests.trunk import tiny
+from tests.faults.small import recipe
 from tests.trunk.tiny import At, Made, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from finetune.run import Run
 
-recipe = partial(
-    tiny.recipe,
-    runner={"mode": "pynative"},
-    train={"epochs": 3, "batch_size": 8},
-    callbacks=[{"use": "checkpoint"}],
-)
 EVENTS = (
     "finetune_run_start",
     "finetune_epoch_start",
@@ -42,21 +34,7 @@ EVENTS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def graph_mode() -> Iterator[None]:
-    """Leave MindSpore to others as they expect it."""
-    yield
-    device.setup(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder(tmp_path_factory.mktemp("photos"), each=10, size=20)
-
-
-@pytest.fixture(scope="module")
-def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return run(recipe(photos, tmp_path_factory.mktemp("plain")))
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def failing(event: str) -> Any:

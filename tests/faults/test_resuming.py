@@ -12,31 +12,19 @@ import numpy as np
 import pytest
 
 from finetune.errors import DataError, DivergedError, Interrupted, UsageError
-from finetune.machine import device
 from finetune.training import checkpoint, records
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At, Made, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from finetune.training.trainer import Trainer
 
 PHASES = {"use": "gradual", "schedule": {1: "head", 3: "neck", 4: "all"}}
 recipe = partial(tiny.recipe, runner={"mode": "pynative"}, freeze=PHASES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def graph_mode() -> Iterator[None]:
-    """Leave MindSpore to others as they expect it."""
-    yield
-    device.setup(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder(tmp_path_factory.mktemp("photos"), each=10, size=20)
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def said(photos: Path, output: Path, **sections: Any) -> dict[str, Any]:

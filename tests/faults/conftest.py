@@ -1,0 +1,37 @@
+"""Photos, a run that nothing happened to, and MindSpore as others expect it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.drawn import folder
+from tests.faults.small import recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.trunk.tiny import Made
+
+
+@pytest.fixture(scope="module")
+def graph_mode() -> Iterator[None]:
+    """Leave MindSpore to others as they expect it."""
+    from finetune.machine import device
+
+    yield
+    device.setup(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("photos"), each=10, size=20)
+
+
+@pytest.fixture(scope="module")
+def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    from tests.trunk.tiny import run
+
+    return run(recipe(photos, tmp_path_factory.mktemp("plain")))
