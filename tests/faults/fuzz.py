@@ -2,8 +2,9 @@
 
     python -m tests.faults.fuzz [--minutes 30] [--seed 0] [--keep FOLDER]
 
-A reader may take an input or raise the error that it promises. Any other exception, more than two seconds or more than
-300 MB is a failure; its input is kept. The readers take turns, so that each gets as much time.
+A reader may take an input or raise the error that it promises. Any other exception, more than two seconds of work, ten
+of waiting or 300 MB (for an image of the size allowed 1.7 GB) is a failure; its input is kept. The readers take turns,
+so that each gets as much time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import argparse
 import io
 import os
 import random
-import resource
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,9 +29,9 @@ from PIL import Image
 
 from finetune import plugins
 from finetune.catalogue import Catalogue
-from finetune.components import Samples
+from finetune.data import loading
 from finetune.data.scan import scan
-from finetune.errors import FinetuneError, RecipeError, WeightsError
+from finetune.errors import DataError, FinetuneError, RecipeError, WeightsError
 from finetune.recipe import plan as plans
 from finetune.weights import hubcard, tensorfile
 from tests.test_hubcard import HUB
@@ -39,7 +41,8 @@ from tests.weights.test_fuzz import examined
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-SECONDS, MB, TURN = 2.0, 300.0, 0.2
+SECONDS, BLOCKED, MB, TURN = 2.0, 10.0, 300.0, 0.2
+CANVAS = 1700.0  # MB: what an image of as many pixels as are allowed may take on the way
 REPO = Path(__file__).resolve().parents[2]
 WORDS = {
     "YAML": "\t|: |- |&a |*a |!!python/object |<<: |'|\"|{|}|[|]|#|---\n|...|~|.nan|1e999|0o7|\ufeff|\0|? |%YAML|\n\n",
@@ -48,6 +51,8 @@ WORDS = {
     "bytes": "\0\0\0\0|\xff\xff\xff\xff|\x7f|\x80\x80\x80|II*\0|MM\0*|\xff\xd8|\xff\xc0|IHDR|IDAT|VP8X|GIF8|[[[[|{}",
 }
 FORMS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
+NAMES = ("a.jpg", "\udcff.png", "x\ny.GIF", "e\u0301.tiff", "\u202egpj.webp", "-rf *.bmp", f"{'9' * 240}.jpg", ".h.jpg")
+CLASSES = ("a", "A", "2", "10", "caf\u00e9", "cafe\u0301", " ", "\udcff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,13 @@ class Reader:
     seeds: Sequence[bytes]
     words: Sequence[bytes]
     refuses: type[FinetuneError]
+    mb: float = MB
 
 
 def changed(rng: random.Random, reader: Reader) -> bytes:
-    """Return one of a reader's seeds after a few changes."""
+    """Return one of a reader's seeds after a few changes, or one in ten times words without a seed."""
+    if rng.random() < 0.1:
+        return b"".join(rng.choice((*reader.words, rng.randbytes(1), b"a", b" ")) for _ in range(rng.randint(0, 40)))
     content = bytearray(rng.choice(reader.seeds))
     for _ in range(rng.choice((1, 1, 2, 3, 8, 30))):
         at = rng.randint(0, len(content))
@@ -109,6 +117,28 @@ def tensors(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def photo_folder(root: Path, catalogue: Catalogue) -> Callable[[bytes], object]:
+    """Return what loads a folder of one photo of the given bytes under an odd name and two sound ones."""
+    sound = photos()[0]
+    plan = plans.load({"dataset": {"use": "folder", "root": str(root), "on_bad_image": "skip"}}, (), catalogue)
+
+    def scanned(content: bytes) -> object:
+        rng = random.Random(content)
+        shutil.rmtree(root, ignore_errors=True)
+        for label, photo in zip(rng.sample(CLASSES, 2), (content, sound), strict=True):
+            (root / label).mkdir(parents=True)
+            (root / label / rng.choice(NAMES)).write_bytes(photo)
+            (root / label / "sound.jpg").write_bytes(sound + label.encode(errors="replace"))
+        chosen = plan.dataset
+        if samples := chosen.component.build(chosen.options, "train"):
+            wrong = scan(samples, "train", 0).wrong  # which holds what should have been an error
+            assert not wrong, wrong
+        found = loading.load(chosen.component, chosen.options, plan.recipe.dataset, 0, 0)
+        return "refused" if found.report["findings"] else found
+
+    return scanned
+
+
 def readers(folder: Path) -> dict[str, Reader]:
     """Return every reader by its name."""
     catalogue, file = Catalogue(plugins.load()), folder / "input"
@@ -125,10 +155,6 @@ def readers(folder: Path) -> dict[str, Reader]:
         file.write_bytes(content)
         return file
 
-    def scanned(content: bytes) -> object:
-        found = scan(Samples(images=[written(content)], labels=[0], classes=("a",)), "train", 0)
-        return "refused" if found.bad else found
-
     recipes = [path.read_bytes() for path in sorted((REPO / "recipes").glob("*.yaml"))] or [b"dataset: {use: shapes}\n"]
     return {
         "recipe": Reader(lambda c: plans.load(written(c), (), catalogue), recipes, words("YAML"), RecipeError),
@@ -138,7 +164,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         ".ckpt": Reader(lambda c: examined(file, c), [checkpoint], words("bytes"), WeightsError),
         "safetensors": Reader(lambda c: examined(file, c), [tensors(folder)], words("bytes"), WeightsError),
         "Hub card": Reader(lambda c: hubcard.read(written(c)), [HUB.encode()], words("card"), WeightsError),
-        "scan": Reader(scanned, photos(), words("bytes"), FinetuneError),
+        "scan": Reader(photo_folder(folder / "photos", catalogue), photos(), words("bytes"), DataError, CANVAS),
     }
 
 
@@ -150,25 +176,40 @@ class Outcome:
     wrong: str = ""
 
 
+class Blocked(BaseException):
+    """A reader waits for ever; no reader catches this."""
+
+
+def blocked(*_: object) -> None:
+    """End a wait."""
+    raise Blocked
+
+
 def tried(reader: Reader, content: bytes) -> Outcome:
     """Feed one input to a reader."""
-    before, began, kind = peak(), time.process_time(), "taken"
+    before, began, kind = memory("VmRSS", anew=True), time.process_time(), "taken"
+    signal.signal(signal.SIGALRM, blocked)
+    signal.setitimer(signal.ITIMER_REAL, BLOCKED)
     try:
         found = reader.read(content)
-        kind = "refused" if found == "refused" else "taken"
+        kind = "refused" if isinstance(found, str) and found == "refused" else "taken"
     except reader.refuses:
         kind = "refused"
-    except Exception:
+    except (Exception, Blocked):
         return Outcome("wrong", traceback.format_exc(limit=-3))
-    seconds, more = time.process_time() - began, peak() - before
-    if seconds > SECONDS or more > MB:
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    seconds, more = time.process_time() - began, memory("VmHWM") - before
+    if seconds > SECONDS or more > reader.mb:
         return Outcome("wrong", f"took {seconds:.1f} s and {more:.0f} MB more")
     return Outcome(kind)
 
 
-def peak() -> float:
-    """Return the most memory that this process ever had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory(what: str, *, anew: bool = False) -> float:
+    """Return this process's memory now or at most, in MB; ``anew`` forgets the most so far."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(Path("/proc/self/status").read_text().partition(f"{what}:")[2].split()[0]) / 1024
 
 
 def fuzz(folder: Path, keep: Path, *, seed: int, seconds: float, each: int = 10**9) -> tuple[Counter[str], list[str]]:
@@ -205,10 +246,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["FINETUNE_HOME"] = f"{scratch}/home"
         counts, wrong = fuzz(Path(scratch), keep, seed=asked.seed, seconds=60 * asked.minutes)
-    print("| reader | refused | taken | wrong |", "| --- | --- | --- | --- |", sep="\n")
+    print("| reader | inputs | refused | taken | wrong |", "| --- | --- | --- | --- | --- |", sep="\n")
     for name in dict.fromkeys(key.rpartition(" ")[0] for key in counts):
-        found = (f"{counts[f'{name} {kind}']:,}" for kind in ("refused", "taken", "wrong"))
-        print(f"| {name} | {' | '.join(found)} |")
+        found = [counts[f"{name} {kind}"] for kind in ("refused", "taken", "wrong")]
+        print("|", name, *(f"| {number:,}" for number in (sum(found), *found)), "|")
     print(f"{counts.total():,} inputs, {len(wrong)} wrong", *wrong, sep="\n")
     sys.exit(1 if wrong else 0)
 

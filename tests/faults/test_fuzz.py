@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tests.faults import fuzz
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def test_no_reader_raises_anything_else(tmp_path: Path, home: Path) -> None:
@@ -25,3 +30,26 @@ def test_what_is_wrong_is_noticed(tmp_path: Path) -> None:
 
     reader = fuzz.Reader(read, [b"a"], [b"b"], fuzz.RecipeError)
     assert "KeyError: 'undocumented'" in fuzz.tried(reader, b"").wrong
+
+
+def test_an_error_that_the_scan_swallows_is_noticed(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> None:
+        raise KeyError("planted")
+
+    monkeypatch.setattr("finetune.data.scan.decode", broken)
+    reader = fuzz.readers(tmp_path)["scan"]
+    assert "KeyError: 'planted'" in fuzz.tried(reader, fuzz.photos()[0]).wrong
+
+
+def test_memory_is_noticed_each_time() -> None:
+    reader = fuzz.Reader(lambda content: np.ones(50_000_000).sum(), [b"a"], [b"b"], fuzz.RecipeError)
+    for _ in range(2):
+        assert "MB more" in fuzz.tried(reader, b"").wrong
+
+
+def test_a_wait_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "BLOCKED", 0.2)
+    reader = fuzz.Reader(lambda content: time.sleep(60), [b"a"], [b"b"], fuzz.RecipeError)
+    assert "Blocked" in fuzz.tried(reader, b"").wrong
