@@ -13,6 +13,7 @@ class FinetuneError(Exception):
     """Something the user can mend: the message names the thing, the value and the remedy."""
 
     exit_code = 1
+    everywhere = False  # of the processes that train together, each has raised it or its like
 
 
 class UsageError(FinetuneError):
@@ -76,3 +77,15 @@ class Interrupted(FinetuneError):
         self.signum = signum
         self.exit_code = exit_code_of(signum)
         super().__init__(message)
+
+
+def again(kind: str, message: str, exit_code: int) -> FinetuneError:
+    """Return an error that another process raised, by the name of its class."""
+    found = globals().get(kind)
+    error = FinetuneError()
+    if isinstance(found, type) and issubclass(found, FinetuneError):
+        error = found.__new__(found)
+    error.args, error.exit_code = (message,), exit_code
+    if isinstance(error, RecipeError):
+        error.mistakes = tuple(message.splitlines())
+    return error

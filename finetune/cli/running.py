@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from finetune.catalogue import Catalogue
+    from finetune.parallel.launch import Launch
     from finetune.recipe.plan import Plan
 
 Resume = Annotated[
@@ -61,12 +62,28 @@ def run(
         progress.say(f"going on with {folder}" if folder else "no run to go on with yet: this is a new one")
     if folder and asked.changes and (folder / "result.json").exists():
         progress.say("what the command line changes has no effect on a finished run; for a new one leave --resume out")
+    if (started := several(plan)) is not None and not (folder and (folder / "result.json").exists()):
+        from finetune.parallel import launcher
+
+        launched = launcher.run(started, plan, resume=folder, allow_changed=allow_changed, progress=progress)
+        return Answer(data=launched["result"], view=lambda: pairs(outcome(launched["result"], launched["folder"])))
     watchers = [progress]
     done = engine.fine_tune(
         plan, catalogue, resume=folder, allow_changed=allow_changed, watchers=watchers, say=progress.say
     )
     result = done.result or {}
     return Answer(data=result, view=lambda: pairs(outcome(result, done.folder)))
+
+
+def several(plan: Plan) -> Launch | None:
+    """Return the launch of a run that takes more than this process."""
+    from finetune.parallel import launch, world
+
+    runner = plan.recipe.runner
+    if world.is_member() or (planned := launch.plan(runner, runner.device)) is None:
+        return None
+    launch.divisible(plan.recipe, planned.size)
+    return planned
 
 
 @command("RECIPE [KEY=VALUE]...", "finetune check mine.yaml", "finetune check mine.yaml train.batch_size=64")

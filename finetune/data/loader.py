@@ -15,15 +15,17 @@ from finetune.data.images import fit, normalise, read
 from finetune.data.pool import Pool
 from finetune.data.seeding import Stream, generator
 from finetune.errors import DataError, FinetuneError, PluginError
+from finetune.parallel.world import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from finetune.components import ImageSpec, Pixels, Transform
     from finetune.data.labelled import Part
+    from finetune.parallel.world import World
 
 AHEAD = 2  # batches in the making while one is consumed, more of small ones
 AHEAD_IMAGES = 32
@@ -34,7 +36,8 @@ PATIENCE = 600.0  # seconds for one image, after which the disk is taken for dea
 class Batch:
     """Images (B, 3, S, S) float32, labels (B,) int64, weights (B,) float32, and indices (B,) int64 into the part.
 
-    B is always the batch size, so that the network is compiled once; rows of padding have weight 0. On its way to a
+    B is always the batch size, so that the network is compiled once; rows of padding have weight 0. Of a batch that
+    several processes divide, B is the share of one, and ``whole`` how many images they have together. On its way to a
     training step a batch gets soft ``targets`` (B, classes) float32, and where stages are frozen the features that
     the first stage to train takes in place of the images.
     """
@@ -44,6 +47,12 @@ class Batch:
     weights: NDArray[np.float32]
     indices: NDArray[np.int64]
     targets: NDArray[np.float32] | None = None
+    whole: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Return how many images the batch has, without padding, in all processes."""
+        return int((self.weights > 0).sum()) if self.whole is None else self.whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +70,7 @@ class Loader:
 
     In training the order is a function of seed and epoch, each image's augmentation of seed, epoch and index, and
     the last batch is filled up with the first images of the epoch; ``shuffled=False`` augments them in their order.
+    Of several processes each has its share: of every shuffled batch, or else of the batches.
     In evaluation images come in order, fitted to the network's size, and the last one is repeated. Images that cannot
     be used end it, unless there is a ``refused`` to put their errors into, by index; their rows are zeros.
     """
@@ -77,6 +87,7 @@ class Loader:
         train: bool,
         shuffled: bool = True,
         refused: dict[int, BadImage] | None = None,
+        world: World = ALONE,
     ) -> None:
         if not len(part):
             raise DataError(f"no images in {part.name}; there is nothing to load")
@@ -86,7 +97,7 @@ class Loader:
         self.shuffled = train and shuffled
         self.transforms = transforms if train else ()
         self.refused = refused
-        self.steps = math.ceil(len(part) / batch_size)
+        self.world, self.steps = world, math.ceil(len(part) / batch_size)
         self._pool = Pool(workers)
 
     def close(self) -> None:
@@ -108,7 +119,7 @@ class Loader:
         ahead = max(AHEAD, AHEAD_IMAGES // self.batch_size) if self._pool.workers else 0
         window: deque[_Pending] = deque()
         try:
-            for step in range(start, self.steps):
+            for step in numbers(start, self.steps, self.world, shuffled=self.shuffled):
                 window.append(self._begin(order, view or epoch, step))
                 if len(window) > ahead:
                     yield self._finish(window)
@@ -119,18 +130,19 @@ class Loader:
                 pending.cancel()
 
     def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
-        first, size = step * self.batch_size, self.spec.size
-        indices = order[first : first + self.batch_size].copy()
+        rows = rows_of(step, self.batch_size, self.world, shuffled=self.shuffled)
+        indices, size = order[rows.start : rows.stop].copy(), self.spec.size
         batch = Batch(
-            images=np.empty((self.batch_size, 3, size, size), np.float32),
+            images=np.empty((len(rows), 3, size, size), np.float32),
             labels=self.part.labels[indices],
-            weights=(np.arange(first, first + self.batch_size) < len(self.part)).astype(np.float32),
+            weights=(np.array(rows) < len(self.part)).astype(np.float32),
             indices=indices,
+            whole=min(self.batch_size, len(self.part) - step * self.batch_size),
         )
         # In evaluation padding is copied; in training it takes part in the batch statistics and has to differ.
-        rows = range(self.batch_size if self.shuffled else int(batch.weights.sum()))
+        read = range(len(rows) if self.shuffled else int(batch.weights.sum()))
         submit, images = self._pool.submit, batch.images
-        return _Pending(batch, [submit(self._fill, int(indices[row]), epoch, images[row]) for row in rows])
+        return _Pending(batch, [submit(self._fill, int(indices[row]), epoch, images[row]) for row in read])
 
     def _finish(self, window: deque[_Pending]) -> Batch:
         """Return the oldest batch as soon as all its rows are there; on an error it stays, to be cancelled."""
@@ -197,6 +209,18 @@ def order(count: int, batch_size: int, seed: int, epoch: int, *, shuffled: bool)
     if shuffled:
         return np.resize(generator(Stream.ORDER, seed, epoch).permutation(count), rows)
     return np.minimum(np.arange(rows), count - 1)
+
+
+def numbers(start: int, steps: int, world: World, *, shuffled: bool) -> Sequence[int]:
+    """Return the batches that this process takes part in: all that are shuffled, or else its share."""
+    return range(start, steps) if shuffled else world.share(range(start, steps))
+
+
+def rows_of(step: int, batch_size: int, world: World, *, shuffled: bool) -> range:
+    """Return the rows of a batch that are this process's: its part of one that is shuffled, or else all."""
+    each = batch_size // world.size if shuffled else batch_size
+    first = step * batch_size + (world.rank * each if shuffled else 0)
+    return range(first, first + each)
 
 
 def _name(transform: Transform) -> str:

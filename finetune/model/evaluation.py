@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from mindspore import Tensor, nn
 
-from finetune.model.metrics import Tally
+from finetune.model import metrics
 from finetune.model.network import Network, Tail, Trunk
+from finetune.parallel.world import ALONE
 from finetune.trunk import engines
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from finetune.data.labelled import Part
     from finetune.data.loader import Batch
     from finetune.model.network import Stages
+    from finetune.parallel.world import World
     from finetune.recipe.models import TrunkSection
 
     Array = NDArray[np.float32]
 
 
 class Batches(Protocol):
-    """A part of the data in batches of images, or of features."""
+    """A part of the data in batches of images, or of features; of several processes, each has its share of them."""
 
     @property
     def part(self) -> Part:
@@ -104,17 +106,24 @@ class Predictor:
         """Return pooled features of ready (N, 3, H, W) float32 images."""
         return self._engine("features", images)(images)
 
-    def evaluate(self, batches: Batches, classes: int, check: Callable[[], None] = lambda: None) -> Evaluation:
-        """Run over a part and count; ``check`` is called after each batch and may raise to stop."""
-        part, tally = batches.part, Tally(classes=classes)
-        predicted, confidence = np.zeros(len(part), np.int64), np.zeros(len(part), np.float32)
-        for indices, rows in self.probabilities(batches):
-            tally.add(rows, part.labels[indices])
-            predicted[indices] = rows.argmax(axis=1)
-            confidence[indices] = rows.max(axis=1)
-            check()
+    def evaluate(
+        self, batches: Batches, classes: int, check: Callable[[], None] = lambda: None, world: World = ALONE
+    ) -> Evaluation:
+        """Run over a part, each process over its share, and count; ``check`` comes after each batch, and may raise."""
+        part = batches.part
+        found = [np.empty(0, metrics.SCORE)]
+        with world.together():
+            for indices, rows in self.probabilities(batches):
+                found.append(metrics.scores(indices, rows, part.labels[indices]))
+                check()
+        scored = np.concatenate(world.rows(np.concatenate(found)))
+        scored = scored[np.argsort(scored["index"])]
+        confusion = metrics.confusion(scored, part.labels, classes)
         return Evaluation(
-            metrics=tally.metrics(), confusion=tally.confusion, predicted=predicted, confidence=confidence
+            metrics=metrics.metrics(scored, confusion),
+            confusion=confusion,
+            predicted=scored["predicted"],
+            confidence=scored["confidence"],
         )
 
     def _computed(self, what: str, batches: Batches) -> Iterator[tuple[Batch, Array]]:
@@ -128,7 +137,9 @@ class Predictor:
                 yield batch.images
 
         given = images()
-        first = next(given)
+        first = next(given, None)
+        if first is None:  # of few batches a process may have none
+            return
         for output in self._engine(what, first).run(chained(first, given)):
             yield pending.popleft(), output
 

@@ -1,8 +1,7 @@
-"""Metrics of a classification, as exact sums over images."""
+"""Metrics of a classification, from one score for each image: the same in whatever order they were computed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,42 +12,43 @@ if TYPE_CHECKING:
 HIGHER_IS_BETTER = {"accuracy": True, "top5": True, "macro_f1": True, "loss": False}
 
 
-@dataclass(slots=True, kw_only=True)
-class Tally:
-    """Counts over a data set: ``confusion[true, predicted]``, top-5 hits, and the sum of losses."""
+# One image: its number in the part, what it was taken for and how surely, the probability of its own class, and
+# whether that is among the five likeliest.
+SCORE = np.dtype(
+    [("index", "i8"), ("predicted", "i8"), ("confidence", "f4"), ("own", "f4"), ("top5", "?")],
+)
 
-    classes: int
-    images: int = 0
-    loss: float = 0.0
-    top5: int = 0
-    confusion: NDArray[np.int64] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.confusion = np.zeros((self.classes, self.classes), np.int64)
+def scores(
+    indices: NDArray[np.int64], probabilities: NDArray[np.float32], labels: NDArray[np.int64]
+) -> NDArray[np.void]:
+    """Return the ``SCORE`` of each image (N,): indices (N,), probabilities (N, classes), labels (N,)."""
+    found = np.empty(len(labels), SCORE)
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(labels)), labels]
+    # Ties go to the class that stands first, here as in the predicted class.
+    before = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & (np.arange(classes) < labels[:, None]))
+    found["index"], found["top5"] = indices, before.sum(axis=1) < min(5, classes)
+    found["predicted"], found["confidence"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    found["own"] = np.where(np.isfinite(probabilities).all(axis=1), own, np.nan)
+    return found
 
-    def add(self, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-        """Count a batch: (N, classes) probabilities and (N,) labels, padding left out."""
-        rows = np.arange(len(labels))
-        own = probabilities[rows, labels]
-        # Ties go to the class that stands first, here as in the predicted class.
-        before = (probabilities > own[:, None]) | (
-            (probabilities == own[:, None]) & (np.arange(self.classes) < labels[:, None])
-        )
-        self.top5 += int((before.sum(axis=1) < min(5, self.classes)).sum())
-        np.add.at(self.confusion, (labels, probabilities.argmax(axis=1)), 1)
-        self.loss += float(-np.log(np.maximum(own.astype(np.float64), 1e-38)).sum())
-        if not np.isfinite(probabilities).all():
-            self.loss = float("nan")
-        self.images += len(labels)
 
-    def metrics(self) -> dict[str, float]:
-        """Return mean loss, accuracy, top5 (of as many classes as there are, at most 5) and macro_f1."""
-        return {
-            "loss": self.loss / self.images,
-            "accuracy": float(np.trace(self.confusion)) / self.images,
-            "top5": self.top5 / self.images,
-            "macro_f1": macro_f1(self.confusion),
-        }
+def confusion(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return the counts ``[true, predicted]`` of all images of a part, in its order."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, scored["predicted"]), 1)
+    return counts
+
+
+def metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
+    """Return mean loss, accuracy, top5 (of as many classes as there are, at most 5) and macro_f1."""
+    return {
+        "loss": float(-np.log(np.maximum(scored["own"].astype(np.float64), 1e-38)).mean()),
+        "accuracy": float(np.trace(counts)) / len(scored),
+        "top5": float(scored["top5"].mean()),
+        "macro_f1": macro_f1(counts),
+    }
 
 
 def macro_f1(confusion: NDArray[np.int64]) -> float:

@@ -200,13 +200,22 @@ class EvaluateSection(Options):
 
 
 class RunnerSection(Options):
-    """On which device, with how many loader threads."""
+    """On which devices, by how many processes."""
 
     device: Literal["auto", "cpu", "gpu", "ascend"] = "auto"
-    devices: Annotated[int, Field(ge=1, le=1)] = 1
+    devices: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Devices of this machine that train together, each with a process of its own; they divide every batch."""
+    nodes: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
+    """Machines that train together, each with as many devices; `auto` is what Slurm says, else 1."""
+    node_rank: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Which of the machines this one is, from 0; `auto` is what Slurm says, else 0."""
+    master: Annotated[str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$")] | Literal["auto"] = "auto"
+    """Where the machines meet: HOST or HOST:PORT of number 0; `auto` is what Slurm says."""
+    timeout: Annotated[int, Field(ge=10, le=7200)] = 600
+    """Seconds that the processes wait for one another at the start."""
     mode: Literal["graph", "pynative"] = "graph"
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
-    """Threads that read images; `auto` is one for each usable core, 0 reads in the main thread."""
+    """Threads of each process that read images; `auto` is one for each usable core, 0 reads in the main thread."""
 
 
 class Recipe(Options):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
+from finetune.parallel.world import Elsewhere
 from finetune.training import check, records, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from finetune.catalogue import Catalogue
     from finetune.recipe.plan import Plan
     from finetune.run import Run
+    from finetune.training.prepare import Prepared
 
 
 def fine_tune(
@@ -38,13 +41,25 @@ def fine_tune(
         say(f"nothing to do: {resume} is finished")
         return finished
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
-    if resume is None:
-        check.disk(prepared)
-    folder = resume or runfolder.create(plan.recipe.output, plan.recipe.name)
-    with runfolder.Lock(folder), interrupts.watched() as stop:
+    with opened(prepared, resume) as folder, interrupts.watched() as stop:
         session = Session(prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed)
         supervise(session, stop)
     return session.run
+
+
+@contextmanager
+def opened(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
+    """Give the folder of a run, new or to resume, which the first of its processes keeps locked in the block."""
+    recipe, world = prepared.plan.recipe, prepared.world
+    folder = resume
+    with ExitStack() as stack:
+        with world.together():
+            if world.first:
+                if resume is None:
+                    check.disk(prepared)
+                folder = resume or runfolder.create(recipe.output, recipe.name)
+                stack.enter_context(runfolder.Lock(folder))
+        yield Path(world.from_first(str(folder)))
 
 
 def supervise(session: Session, stop: interrupts.Stop) -> None:
@@ -55,9 +70,12 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
             train(session, stop)
         except interrupts.Asked:
             session.save()
-            raise Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}") from None
+            session.world.wait()
+            interrupted = Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}")
+            interrupted.everywhere = True
+            raise interrupted from None
     except BaseException as error:
-        if isinstance(error, PluginError | DataError):  # raised between steps, so the state is whole
+        if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps, so the state is whole
             session.rescue()
         elif isinstance(error, ResourceError):
             session.say_how_to_go_on()
@@ -97,9 +115,8 @@ def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:
         loss = session.step(batches)
         plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
         session.save_step()
-        stop.check()
 
     metrics = session.end_epoch(stop.check)
     plugins.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=metrics)
+    session.agree(stop.check)
     session.save_epoch()
-    stop.check()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from finetune.data import targets
 from finetune.data.loader import Batch, Loader
 from finetune.data.seeding import Stream, generator
+from finetune.parallel.world import ALONE
 from finetune.training.frozen import PLAIN, Frozen
 from finetune.training.views import Views, fitting, streamed, summary, too_large
 from finetune.trunk import engines
@@ -39,7 +40,8 @@ class Feed:
     ) -> None:
         self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
         self.class_weights, self.say = class_weights, say
-        self.keeper = Keeper(int(self.recipe.cache.max_gb * GB), say)
+        self.world = prepared.world
+        self.keeper = Keeper(int(self.recipe.cache.max_gb * GB), say, self.world)
         self._loaders: dict[tuple[str, bool, int], Loader] = {}
         self.enter(0, epochs=(), last=False)
 
@@ -136,9 +138,11 @@ class Feed:
             loader = self.loader(part, train=train, ordered=frozen.chunk)
             number = f", view {view} of {self.views.count}" if train else ""
 
-            def missing(table: Table) -> int:
-                said = told(f"the {part} images{number}", len(loader.part), self.say)
-                return fill(table, loader, max(view, 1), frozen.engine, said, check)
+            def missing(table: Table, shards: Sequence[int]) -> int:
+                rows = sum(len(table.shards()[each]) for each in shards)
+                whose = "" if self.world.size == 1 else ", this process's share"
+                said = told(f"the {part} images{number}{whose}", rows, self.say)
+                return fill(table, shards, loader, max(view, 1), frozen.engine, said, check)
 
             try:
                 kept = self.keeper.open(frozen.wanted(part, view), frozen.shape, frozen.chunk, missing, check)
@@ -151,7 +155,12 @@ class Feed:
             if self.first < len(self.prepared.network.stages):  # what trains takes more than what rests
                 self.frozen.rest()
             self._open[part, view] = FeatureLoader(
-                part=loader.part, kept=kept, batch_size=self.recipe.train.batch_size, seed=self.recipe.seed, train=train
+                part=loader.part,
+                kept=kept,
+                batch_size=self.recipe.train.batch_size,
+                seed=self.recipe.seed,
+                train=train,
+                world=self.world,
             )
         return self._open[part, view]
 
@@ -169,7 +178,8 @@ class Feed:
             rows = (batch.labels, batch.weights, len(self.data.classes))
             soft, images = targets.soft_targets(*rows, loss.label_smoothing, self.class_weights), batch.images
             if self.views.mixes:
-                rng = generator(Stream.MIX, self.recipe.seed, at)
+                # Each process blends its own images, so that with several it is another blend than with one.
+                rng = generator(Stream.MIX, self.recipe.seed, at, *([self.world.rank] if self.world.size > 1 else []))
                 images, soft = targets.mix(images, soft, mixup=train.mixup, cutmix=train.cutmix, rng=rng)
             yield replace(batch, images=images, targets=soft)
 
@@ -201,6 +211,7 @@ class Feed:
                 transforms=self.prepared.transforms if train else (),
                 train=train,
                 shuffled=not ordered,
+                world=ALONE if ordered else self.world,
             )
         return self._loaders[key]
 

@@ -13,6 +13,7 @@ from finetune.data.scan import told
 from finetune.errors import PluginError, UsageError
 from finetune.files.promise import public
 from finetune.machine import device as devices
+from finetune.parallel import world as worlds
 from finetune.plugins import Origin, Plugins, named
 from finetune.training import phases, start
 from finetune.weights import fetching, labels, loading, sources
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from finetune.data.scan import Progress
     from finetune.model.model import Model
     from finetune.model.network import Network, Stages
+    from finetune.parallel.world import World
     from finetune.recipe.plan import Chosen, Plan
 
 
@@ -40,6 +42,7 @@ class Prepared:
     image: ImageSpec
     transforms: tuple[Transform, ...]
     device: devices.Device
+    world: World
     workers: int
     network: Network
     products: Stages | None
@@ -58,36 +61,40 @@ def prepare(
 ) -> Prepared:
     """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written.
 
-    Where the weights are gone, the run in ``resume`` says what they asked for.
+    Where the weights are gone, the run in ``resume`` says what they asked for. Of several processes the first looks at
+    weights and data before the others, which find what it downloaded and noted, and it alone has plugins.
     """
     recipe = plan.recipe
     workers = devices.usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     planned = plan_phases(plan, catalogue)
+    world = meet(plan, planned, say)
     plugins = run_plugins(plan, catalogue, watchers)
     asked = plan.backbone.component.options
-    source, begun = start.found(partial(resolve, plan, plugins, say), resume, asked, say)
+    source, begun = world.in_turn(lambda: start.found(partial(resolve, plan, plugins, say), resume, asked, say))
     options = begun.options if begun else backbone_options(plan, source)
     classes = (begun.classes if begun else labels.kept(source)) if keeps_head(plan) else None
     image = begun.image if begun else image_spec(plan, source)
     transforms = tuple(transform(chosen, image, catalogue) for chosen in plan.augment)
-    data = load_data(plan, catalogue, workers, told(say))
+    data = world.in_turn(lambda: load_data(plan, catalogue, workers, told(say)))
     if source is not None and classes is not None:
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
     device = device_for(plan, planned, say)
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
+    world.same_everywhere(list(network.get_parameters()))
     if device.amp == "O2":
         mixed_precision(network)
     from finetune.model.network import product_form
 
     return Prepared(
         plan=plan,
-        plugins=plugins,
+        plugins=plugins if world.first else Plugins(),
         data=data,
         image=image,
         transforms=transforms,
         device=device,
+        world=world,
         workers=workers,
         network=network,
         products=product_form(plan.backbone.component, network, wanted=device.products),
@@ -95,6 +102,14 @@ def prepare(
         phases=planned,
         weights=begun.weights if begun else report,
     )
+
+
+def meet(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> World:
+    """Return the processes that train together: this one alone, unless MindSpore's launcher started it."""
+    if not worlds.is_member():
+        return worlds.ALONE
+    device_for(plan, planned, say)
+    return worlds.join()
 
 
 def device_for(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> devices.Device:

@@ -44,7 +44,7 @@ def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], res
         images={part: len(getattr(data, part)) for part in ("train", "valid", "test") if getattr(data, part)},
         weights=prepared.weights,
         resumed=resumed,
-        _say=logged(say, folder / "log.txt"),
+        _say=logged(say, folder / "log.txt") if prepared.world.first else say,
     )
 
 
@@ -110,6 +110,7 @@ def identity(prepared: Prepared) -> dict[str, Any]:
             "trunk": trunk_engine(prepared),
             "instruction set": prepared.device.isa,
             "cores": usable_cores(),
+            "devices": prepared.world.size,
             **{name: version for name, version in environment.packages().items() if name in ("mindspore", "numpy")},
         },
     }

@@ -16,12 +16,16 @@ ROLLBACKS = 3  # in one run, after which something else is wrong
 
 def resume(session: Session) -> None:
     """Go on from the newest checkpoint that can be read; raises what forbids it."""
-    saved, broken = checkpoint.newest(session.saver.folder)
+    with session.world.together():
+        saved, broken = checkpoint.newest(session.saver.folder)
     for problem in broken:
         session.run.say(f"not used: {problem}")
+    steps = session.world.gather(saved.state["step"])
+    if len({*steps}) > 1:
+        raise UsageError(f"the machines of this run see different checkpoints, of steps {steps}; share the run folder")
     changed = records.check_same(saved.state, session.prepared, session.run.say, allow=session.allow_changed)
     restore(session, saved, changed=changed)
-    if changed:
+    if changed and session.world.first:
         records.write_recipe(session.prepared, session.run.folder)
     where = f"{session.done} of the {session.run.steps_per_epoch} steps of epoch {session.run.epoch}"
     session.run.say(f"resumed after step {session.run.step}: {where}")
@@ -47,7 +51,8 @@ def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = F
     if changed and not session.epoch_is_closed():
         session.done = 0
     session.write_history()
-    checkpoint.relink_best(session.saver.folder, saved, best=session.is_best())
+    if session.world.first:
+        checkpoint.relink_best(session.saver.folder, saved, best=session.is_best())
 
 
 def adapt(session: Session, saved: checkpoint.Checkpoint) -> None:
@@ -70,6 +75,7 @@ def rollback(session: Session, error: DivergedError) -> int:
         raise error
     session.saver.flush()
     session.tell()
+    session.world.wait()
     times = session.rollbacks + 1
     if times > ROLLBACKS:
         raise DivergedError(f"{error}; {ROLLBACKS} rollbacks did not help") from error

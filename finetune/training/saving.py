@@ -118,3 +118,16 @@ class Saver:
         """Wait until nothing is being written."""
         if self._thread is not None:
             self._thread.join()
+
+
+class NoSaver(Saver):
+    """Writes nothing: for the processes of a run that leave that to the first one."""
+
+    def write(self, now: Snapshot) -> None:
+        """Write nothing."""
+
+    def begin(self, now: Snapshot) -> None:
+        """Begin to write nothing."""
+
+    def hold(self, best: Snapshot) -> None:
+        """Hold nothing."""

@@ -22,9 +22,9 @@ from finetune.model.network import assign, values
 from finetune.run import Best
 from finetune.training import checkpoint, pictures, records, resuming
 from finetune.training.feed import Feed
-from finetune.training.saving import Saver, Snapshot
+from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.trainer import Trainer
-from finetune.trunk import division
+from finetune.trunk import division, identity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,7 @@ class Session:
         os.environ.setdefault("MS_OM_PATH", str(folder))
         self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
         self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
+        self.world = prepared.world
         self.allow_changed = allow_changed
         self.epochs = self.recipe.train.epochs
         self.trainer = self._trainer()
@@ -65,7 +66,7 @@ class Session:
         self.frozen: dict[str, str] = {}
         self.compared, self.rollbacks, self.finishing = 0, 0, False
         self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
-        self.saver = Saver(folder / "checkpoints", self._say)
+        self.saver = (Saver if self.world.first else NoSaver)(folder / "checkpoints", self._say)
         self.run._augmented = lambda count: pictures.augmented(self, count)
         self.run._predictions = lambda count: pictures.predictions(self, count)
 
@@ -76,12 +77,14 @@ class Session:
             features=self.prepared.plan.backbone.component.features,
             images=len(self.data.train),
             amp=self.prepared.device.amp,
+            world=self.world,
         )
 
     def start(self) -> int:
         """Write the run's records, or restore its newest checkpoint; return the epoch to go on with."""
         if not self.resumed:
-            records.write_start(self.prepared, self.run)
+            if self.world.first:
+                records.write_start(self.prepared, self.run)
             records.say_findings(self.data.report["findings"], self.run.say)
             return 1
         resuming.resume(self)
@@ -89,6 +92,8 @@ class Session:
 
     def write_history(self) -> None:
         """Write ``metrics.jsonl``; where the disk refuses, it is written with a later epoch, or at the end."""
+        if not self.world.first:
+            return
         try:
             if not (self.run.folder / "recipe.yaml").exists():
                 self.run.say(f"warning: {self.run.folder} was removed; it is written anew")
@@ -134,10 +139,18 @@ class Session:
         self.run.phase, self.run.trainable = phase.number, phase.trainable
 
     def steps(self, epoch: int, check: Check) -> Iterator[list[Batch]]:
-        """Yield the batches of each optimizer step of the epoch that is not done yet."""
+        """Yield the batches of each optimizer step of the epoch that is not done yet, once all processes have theirs.
+
+        ``check`` is called before each and may raise to stop.
+        """
         size = self.recipe.train.accumulate
         batches = self.feed.training(epoch, self.done * size, check)
-        while group := list(islice(batches, size)):
+        while True:
+            with self.world.together():
+                check()
+                group = list(islice(batches, size))
+            if not group:
+                return
             yield group
 
     def step(self, batches: Sequence[Batch]) -> float:
@@ -145,7 +158,7 @@ class Session:
         loss = self.trainer.step(batches, self.run.epoch, self.done)
         if not math.isfinite(loss):
             raise self._diverged(loss, batches)
-        images = sum(int((batch.weights > 0).sum()) for batch in batches)
+        images = sum(batch.count for batch in batches)
         self.done, self.run.step = self.done + 1, self.run.step + 1
         self.loss_sum, self.images = self.loss_sum + loss * images, self.images + images
         self.run.learning_rates = self.trainer.rates()
@@ -178,8 +191,15 @@ class Session:
         self.seconds += line["seconds"]
         self.run.history.append(line)
         self.write_history()
-        records.log(self.run.folder, json.dumps(line))
+        if self.world.first:
+            records.log(self.run.folder, json.dumps(line))
         return line
+
+    def agree(self, check: Check) -> None:
+        """Let all processes know what the plugins of the first have asked for; ``check`` may raise to stop."""
+        self.run.stop_reason = self.world.from_first(self.run.stop_reason)
+        with self.world.together():
+            check()
 
     def _check_weights(self) -> None:
         for name, array in values(p for p in self.network.get_parameters() if p.requires_grad).items():
@@ -208,7 +228,7 @@ class Session:
             )
         self.predictors[first].refresh()
         batches = self.feed.plain(part, check) if first else self.feed.loader(part)
-        evaluation = self.predictors[first].evaluate(batches, len(self.data.classes), check)
+        evaluation = self.predictors[first].evaluate(batches, len(self.data.classes), check, self.world)
         self.predictors[first].rest()
         return evaluation
 
@@ -262,7 +282,7 @@ class Session:
 
     def rescue(self) -> None:
         """Write a checkpoint when something else has failed, without plugins, and say where."""
-        if self.run.step == 0 or self.finishing:
+        if self.run.step == 0 or self.finishing or not self.world.first:
             return
         try:
             self.saver.write(self._snapshot(strict=False))
@@ -327,10 +347,11 @@ class Session:
         self.tell()
         self.finishing = True
         self.feed.finish()
-        assign(self.network.get_parameters(), self._final_weights())
+        self._check_processes()
+        if self.world.first:
+            assign(self.network.get_parameters(), self._final_weights())
+        self.world.same_everywhere(list(self.network.get_parameters()))
         metrics = self._final_metrics(check)
-        records.write_history(run)
-        modelfolder.write(run.folder / "model", self.prepared, self.network, metrics, run)
         run.result = {
             "run": str(run.folder),
             "epochs": run.history[-1]["epoch"],
@@ -342,8 +363,19 @@ class Session:
             "features": self.feed.keeper.counts.report(),
             "seconds": round(self.seconds, 3),
             "peak_rss_mb": environment.peak_memory_mb(),
+            "devices": self.world.size,
         }
-        records.write_result(run)
+        if self.world.first:
+            records.write_history(run)
+            modelfolder.write(run.folder / "model", self.prepared, self.network, metrics, run)
+            records.write_result(run)
+
+    def _check_processes(self) -> None:
+        """Compare the weights of all processes, each of which has made every step."""
+        weights = ((p.name, p.asnumpy()) for p in self.network.get_parameters())
+        several = {*self.world.gather(identity.of_arrays(weights))}
+        if len(several) > 1:
+            raise FinetuneError("the weights of the processes differ; please report this bug")
 
     def _final_weights(self) -> dict[str, NDArray[np.float32]]:
         best = self.run.folder / "checkpoints" / checkpoint.BEST

@@ -31,12 +31,16 @@ class Objective(nn.Cell):
 
 
 class Gradients(nn.Cell):
-    """Loss and gradients of exactly the given parameters."""
+    """Loss and gradients of exactly the given parameters, summed over all processes."""
 
-    def __init__(self, tail: Tail, parameters: Sequence[Parameter], scale: float) -> None:
+    def __init__(self, tail: Tail, parameters: Sequence[Parameter], scale: float, processes: int = 1) -> None:
         super().__init__(auto_prefix=False)
         self.objective = Objective(tail, scale)
         self.scale = scale
+        self.several = processes > 1
+        if self.several:
+            self.total = ops.AllReduce("sum")
+            self.reduce = nn.DistributedGradReducer(ParameterTuple(parameters), mean=False, degree=processes)
         self.gradient = ops.value_and_grad(self.objective, None, ParameterTuple(parameters))
 
     def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor]]:
@@ -45,7 +49,26 @@ class Gradients(nn.Cell):
         if self.scale != 1.0:
             loss = loss / self.scale
             gradients = tuple([g / self.scale for g in gradients])
+        if self.several:
+            loss = self.total(loss.reshape(1)).sum()
+            gradients = self.reduce(gradients)
         return loss, gradients
+
+
+class Averaged(nn.Cell):
+    """The statistics of BatchNorm, averaged over all processes, each of which normalises its own images."""
+
+    def __init__(self, statistics: Sequence[Parameter], processes: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.statistics = ParameterTuple(statistics)
+        self.total = ops.AllReduce("sum")
+        self.processes = processes
+
+    def construct(self) -> Tensor:
+        """Return one of the statistics, once all are averaged."""
+        for each in self.statistics:
+            ops.assign(each, self.total(each) / self.processes)
+        return self.statistics[0]
 
 
 class Update(nn.Cell):

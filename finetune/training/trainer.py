@@ -11,6 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor
 
 from finetune.model import heads
 from finetune.model.network import Network, Tail, assign, statistics, values
+from finetune.parallel.world import ALONE
 from finetune.recipe.models import AdamW, Recipe
 from finetune.training import optimizers, schedules, step
 
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
     from finetune.data.loader import Batch
     from finetune.model.network import Stages
+    from finetune.parallel.world import World
     from finetune.training.phases import Phase
 
 
 class Trainer:
-    """Trains a network: ``enter`` a phase, then ``step`` through batches.
+    """Trains a network: ``enter`` a phase, then ``step`` through batches, in all processes at once.
 
     ``updates`` counts the optimizer's steps in this phase, since each phase has an optimizer of its own.
     """
@@ -38,8 +40,9 @@ class Trainer:
         features: int,
         images: int,
         amp: str,
+        world: World = ALONE,
     ) -> None:
-        self.recipe, self.network = recipe, network
+        self.recipe, self.network, self.world = recipe, network, world
         self.features = features
         # A backbone may hold constants, which no phase trains.
         self.learnt = {p.name: p.requires_grad and not statistics(p) for p in network.get_parameters()}
@@ -67,9 +70,12 @@ class Trainer:
         self.optimizer = optimizers.build(self.recipe.optimizer, trainable, self.network.names)
         averaged = [p for p in self.network.parameters_of(phase.trainable) if p.name in self.average]
         average = [self.average[p.name] for p in averaged]
-        gradients = step.Gradients(Tail(self.network, first, products), trainable, self.scale)
+        gradients = step.Gradients(Tail(self.network, first, products), trainable, self.scale, self.world.size)
         update = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
         self.training_mode()
+        moving = [p for p in self.network.parameters_of(phase.trainable) if statistics(p)]
+        several = self.world.size > 1 and moving and self.recipe.freeze.batch_norm == "train"
+        self._averaged = step.Averaged(moving, self.world.size) if several else None
         if self.recipe.train.accumulate == 1:
             self._whole = step.TrainStep(gradients, update)
         else:
@@ -89,20 +95,25 @@ class Trainer:
         ``number`` counts the steps of the epoch from 0; it fixes all noise together with the seed.
         """
         self.global_step = (epoch - 1) * self.steps_per_epoch + number
-        count = sum(int((batch.weights > 0).sum()) for batch in batches)
+        count = sum(batch.count for batch in batches)
         if self.recipe.train.accumulate == 1:
             loss = float(self._whole(*self._inputs(batches[0], count, 0), *self._scalars()).asnumpy())
         else:
             inputs = (self._inputs(batch, count, i) for i, batch in enumerate(batches))
             loss = sum(float(self._accumulate(*each).asnumpy()) for each in inputs)
             self._apply(*self._scalars())
+        if self._averaged is not None:
+            self._averaged()
         self.updates += 1
         return loss
 
     def _inputs(self, batch: Batch, count: int, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert batch.targets is not None
         at = self.global_step * self.recipe.train.accumulate + position
-        mask = heads.dropout_mask(self.recipe.head, self.features, len(batch.images), self.recipe.seed, at)
+        every = len(batch.images) * self.world.size
+        mask = heads.dropout_mask(self.recipe.head, self.features, every, self.recipe.seed, at)
+        if len(mask) > 1:
+            mask = np.ascontiguousarray(np.array_split(mask, self.world.size)[self.world.rank])
         images, targets = (Tensor.from_numpy(each) for each in (batch.images, batch.targets))  # shares their memory
         return images, targets, scalar(count), Tensor(mask)
 

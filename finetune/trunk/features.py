@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.loader import Batch, order
+from finetune.data.loader import Batch, numbers, order, rows_of
 from finetune.data.scan import digest_of
 from finetune.errors import DataError, FinetuneError, PluginError, ResourceError
+from finetune.parallel.world import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from finetune.data.labelled import Part
     from finetune.data.loader import Loader
+    from finetune.parallel.world import World
     from finetune.trunk.engines import Engine
     from finetune.trunk.store import Kept, Table
 
@@ -34,20 +36,21 @@ class TooLarge(ResourceError):
 
 def fill(
     table: Table,
+    numbers: Sequence[int],
     loader: Loader,
     view: int,
     engine: Callable[[], Engine],
     said: Callable[[int], None],
     check: Callable[[], None],
 ) -> int:
-    """Compute and write the shards that a table lacks, and return how many images that took.
+    """Compute and write shards of a table by their ``numbers``, and return how many images that took.
 
     ``loader`` gives the images in their order, ``view`` is the epoch whose augmentation they get. ``said`` is told how
     many are done; ``check`` is called after each batch and may raise to stop; what is written then stays. Raises
     ``DataError`` if an image is no longer the one that was scanned, and ``TooLarge`` if a feature cannot be kept.
     """
     done = 0
-    for shards in runs(table.missing()):
+    for shards in runs(numbers):
         first = table.shards()[shards[0]].start // loader.batch_size
         with closing(loader.epoch(view, start=first)) as batches:
             computed = engine().run(each.images for each in batches)
@@ -65,7 +68,7 @@ def fill(
     return done
 
 
-def runs(numbers: list[int]) -> list[list[int]]:
+def runs(numbers: Sequence[int]) -> list[list[int]]:
     """Return numbers in ascending order as runs of consecutive ones."""
     found: list[list[int]] = []
     for number in numbers:
@@ -128,23 +131,26 @@ def told(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureLoader:
-    """Batches of kept features in place of images, in the order that the images would have had."""
+    """Batches of kept features in place of images, in the order and in the shares that the images would have had."""
 
     part: Part
     kept: Kept
     batch_size: int
     seed: int
     train: bool
+    world: World = ALONE
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number ``start`` on."""
-        count = len(self.part)
-        indices = order(count, self.batch_size, self.seed, epoch, shuffled=self.train)
-        for first in range(start * self.batch_size, len(indices), self.batch_size):
-            rows = indices[first : first + self.batch_size]
+        count, size = len(self.part), self.batch_size
+        indices = order(count, size, self.seed, epoch, shuffled=self.train)
+        for step in numbers(start, len(indices) // size, self.world, shuffled=self.train):
+            places = rows_of(step, size, self.world, shuffled=self.train)
+            rows = indices[places.start : places.stop]
             yield Batch(
                 images=self.kept.take(rows),
                 labels=self.part.labels[rows],
-                weights=(np.arange(first, first + self.batch_size) < count).astype(np.float32),
+                weights=(np.array(places) < count).astype(np.float32),
                 indices=rows,
+                whole=min(size, count - step * size),
             )

@@ -21,6 +21,7 @@ import numpy as np
 from finetune.files import atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,9 +66,15 @@ class Table:
         """Return the file of a shard."""
         return self.folder / f"{number:05d}.f16"
 
-    def missing(self) -> list[int]:
-        """Return the shards that are not there or damaged; the latter are removed."""
-        return [number for number, rows in enumerate(self.shards()) if not self._sound(number, len(rows))]
+    def missing(self, numbers: Sequence[int] | None = None) -> list[int]:
+        """Return which of some shards, or of all, are not there or damaged; the latter are removed."""
+        shards = self.shards()
+        wanted = range(len(shards)) if numbers is None else numbers
+        return [number for number in wanted if not self._sound(number, len(shards[number]))]
+
+    def absent(self) -> list[int]:
+        """Return the shards that are not there, without reading those that are."""
+        return [number for number in range(len(self.shards())) if not self.path(number).exists()]
 
     def _sound(self, number: int, rows: int) -> bool:
         path = self.path(number)

@@ -1,0 +1,1 @@
+"""Training by several processes: how they are started, and what they tell one another."""

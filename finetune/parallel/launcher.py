@@ -1,0 +1,151 @@
+"""Starts the processes of a run on this machine, shows what they do, passes signals on, and ends all when one dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import ResourceError
+from finetune.machine import interrupts
+from finetune.parallel.launch import free_port
+from finetune.parallel.member import ALIVE, RECIPE, Task
+from finetune.parallel.processes import Processes
+from finetune.parallel.relay import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from finetune.display.progress import Progress
+    from finetune.parallel.launch import Launch
+    from finetune.recipe.plan import Plan
+    from finetune.run import Run
+
+LOOK = 0.1  # seconds between two looks at the processes
+# Seconds that processes have to end, before they are made to: all others once one has failed, all once all have told
+# what they came to, and the others once one has told that.
+SOON, GRACE, SAVING = 1.0, 10.0, 600.0
+
+
+def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool, progress: Progress) -> dict[str, Any]:
+    """Fine-tune with all processes of this machine; return the result of the first, and the run's folder beside it.
+
+    Raises what the first process that failed raised, ``Interrupted`` after a signal, and ``ProcessDied`` naming the
+    process and its log where one ended without a word.
+    """
+    task = Task(
+        resume=str(resume) if resume else None,
+        allow_changed=allow_changed,
+        device=launch.device,
+        ranks=(launch.ranks.start, launch.ranks.stop),
+        argv=sys.argv,
+    )
+    with _started(launch, plan, task, resume) as processes, interrupts.watched() as stop:
+        screen = Screen(processes.folder, plan.recipe, progress)
+        try:
+            _follow(processes, screen, stop)
+        finally:
+            processes.end()
+        screen.update()
+        folder = _keep_logs(processes, screen.run, resume)
+        error = processes.verdict(stop.signal, folder)
+    if error is not None:
+        if screen.run is not None:
+            progress.finetune_run_error(screen.run, error)
+        raise error
+    done = screen.run.folder if screen.run else folder
+    return {"folder": done, "result": screen.run.result if screen.run else {}}
+
+
+@contextmanager
+def _started(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Iterator[Processes]:
+    """Start MindSpore's launcher; the processes end when this one does, since the kernel then opens its lock."""
+    from finetune.recipe import plan as plans
+    from finetune.training import masking
+
+    folder = Path(tempfile.mkdtemp(prefix="finetune-"))
+    logs = _new_logs(plan.recipe.output, resume)
+    try:
+        with (folder / ALIVE).open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            masking.write(folder / RECIPE, plans.dump(plan))
+            task.write(folder)
+            where = replace(launch, port=launch.port or free_port())
+            environment = os.environ | where.environment(folder)
+            environment["PATH"] = f"{_python_for(folder)}{os.pathsep}{environment.get('PATH', '')}"
+            with (logs / "msrun.log").open("wb") as log:
+                msrun = subprocess.Popen(
+                    where.command(logs),
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            yield Processes(launch=where, folder=folder, logs=logs, msrun=msrun)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_logs(output: Path, resume: Path | None) -> Path:
+    """Return a new folder for the logs: in the run's, or beside where that will be."""
+    try:
+        if resume is None:
+            output.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=".launch-", dir=output))
+        home = resume / "logs"
+        home.mkdir(exist_ok=True)
+        number = max((int(each.name) for each in home.iterdir() if each.name.isdecimal()), default=0) + 1
+        (home / f"{number:03d}").mkdir()
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write logs to {error.filename}: {error.strerror}; choose another --output"
+        ) from error
+    return home / f"{number:03d}"
+
+
+def _python_for(folder: Path) -> Path:
+    """Return a folder in which ``python``, which MindSpore's launcher calls, is this interpreter."""
+    programs = folder / "bin"
+    programs.mkdir()
+    script = programs / "python"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    script.chmod(0o700)
+    return programs
+
+
+def _follow(processes: Processes, screen: Screen, stop: interrupts.Stop) -> None:
+    """Show what happens until all processes have ended, or until the others had their time after one did."""
+    told: set[int] = set()
+    until = float("inf")
+    while processes.msrun.poll() is None and time.monotonic() < until:
+        time.sleep(LOOK)
+        screen.update()
+        if stop.signal:
+            told |= processes.signal(stop.signal, told)
+        ended = len(processes.outcomes())
+        if processes.failed():
+            until = min(until, time.monotonic() + SOON)
+        elif ended:
+            until = min(until, time.monotonic() + (GRACE if ended == len(processes.launch.ranks) else SAVING))
+
+
+def _keep_logs(processes: Processes, run: Run | None, resume: Path | None) -> Path:
+    """Move the logs into the run's folder, and return where they are."""
+    logs = processes.logs
+    if resume is not None or run is None or processes.launch.ranks.start:
+        return logs
+    kept = run.folder / "logs" / "001"
+    with suppress(OSError):
+        kept.parent.mkdir(exist_ok=True)
+        logs.rename(kept)
+        return kept
+    return logs

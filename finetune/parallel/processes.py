@@ -1,0 +1,123 @@
+"""The processes of one launch as their parent sees them: where they are, what they came to, and their end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import errors
+from finetune.errors import FinetuneError, Interrupted, ResourceError
+from finetune.parallel.launch import WORKER
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from finetune.parallel.launch import Launch
+
+DIED = re.compile(rb"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
+
+
+class ProcessDied(FinetuneError):
+    """A process of the run ended without a word."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Processes:
+    """The processes of one launch: ``folder`` holds what they are told and what they tell, ``logs`` what they print."""
+
+    launch: Launch
+    folder: Path
+    logs: Path
+    msrun: subprocess.Popen[bytes]
+
+    def pids(self) -> dict[int, int]:
+        """Return the process ids by rank of all that have come so far."""
+        found = ((rank, self.folder / f"rank-{rank}.pid") for rank in self.launch.ranks)
+        return {rank: int(path.read_text()) for rank, path in found if path.exists()}
+
+    def outcomes(self) -> dict[int, dict[str, Any]]:
+        """Return what the processes came to, by rank."""
+        found = ((rank, self.folder / f"rank-{rank}.json") for rank in self.launch.ranks)
+        return {rank: json.loads(path.read_text(encoding="utf-8")) for rank, path in found if path.exists()}
+
+    def dead(self) -> dict[int, int]:
+        """Return the codes, or negative signals, of processes that MindSpore's launcher saw end badly, by process."""
+        with suppress(OSError):
+            return {int(pid): int(code) for pid, code in DIED.findall((self.logs / "msrun.log").read_bytes())}
+        return {}
+
+    def failed(self) -> bool:
+        """Tell whether a process ended by itself, which the others cannot go on without."""
+        lone = (each["exit_code"] and not each["everywhere"] for each in self.outcomes().values())
+        return any(lone) or bool(self.dead())
+
+    def signal(self, signum: int, told: set[int]) -> set[int]:
+        """Send a signal to every process that was not ``told``, and return those."""
+        new = {*self.pids().values()} - told
+        for pid in new:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        return new
+
+    def end(self) -> None:
+        """End what has not ended yet: the group of MindSpore's launcher, and the processes, each of its own group."""
+        for pid in self.pids().values():
+            if is_member(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.msrun.pid, signal.SIGKILL)
+        self.msrun.wait()
+
+    def verdict(self, signum: int, logs: Path) -> FinetuneError | None:
+        """Return what ended the run too early: the word of the process that failed first, or which died without one.
+
+        ``signum`` is the signal that asked them to end, ``logs`` where their logs are now.
+        """
+        outcomes = self.outcomes()
+        failed = {rank: each for rank, each in outcomes.items() if each["exit_code"]}
+        own = {rank: each for rank, each in failed.items() if each["type"] != "Elsewhere"} or failed
+        if own:
+            rank, first = min(own.items(), key=lambda item: item[1]["time"])
+            alone = len(self.launch.ranks) > 1 and len(own) == 1
+            where = f" (process {rank}; its log: {log(logs, rank)})" if alone else ""
+            return errors.again(first["type"], f"{first['message']}{where}", first["exit_code"])
+        silent = [rank for rank in self.launch.ranks if rank not in outcomes]
+        if not silent:
+            return None
+        if signum:
+            return Interrupted(signum, "stopped before training began; nothing was written")
+        dead = self.dead()
+        codes = {rank: dead[pid] for rank, pid in self.pids().items() if pid in dead}
+        rank = next((rank for rank in silent if rank in codes), silent[0])
+        return died(rank, codes.get(rank), log(logs, rank))
+
+
+def died(rank: int, code: int | None, log: Path) -> ProcessDied:
+    """Return the error for a process that ended without a word."""
+    how = "ended without a word" if code is None else f"ended with code {code}"
+    if code is not None and code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+    why = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""
+    error = ProcessDied(f"process {rank} of the run {how}{why}; all others were ended; its log: {log}")
+    error.exit_code = ResourceError.exit_code if code == -signal.SIGKILL else 1
+    return error
+
+
+def log(logs: Path, rank: int) -> Path:
+    """Return the log of a process."""
+    return logs / f"worker_{rank}.log"
+
+
+def is_member(pid: int) -> bool:
+    """Tell whether a process, the number of which may be another's by now, is one of a launch."""
+    try:
+        return os.fsencode(WORKER) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
