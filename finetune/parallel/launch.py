@@ -54,6 +54,7 @@ class Launch:
             f"--cluster_time_out={self.timeout}",
             f"--log_dir={logs}",
             "--join=True",
+            f"--tail_worker_log={self.size}",  # of a process that there is not: nothing is copied
             *(["--bind_core=True"] if self.device == "ascend" else []),
             str(WORKER),
         ]

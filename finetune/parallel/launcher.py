@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from finetune.run import Run
 
 LOOK = 0.1  # seconds between two looks at the processes
-# Seconds that processes have to end, before they are made to: all others once one has failed, all once all have told
-# what they came to, and the others once one has told that.
-SOON, GRACE, SAVING = 1.0, 10.0, 600.0
+# Seconds that the others have to end, before they are made to, once one has failed, or once one has come to its end.
+SOON, SAVING = 1.0, 600.0
 
 
 def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool, progress: Progress) -> dict[str, Any]:
@@ -55,13 +54,13 @@ def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool,
         finally:
             processes.end()
         screen.update()
-        folder = _keep_logs(processes, screen.run, resume)
-        error = processes.verdict(stop.signal, folder)
+        _keep_logs(processes, screen.run)
+        error = processes.verdict(stop.signal)
     if error is not None:
         if screen.run is not None:
             progress.finetune_run_error(screen.run, error)
         raise error
-    done = screen.run.folder if screen.run else folder
+    done = screen.run.folder if screen.run else processes.logs
     return {"folder": done, "result": screen.run.result if screen.run else {}}
 
 
@@ -129,23 +128,23 @@ def _follow(processes: Processes, screen: Screen, stop: interrupts.Stop) -> None
     while processes.msrun.poll() is None and time.monotonic() < until:
         time.sleep(LOOK)
         screen.update()
+        _keep_logs(processes, screen.run)
         if stop.signal:
             told |= processes.signal(stop.signal, told)
-        ended = len(processes.outcomes())
+        if processes.finished():
+            return  # what is left of MindSpore's launcher would wait for half a minute
         if processes.failed():
             until = min(until, time.monotonic() + SOON)
-        elif ended:
-            until = min(until, time.monotonic() + (GRACE if ended == len(processes.launch.ranks) else SAVING))
+        elif processes.outcomes():
+            until = min(until, time.monotonic() + SAVING)
 
 
-def _keep_logs(processes: Processes, run: Run | None, resume: Path | None) -> Path:
-    """Move the logs into the run's folder, and return where they are."""
-    logs = processes.logs
-    if resume is not None or run is None or processes.launch.ranks.start:
-        return logs
+def _keep_logs(processes: Processes, run: Run | None) -> None:
+    """Move the logs into the run's folder, once there is one."""
+    if run is None or run.folder in processes.logs.parents:
+        return
     kept = run.folder / "logs" / "001"
     with suppress(OSError):
         kept.parent.mkdir(exist_ok=True)
-        logs.rename(kept)
-        return kept
-    return logs
+        processes.logs.rename(kept)
+        processes.logs = kept

@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,9 +66,15 @@ def main() -> NoReturn:
 
 
 def end_with_parent(folder: Path) -> None:
-    """End this process when the parent has ended, however it did: then the kernel lets go of its lock."""
+    """End everything when the parent has ended, however it did: then the kernel lets go of its lock.
+
+    The process where the others meet cannot see to that itself: it holds Python's lock all the time.
+    """
     with (folder / ALIVE).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)  # MindSpore's launcher, and all that has its group
         os._exit(1)
 
 

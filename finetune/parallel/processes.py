@@ -36,6 +36,10 @@ class Processes:
     logs: Path
     msrun: subprocess.Popen[bytes]
 
+    def log(self, rank: int) -> Path:
+        """Return the log of a process."""
+        return self.logs / f"worker_{rank}.log"
+
     def pids(self) -> dict[int, int]:
         """Return the process ids by rank of all that have come so far."""
         found = ((rank, self.folder / f"rank-{rank}.pid") for rank in self.launch.ranks)
@@ -57,6 +61,10 @@ class Processes:
         lone = (each["exit_code"] and not each["everywhere"] for each in self.outcomes().values())
         return any(lone) or bool(self.dead())
 
+    def finished(self) -> bool:
+        """Tell whether all have told what they came to, and are gone."""
+        return len(self.outcomes()) == len(self.launch.ranks) and not any(map(is_member, self.pids().values()))
+
     def signal(self, signum: int, told: set[int]) -> set[int]:
         """Send a signal to every process that was not ``told``, and return those."""
         new = {*self.pids().values()} - told
@@ -75,10 +83,10 @@ class Processes:
             os.killpg(self.msrun.pid, signal.SIGKILL)
         self.msrun.wait()
 
-    def verdict(self, signum: int, logs: Path) -> FinetuneError | None:
+    def verdict(self, signum: int) -> FinetuneError | None:
         """Return what ended the run too early: the word of the process that failed first, or which died without one.
 
-        ``signum`` is the signal that asked them to end, ``logs`` where their logs are now.
+        ``signum`` is the signal that asked them to end, if any did.
         """
         outcomes = self.outcomes()
         failed = {rank: each for rank, each in outcomes.items() if each["exit_code"]}
@@ -86,7 +94,7 @@ class Processes:
         if own:
             rank, first = min(own.items(), key=lambda item: item[1]["time"])
             alone = len(self.launch.ranks) > 1 and len(own) == 1
-            where = f" (process {rank}; its log: {log(logs, rank)})" if alone else ""
+            where = f" (process {rank}; its log: {self.log(rank)})" if alone else ""
             return errors.again(first["type"], f"{first['message']}{where}", first["exit_code"])
         silent = [rank for rank in self.launch.ranks if rank not in outcomes]
         if not silent:
@@ -96,7 +104,7 @@ class Processes:
         dead = self.dead()
         codes = {rank: dead[pid] for rank, pid in self.pids().items() if pid in dead}
         rank = next((rank for rank in silent if rank in codes), silent[0])
-        return died(rank, codes.get(rank), log(logs, rank))
+        return died(rank, codes.get(rank), self.log(rank))
 
 
 def died(rank: int, code: int | None, log: Path) -> ProcessDied:
@@ -108,11 +116,6 @@ def died(rank: int, code: int | None, log: Path) -> ProcessDied:
     error = ProcessDied(f"process {rank} of the run {how}{why}; all others were ended; its log: {log}")
     error.exit_code = ResourceError.exit_code if code == -signal.SIGKILL else 1
     return error
-
-
-def log(logs: Path, rank: int) -> Path:
-    """Return the log of a process."""
-    return logs / f"worker_{rank}.log"
 
 
 def is_member(pid: int) -> bool:

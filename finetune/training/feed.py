@@ -142,7 +142,7 @@ class Feed:
                 rows = sum(len(table.shards()[each]) for each in shards)
                 whose = "" if self.world.size == 1 else ", this process's share"
                 said = told(f"the {part} images{number}{whose}", rows, self.say)
-                return fill(table, shards, loader, max(view, 1), frozen.engine, said, check)
+                return fill(table, loader, max(view, 1), frozen.engine, said, check, shards)
 
             try:
                 kept = self.keeper.open(frozen.wanted(part, view), frozen.shape, frozen.chunk, missing, check)

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import DataError, PluginError, UsageError
+from finetune.errors import DataError, PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
 from finetune.machine.device import usable_cores
@@ -91,6 +91,17 @@ def write_history(run: Run) -> None:
     """Write ``metrics.jsonl``, one line an epoch."""
     lines = [json.dumps(line, allow_nan=False) + "\n" for line in run.history]
     atomic.write_text(run.folder / "metrics.jsonl", "".join(lines))
+
+
+def keep_history(prepared: Prepared, run: Run) -> None:
+    """Write ``metrics.jsonl``; where the disk refuses, it is written with a later epoch, or at the end."""
+    try:
+        if not (run.folder / "recipe.yaml").exists():
+            run.say(f"warning: {run.folder} was removed; it is written anew")
+            write_start(prepared, run)
+        write_history(run)
+    except ResourceError as error:
+        run.say(f"warning: {error}; the run goes on, and tries again")
 
 
 def write_result(run: Run) -> None:

@@ -50,8 +50,8 @@ def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = F
     session.slow_down(state.get("rollbacks", 0))  # older checkpoints do not say it
     if changed and not session.epoch_is_closed():
         session.done = 0
-    session.write_history()
     if session.world.first:
+        records.keep_history(session.prepared, run)
         checkpoint.relink_best(session.saver.folder, saved, best=session.is_best())
 
 

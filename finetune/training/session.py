@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.data import targets
-from finetune.errors import DivergedError, FinetuneError, ResourceError
+from finetune.errors import DivergedError, FinetuneError
 from finetune.machine import environment
 from finetune.model import modelfolder
 from finetune.model.evaluation import Evaluation, Predictor
@@ -89,18 +89,6 @@ class Session:
             return 1
         resuming.resume(self)
         return self.run.epoch + self.epoch_is_closed()
-
-    def write_history(self) -> None:
-        """Write ``metrics.jsonl``; where the disk refuses, it is written with a later epoch, or at the end."""
-        if not self.world.first:
-            return
-        try:
-            if not (self.run.folder / "recipe.yaml").exists():
-                self.run.say(f"warning: {self.run.folder} was removed; it is written anew")
-                records.write_start(self.prepared, self.run)
-            records.write_history(self.run)
-        except ResourceError as error:
-            self.run.say(f"warning: {error}; the run goes on, and tries again")
 
     def slow_down(self, rollbacks: int) -> None:
         """Halve the learning rate for every time that the run was rolled back."""
@@ -190,8 +178,8 @@ class Session:
         line["seconds"] = round(time.monotonic() - self.began, 3)
         self.seconds += line["seconds"]
         self.run.history.append(line)
-        self.write_history()
         if self.world.first:
+            records.keep_history(self.prepared, self.run)
             records.log(self.run.folder, json.dumps(line))
         return line
 

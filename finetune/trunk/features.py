@@ -36,21 +36,21 @@ class TooLarge(ResourceError):
 
 def fill(
     table: Table,
-    numbers: Sequence[int],
     loader: Loader,
     view: int,
     engine: Callable[[], Engine],
     said: Callable[[int], None],
     check: Callable[[], None],
+    numbers: Sequence[int] | None = None,
 ) -> int:
-    """Compute and write shards of a table by their ``numbers``, and return how many images that took.
+    """Compute and write the shards that a table lacks, or those ``numbers``; return how many images that took.
 
     ``loader`` gives the images in their order, ``view`` is the epoch whose augmentation they get. ``said`` is told how
     many are done; ``check`` is called after each batch and may raise to stop; what is written then stays. Raises
     ``DataError`` if an image is no longer the one that was scanned, and ``TooLarge`` if a feature cannot be kept.
     """
     done = 0
-    for shards in runs(numbers):
+    for shards in runs(table.missing() if numbers is None else numbers):
         first = table.shards()[shards[0]].start // loader.batch_size
         with closing(loader.epoch(view, start=first)) as batches:
             computed = engine().run(each.images for each in batches)
