@@ -277,7 +277,7 @@ def test_accumulation_average_clipping_mixing_and_smoothing_run_together(
 
 
 def test_mixed_precision_trains_float32_weights(photos: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    made = run(recipe(photos, tmp_path, train={"epochs": 2, "batch_size": 8, "amp": "O2"}), catalogue)
+    made = run(recipe(photos, tmp_path, train={"epochs": 2, "batch_size": 8}, runner={"amp": "O2"}), catalogue)
     assert made.result is not None
     assert made.result["frozen_unchanged"] is True
     assert made.history[1]["train_loss"] < made.history[0]["train_loss"]

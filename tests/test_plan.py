@@ -199,7 +199,7 @@ WRONG: list[tuple[str, str]] = [
         "evaluate: {metric: lost}",
         "1:12: evaluate.metric: expected 'accuracy', 'top5', 'macro_f1' or 'loss', got 'lost'; did you mean 'loss'?",
     ),
-    ("train: {amp: on}", "1:9: train.amp: expected 'auto', 'off' or 'O2', got 'on'"),
+    ("runner: {amp: on}", "1:10: runner.amp: expected 'auto', 'off' or 'O2', got 'on'"),
     ("image: {size: big}", "1:9: image.size: expected a whole number or 'auto', got 'big'"),
     ("image: {size: Auto}", "1:9: image.size: expected a whole number or 'auto', got 'Auto'; did you mean 'auto'?"),
     ("image: {size: 8}", "1:9: image.size: must be at least 16, got 8"),
@@ -223,7 +223,7 @@ WRONG: list[tuple[str, str]] = [
     ("optimizer: {lr: 1e999}", "1:13: optimizer.lr: must be a finite number, got .inf"),
     ("name: a/b", "1:1: name: must be 1 to 80 letters, digits and any of '_', '-' and '.', got 'a/b'"),
     (f"name: {'x' * 90}", "1:1: name: must be 1 to 80 letters, digits and any of '_', '-' and '.', got 'xxx"),
-    ("runner: {devices: 8}", "1:10: runner.devices: must be at most 1, got 8"),
+    ("runner: {devices: 0}", "1:10: runner.devices: must be at least 1, got 0"),
     # options of components
     ("freeze: {use: gradual}", "1:1: freeze.schedule: missing; freezer 'gradual' needs it"),
     ("freeze: {use: gradual, schedule: {one: head}}", "1:35: freeze.schedule.one: the key should be a whole number"),
@@ -331,7 +331,7 @@ train: {epochs: 3, epochs: 4, batch: 8}
 schedule: {warmup_epochs: 5}
 seed: !x 1
 """
-    assert refused(catalogue, text, "train.amp=01", "callbacks[9].keep=1", "trian.epochs=5") == (
+    assert refused(catalogue, text, "runner.amp=01", "callbacks[9].keep=1", "trian.epochs=5") == (
         "recipe.yaml:1:13: optimizer.lr: expected a number, got 'fast'",
         "recipe.yaml:3:27: augment[0].preset: expected 'light', 'standard' or 'heavy', got 3",
         "recipe.yaml:4:1: dataset.root: missing; dataset 'folder' needs it",
@@ -340,7 +340,7 @@ seed: !x 1
         "recipe.yaml:5:31: train.batch: unknown key 'batch'; did you mean 'batch_size'?",
         "recipe.yaml:6:12: schedule.warmup_epochs: 5 is more than train.epochs, which is 3",
         "recipe.yaml:7:7: seed: tag '!x' is no part of a recipe; write plain text, numbers, lists and mappings",
-        "override 'train.amp=01': train.amp: expected 'auto', 'off' or 'O2', got '01'",
+        "override 'runner.amp=01': runner.amp: expected 'auto', 'off' or 'O2', got '01'",
         "override 'callbacks[9].keep=1': 'callbacks' has items [0] to [1] only",
         "override 'trian.epochs=5': trian: unknown key 'trian'; did you mean 'train'?",
     )
@@ -383,7 +383,8 @@ freeze: {use: gradual, schedule: {1: head, 4: [layer4, head]}}
 loss: {class_weights: {1: 2, no: 0.5}}
 optimizer: {lr: 1e-3}
 schedule: {use: step, every: 2}
-train: {clip_norm: 1, amp: off}
+train: {clip_norm: 1}
+runner: {amp: off}
 callbacks: []
 """
     plan = planned(catalogue, text + FOLDER)
@@ -396,7 +397,7 @@ callbacks: []
     assert plan.freezer.options == Gradual(schedule={1: "head", 4: ("layer4", "head")})
     assert recipe.loss.class_weights == {"1": 2.0, "no": 0.5}
     assert (recipe.optimizer.use, recipe.optimizer.lr, recipe.train.clip_norm) == ("adamw", 0.001, 1.0)
-    assert (recipe.schedule.use, recipe.train.amp, plan.callbacks) == ("step", "off", ())
+    assert (recipe.schedule.use, recipe.runner.amp, plan.callbacks) == ("step", "off", ())
 
 
 class TestPaths:

@@ -102,7 +102,10 @@ def checked(plan: Plan, catalogue: Catalogue) -> Answer:
     from finetune.display.progress import Progress
     from finetune.training import check
 
+    planned = several(plan)
     report = check.check(plan, catalogue, say=Progress().say)
+    if planned is not None:
+        report["launch"] = planned.describe(Path("RUN/logs/001"), Path("TASK"))
     return Answer(data=report, view=lambda: pairs(lines(report)))
 
 
@@ -139,6 +142,12 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for each in report["features"]:
         yield f"features {each['phase']}", f"after {each['after']}: {kept(each)}"
     yield "steps", f"{report['steps_per_epoch']:,} in an epoch, {report['steps']:,} in all"
+    if launch := report.get("launch"):
+        devices = ", ".join(f"process {rank} on {device}" for rank, device in launch["devices"].items())
+        machines = f"{launch['machines']} machine{'s' * (launch['machines'] > 1)}"
+        yield "processes", f"{launch['processes']} on {machines}; on this one, number {launch['machine']}: {devices}"
+        yield "started by", launch["command"]
+        yield "with", " ".join(f"{name}={value}" for name, value in launch["environment"].items())
     for name in ("memory", "disk"):
         sizes = ((key.removesuffix("_mb").replace("_", " "), mb) for key, mb in report[name].items())
         yield name, ", ".join(f"{what} {mb:,.0f} MB" for what, mb in sizes)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError
 from finetune.parallel import slurm
+from finetune.parallel.world import is_member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,6 +104,24 @@ def plan(runner: RunnerSection, device: str, environ: Mapping[str, str] = os.env
     own = range(node * runner.devices, (node + 1) * runner.devices)
     number = int(port) if port else (PORT if nodes > 1 else 0)
     return Launch(device=device, size=size, ranks=own, node=node, host=host, port=number, timeout=runner.timeout)
+
+
+def refuse_alone(recipe: Recipe) -> None:
+    """Raise ``UsageError`` in a process that would train alone where the recipe asks for several."""
+    planned = plan(recipe.runner, recipe.runner.device)
+    if planned is not None and not is_member():
+        remedy = "use `finetune run`, which starts them, or start this script with MindSpore's `msrun`"
+        raise UsageError(f"runner.devices={recipe.runner.devices} takes {planned.size} processes; {remedy}")
+
+
+def fits(recipe: Recipe, size: int) -> None:
+    """Raise ``UsageError`` where as many processes were started as the recipe does not ask for."""
+    planned = plan(recipe.runner, recipe.runner.device)
+    wanted = 1 if planned is None else planned.size
+    if size != wanted:
+        remedy = "make runner.devices and runner.nodes what was started"
+        raise UsageError(f"{size} processes were started, and the recipe asks for {wanted}; {remedy}")
+    divisible(recipe, size)
 
 
 def divisible(recipe: Recipe, size: int) -> None:

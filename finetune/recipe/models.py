@@ -163,7 +163,8 @@ class TrainSection(Options):
     """Alpha of the beta distribution that pastes rectangles of one image into another (Yun et al. 2019); 0 is off."""
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of the moving average of the weights that is evaluated and kept."""
-    amp: Literal["auto", "off", "O2"] = "auto"
+    sync_batch_norm: bool = False
+    """Whether BatchNorm normalises over the images of all devices, or each over its own."""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """What a loss or a weight that is no finite number does: end the run, or take it back to its newest checkpoint and
     halve the learning rate, three times at most."""
@@ -214,6 +215,8 @@ class RunnerSection(Options):
     timeout: Annotated[int, Field(ge=10, le=7200)] = 600
     """Seconds that the processes wait for one another at the start."""
     mode: Literal["graph", "pynative"] = "graph"
+    amp: Literal["auto", "off", "O2"] = "auto"
+    """Mixed precision: O2 computes in float16, BatchNorm and loss in float32; `auto` is O2 except on CPUs."""
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Threads of each process that read images; `auto` is one for each usable core, 0 reads in the main thread."""
 

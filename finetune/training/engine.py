@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
+from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere
 from finetune.training import check, records, resuming, runfolder
 from finetune.training.prepare import prepare
@@ -40,6 +41,7 @@ def fine_tune(
     if resume is not None and (finished := records.finished(resume, plan)):
         say(f"nothing to do: {resume} is finished")
         return finished
+    launch.refuse_alone(plan.recipe)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with opened(prepared, resume) as folder, interrupts.watched() as stop:
         session = Session(prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed)

@@ -13,6 +13,7 @@ from finetune.data.scan import told
 from finetune.errors import PluginError, UsageError
 from finetune.files.promise import public
 from finetune.machine import device as devices
+from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import Origin, Plugins, named
 from finetune.training import phases, start
@@ -85,6 +86,11 @@ def prepare(
     world.same_everywhere(list(network.get_parameters()))
     if device.amp == "O2":
         mixed_precision(network)
+    synchronised = world.size > 1 and recipe.train.sync_batch_norm
+    if synchronised:
+        from finetune.parallel.batchnorm import synchronise
+
+        synchronise(network, world.size)
     from finetune.model.network import product_form
 
     return Prepared(
@@ -97,7 +103,7 @@ def prepare(
         world=world,
         workers=workers,
         network=network,
-        products=product_form(plan.backbone.component, network, wanted=device.products),
+        products=product_form(plan.backbone.component, network, wanted=device.products and not synchronised),
         backbone_options=options,
         phases=planned,
         weights=begun.weights if begun else report,
@@ -109,15 +115,17 @@ def meet(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]
     if not worlds.is_member():
         return worlds.ALONE
     device_for(plan, planned, say)
-    return worlds.join()
+    world = worlds.join()
+    launch.fits(plan.recipe, world.size)
+    return world
 
 
 def device_for(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> devices.Device:
     """Set up the device for what a plan trains on it."""
-    runner, amp, backbone = plan.recipe.runner, plan.recipe.train.amp, plan.backbone.component
+    runner, backbone = plan.recipe.runner, plan.backbone.component
     # For the head alone it would not pay: the first products take longer than all steps gain.
     products = backbone.products is not None and any({*phase.trainable} - {"head"} for phase in planned)
-    device = devices.setup(device=runner.device, mode=runner.mode, amp=amp, products=products)
+    device = devices.setup(device=runner.device, mode=runner.mode, amp=runner.amp, products=products)
     if device.name == "cpu" and devices.uncapped() and backbone.products is None:
         say(f"{backbone.name} trains slowly here: this process was set up for another network; start a new one for it")
     if products and device.isa == devices.CAPPED and devices.products_pay():

@@ -150,7 +150,8 @@ def mathematics(plan: Plan) -> dict[str, Any]:
     """Return the resolved recipe without its secrets and the keys that cannot change the weights."""
     said = masking.without_secrets(plan.recipe).model_dump(mode="json")
     del said["train"]["on_nonfinite"]  # nothing, as long as all is finite
-    return {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
+    kept = {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
+    return kept | {"runner": {"amp": said["runner"]["amp"]}}
 
 
 def check_same(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from finetune.errors import DivergedError, FinetuneError, UsageError
 from finetune.run import Best
 from finetune.training import checkpoint, records
+from finetune.training.scaling import LossScale
 
 if TYPE_CHECKING:
     from finetune.training.session import Session
@@ -42,6 +43,9 @@ def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = F
         session.trainer.restore(saved.part, state["updates"])
     session.feed.frozen.settle()
     session.trainer.global_step = max(0, state["step"] - 1)
+    if session.trainer.scaling and state.get("scaling"):  # older checkpoints do not say it
+        session.trainer.rescale(LossScale(**state["scaling"]))
+        session.trainer.overflowed(lambda message: None)
     run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
     run.best = Best(**state["best"]) if state["best"] else None
     session.frozen = session.trainer.frozen() if changed else state["frozen"]

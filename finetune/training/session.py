@@ -173,7 +173,7 @@ class Session:
         self._check_weights()
         if epoch % self.recipe.evaluate.every == 0 or epoch == self.epochs:
             line |= {f"val_{name}": value for name, value in self._evaluate(check).items()}
-        line["lr"] = self.trainer.rate()
+        line |= {"lr": self.trainer.rate(), **self.trainer.overflowed(self.run.say)}
         line["images_per_second"] = round((self.images - self.images_before) / max(seconds, 1e-9), 2)
         line["seconds"] = round(time.monotonic() - self.began, 3)
         self.seconds += line["seconds"]
@@ -309,6 +309,7 @@ class Session:
             "plugins": records.plugin_states(run.state, strict=strict),
             "stop_reason": run.stop_reason,
             "rollbacks": self.rollbacks,
+            "scaling": self.trainer.scaling and self.trainer.scaling.state(),
             "frozen": self.frozen,
             **records.identity(self.prepared),
         }

@@ -12,30 +12,32 @@ if TYPE_CHECKING:
 
     from finetune.model.network import Tail
 
-LOSS_SCALE = 1024.0  # of float16 gradients; a power of two changes no digit
-
 
 class Objective(nn.Cell):
     """Cross-entropy between soft targets and logits, summed and divided by the number of images."""
 
-    def __init__(self, tail: Tail, scale: float) -> None:
+    def __init__(self, tail: Tail, scale: Parameter | None) -> None:
         super().__init__(auto_prefix=False)
         self.tail = tail
+        self.scaled = scale is not None
         self.scale = scale
 
     def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> Tensor:
         """Map images or features (N, …), targets (N, classes), their count and the dropout mask to a scalar."""
         logits = self.tail(images, mask).astype(ms.float32)
         loss = -(targets * ops.log_softmax(logits, -1)).sum() / count
-        return loss if self.scale == 1.0 else loss * self.scale
+        return loss * self.scale if self.scaled else loss
 
 
 class Gradients(nn.Cell):
     """Loss and gradients of exactly the given parameters, summed over all processes."""
 
-    def __init__(self, tail: Tail, parameters: Sequence[Parameter], scale: float, processes: int = 1) -> None:
+    def __init__(
+        self, tail: Tail, parameters: Sequence[Parameter], scale: Parameter | None = None, processes: int = 1
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.objective = Objective(tail, scale)
+        self.scaled = scale is not None
         self.scale = scale
         self.several = processes > 1
         if self.several:
@@ -46,7 +48,7 @@ class Gradients(nn.Cell):
     def construct(self, images: Tensor, targets: Tensor, count: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor]]:
         """Return the loss and a tuple of gradients, both unscaled."""
         loss, gradients = self.gradient(images, targets, count, mask)
-        if self.scale != 1.0:
+        if self.scaled:
             loss = loss / self.scale
             gradients = tuple([g / self.scale for g in gradients])
         if self.several:
@@ -101,10 +103,27 @@ class Update(nn.Cell):
         return done
 
 
+class Guarded(nn.Cell):
+    """An update that is left out where a gradient overflowed."""
+
+    def __init__(self, update: Update) -> None:
+        super().__init__(auto_prefix=False)
+        self.update = update
+
+    def construct(
+        self, gradients: tuple[Tensor, ...], rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor
+    ) -> Tensor:
+        """Return whether all gradients are finite."""
+        finite = ms.amp.all_finite(gradients)
+        if finite:
+            self.update(gradients, rate, power1, power2, decay)
+        return finite
+
+
 class TrainStep(nn.Cell):
     """Gradients and update in one graph."""
 
-    def __init__(self, gradients: Gradients, update: Update) -> None:
+    def __init__(self, gradients: Gradients, update: Update | Guarded) -> None:
         super().__init__(auto_prefix=False)
         self.gradients = gradients
         self.update = update
@@ -119,11 +138,10 @@ class TrainStep(nn.Cell):
         power1: Tensor,
         power2: Tensor,
         decay: Tensor,
-    ) -> Tensor:
-        """Return the loss before the update."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss before the update, and what the update returns."""
         loss, gradients = self.gradients(images, targets, count, mask)
-        self.update(gradients, rate, power1, power2, decay)
-        return loss
+        return loss, self.update(gradients, rate, power1, power2, decay)
 
 
 class Accumulate(nn.Cell):
@@ -145,13 +163,13 @@ class Accumulate(nn.Cell):
 class UpdateFromBuffers(nn.Cell):
     """Update from the accumulated gradients, and empty the buffers."""
 
-    def __init__(self, update: Update, buffers: ParameterTuple) -> None:
+    def __init__(self, update: Update | Guarded, buffers: ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
         self.update = update
         self.buffers = buffers
 
     def construct(self, rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor) -> Tensor:
-        """Return the learning rate, once everything is updated."""
+        """Return what the update returns, once everything is updated."""
         gradients = tuple([1.0 * buffer for buffer in self.buffers])
         done = self.update(gradients, rate, power1, power2, decay)
         for buffer in self.buffers:

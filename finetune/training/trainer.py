@@ -7,13 +7,14 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor
+from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from finetune.model import heads
 from finetune.model.network import Network, Tail, assign, statistics, values
 from finetune.parallel.world import ALONE
 from finetune.recipe.models import AdamW, Recipe
 from finetune.training import optimizers, schedules, step
+from finetune.training.scaling import LossScale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,8 @@ class Trainer:
         self.features = features
         # A backbone may hold constants, which no phase trains.
         self.learnt = {p.name: p.requires_grad and not statistics(p) for p in network.get_parameters()}
-        self.scale = step.LOSS_SCALE if amp == "O2" else 1.0
+        self.scaling = LossScale() if amp == "O2" else None
+        self._overflows = 0
         self.steps_per_epoch = math.ceil(images / (recipe.train.batch_size * recipe.train.accumulate))
         self.average = self._average() if recipe.train.ema is not None else {}
         self.updates, self.global_step = 0, 0
@@ -70,12 +72,14 @@ class Trainer:
         self.optimizer = optimizers.build(self.recipe.optimizer, trainable, self.network.names)
         averaged = [p for p in self.network.parameters_of(phase.trainable) if p.name in self.average]
         average = [self.average[p.name] for p in averaged]
-        gradients = step.Gradients(Tail(self.network, first, products), trainable, self.scale, self.world.size)
-        update = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
+        self._scale = Parameter(scalar(self.scaling.value), name="scale") if self.scaling else None
+        gradients = step.Gradients(Tail(self.network, first, products), trainable, self._scale, self.world.size)
+        update: nn.Cell = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
+        update = step.Guarded(update) if self.scaling else update
         self.training_mode()
         moving = [p for p in self.network.parameters_of(phase.trainable) if statistics(p)]
-        several = self.world.size > 1 and moving and self.recipe.freeze.batch_norm == "train"
-        self._averaged = step.Averaged(moving, self.world.size) if several else None
+        apart = moving and self.recipe.freeze.batch_norm == "train" and not self.recipe.train.sync_batch_norm
+        self._averaged = step.Averaged(moving, self.world.size) if apart and self.world.size > 1 else None
         if self.recipe.train.accumulate == 1:
             self._whole = step.TrainStep(gradients, update)
         else:
@@ -92,20 +96,48 @@ class Trainer:
     def step(self, batches: Sequence[Batch], epoch: int, number: int) -> float:
         """Make one optimizer step from one or more batches; return the mean loss of their images before it.
 
-        ``number`` counts the steps of the epoch from 0; it fixes all noise together with the seed.
+        ``number`` counts the steps of the epoch from 0; it fixes all noise together with the seed. In mixed precision
+        a step whose gradients overflow changes nothing but the scale of the loss.
         """
         self.global_step = (epoch - 1) * self.steps_per_epoch + number
         count = sum(batch.count for batch in batches)
         if self.recipe.train.accumulate == 1:
-            loss = float(self._whole(*self._inputs(batches[0], count, 0), *self._scalars()).asnumpy())
+            summed, done = self._whole(*self._inputs(batches[0], count, 0), *self._scalars())
+            loss = float(summed.asnumpy())
         else:
             inputs = (self._inputs(batch, count, i) for i, batch in enumerate(batches))
             loss = sum(float(self._accumulate(*each).asnumpy()) for each in inputs)
-            self._apply(*self._scalars())
+            done = self._apply(*self._scalars())
         if self._averaged is not None:
             self._averaged()
-        self.updates += 1
+        self.updates += self._done(done)
         return loss
+
+    def _done(self, done: Tensor) -> bool:
+        """Tell whether a step was made, and let the scale of the loss follow."""
+        if self.scaling is None:
+            return True
+        finite = bool(done.asnumpy())
+        self.rescale(self.scaling.after(finite=finite))
+        return finite
+
+    def rescale(self, scaling: LossScale) -> None:
+        """Take a scale of the loss."""
+        self.scaling = scaling
+        if self._scale is not None and float(self._scale.asnumpy()) != scaling.value:
+            self._scale.set_data(scalar(scaling.value))
+
+    def overflowed(self, say: Callable[[str], None]) -> dict[str, int]:
+        """Return, in mixed precision, how many steps of the run overflowed; ``say`` if some did since it was asked."""
+        if self.scaling is None:
+            return {}
+        steps = self.scaling.overflows - self._overflows
+        self._overflows = self.scaling.overflows
+        if steps:
+            say(
+                f"{steps} steps overflowed in float16 and were left out; the loss is scaled by {self.scaling.value:g} now"
+            )
+        return {"overflows": self._overflows}
 
     def _inputs(self, batch: Batch, count: int, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert batch.targets is not None

@@ -72,7 +72,7 @@ def test_each_view_and_part_is_an_entry_of_its_own(plain: dict[str, str]) -> Non
         ({"backbone": {"scale": 2.0}}, ALL),
         ({"trunk": {"precision": "fp32"}}, ALL),
         ({"trunk": {"engine": "mindspore"}}, ALL),
-        ({"train": {"amp": "O2"}}, ALL),
+        ({"runner": {"amp": "O2"}}, ALL),
         ({"augment": [{"use": "jitter", "most": 31}]}, TRAIN),
         ({"augment": [{"use": "jitter"}, {"use": "jitter"}]}, TRAIN),
         ({"augment": []}, TRAIN),
