@@ -59,6 +59,8 @@ def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool,
     if error is not None:
         if screen.run is not None:
             progress.finetune_run_error(screen.run, error)
+        elif str(processes.logs) not in str(error):  # nothing was begun, and nobody was sent to look there
+            shutil.rmtree(processes.logs, ignore_errors=True)
         raise error
     done = screen.run.folder if screen.run else processes.logs
     return {"folder": done, "result": screen.run.result if screen.run else {}}

@@ -93,8 +93,7 @@ class Processes:
         own = {rank: each for rank, each in failed.items() if each["type"] != "Elsewhere"} or failed
         if own:
             rank, first = min(own.items(), key=lambda item: item[1]["time"])
-            alone = len(self.launch.ranks) > 1 and len(own) == 1
-            where = f" (process {rank}; its log: {self.log(rank)})" if alone else ""
+            where = "" if first["everywhere"] else f" (process {rank}; its log: {self.log(rank)})"
             return errors.again(first["type"], f"{first['message']}{where}", first["exit_code"])
         silent = [rank for rank in self.launch.ranks if rank not in outcomes]
         if not silent:
@@ -103,15 +102,16 @@ class Processes:
             return Interrupted(signum, "stopped before training began; nothing was written")
         dead = self.dead()
         codes = {rank: dead[pid] for rank, pid in self.pids().items() if pid in dead}
-        rank = next((rank for rank in silent if rank in codes), silent[0])
-        return died(rank, codes.get(rank), self.log(rank))
+        if not codes:
+            ended = f"MindSpore's launcher ended with code {self.msrun.returncode}"
+            return ProcessDied(f"{ended}, and all processes with it; its log: {self.logs / 'msrun.log'}")
+        rank = next(rank for rank in silent if rank in codes)
+        return died(rank, codes[rank], self.log(rank))
 
 
-def died(rank: int, code: int | None, log: Path) -> ProcessDied:
+def died(rank: int, code: int, log: Path) -> ProcessDied:
     """Return the error for a process that ended without a word."""
-    how = "ended without a word" if code is None else f"ended with code {code}"
-    if code is not None and code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     why = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""
     error = ProcessDied(f"process {rank} of the run {how}{why}; all others were ended; its log: {log}")
     error.exit_code = ResourceError.exit_code if code == -signal.SIGKILL else 1

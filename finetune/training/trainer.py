@@ -134,9 +134,8 @@ class Trainer:
         steps = self.scaling.overflows - self._overflows
         self._overflows = self.scaling.overflows
         if steps:
-            say(
-                f"{steps} steps overflowed in float16 and were left out; the loss is scaled by {self.scaling.value:g} now"
-            )
+            scale = f"the loss is scaled by {self.scaling.value:g} now"
+            say(f"{steps} steps overflowed in float16 and were left out; {scale}")
         return {"overflows": self._overflows}
 
     def _inputs(self, batch: Batch, count: int, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,0 +1,130 @@
+"""Two and three processes train as one does, and end as one does, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests import drawn
+from tests.parallel import runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOON = 15.0  # seconds from the death of a process to the end of all
+PAIR = ("runner.devices=2", "runner.mode=graph")
+ENDLESS = ("runner.devices=2", "train.epochs=500")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn.folder(tmp_path_factory.mktemp("photos"), each=20)
+
+
+@pytest.fixture(scope="module")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Done:
+    return runs.run(tmp_path_factory.mktemp("alone"), photos)
+
+
+@pytest.fixture(scope="module")
+def pair(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Done:
+    return runs.run(tmp_path_factory.mktemp("pair"), photos, *PAIR)
+
+
+def test_two_processes_end_with_the_weights_of_one(alone: runs.Done, pair: runs.Done) -> None:
+    assert (alone.code, pair.code, pair.result["devices"]) == (0, 0, 2), pair.errors
+    for name, array in alone.weights.items():
+        np.testing.assert_allclose(pair.weights[name], array, atol=1e-5, err_msg=name)
+    for one, two in zip(alone.history, pair.history, strict=True):
+        assert {**two, "trainable": 0} == pytest.approx({**one, "trainable": 0}, abs=1e-5)
+
+
+def test_one_display_shows_what_one_process_would(alone: runs.Done, pair: runs.Done) -> None:
+    told, expected = ([line for line in each.errors.splitlines() if "epoch" in line] for each in (pair, alone))
+    assert len(told) == len(expected)
+    assert told[-1].partition(" in ")[0] == "finished  3 epochs" or "epoch 3/3" in told[-1]
+    assert not [line for line in pair.errors.splitlines() if "INFO" in line or "WARNING" in line]
+
+
+def test_every_process_keeps_its_log_in_the_run(pair: runs.Done) -> None:
+    logs = {path.name for path in (pair.folder / "logs" / "001").iterdir()}
+    assert logs == {"msrun.log", "scheduler.log", "worker_0.log", "worker_1.log"}
+    assert not [path for path in pair.folder.parent.iterdir() if path != pair.folder]
+
+
+def test_metrics_over_uneven_shares_are_those_of_one_process(photos: Path, tmp_path: Path) -> None:
+    # With steps too small to change a weight, every number of the evaluation must be the same to the last bit.
+    still = ("optimizer.lr=1e-30", "optimizer.weight_decay=0", "train.epochs=2", "train.batch_size=9")
+    one = runs.run(tmp_path / "one", photos, *still)
+    three = runs.run(tmp_path / "three", photos, *still, "runner.devices=3")
+    assert (one.code, three.code) == (0, 0), three.errors
+    evaluated = [
+        {k: v for k, v in line.items() if k.startswith("val_")} for each in (one, three) for line in each.history
+    ]
+    assert len(evaluated) == 4
+    assert evaluated[:2] == evaluated[2:]
+
+
+def test_features_are_made_by_all_and_read_by_all(alone: runs.Done, pair: runs.Done) -> None:
+    for each in (alone, pair):
+        assert (each.result["features"]["computed"], each.result["features"]["reused"]) == (60, 0)
+
+
+def test_sigterm_saves_and_a_resumed_run_ends_as_if_nothing_had_been(
+    photos: Path, pair: runs.Done, tmp_path: Path
+) -> None:
+    process = runs.begun(tmp_path, photos, *PAIR)
+    folder = runs.after_step(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    cut = runs.ended(process, tmp_path)
+    assert cut.code == 143, cut.errors
+    assert "saved and stopped in epoch" in cut.errors
+    assert runs.remains(tmp_path) == []
+    again = runs.run(tmp_path, photos, flags=("--resume", str(folder)))
+    assert again.code == 0, again.errors
+    for name, array in pair.weights.items():
+        np.testing.assert_array_equal(again.weights[name], array, err_msg=name)
+    assert (folder / "logs" / "002").is_dir()
+
+
+def test_a_killed_process_ends_all_and_the_run_goes_on_with_one(photos: Path, tmp_path: Path) -> None:
+    process = runs.begun(tmp_path, photos, *ENDLESS)
+    folder = runs.after_step(tmp_path, process)
+    os.kill(runs.members(tmp_path)[1], signal.SIGKILL)
+    began = time.monotonic()
+    done = runs.ended(process, tmp_path)
+    assert time.monotonic() - began < SOON
+    assert done.code == 7
+    assert "process 1 of the run was killed by SIGKILL" in done.errors
+    assert str(folder / "logs" / "001" / "worker_1.log") in done.errors
+    assert runs.remains(tmp_path) == []
+    changes = ("runner.devices=1", "train.epochs=4")
+    alone = runs.run(tmp_path, photos, *changes, flags=("--resume", str(folder), "--allow-changed"))
+    assert alone.code == 0, alone.errors
+    assert "will not be bit-exact: " in alone.errors
+    assert "devices: 2 → 1" in alone.errors
+
+
+def test_when_the_parent_is_killed_nothing_is_left(photos: Path, tmp_path: Path) -> None:
+    process = runs.begun(tmp_path, photos, *ENDLESS)
+    runs.after_step(tmp_path, process)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + SOON
+    while runs.remains(tmp_path) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert runs.remains(tmp_path) == []
+
+
+def test_what_is_wrong_with_the_data_is_said_once_and_nothing_is_begun(photos: Path, tmp_path: Path) -> None:
+    done = runs.run(tmp_path, photos / "red", "runner.devices=2")
+    assert done.code == 3
+    assert done.errors.count("error:") == 1
+    assert "worker_" not in done.errors
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert runs.remains(tmp_path) == []
