@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from finetune.machine import device
 from finetune.model import heads
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
+from finetune.training.scaling import START, LossScale
 
 IMAGES = np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 3, 12)
@@ -37,7 +39,7 @@ def batch(rows: slice = slice(None), *, real: int | None = None) -> Batch:
     return Batch(images=images, labels=labels, weights=weights, indices=np.arange(len(images)), targets=soft)
 
 
-def trainer(said: Recipe, images: int = 12) -> Any:
+def trainer(said: Recipe, images: int = 12, *, amp: str = "off") -> Any:
     from mindspore import nn
 
     from finetune.model.network import Network
@@ -56,7 +58,7 @@ def trainer(said: Recipe, images: int = 12) -> Any:
             return self.bn(x)
 
     network = Network({"norm": Norm(), "flat": Flat()}, heads.build(said.head, 48, 3, said.seed))
-    return Trainer(said, network, features=48, images=images, amp="off")
+    return Trainer(said, network, features=48, images=images, amp=amp)
 
 
 def entered(said: Recipe, stages: tuple[str, ...] = ("head",), images: int = 12) -> Any:
@@ -204,3 +206,21 @@ def test_dropout_masks_depend_on_seed_and_step_alone() -> None:
     assert not np.array_equal(mask, heads.dropout_mask(section, 1000, 4, 7, 4))
     assert mask.mean() == pytest.approx(1.0, abs=0.05)
     assert heads.dropout_mask(recipe().head, 1000, 4, 7, 3).shape == (1, 1)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_that_overflows_changes_only_the_scale_of_the_loss(accumulate: int) -> None:
+    said = recipe(train={"batch_size": 12 // accumulate, "accumulate": accumulate, "ema": 0.9})
+    batches = [batch(slice(start, start + 12 // accumulate)) for start in range(0, 12, 12 // accumulate)]
+    made, plain = trainer(said, amp="O2"), entered(said)
+    made.enter(Phase(number=1, first=1, last=9, trainable=("head",)))
+    before = {name: array.copy() for name, array in made.arrays().items()}
+    made.step([replace(each, images=each.images * np.float32(1e37)) for each in batches], 1, 0)
+    assert all(np.array_equal(array, before[name]) for name, array in made.arrays().items())
+    assert (made.updates, made.scaling) == (0, LossScale(value=START / 2, overflows=1))
+    heard: list[str] = []
+    assert [made.overflowed(heard.append) for _ in range(2)] == [{"overflows": 1}] * 2
+    assert heard == ["1 step overflowed in float16 and had no effect; the loss is scaled by 512 now"]
+    assert made.step(batches, 1, 0) == pytest.approx(plain.step(batches, 1, 0), rel=1e-6)
+    for name, array in plain.arrays().items():
+        np.testing.assert_allclose(made.arrays()[name], array, rtol=1e-5, atol=1e-7, err_msg=name)

@@ -135,7 +135,8 @@ class Trainer:
         self._overflows = self.scaling.overflows
         if steps:
             scale = f"the loss is scaled by {self.scaling.value:g} now"
-            say(f"{steps} steps overflowed in float16 and were left out; {scale}")
+            many = "1 step" if steps == 1 else f"{steps} steps"
+            say(f"{many} overflowed in float16 and had no effect; {scale}")
         return {"overflows": self._overflows}
 
     def _inputs(self, batch: Batch, count: int, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
