@@ -1,6 +1,6 @@
 """What each of three processes does in ``test_ranks``: started by MindSpore's launcher, it writes what it saw.
 
-    msrun --worker_num=3 --local_worker_num=3 … ranks.py FOLDER
+msrun --worker_num=3 --local_worker_num=3 … ranks.py FOLDER
 """
 
 from __future__ import annotations

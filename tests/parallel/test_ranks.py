@@ -23,7 +23,11 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     launcher = (sys.executable, "-m", "mindspore.parallel.cluster.run", "--worker_num=3", "--local_worker_num=3")
     flags = (f"--master_port={free_port()}", f"--log_dir={folder / 'logs'}", "--join=True", "--tail_worker_log=3")
     programs = Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    env = {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+    }
     subprocess.run([*launcher, *flags, SCRIPT, folder], cwd=folder, env=env, timeout=200, check=False)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
 
