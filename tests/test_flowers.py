@@ -68,6 +68,7 @@ ms.save_checkpoint(named, {str(path)!r})
     return path
 
 
+@pytest.mark.once
 def test_resnext50_unfreezes_step_by_step_and_names_flowers(
     three: Path, pretrained: Path, repo: Path, tmp_path: Path
 ) -> None:

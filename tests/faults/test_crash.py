@@ -21,6 +21,7 @@ def from_the_checkout(repo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
 
 
+@pytest.mark.once
 def test_killed_a_few_times(tmp_path: Path) -> None:
     photos = folder(tmp_path / "photos", each=8, size=20)
     assert crash.repeated(partial(crash.recipe, epochs=7), photos, tmp_path, kills=3, seed=1) == []

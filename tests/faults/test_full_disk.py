@@ -21,6 +21,7 @@ def mounted(place: Path, command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.once
 def test_c9_full_at_every_kind_of_write(tmp_path: Path, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         if mounted(tmp_path / "try", "true").returncode:

@@ -128,6 +128,7 @@ def test_r8_a_reader_that_leaves_does_not_end_training(photos: Path, tmp_path: P
     assert process.returncode == 0
 
 
+@pytest.mark.once
 def test_r9_stopped_and_continued(photos: Path, tmp_path: Path) -> None:
     command = commanded(tmp_path, photos, 80)
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -146,6 +147,7 @@ def test_w3_few_descriptors_are_enough(photos: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.once
 def test_r6_random_moments(photos: Path, tmp_path: Path) -> None:
     for number in range(3):
         about, wrong = signals.tried(number, photos, tmp_path, seed=7)

@@ -13,6 +13,8 @@ import pytest
 
 from finetune.parallel.launch import free_port
 
+pytestmark = pytest.mark.once
+
 SCRIPT = Path(__file__).with_name("ranks.py")
 ROOT = SCRIPT.parents[2]
 

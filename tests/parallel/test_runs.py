@@ -57,6 +57,7 @@ def test_every_process_keeps_its_log_in_the_run(pair: runs.Done) -> None:
     assert not [path for path in pair.folder.parent.iterdir() if path != pair.folder]
 
 
+@pytest.mark.once
 def test_metrics_over_uneven_shares_are_those_of_one_process(photos: Path, tmp_path: Path) -> None:
     # With steps too small to change a weight, every number of the evaluation must be the same to the last bit.
     still = ("optimizer.lr=1e-30", "optimizer.weight_decay=0", "train.epochs=2", "train.batch_size=9")
@@ -75,6 +76,7 @@ def test_features_are_made_by_all_and_read_by_all(alone: runs.Done, pair: runs.D
         assert (each.result["features"]["computed"], each.result["features"]["reused"]) == (60, 0)
 
 
+@pytest.mark.once
 def test_sigterm_saves_and_a_resumed_run_ends_as_if_nothing_had_been(
     photos: Path, pair: runs.Done, tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def test_sigterm_saves_and_a_resumed_run_ends_as_if_nothing_had_been(
     assert (folder / "logs" / "002").is_dir()
 
 
+@pytest.mark.once
 def test_a_killed_process_ends_all_and_the_run_goes_on_with_one(photos: Path, tmp_path: Path) -> None:
     process = runs.begun(tmp_path, photos, *ENDLESS)
     folder = runs.after_step(tmp_path, process)
@@ -110,6 +113,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_with_one(photos: Path, tm
     assert "devices: 2 → 1" in alone.errors
 
 
+@pytest.mark.once
 def test_when_the_parent_is_killed_nothing_is_left(photos: Path, tmp_path: Path) -> None:
     process = runs.begun(tmp_path, photos, *ENDLESS)
     runs.after_step(tmp_path, process)
