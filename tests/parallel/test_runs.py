@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from tests import drawn
 from tests.parallel import runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SOON = 15.0  # seconds from the death of a process to the end of all
@@ -24,6 +27,13 @@ ENDLESS = ("runner.devices=2", "train.epochs=500")
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return drawn.folder(tmp_path_factory.mktemp("photos"), each=20)
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_shared_memory() -> Iterator[None]:
+    before = set(os.listdir("/dev/shm"))
+    yield
+    assert {name for name in os.listdir("/dev/shm") if not name.startswith("pymp")} <= before
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +124,21 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_with_one(photos: Path, tm
 
 
 @pytest.mark.once
+def test_a_photo_that_is_gone_ends_all_after_the_first_has_saved(photos: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(photos, tmp_path / "photos")
+    process = runs.begun(tmp_path, own, *ENDLESS, "freeze.use=none", "freeze.batch_norm=frozen")
+    folder = runs.after_step(tmp_path, process)
+    victim = own / "red" / "00.jpg"
+    victim.unlink()
+    done = runs.ended(process, tmp_path)
+    assert done.code == 3, done.errors
+    assert str(victim) in done.errors
+    assert f"finetune run --resume {folder.relative_to(tmp_path)}" in done.errors
+    assert "saved step" in done.errors
+    assert runs.remains(tmp_path) == []
+
+
+@pytest.mark.once
 def test_when_the_parent_is_killed_nothing_is_left(photos: Path, tmp_path: Path) -> None:
     process = runs.begun(tmp_path, photos, *ENDLESS)
     runs.after_step(tmp_path, process)
@@ -132,3 +157,17 @@ def test_what_is_wrong_with_the_data_is_said_once_and_nothing_is_begun(photos: P
     assert "worker_" not in done.errors
     assert list((tmp_path / "runs").iterdir()) == []
     assert runs.remains(tmp_path) == []
+
+
+def test_real_photos(flowers: Path, tmp_path: Path) -> None:
+    for part in ("train", "valid", "test"):
+        for number in ("51", "73", "77", "88", "89"):
+            shutil.copytree(flowers / part / number, tmp_path / "photos" / part / number)
+    said = ("backbone.weights=fractals", "image.size=64", "image.resize=72", "freeze.use=head", "optimizer.use=adamw")
+    said += ("optimizer.lr=0.01", "train.epochs=8", "train.batch_size=32")
+    one, two = (runs.run(tmp_path, tmp_path / "photos", *said, f"runner.devices={n}") for n in (1, 2))
+    assert (one.code, two.code) == (0, 0), two.errors
+    accuracies = [json.loads((tmp_path / "runs" / f"shared-00{n}" / "result.json").read_text()) for n in (1, 2)]
+    first, second = (each["test_accuracy"] for each in accuracies)
+    assert first > 0.5
+    assert second == pytest.approx(first, abs=0.05)
