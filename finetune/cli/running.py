@@ -66,7 +66,8 @@ def run(
         from finetune.parallel import launcher
 
         launched = launcher.run(started, plan, resume=folder, allow_changed=allow_changed, progress=progress)
-        return Answer(data=launched["result"], view=lambda: pairs(outcome(launched["result"], launched["folder"])))
+        result = launched["result"]
+        return Answer(data=result, view=lambda: pairs(outcome(result, launched["folder"])) if result else "")
     watchers = [progress]
     done = engine.fine_tune(
         plan, catalogue, resume=folder, allow_changed=allow_changed, watchers=watchers, say=progress.say

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import ResourceError
 from finetune.machine import interrupts
 from finetune.parallel.launch import free_port
+from finetune.parallel.machines import Machines
 from finetune.parallel.member import ALIVE, RECIPE, Task
 from finetune.parallel.processes import Processes
 from finetune.parallel.relay import Screen
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from finetune.display.progress import Progress
     from finetune.parallel.launch import Launch
     from finetune.recipe.plan import Plan
-    from finetune.run import Run
 
 LOOK = 0.1  # seconds between two looks at the processes
 # Seconds that the others have to end, before they are made to, once one has failed, or once one has come to its end.
@@ -48,13 +48,14 @@ def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool,
         argv=sys.argv,
     )
     with _started(launch, plan, task, resume) as processes, interrupts.watched() as stop:
-        screen = Screen(processes.folder, plan.recipe, progress)
+        screen, machines = Screen(processes.folder, plan.recipe, progress), Machines(launch)
         try:
-            _follow(processes, screen, stop)
+            _follow(processes, screen, machines, stop)
         finally:
             processes.end()
+            machines.leave(done=processes.in_order())
         screen.update()
-        _keep_logs(processes, screen.run)
+        _keep_logs(processes, screen.run_folder)
         error = processes.verdict(stop.signal)
     if error is not None:
         if screen.run is not None:
@@ -62,8 +63,7 @@ def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool,
         elif str(processes.logs) not in str(error):  # nothing was begun, and nobody was sent to look there
             shutil.rmtree(processes.logs, ignore_errors=True)
         raise error
-    done = screen.run.folder if screen.run else processes.logs
-    return {"folder": done, "result": screen.run.result if screen.run else {}}
+    return {"folder": screen.run_folder or processes.logs, "result": screen.result}
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def _started(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Ite
     from finetune.training import masking
 
     folder = Path(tempfile.mkdtemp(prefix="finetune-"))
-    logs = _new_logs(plan.recipe.output, resume)
+    logs = _new_logs(plan.recipe.output, resume, launch)
     try:
         with (folder / ALIVE).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -96,7 +96,7 @@ def _started(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_logs(output: Path, resume: Path | None) -> Path:
+def _new_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
     """Return a new folder for the logs: in the run's, or beside where that will be."""
     try:
         if resume is None:
@@ -104,13 +104,19 @@ def _new_logs(output: Path, resume: Path | None) -> Path:
             return Path(tempfile.mkdtemp(prefix=".launch-", dir=output))
         home = resume / "logs"
         home.mkdir(exist_ok=True)
-        number = max((int(each.name) for each in home.iterdir() if each.name.isdecimal()), default=0) + 1
-        (home / f"{number:03d}").mkdir()
+        before = [int(each.name[:3]) for each in home.iterdir() if each.name[:3].isdecimal()]
+        logs = home / _name(max(before, default=0) + (launch.node == 0 or not before), launch)
+        logs.mkdir(exist_ok=launch.node > 0)
     except OSError as error:
         raise ResourceError(
             f"cannot write logs to {error.filename}: {error.strerror}; choose another --output"
         ) from error
-    return home / f"{number:03d}"
+    return logs
+
+
+def _name(number: int, launch: Launch) -> str:
+    """Return the name of a launch's logs; those of other machines than the first stand beside."""
+    return f"{number:03d}" if launch.node == 0 else f"{number:03d}-machine-{launch.node}"
 
 
 def _python_for(folder: Path) -> Path:
@@ -123,29 +129,30 @@ def _python_for(folder: Path) -> Path:
     return programs
 
 
-def _follow(processes: Processes, screen: Screen, stop: interrupts.Stop) -> None:
+def _follow(processes: Processes, screen: Screen, machines: Machines, stop: interrupts.Stop) -> None:
     """Show what happens until all processes have ended, or until the others had their time after one did."""
     told: set[int] = set()
     until = float("inf")
     while processes.msrun.poll() is None and time.monotonic() < until:
         time.sleep(LOOK)
         screen.update()
-        _keep_logs(processes, screen.run)
+        _keep_logs(processes, screen.run_folder)
         if stop.signal:
             told |= processes.signal(stop.signal, told)
         if processes.finished():
             return  # what is left of MindSpore's launcher would wait for half a minute
+        processes.deserted = processes.deserted or machines.lost()
         if processes.failed():
             until = min(until, time.monotonic() + SOON)
         elif processes.outcomes():
             until = min(until, time.monotonic() + SAVING)
 
 
-def _keep_logs(processes: Processes, run: Run | None) -> None:
+def _keep_logs(processes: Processes, folder: Path | None) -> None:
     """Move the logs into the run's folder, once there is one."""
-    if run is None or run.folder in processes.logs.parents:
+    if folder is None or folder in processes.logs.parents:
         return
-    kept = run.folder / "logs" / "001"
+    kept = folder / "logs" / _name(1, processes.launch)
     with suppress(OSError):
         kept.parent.mkdir(exist_ok=True)
         processes.logs.rename(kept)

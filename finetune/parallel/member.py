@@ -111,8 +111,11 @@ def train(folder: Path, task: Task, rank: int) -> None:
 
     catalogue = Catalogue(plugins.load())
     plan = plans.load(folder / RECIPE, [], catalogue)
-    relay = Relay(folder, quiet=rank != 0)
-    engine.fine_tune(
+    relay = Relay(folder, quiet=rank != task.ranks[0])
+    if rank and not relay.quiet:
+        relay.say(f"machine {rank // (task.ranks[1] - rank)}; the first machine shows how the run goes")
+        relay.quiet = True
+    run = engine.fine_tune(
         plan,
         catalogue,
         resume=Path(task.resume) if task.resume else None,
@@ -120,6 +123,8 @@ def train(folder: Path, task: Task, rank: int) -> None:
         watchers=[relay],
         say=relay.say,
     )
+    if rank == task.ranks[0]:
+        relay.finished(run)
 
 
 def failed(error: BaseException) -> tuple[int, dict[str, Any]]:

@@ -29,12 +29,16 @@ class ProcessDied(FinetuneError):
 
 @dataclass(slots=True, kw_only=True)
 class Processes:
-    """The processes of one launch: ``folder`` holds what they are told and what they tell, ``logs`` what they print."""
+    """The processes of one launch: ``folder`` holds what they are told and what they tell, ``logs`` what they print.
+
+    ``deserted`` tells that those of another machine are gone.
+    """
 
     launch: Launch
     folder: Path
     logs: Path
     msrun: subprocess.Popen[bytes]
+    deserted: bool = False
 
     def log(self, rank: int) -> Path:
         """Return the log of a process."""
@@ -59,7 +63,11 @@ class Processes:
     def failed(self) -> bool:
         """Tell whether a process ended by itself, which the others cannot go on without."""
         lone = (each["exit_code"] and not each["everywhere"] for each in self.outcomes().values())
-        return any(lone) or bool(self.dead())
+        return self.deserted or any(lone) or bool(self.dead())
+
+    def in_order(self) -> bool:
+        """Tell whether all ended as one."""
+        return len(self.outcomes()) == len(self.launch.ranks) and not self.failed()
 
     def finished(self) -> bool:
         """Tell whether all have told what they came to, and are gone."""
@@ -101,6 +109,9 @@ class Processes:
         if signum:
             return Interrupted(signum, "stopped before training began; nothing was written")
         dead = self.dead()
+        if self.deserted and not dead:
+            remedy = "look there, and go on with `finetune run --resume` on all"
+            return ProcessDied(f"the processes of another machine ended, and those of this one were ended; {remedy}")
         codes = {rank: dead[pid] for rank, pid in self.pids().items() if pid in dead}
         if not codes:
             ended = f"MindSpore's launcher ended with code {self.msrun.returncode}"

@@ -73,13 +73,22 @@ class Relay:
         """Tell that the run has ended, and how."""
         self._tell("run_end", run)
 
+    def finished(self, run: Run) -> None:
+        """Tell where the run is: on other machines than the first nothing else says it."""
+        self._tell("finished", folder=str(run.folder), result=run.result)
+
 
 class Screen:
-    """Shows the events of a relay as they come; ``run`` is None until it has begun."""
+    """Shows the events of a relay as they come; ``run`` is None until it has begun, and on other machines always.
+
+    ``folder`` is the run's, once it is known, and ``result`` what it came to.
+    """
 
     def __init__(self, folder: Path, recipe: Recipe, progress: Progress) -> None:
         self.path, self.recipe, self.progress = folder / EVENTS, recipe, progress
         self.run: Run | None = None
+        self.run_folder: Path | None = None
+        self.result: dict[str, Any] = {}
         self._read = 0
 
     def update(self) -> None:
@@ -98,8 +107,12 @@ class Screen:
         if event == "say":
             self.progress.say(about["message"])
             return
+        if event == "finished":
+            self.run_folder, self.result = Path(about["folder"]), about["result"] or {}
+            return
         if event == "run_start":
             self.run = self._begun(given)
+            self.run_folder = self.run.folder
         assert self.run is not None
         best = given.pop("best")
         self.run.best = Best(epoch=best[0], value=best[1]) if best else None

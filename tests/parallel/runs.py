@@ -61,12 +61,14 @@ class Done:
         return found
 
 
-def begun(place: Path, photos: Path, *changes: str, flags: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Start ``finetune run`` in a folder of its own."""
+def begun(
+    place: Path, photos: Path, *changes: str, flags: tuple[str, ...] = (), inside: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    """Start ``finetune run`` in a folder of its own; ``inside`` is a command that starts it elsewhere."""
     place.mkdir(parents=True, exist_ok=True)
     (place / "shared.yaml").write_text(RECIPE.replace("PHOTOS", str(photos)))
     words = () if "--resume" in flags else ("shared.yaml",)
-    command = [sys.executable, "-m", "finetune", "run", *words, *changes, *flags]
+    command = [*inside, sys.executable, "-m", "finetune", "run", *words, *changes, *flags]
     env = {**os.environ, "FINETUNE_HOME": str(place / "home"), "TMPDIR": str(place)}
     return subprocess.Popen(command, cwd=place, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
 

@@ -161,10 +161,10 @@ def test_what_is_wrong_with_the_data_is_said_once_and_nothing_is_begun(photos: P
 
 def test_real_photos(flowers: Path, tmp_path: Path) -> None:
     for part in ("train", "valid", "test"):
-        for number in ("51", "73", "77", "88", "89"):
+        for number in ("11", "28", "30", "60", "91"):
             shutil.copytree(flowers / part / number, tmp_path / "photos" / part / number)
     said = ("backbone.weights=fractals", "image.size=64", "image.resize=72", "freeze.use=head", "optimizer.use=adamw")
-    said += ("optimizer.lr=0.01", "train.epochs=8", "train.batch_size=32")
+    said += ("optimizer.lr=0.01", "train.epochs=6", "train.batch_size=32")
     one, two = (runs.run(tmp_path, tmp_path / "photos", *said, f"runner.devices={n}") for n in (1, 2))
     assert (one.code, two.code) == (0, 0), two.errors
     accuracies = [json.loads((tmp_path / "runs" / f"shared-00{n}" / "result.json").read_text()) for n in (1, 2)]
