@@ -10,7 +10,6 @@ import subprocess
 import time
 from contextlib import closing
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +22,7 @@ from tests.parallel import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SOON = 15.0  # seconds
 NUMBERS = count(1)
