@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from finetune.parallel.launch import Launch
 
+UNBEGUN = "stopped before training began; nothing was written"
 DIED = re.compile(rb"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
 
 
@@ -101,13 +102,15 @@ class Processes:
         own = {rank: each for rank, each in failed.items() if each["type"] != "Elsewhere"} or failed
         if own:
             rank, first = min(own.items(), key=lambda item: item[1]["time"])
+            if signum and first["type"] == "KeyboardInterrupt":
+                return Interrupted(signum, UNBEGUN)
             where = "" if first["everywhere"] else f" (process {rank}; its log: {self.log(rank)})"
             return errors.again(first["type"], f"{first['message']}{where}", first["exit_code"])
         silent = [rank for rank in self.launch.ranks if rank not in outcomes]
         if not silent:
             return None
         if signum:
-            return Interrupted(signum, "stopped before training began; nothing was written")
+            return Interrupted(signum, UNBEGUN)
         dead = self.dead()
         if self.deserted and not dead:
             remedy = "look there, and go on with `finetune run --resume` on all"
