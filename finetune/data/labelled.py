@@ -9,28 +9,29 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from finetune.components import Encoded
 from finetune.data.imagefile import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from finetune.components import Pixels
+    from finetune.components import Image
 
 
-class Chosen(Sequence["Path | Pixels"]):
+class Chosen(Sequence["Image"]):
     """Some of a sequence's images, still read only when asked for."""
 
-    def __init__(self, images: Sequence[Path | Pixels], rows: NDArray[np.int64]) -> None:
+    def __init__(self, images: Sequence[Image], rows: NDArray[np.int64]) -> None:
         self.images, self.rows = images, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @overload
-    def __getitem__(self, index: int) -> Path | Pixels: ...
+    def __getitem__(self, index: int) -> Image: ...
     @overload
     def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> Path | Pixels | Chosen:
+    def __getitem__(self, index: int | slice) -> Image | Chosen:
         if isinstance(index, slice):
             return Chosen(self.images, self.rows[index])
         return self.images[int(self.rows[index])]
@@ -44,7 +45,7 @@ class Part:
     """
 
     name: str
-    images: Sequence[Path | Pixels]
+    images: Sequence[Image]
     labels: NDArray[np.int64]
     source: str = ""
     hashes: Sequence[str | None] = ()
@@ -53,13 +54,15 @@ class Part:
         return len(self.images)
 
     def describe(self, index: int) -> str:
-        """Return the path of an image, or for an array the split it came from and its place there."""
+        """Return the path or name of an image, or for an array the split it came from and its place there."""
         try:
             image = self.images[index]
         except Exception:  # often asked for the name of the very image that cannot be made
             image = None
         if isinstance(image, Path):
             return shown(image)
+        if isinstance(image, Encoded):
+            return shown(image.name)
         row = self.images.rows[index] if isinstance(self.images, Chosen) else index
         return f"{self.source or self.name}[{row}]"
 
