@@ -137,7 +137,7 @@ def _examine(images: Sequence[Image], index: int, known: dict[str, Verdict]) -> 
         if isinstance(image, Encoded):
             decode(image)
             return _Seen(digest=digest_of(image))
-        return _Seen(reason=f"is a {type(image).__name__}, not a path, Encoded or an array", wrong=True)
+        return _Seen(reason=f"is a {type(image).__name__}, not a path or an array", wrong=True)
     except BadImage as error:
         return _Seen(reason=error.reason)
     except DataError as error:
