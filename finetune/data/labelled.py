@@ -5,36 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from finetune.components import Encoded
 from finetune.data.imagefile import shown
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from finetune.components import Image
 
+T = TypeVar("T")
 
-class Chosen(Sequence["Image"]):
-    """Some of a sequence's images, still read only when asked for."""
 
-    def __init__(self, images: Sequence[Image], rows: NDArray[np.int64]) -> None:
-        self.images, self.rows = images, rows
+class Chosen(Sequence[T]):
+    """Some items of a sequence, such as images, still read only when asked for."""
+
+    def __init__(self, items: Sequence[T], rows: NDArray[np.int64]) -> None:
+        self.items, self.rows = items, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @overload
-    def __getitem__(self, index: int) -> Image: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> Image | Chosen:
+    def __getitem__(self, index: slice) -> Chosen[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Chosen[T]:
         if isinstance(index, slice):
-            return Chosen(self.images, self.rows[index])
-        return self.images[int(self.rows[index])]
+            return Chosen(self.items, self.rows[index])
+        return self.items[int(self.rows[index])]
+
+
+def chosen(items: Sequence[T], rows: NDArray[np.int64]) -> Chosen[T]:
+    """Return some items of a sequence; of those chosen before, from where they came."""
+    return Chosen(items.items, items.rows[rows]) if isinstance(items, Chosen) else Chosen(items, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,12 +74,10 @@ class Part:
 
     def only(self, indices: NDArray[np.int64], name: str) -> Part:
         """Return some of the images as a part of their own."""
-        rows = self.images.rows if isinstance(self.images, Chosen) else np.arange(len(self))
-        images = self.images.images if isinstance(self.images, Chosen) else self.images
         return Part(
             name=name,
-            images=Chosen(images, rows[indices]),
+            images=chosen(self.images, indices),
             labels=self.labels[indices],
             source=self.source or self.name,
-            hashes=[self.hashes[i] for i in indices] if self.hashes else (),
+            hashes=chosen(self.hashes, indices) if self.hashes else (),
         )
