@@ -190,7 +190,8 @@ def test_what_is_there_already_stays(photos: Path, tmp_path: Path, capsys: pytes
     assert "is a pack already; remove it" in said(capsys, photos, out)
     (tmp_path / "file").write_text("mine")
     assert "exists already; name a new folder" in said(capsys, photos, tmp_path / "file")
-    assert "exists already; name a new folder" in said(capsys, photos, photos)
+    assert "lies in the folder of the photos" in said(capsys, photos, photos)
+    assert "lies in the folder of the photos" in said(capsys, photos, photos / "packed")
     assert "no UTF-8 text" in said(capsys, photos, tmp_path / "\udcff")
 
 

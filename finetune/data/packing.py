@@ -57,7 +57,7 @@ def pack(job: Job) -> dict[str, Any]:
     """
     began = time.monotonic()
     out = job.out.expanduser().absolute()
-    check_out(out)
+    check_out(out, job.options)
     notes = Notes()
     with named(job.origin, f"build of dataset '{job.dataset.name}'"):
         found, parts = gathered(job, notes)
@@ -128,8 +128,11 @@ def common(parts: dict[Split, Part]) -> str:
     return os.path.commonpath(folders) if folders else ""
 
 
-def check_out(out: Path) -> None:
-    """Raise if the folder to make is there already with something in it, or cannot be made."""
+def check_out(out: Path, options: Options) -> None:
+    """Raise if the folder to make is there already with something in it, lies among the photos or cannot be made."""
+    root = getattr(options, "root", None)
+    if isinstance(root, Path) and not hasattr(options, "file") and out.is_relative_to(root.expanduser().absolute()):
+        raise UsageError(f"'{shown(out)}' lies in the folder of the photos, '{shown(root)}'; name one elsewhere")
     if packfile.is_pack(out):
         raise UsageError(f"'{shown(out)}' is a pack already; remove it, or name another folder")
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
