@@ -116,6 +116,11 @@ def member(task: dict[str, Any]) -> None:
     if task["processes"] > 1:
         found["sums"] = seconds_of_sums(task["steps"])
     Path(task["folder"], f"{rank}.json").write_text(json.dumps(found))
+    if task["processes"] > 1:
+        from finetune.parallel.world import gathered
+
+        gathered(np.zeros(1, np.int32))  # else the first to end would take the others with it
+        os._exit(0)
 
 
 def measured(processes: int, shares: int, steps: int) -> dict[str, Any]:
@@ -131,8 +136,8 @@ def measured(processes: int, shares: int, steps: int) -> dict[str, Any]:
             flags = [f"--worker_num={processes}", f"--local_worker_num={processes}", f"--master_port={free_port()}"]
             launcher = [sys.executable, "-m", "mindspore.parallel.cluster.run", *flags, f"--log_dir={folder}/logs"]
             command = [*launcher, "--join=True", f"--tail_worker_log={processes}", __file__]
-        subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        every = [json.loads(path.read_text()) for path in Path(folder).glob("*.json")]
+        subprocess.run(command, env=env, check=False, capture_output=True)
+        every = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(processes)]
     return max(every, key=lambda found: float(found["step"]))
 
 

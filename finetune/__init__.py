@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Backbone,
         Callback,
         Dataset,
+        Encoded,
         Finding,
         Freezer,
         ImageSpec,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Weights,
     )
     from finetune.data.images import decode
+    from finetune.data.packed import read_pack
     from finetune.errors import (
         DataError,
         DivergedError,
@@ -63,8 +65,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 _HOMES = {
     "files.archive": ("extract",),
     "components": (
-        *("IMAGENET_MEAN", "IMAGENET_STD", "Augmentation", "Backbone", "Callback", "Dataset", "Finding", "Freezer"),
-        *("ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Weights"),
+        *("IMAGENET_MEAN", "IMAGENET_STD", "Augmentation", "Backbone", "Callback", "Dataset", "Encoded", "Finding"),
+        *("Freezer", "ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Weights"),
     ),
     "files.download": ("fetch",),
     "errors": (
@@ -75,6 +77,7 @@ _HOMES = {
     "files.home": ("cache_folder",),
     "hookspecs": ("hookimpl",),
     "data.images": ("decode",),
+    "data.packed": ("read_pack",),
     "model.prediction": ("Prediction",),
     "run": ("Run",),
     "suggest": ("did_you_mean",),
@@ -90,6 +93,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "Backbone",
     "Callback",
     "Dataset",
+    "Encoded",
     "Finding",
     "Freezer",
     "ImageSpec",
@@ -113,6 +117,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "cache_folder",
     "hookimpl",
     "decode",
+    "read_pack",
     "Prediction",
     "Run",
     "did_you_mean",

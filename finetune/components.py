@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
     Transform = Callable[[Pixels, np.random.Generator], Pixels]
+    Image: TypeAlias = "Path | Pixels | Encoded"
 
 Split = Literal["train", "valid", "test"]
 Severity = Literal["error", "warning", "note"]
@@ -47,17 +48,28 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """An image as the bytes of its file, such as a JPEG's, which the engine decodes; messages call it by ``name``."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """One split of a dataset.
 
-    ``images[i]`` is a path or an HWC uint8 RGB array, read from several threads at once and the same at every
-    reading; ``labels[i]`` is the index of its class in ``classes``. ``findings`` says what was left out and why.
+    ``images[i]`` is a path, the bytes of a file or an HWC uint8 RGB array, read from several threads at once and the
+    same at every reading; ``labels[i]`` is the index of its class in ``classes``. ``findings`` says what was left out
+    and why. ``digests`` are the hashes of images that are known to be sound, which saves looking at each before
+    training: BLAKE2b of 16 bytes over the file, in hex.
     """
 
-    images: Sequence[Path | Pixels]
+    images: Sequence[Image]
     labels: Sequence[int]
     classes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    digests: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

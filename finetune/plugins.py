@@ -25,6 +25,7 @@ BUILTINS = (
     "finetune_model",
     "finetune_plugins.folder",
     "finetune_plugins.csv",
+    "finetune_plugins.mindrecord",
     "finetune_plugins.flowers102",
     "finetune_plugins.shapes",
     "finetune_plugins.fractals",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import io
 import re
+import sqlite3
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +72,7 @@ def load(guide: str, tmp_path: Path) -> Iterator[Load]:
 
     def module(hook: str) -> ModuleType:
         (code,) = blocks(section(guide, hook), "python")
-        return imported(f"example_of_{hook}", code, tmp_path)
+        return imported(f"example_of_{hook.replace(' ', '_')}", code, tmp_path)
 
     def imported(name: str, code: str, folder: Path) -> ModuleType:
         file = folder / f"{name}.py"
@@ -136,8 +139,9 @@ def test_every_hook_has_a_test_of_its_example(hook: str) -> None:
 
 def test_every_block_of_code_is_run(guide: str) -> None:
     in_hooks = sum(len(blocks(section(guide, hook), "python")) for hook in HOOKS)
-    others = sum(len(blocks(section(guide, start), "python")) for start in ("A whole package", "Testing a plugin"))
-    assert (in_hooks, others) == (13, 2)
+    alone = ("A whole package", "Images as bytes", "Testing a plugin")
+    others = sum(len(blocks(section(guide, start), "python")) for start in alone)
+    assert (in_hooks, others) == (13, 3)
     assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 2
 
 
@@ -181,6 +185,26 @@ def test_finetune_datasets(load: Load) -> None:
     picture = np.asarray(component.build(component.options(), "train").images[5])
     assert picture.shape == (64, 64, 3)
     assert picture.dtype == np.uint8
+
+
+def test_images_as_bytes(load: Load, tmp_path: Path) -> None:
+    from finetune.data import loading as data
+
+    rng = np.random.default_rng(0)
+    with closing(sqlite3.connect(tmp_path / "album")) as album, album:
+        album.execute("CREATE TABLE photos (name, class, jpeg)")
+        for number in range(12):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(file, "JPEG")
+            row = (f"{number}.jpg", "ab"[number % 2], file.getvalue() if number else b"no photo")
+            album.execute("INSERT INTO photos VALUES (?, ?, ?)", row)
+    component = only(Dataset, load("Images as bytes"))
+    options = component.options(file=tmp_path / "album")
+    with pytest.raises(DataError, match=r"train: 0.jpg: is not an image"):
+        data.load(component, options, DatasetSection(use="album"), seed=1, workers=2)
+    found = data.load(component, options, DatasetSection(use="album", on_bad_image="skip"), seed=1, workers=2)
+    assert len(found.train) + len(found.valid) == 11
+    assert found.train.describe(0) == "1.jpg"
 
 
 def test_finetune_augmentations(load: Load) -> None:

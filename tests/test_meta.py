@@ -82,7 +82,7 @@ def test_every_kind_has_a_component() -> None:
 
 def test_few_components_need_options() -> None:
     without = {name(component) for component in BUILT_IN} - {name(component) for component in with_defaults()}
-    assert without == {"dataset-folder", "dataset-csv", "freezer-stages"}
+    assert without == {"dataset-folder", "dataset-csv", "dataset-mindrecord", "freezer-stages"}
 
 
 def with_defaults() -> Iterator[Component]:

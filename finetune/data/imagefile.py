@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import re
 import stat
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from finetune.components import Encoded
 from finetune.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, by the size in its header; it takes 1.7 GB on the way to half a gigabyte of RGB."""
@@ -73,9 +75,10 @@ def shown(path: Path | str) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
     """Yield the image in a file, not yet decoded; whatever fails inside the block becomes a ``BadImage``."""
-    with _regular(path) as file:
+    path = Path(source.name if isinstance(source, Encoded) else source)
+    with io.BytesIO(source.data) if isinstance(source, Encoded) else _regular(path) as file:
         _drop_warnings()
         # Another library in the process may have turned truncated files into half-grey images for everyone.
         ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from finetune.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from finetune.components import Image as Source
     from finetune.components import ImageSpec, Pixels
 
 ORIENTATION = 0x0112  # EXIF tag
@@ -32,7 +32,7 @@ WHITE = (255, 255, 255)
 SPARE = 2  # times the wanted side at which a JPEG is decoded; bilinear scaling then loses nothing that can be seen
 
 
-def decode(source: Path | Pixels, background: tuple[int, int, int] = WHITE, *, side: int = 0) -> Pixels:
+def decode(source: Source, background: tuple[int, int, int] = WHITE, *, side: int = 0) -> Pixels:
     """Return an image as HWC uint8 RGB, upright, first frame, transparent parts over ``background``.
 
     16-bit grey is scaled by 1/257. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets
@@ -43,14 +43,14 @@ def decode(source: Path | Pixels, background: tuple[int, int, int] = WHITE, *, s
     """
     if isinstance(source, np.ndarray):
         return checked(source)
-    with opened(Path(source)) as image:
+    with opened(source) as image:
         if side:
             image.draft(None, (side, side))
         image.load()
         return to_rgb(upright(image), background)
 
 
-def read(source: Path | Pixels, spec: ImageSpec) -> Pixels:
+def read(source: Source, spec: ImageSpec) -> Pixels:
     """Return ``decode`` of an image that is meant for ``spec``: large JPEGs at a fraction of their size."""
     return decode(source, spec.background, side=SPARE * max(spec.resize, spec.size))
 

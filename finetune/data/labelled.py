@@ -5,35 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
-import numpy as np
-
+from finetune.components import Encoded
 from finetune.data.imagefile import shown
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from finetune.components import Pixels
+    from finetune.components import Image
+
+T = TypeVar("T")
 
 
-class Chosen(Sequence["Path | Pixels"]):
-    """Some of a sequence's images, still read only when asked for."""
+class Chosen(Sequence[T]):
+    """Some items of a sequence, such as images, still read only when asked for."""
 
-    def __init__(self, images: Sequence[Path | Pixels], rows: NDArray[np.int64]) -> None:
-        self.images, self.rows = images, rows
+    def __init__(self, items: Sequence[T], rows: NDArray[np.int64]) -> None:
+        self.items, self.rows = items, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @overload
-    def __getitem__(self, index: int) -> Path | Pixels: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> Path | Pixels | Chosen:
+    def __getitem__(self, index: slice) -> Chosen[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Chosen[T]:
         if isinstance(index, slice):
-            return Chosen(self.images, self.rows[index])
-        return self.images[int(self.rows[index])]
+            return Chosen(self.items, self.rows[index])
+        return self.items[int(self.rows[index])]
+
+
+def chosen(items: Sequence[T], rows: NDArray[np.int64]) -> Chosen[T]:
+    """Return some items of a sequence; of those chosen before, from where they came."""
+    return Chosen(items.items, items.rows[rows]) if isinstance(items, Chosen) else Chosen(items, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,7 +51,7 @@ class Part:
     """
 
     name: str
-    images: Sequence[Path | Pixels]
+    images: Sequence[Image]
     labels: NDArray[np.int64]
     source: str = ""
     hashes: Sequence[str | None] = ()
@@ -53,24 +60,24 @@ class Part:
         return len(self.images)
 
     def describe(self, index: int) -> str:
-        """Return the path of an image, or for an array the split it came from and its place there."""
+        """Return the path or name of an image, or for an array the split it came from and its place there."""
         try:
             image = self.images[index]
         except Exception:  # often asked for the name of the very image that cannot be made
             image = None
         if isinstance(image, Path):
             return shown(image)
+        if isinstance(image, Encoded):
+            return shown(image.name)
         row = self.images.rows[index] if isinstance(self.images, Chosen) else index
         return f"{self.source or self.name}[{row}]"
 
     def only(self, indices: NDArray[np.int64], name: str) -> Part:
         """Return some of the images as a part of their own."""
-        rows = self.images.rows if isinstance(self.images, Chosen) else np.arange(len(self))
-        images = self.images.images if isinstance(self.images, Chosen) else self.images
         return Part(
             name=name,
-            images=Chosen(images, rows[indices]),
+            images=chosen(self.images, indices),
             labels=self.labels[indices],
             source=self.source or self.name,
-            hashes=[self.hashes[i] for i in indices] if self.hashes else (),
+            hashes=chosen(self.hashes, indices) if self.hashes else (),
         )

@@ -111,7 +111,8 @@ def examined(
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
         notes.add(kind, "warning" if skip else "error", split, whole.describe(index), reason)
-    readable = np.array([digest is not None for digest in result.hashes], bool)
+    readable = np.ones(len(mapped), bool)
+    readable[list(result.bad)] = False
     return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
 
 

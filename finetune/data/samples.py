@@ -44,6 +44,8 @@ def check(samples: Samples, what: str) -> NDArray[np.int64]:
     images, labels = len(samples.images), len(samples.labels)
     if images != labels:
         raise DataError(f"{what}: {images} images but {labels} labels; give one label for each image")
+    if samples.digests is not None and len(samples.digests) != images:
+        raise DataError(f"{what}: {images} images but {len(samples.digests)} digests; give one for each image, or none")
     return _check_labels(samples.labels, len(samples.classes), what)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from finetune.components import Dataset, Options, Split
 from finetune.data import arrays
 from finetune.data import loading as datas
+from finetune.data.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.plugins import named
 from finetune.recipe import plan as plans
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.components import Samples
     from finetune.data.loading import Part
+    from finetune.recipe.plan import Plan
 
 RECIPES = (".yaml", ".yml")
 JUDGED: tuple[Split, ...] = ("test", "valid", "train")  # the first that there is
@@ -43,7 +45,9 @@ def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, An
         raise UsageError(f"a {type(data).__name__} is no data; give a path, a dataset component or (images, labels)")
     path = Path(data).expanduser()
     if not os.path.exists(path):
-        raise DataError(f"no data at {path}; name a folder of class folders or a CSV file")
+        raise DataError(f"no data at {path}; name a folder of class folders, a pack or a CSV file")
+    if is_pack(path):
+        return {"use": "mindrecord", "root": str(path)}
     if like is not None and (key := same_form(path, like)):
         return {**like, key: str(path), **({"download": False} if "download" in like else {})}
     if os.path.isdir(path):
@@ -107,14 +111,20 @@ def chosen(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> tuple
     """Return the dataset for data and its options, those that ``like`` says where it is of the same form."""
     if isinstance(data, Dataset):
         return data, options(data, like)
-    if is_recipe(data):
-        plan = plans.load(Path(str(data)).expanduser(), [], catalogue)
-    else:
-        try:
-            plan = plans.load({"dataset": section(data, like)}, [], catalogue)
-        except RecipeError:  # for one, the plugin that read the training data is not installed here
-            plan = plans.load({"dataset": section(data)}, [], catalogue)
+    plan = planned(data, like, catalogue)
     return plan.dataset.component, plan.dataset.options
+
+
+def planned(data: object, like: Mapping[str, Any], catalogue: Catalogue, changes: Sequence[str] = ()) -> Plan:
+    """Return the plan of a recipe, or of one for the data."""
+    if is_recipe(data):
+        return plans.load(Path(str(data)).expanduser(), changes, catalogue)
+    try:
+        return plans.load({"dataset": section(data, like)}, changes, catalogue)
+    except RecipeError:  # for one, the plugin that read the training data is not installed here
+        if not like:
+            raise
+        return plans.load({"dataset": section(data)}, changes, catalogue)
 
 
 def options(dataset: Dataset, like: Mapping[str, Any]) -> Options:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli import main as command
+from finetune.data import packing
 from finetune.errors import ResourceError
 from finetune.training import checkpoint, saving
 from tests.drawn import folder
@@ -141,6 +142,16 @@ class Kinds:
         code, errors = self.said("run", str(self.scratch / "nano.yaml"), "--output", str(self.disk.top / "runs"))
         return self.refused(code, errors, "free some or set --output")
 
+    def pack(self) -> list[str]:
+        """The disk becomes full while MindSpore writes: no pack is there, nor anything that begins one."""
+        keep, packing.enough = packing.enough, lambda *_: self.disk.fill()
+        try:
+            code, errors = self.said("pack", str(self.photos), str(self.disk.top / "pack"))
+        finally:
+            packing.enough = keep
+        left = [path.name for path in self.disk.top.iterdir() if path != self.disk.ballast]
+        return [f"left {name}" for name in left] + self.refused(code, errors, "the disk is full; free some space")
+
     def written_by(self, words: list[str], name: str) -> list[str]:
         """A file that a command writes over one that is there: that one stays."""
         target = self.disk.top / name
@@ -175,6 +186,7 @@ class Kinds:
             "a run that stays full": self.run_that_stays_full,
             "a run before it starts": self.run_before_it_starts,
             "features": self.features,
+            "a pack": self.pack,
             **{name: partial(self.written_by, words, file) for name, (words, file) in commands.items()},
         }
 

@@ -1,0 +1,68 @@
+"""``pack``: a dataset of many small files, in a few large ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from finetune.cli import output
+from finetune.cli.app import Answer, command
+from finetune.cli.source import load_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Data = Annotated[str, typer.Argument(hidden=True)]
+Out = Annotated[Path, typer.Argument(hidden=True)]
+FileGb = Annotated[float, typer.Option(metavar="GB", min=0.001, max=200, help="Size of each file, at most.")]
+BadImage = Annotated[
+    Literal["error", "skip"] | None, typer.Option(help="What a photo does that cannot be read; else the recipe says.")
+]
+FINDINGS = 20  # shown; --json has all
+
+
+@command("DATA OUT", "finetune pack photos/ packed/", "finetune pack mine.yaml packed/ --file-gb 4")
+def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = None) -> Answer:
+    """Pack photos into a few large MindRecord files.
+
+    DATA is a folder, a CSV file or a recipe; OUT is a new folder, which recipes
+    then name with dataset: {use: mindrecord, root: OUT}. Photos are copied as
+    they are; runs on them are the same to the bit.
+    """
+    from finetune.data import sources
+    from finetune.data.packing import Job
+    from finetune.data.packing import pack as packed
+    from finetune.display.progress import Progress
+    from finetune.machine.device import usable_cores
+
+    catalogue = load_catalogue()
+    changes = () if on_bad_image is None else (f"dataset.on_bad_image={on_bad_image}",)
+    plan = sources.planned(data, {}, catalogue, changes)
+    chosen = plan.dataset
+    job = Job(
+        dataset=chosen.component,
+        options=chosen.options,
+        origin=catalogue.origin(chosen.component),
+        out=out,
+        limit=int(file_gb * 1e9),
+        skip=plan.recipe.dataset.on_bad_image == "skip",
+        workers=usable_cores(),
+        say=Progress(report=False).say,
+    )
+    report = packed(job)
+    return Answer(data=report, view=lambda: output.pairs(lines(report)))
+
+
+def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what was packed as names and values."""
+    yield "pack", f"{report['pack']}: {report['files']} files, {report['bytes'] / 1e6:,.1f} MB"
+    yield "photos", ", ".join(f"{split} {count:,}" for split, count in report["photos"].items())
+    yield "classes", f"{report['classes']:,}"
+    findings = report["findings"]
+    for finding in findings[:FINDINGS]:
+        yield finding["severity"], f"{finding['split']}: {finding['subject']}: {finding['text']}"
+    if len(findings) > FINDINGS:
+        yield "", f"{len(findings) - FINDINGS} more; --json lists them"
+    yield "recipe", f"dataset: {{use: mindrecord, root: {report['pack']}}}"

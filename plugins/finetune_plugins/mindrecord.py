@@ -1,0 +1,32 @@
+"""Photos in MindRecord files, as ``finetune pack`` writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune import Dataset, Options, Samples, Split, hookimpl
+from finetune_plugins.photo_files import existing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MindRecord(Options):
+    """Photos packed into MindRecord files by `finetune pack`."""
+
+    root: Path
+    """Folder that `finetune pack` made."""
+
+
+@hookimpl
+def finetune_datasets() -> Iterable[Dataset]:
+    """Offer the dataset ``mindrecord``."""
+    yield Dataset(name="mindrecord", options=MindRecord, build=build)
+
+
+def build(options: MindRecord, split: Split) -> Samples | None:
+    """Return the photos of a split in the order in which they were packed."""
+    from finetune import read_pack
+
+    return read_pack(existing(options.root), split)
