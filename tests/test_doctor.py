@@ -98,7 +98,7 @@ def test_a_device_that_is_asked_for_must_be_there() -> None:
 
 
 def test_hardware_that_mindspore_cannot_use_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(doctor.HARDWARE, "ascend", str(tmp_path))
+    monkeypatch.setitem(doctor.NODES, "ascend", str(tmp_path))
     (remark,) = doctor.devices({"devices": {"ascend": {"available": False, "lacks": []}}}, "auto")
     assert (remark.level, remark.text) == ("warning", "is in this machine, but MindSpore lacks a device")
     assert "CANN" in remark.remedy

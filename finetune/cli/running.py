@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,14 +78,15 @@ def run(
 
 
 def several(plan: Plan) -> Launch | None:
-    """Return the launch of a run that takes more than this process."""
+    """Return the launch of a run that takes more than this process, on a device that there is."""
+    from finetune.machine import device
     from finetune.parallel import launch, world
 
     runner = plan.recipe.runner
     if world.is_member() or (planned := launch.plan(runner, runner.device)) is None:
         return None
     launch.divisible(plan.recipe, planned.size)
-    return planned
+    return replace(planned, device=device.choose(runner.device))
 
 
 @command("RECIPE [KEY=VALUE]...", "finetune check mine.yaml", "finetune check mine.yaml train.batch_size=64")

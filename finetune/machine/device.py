@@ -15,6 +15,7 @@ from finetune.machine import speeds
 
 DeviceName = Literal["cpu", "gpu", "ascend"]
 TARGETS: dict[str, str] = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
+NODES = {"gpu": "/dev/nvidia0", "ascend": "/dev/davinci0"}  # of the first device
 AVX2 = 0x7  # dnnl_cpu_isa_avx2 of oneDNN's C interface
 CAPPED = "AVX2 (capped: MindSpore's AVX-512 convolutions are slower)"
 PRODUCTS = "AVX-512 (not capped: this network's convolutions are matrix products)"
@@ -81,8 +82,17 @@ def choose(device: str) -> DeviceName:
     chosen = next((name for name in order if name == device), None)
     if chosen is None or not available(chosen):
         have = ", ".join(name for name in order if available(name))
-        raise UsageError(f"runner.device={device} is not available here; available: {have}")
+        raise UsageError(f"runner.device={device} is not available here{lacking(device)}; available: {have}")
     return chosen
+
+
+def lacking(device: str) -> str:
+    """Return what the driver of a device leaves in the system and is not there, and where the remedies stand."""
+    node = NODES.get(device)
+    if node is None:
+        return ""
+    why = f": {node} is missing, so the driver is not loaded" if not os.path.exists(node) else ""
+    return f"{why}; `finetune doctor --device {device}` tells what to install"
 
 
 def available(name: str) -> bool:

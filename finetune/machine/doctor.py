@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.errors import ResourceError
 from finetune.files import home
 from finetune.machine import environment, probe, speeds
-from finetune.machine.device import cpu_flags, usable_cores
+from finetune.machine.device import NODES, cpu_flags, usable_cores
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import entries
 
@@ -24,7 +24,6 @@ Level = Literal["ok", "warning", "error"]
 
 MB = 2**20
 SUPPORTED = {"mindspore": ("2.10.",), "numpy": ("1.26.",)}
-HARDWARE = {"gpu": "/dev/nvidia0", "ascend": "/dev/davinci0"}
 INSTALL = {
     "gpu": "install CUDA 11.6 with cuDNN 8 and add their folders to LD_LIBRARY_PATH",
     "ascend": "install CANN and run its set_env.sh",
@@ -196,7 +195,7 @@ def devices(found: dict[str, Any], wanted: str) -> Iterator[Remark]:
         if state["available"]:
             yield Remark(level="ok", topic=name, text="available")
             continue
-        here = Path(HARDWARE[name]).exists()
+        here = Path(NODES[name]).exists()
         level: Level = "error" if name == wanted else "warning" if here else "ok"
         text = f"{'is in this machine, but MindSpore lacks' if here else 'not available; lacks'}"
         lacks = ", ".join(state["lacks"]) or "a device"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from finetune import errors
+from finetune.cli import main
 from finetune.display.progress import Progress
 from finetune.errors import DataError, Interrupted, RecipeError
 from finetune.parallel.launch import Launch
@@ -20,6 +22,7 @@ from finetune.parallel.processes import ProcessDied, Processes
 from finetune.parallel.relay import Relay, Screen
 from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
+from tests import drawn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,3 +165,18 @@ def test_a_quiet_relay_tells_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     Relay(tmp_path, quiet=True).say("hello")
     assert capsys.readouterr().out == "hello\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["ascend", "gpu"])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_device_that_is_not_there_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], device: str, devices: int
+) -> None:
+    photos = drawn.folder(tmp_path / "photos", each=4)
+    (tmp_path / "mine.yaml").write_text(f"dataset: {{use: folder, root: {photos}}}\ntrain: {{batch_size: 32}}\n")
+    said = (f"runner.device={device}", f"runner.devices={devices}", "backbone.weights=none", f"output={tmp_path}/runs")
+    assert main(["run", str(tmp_path / "mine.yaml"), *said]) == 2
+    said_of_it = capsys.readouterr().err
+    assert re.search(rf"runner\.device={device} is not available here: /dev/\w+ is missing, so the driver", said_of_it)
+    assert f"`finetune doctor --device {device}` tells what to install; available: cpu" in said_of_it
+    assert not (tmp_path / "runs").exists()
