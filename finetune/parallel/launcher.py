@@ -47,8 +47,9 @@ def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool,
         ranks=(launch.ranks.start, launch.ranks.stop),
         argv=sys.argv,
     )
-    with _started(launch, plan, task, resume) as processes, interrupts.watched() as stop:
-        screen, machines = Screen(processes.folder, plan.recipe, progress), Machines(launch)
+    machines = Machines(launch)
+    with interrupts.watched() as stop, _started(launch, plan, task, resume) as processes:
+        screen = Screen(processes.folder, plan.recipe, progress)
         try:
             _follow(processes, screen, machines, stop)
         finally:

@@ -70,12 +70,12 @@ def end_with_parent(folder: Path) -> None:
 
     The process where the others meet cannot see to that itself: it holds Python's lock all the time.
     """
-    with (folder / ALIVE).open("rb") as file:
+    with suppress(FileNotFoundError), (folder / ALIVE).open("rb") as file:  # it is gone where the parent was quick
         fcntl.flock(file, fcntl.LOCK_SH)
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)  # MindSpore's launcher, and all that has its group
-        os._exit(1)
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)  # MindSpore's launcher, and all that has its group
+    os._exit(1)
 
 
 def meet_others() -> NoReturn:
