@@ -8,7 +8,7 @@ import typer
 
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device
-from finetune.errors import ResourceError
+from finetune.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,9 @@ def doctor(
 
     report = diagnose(device, measure=measure)
     stops = sum(remark["level"] == "error" for remark in report["remarks"])
-    failure = ResourceError(f"{stops} of these would stop a run; do what stands below each") if stops else None
+    there = device == "auto" or report["mindspore"].get("devices", {}).get(device, {}).get("available", False)
+    said = f"{stops} of these would stop a run{'' if there else f' on {device}'}; do what stands below each"
+    failure = (ResourceError if there else UsageError)(said) if stops else None
     return Answer(data=report, view=lambda: table(report["remarks"]), failure=failure)
 
 

@@ -6,21 +6,20 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ResourceError
 from finetune.files import home
-from finetune.machine import environment, probe, speeds
+from finetune.machine import environment, npu, probe, speeds
 from finetune.machine.device import NODES, cpu_flags, usable_cores
+from finetune.machine.remark import Level, Remark
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-Level = Literal["ok", "warning", "error"]
 
 MB = 2**20
 SUPPORTED = {"mindspore": ("2.10.",), "numpy": ("1.26.",)}
@@ -44,16 +43,6 @@ WATCHED = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
-    """One thing that was looked at; ``remedy`` is empty where nothing needs doing."""
-
-    level: Level
-    topic: str
-    text: str
-    remedy: str = ""
-
-
 def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
     """Return ``{"ok", "remarks", "environment", "mindspore"}`` as JSON; ``ok`` is False if a remark is an error.
 
@@ -67,6 +56,7 @@ def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
         *convolutions(found, measure),
         *inference(found),
         *devices(found, device),
+        *(npu.examine(npu.Machine(supported=found.get("cann", ()))) if device == "ascend" else ()),
         *folders(),
         *plugins(),
         *variables(given, "you"),

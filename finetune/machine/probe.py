@@ -67,9 +67,20 @@ def devices() -> dict[str, Any]:
         "devices": {
             name: {"available": device.available(name), "lacks": lacks(folder, name)} for name in device.TARGETS
         },
+        "cann": cann(),
         "isa": device.cap_onednn(),
         "set": {name: value for name, value in os.environ.items() if before.get(name) != value},
     }
+
+
+def cann() -> list[str]:
+    """Return the versions of CANN that the installed MindSpore says it was made for."""
+    try:
+        from mindspore.run_check._check_version import AscendEnvChecker
+
+        return [str(version) for version in AscendEnvChecker(None).version]
+    except (ImportError, AttributeError, TypeError):  # none of it is promised
+        return []
 
 
 def lacks(folder: Path, name: str) -> list[str]:
