@@ -129,17 +129,20 @@ class Session:
     def steps(self, epoch: int, check: Check) -> Iterator[list[Batch]]:
         """Yield the batches of each optimizer step of the epoch that is not done yet, once all processes have theirs.
 
-        ``check`` is called before each and may raise to stop.
+        ``check`` is called after each and may raise to stop.
         """
         size = self.recipe.train.accumulate
         batches = self.feed.training(epoch, self.done * size, check)
+        done = False
         while True:
             with self.world.together():
-                check()
+                if done:
+                    check()
                 group = list(islice(batches, size))
             if not group:
                 return
             yield group
+            done = True
 
     def step(self, batches: Sequence[Batch]) -> float:
         """Train one step and count it; ``DivergedError`` if its loss is not a finite number."""
