@@ -24,7 +24,7 @@ PHASES = {"use": "gradual", "schedule": {1: "head", 3: "neck", 4: "all"}}
 recipe = partial(tiny.recipe, runner={"mode": "pynative"}, freeze=PHASES)
 
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
 
 
 def said(photos: Path, output: Path, **sections: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pytest
 from finetune.machine import device
 from finetune_model import design
 
+pytestmark = pytest.mark.once
+
 LOSS = np.random.default_rng(1).standard_normal((1, design.NANO.widths[-1])).astype(np.float32)
 
 

@@ -123,8 +123,8 @@ def test_two_machines_end_with_one_run(tmp_path: Path, spaces: list[str]) -> Non
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["shared-001"]
 
 
-@pytest.mark.once
-@pytest.mark.parametrize("dies", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [0, 1])
 def test_when_a_process_of_one_machine_dies_all_machines_end(tmp_path: Path, spaces: list[str], dies: int) -> None:
     photos = drawn.folder(tmp_path / "photos", each=20)
     both = [begun(tmp_path, photos, space, number, "train.epochs=500") for number, space in enumerate(spaces)]

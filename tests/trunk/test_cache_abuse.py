@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 VIEWS = 2 * 24 + 6
 recipe = partial(tiny.recipe, runner={"mode": "pynative"})  # nothing to compile, and the same numbers
 Usage = namedtuple("Usage", "total used free")

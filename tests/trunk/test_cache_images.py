@@ -16,6 +16,8 @@ from tests.trunk.tiny import At, recipe, run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:

@@ -19,6 +19,8 @@ from tests.trunk.tiny import recipe, run, shards
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 VIEWS = 2 * 24 + 6
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from finetune.run import Run
 
+pytestmark = pytest.mark.once
+
 OFF: dict[str, Any] = {"features": "off"}
 PLAIN: dict[str, Any] = {"engine": "mindspore", "precision": "fp32"}
 TRAIN, VALID = 24, 6

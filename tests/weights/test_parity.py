@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.weights.files import Arrays
 
-pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+pytestmark = [pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed"), pytest.mark.once]
 
 RESNEXT50 = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext50"]
 HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
