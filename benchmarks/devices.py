@@ -51,7 +51,7 @@ def seconds_of_step(processes: int, steps: int) -> float:
     from finetune.catalogue import Catalogue
     from finetune.components import Backbone
     from finetune.data.loader import Batch
-    from finetune.machine import device
+    from finetune.devices import device
     from finetune.model import heads
     from finetune.model.network import Network
     from finetune.parallel import world

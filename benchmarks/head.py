@@ -21,7 +21,7 @@ from mindspore import nn
 from finetune.data.labelled import Part
 from finetune.data.loader import Batch
 from finetune.data.targets import soft_targets
-from finetune.machine import device
+from finetune.devices import device
 from finetune.machine.environment import peak_memory_mb
 from finetune.model import heads
 from finetune.model.network import Network

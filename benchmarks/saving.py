@@ -20,7 +20,8 @@ from measured import machine
 
 from finetune.components import Backbone
 from finetune.data.loader import Batch
-from finetune.machine import device
+from finetune.devices import device
+from finetune.devices.kind import Settings
 from finetune.model import heads
 from finetune.model.network import Network, product_form
 from finetune.recipe.models import Recipe
@@ -40,7 +41,7 @@ def trainer(what: str) -> Trainer:
     from finetune.catalogue import Catalogue
 
     component: Any = Catalogue(plugins.load()).get(Backbone, "resnext50")
-    chosen = device.setup(device="cpu", products=True)
+    chosen = device.setup(device="cpu", said=Settings(products=True))
     said = {"dataset": {"use": "none"}, "optimizer": {"use": "adamw"}, "train": {"batch_size": BATCH}}
     recipe = Recipe.model_validate(said, strict=False)
     stages = component.build(component.options())

@@ -28,7 +28,7 @@ CLASSES = 102
 
 def bare(batch: int, size: int) -> Callable[[], float]:
     """Return a step of MindSpore's own TrainOneStepCell over our network, with the same oneDNN cap."""
-    from finetune.machine import device
+    from finetune.devices import device
 
     device.setup(device="cpu")
     import numpy as np
@@ -56,9 +56,10 @@ def bare(batch: int, size: int) -> Callable[[], float]:
 
 def ours(batch: int, size: int) -> Callable[[], float]:
     """Return a step as `finetune run` makes it, from a loader's batch to the loss on the host."""
-    from finetune.machine import device
+    from finetune.devices import device
+    from finetune.devices.kind import Settings
 
-    device.setup(device="cpu", products=True)
+    device.setup(device="cpu", said=Settings(products=True))
     import numpy as np
 
     from finetune.data.loader import Batch

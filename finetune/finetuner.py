@@ -124,8 +124,8 @@ class Finetuner:
         return self.fit(data, epochs=freeze_epochs + epochs, **said)
 
     def _run(self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool) -> Run:
+        from finetune.devices import device as machine
         from finetune.display import progress
-        from finetune.machine import device as machine
         from finetune.model import modelfolder
         from finetune.training import engine
 
@@ -141,7 +141,7 @@ class Finetuner:
                 raise  # MindSpore makes SIGTERM of many a SIGINT
             text = f"{error}; go on with fit(…, resume='{self.run.folder}')"
             raise KeyboardInterrupt(text) from None
-        chosen = machine.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode).name
+        chosen = machine.for_runner(plan.recipe.runner).name
         trunk = plan.recipe.trunk
         self.model = modelfolder.open_model(self.run.folder, catalogue, trunk=trunk, device=chosen, say=say)
         return self.run
@@ -238,7 +238,7 @@ class Finetuner:
         Its ``fit`` starts from these weights, with a new head; ``head={"keep_pretrained": True}`` keeps the head
         for photos of the same classes.
         """
-        from finetune.machine import device
+        from finetune.devices import device
         from finetune.model import modelfolder
         from finetune.recipe.models import TrunkSection
 

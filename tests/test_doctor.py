@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.machine import device, doctor, probe, speeds
+from finetune.devices import ascend, cpu
+from finetune.machine import doctor, probe, speeds
 from finetune.trunk import engines
 from tests.cli.calling import answer, command, environment
 
@@ -98,7 +99,7 @@ def test_a_device_that_is_asked_for_must_be_there() -> None:
 
 
 def test_hardware_that_mindspore_cannot_use_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(doctor.NODES, "ascend", str(tmp_path))
+    monkeypatch.setattr(ascend, "NODE", str(tmp_path))
     (remark,) = doctor.devices({"devices": {"ascend": {"available": False, "lacks": []}}}, "auto")
     assert (remark.level, remark.text) == ("warning", "is in this machine, but MindSpore lacks a device")
     assert "CANN" in remark.remedy
@@ -173,11 +174,11 @@ def test_convolutions_are_timed_when_asked_for(monkeypatch: pytest.MonkeyPatch, 
     assert speeds.known() == {}
     monkeypatch.undo()
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
-    assert device.products_pay()
+    assert cpu.products_pay()
     speeds.remember({"convolution": 350.0, "products": 170.0})
-    assert not device.products_pay()
+    assert not cpu.products_pay()
     speeds.place().write_text("{")
-    assert device.products_pay()
+    assert cpu.products_pay()
 
 
 def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

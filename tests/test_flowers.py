@@ -44,7 +44,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = f"""
 import numpy as np
 from finetune import Backbone, hookimpl, plugins
-from finetune.machine import device
+from finetune.devices import device
 from finetune.model import heads
 from finetune.catalogue import Catalogue
 from finetune.model.network import Network, build_stages

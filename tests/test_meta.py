@@ -102,7 +102,7 @@ def backbone(component: Backbone, options: Any) -> None:
     """A backbone builds the stages that it promises, in order, and its features have the width that it promises."""
     import mindspore as ms
 
-    from finetune.machine import device
+    from finetune.devices import device
     from finetune.model.network import Network, Trunk, build_stages
 
     device.setup(device="cpu")

@@ -200,6 +200,11 @@ WRONG: list[tuple[str, str]] = [
         "1:12: evaluate.metric: expected 'accuracy', 'top5', 'macro_f1' or 'loss', got 'lost'; did you mean 'loss'?",
     ),
     ("runner: {amp: on}", "1:10: runner.amp: expected 'auto', 'off' or 'O2', got 'on'"),
+    ("runner: {device: tpu}", "1:10: runner.device: no device named 'tpu'; did you mean 'gpu'?"),
+    (
+        "runner: {device: ascend, threads: 8}",
+        "1:26: runner.threads: unknown key 'threads'; did you mean 'runner.threads' with 'device: cpu'?",
+    ),
     ("image: {size: big}", "1:9: image.size: expected a whole number or 'auto', got 'big'"),
     ("image: {size: Auto}", "1:9: image.size: expected a whole number or 'auto', got 'Auto'; did you mean 'auto'?"),
     ("image: {size: 8}", "1:9: image.size: must be at least 16, got 8"),
@@ -607,3 +612,10 @@ def test_planning_imports_nothing_heavy() -> None:
     repo = str(Path(__file__).resolve().parents[1])
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=repo)
     assert result.stdout.split() == []
+
+
+def test_another_device_leaves_the_options_of_the_one_before_behind(catalogue: Catalogue, tmp_path: Path) -> None:
+    file = tmp_path / "npu.yaml"
+    file.write_text(f"dataset: {{use: folder, root: {tmp_path}}}\nrunner: {{device: ascend, memory_gb: 30, amp: O2}}\n")
+    runner = plans.load(file, ["runner.device=cpu", "runner.threads=4"], catalogue).recipe.runner
+    assert (runner.device, runner.amp, runner.model_dump()["threads"]) == ("cpu", "O2", 4)

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from finetune.devices import device
 from finetune.errors import WeightsError
-from finetune.machine import device
 from finetune.weights import mindspore_ckpt, tensorfile
 
 TENSORS = {

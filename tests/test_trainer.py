@@ -11,7 +11,7 @@ import pytest
 
 from finetune.data import targets
 from finetune.data.loader import Batch
-from finetune.machine import device
+from finetune.devices import device
 from finetune.model import heads
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase

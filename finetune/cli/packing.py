@@ -35,7 +35,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     from finetune.data.packing import Job
     from finetune.data.packing import pack as packed
     from finetune.display.progress import Progress
-    from finetune.machine.device import usable_cores
+    from finetune.machine.cores import usable_cores
 
     catalogue = load_catalogue()
     changes = () if on_bad_image is None else (f"dataset.on_bad_image={on_bad_image}",)

@@ -79,7 +79,7 @@ def run(
 
 def several(plan: Plan) -> Launch | None:
     """Return the launch of a run that takes more than this process, on a device that there is."""
-    from finetune.machine import device
+    from finetune.devices import device
     from finetune.parallel import launch, world
 
     runner = plan.recipe.runner

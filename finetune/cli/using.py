@@ -91,8 +91,8 @@ def opened(path: Path, device: str) -> Model:
 
     catalogue = load_catalogue()
     folder = modelfolder.locate(path.expanduser())
+    from finetune.devices import device as devices
     from finetune.display.progress import Progress
-    from finetune.machine import device as devices
 
     chosen = devices.setup(device=device).name
     return modelfolder.open_model(folder, catalogue, device=chosen, say=Progress().say)

@@ -19,7 +19,7 @@ from finetune.data.scan import digest_of
 from finetune.data.scan_cache import ScanCache, Verdict
 from finetune.errors import DataError, ResourceError
 from finetune.files.home import cache_folder
-from finetune.machine.device import usable_cores
+from finetune.machine.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

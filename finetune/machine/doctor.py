@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.devices.device import KINDS
 from finetune.errors import ResourceError
 from finetune.files import home
 from finetune.machine import environment, npu, probe, speeds
-from finetune.machine.device import NODES, cpu_flags, usable_cores
+from finetune.machine.cores import cpu_flags, usable_cores
 from finetune.machine.remark import Level, Remark
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import entries
@@ -185,7 +186,7 @@ def devices(found: dict[str, Any], wanted: str) -> Iterator[Remark]:
         if state["available"]:
             yield Remark(level="ok", topic=name, text="available")
             continue
-        here = Path(NODES[name]).exists()
+        here = not KINDS[name].missing()
         level: Level = "error" if name == wanted else "warning" if here else "ok"
         text = f"{'is in this machine, but MindSpore lacks' if here else 'not available; lacks'}"
         lacks = ", ".join(state["lacks"]) or "a device"

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from finetune.machine.device import cpu_flags, usable_cores
+from finetune.machine.cores import cpu_flags, usable_cores
 from finetune.plugins import own_version
 
 PACKAGES = (

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.machine import device
+from finetune.devices import cpu, device
+from finetune.devices.kind import quiet_mindspore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,17 +59,18 @@ def devices() -> dict[str, Any]:
     """Import MindSpore and return its devices, what each lacks, and the environment variables that it set."""
     before = dict(os.environ)
     start = time.monotonic()
-    ms = device.quiet_mindspore()
+    ms = quiet_mindspore()
     seconds = time.monotonic() - start
     folder = Path(ms.__file__).parent / "lib" / "plugin"
     return {
         "version": ms.__version__,
         "import_seconds": round(seconds, 2),
         "devices": {
-            name: {"available": device.available(name), "lacks": lacks(folder, name)} for name in device.TARGETS
+            name: {"available": device.available(kind), "lacks": lacks(folder, name)}
+            for name, kind in device.KINDS.items()
         },
         "cann": cann(),
-        "isa": device.cap_onednn(),
+        "isa": cpu.cap_onednn(),
         "set": {name: value for name, value in os.environ.items() if before.get(name) != value},
     }
 
@@ -96,19 +98,19 @@ def lacks(folder: Path, name: str) -> list[str]:
 
 def as_installed() -> dict[str, Any]:
     """Return the speed of a convolution in MindSpore as it comes."""
-    return _convolution(device.quiet_mindspore())
+    return _convolution(quiet_mindspore())
 
 
 def as_used() -> dict[str, Any]:
     """Return the speed of a convolution in MindSpore as a run sets it up on a CPU."""
     device.setup(device="cpu")
-    return _convolution(device.quiet_mindspore())
+    return _convolution(quiet_mindspore())
 
 
 def convolution_step() -> dict[str, Any]:
     """Return the speed of a 1x1 convolution with its gradients, as networks of convolutions are set up."""
     device.setup(device="cpu")
-    ms = device.quiet_mindspore()
+    ms = quiet_mindspore()
     batch, inputs, outputs, side = POINTWISE
     layer = ms.nn.Conv2d(inputs, outputs, 1)
     return _step(ms, layer, layer.weight, ms.ops.ones((batch, inputs, side, side), ms.float32))
@@ -116,9 +118,9 @@ def convolution_step() -> dict[str, Any]:
 
 def product_step() -> dict[str, Any]:
     """Return the speed of the same as a matrix product, with all that the processor has."""
-    ms = device.quiet_mindspore()
+    ms = quiet_mindspore()
     ms.set_context(mode=ms.GRAPH_MODE)
-    device.set_device(ms, "cpu")
+    device.set_device(ms, cpu.KIND)
     batch, inputs, outputs, side = POINTWISE
     layer = ms.nn.Dense(inputs, outputs, has_bias=False)
     return _step(ms, layer, layer.weight, ms.ops.ones((side**2 * batch, inputs), ms.float32))

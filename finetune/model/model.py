@@ -14,7 +14,7 @@ from finetune.data import arrays, sources
 from finetune.data.loader import Loader
 from finetune.data.loading import Part
 from finetune.errors import UsageError
-from finetune.machine import device
+from finetune.machine.cores import usable_cores
 from finetune.model import exporting
 from finetune.model.evaluation import Predictor
 from finetune.model.prediction import Prediction
@@ -92,7 +92,7 @@ class Model:
 
         Raises ``DataError`` for a class that the model does not know.
         """
-        part = sources.labelled(data, self.about, self.catalogue, device.usable_cores())
+        part = sources.labelled(data, self.about, self.catalogue, usable_cores())
         with closing(self._loader(part, batch_size, workers)) as loader:
             evaluation = self.predictor.evaluate(loader, len(self.classes))
         return {
@@ -125,7 +125,7 @@ class Model:
     def _loader(
         self, part: Part, batch_size: int, workers: int | None, refused: dict[int, BadImage] | None = None
     ) -> Loader:
-        threads = device.usable_cores() if workers is None else workers
+        threads = usable_cores() if workers is None else workers
         size = shape(len(part), batch_size)
         return Loader(part, self.image, batch_size=size, workers=threads, seed=0, train=False, refused=refused)
 

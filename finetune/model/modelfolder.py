@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from finetune.components import Backbone, ImageSpec
+from finetune.devices.cpu import uncapped
 from finetune.errors import UsageError, WeightsError
 from finetune.files import atomic
-from finetune.machine.device import uncapped
 from finetune.model import card
 from finetune.recipe.models import LinearHead, MlpHead, TrunkSection
 from finetune.weights import tensorfile

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.devices.device import KINDS
 from finetune.errors import UsageError
 from finetune.parallel import slurm
 from finetune.parallel.world import is_member
@@ -17,15 +18,12 @@ from finetune.parallel.world import is_member
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from finetune.recipe.models import Recipe, RunnerSection
+    from finetune.recipe.models import Recipe
+    from finetune.recipe.runners import Runner
 
 PORT = 8118  # MindSpore's own default, where several machines have to agree on one
 FOLDER = "FINETUNE_LAUNCH"  # the environment variable that tells a process of a launch where its task is
 WORKER = Path(__file__).with_name("worker.py")
-# The processes wait for one another while the first looks at the data, which may take as long as it likes. Seconds.
-PATIENCE = 24 * 3600
-# HCCL takes no more than these.
-HCCL_CONNECT, HCCL_EXEC = 7200, 17340
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +54,13 @@ class Launch:
             f"--log_dir={logs}",
             "--join=True",
             f"--tail_worker_log={self.size}",  # of a process that there is not: nothing is copied
-            *(["--bind_core=True"] if self.device == "ascend" else []),
+            *([] if KINDS[self.device].pins else ["--bind_core=True"]),
             str(WORKER),
         ]
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Return what the processes find in their environment beside what is there; ``folder`` holds their task."""
-        seconds = str(PATIENCE)
-        waits = {"MS_NODE_TIMEOUT": str(self.timeout)}
-        if self.device == "ascend":
-            waits |= {"HCCL_CONNECT_TIMEOUT": str(HCCL_CONNECT), "HCCL_EXEC_TIMEOUT": str(HCCL_EXEC)}
-        else:
-            waits |= {"MS_CPU_COMM_OP_TIMEOUT": seconds, "MS_RECEIVE_MSG_TIMEOUT": seconds}
+        waits = {"MS_NODE_TIMEOUT": str(self.timeout), **KINDS[self.device].environment(self.timeout)}
         return {FOLDER: str(folder), "PYTHONUNBUFFERED": "1", **waits}
 
     def describe(self, logs: Path, folder: Path) -> dict[str, Any]:
@@ -83,7 +76,7 @@ class Launch:
         }
 
 
-def plan(runner: RunnerSection, device: str, environ: Mapping[str, str] = os.environ) -> Launch | None:
+def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -> Launch | None:
     """Return the launch that a recipe's runner asks for; None where one process is all.
 
     What it leaves ``auto`` Slurm says, where it started this process. Raises ``UsageError`` for what does not fit.

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from finetune.devices.device import KINDS
 from finetune.errors import FinetuneError
 from finetune.machine import interrupts
 from finetune.parallel.launch import FOLDER
@@ -82,7 +83,7 @@ def meet_others() -> NoReturn:
     """Be the process where the others meet, until they have ended."""
     from mindspore.communication import init
 
-    from finetune.machine.device import quiet_mindspore
+    from finetune.devices.kind import quiet_mindspore
 
     quiet_mindspore().set_device("CPU")
     init()
@@ -92,7 +93,7 @@ def meet_others() -> NoReturn:
 def pin(task: Task, rank: int) -> None:
     """Keep to this process's share of the cores; on an NPU the launcher has seen to that."""
     first, end = task.ranks
-    if task.device == "ascend" or not hasattr(os, "sched_setaffinity"):
+    if not KINDS[task.device].pins or not hasattr(os, "sched_setaffinity"):
         return
     cores, processes = sorted(os.sched_getaffinity(0)), end - first
     each = len(cores) // processes

@@ -131,7 +131,7 @@ def _holds(value: Any, step: str | int) -> bool:
 
 def _is_tag(value: Any, step: str | int, rest: Location) -> bool:
     """Return whether ``step`` is the tag of a tagged union, although a key has that name as well."""
-    return bool(rest) and isinstance(value, dict) and value.get("use") == step
+    return bool(rest) and isinstance(value, dict) and step in (value.get("use"), value.get("device"))
 
 
 def _one_branch(branches: Sequence[list[Problem]], value: Any, path: KeyPath) -> list[Problem]:
@@ -201,9 +201,9 @@ def unknown_key(name: str, known: Sequence[str], elsewhere: Mapping[str, Sequenc
 
 def _unknown_tag(path: KeyPath, context: Mapping[str, Any]) -> Problem:
     tag, tags = str(context["tag"]), re.findall(r"'([^']*)'", context["expected_tags"])
-    noun = path[-1] if path and isinstance(path[-1], str) else "choice"
-    text = f"no {noun} named '{shortened(tag)}'{did_you_mean(tag, tags)}"
     key = context["discriminator"].strip("'")
+    noun = key if key != "use" else path[-1] if path and isinstance(path[-1], str) else "choice"
+    text = f"no {noun} named '{shortened(tag)}'{did_you_mean(tag, tags)}"
     return Problem((*path, key) if key.isidentifier() else path, "union_tag_invalid", text)
 
 

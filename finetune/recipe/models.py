@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from finetune.components import Options
+from finetune.recipe.runners import AutoRunner, Runner
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -200,27 +201,6 @@ class EvaluateSection(Options):
     """Keep the weights of the best epoch in the model folder, not those of the last."""
 
 
-class RunnerSection(Options):
-    """On which devices, by how many processes."""
-
-    device: Literal["auto", "cpu", "gpu", "ascend"] = "auto"
-    devices: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Devices of this machine that train together, each with a process of its own; they divide every batch."""
-    nodes: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
-    """Machines that train together, each with as many devices; `auto` is what Slurm says, else 1."""
-    node_rank: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Which of the machines this one is, from 0; `auto` is what Slurm says, else 0."""
-    master: Annotated[str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$")] | Literal["auto"] = "auto"
-    """Where the machines meet: HOST or HOST:PORT of number 0; `auto` is what Slurm says."""
-    timeout: Annotated[int, Field(ge=10, le=7200)] = 600
-    """Seconds that the processes wait for one another at the start."""
-    mode: Literal["graph", "pynative"] = "graph"
-    amp: Literal["auto", "off", "O2"] = "auto"
-    """Mixed precision: O2 computes in float16, BatchNorm and loss in float32; `auto` is O2 except on CPUs."""
-    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
-    """Threads of each process that read images; `auto` is one for each usable core, 0 reads in the main thread."""
-
-
 class Recipe(Options):
     """A whole recipe."""
 
@@ -243,5 +223,5 @@ class Recipe(Options):
         CallbackSection(use="tensorboard"),
         CallbackSection(use="checkpoint"),
     )
-    runner: RunnerSection = RunnerSection()
+    runner: Annotated[Runner, Field(discriminator="device")] = AutoRunner()
     output: Path = Path("runs")

@@ -21,6 +21,8 @@ _NAME = r"(?:\"[^\"]*\"|[^\s.\[\]=\"'~]+)"
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME}|\[\d{{1,6}}\])*")
 _SEGMENT = re.compile(rf"({_NAME})|\[(\d+)\]")
 _QUOTES = ("[", "{", '"', "'")
+# The key by which the options of a section are told apart, where it is not "use".
+TOLD_BY: dict[str | int, str] = {"runner": "device"}
 
 
 class _Refused(Exception):
@@ -106,15 +108,15 @@ class _Override:
             self.existing(parent, path, len(path) - 1)
         elif not isinstance(parent.value, dict):
             raise _Refused(_mismatch(parent, path, len(path) - 1))
-        elif last == "use":
+        elif last == TOLD_BY.get(path[0], "use"):
             self.leave_options(parent, path, value)
         parent.value[last] = value
 
     def leave_options(self, section: Node, path: KeyPath, value: Node) -> None:
         """Take the file's options of a component out of its section when another is chosen in its place."""
-        before = section.value.get("use")
+        before = section.value.get(path[-1])
         if before is not None and before.value != value.value:
-            kept = self.kept.get(str(path[0]), ("use",))
+            kept = self.kept.get(str(path[0]), path[-1:])
             for key in [k for k, node in section.value.items() if k not in kept and node.place[0] != OVERRIDDEN]:
                 del section.value[key]
 

@@ -138,7 +138,8 @@ def elsewhere(parts: Sequence[Part]) -> dict[str, list[str]]:
 
 
 def _use(model: type[BaseModel]) -> str:
-    return f"'use: {get_args(model.model_fields['use'].annotation)[0]}'"
+    key = "use" if "use" in model.model_fields else "device"
+    return f"'{key}: {get_args(model.model_fields[key].annotation)[0]}'"
 
 
 def cross_checks(values: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[Problem]:

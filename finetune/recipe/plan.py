@@ -17,6 +17,7 @@ from finetune.recipe.models import BackboneSection, Recipe, Section
 from finetune.recipe.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
 from finetune.recipe.paths import absolute, is_weights_file, resolved
 from finetune.recipe.places import KeyPath, Mistake
+from finetune.recipe.runners import AutoRunner
 from finetune.recipe.yamltext import dumps
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catal
     the options of a plugin's component fail.
     """
     defaults = {slot: default(slot) for slot in ("augment", "callbacks")}
-    kept = {slot: section(slot).model_fields for slot in SLOTS}
+    kept = {slot: section(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
     document = changes.apply(read(source), overrides, defaults, kept)
     found: list[Problem] = []
     plan = _plan(document, _completed(document.values, source), catalogue, found)
@@ -80,14 +81,15 @@ def dump(plan: Plan) -> str:
 
 
 def _completed(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with the file's name as theirs, and ``use`` in sections of the engine that leave it out."""
+    """Return the values with the file's name as theirs, and the usual choice in sections of the engine that lack it."""
     if not isinstance(source, Mapping) and str(source) != "-":
         stem = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.")[:80]
         values = {"name": stem or "run", **values}
     for name, field in Recipe.model_fields.items():
         given = values.get(name)
         if field.discriminator and isinstance(given, dict):
-            values[name] = {"use": field.default.use, **given}
+            told_by = str(field.discriminator)
+            values[name] = {told_by: getattr(field.default, told_by), **given}
     return values
 
 

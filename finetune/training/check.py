@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.errors import DataError, DownloadError, FinetuneError, ResourceError, WeightsError
-from finetune.machine import device as devices
+from finetune.machine.cores import usable_cores
 from finetune.machine.doctor import available_memory_mb
 from finetune.machine.environment import peak_memory_mb
 from finetune.model.network import Trunk, statistics
@@ -39,7 +39,12 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
     steps = -(-len(prepared.data.train) // (recipe.train.batch_size * recipe.train.accumulate))
     return {
         "recipe": recipe.name,
-        "device": {"name": prepared.device.name, "isa": prepared.device.isa, "amp": prepared.device.amp},
+        "device": {
+            "name": prepared.device.name,
+            "why": prepared.device.why,
+            "isa": prepared.device.isa,
+            "amp": prepared.device.amp,
+        },
         "trunk": engines.expected(recipe.trunk, prepared.device.name),
         "data": prepared.data.report,
         "weights": prepared.weights,
@@ -56,7 +61,7 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
 def with_data(error: FinetuneError, plan: Plan, catalogue: Catalogue) -> FinetuneError:
     """Return what is wrong with the weights, and with the photos too, which come after them."""
     try:
-        load_data(plan, catalogue, devices.usable_cores(), lambda split, done, total: None)
+        load_data(plan, catalogue, usable_cores(), lambda split, done, total: None)
     except DataError as other:
         return type(error)(f"{error}\n{other}")
     return error

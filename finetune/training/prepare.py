@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from finetune.components import ImageSpec, Options
 from finetune.data import loading as datas
 from finetune.data.scan import told
+from finetune.devices import cpu
+from finetune.devices import device as devices
 from finetune.errors import PluginError, UsageError
 from finetune.files.promise import public
-from finetune.machine import device as devices
+from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import Origin, Plugins, named
@@ -66,7 +68,7 @@ def prepare(
     weights and data before the others, which find what it downloaded and noted, and it alone has plugins.
     """
     recipe = plan.recipe
-    workers = devices.usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
+    workers = usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     planned = plan_phases(plan, catalogue)
     world = meet(plan, planned, say)
     plugins = run_plugins(plan, catalogue, watchers)
@@ -82,6 +84,8 @@ def prepare(
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
     device = device_for(plan, planned, say)
+    if device.why:
+        say(device.why)
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
     world.same_everywhere(list(network.get_parameters()))
     if device.amp == "O2":
@@ -125,10 +129,10 @@ def device_for(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str],
     runner, backbone = plan.recipe.runner, plan.backbone.component
     # For the head alone it would not pay: the first products take longer than all steps gain.
     products = backbone.products is not None and any({*phase.trainable} - {"head"} for phase in planned)
-    device = devices.setup(device=runner.device, mode=runner.mode, amp=runner.amp, products=products)
-    if device.name == "cpu" and devices.uncapped() and backbone.products is None:
+    device = devices.for_runner(runner, products=products)
+    if device.name == "cpu" and cpu.uncapped() and backbone.products is None:
         say(f"{backbone.name} trains slowly here: this process was set up for another network; start a new one for it")
-    if products and device.isa == devices.CAPPED and devices.products_pay():
+    if products and device.isa == cpu.CAPPED and cpu.products_pay():
         why = "this process was set up for convolutions"
         say(f"{backbone.name} trains at half speed here: {why}; start a new one for it")
     return device
@@ -272,7 +276,7 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
     source = resolve(plan, catalogue.plugins.copy(), say)
     options = backbone_options(plan, source)
     classes = labels.kept(source) if head else ("-",)
-    device = devices.setup(device=plan.recipe.runner.device, mode=plan.recipe.runner.mode)
+    device = devices.for_runner(plan.recipe.runner)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
     about = {"classes": list(classes), "features": plan.backbone.component.features, "weights": report, "metrics": {}}
     return Model(

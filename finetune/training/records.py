@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import DataError, PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
-from finetune.machine.device import usable_cores
+from finetune.machine.cores import usable_cores
 from finetune.model.network import Network, assign, values
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run

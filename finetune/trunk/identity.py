@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.machine.device import cpu_flags, usable_cores
+from finetune.machine.cores import cpu_flags, usable_cores
 from finetune.machine.environment import ISA_FLAGS, packages
 from finetune.plugins import own_version
 

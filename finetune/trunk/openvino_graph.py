@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from finetune.machine import interrupts
-from finetune.machine.device import usable_cores
+from finetune.machine.cores import usable_cores
 from finetune.machine.memory import give_back
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ def shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, 
         raise WeightsError(f"the options of '{backbone.name}' cannot be told from the file ({error})") from error
     if backbone.shapes is not None:
         return dict(backbone.shapes(chosen))
-    from finetune.machine import device
+    from finetune.devices import device
 
     device.setup(device="cpu")
     from finetune.model.network import build_stages

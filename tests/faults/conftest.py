@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def graph_mode() -> Iterator[None]:
     """Leave MindSpore to others as they expect it."""
-    from finetune.machine import device
+    from finetune.devices import device
 
     yield
     device.setup(device="cpu")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.machine import device
+from finetune.devices import device
 from finetune_model import design
 
 pytestmark = pytest.mark.once

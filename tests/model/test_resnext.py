@@ -108,11 +108,12 @@ def test_the_paddings_differ_and_auto_is_symmetric(chain: Any, images: Any) -> N
 
 
 def test_graph_and_pynative_agree(chain: Any, images: Any) -> None:
-    from finetune.machine import device
+    from finetune.devices import device
+    from finetune.devices.kind import Settings
 
     network, batch = chain(NANO), images(2, 64)
     graph = network(batch).asnumpy()
-    device.setup(device="cpu", mode="pynative")
+    device.setup(device="cpu", said=Settings(mode="pynative"))
     np.testing.assert_allclose(chain(NANO)(batch).asnumpy(), graph, rtol=1e-4, atol=1e-5)
 
 

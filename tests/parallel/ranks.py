@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune.devices import device
 from finetune.errors import DataError, FinetuneError
-from finetune.machine import device
 from finetune.machine.interrupts import Asked
 from finetune.parallel import batchnorm, world
 

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from finetune.errors import UsageError
 from finetune.parallel import launch, slurm
-from finetune.recipe.models import Recipe, RunnerSection
+from finetune.recipe.models import Recipe
+from finetune.recipe.runners import Runner
 
 LOGS, FOLDER = Path("/runs/x-001/logs/001"), Path("/tmp/task")
+RUNNER: TypeAdapter[Runner] = TypeAdapter(Runner)
 SRUN = {"SLURM_STEP_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "npu[03-04]"}
 
 
 def planned(environ: dict[str, str] | None = None, **said: Any) -> launch.Launch:
-    runner = RunnerSection.model_validate(said)
+    runner = RUNNER.validate_python({"device": "auto", **said})
     found = launch.plan(runner, runner.device, environ or {})
     assert found is not None
     return found
@@ -32,7 +35,7 @@ def words(plan: launch.Launch) -> str:
 
 def test_one_device_needs_no_launch() -> None:
     for device in ("cpu", "gpu", "ascend", "auto"):
-        assert launch.plan(RunnerSection(device=device), device, {}) is None  # type: ignore[arg-type]
+        assert launch.plan(RUNNER.validate_python({"device": device}), device, {}) is None
 
 
 def test_eight_npus() -> None:
@@ -164,6 +167,7 @@ def test_mindspore_has_every_call_and_level_that_the_device_layer_uses() -> None
     for module, names in {
         ms: ("set_context", "set_device", "get_context", "hal", "set_seed", "GRAPH_MODE", "PYNATIVE_MODE"),
         ms.hal: ("is_available", "device_count"),
+        ms.runtime: ("set_memory", "dispatch_threads_num"),
         amp: ("auto_mixed_precision", "all_finite"),
         communication: ("init", "release", "get_rank", "get_group_size"),
         nn: ("DistributedGradReducer",),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.machine import device
+from finetune.devices import device
 from finetune.trunk import entries, store
 from tests.trunk import tiny
 from tests.trunk.tiny import Made, run, shards

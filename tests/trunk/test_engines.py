@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from finetune.devices import device
 from finetune.errors import UsageError
-from finetune.machine import device
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import engines
 from finetune.trunk.openvino_graph import REQUESTS

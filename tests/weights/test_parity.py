@@ -74,7 +74,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
 @pytest.fixture(scope="module")
 def networks() -> Callable[[str], Any]:
     """Return what builds a network that returns features and logits, one for each padding of the stem."""
-    from finetune.machine import device
+    from finetune.devices import device
 
     device.setup(device="cpu")
     import mindspore as ms

@@ -1,0 +1,47 @@
+"""Ascend NPUs. Never run: there was none. What it uses of MindSpore a test compares with the installed one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from finetune.devices.kind import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from finetune.devices.kind import Settings
+
+NODE = "/dev/davinci0"
+CONNECT, EXECUTE = 7200, 17340  # seconds; HCCL takes no more
+SINK = 20  # steps: half a minute at most until a signal is looked at, and a loss read back in every few seconds
+
+
+def missing() -> str:
+    """Return what of the driver is not there."""
+    return "" if os.path.exists(NODE) else f"{NODE} is missing"
+
+
+def prepare(ms: Any, settings: Settings) -> str:
+    """Bound the memory."""
+    if settings.memory_gb:
+        ms.runtime.set_memory(max_size=f"{settings.memory_gb}GB")
+    return "not used"
+
+
+def environment(timeout: int) -> Mapping[str, str]:
+    """Return how long HCCL waits: the first process looks at the data while the others wait."""
+    return {"HCCL_CONNECT_TIMEOUT": str(CONNECT), "HCCL_EXEC_TIMEOUT": str(EXECUTE)}
+
+
+KIND = Kind(
+    name="ascend",
+    target="Ascend",
+    missing=missing,
+    prepare=prepare,
+    amp="O2",
+    sink=SINK,
+    queue=True,
+    pins=False,
+    environment=environment,
+)

@@ -1,0 +1,92 @@
+"""The CPU: MindSpore's oneDNN on it, capped where that makes convolutions faster."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.devices.kind import Kind, Settings
+from finetune.machine import speeds
+from finetune.machine.cores import cpu_flags
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AVX2 = 0x7  # dnnl_cpu_isa_avx2 of oneDNN's C interface
+CAPPED = "AVX2 (capped: MindSpore's AVX-512 convolutions are slower)"
+PRODUCTS = "AVX-512 (not capped: this network's convolutions are matrix products)"
+# The processes wait for one another while the first looks at the data, which may take as long as it likes. Seconds.
+PATIENCE = 24 * 3600
+_ISA: list[str] = []
+
+
+def prepare(ms: Any, settings: Settings) -> str:
+    """Cap oneDNN, set the number of threads, and return the instruction set in force."""
+    wanted = settings.products and settings.mode == "graph" and settings.amp != "O2"
+    isa = cap_onednn(products=wanted)
+    if settings.threads:
+        ms.runtime.dispatch_threads_num(settings.threads)
+    return isa
+
+
+def cap_onednn(*, products: bool = False) -> str:
+    """Cap MindSpore's oneDNN at AVX2 on CPUs with AVX-512, and return what is in force, with the reason.
+
+    With AVX-512 its convolutions on plain NCHW tensors run in oneDNN's reference kernels, 10 to 100 times slower, but
+    its matrix products run twice as fast: where only ``products`` are trained, there is no cap. The C call reaches
+    MindSpore's own copy of the library only; it works until the first operator runs, so the first choice stays.
+    """
+    if not _ISA:
+        _ISA.append(_cap_onednn(products=products))
+    return _ISA[0]
+
+
+def uncapped() -> bool:
+    """Tell whether this process was set up for matrix products, on which its convolutions are slow."""
+    return _ISA[:1] == [PRODUCTS]
+
+
+def _cap_onednn(*, products: bool) -> str:
+    chosen = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    if chosen:
+        return f"{chosen} (set by ONEDNN_MAX_CPU_ISA)"
+    if "avx512f" not in cpu_flags():
+        return "default (this CPU has no AVX-512)"
+    if products and products_pay():
+        return PRODUCTS
+    import mindspore as ms
+
+    library = Path(ms.__file__).parent / "lib" / "libdnnl.so.3"
+    try:
+        status = ctypes.CDLL(str(library)).dnnl_set_max_cpu_isa(AVX2)
+    except (OSError, AttributeError) as error:
+        return f"default (slow: {error}; set ONEDNN_MAX_CPU_ISA=AVX2)"
+    if status != 0:
+        return "default (slow: an operator had already run; set ONEDNN_MAX_CPU_ISA=AVX2)"
+    return CAPPED
+
+
+def products_pay() -> bool:
+    """Tell whether matrix products with AVX-512 beat convolutions with AVX2: as measured here, or else assumed."""
+    measured = speeds.known()
+    return not measured or measured["products"] > measured["convolution"]
+
+
+def environment(timeout: int) -> Mapping[str, str]:
+    """Return how long MindSpore's own collectives, which GPUs share at the start, wait for one another."""
+    return {"MS_CPU_COMM_OP_TIMEOUT": str(PATIENCE), "MS_RECEIVE_MSG_TIMEOUT": str(PATIENCE)}
+
+
+KIND = Kind(
+    name="cpu",
+    target="CPU",
+    missing=lambda: "",
+    prepare=prepare,
+    amp="off",
+    sink=1,
+    queue=False,
+    pins=True,
+    environment=environment,
+)

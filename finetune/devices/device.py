@@ -1,0 +1,112 @@
+"""The device of a run: chosen, set up, and with what is in force on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from finetune.devices import ascend, cpu, gpu
+from finetune.devices.kind import Amp, DeviceName, Kind, Settings, quiet_mindspore
+from finetune.errors import UsageError
+
+if TYPE_CHECKING:
+    from finetune.recipe.runners import Runner
+
+KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in (ascend, gpu, cpu)}
+"""By name, the one that ``auto`` prefers first."""
+UNUSABLE = "its driver is here, but MindSpore finds none; see `finetune doctor --device {}`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device, the oneDNN instruction set in force on it, its mixed-precision level, and whether it computes matrix
+    products faster than convolutions. ``why`` says how it came to be chosen."""
+
+    kind: Kind
+    isa: str
+    amp: Amp
+    products: bool = False
+    why: str = ""
+
+    @property
+    def name(self) -> DeviceName:
+        """Return the name of its kind."""
+        return self.kind.name
+
+
+def for_runner(runner: Runner, *, products: bool = False) -> Device:
+    """Set up the device that a recipe asks for; ``products`` says that stages will be trained that are such."""
+    said = Settings(
+        mode=runner.mode,
+        amp=runner.amp,
+        products=products,
+        threads=getattr(runner, "threads", 0) or 0,
+        memory_gb=getattr(runner, "memory_gb", 0) or 0,
+    )
+    return setup(device=runner.device, said=said)
+
+
+def setup(*, device: str = "auto", said: Settings | None = None) -> Device:
+    """Import MindSpore quietly, choose and set the device, and return what is in force.
+
+    Raises ``UsageError`` for a device that this machine or this build of MindSpore does not have.
+    """
+    said = said or Settings()
+    ms = quiet_mindspore()
+    kind = KINDS[choose(device)]
+    isa = kind.prepare(ms, said)
+    ms.set_context(mode=ms.GRAPH_MODE if said.mode == "graph" else ms.PYNATIVE_MODE)
+    set_device(ms, kind)
+    level: Amp = kind.amp if said.amp == "auto" else said.amp
+    products = kind is cpu.KIND and cpu.uncapped() and said.mode == "graph" and level == "off"
+    return Device(kind=kind, isa=isa, amp=level, products=products, why=reason(kind) if device == "auto" else "")
+
+
+def set_device(ms: Any, kind: Kind) -> None:
+    """Set MindSpore's device; once an operator has run it stays what it is."""
+    try:
+        ms.set_device(kind.target)
+    except RuntimeError as error:
+        current = str(ms.get_context("device_target")).lower()
+        if current != kind.name:
+            text = f"MindSpore already runs on {current} here; to use {kind.name}, start a new process"
+            raise UsageError(text) from error
+
+
+def choose(device: str) -> DeviceName:
+    """Return the device to use; ``auto`` prefers Ascend, then GPU, then CPU."""
+    if device == "auto":
+        return next(kind.name for kind in KINDS.values() if available(kind))
+    kind = KINDS.get(device)
+    if kind is None or not available(kind):
+        have = ", ".join(each.name for each in KINDS.values() if available(each))
+        raise UsageError(f"runner.device={device} is not available here{remedy(kind)}; available: {have}")
+    return kind.name
+
+
+def remedy(kind: Kind | None) -> str:
+    """Return what a device lacks, as far as the machine shows it, and where the remedies stand."""
+    if kind is None:
+        return ""
+    missing = kind.missing()
+    why = f": {missing}, so the driver is not loaded" if missing else ""
+    return f"{why}; `finetune doctor --device {kind.name}` tells what to install"
+
+
+def reason(chosen: Kind) -> str:
+    """Return why ``auto`` chose a device: what those that it prefers lack."""
+    before = takewhile(lambda each: each is not chosen, KINDS.values())
+    lacks = (f"no {each.name} ({each.missing() or UNUSABLE.format(each.name)})" for each in before)
+    return f"runner.device=auto chose {': '.join(filter(None, [chosen.name, ', '.join(lacks)]))}"
+
+
+def available(kind: Kind) -> bool:
+    """Tell whether MindSpore finds a device of this kind."""
+    if kind is cpu.KIND:
+        return True
+    ms = quiet_mindspore()
+    try:
+        return bool(ms.hal.is_available(kind.target)) and ms.hal.device_count(kind.target) > 0
+    except (RuntimeError, ValueError):
+        return False

@@ -1,0 +1,39 @@
+"""GPUs by CUDA. Never run: there was none, and MindSpore 2.10 brings no plug-in for a CUDA newer than 11."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from finetune.devices import cpu
+from finetune.devices.kind import Kind
+
+if TYPE_CHECKING:
+    from finetune.devices.kind import Settings
+
+NODE = "/dev/nvidia0"
+
+
+def missing() -> str:
+    """Return what of the driver is not there."""
+    return "" if os.path.exists(NODE) else f"{NODE} is missing"
+
+
+def prepare(ms: Any, settings: Settings) -> str:
+    """Bound the memory."""
+    if settings.memory_gb:
+        ms.runtime.set_memory(max_size=f"{settings.memory_gb}GB")
+    return "not used"
+
+
+KIND = Kind(
+    name="gpu",
+    target="GPU",
+    missing=missing,
+    prepare=prepare,
+    amp="O2",
+    sink=1,
+    queue=True,
+    pins=True,
+    environment=cpu.environment,
+)
