@@ -617,5 +617,5 @@ def test_planning_imports_nothing_heavy() -> None:
 def test_another_device_leaves_the_options_of_the_one_before_behind(catalogue: Catalogue, tmp_path: Path) -> None:
     file = tmp_path / "npu.yaml"
     file.write_text(f"dataset: {{use: folder, root: {tmp_path}}}\nrunner: {{device: ascend, memory_gb: 30, amp: O2}}\n")
-    runner = plans.load(file, ["runner.device=cpu", "runner.threads=4"], catalogue).recipe.runner
+    runner = load(file, ["runner.device=cpu", "runner.threads=4"], catalogue).recipe.runner
     assert (runner.device, runner.amp, runner.model_dump()["threads"]) == ("cpu", "O2", 4)
