@@ -185,11 +185,14 @@ class Augmentation(Component):
     """A change of training images: ``build(options, image)`` returns ``(pixels, rng) -> pixels``.
 
     Pixels are HWC uint8 RGB of any size; all randomness comes from ``rng``, which the engine seeds for each sample.
+    ``native(options, image)`` returns the same change as operations of ``mindspore.dataset.vision``, from the bytes of
+    a file to HWC uint8 of the image's size, for devices that MindSpore's own pipeline feeds; None if there are none.
     """
 
     kind: ClassVar[str] = "augmentation"
 
     build: Callable[[Any, ImageSpec], Transform]
+    native: Callable[[Any, ImageSpec], Sequence[Any] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from finetune.errors import DataError, FinetuneError, PluginError
 from finetune.parallel.world import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -129,16 +129,35 @@ class Loader:
             for pending in window:
                 pending.cancel()
 
-    def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
+    def described(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch without their images, which are (B, 0)."""
+        order = self.order(epoch)
+        for step in numbers(start, self.steps, self.world, shuffled=self.shuffled):
+            yield self._batch(order, step)
+
+    def image(self, index: int, epoch: int) -> NDArray[np.float32]:
+        """Return an image as an epoch has it, float32 (3, S, S)."""
+        _single_threaded_opencv()
+        out = np.empty((3, self.spec.size, self.spec.size), np.float32)
+        self._fill(index, epoch, out)
+        return out
+
+    def _batch(self, order: NDArray[np.int64], step: int) -> Batch:
+        """Return a batch without its images."""
         rows = rows_of(step, self.batch_size, self.world, shuffled=self.shuffled)
-        indices, size = order[rows.start : rows.stop].copy(), self.spec.size
-        batch = Batch(
-            images=np.empty((len(rows), 3, size, size), np.float32),
+        indices = order[rows.start : rows.stop].copy()
+        return Batch(
+            images=np.empty((len(rows), 0), np.float32),
             labels=self.part.labels[indices],
             weights=(np.array(rows) < len(self.part)).astype(np.float32),
             indices=indices,
             whole=min(self.batch_size, len(self.part) - step * self.batch_size),
         )
+
+    def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
+        batch, size = self._batch(order, step), self.spec.size
+        indices, rows = batch.indices, range(len(batch.indices))
+        batch = replace(batch, images=np.empty((len(rows), 3, size, size), np.float32))
         # In evaluation padding is copied; in training it takes part in the batch statistics and has to differ.
         read = range(len(rows) if self.shuffled else int(batch.weights.sum()))
         submit, images = self._pool.submit, batch.images

@@ -20,11 +20,11 @@ class Kind:
     """A kind of device: each of its modules holds one as ``KIND``.
 
     ``target`` is MindSpore's name for it. ``missing`` says what of its driver the machine lacks, empty where nothing
-    does. ``prepare`` makes MindSpore's settings for it before its first operator, from what the recipe's runner says,
-    and returns the instruction set in force where that is a matter of choice. ``amp`` is the mixed precision that
-    ``auto`` stands for, ``sink`` the steps whose inputs are sent ahead by default. ``pins`` says that each of several
-    processes keeps to cores of its own; on others MindSpore's launcher sees to that. ``environment`` returns what
-    several processes need in theirs, from the seconds that they may wait for one another.
+    does. ``prepare`` makes MindSpore's settings for it before its first operator, and returns the instruction set in
+    force where that is a matter of choice. ``amp`` is the mixed precision that ``auto`` stands for, ``sink`` the steps
+    that it takes at once by default, 0 for one by one; ``queue`` says that MindSpore can fill a queue of inputs on it.
+    ``pins`` says that each of several processes keeps to cores of its own; on others MindSpore's launcher sees to that.
+    ``environment`` returns what several processes need in theirs, from the seconds that they may wait for one another.
     """
 
     name: DeviceName

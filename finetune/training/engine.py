@@ -113,9 +113,9 @@ def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:
     session.begin_epoch(epoch)
     plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 
-    for batches in session.steps(epoch, stop.check):
-        loss = session.step(batches)
-        plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
+    for block in session.blocks(epoch, stop.check):
+        for loss in session.train(block):
+            plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
         session.save_step()
 
     metrics = session.end_epoch(stop.check)

@@ -73,6 +73,10 @@ class Feed:
         images = self.loader("train", train=True).epoch(epoch, start, view=view)
         return self._through(self._targeted(images, epoch, start), rounds=self.keeps("train"))
 
+    def described(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Return the batches of an epoch from number ``start`` on, with their targets but without their images."""
+        return self._targeted(self.loader("train", train=True).described(epoch, start), epoch, start)
+
     def plain(self, part: str, check: Check) -> Batches:
         """Return a part as evaluation sees it: its features, or its images where nothing is frozen."""
         if not self.first:

@@ -44,6 +44,7 @@ class Prepared:
     data: Data
     image: ImageSpec
     transforms: tuple[Transform, ...]
+    native: Callable[[], list[Any] | None]
     device: devices.Device
     world: World
     workers: int
@@ -103,6 +104,7 @@ def prepare(
         data=data,
         image=image,
         transforms=transforms,
+        native=partial(native_operations, plan, image, catalogue),
         device=device,
         world=world,
         workers=workers,
@@ -175,6 +177,15 @@ def transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalog
         got = f"build of augmentation '{chosen.component.name}' returned {found!r:.80}, not a function"
         raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; return one of pixels and a generator")
     return found
+
+
+def native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> list[Any] | None:
+    """Return the recipe's augmentation as operations of MindSpore's pipeline, None where there are none."""
+    if len(plan.augment) != 1 or (make := plan.augment[0].component.native) is None:
+        return None
+    (chosen,) = plan.augment
+    found = guarded(catalogue, chosen.component, "native", make, chosen.options, image)
+    return None if found is None else list(found)
 
 
 def guarded(catalogue: Catalogue, component: Any, what: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from finetune.model.evaluation import Evaluation, Predictor
 from finetune.model.metrics import better
 from finetune.model.network import assign, values
 from finetune.run import Best
-from finetune.training import checkpoint, pictures, records, resuming
+from finetune.training import checkpoint, pictures, records, resuming, sinking
 from finetune.training.feed import Feed
 from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.trainer import Trainer
@@ -65,6 +66,7 @@ class Session:
         self.evaluation: Evaluation | None = None
         self.frozen: dict[str, str] = {}
         self.compared, self.rollbacks, self.finishing = 0, 0, False
+        self.sinking = 0  # steps that are sent to the device at once, in this phase
         self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
         self.saver = (Saver if self.world.first else NoSaver)(folder / "checkpoints", self._say)
         self.run._augmented = lambda count: pictures.augmented(self, count)
@@ -123,30 +125,44 @@ class Session:
         first = len(division.trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
         self.feed.enter(first, epochs=range(phase.first, phase.last + 1), last=phase == self.prepared.phases[-1])
+        self.sinking = sinking.steps(self) if first == 0 else 0
         self.predictors = {}
         self.run.phase, self.run.trainable = phase.number, phase.trainable
 
-    def steps(self, epoch: int, check: Check) -> Iterator[list[Batch]]:
+    def blocks(self, epoch: int, check: Check) -> Iterator[list[list[Batch]]]:
         """Yield the batches of each optimizer step of the epoch that is not done yet, once all processes have theirs.
 
-        ``check`` is called after each and may raise to stop.
+        As many steps as the device takes at once make a block. ``check`` is called after each and may raise to stop.
         """
         size = self.recipe.train.accumulate
-        batches = self.feed.training(epoch, self.done * size, check)
+        if self.sinking:
+            batches = self.feed.described(epoch, self.done)
+        else:
+            batches = self.feed.training(epoch, self.done * size, check)
+        steps = iter(lambda: list(islice(batches, size)), [])
         done = False
         while True:
             with self.world.together():
                 if done:
                     check()
-                group = list(islice(batches, size))
-            if not group:
+                block = list(islice(steps, self.sinking or 1))
+            if not block:
                 return
-            yield group
+            yield block
             done = True
 
-    def step(self, batches: Sequence[Batch]) -> float:
-        """Train one step and count it; ``DivergedError`` if its loss is not a finite number."""
-        loss = self.trainer.step(batches, self.run.epoch, self.done)
+    def train(self, block: Sequence[Sequence[Batch]]) -> Iterator[float]:
+        """Train the steps of a block, and count each with its loss; ``DivergedError`` if one is no finite number."""
+        epoch = self.run.epoch
+        if self.sinking:
+            losses = self.trainer.sunk(len(block), partial(sinking.of, self, self.trainer.at(epoch, self.done)))
+        else:
+            losses = [self.trainer.step(batches, epoch, self.done + i) for i, batches in enumerate(block)]
+        for batches, loss in zip(block, losses, strict=True):
+            self.trainer.global_step = self.trainer.at(epoch, self.done)
+            yield self._counted(batches, loss)
+
+    def _counted(self, batches: Sequence[Batch], loss: float) -> float:
         if not math.isfinite(loss):
             raise self._diverged(loss, batches)
         images = sum(batch.count for batch in batches)
@@ -339,6 +355,7 @@ class Session:
         self.tell()
         self.finishing = True
         self.feed.finish()
+        self.trainer.end_sink()
         self._check_processes()
         if self.world.first:
             assign(self.network.get_parameters(), self._final_weights())
@@ -393,4 +410,5 @@ class Session:
     def close(self) -> None:
         """Stop the loaders' threads, and wait for a checkpoint that is being written."""
         self.saver.join()
+        self.trainer.end_sink()
         self.feed.close()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from finetune.model.network import Stages
     from finetune.parallel.world import World
     from finetune.training.phases import Phase
+    from finetune.training.sinking import Sink
+    from finetune.training.step import TrainStep
+
+    Arrays = tuple[NDArray[np.float32] | np.float32, ...]
 
 
 class Trainer:
@@ -53,6 +57,7 @@ class Trainer:
         self.average = self._average() if recipe.train.ema is not None else {}
         self.updates, self.global_step = 0, 0
         self.slower = 1.0  # what rollbacks left of the learning rate
+        self._sink: Sink | None = None
         self.phase: Phase | None = None
 
     def _average(self) -> dict[str, Parameter]:
@@ -66,6 +71,7 @@ class Trainer:
         ``products`` are the stages in that form, where it is to be used.
         """
         self.phase, self.updates = phase, 0
+        self.end_sink()
         for parameter in self.network.get_parameters():
             parameter.requires_grad = self.learnt[parameter.name] and parameter.name.split(".", 1)[0] in phase.trainable
         trainable = [p for p in self.network.get_parameters() if p.requires_grad]
@@ -99,19 +105,48 @@ class Trainer:
         ``number`` counts the steps of the epoch from 0; it fixes all noise together with the seed. In mixed precision
         a step whose gradients overflow changes nothing but the scale of the loss.
         """
-        self.global_step = (epoch - 1) * self.steps_per_epoch + number
+        self.global_step = step = self.at(epoch, number)
         count = sum(batch.count for batch in batches)
         if self.recipe.train.accumulate == 1:
-            summed, done = self._whole(*self._inputs(batches[0], count, 0), *self._scalars())
+            summed, done = self._whole(*tensors(self.arguments(batches[0], step, self.updates + 1)))
             loss = float(summed.asnumpy())
         else:
-            inputs = (self._inputs(batch, count, i) for i, batch in enumerate(batches))
-            loss = sum(float(self._accumulate(*each).asnumpy()) for each in inputs)
-            done = self._apply(*self._scalars())
+            inputs = (self._inputs(batch, count, step, i) for i, batch in enumerate(batches))
+            loss = sum(float(self._accumulate(*tensors(each)).asnumpy()) for each in inputs)
+            done = self._apply(*tensors(self._scalars(step, self.updates + 1)))
         if self._averaged is not None:
             self._averaged()
         self.updates += self._done(done)
         return loss
+
+    def at(self, epoch: int, number: int) -> int:
+        """Return the number of a step of an epoch through all epochs, from 0."""
+        return (epoch - 1) * self.steps_per_epoch + number
+
+    def sunk(self, steps: int, sink: Callable[[TrainStep, int], Sink]) -> list[float]:
+        """Begin some steps, and then return the mean loss of each.
+
+        Their inputs come from what ``sink`` makes of the step and of the updates that it has seen, the first time in a
+        phase. In mixed precision all have the same scale of the loss, and a step that overflows counts as an update.
+        """
+        if self._sink is None:
+            self._sink = sink(self._whole, self.updates)
+        begun = []
+        for _ in range(steps):
+            begun.append(self._sink())
+            if self._averaged is not None:
+                self._averaged()
+        losses = [float(loss.asnumpy()) for loss, _ in begun]
+        for _, done in begun:
+            self._done(done)
+        self.updates += steps
+        return losses
+
+    def end_sink(self) -> None:
+        """End what makes inputs ahead of time."""
+        if self._sink is not None:
+            self._sink.close()
+        self._sink = None
 
     def _done(self, done: Tensor) -> bool:
         """Tell whether a step was made, and let the scale of the loss follow."""
@@ -139,28 +174,34 @@ class Trainer:
             say(f"{many} overflowed in float16 and had no effect; {scale}")
         return {"overflows": self._overflows}
 
-    def _inputs(self, batch: Batch, count: int, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def arguments(self, batch: Batch, step: int, update: int) -> Arrays:
+        """Return what a step takes that is one batch: its number is ``step``, that of its update in the phase another.
+
+        Images or features (N, …), targets (N, classes), their count, the dropout mask, the learning rate, powers of the
+        betas, and decay of the moving average. It does not depend on what was trained, so that it can be made ahead.
+        """
+        return *self._inputs(batch, batch.count, step, 0), *self._scalars(step, update)
+
+    def _inputs(self, batch: Batch, count: int, step: int, position: int) -> Arrays:
         assert batch.targets is not None
-        at = self.global_step * self.recipe.train.accumulate + position
+        at = step * self.recipe.train.accumulate + position
         every = len(batch.images) * self.world.size
         mask = heads.dropout_mask(self.recipe.head, self.features, every, self.recipe.seed, at)
         if len(mask) > 1:
             mask = np.ascontiguousarray(np.array_split(mask, self.world.size)[self.world.rank])
-        images, targets = (Tensor.from_numpy(each) for each in (batch.images, batch.targets))  # shares their memory
-        return images, targets, scalar(count), Tensor(mask)
+        return batch.images, batch.targets, np.float32(count), mask
 
-    def _scalars(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return learning rate, powers of the betas, and decay of the moving average, for this update."""
-        done = self.updates + 1
+    def _scalars(self, step: int, update: int) -> Arrays:
+        """Return learning rate, powers of the betas, and decay of the moving average."""
         beta1, beta2 = self.recipe.optimizer.betas if isinstance(self.recipe.optimizer, AdamW) else (0.0, 0.0)
         # A young average forgets faster, so that it is not held back by the starting weights.
-        ema = min(self.recipe.train.ema or 0.0, (1 + self.global_step) / (10 + self.global_step))
-        return scalar(self.rate()), scalar(beta1**done), scalar(beta2**done), scalar(ema)
+        ema = min(self.recipe.train.ema or 0.0, (1 + step) / (10 + step))
+        return tuple(np.float32(each) for each in (self.rate(step), beta1**update, beta2**update, ema))
 
-    def rate(self) -> float:
-        """Return the head's learning rate at the current step."""
-        section = self.recipe.schedule
-        factor = schedules.factor(section, self.global_step, self.steps_per_epoch, self.recipe.train.epochs)
+    def rate(self, step: int | None = None) -> float:
+        """Return the head's learning rate at a step, the current one if none is given."""
+        section, at = self.recipe.schedule, self.global_step if step is None else step
+        factor = schedules.factor(section, at, self.steps_per_epoch, self.recipe.train.epochs)
         return self.recipe.optimizer.lr * factor * self.slower
 
     def rates(self) -> dict[str, float]:
@@ -227,6 +268,11 @@ class Trainer:
         if self.recipe.freeze.batch_norm == "frozen":
             watched += [p for p in self.network.parameters_of(self.phase.trainable) if statistics(p)]
         return {p.name: digest(p.asnumpy()) for p in watched}
+
+
+def tensors(arrays: Arrays) -> tuple[Tensor, ...]:
+    """Return tensors, those of images sharing their memory."""
+    return tuple(Tensor.from_numpy(each) if each.ndim > 1 else Tensor(each) for each in arrays)
 
 
 def scalar(value: float) -> Tensor:

@@ -54,7 +54,7 @@ class Albumentations(Options):
 @hookimpl
 def finetune_augmentations() -> Iterable[Augmentation]:
     """Return the augmentation ``albumentations``."""
-    yield Augmentation(name="albumentations", options=Albumentations, build=build)
+    yield Augmentation(name="albumentations", options=Albumentations, build=build, native=native)
 
 
 def build(options: Albumentations, image: ImageSpec) -> Augment:
@@ -202,13 +202,13 @@ def middle(pixels: Pixels) -> Pixels:
 
 def light(image: ImageSpec) -> list[Op]:
     """Return a crop and a flip."""
-    return [*crop(image, 0.6), "HorizontalFlip"]
+    return [*crop(image, LEAST["light"]), "HorizontalFlip"]
 
 
 def standard(image: ImageSpec) -> list[Op]:
     """Return a wider choice of crops, a flip, and a change of light."""
     light_change = {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.75}
-    return [*crop(image, 0.35), "HorizontalFlip", {"RandomBrightnessContrast": light_change}]
+    return [*crop(image, LEAST["standard"]), "HorizontalFlip", {"RandomBrightnessContrast": light_change}]
 
 
 def strong(image: ImageSpec) -> list[Op]:
@@ -230,6 +230,24 @@ def crop(image: ImageSpec, least: float) -> list[Op]:
     """Return a random crop of at least this share of the area; averaging when it shrinks, as evaluation does."""
     side = [image.size, image.size]
     return [{"RandomResizedCrop": {"size": side, "scale": [least, 1.0], "area_for_downscale": "image"}}]
+
+
+LEAST = {"light": 0.6, "standard": 0.35}  # share of the area that a random crop shows
+
+
+def native(options: Albumentations, image: ImageSpec) -> list[Any] | None:
+    """Return `light` and `standard` as operations of MindSpore's, which draw from the same ranges."""
+    preset = options.preset or "standard"
+    if options.ops is not None or preset not in LEAST:
+        return None
+    from mindspore.dataset import transforms, vision
+
+    crop_and_flip = [
+        vision.RandomCropDecodeResize(image.size, scale=(LEAST[preset], 1.0)),
+        vision.RandomHorizontalFlip(),
+    ]
+    change = vision.RandomColorAdjust(brightness=(0.8, 1.2), contrast=(0.8, 1.2))
+    return crop_and_flip if preset == "light" else [*crop_and_flip, transforms.RandomApply([change], prob=0.75)]
 
 
 PRESETS: dict[str, Callable[[ImageSpec], list[Op]]] = {

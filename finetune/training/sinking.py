@@ -1,0 +1,152 @@
+"""Steps whose inputs MindSpore's dataset pipeline sends to the device ahead of time, by its queue."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import mindspore as ms
+import mindspore.dataset as ds
+
+from finetune.data import pipeline
+from finetune.errors import DataError, FinetuneError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from mindspore import Tensor
+    from numpy.typing import NDArray
+
+    from finetune.data.pipeline import Rows
+    from finetune.training.session import Session
+    from finetune.training.step import TrainStep
+
+    Arguments = tuple[NDArray[Any] | np.float32, ...]
+
+COLUMNS = ("images", "targets", "count", "mask", "rate", "power1", "power2", "decay")
+MADE_BY = {"native": "MindSpore's own operations", "processes": "worker processes", "threads": "threads"}
+KINDS: dict[str, type[FinetuneError]] = {"DataError": DataError, "PluginError": PluginError}
+
+
+def steps(session: Session) -> int:
+    """Return how many steps of a phase that trains from images are sent to the device at once; 0 is one by one."""
+    runner = session.recipe.runner
+    if runner.sink == "off":
+        return 0
+    if session.recipe.train.accumulate > 1:
+        if runner.sink != "auto":
+            session.run.say(f"runner.sink={runner.sink} is not used: train.accumulate sums up gradients step by step")
+        return 0
+    return session.prepared.device.kind.sink if runner.sink == "auto" else runner.sink
+
+
+def of(session: Session, first: int, step: TrainStep, updates: int) -> Sink:
+    """Return the sink of a phase's steps from number ``first`` on, before which it has made ``updates``."""
+    prepared, trainer, feed = session.prepared, session.trainer, session.feed
+    phase, queue = trainer.phase, prepared.device.kind.queue
+    assert phase is not None
+    loader, each = feed.loader("train", train=True), trainer.steps_per_epoch
+    operations, how = chosen(session)
+
+    def arguments() -> Iterator[Arguments]:
+        make = feed.described if how != "threads" else partial(feed.training, check=lambda: None)
+        for epoch in range(first // each + 1, phase.last + 1):
+            start = max(0, first - (epoch - 1) * each)
+            for at, batch in enumerate(make(epoch, start), trainer.at(epoch, start)):
+                yield trainer.arguments(batch, at, updates + at - first + 1)
+
+    wanted = range(first, phase.last * each)
+    if how == "threads":
+        return whole(step, arguments, queue=queue)
+    if operations is not None:
+        images = pipeline.native(loader, wanted, operations, prepared.workers)
+    else:
+        images = pipeline.by_processes(loader, wanted, prepared.workers)
+    return beside(step, images, arguments, queue=queue)
+
+
+def chosen(session: Session) -> tuple[list[Any] | None, str]:
+    """Return MindSpore's operations where they make the images, and what makes them."""
+    wanted, mixes = session.recipe.runner.pipeline, session.feed.views.mixes
+    operations = session.prepared.native() if wanted in ("auto", "native") and not mixes else None
+    if wanted == "native" and operations is None:
+        why = "mixup and cutmix need whole batches" if mixes else "this augmentation has no operations of MindSpore's"
+        session.run.say(f"runner.pipeline=native is not used: {why}")
+    how = "threads" if mixes or wanted == "threads" else "native" if operations is not None else "processes"
+    session.run.say(f"{session.sinking} steps are sent to the device at once, their images made by {MADE_BY[how]}")
+    return operations, how
+
+
+class Sink:
+    """The steps of a phase from one on, each begun by a call; what it returns may be read back later.
+
+    On a device with a queue MindSpore fills that ahead, and the step takes its inputs from there. Elsewhere the step
+    is called with them, one after the other.
+    """
+
+    def __init__(self, step: TrainStep, dataset: Any, sources: list[Any], *, queue: bool) -> None:
+        self.sources, self._dataset, self._queue = sources, dataset, queue
+        if queue:
+            self._next: Callable[[], tuple[Tensor, Tensor]] = ms.data_sink(step, dataset, jit_config=ms.JitConfig())
+        else:
+            self._rows = dataset.create_tuple_iterator(num_epochs=1, do_copy=False)
+            self._next = lambda: step(*next(self._rows))
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Begin the next step, and return its loss and what its update returns."""
+        try:
+            return self._next()
+        except RuntimeError as error:
+            raise self._meant(error) from None
+
+    def _meant(self, error: RuntimeError) -> Exception:
+        """Return what went wrong in the pipeline, of which MindSpore makes an error of its own."""
+        for source in self.sources:
+            if source.problem is not None:
+                problem: Exception = source.problem
+                return problem
+        told = re.search(rf"\.({'|'.join(KINDS)}): (.+)", str(error))  # of another process there is only the text
+        return KINDS[told[1]](told[2].strip()) if told else error
+
+    def close(self) -> None:
+        """Stop what fills the queue."""
+        if self._queue:
+            self._dataset.__transfer_dataset__.stop_send()
+        else:
+            self._rows.stop()
+
+
+class Told:
+    """Arguments of one step after another, for MindSpore to ask for; ``problem`` is what went wrong."""
+
+    def __init__(self, arguments: Callable[[], Iterator[Arguments]]) -> None:
+        self.arguments = arguments
+        self.problem: Exception | None = None
+
+    def __iter__(self) -> Iterator[Arguments]:
+        try:
+            yield from self.arguments()
+        except Exception as error:
+            self.problem = error
+            raise
+
+
+def whole(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], *, queue: bool) -> Sink:
+    """Return the sink of steps whose arguments are all made here."""
+    told = Told(arguments)
+    return Sink(step, _dataset(told, COLUMNS), [told], queue=queue)
+
+
+def beside(
+    step: TrainStep, images: tuple[Any, Rows], arguments: Callable[[], Iterator[Arguments]], *, queue: bool
+) -> Sink:
+    """Return the sink of steps whose images a dataset makes, and all other arguments are made here."""
+    told = Told(lambda: (each[1:] for each in arguments()))
+    dataset, rows = images
+    return Sink(step, ds.zip((dataset, _dataset(told, COLUMNS[1:]))), [rows, told], queue=queue)
+
+
+def _dataset(told: Told, columns: tuple[str, ...]) -> Any:
+    return ds.GeneratorDataset(told, list(columns), shuffle=False, python_multiprocessing=False)
