@@ -22,7 +22,7 @@ from finetune.files.home import cache_folder
 from finetune.machine.cores import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from finetune.components import Split
     from finetune.data.packfile import PackedFile, PackedSplit
 
+Stamp = tuple[int, int, int]
 AGAIN = "copy it again, or pack again"
 
 
@@ -44,7 +45,7 @@ def read_pack(root: Path, split: Split) -> Samples | None:
     about = pack.splits.get(split)
     if about is None:
         return None
-    verify(root, list(about.every_file()))
+    stamps = verify(root, list(about.every_file()))
     table = rows(root, about)
     findings = [Finding(severity=each.severity, subject=each.subject, text=each.text) for each in about.findings]
     known = pack.decoder == packfile.decoder()
@@ -52,7 +53,7 @@ def read_pack(root: Path, split: Split) -> Samples | None:
         text = f"was packed with {pack.decoder}, here is {packfile.decoder()}; pack again to save decoding all photos"
         findings.append(Finding(severity="note", subject=str(root), text=text))
     return Samples(
-        images=Packed(root, about, table),
+        images=Packed(root, about, table, stamps),
         labels=np.ascontiguousarray(table["label"]),  # type: ignore[arg-type]
         classes=about.classes,
         findings=tuple(findings),
@@ -61,9 +62,10 @@ def read_pack(root: Path, split: Split) -> Samples | None:
 
 
 class Packed(Sequence[Encoded]):
-    """The photos of a split; each is read anew from any thread, and compared with its hash."""
+    """The photos of a split; each is read anew from any thread, from files that must not have changed meanwhile."""
 
-    def __init__(self, root: Path, about: PackedSplit, table: NDArray[np.void]) -> None:
+    def __init__(self, root: Path, about: PackedSplit, table: NDArray[np.void], stamps: Mapping[str, Stamp]) -> None:
+        self.stamps = stamps
         self.files = [str(root / each.records.name) for each in about.files]
         self.names = str(root / about.names.name)
         self.table = table
@@ -86,11 +88,12 @@ class Packed(Sequence[Encoded]):
         name = excerpt(self._names, self.names, begin, int(row["name_end"]) - begin)
         descriptor = opened(file)  # kept open, the files of a large pack would be more than a process may have
         try:
+            same = stamp_of(os.fstat(descriptor)) == self.stamps[file]
             data = excerpt(descriptor, file, place, length)
         finally:
             os.close(descriptor)
         found = Encoded(name=name.decode("utf-8", "backslashreplace"), data=data)
-        if digest_of(found) != row["digest"].tobytes().hex():
+        if not same:
             raise DataError(f"'{file}' has changed since the run began, at '{shown(found.name)}'; {AGAIN}")
         return found
 
@@ -163,15 +166,17 @@ def within(values: NDArray[np.int32], bound: int) -> bool:
     return not len(values) or (int(values.min()) >= 0 and int(values.max()) < bound)
 
 
-def verify(root: Path, files: Iterable[PackedFile]) -> None:
-    """Raise ``DataError`` for the first file that is not as it was packed; those seen before are only looked up."""
+def verify(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
+    """Return the stamps of files; ``DataError`` for the first that is not as it was packed.
+
+    Those that were hashed here before, and have the same stamp, are only looked up.
+    """
     cache = ScanCache(cache_folder() / "scan", str(root))
-    fresh = []
+    fresh, stamps = [], {}
     with Pool(usable_cores()) as pool:
         for file in files:
             path = str(root / file.name)
-            status = stat_of(path, file)
-            stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            stamps[path] = stamp = stamp_of(stat_of(path, file))
             known = cache.verdicts.get(path)
             if known and (known.size, known.mtime_ns, known.ctime_ns) == stamp:
                 agree(path, file, known.digest)
@@ -181,6 +186,12 @@ def verify(root: Path, files: Iterable[PackedFile]) -> None:
             digest = job.result()
             agree(path, file, digest)
             cache.add({path: Verdict(*stamp, digest, None)})
+    return stamps
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return size and times of a file, in bytes and nanoseconds, one of which a change of its content changes."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def stat_of(path: str, file: PackedFile) -> os.stat_result:

@@ -67,6 +67,8 @@ class Listener:
         signals = {each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN}
         signal.signal(WAKE, self._raise)
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        # Worker processes of a library, which have no such thread, are ended by it or by what watches over them.
+        os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}))
         threading.Thread(target=self._listen, args=(signals,), daemon=True).start()
 
     def _listen(self, signals: set[signal.Signals]) -> None:

@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere
-from finetune.training import check, records, resuming, runfolder
+from finetune.training import check, finishing, records, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -104,7 +104,7 @@ def train(session: Session, stop: interrupts.Stop) -> None:
         except DivergedError as error:
             epoch = resuming.rollback(session, error)
 
-    session.finish(stop.check)
+    finishing.finish(session, stop.check)
 
 
 def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:

@@ -15,22 +15,18 @@ import numpy as np
 
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
-from finetune.machine import environment
-from finetune.model import modelfolder
 from finetune.model.evaluation import Evaluation, Predictor
 from finetune.model.metrics import better
-from finetune.model.network import assign, values
+from finetune.model.network import values
 from finetune.run import Best
 from finetune.training import checkpoint, pictures, records, resuming, sinking
 from finetune.training.feed import Feed
 from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.trainer import Trainer
-from finetune.trunk import division, identity
+from finetune.trunk import division
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from finetune.data.loader import Batch
     from finetune.training.phases import Phase
@@ -344,68 +340,6 @@ class Session:
             names = ", ".join(changed[:5])
             where = f"phase {self.run.phase}"
             raise FinetuneError(f"{len(changed)} frozen arrays changed in {where}: {names}; please report this bug")
-
-    def finish(self, check: Check) -> None:
-        """Test the best weights, and write the model folder and ``result.json``."""
-        run, metric = self.run, self.recipe.evaluate.metric
-        self.check_frozen()
-        if run.stop_reason:
-            run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
-        self.saver.join()
-        self.tell()
-        self.finishing = True
-        self.feed.finish()
-        self.trainer.end_sink()
-        self._check_processes()
-        if self.world.first:
-            assign(self.network.get_parameters(), self._final_weights())
-        self.world.same_everywhere(list(self.network.get_parameters()))
-        metrics = self._final_metrics(check)
-        run.result = {
-            "run": str(run.folder),
-            "epochs": run.history[-1]["epoch"],
-            "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
-            **{name: value for name, value in metrics.items() if name.startswith("test_")},
-            "frozen_unchanged": True,
-            "frozen_arrays_compared": self.compared,
-            "stopped_early": run.stop_reason,
-            "features": self.feed.keeper.counts.report(),
-            "seconds": round(self.seconds, 3),
-            "peak_rss_mb": environment.peak_memory_mb(),
-            "devices": self.world.size,
-        }
-        if self.world.first:
-            records.write_history(run)
-            modelfolder.write(run.folder / "model", self.prepared, self.network, metrics, run)
-            records.write_result(run)
-
-    def _check_processes(self) -> None:
-        """Compare the weights of all processes, each of which has made every step."""
-        weights = ((p.name, p.asnumpy()) for p in self.network.get_parameters())
-        several = {*self.world.gather(identity.of_arrays(weights))}
-        if len(several) > 1:
-            raise FinetuneError("the weights of the processes differ; please report this bug")
-
-    def _final_weights(self) -> dict[str, NDArray[np.float32]]:
-        best = self.run.folder / "checkpoints" / checkpoint.BEST
-        if not self.recipe.evaluate.restore_best or self.run.best is None or self.run.best.epoch == self.run.epoch:
-            return self.trainer.weights()
-        if not best.exists():
-            self.run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
-            return self.trainer.weights()
-        saved = checkpoint.load(best)
-        if saved.state["epoch"] != self.run.best.epoch:
-            self.run.say(f"the model folder holds the last epoch's weights: {best} is of another epoch than the best")
-            return self.trainer.weights()
-        return saved.part("network") | saved.part("average")
-
-    def _final_metrics(self, check: Check) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for part in ("valid", "test"):
-            if getattr(self.data, part) is not None:
-                evaluation = self.judged(part, check, others=True)
-                found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
-        return found
 
     def close(self) -> None:
         """Stop the loaders' threads, and wait for a checkpoint that is being written."""

@@ -1,0 +1,86 @@
+"""The end of a run: its best weights tested, and what it made written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetune.errors import FinetuneError
+from finetune.machine import environment
+from finetune.model import modelfolder
+from finetune.model.network import assign
+from finetune.training import checkpoint, records
+from finetune.trunk import identity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from finetune.training.session import Check, Session
+
+
+def finish(session: Session, check: Check) -> None:
+    """Test the best weights, and write the model folder and ``result.json``."""
+    run, world, metric = session.run, session.world, session.recipe.evaluate.metric
+    session.check_frozen()
+    if run.stop_reason:
+        run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
+    session.saver.join()
+    session.tell()
+    session.finishing = True
+    session.feed.finish()
+    session.trainer.end_sink()
+    check_processes(session)
+    if world.first:
+        assign(session.network.get_parameters(), final_weights(session))
+    world.same_everywhere(list(session.network.get_parameters()))
+    metrics = final_metrics(session, check)
+    run.result = {
+        "run": str(run.folder),
+        "epochs": run.history[-1]["epoch"],
+        "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
+        **{name: value for name, value in metrics.items() if name.startswith("test_")},
+        "frozen_unchanged": True,
+        "frozen_arrays_compared": session.compared,
+        "stopped_early": run.stop_reason,
+        "features": session.feed.keeper.counts.report(),
+        "seconds": round(session.seconds, 3),
+        "peak_rss_mb": environment.peak_memory_mb(),
+        "devices": world.size,
+    }
+    if world.first:
+        records.write_history(run)
+        modelfolder.write(run.folder / "model", session.prepared, session.network, metrics, run)
+        records.write_result(run)
+
+
+def check_processes(session: Session) -> None:
+    """Compare the weights of all processes, each of which has made every step."""
+    weights = ((p.name, p.asnumpy()) for p in session.network.get_parameters())
+    if len({*session.world.gather(identity.of_arrays(weights))}) > 1:
+        raise FinetuneError("the weights of the processes differ; please report this bug")
+
+
+def final_weights(session: Session) -> dict[str, NDArray[np.float32]]:
+    """Return the weights of the best epoch, where they are wanted and kept, else of the last."""
+    run = session.run
+    best = run.folder / "checkpoints" / checkpoint.BEST
+    if not session.recipe.evaluate.restore_best or run.best is None or run.best.epoch == run.epoch:
+        return session.trainer.weights()
+    if not best.exists():
+        run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
+        return session.trainer.weights()
+    saved = checkpoint.load(best)
+    if saved.state["epoch"] != run.best.epoch:
+        run.say(f"the model folder holds the last epoch's weights: {best} is of another epoch than the best")
+        return session.trainer.weights()
+    return saved.part("network") | saved.part("average")
+
+
+def final_metrics(session: Session, check: Check) -> dict[str, float]:
+    """Return the metrics of validation and test images, by ``val_`` and ``test_``."""
+    found: dict[str, float] = {}
+    for part in ("valid", "test"):
+        if getattr(session.data, part) is not None:
+            evaluation = session.judged(part, check, others=True)
+            found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
+    return found
