@@ -43,7 +43,8 @@ def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Done:
 
 @pytest.fixture(scope="module")
 def pair(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Done:
-    return runs.run(tmp_path_factory.mktemp("pair"), photos, *PAIR)
+    blocks = ("runner.sink=2", "runner.pipeline=processes")
+    return runs.run(tmp_path_factory.mktemp("pair"), photos, *PAIR, *blocks)
 
 
 def test_two_processes_end_with_the_weights_of_one(alone: runs.Done, pair: runs.Done) -> None:
