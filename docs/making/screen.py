@@ -10,8 +10,11 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 COLUMNS, ROWS = 96, 48
 SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b[()][AB0]|\x1b[=>]")
