@@ -54,7 +54,7 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.run
 
 docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 reference: $(VENV)/.dev ## write commands and components into the documentation
 	$(BIN)/python docs/making/reference.py --write

@@ -199,6 +199,12 @@ def test_every_page_is_in_the_navigation(docs: dict[str, str], repo: Path) -> No
     assert Counter(re.findall(r"^ +- .+: (\S+\.md)$", text, re.M)) == Counter(list(docs))
 
 
+def test_the_build_counts_warnings(repo: Path) -> None:
+    recipe = (repo / "Makefile").read_text(encoding="utf-8").partition("\ndocs:")[2].partition("\n\n")[0]
+    assert "mkdocs build --strict" in recipe
+    assert "quiet" not in recipe, "mkdocs counts only the warnings that it shows"
+
+
 def test_the_site_loads_nothing_from_elsewhere(repo: Path) -> None:
     site = runpy.run_path(str(repo / "docs" / "making" / "site.py"))
     page = site["Loads"]()
