@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FINETUNE := $(BIN)/finetune
 
-.PHONY: help quickstart test slow crashtest faults lint types format clean
+.PHONY: help quickstart test slow crashtest faults lint types format docs reference pictures clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,5 +49,18 @@ format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@ $(VENV)/.run
+
+docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+reference: $(VENV)/.dev ## write commands and components into the documentation
+	$(BIN)/python docs/making/reference.py --write
+
+pictures: $(VENV)/.dev ## make the pictures of the documentation anew, in a minute
+	$(BIN)/python docs/making/pictures.py
+
 clean: ## remove the environment and what tools left behind
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site

@@ -79,6 +79,11 @@ class Finetuner:
             return f"<Finetuner: interrupted in epoch {self.run.epoch}, {self.run.folder}>"
         return f"<Finetuner: not fitted, {self.sections}>"
 
+    def _repr_html_(self) -> str:
+        from finetune.display import html
+
+        return html.finetuner(self)
+
     @property
     def history(self) -> list[dict[str, Any]]:
         """Return one dictionary per epoch of the last fit, as in ``metrics.jsonl``."""
@@ -125,11 +130,11 @@ class Finetuner:
 
     def _run(self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool) -> Run:
         from finetune.devices import device as machine
-        from finetune.display import progress
+        from finetune.display import notebook
         from finetune.model import modelfolder
         from finetune.training import engine
 
-        display = progress.Progress() if self.progress else None
+        display = notebook.progress() if self.progress else None
         watchers = [self, display] if display else [self]
         say = display.say if display else silent
         try:
@@ -182,10 +187,11 @@ class Finetuner:
         Before any fit, ``head={"keep_pretrained": True}`` predicts with the classifier that the weights came with.
         """
         from finetune.machine import interrupts
+        from finetune.model.prediction import Predictions
 
         model = self._backbone(head=True) if self._keeps_head() else self._fitted()
         with interrupts.keyboard():
-            return model.predict(images, top=top)
+            return Predictions(model.predict(images, top=top))
 
     def evaluate(self, data: Data) -> dict[str, Any]:
         """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one."""

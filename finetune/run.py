@@ -75,6 +75,11 @@ class Run:
         best = f", best epoch {self.best.epoch}: {self.best.value:.4f}" if self.best else ""
         return f"Run({str(self.folder)!r}, epoch {self.epoch}{best})"
 
+    def _repr_html_(self) -> str:
+        from finetune.display import html
+
+        return html.run(self)
+
     def stop(self, reason: str) -> None:
         """Ask the run to end after this epoch, as finished; the reason is shown and logged."""
         self.stop_reason = self.stop_reason or reason

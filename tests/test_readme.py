@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from finetune.cli.app import parse
 from finetune.plugins import Origin
 from finetune.recipe import plan
 from tests.drawn import folder
+from tests.pages import blocks, commands, prose
 
 pytestmark = pytest.mark.checkout
 
@@ -27,29 +27,10 @@ def readme(repo: Path) -> str:
     return (repo / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(text: str, language: str) -> list[str]:
-    """Return the code blocks of a language; there is at least one."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
-    assert found, language
-    return found
-
-
-def commands(text: str, program: str) -> list[list[str]]:
-    """Return the arguments of every call of a program, in console blocks and in the text."""
-    consoles = "\n".join(blocks(text, "console")).replace("\\\n", " ")
-    lines = re.findall(r"^\$ (.*)$", consoles, re.M) + re.findall(r"(?<!`)`([^`]+)`(?!`)", prose(text))
-    words = [shlex.split(line.partition(" #")[0]) for line in lines if line.startswith(f"{program} ")]
-    assert words, program
-    return [each[1:] for each in words]
-
-
-def prose(text: str) -> str:
-    """Return text without its code blocks."""
-    return re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
-
-
 def test_recipes_are_valid(readme: str, tmp_path: Path) -> None:
-    for number, block in enumerate(blocks(readme, "yaml")):
+    recipes = blocks(readme, "yaml")
+    assert recipes
+    for number, block in enumerate(recipes):
         file = tmp_path / f"block-{number}.yaml"
         file.write_text(block, encoding="utf-8")
         assert plan.load(file, [], Catalogue(plugins.load())).recipe.name == file.stem
@@ -58,7 +39,9 @@ def test_recipes_are_valid(readme: str, tmp_path: Path) -> None:
 def test_code_runs(readme: str, tmp_path: Path) -> None:
     photos = folder(tmp_path / "photos")
     shutil.copy(photos / "red" / "00.jpg", tmp_path / "new.jpg")
-    (tmp_path / "readme.py").write_text("\n".join(blocks(readme, "python")), encoding="utf-8")
+    code = blocks(readme, "python")
+    assert code
+    (tmp_path / "readme.py").write_text("\n".join(code), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False
     )
@@ -67,7 +50,9 @@ def test_code_runs(readme: str, tmp_path: Path) -> None:
 
 
 def test_commands_are_understood(readme: str) -> None:
-    for arguments in commands(readme, "finetune"):
+    calls = commands(readme, "finetune")
+    assert calls
+    for arguments in calls:
         assert callable(parse(arguments)), arguments
 
 
@@ -102,11 +87,15 @@ def test_what_it_shows_of_mistakes_is_what_is_shown(readme: str, tmp_path: Path)
 
 def test_make_targets_exist(readme: str, repo: Path) -> None:
     targets = re.findall(r"^([a-z]+):", (repo / "Makefile").read_text(encoding="utf-8"), re.M)
-    assert {words[0] for words in commands(readme, "make")} <= set(targets)
+    asked = {words[0] for words in commands(readme, "make")}
+    assert asked
+    assert asked <= set(targets)
 
 
 def test_what_pip_installs_is_there(readme: str, repo: Path) -> None:
-    for words in commands(readme, "pip"):
+    calls = commands(readme, "pip")
+    assert calls
+    for words in calls:
         assert words[0] == "install"
         assert (repo / words[-1] / "pyproject.toml").is_file(), words
 

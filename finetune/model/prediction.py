@@ -16,3 +16,17 @@ class Prediction:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.label} ({self.probability:.1%})"
+
+    def _repr_html_(self) -> str:
+        from finetune.display import html
+
+        return html.prediction(self)
+
+
+class Predictions(list[Prediction]):
+    """Predictions in the order of their images; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        from finetune.display import html
+
+        return html.predictions(self)

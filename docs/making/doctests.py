@@ -1,0 +1,24 @@
+"""Shows the ``>>>`` lines of docstrings as code."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from griffe import Extension, Object
+
+PROMPTS = re.compile(r"(?:^>>> .*\n?)+", re.M)
+
+
+class Doctests(Extension):
+    """Puts fences around examples, which Markdown would take for quotations."""
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        """Change the docstring of an object."""
+        if obj.docstring is not None:
+            obj.docstring.value = PROMPTS.sub(fenced, obj.docstring.value)
+
+
+def fenced(lines: re.Match[str]) -> str:
+    """Return lines of an example as a block of code."""
+    return "```python\n" + re.sub(r"^>>> ", "", lines[0].rstrip("\n"), flags=re.M) + "\n```\n"

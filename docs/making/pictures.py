@@ -1,0 +1,76 @@
+"""Make the pictures of the documentation from what the program shows; takes about a minute.
+
+    python docs/making/pictures.py
+
+A run of the quickstart on a terminal, half-way and at its end; a recipe with mistakes; and from the run's TensorBoard
+file the last confusion matrix and predictions. ``architecture.svg`` is drawn by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import screen
+
+REPO = Path(__file__).resolve().parents[2]
+PICTURES = REPO / "docs" / "pictures"
+MISTAKES = "dataset: {use: folder, root: photos/}\nfreeze: {use: gradul}\ntrain: {epoch: 3, batch_size: none}\n"
+UNDER_WAY = re.compile(r"3/4 .*step (1\d|2\d)/", re.S)
+
+
+def main() -> None:
+    """Make them all."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["FINETUNE_HOME"] = str(folder / "home")
+        mistakes(folder)
+        running(folder)
+        tensorboard(folder / "runs" / "quickstart-001" / "tensorboard")
+    for file in sorted(PICTURES.iterdir()):
+        print(f"{file.relative_to(REPO)}  {file.stat().st_size / 1000:.0f} kB")
+
+
+def mistakes(folder: Path) -> None:
+    """Show what ``finetune check`` says of a recipe with mistakes."""
+    (folder / "my.yaml").write_text(MISTAKES)
+    written = "".join(screen.record(screen.finetune("check", "my.yaml"), folder))
+    screen.picture(PICTURES / "mistakes.svg", "finetune check my.yaml", stripped(screen.lines(written)))
+
+
+def running(folder: Path) -> None:
+    """Show a run in its third epoch, and at its end."""
+    pieces = screen.record(screen.finetune("run", "quickstart"), folder)
+    middle = next(number for number, piece in enumerate(pieces) if UNDER_WAY.search(piece))
+    command = "finetune run quickstart"
+    screen.picture(PICTURES / "running.svg", command, stripped(screen.lines("".join(pieces[: middle + 1]))))
+    screen.picture(PICTURES / "run.svg", command, stripped(screen.lines("".join(pieces))))
+
+
+def stripped(lines: list[str]) -> list[str]:
+    """Return lines without empty ones at the end."""
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    return lines
+
+
+def tensorboard(folder: Path) -> None:
+    """Take pictures out of a run's event file."""
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    for tag in ("confusion", "images/predictions"):
+        image = Image.open(BytesIO(events.Images(tag)[-1].encoded_image_string)).convert("RGB")
+        half = image.crop((0, 0, image.width, image.height // 2)) if tag.startswith("images/") else image
+        half.quantize(64).save(PICTURES / f"{tag.rpartition('/')[2]}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

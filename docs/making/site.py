@@ -1,0 +1,51 @@
+"""Hooks of mkdocs: links to the source tree become text, and a page that loads anything from elsewhere is a warning."""
+
+from __future__ import annotations
+
+import logging
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+LOG = logging.getLogger("mkdocs.hooks.site")  # `mkdocs build --strict` counts its warnings
+CODE = re.compile(r"(^```.*?^```$)", re.S | re.M)
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)\)")
+LOADING = {"audio", "embed", "iframe", "img", "link", "object", "script", "source", "video"}
+SAID = {"canonical", "next", "prev"}  # links that name a page and load nothing
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Return a page in which what lies outside of ``docs/`` is named, not linked: the site has no source tree."""
+    parts = CODE.split(markdown)
+    return "".join(part if part.startswith("```") else OUTSIDE.sub(named, part) for part in parts)
+
+
+def named(link: re.Match[str]) -> str:
+    """Return a link's text with the path it leads to."""
+    text, path = link[1], link[2]
+    return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}`)"
+
+
+class Loads(HTMLParser):
+    """Collects what a page loads from other places than the site."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at one tag."""
+        values = dict(attrs)
+        if tag not in LOADING or values.get("rel") in SAID:
+            return
+        places = (values.get(name) or "" for name in ("src", "href", "data", "srcset", "poster"))
+        self.found += [place for place in places if re.match(r"(\w+:)?//", place)]
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Warn of what a page loads from elsewhere."""
+    loads = Loads()
+    loads.feed(output)
+    for place in loads.found:
+        LOG.warning("%s loads %s; the site has to work without a network", page.file.src_path, place)
+    return output

@@ -1,0 +1,114 @@
+"""What a notebook shows of runs and predictions: plain HTML, all text escaped, no script and no style sheet."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from finetune.display import epochtable
+from finetune.display.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from finetune.finetuner import Finetuner
+    from finetune.model.prediction import Prediction
+    from finetune.run import Run
+
+EPOCHS = 20  # rows of a run's table
+PHOTOS = 50  # rows of a table of predictions
+CLASSES = 10  # names in one line
+WIDE = 200  # characters that fit side by side: as many columns as there are
+
+
+def text(value: object) -> str:
+    """Return any text as HTML that shows it."""
+    return escape(printable(str(value)))
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], strong: Sequence[bool] = ()) -> str:
+    """Return a table of texts; the rows that ``strong`` marks are bold."""
+    head = "".join(f"<th>{text(title)}</th>" for title in titles)
+    lines = [f"<thead><tr>{head}</tr></thead>"] if titles else []
+    for number, row in enumerate(rows):
+        tag = "th" if number < len(strong) and strong[number] else "td"
+        lines.append("<tr>" + "".join(f"<{tag}>{text(cell)}</{tag}>" for cell in row) + "</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> str:
+    """Return names and values as two columns."""
+    lines = (f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in rows)
+    return f"<table>{''.join(lines)}</table>"
+
+
+def more(count: int, what: str) -> str:
+    """Return a line that says how much is not shown, if any."""
+    return f"<p>{count:,} more {what}{'s' * (count > 1)}</p>" if count > 0 else ""
+
+
+def epochs(run: Run, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the last epochs as a table, the best in bold."""
+    if not lines:
+        return ""
+    columns = epochtable.columns(WIDE, run.recipe.evaluate.metric)
+    shown = [dict(line) for line in lines[-EPOCHS:]]
+    rows = [[column.value(line, run) for column in columns] for line in shown]
+    best = [epochtable.best(line, run) for line in shown]
+    earlier = more(len(lines) - len(shown), "epoch").replace("more", "earlier")
+    return earlier + table([column.title for column in columns], rows, best)
+
+
+def run(run: Run) -> str:
+    """Return a run: what it is, its epochs, and what it came to or where it stands."""
+    from finetune.display.progress import outcome, shown, summary
+
+    name = f"<p><b>{text(run.recipe.name)}</b>, {text(state(run))}</p>"
+    rows = [pair for pair in summary(run) if pair[0] != "run"]
+    rows += outcome(run.result, run.folder) if run.result is not None else [("run", shown(run.folder))]
+    return name + pairs(rows) + epochs(run, run.history)
+
+
+def finetuner(ft: Finetuner) -> str:
+    """Return what was fitted and how well, an interrupted run, or what will be fitted."""
+    if ft.model is None and ft.run is not None:
+        return f"<p><b>Finetuner</b>, interrupted</p>{run(ft.run)}"
+    if ft.model is None:
+        from finetune.training.masking import hidden
+
+        said = ((name, str(hidden(name, value))) for name, value in ft.sections.items())
+        return f"<p><b>Finetuner</b>, not fitted</p>{pairs(said)}"
+    about = ft.model.about
+    rows = [("network", about["backbone"]["use"]), ("classes", classes(about["classes"]))]
+    rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in about["metrics"].items()]
+    return f"<p><b>Finetuner</b>, fitted</p>{pairs([*rows, ('model', str(ft.model.folder))])}"
+
+
+def classes(names: Sequence[str]) -> str:
+    """Return how many classes there are, and the first of them."""
+    first = ", ".join(names[:CLASSES])
+    return f"{len(names):,}: {first}{', …' if len(names) > CLASSES else ''}"
+
+
+def state(run: Run) -> str:
+    """Return in words where a run stands."""
+    if run.result is not None:
+        return "finished"
+    return f"epoch {run.epoch} of {run.recipe.train.epochs}" if run.epoch else "not started"
+
+
+def prediction(each: Prediction) -> str:
+    """Return one prediction with its likeliest classes."""
+    rows = [(label, f"{probability:.1%}") for label, probability in each.top]
+    return f"<p>{text(each.path)}</p>" + table(("class", "probability"), rows, [True])
+
+
+def predictions(found: Sequence[Prediction]) -> str:
+    """Return predictions, a row each: the likeliest class, and the next one."""
+    rows = []
+    for each in found[:PHOTOS]:
+        second = each.top[1:2]
+        then = [f"{label} ({probability:.1%})" for label, probability in second]
+        rows.append((each.path, each.label, f"{each.probability:.1%}", *(then or ["-"])))
+    titles = ("photo", "class", "probability", "or else")
+    return table(titles, rows) + more(len(found) - len(rows), "prediction")

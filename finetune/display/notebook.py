@@ -1,0 +1,118 @@
+"""What a run shows in a notebook: one block below the cell that changes in place, however long the run is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from finetune.display import html
+from finetune.display.epochtable import clock
+from finetune.display.pace import Pace
+from finetune.display.progress import Progress
+from finetune.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from finetune.run import Run
+
+REST = 0.25  # seconds between two changes
+LINES = 100  # messages that are kept in sight; all of them are in log.txt
+
+
+def progress() -> Progress | Block:
+    """Return what shows a run here: a block in a notebook, else a table or lines."""
+    return Block() if is_notebook() else Progress()
+
+
+def is_notebook() -> bool:
+    """Tell whether a Jupyter kernel runs this code."""
+    python = sys.modules.get("IPython")
+    return python is not None and hasattr(python.get_ipython(), "kernel")
+
+
+class Block:
+    """A watcher that shows a run in one place of a notebook; ``say`` adds a line to it."""
+
+    def __init__(self, put: Callable[[str], None] | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.put, self.now = put or Place(), now
+        self.run: Run | None = None
+        self.lines: deque[str] = deque(maxlen=LINES)
+        self.pace = Pace(0, now=now)
+        self.shown = -REST
+
+    def say(self, message: str) -> None:
+        """Show a line."""
+        self.lines.append(message)
+        self.show()
+
+    @hookimpl
+    def finetune_run_start(self, run: Run) -> None:
+        """Show what runs on what."""
+        self.run = run
+        self.show()
+
+    @hookimpl
+    def finetune_epoch_start(self, run: Run, epoch: int) -> None:
+        """Begin a bar."""
+        self.pace = Pace(run.steps_per_epoch, run.step - (epoch - 1) * run.steps_per_epoch, now=self.now)
+        self.change()
+
+    @hookimpl
+    def finetune_step_end(self, run: Run, step: int, loss: float) -> None:
+        """Move the bar."""
+        self.pace.step(step - (run.epoch - 1) * run.steps_per_epoch)
+        self.change()
+
+    @hookimpl
+    def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
+        """Add the epoch, which is in the run's history, to the table."""
+        self.change()
+
+    @hookimpl
+    def finetune_run_end(self, run: Run) -> None:
+        """Show how it ended."""
+        self.pace = Pace(0, now=self.now)
+        self.show()
+
+    def change(self) -> None:
+        """Show what is new, unless something was shown just now."""
+        if self.now() - self.shown >= REST:
+            self.show()
+
+    def show(self) -> None:
+        """Show all there is."""
+        self.shown = self.now()
+        self.put(self.html())
+
+    def html(self) -> str:
+        """Return the block: what was said, and the run with its bar."""
+        lines = "\n".join(self.lines)
+        said = f"<pre>{html.text(lines)}</pre>" if lines else ""
+        if self.run is None:
+            return said
+        return said + html.run(self.run) + (self.bar(self.run) if self.pace.total else "")
+
+    def bar(self, run: Run) -> str:
+        """Return where the epoch stands."""
+        left = "" if self.pace.left is None else f", {clock(self.pace.left)} left"
+        words = f"epoch {run.epoch} of {run.recipe.train.epochs}, step {self.pace.done} of {self.pace.total}{left}"
+        return f'<p><progress value="{self.pace.done}" max="{self.pace.total}"></progress> {html.text(words)}</p>'
+
+
+class Place:
+    """A place below a cell whose HTML is replaced whenever it is called."""
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+
+    def __call__(self, code: str) -> None:
+        """Show HTML, in place of what was there."""
+        from IPython.display import HTML, display
+
+        if self.handle is None:
+            self.handle = display(HTML(code), display_id=True)
+        else:
+            self.handle.update(HTML(code))
