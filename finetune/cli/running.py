@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli import source
+from finetune.cli import source, sweeping
 from finetune.cli.app import Answer, command
 from finetune.cli.output import pairs
 from finetune.cli.parameters import Words
+from finetune.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.parallel.launch import Launch
     from finetune.recipe.plan import Plan
+    from finetune.sweep.runs import Sweep
 
 Resume = Annotated[
     str | None, typer.Option(metavar="RUN", help="Go on with this run folder; auto: with the recipe's newest run.")
@@ -35,6 +37,7 @@ FINDINGS = 20  # of the data, shown; --json has all
     "RECIPE [KEY=VALUE]...",
     "finetune run quickstart",
     "finetune run mine.yaml train.epochs=20 optimizer.lr=1e-3 ~augment",
+    "finetune run mine.yaml optimizer.lr=[1e-4,1e-3,1e-2]",
     "finetune run --resume runs/mine-001",
 )
 def run(
@@ -48,9 +51,17 @@ def run(
 
     RECIPE is a file, - for standard input, or a name that `finetune ls` lists;
     with --resume it can be left out. KEY=VALUE changes the recipe for this run,
-    ~KEY takes a key out of it.
+    ~KEY takes a key out of it. A list of values where the recipe takes one, as
+    in optimizer.lr=[1e-3,3e-3], makes a run of each, and one table of all.
     """
     asked, catalogue = source.asked(words), source.load_catalogue()
+    if sweep := swept(resume, asked):
+        return sweeping.go_on(sweep, catalogue)
+    found, asked = sweeping.asked_for(asked, catalogue, output)
+    if found and resume is not None:
+        raise UsageError(f"--resume goes on with one run; give {found[0].key} one value, or leave --resume out")
+    if found:
+        return sweeping.new(found, asked, catalogue, output, dry_run=dry_run, check=checked)
     folder = source.run_to_resume(resume, asked, catalogue, output)
     plan = asked.plan(catalogue, output=output, folder=folder)
     if dry_run:
@@ -75,6 +86,20 @@ def run(
     )
     result = done.result or {}
     return Answer(data=result, view=lambda: pairs(outcome(result, done.folder)))
+
+
+def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
+    """Return the sweep that is to go on, if it is one."""
+    from finetune.sweep import runs
+
+    folder = Path(resume).expanduser() if resume not in (None, source.AUTO) else None
+    if folder is None or not runs.is_sweep(folder):
+        return None
+    if asked.recipe is not None or asked.changes:
+        raise UsageError(
+            "a sweep goes on as it began; leave recipe and changes out, or begin a new one without --resume"
+        )
+    return runs.opened(folder)
 
 
 def several(plan: Plan) -> Launch | None:

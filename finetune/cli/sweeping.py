@@ -1,0 +1,115 @@
+"""``run`` with lists of values: a sweep, shown as one table and drawn as one picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.cli.app import Answer
+from finetune.errors import DivergedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.console import RenderableType
+
+    from finetune.catalogue import Catalogue
+    from finetune.cli.source import Asked
+    from finetune.recipe.plan import Plan
+    from finetune.sweep.axes import Axis
+    from finetune.sweep.runs import Sweep
+
+    Check = Callable[[Plan, Catalogue], Answer]
+
+
+def asked_for(asked: Asked, catalogue: Catalogue, output: Path | None) -> tuple[list[Axis], Asked]:
+    """Return what a command line sweeps over, and the rest of it."""
+    from finetune.sweep import axes
+
+    if not any(axes.listed(change) for change in asked.changes):
+        return [], asked
+    if asked.recipe == "-":
+        raise UsageError("standard input can be read once; for lists of values name the recipe's file")
+    found, rest = axes.divided(
+        asked.changes, lambda changes: replace(asked, changes=tuple(changes)).plan(catalogue, output=output)
+    )
+    return found, replace(asked, changes=tuple(rest))
+
+
+def new(
+    found: list[Axis], asked: Asked, catalogue: Catalogue, output: Path | None, *, dry_run: bool, check: Check
+) -> Answer:
+    """Begin a sweep; what is wrong with any of its runs is raised before the first."""
+    from finetune.sweep import axes, runs
+
+    trials = axes.trials(found)
+    made = runs.planned(
+        trials,
+        lambda changes: replace(asked, changes=(*asked.changes, *changes)).plan(catalogue, output=output),
+    )
+    if dry_run:
+        first = check(made[0], catalogue)
+        return replace(first, data={**first.data, "sweep": [trial.values for trial in trials]})
+    return go_on(runs.begun(trials, made), catalogue)
+
+
+def go_on(sweep: Sweep, catalogue: Catalogue) -> Answer:
+    """Make the runs of a sweep that are left, and show what came of all."""
+    from finetune.display.progress import Progress, shown
+    from finetune.files import atomic
+    from finetune.sweep import picture, runs
+
+    progress = Progress(report=False)
+    runs.work(sweep, catalogue, lambda plan, folder: trained(plan, catalogue, folder, progress), progress.say)
+    drawn = picture.draw(sweep)
+    if drawn is not None:
+        atomic.write_text(sweep.folder / "sweep.svg", drawn)
+    failed = [row for row in sweep.rows if row.error is not None]
+    told = f"{len(failed)} of {len(sweep.rows)} runs diverged; leave out their values"
+    picture_at = shown(sweep.folder / "sweep.svg") if drawn is not None else None
+    failure = DivergedError(told) if failed else None
+    return Answer(data=sweep.as_json(), view=lambda: table(sweep, picture_at), failure=failure)
+
+
+def trained(plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any) -> tuple[Mapping[str, Any], Path]:
+    """Make one run, or go on with it, by as many processes as it asks for; return its result and folder."""
+    from finetune.cli.running import several
+    from finetune.training import engine
+
+    started = several(plan)
+    if started is not None:
+        from finetune.parallel import launcher
+
+        launched = launcher.run(started, plan, resume=folder, allow_changed=False, progress=progress)
+        return launched["result"], Path(launched["folder"])
+    progress.phase = 0
+    done = engine.fine_tune(plan, catalogue, resume=folder, watchers=[progress], say=progress.say)
+    return done.result or {}, done.folder
+
+
+def table(sweep: Sweep, picture_at: str | None) -> RenderableType:
+    """Return the table of a sweep, its best run marked, and where its folder and its picture are."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from finetune.cli.output import cell
+    from finetune.display.progress import shown
+    from finetune.display.terminal import printable
+    from finetune.sweep.axes import spelled
+
+    titles, rows = sweep.table()
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        grid.add_column(title.replace("_", " "), overflow="fold")
+    grid.add_column("")
+    best, keys = sweep.best(), len(sweep.keys)
+    for row, values in zip(sweep.rows, rows, strict=True):
+        texts = [*map(spelled, values[:keys]), *map(cell, values[keys:])]
+        marked = row is best
+        grid.add_row(
+            *(Text(printable(each)) for each in texts), "best" if marked else "", style="green" if marked else ""
+        )
+    lines = [Text(f"sweep {shown(sweep.folder)}")]
+    return Group(grid, *lines, *([Text(f"chart {picture_at}")] if picture_at else []))

@@ -1,0 +1,116 @@
+"""Line charts: as SVG for a browser, and in characters for a terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Point = tuple[float, float]
+WIDTH, HEIGHT = 720, 420
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 56
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
+LOGARITHMIC = 20.0  # times the least value, from which the largest is drawn on a logarithmic axis
+MARKS = "●○◆◇■□"
+
+
+def svg(
+    lines: Mapping[str, Sequence[Point]], *, title: str, x: str, y: str, mark: Point | None = None, names: str = ""
+) -> str:
+    """Return a chart of named lines; ``mark`` is a point to be pointed out, ``names`` what the lines differ in."""
+    points = [point for line in lines.values() for point in line]
+    across, up = Axis([px for px, _ in points]), Axis([py for _, py in points], linear=True)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        text(WIDTH / 2, 22, title, "middle", size=15),
+        text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x, "middle"),
+        f'<g transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)">{text(0, 0, y, "middle")}</g>',
+    ]
+    for value in across.ticks():
+        px = place(across, value)
+        parts.append(f'<path d="M{px:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#d0d7de"/>')
+        parts.append(text(px, HEIGHT - BOTTOM + 18, f"{value:g}", "middle"))
+    for value in up.ticks():
+        py = level(up, value)
+        parts.append(f'<path d="M{LEFT} {py:.1f}H{WIDTH - RIGHT}" stroke="#d0d7de"/>')
+        parts.append(text(LEFT - 8, py + 4, f"{value:g}", "end"))
+    for number, (name, line) in enumerate(lines.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        drawn = [(place(across, px), level(up, py)) for px, py in line]
+        path = "L".join(f"{px:.1f} {py:.1f}" for px, py in drawn)
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if len(drawn) <= 50:
+            parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colour}"/>' for px, py in drawn]
+        if len(lines) > 1:
+            parts.append(text(WIDTH - RIGHT - 8, TOP + 18 * (number + 1), f"{names} {name}", "end", colour=colour))
+    if mark is not None:
+        px, py = place(across, mark[0]), level(up, mark[1])
+        parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="9" fill="none" stroke="#d1242f" stroke-width="2"/>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def text(x: float, y: float, words: str, anchor: str, *, size: int = 13, colour: str = "#24292f") -> str:
+    """Return words at a place."""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">'
+        f"{escape(words)}</text>"
+    )
+
+
+def place(axis: Axis, value: float) -> float:
+    """Return how far to the right a value is drawn."""
+    return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
+
+
+def level(axis: Axis, value: float) -> float:
+    """Return how far down a value is drawn."""
+    return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+
+
+class Axis:
+    """Values between the least and the largest; logarithmic where these are far apart, unless ``linear``."""
+
+    def __init__(self, values: Sequence[float], *, linear: bool = False) -> None:
+        low, high = min(values), max(values)
+        self.log = not linear and low > 0 and high / low >= LOGARITHMIC
+        if low == high:
+            low, high = (low / 2, low * 2) if self.log else (low - 0.5, high + 0.5)
+        self.low, self.high = low, high
+
+    def share(self, value: float) -> float:
+        """Return where a value lies, 0 being the least and 1 the largest."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        """Return round values on the axis."""
+        if self.log:
+            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+            return [10.0**power for power in range(first, last + 1, max(1, (last - first) // 6))]
+        rough = (self.high - self.low) / 5
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= rough)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, height: int = 12) -> str:
+    """Return a chart of named lines for a terminal, a mark for each point."""
+    points = [point for line in lines.values() for point in line]
+    across, up = Axis([x for x, _ in points]), Axis([y for _, y in points], linear=True)
+    field = [[" "] * width for _ in range(height)]
+    for mark, line in zip(MARKS * len(lines), lines.values(), strict=False):
+        for x, y in line:
+            field[height - 1 - round(up.share(y) * (height - 1))][round(across.share(x) * (width - 1))] = mark
+    ends = {0: f"{up.high:.4g}", height - 1: f"{up.low:.4g}"}
+    edge = max(map(len, ends.values()))
+    rows = [f"{ends.get(number, ''):>{edge}} │{''.join(row)}".rstrip() for number, row in enumerate(field)]
+    right = f"{across.high:g}"
+    return "\n".join(
+        [*rows, f"{'':>{edge}} └{'─' * width}", f"{'':>{edge}}  {f'{across.low:g}':<{width - len(right)}}{right}"]
+    )

@@ -1,0 +1,184 @@
+"""The runs of a sweep, one after the other in one process, and what is kept of them in its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import DivergedError, Interrupted, RecipeError, UsageError
+from finetune.files import atomic
+from finetune.recipe import plan as plans
+from finetune.sweep.axes import Trial, spelled
+from finetune.training import runfolder
+
+if TYPE_CHECKING:
+    from finetune.catalogue import Catalogue
+    from finetune.recipe.plan import Plan
+
+RECORD, RECIPES = "sweep.json", "recipes"
+Train = Callable[["Plan", "Path | None"], "tuple[Mapping[str, Any], Path]"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One run of a sweep: what it is called, the values that make it, and what came of it."""
+
+    name: str
+    values: dict[str, Any]
+    folder: str | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Tell whether it has come to an end, good or bad."""
+        return bool(self.result) or self.error is not None
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """A sweep in its folder: ``metric`` is what its runs are compared by, on the validation images."""
+
+    folder: Path
+    metric: str
+    rows: list[Row]
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys that it sweeps over."""
+        return list(self.rows[0].values)
+
+    def score(self, row: Row) -> float | None:
+        """Return the best value of the metric in a run."""
+        best = row.result.get("best") or {}
+        value = best.get(f"val_{self.metric}")
+        return None if value is None else float(value)
+
+    def best(self) -> Row | None:
+        """Return the run with the best value, the first of several."""
+        scored = [(score, row) for row in self.rows if (score := self.score(row)) is not None]
+        if not scored:
+            return None
+        wanted = (min if self.metric == "loss" else max)(score for score, _ in scored)
+        return next(row for score, row in scored if score == wanted)
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        """Return titles and rows of what came of it."""
+        tests = [f"test_{self.metric}"] if any(f"test_{self.metric}" in row.result for row in self.rows) else []
+        rows = [
+            [
+                *row.values.values(),
+                self.score(row),
+                *(row.result.get(name) for name in tests),
+                (row.result.get("best") or {}).get("epoch"),
+                row.result.get("seconds"),
+                row.error or (row.folder and Path(row.folder).name) or "not begun",
+            ]
+            for row in self.rows
+        ]
+        return [*self.keys, f"val_{self.metric}", *tests, "epoch", "seconds", "run"], rows
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        best = self.best()
+        return {
+            "sweep": str(self.folder),
+            "metric": self.metric,
+            "best": best and {"run": best.folder, "values": best.values, f"val_{self.metric}": self.score(best)},
+            "runs": [
+                {"name": row.name, "values": row.values, "run": row.folder, "result": row.result, "error": row.error}
+                for row in self.rows
+            ],
+        }
+
+    def write(self) -> None:
+        """Write what is known into the folder, as JSON and as a table."""
+        atomic.write_text(self.folder / RECORD, json.dumps(self.as_json(), indent=1))
+        text = io.StringIO()
+        titles, rows = self.table()
+        csv.writer(text, lineterminator="\n").writerows([titles, *rows])
+        atomic.write_text(self.folder / "sweep.csv", text.getvalue())
+
+
+def planned(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> list[Plan]:
+    """Return the plan of each trial; raises one ``RecipeError`` with what is wrong with any."""
+    found: list[Plan] = []
+    mistakes: list[str] = []
+    for trial in trials:
+        try:
+            found.append(load(trial.changes))
+        except RecipeError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise RecipeError(dict.fromkeys(mistakes))
+    return found
+
+
+def begun(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
+    """Make the folder of a sweep, with the whole recipe of every run."""
+    first = made[0].recipe
+    folder = runfolder.create(first.output, f"{first.name}-sweep")
+    (folder / RECIPES).mkdir()
+    for trial, plan in zip(trials, made, strict=True):
+        own = plan.recipe.model_copy(update={"name": trial.name, "output": folder.absolute()})
+        atomic.write_text(recipe_of(folder, trial.name), plans.dump(replace(plan, recipe=own)))
+    rows = [Row(name=trial.name, values=trial.values) for trial in trials]
+    sweep = Sweep(folder=folder, metric=first.evaluate.metric, rows=rows)
+    sweep.write()
+    return sweep
+
+
+def recipe_of(folder: Path, name: str) -> Path:
+    """Return where the recipe of a run lies."""
+    return folder / RECIPES / f"{name}.yaml"
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a folder is that of a sweep."""
+    return (folder / RECORD).is_file()
+
+
+def opened(folder: Path) -> Sweep:
+    """Return the sweep in a folder; raises ``UsageError`` if its record cannot be read."""
+    try:
+        said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        rows = [
+            Row(
+                name=each["name"], values=each["values"], folder=each["run"], result=each["result"], error=each["error"]
+            )
+            for each in said["runs"]
+        ]
+        return Sweep(folder=folder, metric=said["metric"], rows=rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder / RECORD} cannot be read: {error}; begin the sweep anew") from error
+
+
+def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], None]) -> None:
+    """Make every run that has not come to an end, and go on with one that was stopped.
+
+    ``train`` makes a run of a plan, or goes on in a folder. A run that diverges is a row of the table; whatever else
+    stops one stops the sweep, which can go on later.
+    """
+    for number, row in enumerate(sweep.rows, 1):
+        if row.done:
+            continue
+        told = ", ".join(f"{key}={spelled(value)}" for key, value in row.values.items())
+        say(f"run {number} of {len(sweep.rows)}: {told}")
+        plan = plans.load(recipe_of(sweep.folder, row.name), [], catalogue)
+        before = sweep.folder / f"{row.name}-001"
+        try:
+            result, folder = train(plan, before if any(before.glob("checkpoints/*")) else None)
+        except DivergedError as error:
+            row.folder, row.error = str(before), f"diverged: {error}"
+            say(f"diverged: {error}")
+        except (Interrupted, KeyboardInterrupt):
+            say(f"go on with the sweep: finetune run --resume {sweep.folder}")
+            raise
+        else:
+            row.folder, row.result = str(folder), dict(result)
+        sweep.write()
