@@ -23,6 +23,19 @@ HOOK_OF: dict[type[Component], str] = {
 }
 
 
+def fault(kind: type[Component], component: object) -> str | None:
+    """Return what is wrong with a component that a hook of this kind returned."""
+    if not isinstance(component, kind):
+        return f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
+    if not isinstance(component.name, str) or not component.name:
+        return f"the name of a {kind.kind} is {component.name!r}; name it by a text such as 'mine'"
+    if isinstance(component, Backbone) and not component.stages:
+        return f"backbone '{component.name}' has no stages; name at least one"
+    if not (isinstance(component.options, type) and issubclass(component.options, Options)):
+        return f"options of {kind.kind} '{component.name}' must be a subclass of finetune.Options"
+    return None
+
+
 class Catalogue:
     """Components of every plugin; a name that two plugins offer can be listed but not used."""
 
@@ -34,19 +47,10 @@ class Catalogue:
                 self._add(kind, origin, component)
 
     def _add(self, kind: type[Component], origin: Origin, component: object) -> None:
-        if not isinstance(component, kind):
-            reason = f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
-        elif not isinstance(component.name, str) or not component.name:
-            reason = f"the name of a {kind.kind} is {component.name!r}; name it by a text such as 'mine'"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
-        elif isinstance(component, Backbone) and not component.stages:
-            reason = f"backbone '{component.name}' has no stages; name at least one"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
-        elif not (isinstance(component.options, type) and issubclass(component.options, Options)):
-            reason = f"options of {kind.kind} '{component.name}' must be a subclass of finetune.Options"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
+        if (wrong := fault(kind, component)) is not None:
+            self.plugins.broken.append(Broken(origin=origin, reason=wrong))
         else:
+            assert isinstance(component, kind)
             self._entries[kind].setdefault(component.name, []).append((origin, component))
 
     def names(self, kind: type[Component]) -> tuple[str, ...]:

@@ -1,0 +1,118 @@
+"""Thousands of events, and what a callback holds on to meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import tracemalloc
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune.plugins import Origin, Plugins
+from finetune.run import Predicted
+from finetune.testing.photos import picture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from finetune.run import Run
+
+EPOCHS, STEPS = 8, 200
+MOST = 16_000  # bytes in 4 epochs of 200 steps; a number for each step takes 25,600
+WAIT, STILL = 30.0, 0.5  # seconds for threads that write, and without less memory after which they are done
+
+
+def endured(callback: Any, like: Run, folder: Path) -> str:
+    """Return what grew between the middle and the end of 8 epochs of 200 steps; nothing if all is flat."""
+    manager = Plugins()
+    manager.register(callback, Origin(name="callback", distribution="this process", version="-"))
+    run = long_run(like, folder)
+    tracing, threads = tracemalloc.is_tracing(), threading.active_count()
+    if not tracing:
+        tracemalloc.start()
+    try:
+        manager.fire("finetune_run_start", run=run)
+        for epoch in range(1, EPOCHS // 2 + 1):
+            one_epoch(manager, run, epoch)
+        before = held(own=threading.active_count() - threads)
+        for epoch in range(EPOCHS // 2 + 1, EPOCHS + 1):
+            one_epoch(manager, run, epoch)
+        text = grown(before, held(own=threading.active_count() - threads))
+        manager.fire("finetune_run_end", run=run)
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+    return text
+
+
+def long_run(like: Run, folder: Path) -> Run:
+    """Return a run before its first epoch, with pictures and predictions to show."""
+    folder.mkdir()
+    shown = [picture(16, 16, seed=number) for number in range(4)]
+    labels = like.classes
+    judged = [Predicted(pixels=each, label=labels[0], predicted=labels[-1], probability=0.9) for each in shown]
+    return replace(
+        like,
+        folder=folder,
+        steps_per_epoch=STEPS,
+        epoch=0,
+        step=0,
+        history=[],
+        state={},
+        result=None,
+        stop_reason=None,
+        messages=[],
+        best=None,
+        _augmented=lambda count: shown[:count],
+        _predictions=lambda count: judged[:count],
+        _say=lambda message: None,
+    )
+
+
+def one_epoch(manager: Plugins, run: Run, epoch: int) -> None:
+    """Fire the events of an epoch."""
+    run.epoch = epoch
+    manager.fire("finetune_epoch_start", run=run, epoch=epoch)
+    for _ in range(STEPS):
+        run.step += 1
+        manager.fire("finetune_step_end", run=run, step=run.step, loss=1.0 / run.step)
+    line = {"epoch": epoch, "phase": 1, "trainable": list(run.trainable), "train_loss": 0.5, "lr": 1e-3, "seconds": 0.1}
+    line |= {"val_loss": 0.5, "val_accuracy": 0.5, "val_top5": 1.0, "val_macro_f1": 0.5, "images_per_second": 10.0}
+    run.confusion = np.eye(len(run.classes), dtype=np.int64)
+    run.history = [line]  # the engine's own does grow, by a line an epoch
+    manager.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=line)
+    path = run.folder / "checkpoint.safetensors"
+    path.touch()
+    manager.fire("finetune_checkpoint_saved", run=run, epoch=epoch, path=path, best=False)
+    run.messages.clear()
+    run.stop_reason = None
+
+
+def held(own: int) -> tuple[int, int, int]:
+    """Return what is held: bytes of Python's memory, files, and threads; the callback's ``own`` may have to write."""
+    least, end, still = traced(), time.monotonic() + WAIT, time.monotonic() + STILL
+    while own and time.monotonic() < min(end, still):
+        time.sleep(0.02)
+        if (memory := traced()) < least:
+            least, still = memory, time.monotonic() + STILL
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return least, files, threading.active_count()
+
+
+def traced() -> int:
+    """Return the bytes that Python objects take."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def grown(before: tuple[int, int, int], after: tuple[int, int, int]) -> str:
+    """Return what is more than before."""
+    what = ("bytes of memory", "open files", "threads")
+    for name, most, first, last in zip(what, (MOST, 0, 0), before, after, strict=True):
+        if last - first > most:
+            return f"in {EPOCHS // 2} epochs of {STEPS} steps it took {last - first} more {name}"
+    return ""
