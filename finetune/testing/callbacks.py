@@ -33,7 +33,7 @@ RULES = {
     **PROCESS,
 }
 EVENTS = HOOKS[HOOKS.index("finetune_run_start") :]
-HALT = 5  # the step, in the second epoch, at which a run is interrupted
+HALT = 3  # the step, in the second epoch, at which a run is interrupted
 
 
 def check_callback(
@@ -56,10 +56,13 @@ def check_callback(
         folder = Path(scratch)
         plan, catalogue = rehearsal.planned(inspection.component, inspection.options, folder / "runs")
         finished = whole(inspection, plan, catalogue)
-        interrupted(inspection, plan, catalogue, finished)
-        with inspection.rule("events", "over thousands of events it", "mend it"):
-            if grown := endured(call(inspection), finished["run"], folder / "long"):
-                inspection.breaks("memory", f"{grown}; keep no more than a fixed number of values, close what you open")
+        if inspection.wants("resume"):
+            interrupted(inspection, plan, catalogue, finished)
+        if inspection.wants("memory"):
+            with inspection.rule("events", "over thousands of events it", "mend it"):
+                if grown := endured(call(inspection), finished["run"], folder / "long"):
+                    remedy = "keep no more than a fixed number of values, and close what you open"
+                    inspection.breaks("memory", f"{grown}; {remedy}")
 
 
 def built(inspection: Inspection[Callback]) -> None:
@@ -104,7 +107,7 @@ def failed(inspection: Inspection[Callback], error: FinetuneError) -> None:
     if "cannot be saved as JSON" in text:
         inspection.breaks("state", text)
     else:
-        inspection.breaks("events", f"{text}; expect any event, and none before it")
+        inspection.breaks("events", f"{text}; mend it, and read only what the event is given")
     raise Enough
 
 

@@ -179,6 +179,7 @@ def about_options(inspection: Inspection[Any], given: Mapping[str, Any]) -> None
 def call(inspection: Inspection[Any], *arguments: Any) -> Any:
     """Return what ``build`` makes of the options; what it raises ends the check."""
     result = None
-    with inspection.rule("build", "build", "return what the kind needs", vital=True):
+    remedy = "mend it; for what users can mend raise an error of finetune, such as DataError"
+    with inspection.rule("build", "build", remedy, vital=True):
         result = inspection.component.build(inspection.options, *arguments)
     return result

@@ -91,6 +91,7 @@ def fits(inspection: Inspection[Dataset], split: str, samples: Samples) -> None:
             inspection.breaks(rule, str(error))
         except Exception as error:
             inspection.breaks(rule, f"{what} {raised(error, 'give sequences that know their length')}")
+            raise Enough from None
     if split == "train" and inspection.wants("sizes") and not len(samples.images):
         inspection.breaks("sizes", "split train has no image; give the check options with which there are some")
     for finding in samples.findings:
@@ -181,7 +182,7 @@ def built_again(inspection: Inspection[Dataset], splits: Found, alone: Mapping[s
             same = (
                 again is not None
                 and tuple(again.classes) == tuple(samples.classes)
-                and [*map(int, again.labels)] == [*map(int, samples.labels)]
+                and list(again.labels) == list(samples.labels)
                 and [item(again, place) for place in places(again)] == list(alone[split])
             )
             if not same:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EPOCHS, STEPS = 8, 200
 MOST = 16_000  # bytes in 4 epochs of 200 steps; a number for each step takes 25,600
-WAIT, STILL = 30.0, 0.5  # seconds for threads that write, and without less memory after which they are done
+WAIT, NAP, IDLE = 60.0, 0.1, 0.02  # seconds: for threads that write, and of work in a nap from which on they do
 
 
 def endured(callback: Any, like: Run, folder: Path) -> str:
@@ -93,26 +93,21 @@ def one_epoch(manager: Plugins, run: Run, epoch: int) -> None:
 
 
 def held(own: int) -> tuple[int, int, int]:
-    """Return what is held: bytes of Python's memory, files, and threads; the callback's ``own`` may have to write."""
-    least, end, still = traced(), time.monotonic() + WAIT, time.monotonic() + STILL
-    while own and time.monotonic() < min(end, still):
-        time.sleep(0.02)
-        if (memory := traced()) < least:
-            least, still = memory, time.monotonic() + STILL
-    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-    return least, files, threading.active_count()
-
-
-def traced() -> int:
-    """Return the bytes that Python objects take."""
+    """Return what is held: files, threads, and bytes of Python's memory; the callback's ``own`` may have to write."""
+    end, busy = time.monotonic() + WAIT, own > 0
+    while busy and time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(NAP)
+        busy = time.process_time() - before > IDLE
     gc.collect()
-    return tracemalloc.get_traced_memory()[0]
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return files, threading.active_count(), tracemalloc.get_traced_memory()[0]
 
 
 def grown(before: tuple[int, int, int], after: tuple[int, int, int]) -> str:
     """Return what is more than before."""
-    what = ("bytes of memory", "open files", "threads")
-    for name, most, first, last in zip(what, (MOST, 0, 0), before, after, strict=True):
+    what = ("open files", "threads", "bytes of memory")
+    for name, most, first, last in zip(what, (0, 0, MOST), before, after, strict=True):
         if last - first > most:
             return f"in {EPOCHS // 2} epochs of {STEPS} steps it took {last - first} more {name}"
     return ""

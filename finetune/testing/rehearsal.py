@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.run import Run
 
 NAME = "finetune-testing"  # of everything that the rehearsal brings along
-EPOCHS, IMAGES, CLASSES, BATCH, SIDE = 3, 16, ("light", "dark"), 4, 16
+EPOCHS, IMAGES, CLASSES, BATCH, SIDE = 3, 8, ("light", "dark"), 2, 16
 FREE = {"state", "stop_reason", "messages", "checkpoint_keep"}  # fields of a run that a plugin may change
 
 
@@ -41,13 +41,10 @@ def pictures(options: NoOptions, split: Split) -> Samples | None:
 
 
 def stages(options: NoOptions) -> dict[str, Any]:
-    """Return two convolutions of stride 2 with BatchNorm."""
+    """Return a convolution and BatchNorm, each a stage."""
     from mindspore import nn
 
-    return {
-        "stem": nn.SequentialCell(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU()),
-        "body": nn.SequentialCell(nn.Conv2d(4, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU()),
-    }
+    return {"stem": nn.Conv2d(3, 8, 4, 4), "body": nn.BatchNorm2d(8)}
 
 
 def thaw(options: NoOptions) -> Callable[[int, tuple[str, ...]], frozenset[str]]:
@@ -87,7 +84,7 @@ def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, C
         "name": "rehearsal",
         "output": str(output),
         "backbone": {"use": NAME, "weights": "none"},
-        "dataset": {"use": NAME, "split": 0.25},
+        "dataset": {"use": NAME, "split": 0.5},
         "image": {"size": SIDE, "resize": SIDE},
         "augment": [],
         "freeze": {"use": NAME},
@@ -112,7 +109,7 @@ class Watcher:
     def first(self, event: str, run: Run, **more: Any) -> None:
         """Remember what the callback must not change."""
         self.events.append(event)
-        self.before = taken(run) | copy.deepcopy(more)
+        self.before = copy.deepcopy(more) | taken(run)
 
     def last(self, event: str, run: Run, **more: Any) -> None:
         """Compare."""

@@ -38,6 +38,8 @@ def watched(report: Report, *, draws: bool = False) -> Iterator[None]:
 
     ``draws`` says that MindSpore is at work, which itself draws from the generators of the process.
     """
+    generators = random.getstate(), np.random.get_state()
+    random.random(), np.random.random()  # so that they are not where a seed would put them
     before = state()
     out, unpickled = io.StringIO(), list[str]()
     listen()
@@ -46,7 +48,7 @@ def watched(report: Report, *, draws: bool = False) -> Iterator[None]:
         with redirect_stdout(out):
             yield
     finally:
-        _UNPICKLED.remove(unpickled)
+        _UNPICKLED[:] = [each for each in _UNPICKLED if each is not unpickled]
         after = state()
         if draws:
             after |= {name: before[name] for name in ("random", "numpy")}
@@ -56,6 +58,8 @@ def watched(report: Report, *, draws: bool = False) -> Iterator[None]:
             text = f"{unpickled[0]} was unpickled, which can run any code; read JSON, safetensors, or .npy of numbers"
             report.breaks("pickle", text)
         restore(before)
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
         sys.stdout.write(out.getvalue())
 
 
@@ -108,7 +112,7 @@ def changes(before: dict[str, Any], after: dict[str, Any], printed: str) -> Iter
 
 
 def restore(before: dict[str, Any]) -> None:
-    """Put back folder, environment and signals."""
+    """Put back folder, environment and signals; generators are put back beside it."""
     if os.getcwd() != before["folder"]:
         os.chdir(before["folder"])
     os.environ.update(before["environment"])
