@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.components import Augmentation, ImageSpec
 from finetune.data.seeding import Stream, generator
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspecting
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 from finetune.testing.photos import picture
 from finetune.testing.threads import differing, told
 
@@ -45,35 +45,41 @@ def check_augmentation(
     ``use:``. ``image`` is what the network takes: 64 pixels, if not given. ``skip`` leaves rules out.
     """
     __tracebackhide__ = True
-    spec = image or ImageSpec(size=64, resize=72)
-    jobs = [(number, epoch) for number in range(len(SIZES)) for epoch in range(1, EPOCHS + 1)]
-    with inspecting(Augmentation, augmentation, options, RULES, skip) as inspection:
-        transform = built(inspection, spec)
-        alone = [done(inspection, transform, job) for job in jobs]
-        if not inspection.wants("image"):
-            raise Enough
-        with inspection.rule("seed", "the second call with the same generator", "mend it", vital=True):
-            for job in jobs:
-                result(transform, job)  # what is kept from the image before is for the next rule
-                if not same(result(transform, job), result(transform, job)):
-                    inspection.breaks("seed", f"{named(job)} became another image with the same generator; {REMEDY}")
-                    break
-        with inspection.rule("order", "another order of images", "keep nothing between calls"):
-            for job, before in list(zip(jobs, alone, strict=True))[::-1]:
-                if not same(result(transform, job), before):
-                    text = f"{named(job)} became another image after others; keep nothing from one call to the next"
-                    inspection.breaks("order", text)
-        with inspection.rule("threads", "work in threads", "keep nothing between calls"):
-            if wrong := differing(lambda job: result(transform, job).tobytes(), jobs, [a.tobytes() for a in alone]):
-                text = f"{named(jobs[wrong[0][0]])}, changed by several threads at once, {told(wrong)}; keep no state "
-                inspection.breaks("threads", f"{text}between calls, or one for each thread in a threading.local")
-        fresh = built(inspection, spec)
-        with inspection.rule("seed", "another build", "build the same again"):
-            if not all(same(result(fresh, job), before) for job, before in zip(jobs, alone, strict=True)):
-                inspection.breaks("seed", f"another build made other images with the same generators; {REMEDY}")
+    inspection = inspect(Augmentation, augmentation, options, RULES, skip)
+    with inspection.going_on():
+        work(inspection, image or ImageSpec(size=64, resize=72))
+    inspection.report()
 
 
 REMEDY = "take all random numbers from rng"
+
+
+def work(inspection: Inspection[Augmentation], spec: ImageSpec) -> None:
+    """Change images of several sizes, again and again."""
+    jobs = [(number, epoch) for number in range(len(SIZES)) for epoch in range(1, EPOCHS + 1)]
+    transform = built(inspection, spec)
+    alone = [done(inspection, transform, job) for job in jobs]
+    if not inspection.wants("image"):
+        raise Enough
+    with inspection.rule("seed", "the second call with the same generator", "mend it", vital=True):
+        for job in jobs:
+            result(transform, job)  # what is kept from the image before is for the next rule
+            if not same(result(transform, job), result(transform, job)):
+                inspection.breaks("seed", f"{named(job)} became another image with the same generator; {REMEDY}")
+                break
+    with inspection.rule("order", "another order of images", "keep nothing between calls"):
+        for job, before in list(zip(jobs, alone, strict=True))[::-1]:
+            if not same(result(transform, job), before):
+                text = f"{named(job)} became another image after others; keep nothing from one call to the next"
+                inspection.breaks("order", text)
+    with inspection.rule("threads", "work in threads", "keep nothing between calls"):
+        if wrong := differing(lambda job: result(transform, job).tobytes(), jobs, [a.tobytes() for a in alone]):
+            text = f"{named(jobs[wrong[0][0]])}, changed by several threads at once, {told(wrong)}; keep no state "
+            inspection.breaks("threads", f"{text}between calls, or one for each thread in a threading.local")
+    fresh = built(inspection, spec)
+    with inspection.rule("seed", "another build", "build the same again"):
+        if not all(same(result(fresh, job), before) for job, before in zip(jobs, alone, strict=True)):
+            inspection.breaks("seed", f"another build made other images with the same generators; {REMEDY}")
 
 
 def built(inspection: Inspection[Augmentation], spec: ImageSpec) -> Transform:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.components import Backbone
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, inspecting
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, inspect
 from finetune.weights.layouts import OWN
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def check_backbone(
     __tracebackhide__ = True
     from finetune.testing import networks
 
-    with networks.prepared(), inspecting(Backbone, backbone, options, RULES, skip) as inspection:
+    inspection = inspect(Backbone, backbone, options, RULES, skip)
+    with networks.prepared(), inspection.going_on():
         declared(inspection)
         stages = built(inspection)
         inspected = networks.Examined(inspection, stages, size)
@@ -55,6 +56,7 @@ def check_backbone(
         inspected.features()
         inspected.training()
         inspected.compiled()
+    inspection.report()
 
 
 def declared(inspection: Inspection[Backbone]) -> None:

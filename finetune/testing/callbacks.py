@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from finetune.components import Callback
 from finetune.errors import FinetuneError, PluginError
 from finetune.plugins import HOOKS, Plugins
 from finetune.testing import rehearsal
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspecting
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 from finetune.testing.endurance import endured
 
 if TYPE_CHECKING:
@@ -47,11 +48,8 @@ def check_callback(
     __tracebackhide__ = True
     from finetune.testing.networks import prepared
 
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
-        prepared(),
-        inspecting(Callback, callback, options, RULES, skip) as inspection,
-    ):
+    inspection = inspect(Callback, callback, options, RULES, skip)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, prepared(), inspection.going_on():
         built(inspection)
         folder = Path(scratch)
         plan, catalogue = rehearsal.planned(inspection.component, inspection.options, folder / "runs")
@@ -60,9 +58,10 @@ def check_callback(
             interrupted(inspection, plan, catalogue, finished)
         if inspection.wants("memory"):
             with inspection.rule("events", "over thousands of events it", "mend it"):
-                if grown := endured(call(inspection), finished["run"], folder / "long"):
+                if grown := endured(partial(call, inspection), finished["run"], folder / "long"):
                     remedy = "keep no more than a fixed number of values, and close what you open"
                     inspection.breaks("memory", f"{grown}; {remedy}")
+    inspection.report()
 
 
 def built(inspection: Inspection[Callback]) -> None:

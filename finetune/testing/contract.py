@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -51,8 +51,11 @@ class Enough(Exception):
 class Inspection(Generic[C]):
     """One component under examination, with options as a recipe would give them."""
 
-    def __init__(self, component: C, origin: Origin, rules: Mapping[str, str], skip: Collection[str]) -> None:
-        self.component, self.origin, self.rules, self.skip = component, origin, rules, skip
+    def __init__(
+        self, component: C, name: str, origin: Origin, rules: Mapping[str, str], skip: Collection[str]
+    ) -> None:
+        self.component, self.name, self.origin = component, name, origin
+        self.rules, self.skip = rules, skip
         self.options: Options
         self.broken: dict[str, str] = {}
 
@@ -65,6 +68,19 @@ class Inspection(Generic[C]):
     def wants(self, rule: str) -> bool:
         """Tell whether a rule is looked at and not known to be broken."""
         return rule not in self.skip and rule not in self.broken
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Look at something in the block, until nothing more can be found out."""
+        with suppress(Enough):
+            yield
+
+    def report(self) -> None:
+        """Raise ``ContractError`` with all that is broken, if anything is."""
+        __tracebackhide__ = True
+        if self.broken:
+            order = [*self.rules]
+            raise ContractError(self.name, sorted(self.broken.items(), key=lambda item: order.index(item[0])))
 
     @contextmanager
     def rule(self, rule: str, what: str, remedy: str, *, vital: bool = False, draws: bool = False) -> Iterator[None]:
@@ -95,33 +111,30 @@ def raised(error: BaseException, remedy: str) -> str:
     return f"raised {type(error).__name__}{': ' if first else ''}{first}; {remedy}"
 
 
-@contextmanager
-def inspecting(
+def inspect(
     kind: type[C],
     given: C | str,
     options: Mapping[str, Any] | None,
     rules: Mapping[str, str],
     skip: Collection[str],
-) -> Iterator[Inspection[C]]:
-    """Give a component, or that of an installed plugin by its name, for a check; ``ContractError`` has all it breaks.
+) -> Inspection[C]:
+    """Return a component, or that of an installed plugin by its name, ready for what its kind is to be looked at for.
 
-    Raises ``UsageError`` if there is no such component, or no such rule to ``skip``.
+    Raises ``UsageError`` if there is no such component, or no such rule to ``skip``, and ``ContractError`` if it is no
+    component, or the options are not its own.
     """
+    __tracebackhide__ = True
     for name in skip:
         if name not in rules:
             raise UsageError(f"no rule named '{name}' for a {kind.kind}{did_you_mean(name, rules)}")
     component, origin = found(kind, given)
-    inspection = Inspection(component, origin, rules, skip)
-    try:
+    inspection = Inspection(component, called(kind, component, origin), origin, rules, skip)
+    with inspection.going_on():
         about_component(kind, inspection)
         about_options(inspection, options or {})
-        yield inspection
-    except Enough:
-        pass
-    if inspection.broken:
-        order = [*rules]
-        broken = sorted(inspection.broken.items(), key=lambda item: order.index(item[0]))
-        raise ContractError(called(kind, component, origin), broken)
+    if not hasattr(inspection, "options"):
+        inspection.report()
+    return inspection
 
 
 def found(kind: type[C], given: C | str) -> tuple[C, Origin]:

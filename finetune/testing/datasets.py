@@ -13,7 +13,7 @@ from finetune.data.images import decode
 from finetune.data.loading import SPLITS
 from finetune.data.scan import array_digest, digest_of
 from finetune.errors import DataError
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspecting, raised
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect, raised
 from finetune.testing.threads import differing, told
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def check_dataset(
     relative paths starting at the current folder. ``skip`` leaves rules out. Up to 64 images of a split are read.
     """
     __tracebackhide__ = True
-    with inspecting(Dataset, dataset, options, RULES, skip) as inspection:
+    inspection = inspect(Dataset, dataset, options, RULES, skip)
+    with inspection.going_on():
         splits = built(inspection)
         for split, samples in splits.items():
             fits(inspection, split, samples)
@@ -57,6 +58,7 @@ def check_dataset(
             for split, samples in splits.items():
                 read_again(inspection, split, samples, alone[split])
             built_again(inspection, splits, alone)
+    inspection.report()
 
 
 def built(inspection: Inspection[Dataset]) -> Found:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.components import Freezer
 from finetune.errors import UsageError
 from finetune.suggest import did_you_mean
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspecting
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -41,12 +41,14 @@ def check_freezer(
     ``stages`` are those of a network that they fit, ending with the head. ``skip`` leaves rules out.
     """
     __tracebackhide__ = True
-    with inspecting(Freezer, freezer, options, RULES, skip) as inspection:
+    inspection = inspect(Freezer, freezer, options, RULES, skip)
+    with inspection.going_on():
         policy = built(inspection)
         answers = {epoch: asked(inspection, policy, epoch, tuple(stages)) for epoch in range(1, EPOCHS + 1)}
         if inspection.wants("stages"):
             purity(inspection, policy, answers, tuple(stages))
             networks(inspection, policy)
+    inspection.report()
 
 
 def built(inspection: Inspection[Freezer]) -> Policy:

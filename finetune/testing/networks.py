@@ -36,8 +36,8 @@ TOLERANCE = 1e-3  # of the largest feature: other engines add up in another orde
 @contextmanager
 def prepared() -> Iterator[None]:
     """Set MindSpore up on the CPU, and leave it in the mode that it was in."""
-    device.setup(device="cpu")
     mode = ms.get_context("mode")
+    device.setup(device="cpu")
     try:
         yield
     finally:
@@ -127,41 +127,37 @@ class Examined:
     def training(self) -> None:
         """Train the last stage for a step while the others are frozen, then all of them."""
         names = (*self.stages, HEAD)
-        frozen = frozenset(names[:-2])
-        with self.inspection.rule("gradient", "a step of training", "use operators that have a gradient", draws=True):
-            before = digests(self.network)
-            self.step(names[-2:])
-            self.unmoved(before, f"while only '{names[-2]}' and the head train", frozen)
-        with self.inspection.rule("gradient", "a step of training", "use operators that have a gradient", draws=True):
-            before = digests(self.network)
-            learnt = self.step(names)
-            after = digests(self.network)
-            for stage in self.stages:
-                own = [name for name in learnt if name.partition(".")[0] == stage]
-                if own and all(before[name] == after[name] for name in own):
-                    text = f"stage '{stage}' learns nothing: a step changes none of its {len(own)} parameters"
-                    self.inspection.breaks(
-                        "gradient", f"{text}; look for stop_gradient, rounding, or unused parameters"
-                    )
-
-    def step(self, trainable: tuple[str, ...]) -> list[str]:
-        """Train some stages for a step, as the engine does; return the names of what should have learnt."""
         optimizer = {"use": "sgd", "lr": 0.1, "weight_decay": 0.0}
-        said = {"dataset": {"use": "-"}, "optimizer": optimizer, "train": {"epochs": 1, "batch_size": IMAGES}}
-        trainer = Trainer(
-            Recipe.model_validate(said), self.network, features=self.backbone.features, images=IMAGES, amp="off"
-        )
-        trainer.enter(Phase(number=1, first=1, last=1, trainable=trainable))
+        said = {"dataset": {"use": "-"}, "optimizer": optimizer, "train": {"epochs": 2, "batch_size": IMAGES}}
+        recipe = Recipe.model_validate(said)
+        trainer = Trainer(recipe, self.network, features=self.backbone.features, images=IMAGES, amp="off")
+        remedy = "use operators that have a gradient"
+        with self.inspection.rule("gradient", "a step of training", remedy, vital=True, draws=True):
+            before = digests(self.network)
+            self.step(trainer, 1, names[-2:])
+            self.unmoved(before, f"while only '{names[-2]}' and the head train", frozenset(names[:-2]))
+            before = digests(self.network)
+            self.step(trainer, 2, names)
+            after = digests(self.network)
+        for stage in self.stages:
+            own = [name for name, learns in trainer.learnt.items() if learns and name.partition(".")[0] == stage]
+            if own and all(before[name] == after[name] for name in own):
+                text = f"stage '{stage}' learns nothing: a step changes none of its {len(own)} parameters"
+                self.inspection.breaks("gradient", f"{text}; look for stop_gradient, rounding, or unused parameters")
+
+    def step(self, trainer: Trainer, epoch: int, trainable: tuple[str, ...]) -> None:
+        """Train some stages for a step, as the engine does."""
+        trainer.enter(Phase(number=epoch, first=epoch, last=epoch, trainable=trainable))
+        classes = np.arange(IMAGES) % CLASSES
         batch = Batch(
             images=self.images,
-            labels=np.arange(IMAGES, dtype=np.int64) % CLASSES,
+            labels=classes.astype(np.int64),
             weights=np.ones(IMAGES, np.float32),
             indices=np.arange(IMAGES, dtype=np.int64),
-            targets=np.eye(CLASSES, dtype=np.float32)[np.arange(IMAGES) % CLASSES],
+            targets=np.eye(CLASSES, dtype=np.float32)[classes],
         )
-        trainer.step([batch], 1, 0)
+        trainer.step([batch], epoch, 0)
         self.network.set_train(False)
-        return [p.name for p in self.network.get_parameters() if p.requires_grad]
 
     def compiled(self) -> None:
         """Compile in graph mode, export to ONNX, and compute as matrix products; all must agree."""
