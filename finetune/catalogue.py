@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import PluginError, UsageError
-from finetune.plugins import Broken, Origin, Plugins
+from finetune.plugins import HERE, Broken, Origin, Plugins
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Catalogue:
         if len(broken) == 1:
             (only,) = broken
             reason = only.reason.removeprefix(f"{only.origin}: ").partition("\n")[0]
-            return f" ({only.origin} was not loaded: {reason[:200]})"
+            return f" ({only.origin} was not loaded: {reason[:200]}); {only.origin.remedy}"
         names = ", ".join(sorted({f"'{each.origin.name}'" for each in broken}))
         return f" (not loaded: {names}; see `finetune plugins`)" if names else ""
 
@@ -86,7 +86,7 @@ class Catalogue:
             for origin, offered in offers:
                 if offered is component:
                     return origin
-        return Origin(name=component.name, distribution="this process", version="-")
+        return Origin(name=component.name, distribution=HERE, version="-")
 
     def __iter__(self) -> Iterator[tuple[Origin, Component]]:
         """Iterate over all components by kind and name, doubles included."""

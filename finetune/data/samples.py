@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from finetune.components import Dataset, Options, Split
 
 
-def build(dataset: Dataset, options: Options, split: Split) -> Samples | None:
-    """Return a split of a dataset, checked; None if it has none.
+def build(dataset: Dataset, options: Options, split: Split, whose: str = "") -> Samples | None:
+    """Return a split of a dataset, checked; None if it has none. Messages about its code open with ``whose`` it is.
 
     Raises ``PluginError`` if the dataset's code fails, ``DataError`` if what it returns does not fit together.
     """
-    what = f"dataset '{dataset.name}', split {split}"
+    what = f"{whose}dataset '{dataset.name}', split {split}"
     try:
         samples = dataset.build(options, split)
     except FinetuneError:
         raise
     except Exception as error:
-        raise PluginError(f"{what}: build failed: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{what.removeprefix(whose)}: build failed: {type(error).__name__}: {error}") from error
     if samples is not None:
         check(samples, what)
     return samples

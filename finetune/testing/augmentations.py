@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.components import Augmentation, ImageSpec
+from finetune.data.loader import UINT8, unfit
 from finetune.data.seeding import Stream, generator
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 from finetune.testing.photos import picture
@@ -96,14 +97,10 @@ def done(inspection: Inspection[Augmentation], transform: Transform, job: Job) -
     found = np.zeros((1, 1, 3), np.uint8)
     with inspection.rule("image", named(job), "take images of any size"):
         given: object = result(transform, job)
-        if not isinstance(given, np.ndarray):
-            text = f"{named(job)} became a {type(given).__name__}"
-        elif given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3 or not given.size:
-            text = f"{named(job)} became {given.dtype} of shape {'x'.join(map(str, given.shape))}"
+        if wrong := unfit(given):
+            inspection.breaks("image", f"{named(job)} became {wrong}; {UINT8}")
         else:
-            found, text = given.copy(), ""
-        if text:
-            inspection.breaks("image", f"{text}; return (height, width, 3) uint8, since the engine normalises")
+            found = np.array(given)
     return found
 
 

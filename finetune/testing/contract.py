@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from finetune.catalogue import Catalogue, fault
 from finetune.components import Component, Options
 from finetune.errors import FinetuneError, UsageError
-from finetune.plugins import Origin, load, said
+from finetune.plugins import HERE, Origin, load, said
 from finetune.recipe.mistakes import Known
 from finetune.recipe.parts import SLOTS, section, validated
 from finetune.recipe.paths import absolute, resolved
@@ -143,12 +143,12 @@ def found(kind: type[C], given: C | str) -> tuple[C, Origin]:
         catalogue = Catalogue(load())
         component = catalogue.get(kind, given)
         return component, catalogue.origin(component)
-    return given, Origin(name=str(getattr(given, "name", "?")), distribution="this process", version="-")
+    return given, Origin(name=str(getattr(given, "name", "?")), distribution=HERE, version="-")
 
 
 def called(kind: type[Component], component: object, origin: Origin) -> str:
     """Return what a component is called in a report."""
-    whose = "" if origin.distribution == "this process" else f" of {origin}"
+    whose = "" if origin.distribution == HERE else f" of {origin}"
     return f"{kind.kind} '{getattr(component, 'name', '?')}'{whose}"
 
 

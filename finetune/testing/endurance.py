@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.plugins import Origin, Plugins
+from finetune.plugins import HERE, Origin, Plugins
 from finetune.run import Predicted
 from finetune.testing.photos import picture
 
@@ -60,7 +60,7 @@ def endured(make: Callable[[], object], like: Run, folder: Path) -> str:
 def listening(callback: object, like: Run, folder: Path) -> tuple[Plugins, Run]:
     """Return a callback that has heard the beginning of a run, and the run."""
     manager = Plugins()
-    manager.register(callback, Origin(name="callback", distribution="this process", version="-"))
+    manager.register(callback, Origin(name="callback", distribution=HERE, version="-"))
     run = long_run(like, folder)
     manager.fire("finetune_run_start", run=run)
     return manager, run

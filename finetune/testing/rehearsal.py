@@ -11,7 +11,7 @@ import numpy as np
 from finetune.catalogue import Catalogue
 from finetune.components import Backbone, Callback, Dataset, Freezer, NoOptions, Samples, Split
 from finetune.hookspecs import hookimpl
-from finetune.plugins import Origin, Plugins
+from finetune.plugins import HERE, Origin, Plugins
 from finetune.recipe import plan as plans
 from finetune.testing.photos import picture
 
@@ -78,7 +78,7 @@ class Stage:
 def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, Catalogue]:
     """Return the plan of a run with a callback, on nothing but what comes along here."""
     plugins = Plugins()
-    plugins.register(Stage(callback), Origin(name=callback.name, distribution="this process", version="-"))
+    plugins.register(Stage(callback), Origin(name=callback.name, distribution=HERE, version="-"))
     catalogue = Catalogue(plugins)
     said = {
         "name": "rehearsal",

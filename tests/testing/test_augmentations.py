@@ -117,28 +117,28 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "floats",
         mine(lambda pixels, rng: pixels / 255),
         "image",
-        "an image of 48x64 pixels became float64 of shape 48x64x3; return (height, width, 3) uint8, since the engine "
-        "normalises",
+        "an image of 48x64 pixels became an array of shape 48x64x3 and type float64; return (height, width, "
+        "3) uint8; the engine normalises",
     ),
     (
         "grey",
         mine(lambda pixels, rng: pixels[..., 0]),
         "image",
-        "an image of 48x64 pixels became uint8 of shape 48x64; return (height, width, 3) uint8, since the engine "
-        "normalises",
+        "an image of 48x64 pixels became an array of shape 48x64 and type uint8; return (height, width, 3) "
+        "uint8; the engine normalises",
     ),
     (
         "a list",
         mine(lambda pixels, rng: pixels.tolist()),
         "image",
-        "an image of 48x64 pixels became a list; return (height, width, 3) uint8, since the engine normalises",
+        "an image of 48x64 pixels became a list; return (height, width, 3) uint8; the engine normalises",
     ),
     (
         "nothing left",
         mine(lambda pixels, rng: pixels[10:-10, 10:-10]),
         "image",
-        "an image of 12x200 pixels became uint8 of shape 0x180x3; return (height, width, 3) uint8, since the engine "
-        "normalises",
+        "an image of 12x200 pixels became an array of shape 0x180x3 and type uint8; return (height, width, "
+        "3) uint8; the engine normalises",
     ),
     (
         "one size only",

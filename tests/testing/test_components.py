@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
@@ -27,6 +26,8 @@ from finetune.testing import (
 from tests.cli.calling import environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.components import Component
 
 CHECKS: dict[str, Any] = {
