@@ -25,7 +25,7 @@ def of_class(kind: type) -> Iterator[str]:
         first = next(iter(inspect.signature(function).parameters), "nothing")
         if first != "self":
             text = f"{name} of class {kind.__name__} calls its first argument '{first}'"
-            yield f"{text}; call it self, since MindSpore compiles no other (a trap of its own, without a message)"
+            yield f"{text}; call it self, by which MindSpore tells that it is not one of the arguments passed"
     try:
         inspect.getsource(kind.construct)  # type: ignore[attr-defined]
     except (OSError, TypeError):

@@ -137,7 +137,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "not self",
         mine(ending("This")),
         "source",
-        "construct of class This calls its first argument 'this'; call it self, since MindSpore compiles no other",
+        "construct of class This calls its first argument 'this'; call it self, by which MindSpore tells that it is "
+        "not one of the arguments passed",
     ),
     (
         "typed in",
@@ -163,15 +164,15 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "another width",
         mine(sound, features=16),
         "features",
-        "the mean over positions is float32 of shape 4x8 and features says 16; make the last stage return (N, features, "
-        "H, W) float32",
+        "the mean over positions is float32 of shape 4x8 and features says 16; make the last stage return (N, "
+        "features, H, W) float32",
     ),
     (
         "half precision",
         mine(ending("Halves")),
         "features",
-        "the mean over positions is float16 of shape 4x8 and features says 8; make the last stage return (N, features, "
-        "H, W) float32",
+        "the mean over positions is float16 of shape 4x8 and features says 8; make the last stage return (N, "
+        "features, H, W) float32",
     ),
     (
         "not finite",

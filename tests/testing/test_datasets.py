@@ -225,7 +225,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "no length",
         of(images=iter(IMAGES)),
         "sizes",
-        "split train raised TypeError: object of type 'tuple_iterator' has no len(); give sequences that know their len",
+        "split train raised TypeError: object of type 'tuple_iterator' has no len(); give sequences that know their"
+        " length",
     ),
     ("one class", of(labels=[0] * 6, classes=("a",)), "classes", "there is only 'a'; at least two are needed"),
     ("text for classes", of(classes="ab"), "classes", "split train: classes must be a tuple of strings, not 'ab'"),
@@ -311,7 +312,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "wrong digests",
         of(digests=["0" * 32] * 6),
         "digests",
-        "image 0 of split train has e5ebe4f1d655d358a5b0cf67f9ae2e5c, and digests say '00000000000000000000000000000000'",
+        "image 0 of split train has e5ebe4f1d655d358a5b0cf67f9ae2e5c, and digests say "
+        "'00000000000000000000000000000000'; give BLAKE2b of 16 bytes",
     ),
     (
         "another at every reading",
@@ -323,8 +325,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "another order",
         shuffled(),
         "repeat",
-        "split train, built twice, had other images or another order; sort what a folder lists, and take random numbers "
-        "from a fixed seed",
+        "split train, built twice, had other images or another order; sort what a folder lists, and take random "
+        "numbers from a fixed seed",
     ),
     (
         "threads overwrite",
