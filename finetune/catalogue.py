@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import PluginError, UsageError
-from finetune.plugins import Broken, Origin, Plugins
+from finetune.plugins import HERE, Broken, Origin, Plugins
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +23,19 @@ HOOK_OF: dict[type[Component], str] = {
 }
 
 
+def fault(kind: type[Component], component: object) -> str | None:
+    """Return what is wrong with a component that a hook of this kind returned."""
+    if not isinstance(component, kind):
+        return f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
+    if not isinstance(component.name, str) or not component.name:
+        return f"the name of a {kind.kind} is {component.name!r}; name it by a text such as 'mine'"
+    if isinstance(component, Backbone) and not component.stages:
+        return f"backbone '{component.name}' has no stages; name at least one"
+    if not (isinstance(component.options, type) and issubclass(component.options, Options)):
+        return f"options of {kind.kind} '{component.name}' must be a subclass of finetune.Options"
+    return None
+
+
 class Catalogue:
     """Components of every plugin; a name that two plugins offer can be listed but not used."""
 
@@ -34,19 +47,10 @@ class Catalogue:
                 self._add(kind, origin, component)
 
     def _add(self, kind: type[Component], origin: Origin, component: object) -> None:
-        if not isinstance(component, kind):
-            reason = f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
-        elif not isinstance(component.name, str) or not component.name:
-            reason = f"the name of a {kind.kind} is {component.name!r}; name it by a text such as 'mine'"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
-        elif isinstance(component, Backbone) and not component.stages:
-            reason = f"backbone '{component.name}' has no stages; name at least one"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
-        elif not (isinstance(component.options, type) and issubclass(component.options, Options)):
-            reason = f"options of {kind.kind} '{component.name}' must be a subclass of finetune.Options"
-            self.plugins.broken.append(Broken(origin=origin, reason=reason))
+        if (wrong := fault(kind, component)) is not None:
+            self.plugins.broken.append(Broken(origin=origin, reason=wrong))
         else:
+            assert isinstance(component, kind)
             self._entries[kind].setdefault(component.name, []).append((origin, component))
 
     def names(self, kind: type[Component]) -> tuple[str, ...]:
@@ -72,7 +76,7 @@ class Catalogue:
         if len(broken) == 1:
             (only,) = broken
             reason = only.reason.removeprefix(f"{only.origin}: ").partition("\n")[0]
-            return f" ({only.origin} was not loaded: {reason[:200]})"
+            return f" ({only.origin} was not loaded: {reason[:200]}); {only.origin.remedy}"
         names = ", ".join(sorted({f"'{each.origin.name}'" for each in broken}))
         return f" (not loaded: {names}; see `finetune plugins`)" if names else ""
 
@@ -82,7 +86,7 @@ class Catalogue:
             for origin, offered in offers:
                 if offered is component:
                     return origin
-        return Origin(name=component.name, distribution="this process", version="-")
+        return Origin(name=component.name, distribution=HERE, version="-")
 
     def __iter__(self) -> Iterator[tuple[Origin, Component]]:
         """Iterate over all components by kind and name, doubles included."""

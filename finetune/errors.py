@@ -53,10 +53,14 @@ class DivergedError(FinetuneError):
 
 
 class PluginError(FinetuneError):
-    """A plugin failed; once ``named``, the message names plugin, distribution, version and hook."""
+    """A plugin failed; once ``named``, the message names plugin, distribution, version and hook.
+
+    ``remedy`` is what one can do who did not write the plugin.
+    """
 
     exit_code = 6
     named = False
+    remedy = ""
 
 
 class ResourceError(FinetuneError):

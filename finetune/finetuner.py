@@ -175,7 +175,7 @@ class Finetuner:
         from finetune.data import sources
 
         loaded = plugins.load()
-        own = plugins.Origin(name="python", distribution="this process", version="-")
+        own = plugins.Origin(name="python", distribution=plugins.HERE, version="-")
         dataset = sources.own_dataset(data)
         for plugin in (*self.plugins, *([Offer(dataset)] if dataset else [])):
             loaded.register(plugin, own)

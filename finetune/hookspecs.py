@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from finetune.run import Run
 
 PROJECT = "finetune"
+API = 1  # of plugins: what a module may say it is written for, as `finetune_api = 1`
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

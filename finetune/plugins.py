@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,8 +20,10 @@ from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import ModuleType
 
 DISTRIBUTION = "mindspore-finetune"
+HERE = "this process"  # stands for the distribution of what Python code brings along
 BUILTINS = (
     "finetune_model",
     "finetune_plugins.folder",
@@ -35,6 +38,7 @@ BUILTINS = (
     "finetune_plugins.checkpoint",
     "finetune_plugins.early_stopping",
 )
+NAME_OF_API = "finetune_api"
 SLOW = 10.0  # seconds after which a plugin is said to keep a run waiting
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("finetune_"))
 
@@ -49,6 +53,18 @@ class Origin:
 
     def __str__(self) -> str:
         return f"plugin '{self.name}' ({self.distribution} {self.version})"
+
+    @property
+    def foreign(self) -> bool:
+        """Tell whether it is installed beside this project, neither part of it nor made in this process."""
+        return self.distribution not in (DISTRIBUTION, HERE)
+
+    @property
+    def remedy(self) -> str:
+        """Return what one can do about a failure who did not write the plugin; nothing for one made in this process."""
+        if not self.foreign:
+            return ""
+        return f"update or mend {self.distribution}, or leave it out with FINETUNE_DISABLE_PLUGINS={self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +193,7 @@ class named:
         if not isinstance(error, PluginError):
             what = f"{type(error).__name__}: {what}" if what else type(error).__name__
         failure = PluginError(f"{self.origin} failed in {self.hook}: {what}")
-        failure.named = True
+        failure.named, failure.remedy = True, self.origin.remedy
         raise failure from error
 
 
@@ -225,7 +241,9 @@ def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
     origin = origin_of(point)
     try:
         check_version(point)
-        plugins.register(point.load(), origin)
+        plugin = point.load()
+        check_api(plugin, sys.modules.get(point.module))
+        plugins.register(plugin, origin)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit while it is imported
@@ -246,6 +264,14 @@ def check_version(point: EntryPoint) -> None:
         if not wanted.specifier.contains(own_version(), prereleases=True):
             here = f"it is made for {DISTRIBUTION} {wanted.specifier}, and this is {own_version()}"
             raise PluginError(f"{here}; install another version of one of them")
+
+
+def check_api(plugin: object, module: ModuleType | None) -> None:
+    """Raise ``PluginError`` unless a plugin, or its module, is written for this API of plugins, or says none."""
+    asked = getattr(plugin, NAME_OF_API, getattr(module, NAME_OF_API, hookspecs.API))
+    if type(asked) is not int or asked != hookspecs.API:
+        here = f"{NAME_OF_API} is {asked!r:.40}, and {DISTRIBUTION} {own_version()} has {hookspecs.API}"
+        raise PluginError(f"{here}; install another version of one of them")
 
 
 def origin_of(point: EntryPoint) -> Origin:

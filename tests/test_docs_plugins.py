@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,16 @@ from finetune.errors import DataError
 from finetune.plugins import HOOKS, Origin, Plugins
 from finetune.recipe.models import DatasetSection, Recipe
 from finetune.run import Best, Run
+from finetune.testing import (
+    ContractError,
+    augmentations,
+    backbones,
+    callbacks,
+    check_dataset,
+    datasets,
+    draw_photos,
+    freezers,
+)
 from finetune.training import phases
 
 if TYPE_CHECKING:
@@ -139,10 +150,10 @@ def test_every_hook_has_a_test_of_its_example(hook: str) -> None:
 
 def test_every_block_of_code_is_run(guide: str) -> None:
     in_hooks = sum(len(blocks(section(guide, hook), "python")) for hook in HOOKS)
-    alone = ("A whole package", "Images as bytes", "Testing a plugin")
+    alone = ("A whole package", "Images as bytes", "Test your plugin")
     others = sum(len(blocks(section(guide, start), "python")) for start in alone)
-    assert (in_hooks, others) == (13, 3)
-    assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 2
+    assert (in_hooks, others) == (13, 4)
+    assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 3
 
 
 @pytest.mark.parametrize("kind", [Backbone, Dataset, Augmentation, Freezer, Callback])
@@ -356,10 +367,42 @@ def test_its_error_says_what_to_do(package: Path, tmp_path: Path) -> None:
         component.build(component.options.model_validate({"root": tmp_path}), "train")
 
 
-def test_its_own_test_passes(package: Path, guide: str, tmp_path: Path) -> None:
-    (code,) = blocks(section(guide, "Testing a plugin"), "python")
+def test_its_own_tests_pass(package: Path, guide: str, tmp_path: Path) -> None:
+    contract, own = blocks(section(guide, "Test your plugin"), "python")
     scope: dict[str, Any] = {}
-    exec(code, scope)
+    exec(contract, scope)
+    scope["test_contract"](draw_photos(tmp_path / "drawn"))
+    exec(own, scope)
     folder = tmp_path / "photos"
     folder.mkdir()
     scope["test_classes_come_from_names"](folder)
+
+
+def test_a_broken_contract_is_told_as_shown(package: Path, guide: str, tmp_path: Path) -> None:
+    red = draw_photos(tmp_path / "drawn") / "red"
+    dataset = Catalogue(plugins.load()).get(Dataset, "byname")
+
+    def build(options: Any, split: Any) -> Any:
+        print("reading", end="")
+        return dataset.build(options, split)
+
+    with pytest.raises(ContractError) as caught:
+        check_dataset(replace(dataset, build=build), {"root": red})
+    (shown,) = blocks(section(guide, "Test your plugin"), "text")
+    _, *rules = str(caught.value).splitlines()
+    title, *lines = shown.splitlines()
+    assert lines == rules
+    with pytest.raises(ContractError) as caught:
+        check_dataset("byname", {"root": red})
+    assert (
+        title
+        == f"{ContractError.__module__}.ContractError: {caught.value}".partition(" breaks ")[0] + " breaks 2 rules"
+    )
+
+
+@pytest.mark.parametrize("kind", [datasets, augmentations, freezers, callbacks, backbones])
+def test_every_rule_of_the_contract_is_listed(guide: str, kind: ModuleType) -> None:
+    text = section(guide, "Test your plugin")
+    assert all(f"| `{rule}` | {what} |\n" in text for rule, what in kind.RULES.items())
+    (check,) = (name for name in vars(kind) if name.startswith("check_"))
+    assert f"\n`{check}(" in text

@@ -50,6 +50,12 @@ def test_built_in_plugins_import_only_public_names_of_the_engine(package: str) -
     assert not wrong
 
 
+def test_what_pytest_imports_everywhere_imports_nothing() -> None:
+    code = "import sys, pytest; before = {*sys.modules}; import finetune_pytest; print(sorted({*sys.modules} - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "['finetune_pytest']"
+
+
 def test_every_public_name_can_be_imported() -> None:
     for name in finetune.__all__:
         assert getattr(finetune, name) is not None
@@ -57,7 +63,9 @@ def test_every_public_name_can_be_imported() -> None:
         _ = finetune.nonsense
 
 
-@pytest.mark.parametrize("module", ["finetune", "finetune.cli", "finetune.recipe.plan", "finetune.plugins"])
+@pytest.mark.parametrize(
+    "module", ["finetune", "finetune.cli", "finetune.recipe.plan", "finetune.plugins", "finetune.testing"]
+)
 def test_light_imports_stay_light(module: str) -> None:
     heavy = ("mindspore", "albumentations", "openvino", "cv2", "tensorboardX", "scipy")
     code = f"import {module}, sys; print([m for m in {heavy!r} if m in sys.modules])"

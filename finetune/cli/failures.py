@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from finetune.display.terminal import console, printable
-from finetune.errors import FinetuneError, RecipeError
+from finetune.errors import FinetuneError, PluginError, RecipeError
 from finetune.machine.environment import masked
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def _lines(error: BaseException) -> Iterator[str]:
         yield from error.mistakes
     elif isinstance(error, FinetuneError):
         yield str(error) or type(error).__name__
+        if isinstance(error, PluginError) and error.remedy:
+            yield error.remedy
     elif isinstance(error, KeyboardInterrupt):
         yield "interrupted"
     elif isinstance(error, BAD_COMMAND_LINE):

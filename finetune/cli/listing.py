@@ -47,6 +47,7 @@ def plugins() -> Answer:
             "package": item.origin.distribution,
             "version": item.origin.version,
             "error": item.reason,
+            "remedy": item.origin.remedy,
         }
         for item in catalogue.plugins.broken
     ]
@@ -90,10 +91,10 @@ def tables(
     for row in listening:
         cells = ("hooks", row["plugin"], f"{row['package']} {row['version']}", ", ".join(row["hooks"]))
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    lines = [
-        Text(printable(f"not loaded: {each['plugin']} ({each['package']} {each['version']}): {each['error']}"), "red")
-        for each in broken
-    ]
+    lines = []
+    for each in broken:
+        whose = f"{each['plugin']} ({each['package']} {each['version']})"
+        lines.append(Text(printable(f"not loaded: {whose}: {each['error']}; {each['remedy']}"), "red"))
     return Group(table, *lines)
 
 

@@ -47,7 +47,8 @@ def chosen(items: Sequence[T], rows: NDArray[np.int64]) -> Chosen[T]:
 class Part:
     """The images of one split with their labels, int64 indices into the run's classes.
 
-    ``source`` names what images without a file came from, ``hashes`` are those of the scan.
+    ``source`` names what images without a file came from, ``hashes`` are those of the scan; ``whose`` opens a message
+    about code of the installed plugin that the images came from.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Part:
     labels: NDArray[np.int64]
     source: str = ""
     hashes: Sequence[str | None] = ()
+    whose: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,4 +82,5 @@ class Part:
             labels=self.labels[indices],
             source=self.source or self.name,
             hashes=chosen(self.hashes, indices) if self.hashes else (),
+            whose=self.whose,
         )

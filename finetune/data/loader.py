@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 AHEAD = 2  # batches in the making while one is consumed, more of small ones
 AHEAD_IMAGES = 32
+UINT8 = "return (height, width, 3) uint8; the engine normalises"
 PATIENCE = 600.0  # seconds for one image, after which the disk is taken for dead
 
 
@@ -202,7 +203,7 @@ class Loader:
             raise
         except Exception as error:  # code of the dataset, which may raise anything
             name = self.part.describe(index)
-            raise PluginError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+            raise PluginError(f"{self.part.whose}{name} cannot be made: {type(error).__name__}: {error}") from error
 
     def _augmented(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
         rng = generator(Stream.AUGMENT, self.seed, epoch, index)
@@ -214,8 +215,9 @@ class Loader:
                 raise
             except Exception as error:
                 problem = f"failed on '{self.part.describe(index)}': {type(error).__name__}: {error}"
-                raise PluginError(f"{name} {problem}") from error
-            _check(pixels, name, self.part, index)
+                raise blamed(transform, f"{name} {problem}") from error
+            if wrong := unfit(pixels):
+                raise blamed(transform, f"{name} returned {wrong} for '{self.part.describe(index)}'; {UINT8}")
         size = self.spec.size
         if pixels.shape[:2] == (size, size):
             return pixels
@@ -248,16 +250,20 @@ def _name(transform: Transform) -> str:
     return str(name or type(transform).__qualname__)
 
 
-def _check(pixels: object, name: str, part: Part, index: int) -> None:
-    """Raise ``PluginError`` if a transform returned something that is no HWC uint8 RGB image."""
+def blamed(transform: Transform, message: str) -> PluginError:
+    """Return the error of a transform, with what can be done about the plugin that it comes from."""
+    error = PluginError(message)
+    error.remedy = getattr(transform, "remedy", "")
+    return error
+
+
+def unfit(pixels: object) -> str:
+    """Return what a transform returned in place of HWC uint8 RGB; nothing if it is in order."""
     if isinstance(pixels, np.ndarray):
         if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
-            return
-        what = f"an array of shape {'x'.join(map(str, pixels.shape))} and type {pixels.dtype}"
-    else:
-        what = f"a {type(pixels).__name__}"
-    need = "return (height, width, 3) uint8; the engine normalises"
-    raise PluginError(f"{name} returned {what} for '{part.describe(index)}'; {need}")
+            return ""
+        return f"an array of shape {'x'.join(map(str, pixels.shape))} and type {pixels.dtype}"
+    return f"a {type(pixels).__name__}"
 
 
 def _single_threaded_opencv() -> None:

@@ -45,27 +45,32 @@ def load(
     seed: int,
     workers: int,
     progress: Progress | None = None,
+    *,
+    whose: str = "",
 ) -> Data:
     """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
 
     The classes are those of the training split. Without a validation split of its own, ``section.split`` of each
-    class is taken from training. Raises ``PluginError`` if the dataset's code fails.
+    class is taken from training. Raises ``PluginError`` if the dataset's code fails. What concerns that code opens
+    with ``whose`` it is, such as an installed plugin's.
     """
     what = f"dataset '{dataset.name}'"
-    splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split)) is not None}
+    splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split, whose)) is not None}
     if "train" not in splits:
-        raise DataError(f"{what} has no training split; its build must return Samples for 'train'")
+        raise DataError(f"{whose}{what} has no training split; its build must return Samples for 'train'")
     classes, notes = tuple(splits["train"].classes), Notes()
     skip = section.on_bad_image == "skip"
     parts = {
-        split: examined(samples, classes, f"{what} {split}", split, workers, notes, skip=skip, progress=progress)
+        split: examined(
+            samples, classes, f"{what} {split}", split, workers, notes, skip=skip, progress=progress, whose=whose
+        )
         for split, samples in splits.items()
     }
     audit.training(parts["train"], classes, notes)
     method = divide(parts, section, seed, notes)
     audit.others(parts, classes, notes, own="valid" in splits)
     audit.duplicates(parts.values(), classes, notes)
-    notes.raise_errors(what)
+    notes.raise_errors(f"{whose}{what}")
     report = {"dataset": dataset.name, "split": method, **describe(parts, classes, notes)}
     return Data(train=parts["train"], valid=parts["valid"], test=parts.get("test"), classes=classes, report=report)
 
@@ -94,20 +99,21 @@ def examined(
     skip: bool = False,
     trained: bool = False,
     progress: Progress | None = None,
+    whose: str = "",
 ) -> Part:
     """Return the images of a split that can be used, labelled by the run's classes, and note all others.
 
     ``trained`` says that the classes are those of a model, which will learn no more.
     """
-    labels = given.check(samples, source)
+    labels = given.check(samples, f"{whose}{source}")
     notes.take(split, samples.findings)
     result = scan(samples, split, workers, progress)
-    given.check_items(result.wrong, source)
+    given.check_items(result.wrong, f"{whose}{source}")
     index_of = table(samples.classes, classes)
     counts = np.bincount(labels, minlength=len(index_of))
     audit.unknown(samples.classes, classes, counts, split, notes, trained=trained)
     mapped = index_of[labels]
-    whole = Part(name=split, images=samples.images, labels=mapped, source=source, hashes=result.hashes)
+    whole = Part(name=split, images=samples.images, labels=mapped, source=source, hashes=result.hashes, whose=whose)
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
         notes.add(kind, "warning" if skip else "error", split, whole.describe(index), reason)

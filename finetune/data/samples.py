@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from finetune.components import Dataset, Options, Split
 
 
-def build(dataset: Dataset, options: Options, split: Split) -> Samples | None:
-    """Return a split of a dataset, checked; None if it has none.
+def build(dataset: Dataset, options: Options, split: Split, whose: str = "") -> Samples | None:
+    """Return a split of a dataset, checked; None if it has none. Messages about its code open with ``whose`` it is.
 
     Raises ``PluginError`` if the dataset's code fails, ``DataError`` if what it returns does not fit together.
     """
-    what = f"dataset '{dataset.name}', split {split}"
+    what = f"{whose}dataset '{dataset.name}', split {split}"
     try:
         samples = dataset.build(options, split)
     except FinetuneError:
         raise
     except Exception as error:
-        raise PluginError(f"{what}: build failed: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{what.removeprefix(whose)}: build failed: {type(error).__name__}: {error}") from error
     if samples is not None:
         check(samples, what)
     return samples
@@ -40,16 +40,22 @@ def check(samples: Samples, what: str) -> NDArray[np.int64]:
     """Return the labels as an array; raises ``DataError`` if classes, labels and images do not fit together."""
     if not isinstance(samples, Samples):
         raise DataError(f"{what}: build returned a {type(samples).__name__}; return finetune.Samples or None")
-    _check_classes(samples.classes, what)
+    check_classes(samples.classes, what)
+    check_sizes(samples, what)
+    return check_labels(samples.labels, len(samples.classes), what)
+
+
+def check_sizes(samples: Samples, what: str) -> None:
+    """Raise ``DataError`` unless there is a label for each image, and a digest for each or for none."""
     images, labels = len(samples.images), len(samples.labels)
     if images != labels:
         raise DataError(f"{what}: {images} images but {labels} labels; give one label for each image")
     if samples.digests is not None and len(samples.digests) != images:
         raise DataError(f"{what}: {images} images but {len(samples.digests)} digests; give one for each image, or none")
-    return _check_labels(samples.labels, len(samples.classes), what)
 
 
-def _check_classes(classes: Sequence[str], what: str) -> None:
+def check_classes(classes: Sequence[str], what: str) -> None:
+    """Raise ``DataError`` unless classes are texts that differ."""
     if not isinstance(classes, tuple | list) or not all(isinstance(name, str) for name in classes):
         raise DataError(f"{what}: classes must be a tuple of strings, not {classes!r:.80}")
     seen: set[str] = set()
@@ -61,7 +67,8 @@ def _check_classes(classes: Sequence[str], what: str) -> None:
         seen.add(name)
 
 
-def _check_labels(labels: Sequence[int], classes: int, what: str) -> NDArray[np.int64]:
+def check_labels(labels: Sequence[int], classes: int, what: str) -> NDArray[np.int64]:
+    """Return the labels as an array; raises ``DataError`` unless they are indices of classes."""
     array = np.asarray(labels)
     if len(array) and (array.dtype.kind not in "iu" or array.ndim != 1):
         odd = next((i for i, label in enumerate(labels) if not _is_index(label)), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -45,6 +46,20 @@ class Network(nn.Cell):
         if x.ndim == 4:
             x = x.mean((2, 3))
         return x
+
+    def check_features(self, backbone: Backbone, size: int) -> None:
+        """Raise ``PluginError`` unless an image of ``size`` pixels has as many features as the backbone says."""
+        mode = ms.get_context("mode")
+        ms.set_context(mode=ms.PYNATIVE_MODE)  # nothing is compiled
+        try:
+            self.set_train(False)
+            found = self.features(Tensor(np.zeros((1, 3, size, size), np.float32))).shape
+        finally:
+            ms.set_context(mode=mode)
+        if found != (1, backbone.features):
+            shape = "x".join(map(str, found))
+            text = f"backbone '{backbone.name}' returns features of shape {shape} and says {backbone.features}"
+            raise PluginError(f"{text}; make them equal")
 
     def cell(self, stage: str) -> nn.Cell:
         """Return the cell of a stage or of the head."""

@@ -81,7 +81,8 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
             session.rescue()
         elif isinstance(error, ResourceError):
             session.say_how_to_go_on()
-        plugins.fire_all("finetune_run_error", run=run, error=error)
+        for failure in plugins.fire_all("finetune_run_error", run=run, error=error):
+            run.say(f"warning: {failure}")
         raise
     finally:
         failures = plugins.fire_all("finetune_run_end", run=run)

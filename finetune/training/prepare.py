@@ -17,7 +17,7 @@ from finetune.files.promise import public
 from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
-from finetune.plugins import Origin, Plugins, named
+from finetune.plugins import HERE, Origin, Plugins, named
 from finetune.training import phases, start
 from finetune.weights import fetching, labels, loading, sources
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from finetune.catalogue import Catalogue
-    from finetune.components import Augmentation, Transform
+    from finetune.components import Augmentation, Pixels, Transform
     from finetune.data.loading import Data
     from finetune.data.scan import Progress
     from finetune.model.model import Model
@@ -88,6 +90,10 @@ def prepare(
     if device.why:
         say(device.why)
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
+    if catalogue.origin(plan.backbone.component).foreign:
+        guarded(
+            catalogue, plan.backbone.component, "stages", network.check_features, plan.backbone.component, image.size
+        )
     world.same_everywhere(list(network.get_parameters()))
     if device.amp == "O2":
         mixed_precision(network)
@@ -152,7 +158,8 @@ def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
             raise PluginError(f"{catalogue.origin(freezer)}: policy of freezer '{freezer.name}' {got}")
         return frozenset(found)
 
-    return phases.plan(answer, stages, plan.recipe.train.epochs, name=freezer.name)
+    with named(catalogue.origin(freezer), f"policy of freezer '{freezer.name}'"):
+        return phases.plan(answer, stages, plan.recipe.train.epochs, name=freezer.name)
 
 
 def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) -> Plugins:
@@ -160,7 +167,7 @@ def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) ->
     plugins = catalogue.plugins.copy()
     for watcher in watchers:
         name = type(watcher).__name__.lower()
-        plugins.register(watcher, Origin(name=name, distribution="this process", version="-"))
+        plugins.register(watcher, Origin(name=name, distribution=HERE, version="-"))
     for chosen in reversed(plan.callbacks):  # the last registered is called first
         callback = guarded(catalogue, chosen.component, "build", chosen.component.build, chosen.options)
         if not any(name.startswith("finetune_") for name in dir(callback)):
@@ -176,7 +183,21 @@ def transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalog
     if not callable(found):
         got = f"build of augmentation '{chosen.component.name}' returned {found!r:.80}, not a function"
         raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; return one of pixels and a generator")
-    return found
+    origin = catalogue.origin(chosen.component)
+    return Attributed(found, f"'{chosen.component.name}' of {origin}", origin.remedy) if origin.foreign else found
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """An augmentation of an installed plugin, which failures are to name."""
+
+    transform: Transform
+    name: str
+    remedy: str
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        """Return what the augmentation makes of an image."""
+        return self.transform(pixels, rng)
 
 
 def native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> list[Any] | None:
@@ -211,7 +232,8 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress
     """Return the data of a plan, scanned, split and with one class map."""
     chosen, recipe = plan.dataset, plan.recipe
     with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
-        return datas.load(chosen.component, chosen.options, recipe.dataset, recipe.seed, workers, progress)
+        whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
+        return datas.load(chosen.component, chosen.options, recipe.dataset, recipe.seed, workers, progress, whose=whose)
 
 
 def image_spec(plan: Plan, source: sources.Source | None) -> ImageSpec:

@@ -18,11 +18,12 @@ from finetune.training import masking, start
 from finetune.trunk import engines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from finetune.plugins import Origin
     from finetune.recipe.plan import Plan
     from finetune.training.prepare import Prepared
 
@@ -127,8 +128,11 @@ def identity(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def plugin_states(states: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-    """Return a copy of what plugins keep in a run; ``PluginError`` for what JSON cannot hold, or leave it out."""
+def plugin_states(states: Mapping[str, Any], origins: Iterable[Origin], *, strict: bool) -> dict[str, Any]:
+    """Return a copy of what plugins keep in a run; ``PluginError`` for what JSON cannot hold, or leave it out.
+
+    ``origins`` are the run's plugins, each of which keeps its own below its name.
+    """
     kept = {}
     for name, state in states.items():
         try:
@@ -136,7 +140,8 @@ def plugin_states(states: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
         except (TypeError, ValueError, RecursionError) as error:
             if strict:
                 remedy = "keep numbers, text, lists and mappings there"
-                raise PluginError(f"run.state['{name}'] cannot be saved as JSON: {error}; {remedy}") from error
+                whose = next((f"{origin}: " for origin in origins if origin.name == name and origin.foreign), "")
+                raise PluginError(f"{whose}run.state['{name}'] cannot be saved as JSON: {error}; {remedy}") from error
     return kept
 
 

@@ -321,7 +321,7 @@ class Session:
             "seconds": self.seconds,
             "best": {"epoch": run.best.epoch, "value": run.best.value} if run.best else None,
             "history": [dict(line) for line in run.history],
-            "plugins": records.plugin_states(run.state, strict=strict),
+            "plugins": records.plugin_states(run.state, self.plugins.origins.values(), strict=strict),
             "stop_reason": run.stop_reason,
             "rollbacks": self.rollbacks,
             "scaling": self.trainer.scaling and self.trainer.scaling.state(),

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import invalidate_caches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from finetune.cli import main
@@ -45,9 +45,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a case ended: the exit code, the message for programs, all of standard error, CPU seconds and MB more."""
+    """How a case ended: the exit code, the answer for programs and its message, all of standard error, CPU seconds and
+    MB more."""
 
     code: int
+    answer: dict[str, Any]
     message: str
     stderr: str
     seconds: float
@@ -72,8 +74,9 @@ def outcome(each: Case, folder: Path) -> Outcome:
         code = main(words)
         seconds, mb = time.process_time() - start, peak() - before
     last = out.getvalue().splitlines()[-1:] or ["{}"]
-    message = str(json.loads(last[0]).get("error", {}).get("message", ""))
-    return Outcome(code=code, message=message, stderr=err.getvalue(), seconds=seconds, mb=mb)
+    answer = json.loads(last[0])
+    message = str(answer.get("error", {}).get("message", ""))
+    return Outcome(code=code, answer=answer, message=message, stderr=err.getvalue(), seconds=seconds, mb=mb)
 
 
 def peak() -> float:

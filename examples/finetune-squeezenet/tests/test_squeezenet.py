@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from finetune import Finetuner, WeightsError
+from finetune.testing import check_backbone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,3 +91,7 @@ def test_stages_are_as_promised() -> None:
     stages: dict[str, Any] = dict(BACKBONE.build(BACKBONE.options()))
     assert tuple(stages) == BACKBONE.stages
     assert sum(p.size for stage in stages.values() for p in stage.get_parameters()) == 722_496
+
+
+def test_it_keeps_the_contract() -> None:
+    check_backbone("squeezenet1_1")

@@ -13,6 +13,7 @@ from finetune_zip import Zip, build, finetune_datasets
 from PIL import Image
 
 from finetune import DataError, Samples
+from finetune.testing import check_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +76,12 @@ def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
             read(tmp_path / name)
     with pytest.raises(DataError, match="holds no photo in a folder; put one folder for each class into it"):
         read(archive(tmp_path, {"loose.jpg": photo((0, 0, 0)), "rose/notes.txt": b"x"}))
+
+
+def test_it_keeps_the_contract(finetune_photos: Path, tmp_path: Path) -> None:
+    photos = sorted(finetune_photos.rglob("*.jpg"))
+    entries = {str(path.relative_to(finetune_photos)): path.read_bytes() for path in photos}
+    check_dataset("zip", {"file": archive(tmp_path, entries)})
 
 
 def test_the_hook_offers_it() -> None:

@@ -1,0 +1,28 @@
+"""The contract of plugins, as checks that a plugin's own tests call.
+
+>>> from finetune.testing import check_dataset
+>>> def test_contract(finetune_photos):
+...     check_dataset("byname", {"root": finetune_photos})
+
+Each check takes a component, or the name of an installed one, and the options that a recipe would give it; it raises
+one ``ContractError`` that lists every broken rule with what was seen and what to do. ``finetune_photos`` is a fixture
+that pytest has wherever this project is installed: a folder of small photos, one folder for each class.
+"""
+
+from finetune.testing.augmentations import check_augmentation
+from finetune.testing.backbones import check_backbone
+from finetune.testing.callbacks import check_callback
+from finetune.testing.contract import ContractError
+from finetune.testing.datasets import check_dataset
+from finetune.testing.freezers import check_freezer
+from finetune.testing.photos import draw_photos
+
+__all__ = [
+    "ContractError",
+    "check_augmentation",
+    "check_backbone",
+    "check_callback",
+    "check_dataset",
+    "check_freezer",
+    "draw_photos",
+]

@@ -1,0 +1,97 @@
+"""``check_backbone``: what the engine relies on in a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune.components import Backbone
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, inspect
+from finetune.weights.layouts import OWN
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+RULES = {
+    **COMMON,
+    "stages": "`build(options)` returns a mapping from each of `stages`, in order, to a `Cell`; none is called head",
+    "source": "classes have a source file, and their methods call the first argument `self`",
+    "parameters": "no two stages share a parameter",
+    "seed": "the same seed gives the same weights",
+    "features": "the last stage's mean over positions is (N, `features`), float32, and finite",
+    "shapes": "`shapes(options)`, where there is one, is as built",
+    "weights": "each of `weights` names one of `layouts`, and both have options that the backbone takes",
+    "batch": "in evaluation an image's features depend on no other image",
+    "freeze": "a frozen stage stays as it is to the last byte, while others train",
+    "gradient": "each stage learns when it trains",
+    "graph": "MindSpore compiles it, to the same results",
+    "onnx": "MindSpore exports it to ONNX, and what runs that agrees",
+    "products": "`products(stages)`, where there is one, has the same parameters and results",
+    **PROCESS,
+}
+SIZE = 64  # pixels
+
+
+def check_backbone(
+    backbone: Backbone | str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    size: int = SIZE,
+    skip: Collection[str] = (),
+) -> None:
+    """Raise ``ContractError`` with every rule of backbones that one breaks.
+
+    ``backbone`` is a component, or the name of an installed one; ``options`` are what a recipe says beside ``use:``.
+    Images have sides of ``size`` pixels. ``skip`` leaves rules out. It runs on the CPU, in this process, and takes
+    seconds: several graphs are compiled.
+    """
+    __tracebackhide__ = True
+    from finetune.testing import networks
+
+    inspection = inspect(Backbone, backbone, options, RULES, skip)
+    with networks.prepared(), inspection.going_on():
+        declared(inspection)
+        stages = built(inspection)
+        inspected = networks.Examined(inspection, stages, size)
+        inspected.parameters()
+        inspected.features()
+        inspected.training()
+        inspected.compiled()
+    inspection.report()
+
+
+def declared(inspection: Inspection[Backbone]) -> None:
+    """Look at names of stages, and at the weights on offer."""
+    backbone = inspection.component
+    for name in backbone.stages:
+        if name == "head" or not name.replace("-", "_").isidentifier():
+            text = f"a stage is called '{name}'; use letters, digits and '_', and leave 'head' to the engine"
+            inspection.breaks("stages", text)
+    if len(set(backbone.stages)) < len(backbone.stages):
+        inspection.breaks("stages", f"two stages have one name in {', '.join(backbone.stages)}; give each its own")
+    known = {OWN, *(layout.name for layout in backbone.layouts)}
+    offers: dict[str, Mapping[str, Any]] = {f"layout '{layout.name}'": layout.options for layout in backbone.layouts}
+    for name, weights in backbone.weights.items():
+        offers[f"weights '{name}'"] = weights.options
+        if weights.layout not in known:
+            have = ", ".join(sorted(known))
+            text = f"weights '{name}' have layout '{weights.layout}', and layouts are: {have}; add it to layouts"
+            inspection.breaks("weights", text)
+    for what, wanted in offers.items():
+        if strange := sorted(wanted.keys() - backbone.options.model_fields.keys()):
+            inspection.breaks("weights", f"{what} want option '{strange[0]}', which the backbone has not; add it there")
+
+
+def built(inspection: Inspection[Backbone]) -> dict[str, Any]:
+    """Return the stages, if MindSpore can compile their classes."""
+    from finetune.model.network import build_stages
+    from finetune.testing.sources import uncompilable
+
+    stages: dict[str, Any] = {}
+    with inspection.rule("stages", "build", "return a Cell for each stage", vital=True, draws=True):
+        stages = build_stages(inspection.component, inspection.options)
+    for cell in stages.values():
+        for text in uncompilable(cell):
+            inspection.breaks("source", text)
+    if "source" in inspection.broken or "stages" in inspection.broken:
+        raise Enough
+    return stages

@@ -1,0 +1,143 @@
+"""``check_callback``: what the engine relies on in a callback."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.components import Callback
+from finetune.errors import FinetuneError, PluginError
+from finetune.plugins import HOOKS, Plugins
+from finetune.testing import rehearsal
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
+from finetune.testing.endurance import endured
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from finetune.catalogue import Catalogue
+    from finetune.recipe.plan import Plan
+
+RULES = {
+    **COMMON,
+    "build": "`build(options)` returns an object, a new one each time",
+    "hooks": "its methods with `@hookimpl` are events, of which it has at least one",
+    "events": "it fails at no event of a run: one that finishes, one that is interrupted, one that is resumed",
+    "run": "it changes nothing of `run` but `state`, and asks for the rest by `run.stop` and the like",
+    "state": "what it keeps in `run.state` is JSON",
+    "resume": "a run that was interrupted and resumed ends where one that was not does",
+    "memory": "after thousands of events it holds no more memory, files or threads than after hundreds",
+    **PROCESS,
+}
+EVENTS = HOOKS[HOOKS.index("finetune_run_start") :]
+HALT = 3  # the step, in the second epoch, at which a run is interrupted
+
+
+def check_callback(
+    callback: Callback | str, options: Mapping[str, Any] | None = None, *, skip: Collection[str] = ()
+) -> None:
+    """Raise ``ContractError`` with every rule of callbacks that one breaks.
+
+    ``callback`` is a component, or the name of an installed one; ``options`` are what a recipe says beside ``use:``.
+    ``skip`` leaves rules out. It listens to tiny runs on the CPU of this process, which take seconds in all.
+    """
+    __tracebackhide__ = True
+    from finetune.testing.networks import prepared
+
+    inspection = inspect(Callback, callback, options, RULES, skip)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, prepared(), inspection.going_on():
+        built(inspection)
+        folder = Path(scratch)
+        plan, catalogue = rehearsal.planned(inspection.component, inspection.options, folder / "runs")
+        finished = whole(inspection, plan, catalogue)
+        if inspection.wants("resume"):
+            interrupted(inspection, plan, catalogue, finished)
+        if inspection.wants("memory"):
+            with inspection.rule("events", "over thousands of events it", "mend it"):
+                if grown := endured(partial(call, inspection), finished["run"], folder / "long"):
+                    remedy = "keep no more than a fixed number of values, and close what you open"
+                    inspection.breaks("memory", f"{grown}; {remedy}")
+    inspection.report()
+
+
+def built(inspection: Inspection[Callback]) -> None:
+    """Build twice, and see what the result listens to."""
+    made, again = call(inspection), call(inspection)
+    if not any(name.startswith("finetune_") for name in dir(made)):
+        text = f"build returned {made!r:.80}, which has no event hook; give it one, such as finetune_epoch_end"
+        inspection.breaks("hooks", text)
+        raise Enough
+    if made is again:
+        text = "build returned the same object twice, so that runs would share it; make a new one each time"
+        inspection.breaks("build", text)
+    try:
+        Plugins().register(made, inspection.origin)
+    except PluginError as error:
+        inspection.breaks("hooks", str(error).removeprefix(f"{inspection.origin}: "))
+        raise Enough from None
+    if strange := [name for name in dir(made) if name in HOOKS and name not in EVENTS]:
+        text = f"'{strange[0]}' is no event, and is not called in a run; offer components from the module instead"
+        inspection.breaks("hooks", text)
+
+
+def whole(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) -> Mapping[str, Any]:
+    """Run from beginning to end."""
+    watcher, said = rehearsal.Watcher(inspection.breaks), list[str]()
+    found: Mapping[str, Any] = {}
+    with inspection.rule("events", "the run", "mend it", vital=True, draws=True):
+        try:
+            found = rehearsal.rehearse(plan, catalogue, watcher, said)
+        except FinetuneError as error:
+            failed(inspection, error)
+    try:
+        json.dumps(found["state"], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        inspection.breaks("state", f"run.state cannot be saved: {error}; keep numbers, text, lists and mappings")
+    return found
+
+
+def failed(inspection: Inspection[Callback], error: FinetuneError) -> None:
+    """Note why a run ended, by the rule that it breaks, and end the check."""
+    text = str(error).replace(f"{inspection.origin} ", "it ", 1)
+    if "cannot be saved as JSON" in text:
+        inspection.breaks("state", text)
+    else:
+        inspection.breaks("events", f"{text}; mend it, and read only what the event is given")
+    raise Enough
+
+
+def interrupted(
+    inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue, finished: Mapping[str, Any]
+) -> None:
+    """Interrupt a run in its second epoch, and go on with a new callback."""
+    watcher, said = rehearsal.Watcher(inspection.breaks, halt=HALT), list[str]()
+    if finished["epochs"][-1] < 2:
+        return  # the callback ends it before
+    with inspection.rule("events", "in a run that is interrupted, it", "mend it", draws=True):
+        try:
+            rehearsal.rehearse(plan, catalogue, watcher, said)
+        except PluginError as error:
+            if "Halt" not in str(error):
+                failed(inspection, error)
+    for line in said:
+        if found := re.search(r"failed in (finetune_run_\w+: .*)", line):
+            text = f"when a run is interrupted it failed in {found[1]}; run.result is None then, and best may be"
+            inspection.breaks("events", text)
+    if not inspection.wants("events"):
+        raise Enough
+    newest = sorted(plan.recipe.output.iterdir())[-1]
+    watcher = rehearsal.Watcher(inspection.breaks)
+    with inspection.rule("resume", "the resumed run", "expect any state that an earlier run may have left", draws=True):
+        resumed = rehearsal.rehearse(plan, catalogue, watcher, said, resume=newest)
+        if resumed["epochs"] != finished["epochs"]:
+            text = (
+                f"a run ends after epoch {finished['epochs'][-1]}, and after epoch {resumed['epochs'][-1]} if resumed"
+            )
+            inspection.breaks("resume", f"{text} in between; keep what decides in run.state, not in attributes")
+        elif resumed["state"].keys() != finished["state"].keys():
+            text = f"run.state has {sorted(resumed['state'])} after a resume, and {sorted(finished['state'])} without"
+            inspection.breaks("resume", f"{text}; keep what decides in run.state from the first event on")

@@ -1,0 +1,198 @@
+"""A check of one component: what it is, its options, and every rule that it breaks, reported together."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from finetune.catalogue import Catalogue, fault
+from finetune.components import Component, Options
+from finetune.errors import FinetuneError, UsageError
+from finetune.plugins import HERE, Origin, load, said
+from finetune.recipe.mistakes import Known
+from finetune.recipe.parts import SLOTS, section, validated
+from finetune.recipe.paths import absolute, resolved
+from finetune.recipe.places import spelled
+from finetune.suggest import did_you_mean
+from finetune.testing.surroundings import watched
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from finetune.recipe.mistakes import Problem
+
+C = TypeVar("C", bound=Component)
+
+COMMON = {
+    "component": "a component of its kind, with a name, and options that derive from `finetune.Options`",
+    "options": "strict, valid, and the same after they went through a recipe",
+    "help": "each option has a description, for `finetune schema` and editors",
+}
+PROCESS = {
+    "process": "prints nothing, and leaves folder, environment, signals, random numbers and threads as they are",
+    "pickle": "unpickles nothing, since a pickle can run code",
+}
+
+
+class ContractError(AssertionError):
+    """A component breaks rules; ``broken`` is (rule, what was seen and what to do) for each."""
+
+    def __init__(self, component: str, broken: Collection[tuple[str, str]]) -> None:
+        self.component, self.broken = component, tuple(broken)
+        rules = "a rule" if len(self.broken) == 1 else f"{len(self.broken)} rules"
+        super().__init__("\n".join([f"{component} breaks {rules}", *(f"  {rule}: {text}" for rule, text in broken)]))
+
+
+class Enough(Exception):
+    """Ends a check in which nothing more can be found out."""
+
+
+class Inspection(Generic[C]):
+    """One component under examination, with options as a recipe would give them."""
+
+    def __init__(
+        self, component: C, name: str, origin: Origin, rules: Mapping[str, str], skip: Collection[str]
+    ) -> None:
+        self.component, self.name, self.origin = component, name, origin
+        self.rules, self.skip = rules, skip
+        self.options: Options
+        self.broken: dict[str, str] = {}
+
+    def breaks(self, rule: str, text: str) -> None:
+        """Note a broken rule; the first that is seen of each counts."""
+        assert rule in self.rules, rule
+        if rule not in self.skip:
+            self.broken.setdefault(rule, text)
+
+    def wants(self, rule: str) -> bool:
+        """Tell whether a rule is looked at and not known to be broken."""
+        return rule not in self.skip and rule not in self.broken
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Look at something in the block, until nothing more can be found out."""
+        with suppress(Enough):
+            yield
+
+    def report(self) -> None:
+        """Raise ``ContractError`` with all that is broken, if anything is."""
+        __tracebackhide__ = True
+        if self.broken:
+            order = [*self.rules]
+            raise ContractError(self.name, sorted(self.broken.items(), key=lambda item: order.index(item[0])))
+
+    @contextmanager
+    def rule(self, rule: str, what: str, remedy: str, *, vital: bool = False, draws: bool = False) -> Iterator[None]:
+        """Take whatever is raised in the block for the broken rule; a ``vital`` one ends the check.
+
+        ``draws`` says that MindSpore is at work, which draws from the generators of the process.
+        """
+        before = set(self.broken)
+        try:
+            with watched(self, draws=draws):
+                yield
+        except (KeyboardInterrupt, Enough):
+            raise
+        except BaseException as error:  # code of a plugin, which may raise anything
+            self.breaks(rule, f"{what} {raised(error, remedy)}")
+            if vital:
+                raise Enough from None
+        if vital and rule in set(self.broken) - before:
+            raise Enough
+
+
+def raised(error: BaseException, remedy: str) -> str:
+    """Return what an error says; the project's own say what to do, others get a remedy."""
+    words = said(error).strip()
+    if isinstance(error, FinetuneError):
+        return f"raised {type(error).__name__}: {words}"
+    first = words.partition("\n")[0][:300]
+    return f"raised {type(error).__name__}{': ' if first else ''}{first}; {remedy}"
+
+
+def inspect(
+    kind: type[C],
+    given: C | str,
+    options: Mapping[str, Any] | None,
+    rules: Mapping[str, str],
+    skip: Collection[str],
+) -> Inspection[C]:
+    """Return a component, or that of an installed plugin by its name, ready for what its kind is to be looked at for.
+
+    Raises ``UsageError`` if there is no such component, or no such rule to ``skip``, and ``ContractError`` if it is no
+    component, or the options are not its own.
+    """
+    __tracebackhide__ = True
+    for name in skip:
+        if name not in rules:
+            raise UsageError(f"no rule named '{name}' for a {kind.kind}{did_you_mean(name, rules)}")
+    component, origin = found(kind, given)
+    inspection = Inspection(component, called(kind, component, origin), origin, rules, skip)
+    with inspection.going_on():
+        about_component(kind, inspection)
+        about_options(inspection, options or {})
+    if not hasattr(inspection, "options"):
+        inspection.report()
+    return inspection
+
+
+def found(kind: type[C], given: C | str) -> tuple[C, Origin]:
+    """Return the component and where it comes from."""
+    if isinstance(given, str):
+        catalogue = Catalogue(load())
+        component = catalogue.get(kind, given)
+        return component, catalogue.origin(component)
+    return given, Origin(name=str(getattr(given, "name", "?")), distribution=HERE, version="-")
+
+
+def called(kind: type[Component], component: object, origin: Origin) -> str:
+    """Return what a component is called in a report."""
+    whose = "" if origin.distribution == HERE else f" of {origin}"
+    return f"{kind.kind} '{getattr(component, 'name', '?')}'{whose}"
+
+
+def about_component(kind: type[Component], inspection: Inspection[Any]) -> None:
+    """Look at what is declared."""
+    if (wrong := fault(kind, inspection.component)) is not None:
+        inspection.breaks("component", wrong)
+        raise Enough
+
+
+def about_options(inspection: Inspection[Any], given: Mapping[str, Any]) -> None:
+    """Validate options as a recipe does, and see that they are strict and survive being written down."""
+    component = inspection.component
+    model, slot = component.options, next(slot for slot, kind in SLOTS.items() if kind is type(component))
+    if both := section(slot).model_fields.keys() & model.model_fields.keys():
+        text = f"an option is called '{min(both)}', a key that the engine reads itself; give it another name"
+        inspection.breaks("options", text)
+        raise Enough
+    with inspection.rule("options", "the option model", "mend it", vital=True):
+        wrong: list[Problem] = []
+        options = validated(model, dict(given), Known(model), wrong)
+        if options is None:
+            lines = "; ".join(f"{spelled(each.path)}: {each.text}" for each in wrong)
+            inspection.breaks("options", f"{lines}; pass the check what a recipe would say beside `use:`")
+            raise Enough
+        inspection.options = resolved(options, (), lambda path, at: absolute(path, Path.cwd()))
+        if validated(model, {**given, "no_such_option": 1}, Known(model), []) is not None:
+            text = "an unknown key is accepted, so that a misspelt one does nothing; leave out `extra` in model_config"
+            inspection.breaks("options", text)
+        again = validated(model, inspection.options.model_dump(mode="json", by_alias=True), Known(model), [])
+        if again != inspection.options:
+            text = "they read back differently from the recipe that a run writes; use types that JSON has, and Path"
+            inspection.breaks("options", text)
+        model.model_json_schema()
+        nameless = [name for name, field in model.model_fields.items() if not field.description]
+        if nameless:
+            text = f"'{nameless[0]}' has no description; write a string below the field, which editors and help show"
+            inspection.breaks("help", text)
+
+
+def call(inspection: Inspection[Any], *arguments: Any) -> Any:
+    """Return what ``build`` makes of the options; what it raises ends the check."""
+    result = None
+    remedy = "mend it; for what users can mend raise an error of finetune, such as DataError"
+    with inspection.rule("build", "build", remedy, vital=True):
+        result = inspection.component.build(inspection.options, *arguments)
+    return result

@@ -1,0 +1,197 @@
+"""``check_dataset``: what the engine relies on in a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from finetune.components import Dataset, Encoded, Finding, Samples, Severity, Split
+from finetune.data import samples as given
+from finetune.data.images import decode
+from finetune.data.loading import SPLITS
+from finetune.data.scan import array_digest, digest_of
+from finetune.errors import DataError
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect, raised
+from finetune.testing.threads import differing, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+RULES = {
+    **COMMON,
+    "build": "`build(options, split)` returns `Samples`, and for `valid` and `test` perhaps None",
+    "sizes": "as many labels as images, and at least one to train on",
+    "classes": "two or more names that differ, each with an image to train on, and no others in other splits",
+    "labels": "whole numbers from 0, each the index of a class",
+    "findings": "`Finding`s, none of them an error",
+    "images": "paths, `Encoded` or HWC uint8 RGB arrays that can be decoded",
+    "digests": "hashes of what the images are, where there are any",
+    "repeat": "an image is the same at every reading, in any order, and after another `build`",
+    "threads": "images are the same when several threads read at once",
+    **PROCESS,
+}
+MOST = 64  # images of a split that are read, evenly spread
+
+Found = dict[str, Samples]
+
+
+def check_dataset(
+    dataset: Dataset | str, options: Mapping[str, Any] | None = None, *, skip: Collection[str] = ()
+) -> None:
+    """Raise ``ContractError`` with every rule of datasets that one breaks.
+
+    ``dataset`` is a component, or the name of an installed one; ``options`` are what a recipe says beside ``use:``,
+    relative paths starting at the current folder. ``skip`` leaves rules out. Up to 64 images of a split are read.
+    """
+    __tracebackhide__ = True
+    inspection = inspect(Dataset, dataset, options, RULES, skip)
+    with inspection.going_on():
+        splits = built(inspection)
+        for split, samples in splits.items():
+            fits(inspection, split, samples)
+        if not {"sizes", "classes", "labels"} & set(inspection.broken):
+            same_classes(inspection, splits)
+        alone = {split: read(inspection, split, samples) for split, samples in splits.items()}
+        if inspection.wants("images") and inspection.wants("sizes"):
+            for split, samples in splits.items():
+                read_again(inspection, split, samples, alone[split])
+            built_again(inspection, splits, alone)
+    inspection.report()
+
+
+def built(inspection: Inspection[Dataset]) -> Found:
+    """Return the splits that there are."""
+    splits: Found = {}
+    for split in SPLITS:
+        samples = call(inspection, split)
+        if samples is None and split == "train":
+            inspection.breaks("build", "build returned None for 'train'; return the Samples to train on")
+            raise Enough
+        if samples is not None and not isinstance(samples, Samples):
+            text = f"build returned a {type(samples).__name__} for '{split}'; return finetune.Samples or None"
+            inspection.breaks("build", text)
+            raise Enough
+        if samples is not None:
+            splits[split] = samples
+    return splits
+
+
+def fits(inspection: Inspection[Dataset], split: str, samples: Samples) -> None:
+    """Compare images, labels and classes of a split with one another."""
+    what = f"split {split}"
+    checks: dict[str, Callable[[], object]] = {
+        "classes": lambda: given.check_classes(samples.classes, what),
+        "sizes": lambda: given.check_sizes(samples, what),
+        "labels": lambda: given.check_labels(samples.labels, len(samples.classes), what),
+    }
+    for rule, check in checks.items():
+        try:
+            check()
+        except DataError as error:
+            inspection.breaks(rule, str(error))
+        except Exception as error:
+            inspection.breaks(rule, f"{what} {raised(error, 'give sequences that know their length')}")
+            raise Enough from None
+    if split == "train" and inspection.wants("sizes") and not len(samples.images):
+        inspection.breaks("sizes", "split train has no image; give the check options with which there are some")
+    for finding in samples.findings:
+        if not isinstance(finding, Finding) or finding.severity not in get_args(Severity):
+            text = f"{what} has {finding!r:.80}; give finetune.Finding with a severity error, warning or note"
+            inspection.breaks("findings", text)
+        elif finding.severity == "error":
+            text = f"{what} reports an error: {finding.subject}: {finding.text}; give the check options without"
+            inspection.breaks("findings", text)
+
+
+def same_classes(inspection: Inspection[Dataset], splits: Found) -> None:
+    """See that training knows every class, and has an image of each."""
+    train = splits["train"]
+    counts = np.bincount(np.asarray(train.labels, np.int64), minlength=len(train.classes))
+    if len(train.classes) < 2:
+        inspection.breaks("classes", f"there is only '{train.classes[0]}'; at least two are needed")
+    for name, count in zip(train.classes, counts, strict=True):
+        if not count:
+            inspection.breaks("classes", f"'{name}' has no image to train on; leave it out of classes")
+    for split, samples in splits.items():
+        used = {samples.classes[label] for label in samples.labels}
+        if strange := sorted(used - set(train.classes)):
+            text = f"split {split} has '{strange[0]}', which train does not; give all splits the same classes"
+            inspection.breaks("classes", text)
+
+
+def places(samples: Samples) -> list[int]:
+    """Return which images are read."""
+    count = len(samples.images)
+    return sorted({int(place) for place in np.linspace(0, count - 1, min(count, MOST))}) if count else []
+
+
+def item(samples: Samples, place: int) -> Any:
+    """Return what tells an image from others: its path, or a hash of its bytes or values."""
+    image = samples.images[place]
+    if isinstance(image, Path):
+        return image
+    return (image.name, image.data) if isinstance(image, Encoded) else array_digest(np.asarray(image))
+
+
+def read(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[Any]:
+    """Decode the images of a split, and return what tells each from others."""
+    found: list[Any] = []
+    for place in places(samples):
+        what = f"image {place} of split {split}"
+        with inspection.rule("images", what, "mend what makes the image"):
+            image = samples.images[place]
+            if not isinstance(image, Path | Encoded | np.ndarray):
+                text = f"{what} is a {type(image).__name__}; give a Path, finetune.Encoded or HWC uint8 array"
+                inspection.breaks("images", text)
+                break
+            try:
+                decode(image)
+            except DataError as error:
+                inspection.breaks("images", f"{what}: {error}")
+                break
+            found.append(item(samples, place))
+            if samples.digests is not None and samples.digests[place] != (right := digest_of(image)):
+                text = f"{what} has {right}, and digests say {samples.digests[place]!r:.40}; give BLAKE2b of 16 bytes"
+                inspection.breaks("digests", text)
+        if not inspection.wants("images"):
+            break
+    return found
+
+
+def read_again(inspection: Inspection[Dataset], split: str, samples: Samples, alone: Sequence[Any]) -> None:
+    """Read images a second time backwards, then in several threads."""
+    there = places(samples)
+    remedy = "make each image from its index alone"
+    with inspection.rule("repeat", f"split {split}, read backwards,", remedy):
+        for place, before in list(zip(there, alone, strict=True))[::-1]:
+            if item(samples, place) != before:
+                inspection.breaks("repeat", f"image {place} of split {split} was another when read again; {remedy}")
+                return
+    with inspection.rule("threads", f"split {split}, read by threads,", remedy):
+        if wrong := differing(lambda place: item(samples, place), there, alone):
+            first = there[wrong[0][0]]
+            text = f"image {first} of split {split}, read by several threads at once, {told(wrong)}; keep no state "
+            inspection.breaks("threads", f"{text}between readings, or put a threading.Lock around it")
+
+
+def built_again(inspection: Inspection[Dataset], splits: Found, alone: Mapping[str, Sequence[Any]]) -> None:
+    """Build once more: a resumed run, and another process, must find the same."""
+    for split, samples in splits.items():
+        with inspection.rule("repeat", f"another build of split {split}", "build the same again"):
+            again = inspection.component.build(inspection.options, as_split(split))
+            same = (
+                again is not None
+                and tuple(again.classes) == tuple(samples.classes)
+                and list(again.labels) == list(samples.labels)
+                and [item(again, place) for place in places(again)] == list(alone[split])
+            )
+            if not same:
+                text = f"split {split}, built twice, had other images or another order; sort what a folder lists"
+                inspection.breaks("repeat", f"{text}, and take random numbers from a fixed seed")
+
+
+def as_split(split: str) -> Split:
+    """Return a split by its name."""
+    return next(each for each in SPLITS if each == split)

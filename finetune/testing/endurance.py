@@ -1,0 +1,131 @@
+"""Thousands of events, and what a callback holds on to meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import tracemalloc
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.plugins import HERE, Origin, Plugins
+from finetune.run import Predicted
+from finetune.testing.photos import picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from finetune.run import Run
+
+EPOCHS, STEPS = 4, 200
+MOST = 16_000  # bytes in 4 epochs of 200 steps; a number for each step takes 25,600
+
+Held = tuple[int, int, int]
+
+
+def endured(make: Callable[[], object], like: Run, folder: Path) -> str:
+    """Return what grew in 4 epochs of 200 steps, after as many before; nothing if all is flat.
+
+    What waits to be written by threads of the callback's own comes and goes, so that one which has some is looked at
+    after the end of its run.
+    """
+    tracing, threads = tracemalloc.is_tracing(), threading.active_count()
+    if not tracing:
+        tracemalloc.start()
+    try:
+        manager, run = listening(make(), like, folder / "1")
+        writes = threading.active_count() > threads
+        epochs(manager, run, 1 if writes else EPOCHS)
+        if writes:
+            manager.fire("finetune_run_end", run=run)
+            before = held()
+            manager, run = listening(make(), like, folder / "2")
+            epochs(manager, run, EPOCHS)
+            manager.fire("finetune_run_end", run=run)
+            return grown(before, held())
+        before = held()
+        epochs(manager, run, EPOCHS)
+        after = held()
+        manager.fire("finetune_run_end", run=run)
+        return grown(before, after)
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+
+
+def listening(callback: object, like: Run, folder: Path) -> tuple[Plugins, Run]:
+    """Return a callback that has heard the beginning of a run, and the run."""
+    manager = Plugins()
+    manager.register(callback, Origin(name="callback", distribution=HERE, version="-"))
+    run = long_run(like, folder)
+    manager.fire("finetune_run_start", run=run)
+    return manager, run
+
+
+def long_run(like: Run, folder: Path) -> Run:
+    """Return a run before its first epoch, with pictures and predictions to show."""
+    folder.mkdir(parents=True)
+    shown = [picture(16, 16, seed=number) for number in range(4)]
+    labels = like.classes
+    judged = [Predicted(pixels=each, label=labels[0], predicted=labels[-1], probability=0.9) for each in shown]
+    return replace(
+        like,
+        folder=folder,
+        steps_per_epoch=STEPS,
+        epoch=0,
+        step=0,
+        history=[],
+        state={},
+        result=None,
+        stop_reason=None,
+        messages=[],
+        best=None,
+        _augmented=lambda count: shown[:count],
+        _predictions=lambda count: judged[:count],
+        _say=lambda message: None,
+    )
+
+
+def epochs(manager: Plugins, run: Run, count: int) -> None:
+    """Fire the events of epochs."""
+    for epoch in range(run.epoch + 1, run.epoch + 1 + count):
+        one_epoch(manager, run, epoch)
+
+
+def one_epoch(manager: Plugins, run: Run, epoch: int) -> None:
+    """Fire the events of an epoch."""
+    run.epoch = epoch
+    manager.fire("finetune_epoch_start", run=run, epoch=epoch)
+    for _ in range(STEPS):
+        run.step += 1
+        manager.fire("finetune_step_end", run=run, step=run.step, loss=1.0 / run.step)
+    line = {"epoch": epoch, "phase": 1, "trainable": list(run.trainable), "train_loss": 0.5, "lr": 1e-3, "seconds": 0.1}
+    line |= {"val_loss": 0.5, "val_accuracy": 0.5, "val_top5": 1.0, "val_macro_f1": 0.5, "images_per_second": 10.0}
+    run.confusion = np.eye(len(run.classes), dtype=np.int64)
+    run.history = [line]  # the engine's own does grow, by a line an epoch
+    manager.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=line)
+    path = run.folder / "checkpoint.safetensors"
+    path.touch()
+    manager.fire("finetune_checkpoint_saved", run=run, epoch=epoch, path=path, best=False)
+    run.messages.clear()
+    run.stop_reason = None
+
+
+def held() -> Held:
+    """Return what is held: files, threads, and bytes of Python's memory."""
+    gc.collect()
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return files, threading.active_count(), tracemalloc.get_traced_memory()[0]
+
+
+def grown(before: Held, after: Held) -> str:
+    """Return what is more than before."""
+    what = ("open files", "threads", "bytes of memory")
+    for name, most, first, last in zip(what, (0, 0, MOST), before, after, strict=True):
+        if last - first > most:
+            return f"in {EPOCHS} epochs of {STEPS} steps it took {last - first} more {name}"
+    return ""

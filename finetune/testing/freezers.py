@@ -1,0 +1,113 @@
+"""``check_freezer``: what the engine relies on in a freezing policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from finetune.components import Freezer
+from finetune.errors import UsageError
+from finetune.suggest import did_you_mean
+from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+RULES = {
+    **COMMON,
+    "build": "`build(options)` returns a function `(epoch, stages) -> stages that train`",
+    "stages": "the answer is a set of names out of `stages`, at least one in every epoch",
+    "pure": "the answer depends on epoch and stages alone: asked in any order, again, and after another `build`",
+    "networks": "for a network with other stages it names those, or raises `UsageError` that says which are missing",
+    **PROCESS,
+}
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
+OTHERS = ("patches", "blocks", "neck", "head")
+EPOCHS = 24
+
+Policy = Callable[[int, tuple[str, ...]], Iterable[str]]
+
+
+def check_freezer(
+    freezer: Freezer | str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    stages: Sequence[str] = STAGES,
+    skip: Collection[str] = (),
+) -> None:
+    """Raise ``ContractError`` with every rule of freezing policies that one breaks.
+
+    ``freezer`` is a component, or the name of an installed one; ``options`` are what a recipe says beside ``use:``.
+    ``stages`` are those of a network that they fit, ending with the head. ``skip`` leaves rules out.
+    """
+    __tracebackhide__ = True
+    inspection = inspect(Freezer, freezer, options, RULES, skip)
+    with inspection.going_on():
+        policy = built(inspection)
+        answers = {epoch: asked(inspection, policy, epoch, tuple(stages)) for epoch in range(1, EPOCHS + 1)}
+        if inspection.wants("stages"):
+            purity(inspection, policy, answers, tuple(stages))
+            networks(inspection, policy)
+    inspection.report()
+
+
+def built(inspection: Inspection[Freezer]) -> Policy:
+    """Return what ``build`` makes, if it can be called."""
+    policy: Policy = call(inspection)
+    if not callable(policy):
+        inspection.breaks("build", f"build returned {policy!r:.80}; return a function of epoch and stages")
+        raise Enough
+    return policy
+
+
+def asked(inspection: Inspection[Freezer], policy: Policy, epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
+    """Return the answer for an epoch, looked at."""
+    found: frozenset[str] = frozenset()
+    with inspection.rule("stages", f"the policy, asked for epoch {epoch},", "answer for every epoch from 1 on"):
+        answer: object = policy(epoch, stages)
+        if text := misanswered(answer, stages):
+            inspection.breaks("stages", f"for epoch {epoch} it answers {answer!r:.80}; {text}")
+        else:
+            assert isinstance(answer, Iterable)
+            found = frozenset(answer)
+    return found
+
+
+def misanswered(answer: object, stages: tuple[str, ...]) -> str:
+    """Return what is wrong with an answer, and what to do; nothing if it is in order."""
+    if isinstance(answer, str) or not isinstance(answer, Iterable) or not all(isinstance(s, str) for s in answer):
+        return "answer with a set of names, such as frozenset({'head'})"
+    if strange := sorted(set(answer) - set(stages)):
+        return f"there is no stage '{strange[0]}'{did_you_mean(strange[0], stages)}"
+    return "" if set(answer) else "then nothing trains, so name at least the head"
+
+
+def purity(
+    inspection: Inspection[Freezer], policy: Policy, answers: Mapping[int, frozenset[str]], stages: tuple[str, ...]
+) -> None:
+    """Ask for all epochs again: backwards, one over and over, and another policy from the same options."""
+    remedy = "compute the answer from epoch and stages alone; a resumed run asks again"
+    with inspection.rule("pure", "the policy, asked again,", remedy):
+        for epoch in [*sorted(answers, reverse=True), 1, 1, 1]:
+            if frozenset(policy(epoch, stages)) != answers[epoch]:
+                inspection.breaks("pure", f"asked again, it answers otherwise for epoch {epoch}; {remedy}")
+                return
+        fresh = inspection.component.build(inspection.options)
+        for epoch, answer in answers.items():
+            if frozenset(fresh(epoch, stages)) != answer:
+                inspection.breaks("pure", f"after another build it answers otherwise for epoch {epoch}; {remedy}")
+                return
+
+
+def networks(inspection: Inspection[Freezer], policy: Policy) -> None:
+    """Ask for a network of other stages."""
+    with inspection.rule("networks", f"asked about stages {', '.join(OTHERS)}, it", "take the names from `stages`"):
+        try:
+            answer: object = policy(1, OTHERS)
+        except UsageError:
+            return
+        if text := misanswered(answer, OTHERS):
+            remedy = f"{text}; take names from `stages`, or raise finetune.UsageError"
+            inspection.breaks(
+                "networks", f"asked about stages {', '.join(OTHERS)}, it answers {answer!r:.80}: {remedy}"
+            )

@@ -1,0 +1,225 @@
+"""A backbone's stages as a network: computed in both of MindSpore's modes, trained for a step, and exported."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from finetune.data.loader import Batch
+from finetune.devices import device
+from finetune.model import heads
+from finetune.model.network import HEAD, Network, Trunk, build_stages
+from finetune.recipe.models import LinearHead, Recipe
+from finetune.testing.contract import Enough
+from finetune.training.phases import Phase
+from finetune.training.trainer import Trainer, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from finetune.components import Backbone
+    from finetune.testing.contract import Inspection
+
+    Array = NDArray[np.float32]
+
+IMAGES, CLASSES = 4, 2
+TOLERANCE = 1e-3  # of the largest feature: other engines add up in another order
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Set MindSpore up on the CPU, and leave it in the mode that it was in."""
+    mode = ms.get_context("mode")
+    device.setup(device="cpu")
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
+
+
+class Examined:
+    """A network of some stages, with the results of PyNative mode to compare with."""
+
+    def __init__(self, inspection: Inspection[Backbone], stages: Mapping[str, nn.Cell], size: int) -> None:
+        self.inspection, self.backbone = inspection, inspection.component
+        self.stages = stages
+        self.images = np.random.default_rng(0).standard_normal((IMAGES, 3, size, size), np.float32)
+        self.expected = np.zeros((IMAGES, self.backbone.features), np.float32)
+
+    def parameters(self) -> None:
+        """Look at parameters before they have their names in a network, then at those names and their shapes."""
+        owner: dict[int, str] = {}
+        for name, cell in self.stages.items():
+            for parameter in cell.get_parameters():
+                if owner.setdefault(id(parameter), name) != name:
+                    text = f"stages '{owner[id(parameter)]}' and '{name}' share {parameter.name}"
+                    self.inspection.breaks("parameters", f"{text}; give each its own, or make them one stage")
+                    raise Enough
+        head = heads.build(LinearHead(), self.backbone.features, CLASSES, 0)
+        self.network = Network(self.stages, head)
+        self.network.set_train(False)
+        own = {p.name: tuple(p.shape) for p in self.network.parameters_of(self.stages)}
+        if self.backbone.shapes is not None:
+            with self.inspection.rule("shapes", "shapes(options)", "return names and shapes as built", draws=True):
+                said = {name: tuple(shape) for name, shape in self.backbone.shapes(self.inspection.options).items()}
+                for name in sorted(own.keys() | said.keys()):
+                    if own.get(name) != said.get(name):
+                        text = f"shapes says {said.get(name)} for '{name}', and build makes {own.get(name)}"
+                        self.inspection.breaks("shapes", f"{text}; make them equal (None: it is not there)")
+        with self.inspection.rule("seed", "another build", "build the same again", draws=True):
+            self.same_again()
+
+    def same_again(self) -> None:
+        """Build twice from one seed."""
+        found = []
+        for _ in range(2):
+            ms.set_seed(1)
+            cells = build_stages(self.backbone, self.inspection.options)
+            found.append({f"{s}: {p.name}": digest(p.asnumpy()) for s, c in cells.items() for p in c.get_parameters()})
+        if found[0] != found[1]:
+            names = [name for name, value in found[0].items() if found[1].get(name) != value]
+            what = f"'{names[0]}'" if names else "the names of parameters"
+            remedy = "use MindSpore's initialisers, or numpy with mindspore.get_seed()"
+            self.inspection.breaks("seed", f"built twice with one seed, {what} differs; {remedy}")
+
+    def features(self) -> None:
+        """Compute in PyNative mode, and look at what comes out."""
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+        what = f"the stages, given {shown(self.images)},"
+        with self.inspection.rule("features", what, "each takes what the one before returns", vital=True, draws=True):
+            before = digests(self.network)
+            found = self.network.features(Tensor(self.images)).asnumpy()
+            if found.shape != (IMAGES, self.backbone.features) or found.dtype != np.float32:
+                text = f"the mean over positions is {shown(found)} and features says {self.backbone.features}"
+                self.inspection.breaks("features", f"{text}; make the last stage return (N, features, H, W) float32")
+            elif not np.isfinite(found).all():
+                self.inspection.breaks("features", "features are not finite numbers; check initialisers and divisions")
+            elif np.allclose(found[0], found[1]):
+                self.inspection.breaks("features", "two images have the same features; use the input")
+            self.expected = found
+            self.unmoved(before, "in evaluation mode")
+        with self.inspection.rule("batch", "one image alone", "take any number of images", draws=True):
+            alone = self.network.features(Tensor(self.images[:1])).asnumpy()
+            if not self.agrees(alone, self.expected[:1]):
+                text = "an image alone has other features than among others"
+                remedy = "in evaluation use stored statistics, as nn.BatchNorm2d does, none of the batch"
+                self.inspection.breaks("batch", f"{text}; {remedy}")
+
+    def unmoved(self, before: Mapping[str, str], when: str, names: frozenset[str] | None = None) -> None:
+        """See that parameters are what they were."""
+        for name, value in digests(self.network).items():
+            if (names is None or name.partition(".")[0] in names) and before[name] != value:
+                remedy = "change no parameter in construct, and nothing at all where `self.training` is False"
+                self.inspection.breaks("freeze", f"'{name}' changes {when}; {remedy}")
+
+    def agrees(self, found: Array, expected: Array) -> bool:
+        """Tell whether features are those of PyNative mode."""
+        scale = max(float(np.abs(expected).max()), 1e-6)
+        return found.shape == expected.shape and float(np.abs(found - expected).max()) <= TOLERANCE * scale
+
+    def training(self) -> None:
+        """Train the last stage for a step while the others are frozen, then all of them."""
+        names = (*self.stages, HEAD)
+        optimizer = {"use": "sgd", "lr": 0.1, "weight_decay": 0.0}
+        said = {"dataset": {"use": "-"}, "optimizer": optimizer, "train": {"epochs": 2, "batch_size": IMAGES}}
+        recipe = Recipe.model_validate(said)
+        trainer = Trainer(recipe, self.network, features=self.backbone.features, images=IMAGES, amp="off")
+        remedy = "use operators that have a gradient"
+        with self.inspection.rule("gradient", "a step of training", remedy, vital=True, draws=True):
+            before = digests(self.network)
+            self.step(trainer, 1, names[-2:])
+            self.unmoved(before, f"while only '{names[-2]}' and the head train", frozenset(names[:-2]))
+            before = digests(self.network)
+            self.step(trainer, 2, names)
+            after = digests(self.network)
+        for stage in self.stages:
+            own = [name for name, learns in trainer.learnt.items() if learns and name.partition(".")[0] == stage]
+            if own and all(before[name] == after[name] for name in own):
+                text = f"stage '{stage}' learns nothing: a step changes none of its {len(own)} parameters"
+                self.inspection.breaks("gradient", f"{text}; look for stop_gradient, rounding, or unused parameters")
+
+    def step(self, trainer: Trainer, epoch: int, trainable: tuple[str, ...]) -> None:
+        """Train some stages for a step, as the engine does."""
+        trainer.enter(Phase(number=epoch, first=epoch, last=epoch, trainable=trainable))
+        classes = np.arange(IMAGES) % CLASSES
+        batch = Batch(
+            images=self.images,
+            labels=classes.astype(np.int64),
+            weights=np.ones(IMAGES, np.float32),
+            indices=np.arange(IMAGES, dtype=np.int64),
+            targets=np.eye(CLASSES, dtype=np.float32)[classes],
+        )
+        trainer.step([batch], epoch, 0)
+        self.network.set_train(False)
+
+    def compiled(self) -> None:
+        """Compile in graph mode, export to ONNX, and compute as matrix products; all must agree."""
+        self.expected = self.network.features(Tensor(self.images)).asnumpy()  # training has moved the weights
+        ms.set_context(mode=ms.GRAPH_MODE)
+        trunk = Trunk(self.network, len(self.stages)).set_train(False)
+        if self.inspection.wants("graph"):
+            remedy = "see what MindSpore compiles: no try, no x += y, no numpy in construct"
+            with self.inspection.rule("graph", "compiling", remedy, draws=True):
+                self.compare("graph", "compiled", trunk(Tensor(self.images)).asnumpy())
+        if self.inspection.wants("onnx") and self.inspection.wants("graph"):
+            remedy = "use operators that mindspore.export knows, and x = x + y in place of x += y"
+            with self.inspection.rule("onnx", "the export", remedy, draws=True):
+                for found in exported(trunk, self.images):
+                    self.compare("onnx", "exported", found)
+        if self.backbone.products is not None and self.inspection.wants("products"):
+            with self.inspection.rule(
+                "products", "products(stages)", "return the same stages, over (C, H, W, N)", draws=True
+            ):
+                self.products(self.backbone.products)
+
+    def products(self, make: Any) -> None:
+        """Compare the form that has matrix products."""
+        given = {name: self.network.cell(name) for name in self.stages}
+        made = make(given)
+        own = {id(p) for cell in given.values() for p in cell.get_parameters()}
+        if tuple(made) != tuple(given) or own != {id(p) for cell in made.values() for p in cell.get_parameters()}:
+            text = "products(stages) has other stages or parameters than those given; use the very same"
+            self.inspection.breaks("products", text)
+            return
+        found = Trunk(self.network, len(self.stages), made).set_train(False)(Tensor(self.images)).asnumpy()
+        self.compare("products", "as matrix products", found)
+
+    def compare(self, rule: str, how: str, found: Array) -> None:
+        """Note features that are not those of PyNative mode."""
+        if not self.agrees(found, self.expected):
+            far = np.abs(found - self.expected).max() if found.shape == self.expected.shape else "their shape"
+            text = f"{how}, features differ by {far} from those of PyNative mode"
+            self.inspection.breaks(rule, f"{text}; keep branches on values and Python objects out of construct")
+
+
+def exported(trunk: nn.Cell, images: Array) -> Iterator[Array]:
+    """Yield what OpenVINO makes of a network by way of ONNX; on CPUs without it, only write the file."""
+    if find_spec("openvino") is not None:
+        from finetune.trunk.openvino_graph import Graph
+
+        yield from Graph(trunk, images, "fp32").outputs([images])
+        return
+    import tempfile
+    from pathlib import Path
+
+    from finetune.trunk.exported import Exported
+
+    with tempfile.TemporaryDirectory() as scratch:
+        ms.export(Exported(trunk), Tensor(images), file_name=str(Path(scratch) / "net.onnx"), file_format="ONNX")
+
+
+def digests(network: Network) -> dict[str, str]:
+    """Return a hash of every parameter by name."""
+    return {p.name: digest(p.asnumpy()) for p in network.get_parameters()}
+
+
+def shown(array: Array) -> str:
+    """Return shape and type of an array."""
+    return f"{array.dtype} of shape {'x'.join(map(str, array.shape))}"

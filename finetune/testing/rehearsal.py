@@ -1,0 +1,201 @@
+"""A tiny real run to try callbacks on: pictures drawn by code, a network of two stages, three epochs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune.catalogue import Catalogue
+from finetune.components import Backbone, Callback, Dataset, Freezer, NoOptions, Samples, Split
+from finetune.hookspecs import hookimpl
+from finetune.plugins import HERE, Origin, Plugins
+from finetune.recipe import plan as plans
+from finetune.testing.photos import picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from finetune.components import Options
+    from finetune.recipe.plan import Plan
+    from finetune.run import Run
+
+NAME = "finetune-testing"  # of everything that the rehearsal brings along
+EPOCHS, IMAGES, CLASSES, BATCH, SIDE = 3, 8, ("light", "dark"), 2, 16
+FREE = {"state", "stop_reason", "messages", "checkpoint_keep"}  # fields of a run that a plugin may change
+
+
+class Halt(Exception):
+    """Interrupts a run on purpose."""
+
+
+def pictures(options: NoOptions, split: Split) -> Samples | None:
+    """Return light and dark pictures."""
+    if split != "train":
+        return None
+    images = [picture(SIDE, SIDE, seed=number) >> np.uint8(number % 2) for number in range(IMAGES)]
+    return Samples(images=images, labels=[number % 2 for number in range(IMAGES)], classes=CLASSES)
+
+
+def stages(options: NoOptions) -> dict[str, Any]:
+    """Return a convolution and BatchNorm, each a stage."""
+    from mindspore import nn
+
+    return {"stem": nn.Conv2d(3, 8, 4, 4), "body": nn.BatchNorm2d(8)}
+
+
+def thaw(options: NoOptions) -> Callable[[int, tuple[str, ...]], frozenset[str]]:
+    """Return the policy under which the head trains, and from epoch 2 on everything."""
+    return lambda epoch, names: frozenset(names if epoch > 1 else names[-1:])
+
+
+@dataclass
+class Stage:
+    """The plugin with what a run needs, and one callback."""
+
+    callback: Callback
+
+    @hookimpl
+    def finetune_backbones(self) -> Iterator[Backbone]:
+        yield Backbone(name=NAME, build=stages, stages=("stem", "body"), features=8)
+
+    @hookimpl
+    def finetune_datasets(self) -> Iterator[Dataset]:
+        yield Dataset(name=NAME, build=pictures)
+
+    @hookimpl
+    def finetune_freezers(self) -> Iterator[Freezer]:
+        yield Freezer(name=NAME, build=thaw)
+
+    @hookimpl
+    def finetune_callbacks(self) -> Iterator[Callback]:
+        yield self.callback
+
+
+def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, Catalogue]:
+    """Return the plan of a run with a callback, on nothing but what comes along here."""
+    plugins = Plugins()
+    plugins.register(Stage(callback), Origin(name=callback.name, distribution=HERE, version="-"))
+    catalogue = Catalogue(plugins)
+    said = {
+        "name": "rehearsal",
+        "output": str(output),
+        "backbone": {"use": NAME, "weights": "none"},
+        "dataset": {"use": NAME, "split": 0.5},
+        "image": {"size": SIDE, "resize": SIDE},
+        "augment": [],
+        "freeze": {"use": NAME},
+        "train": {"epochs": EPOCHS, "batch_size": BATCH},
+        "trunk": {"engine": "mindspore"},
+        "cache": {"features": "off"},
+        "callbacks": [{"use": callback.name, **options.model_dump(mode="json", by_alias=True)}],
+        "runner": {"device": "cpu", "mode": "pynative", "workers": 1},
+    }
+    return plans.load(said, [], catalogue), catalogue
+
+
+@dataclass
+class Watcher:
+    """Hears every event before the callback and after it, and halts the run at a step if it is to."""
+
+    report: Callable[[str, str], None]
+    halt: int = 0
+    events: list[str] = field(default_factory=list)
+    before: dict[str, Any] = field(default_factory=dict)
+
+    def first(self, event: str, run: Run, **more: Any) -> None:
+        """Remember what the callback must not change."""
+        self.events.append(event)
+        self.before = copy.deepcopy(more) | taken(run)
+
+    def last(self, event: str, run: Run, **more: Any) -> None:
+        """Compare."""
+        after = taken(run) | more
+        for name, value in self.before.items():
+            if repr(value) != repr(after[name]):
+                own = f"run.{name}" if name not in more else f"the argument {name}"
+                text = f"{own} was changed in {event}; treat it as read-only, and keep your own values in run.state"
+                self.report("run", text)
+
+
+def taken(run: Run) -> dict[str, Any]:
+    """Return a copy of what a plugin may only read."""
+    names = [name for name in run.__dataclass_fields__ if name not in FREE and not name.startswith("_")]
+    return {name: copy.deepcopy(getattr(run, name)) for name in names}
+
+
+class First:
+    """A watcher's ear before the callback."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+
+    @hookimpl(tryfirst=True)
+    def finetune_run_start(self, run: Run) -> None:
+        self.watcher.first("finetune_run_start", run)
+
+    @hookimpl(tryfirst=True)
+    def finetune_epoch_start(self, run: Run, epoch: int) -> None:
+        self.watcher.first("finetune_epoch_start", run)
+
+    @hookimpl(tryfirst=True)
+    def finetune_step_end(self, run: Run, step: int) -> None:
+        self.watcher.first("finetune_step_end", run)
+
+    @hookimpl(tryfirst=True)
+    def finetune_epoch_end(self, run: Run, metrics: dict[str, float]) -> None:
+        self.watcher.first("finetune_epoch_end", run, metrics=metrics)
+
+    @hookimpl(tryfirst=True)
+    def finetune_checkpoint_saved(self, run: Run) -> None:
+        self.watcher.first("finetune_checkpoint_saved", run)
+
+    @hookimpl(tryfirst=True)
+    def finetune_run_error(self, run: Run) -> None:
+        self.watcher.first("finetune_run_error", run)
+
+    @hookimpl(tryfirst=True)
+    def finetune_run_end(self, run: Run) -> None:
+        self.watcher.first("finetune_run_end", run)
+
+
+class Last:
+    """A watcher's ear after the callback."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+
+    @hookimpl(trylast=True)
+    def finetune_run_start(self, run: Run) -> None:
+        self.watcher.last("finetune_run_start", run)
+
+    @hookimpl(trylast=True)
+    def finetune_epoch_start(self, run: Run) -> None:
+        self.watcher.last("finetune_epoch_start", run)
+
+    @hookimpl(trylast=True)
+    def finetune_step_end(self, run: Run, step: int) -> None:
+        self.watcher.last("finetune_step_end", run)
+        if step == self.watcher.halt:
+            raise Halt
+
+    @hookimpl(trylast=True)
+    def finetune_epoch_end(self, run: Run, metrics: dict[str, float]) -> None:
+        self.watcher.last("finetune_epoch_end", run, metrics=metrics)
+
+    @hookimpl(trylast=True)
+    def finetune_checkpoint_saved(self, run: Run) -> None:
+        self.watcher.last("finetune_checkpoint_saved", run)
+
+
+def rehearse(
+    plan: Plan, catalogue: Catalogue, watcher: Watcher, said: list[str], resume: Path | None = None
+) -> Mapping[str, Any]:
+    """Run, or go on; return what a plugin's state is at the end, as JSON would have it."""
+    from finetune.training import engine
+
+    run = engine.fine_tune(plan, catalogue, resume=resume, watchers=[First(watcher), Last(watcher)], say=said.append)
+    return {"run": run, "epochs": [line["epoch"] for line in run.history], "state": copy.deepcopy(run.state)}

@@ -1,0 +1,289 @@
+"""Backbones that break one rule each: what ``check_backbone`` says."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetune import Backbone, Dataset, Layout, Weights
+from finetune.testing import check_backbone
+from finetune.testing.backbones import RULES
+from tests.testing.broken import broken
+from tests.testing.test_datasets import Loose, Nameless
+
+pytestmark = pytest.mark.once
+
+LATE = {"freeze", "gradient", "graph", "onnx", "products"}  # what takes long, left out where another rule is tried
+Cells = Callable[[Any], Mapping[str, Any]]
+
+
+def mine(build: Cells, **more: Any) -> Backbone:
+    """Return a backbone of two stages."""
+    return Backbone(**{"name": "mine", "build": build, "stages": ("stem", "body"), "features": 8} | more)
+
+
+def sound(options: Any) -> Mapping[str, Any]:
+    from tests.testing import cells
+
+    return cells.sound()
+
+
+def ending(*names: str) -> Cells:
+    """Return what builds two stages, the second ending in cells of these classes."""
+
+    def build(options: Any) -> Mapping[str, Any]:
+        from tests.testing import cells
+
+        return cells.after(*(getattr(cells, name)() for name in names))
+
+    return build
+
+
+def sharing(options: Any) -> Mapping[str, Any]:
+    from tests.testing import cells
+
+    stem = cells.convolution()
+    return {"stem": stem, "body": cells.Scaled(stem.weight)}
+
+
+def random_weights(options: Any) -> Mapping[str, Any]:
+    from mindspore import Tensor
+
+    found = sound(options)
+    found["stem"].weight.set_data(Tensor(np.random.default_rng().random((8, 3, 4, 4), np.float32)))
+    return found
+
+
+def printing(options: Any) -> Mapping[str, Any]:
+    print("building …")
+    return sound(options)
+
+
+def unpickling(options: Any) -> Mapping[str, Any]:
+    pickle.loads(pickle.dumps(Path()))
+    return sound(options)
+
+
+def rows(factor: float) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """Return ``products`` of one stage."""
+
+    def products(stages: Mapping[str, Any]) -> Mapping[str, Any]:
+        from tests.testing import cells
+
+        return {"stem": cells.Rows(stages["stem"], factor)}
+
+    return products
+
+
+def stem(options: Any) -> Mapping[str, Any]:
+    return {"stem": sound(options)["stem"]}
+
+
+def fresh(stages: Mapping[str, Any]) -> Mapping[str, Any]:
+    return stem(None)
+
+
+def record(**more: Any) -> Weights:
+    return Weights(**{"url": "https://example.org/w.safetensors", "sha256": "", "layout": "mine"} | more)
+
+
+BROKEN: list[tuple[str, Any, str, str]] = [
+    ("no backbone", Dataset(name="mine", build=print), "component", "finetune_backbones returned Dataset("),
+    ("no stages", mine(sound, stages=()), "component", "backbone 'mine' has no stages; name at least one"),
+    ("loose options", mine(sound, options=Loose), "options", "an unknown key is accepted, so that a misspelt one does"),
+    ("nothing explained", mine(sound, options=Nameless), "help", "'count' has no description; write a string below"),
+    (
+        "fails",
+        mine(lambda options: 1 / 0),
+        "stages",
+        "build raised ZeroDivisionError: division by zero; return a Cell ",
+    ),
+    (
+        "another order",
+        mine(sound, stages=("body", "stem")),
+        "stages",
+        "backbone 'mine' built stages stem, body; its component says body, stem: make them equal, in the same order",
+    ),
+    (
+        "no cells",
+        mine(lambda options: {"stem": 1, "body": 2}),
+        "stages",
+        "backbone 'mine' built stage 'stem' as int; return a mindspore.nn.Cell for each stage",
+    ),
+    (
+        "a stage called head",
+        mine(sound, stages=("stem", "head")),
+        "stages",
+        "a stage is called 'head'; use letters, digits and '_', and leave 'head' to the engine",
+    ),
+    (
+        "a stage with a dot",
+        mine(sound, stages=("stem.0", "body")),
+        "stages",
+        "a stage is called 'stem.0'; use letters, digits and '_', and leave 'head' to the engine",
+    ),
+    (
+        "two stages of one name",
+        mine(sound, stages=("stem", "stem")),
+        "stages",
+        "two stages have one name in stem, stem; give each its own",
+    ),
+    (
+        "not self",
+        mine(ending("This")),
+        "source",
+        "construct of class This calls its first argument 'this'; call it self, by which MindSpore tells that it is "
+        "not one of the arguments passed",
+    ),
+    (
+        "typed in",
+        mine(ending("Typed")),
+        "source",
+        "construct of class Typed has no source file, which MindSpore compiles from; put the class into a module, not "
+        "into exec or a terminal",
+    ),
+    (
+        "a shared parameter",
+        mine(sharing),
+        "parameters",
+        "stages 'stem' and 'body' share weight; give each its own, or make them one stage",
+    ),
+    (
+        "random weights",
+        mine(random_weights),
+        "seed",
+        "built twice with one seed, 'stem: weight' differs; use MindSpore's initialisers, or numpy with "
+        "mindspore.get_seed()",
+    ),
+    (
+        "another width",
+        mine(sound, features=16),
+        "features",
+        "the mean over positions is float32 of shape 4x8 and features says 16; make the last stage return (N, "
+        "features, H, W) float32",
+    ),
+    (
+        "half precision",
+        mine(ending("Halves")),
+        "features",
+        "the mean over positions is float16 of shape 4x8 and features says 8; make the last stage return (N, "
+        "features, H, W) float32",
+    ),
+    (
+        "not finite",
+        mine(ending("Infinite")),
+        "features",
+        "features are not finite numbers; check initialisers and divisions",
+    ),
+    ("blind", mine(ending("Blind")), "features", "two images have the same features; use the input"),
+    (
+        "stages that do not fit",
+        mine(lambda options: {"stem": sound(options)["stem"], "body": sound(options)["stem"]}),
+        "features",
+        "the stages, given float32 of shape 4x3x64x64, raised RuntimeError: For 'Conv2D', 'C_in' of input",
+    ),
+    (
+        "other shapes",
+        mine(sound, shapes=lambda options: {"stem.weight": (8, 3, 3, 3)}),
+        "shapes",
+        "shapes says None for 'body.0.weight', and build makes (8, 8, 3, 3); make them equal (None: it is not there)",
+    ),
+    (
+        "an unknown layout",
+        mine(sound, weights={"v1": record()}),
+        "weights",
+        "weights 'v1' have layout 'mine', and layouts are: finetune; add it to layouts",
+    ),
+    (
+        "an unknown option",
+        mine(sound, layouts=(Layout(name="mine", rules=(), options={"pool": "same"}),)),
+        "weights",
+        "layout 'mine' want option 'pool', which the backbone has not; add it there",
+    ),
+    (
+        "statistics of the batch",
+        mine(ending("OfBatch")),
+        "batch",
+        "an image alone has other features than among others; in evaluation use stored statistics, as nn.BatchNorm2d "
+        "does, none of the batch",
+    ),
+    (
+        "counts",
+        mine(ending("Counting")),
+        "freeze",
+        "'body.1.calls' changes in evaluation mode; change no parameter in construct, and nothing at all where "
+        "`self.training` is False",
+    ),
+    (
+        "no gradient",
+        mine(ending("Stopped")),
+        "gradient",
+        "stage 'stem' learns nothing: a step changes none of its 1 parameters; look for stop_gradient, rounding, or "
+        "unused parameters",
+    ),
+    (
+        "numpy",
+        mine(ending("Hosted")),
+        "onnx",
+        "the export raised AttributeError: In JIT strict mode, cannot get attrib",
+    ),
+    (
+        "another answer when compiled",
+        mine(ending("OnlyPyNative")),
+        "graph",
+        "compiling raised RuntimeError: Failed to compile in GRAPH_MODE",
+    ),
+    (
+        "no ONNX",
+        mine(ending("Unexported")),
+        "onnx",
+        "use operators that mindspore.export knows, and x = x + y in place",
+    ),
+    (
+        "other products",
+        mine(stem, stages=("stem",), products=rows(1.5)),
+        "products",
+        "as matrix products, features differ by",
+    ),
+    (
+        "products of other parameters",
+        mine(stem, stages=("stem",), products=fresh),
+        "products",
+        "products(stages) has other stages or parameters than those given; use the very same",
+    ),
+    ("prints", mine(printing), "process", "prints 'building …\\n"),
+    ("unpickles", mine(unpickling), "pickle", "PosixPath was unpickled, which can run any code; read JSON, "),
+]
+
+
+@pytest.mark.parametrize(("component", "rule", "text"), [each[1:] for each in BROKEN], ids=[each[0] for each in BROKEN])
+def test_a_broken_rule_says_what_to_do(component: Any, rule: str, text: str) -> None:
+    found = broken(check_backbone, component, skip=() if rule in LATE else LATE)
+    assert rule in [each[0] for each in found], found
+    assert [each[0] for each in found] == [rule], found
+    assert text in dict(found)[rule]
+
+
+def test_every_rule_is_broken_once() -> None:
+    assert {rule for _, _, rule, _ in BROKEN} == RULES.keys()
+
+
+def test_the_mode_of_mindspore_stays_as_it_was() -> None:
+    import mindspore as ms
+
+    try:
+        for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
+            ms.set_context(mode=mode)
+            check_backbone(mine(sound), skip=LATE)
+            assert ms.get_context("mode") == mode
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def test_products_that_agree_are_in_order() -> None:
+    check_backbone(mine(stem, stages=("stem",), products=rows(1.0)))
