@@ -25,7 +25,7 @@ T = TypeVar("T")
 COMPLETING = "_FINETUNE_COMPLETE"
 
 # Each puts its commands into ``app``, in this order.
-for name in ("running", "rates", "using", "packing", "recipes", "weights", "listing", "doctor"):
+for name in ("running", "rates", "using", "packing", "recipes", "new", "weights", "listing", "doctor"):
     import_module(f"finetune.cli.{name}")
 
 

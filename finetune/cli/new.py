@@ -1,0 +1,84 @@
+"""``new``: a plugin package that works, a recipe for your photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune.cli.app import Answer, command, group
+
+new = group(
+    "new",
+    "Begin a plugin or a recipe.",
+    "finetune new plugin birds --kind dataset",
+    "finetune new recipe photos/",
+)
+
+KIND = "What it adds: dataset, augmentation, freezer, callback or backbone."
+
+
+def kinds() -> list[str]:
+    """Return the kinds of plugins, for the shell to complete."""
+    from finetune.new.plugin import DRAFTS
+
+    return list(DRAFTS)
+
+
+Name = Annotated[str, typer.Argument(hidden=True)]
+Kind = Annotated[str, typer.Option(metavar="KIND", help=KIND, autocompletion=kinds)]
+Into = Annotated[Path, typer.Option(metavar="DIR", help="Make the folder in here.")]
+File = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there; - prints it.")]
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
+
+
+@command("NAME --kind KIND", "finetune new plugin birds --kind dataset", of=new)
+def plugin(name: Name, kind: Kind, output: Into = Path()) -> Answer:
+    """Write a package that offers a component called NAME.
+
+    It works as it is: install it, run its tests, use it in a recipe, and then
+    change it into what you need.
+    """
+    from finetune.cli.source import load_catalogue
+    from finetune.display.progress import shown
+    from finetune.new import plugin as plugins
+
+    made = plugins.write(name, kind, output, load_catalogue())
+    files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
+
+    def view() -> str:
+        steps = [f'pip install -e "{shown(made)}[dev]"', f"pytest {shown(made)}", f"finetune plugins show {name}"]
+        return "\n".join([f"{shown(made)}: {', '.join(files)}", "", "next:", *(f"  {step}" for step in steps)])
+
+    return Answer(data={"folder": str(made), "files": files}, view=view)
+
+
+@command("PHOTOS", "finetune new recipe photos/", "finetune new recipe labels.csv --output birds.yaml", of=new)
+def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = None, force: Force = False) -> Answer:
+    """Look at photos and write a recipe for them.
+
+    PHOTOS is a folder with a folder of photos for each class, a CSV file, or a
+    pack. The recipe says what was seen and why it chooses what it does; it is
+    named after PHOTOS, unless --output says otherwise.
+    """
+    from finetune.cli.source import load_catalogue
+    from finetune.display.progress import shown
+    from finetune.errors import UsageError
+    from finetune.files import atomic
+    from finetune.files.atomic import disk_errors
+    from finetune.new import photos as looking
+    from finetune.new import recipe as recipes
+
+    seen = looking.look(photos.expanduser(), load_catalogue())
+    path = output or Path(f"{photos.expanduser().resolve().stem}.yaml")
+    text = recipes.text(seen, path.absolute().parent.resolve())
+    if str(output) == "-":
+        return Answer(data={"recipe": text}, view=lambda: text)
+    with disk_errors(path):
+        if path.exists() and not force:
+            raise UsageError(f"{path} exists already; name another with --output, or write over it with --force")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(path, text)
+    told = f"{text}\nnext:\n  finetune check {shown(path)}\n  finetune run {shown(path)}\n"
+    return Answer(data={"file": str(path), "recipe": text}, view=lambda: told)

@@ -1,0 +1,138 @@
+"""A new plugin package: one component that works, with options, README, tests and CI."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.components import KINDS, Component
+from finetune.errors import UsageError
+from finetune.files.atomic import disk_errors
+from finetune.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from finetune.catalogue import Catalogue
+
+NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+BY_KIND: dict[str, type[Component]] = {kind.kind: kind for kind in KINDS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What of a package depends on its kind."""
+
+    purpose: str
+    needs: tuple[str, ...]
+    snippet: str
+
+
+DRAFTS = {
+    "dataset": Draft(
+        purpose="Photos whose class is the first part of their name",
+        needs=(),
+        snippet="dataset: {use: NAME, root: photos/}",
+    ),
+    "augmentation": Draft(
+        purpose="Noise in training photos",
+        needs=("numpy", "pydantic>=2.10"),
+        snippet="augment:\n  - {use: albumentations, preset: standard}\n  - {use: NAME, strength: 0.1}",
+    ),
+    "freezer": Draft(
+        purpose="A freezing policy by which one more stage trains every few epochs",
+        needs=("pydantic>=2.10",),
+        snippet="freeze: {use: NAME, every: 2}",
+    ),
+    "callback": Draft(
+        purpose="A callback that ends a run as soon as it is good enough",
+        needs=("pydantic>=2.10",),
+        snippet="callbacks:\n  - {use: tensorboard}\n  - {use: checkpoint}\n  - {use: NAME, accuracy: 0.95}",
+    ),
+    "backbone": Draft(
+        purpose="A small network of three stages",
+        needs=("mindspore>=2.10", "pydantic>=2.10"),
+        snippet="backbone: {use: NAME, weights: none, width: 16}\nfreeze: {use: none}",
+    ),
+}
+
+
+def write(name: str, kind: str, parent: Path, catalogue: Catalogue) -> Path:
+    """Write the package of a component called ``name`` below ``parent`` and return its folder.
+
+    Raises ``UsageError`` for a name that is none or is taken, and for a folder that exists already; what fails leaves
+    nothing behind.
+    """
+    if kind not in DRAFTS:
+        raise UsageError(f"no kind of plugin named '{kind}'{did_you_mean(kind, DRAFTS)}; kinds: {', '.join(DRAFTS)}")
+    module = f"finetune_{name.replace('-', '_')}"
+    check(name, kind, module, catalogue)
+    target = parent / f"finetune-{name.replace('_', '-')}"
+    with disk_errors(target):
+        if target.exists() or target.is_symlink():
+            raise UsageError(f"{target} exists already; choose another name or --output")
+        parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent))
+        try:
+            fill(made, variables(name, kind, module))
+            made.chmod(0o755)
+            made.rename(target)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+    return target
+
+
+def check(name: str, kind: str, module: str, catalogue: Catalogue) -> None:
+    """Raise ``UsageError`` for a name that no package can have, or that a component or a module has already."""
+    if not NAME.fullmatch(name) or keyword.iskeyword(name) or len(name) > 40:
+        raise UsageError(f"'{name}' is no name for a plugin; take lower-case letters, digits and '-', such as my-birds")
+    if name in catalogue.names(BY_KIND[kind]):
+        origin = catalogue.origin(catalogue.get(BY_KIND[kind], name))
+        raise UsageError(f"{origin} offers a {kind} named '{name}' already; choose another name")
+    if find_spec(module) is not None:
+        raise UsageError(f"a module {module} is installed already; choose another name")
+
+
+def variables(name: str, kind: str, module: str) -> dict[str, str]:
+    """Return what the templates are filled with."""
+    draft = DRAFTS[kind]
+    return {
+        "name": name,
+        "kind": kind,
+        "module": module,
+        "distribution": f"finetune-{name.replace('_', '-')}",
+        "options": "".join(word.capitalize() for word in re.split(r"[-_]", name)) + "Options",
+        "purpose": draft.purpose,
+        "needs": "".join(f', "{each}"' for each in draft.needs),
+        "snippet": draft.snippet.replace("NAME", name),
+    }
+
+
+def fill(folder: Path, values: dict[str, str]) -> None:
+    """Write all files of a package."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("finetune.new", "templates/plugin"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,
+    )
+    files = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        ".gitignore": "gitignore",
+        ".github/workflows/test.yml": "ci.yml",
+        f"{values['module']}.py": f"{values['kind']}.py",
+        f"tests/test_{values['name'].replace('-', '_')}.py": "test.py",
+    }
+    for file, template in files.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(templates.get_template(f"{template}.jinja").render(values), encoding="utf-8")

@@ -1,0 +1,116 @@
+"""A new recipe for some photos: what was seen of them, what is chosen for that, and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.recipe.yamltext import scalar
+
+if TYPE_CHECKING:
+    from finetune.new.photos import Seen
+
+UNEVEN = 3.0  # times the rarest class, from which classes are weighed
+FEW, MANY = 30, 300  # photos of a class, below and from which less and more of the network trains
+SMALL = 160  # pixels of the shorter side, below which 224 would only blow photos up
+SIZES = (64, 96, 128, 160)
+USUAL_BATCH = 32
+CALLBACKS = "callbacks: [{use: tensorboard}, {use: checkpoint, keep: 2}, {use: early_stopping, patience: 5}]"
+
+
+def text(seen: Seen, folder: Path) -> str:
+    """Return a recipe with comments, which runs as it stands in a folder."""
+    sections = [dataset(seen, folder), *image(seen), *training(seen), *balance(seen), CALLBACKS]
+    return "\n".join([header(seen), *sections, ""])
+
+
+def header(seen: Seen) -> str:
+    """Return what was seen."""
+    rarest, most = (pick(seen.counts, key=lambda name: seen.counts[name]) for pick in (min, max))
+    others = "".join(f", {count:,} {name}" for name, count in seen.splits.items() if name != "train")
+    low, middle, high = seen.sides
+    lines = [
+        f"# Tell {len(seen.counts):,} classes of photos apart.",
+        "#",
+        f"# Photos    {seen.splits['train']:,} train{others}",
+        f"# Classes   from {seen.counts[rarest]:,} photos ({shown(rarest)}) to {seen.counts[most]:,} ({shown(most)})",
+        f"# Sizes     shorter side {middle} pixels, most {low} to {high}, of {seen.sampled:,} photos looked at",
+    ]
+    if seen.unreadable:
+        lines.append(f"# Damaged   {len(seen.unreadable)} of those; the run names all: mend them, or see on_bad_image")
+    return "\n".join(lines)
+
+
+def shown(name: str) -> str:
+    """Return a class name in a comment of one line."""
+    return " ".join(name.split())[:40]
+
+
+def dataset(seen: Seen, folder: Path) -> str:
+    """Return the dataset's section, paths in it as they are from the recipe's folder."""
+    keys = ", ".join(f"{key}: {quoted(near(value, folder))}" for key, value in seen.section.items())
+    if "valid" in seen.splits:
+        return f"# Its own validation photos are used.\ndataset: {{{keys}}}"
+    share = 0.3 if seen.photos < 200 else 0.2
+    why = "# There are no validation photos: this share of each class is held back for that."
+    return f"{why}\ndataset: {{{keys}, split: {share}}}"
+
+
+def near(value: str, folder: Path) -> str:
+    """Return a path as it is from a folder it lies in; others, and what is no path, as they are."""
+    path = Path(value)
+    inside = path.is_absolute() and path.is_relative_to(folder)
+    return str(path.relative_to(folder)) if inside else value
+
+
+def quoted(value: str) -> str:
+    """Return text as YAML reads it within braces."""
+    plain = all(letter.isalnum() or letter in "/._-~" for letter in value) and isinstance(scalar(value), str)
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def image(seen: Seen) -> list[str]:
+    """Return the image size for photos that are smaller than what the weights were made with."""
+    middle = seen.sides[1]
+    if not 0 < middle < SMALL:
+        return []
+    size = next((each for each in SIZES if each >= middle), SIZES[-1])
+    why = f"# The photos are small: {size} pixels train {(224 / size) ** 2:.0f} times as fast as 224, and lose nothing."
+    return [why, f"image: {{size: {size}, resize: {round(size * 8 / 7)}}}"]
+
+
+def training(seen: Seen) -> list[str]:
+    """Return what trains, for how long and in which portions, by how many photos there are."""
+    each = seen.photos / len(seen.counts)
+    if each < FEW:
+        why, epochs = "the head alone trains, on features that are computed once", 20
+        freeze, optimizer = "{use: head}", "{use: adamw, lr: 3e-3}"
+    elif each < MANY:
+        why, epochs = "the head trains first, then the last stage, more gently", 10
+        freeze, optimizer = "{use: gradual, schedule: {1: head, 4: layer4}}", "{use: adamw, lr: 2e-3, layer_decay: 0.3}"
+    else:
+        why, epochs = "enough to train the whole network, lower stages more gently", 10
+        freeze = "{use: gradual, schedule: {1: head, 3: layer4, 5: all}}"
+        optimizer = "{use: adamw, lr: 2e-3, layer_decay: 0.3}"
+    batch = min(USUAL_BATCH, 1 << max(1, int(math.log2(max(2, seen.photos / 8)))))
+    return [
+        f"# {each:.0f} photos a class: {why}.",
+        "augment: [{use: albumentations, preset: standard}]",
+        f"freeze: {freeze}",
+        f"optimizer: {optimizer}",
+        "schedule: {use: cosine, warmup_epochs: 1}",
+        f"train: {{epochs: {epochs}, batch_size: {batch}}}",
+    ]
+
+
+def balance(seen: Seen) -> list[str]:
+    """Return weights of the classes and a metric that does not forget the rare ones, where they differ much."""
+    if seen.imbalance < UNEVEN:
+        return []
+    return [
+        f"# Some classes have {seen.imbalance:.0f} times the photos of others: all weigh the same, and count the same.",
+        "loss: {class_weights: auto}",
+        "evaluate: {metric: macro_f1}",
+    ]

@@ -1,0 +1,168 @@
+"""New plugins and recipes: what is written works as it stands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune import plugins
+from finetune.catalogue import Catalogue
+from finetune.cli import main
+from finetune.errors import DataError, UsageError
+from finetune.new import photos as looking
+from finetune.new import plugin
+from finetune.new import recipe as recipes
+from finetune.recipe import plan as plans
+from tests.cli.calling import environment
+from tests.drawn import folder
+
+KINDS = list(plugin.DRAFTS)
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return Catalogue(plugins.load())
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory, catalogue: Catalogue) -> dict[str, Path]:
+    """Return a new package of each kind, beside what an installation would write of it."""
+    top = tmp_path_factory.mktemp("packages")
+    found = {kind: plugin.write(f"my-{kind}", kind, top, catalogue) for kind in KINDS}
+    for kind, package in found.items():
+        about = package / f"finetune_my_{kind}-0.1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: finetune-my-{kind}\nVersion: 0.1.0\n")
+        (about / "entry_points.txt").write_text(f"[finetune]\nmy-{kind} = finetune_my_{kind}\n")
+    return found
+
+
+def with_packages(packages: dict[str, Path], repo: Path) -> dict[str, str]:
+    env = environment(repo)
+    paths = [*map(str, packages.values()), env.get("PYTHONPATH", "")]
+    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def test_the_tests_of_new_packages_pass(packages: dict[str, Path], repo: Path, tmp_path: Path) -> None:
+    tests = [str(package / "tests") for package in packages.values()]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *tests]
+    env = with_packages(packages, repo)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 passed" in done.stdout
+
+
+def test_new_packages_are_listed_and_shown(packages: dict[str, Path], repo: Path, tmp_path: Path) -> None:
+    env = with_packages(packages, repo)
+    command = [sys.executable, "-m", "finetune", "plugins"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    for kind in KINDS:
+        assert f"my-{kind}" in done.stdout
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_packages_keep_their_own_rules(kind: str, packages: dict[str, Path], tmp_path: Path) -> None:
+    package = shutil.copytree(packages[kind], tmp_path / "package", ignore=shutil.ignore_patterns("*.dist-info"))
+    for check in (["ruff", "check", "--no-cache", "."], ["ruff", "format", "--no-cache", "--check", "."]):
+        done = subprocess.run([sys.executable, "-m", *check], cwd=package, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.checkout
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_packages_are_typed(kind: str, packages: dict[str, Path]) -> None:
+    command = [sys.executable, "-m", "mypy"]
+    done = subprocess.run(command, cwd=packages[kind], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("Birds", "dataset", "'Birds' is no name for a plugin; take lower-case letters, digits and '-'"),
+        ("class", "dataset", "'class' is no name for a plugin"),
+        ("../x", "dataset", "is no name for a plugin"),
+        ("folder", "dataset", r"plugin 'folder' \(mindspore-finetune .*\) offers a dataset named 'folder' already"),
+        ("birds", "datset", "no kind of plugin named 'datset'; did you mean 'dataset'?"),
+    ],
+)
+def test_names_that_cannot_be(name: str, kind: str, told: str, catalogue: Catalogue, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=told.replace("?", r"\?")):
+        plugin.write(name, kind, tmp_path, catalogue)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_over(catalogue: Catalogue, tmp_path: Path) -> None:
+    plugin.write("birds", "dataset", tmp_path, catalogue)
+    with pytest.raises(UsageError, match="finetune-birds exists already; choose another name or --output"):
+        plugin.write("birds", "freezer", tmp_path, catalogue)
+    assert [path.name for path in tmp_path.iterdir()] == ["finetune-birds"]
+
+
+def test_a_recipe_for_photos_passes_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "my photos")
+    assert main(["new", "recipe", "my photos"]) == 0
+    text = (tmp_path / "my photos.yaml").read_text()
+    assert 'root: "my photos"' in text
+    assert main(["check", "my photos.yaml", "backbone={use: resnext_nano, weights: none}", "freeze={use: head}"]) == 0
+    assert main(["new", "recipe", "my photos"]) == 2
+    assert main(["new", "recipe", "my photos", "--force"]) == 0
+
+
+def seen(**more: object) -> looking.Seen:
+    said = {
+        "section": {"use": "folder", "root": "/data/photos"},
+        "counts": {"red": 100, "blue": 90},
+        "splits": {"train": 190},
+        "sides": (200, 300, 400),
+        "sampled": 190,
+        "unreadable": (),
+    }
+    return looking.Seen(**{**said, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, ["split: 0.3", "schedule: {1: head, 4: layer4}", "batch_size: 16"]),
+        ({"splits": {"train": 190, "valid": 20}}, ["dataset: {use: folder, root: photos}", ", 20 valid"]),
+        ({"counts": {"a": 9, "b": 5}}, ["freeze: {use: head}", "batch_size: 2}"]),
+        ({"counts": {"a": 2000, "b": 1000}}, ["5: all", "split: 0.2", "batch_size: 32"]),
+        ({"counts": {"a": 400, "b": 40}}, ["10 times the photos", "class_weights: auto", "metric: macro_f1"]),
+        ({"sides": (28, 32, 40)}, ["image: {size: 64, resize: 73}", "12 times as fast"]),
+        ({"unreadable": ("x",)}, ["# Damaged   1 of those"]),
+    ],
+)
+def test_what_was_seen_decides(more: dict[str, object], expected: list[str], catalogue: Catalogue) -> None:
+    text = recipes.text(seen(**more), Path("/data"))
+    for each in expected:
+        assert each in text
+    plan = plans.load(values_of(text), [], catalogue)
+    assert plan.recipe.dataset.use == "folder"
+
+
+def values_of(text: str) -> dict[str, object]:
+    from ruamel.yaml import YAML
+
+    found: dict[str, object] = YAML(typ="safe", pure=True).load(text)
+    return found
+
+
+def test_photos_that_make_no_recipe(tmp_path: Path, catalogue: Catalogue) -> None:
+    (tmp_path / "red").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "red" / "1.png")
+    with pytest.raises(DataError, match="one class only, 'red'; make a folder for each class"):
+        looking.look(tmp_path, catalogue)
+    with pytest.raises(DataError, match="no data at"):
+        looking.look(tmp_path / "gone", catalogue)
