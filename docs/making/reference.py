@@ -10,10 +10,14 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from finetune.recipe.optiontext import schema_of, shown, values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 DOCS = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from the program: begin -->", "<!-- from the program: end -->"
@@ -79,7 +83,7 @@ def components() -> str:
     for kind in KINDS:
         lines += [f"## {WRITTEN[kind]}", ""]
         for component in (each for each in own if each.kind == kind):
-            schema = component.options.model_json_schema()
+            schema = schema_of(component)
             lines += [f"### {kind}: {component.name}", "", *table(schema)]
     return "\n".join(lines)
 
@@ -93,42 +97,8 @@ def table(schema: Mapping[str, Any]) -> list[str]:
     for name, option in schema["properties"].items():
         default = "required" if name in required else f"`{shown(option.get('default'))}`"
         about = " ".join(option.get("description", "").split())
-        lines.append(f"| `{name}` | {values(option).replace('|', '&#124;')} | {default} | {about} |")
+        lines.append(f"| `{name}` | {values(option, '`').replace('|', '&#124;')} | {default} | {about} |")
     return [*lines, ""]
-
-
-def shown(value: Any) -> str:
-    """Return a value as a recipe says it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
-    return "[" + ", ".join(map(shown, value)) + "]" if isinstance(value, list) else str(value)
-
-
-def values(option: Mapping[str, Any]) -> str:
-    """Return in words which values an option takes."""
-    if "anyOf" in option:
-        return " or ".join(dict.fromkeys(values(each) for each in option["anyOf"] if each.get("type") != "null"))
-    if "enum" in option:
-        return ", ".join(f"`{value}`" for value in option["enum"])
-    if "const" in option:
-        return f"`{option['const']}`"
-    if option.get("type") == "array":
-        return f"list of {values(option.get('items', {}))}"
-    names = {"string": "text", "object": "mapping", "boolean": "true or false", "number": "number"}
-    name = "path" if option.get("format") == "path" else names.get(option.get("type", ""), option.get("type", "any"))
-    return name + bounds(option)
-
-
-def bounds(option: Mapping[str, Any]) -> str:
-    """Return in words how small and large a number may be."""
-    low, high = option.get("minimum"), option.get("maximum")
-    said = [f"from {low:,}"] if low is not None else []
-    said += [f"above {option['exclusiveMinimum']:,}"] if "exclusiveMinimum" in option else []
-    said += [f"to {high:,}"] if high is not None else []
-    said += [f"below {option['exclusiveMaximum']:,}"] if "exclusiveMaximum" in option else []
-    return f" {' '.join(said)}" if said else ""
 
 
 # Pages

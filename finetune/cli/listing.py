@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from finetune.cli.app import Answer, command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from finetune.components import Options
+    from finetune.components import Component, Options
 
 
-@command("", "finetune plugins")
-def plugins() -> Answer:
-    """List what plugins offer, and the broken ones."""
+def names(incomplete: str) -> list[str]:
+    """Return what may follow, for the shell to complete."""
+    from finetune import plugins
+    from finetune.catalogue import Catalogue
+
+    offered = sorted({component.name for _, component in Catalogue(plugins.load())})
+    return [word for word in ("show", *offered) if word.startswith(incomplete)]
+
+
+@command("[show NAME]", "finetune plugins", "finetune plugins show folder")
+def plugins(words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=names)] = None) -> Answer:
+    """List what plugins offer, and the broken ones.
+
+    `show NAME` tells all about one component: its options with their defaults,
+    and what a recipe says to use it.
+    """
+    if words:
+        return show(words)
     from finetune import plugins
     from finetune.catalogue import HOOK_OF, Catalogue
 
@@ -26,6 +44,7 @@ def plugins() -> Answer:
             "package": origin.distribution,
             "version": origin.version,
             "plugin": origin.name,
+            "about": about(component),
             "options": options(component.options),
         }
         for origin, component in catalogue
@@ -53,6 +72,76 @@ def plugins() -> Answer:
     ]
     found = {"components": offered, "hooks": listening, "broken": broken}
     return Answer(data=found, view=lambda: tables(offered, listening, broken))
+
+
+def about(component: Component) -> str:
+    """Return the first line of what the options say of a component, empty where they say nothing."""
+    from finetune.components import NoOptions
+
+    said = (component.options.__doc__ or "").strip().partition("\n")[0]
+    return "" if component.options is NoOptions else said
+
+
+def show(words: list[str]) -> Answer:
+    """Return all about the components of one name."""
+    from finetune import plugins
+    from finetune.catalogue import Catalogue
+    from finetune.errors import UsageError
+    from finetune.suggest import did_you_mean
+
+    if words[0] != "show" or len(words) != 2:
+        raise UsageError(f"'{' '.join(words)}' is nothing to list; write `finetune plugins show NAME`")
+    name, catalogue = words[1], Catalogue(plugins.load())
+    found = [described(component, str(origin)) for origin, component in catalogue if component.name == name]
+    if not found:
+        offered = sorted({component.name for _, component in catalogue})
+        raise UsageError(f"no component named '{name}'{did_you_mean(name, offered)}; see `finetune plugins`")
+    return Answer(data={"components": found}, view=lambda: pages(found))
+
+
+def described(component: Component, origin: str) -> dict[str, Any]:
+    """Return a component with its options, ready for JSON."""
+    from finetune.recipe import optiontext
+
+    schema = optiontext.schema_of(component)
+    required = schema.get("required", ())
+    listed = [
+        {
+            "name": name,
+            "takes": optiontext.values(option),
+            "default": "required" if name in required else optiontext.shown(option.get("default")),
+            "about": " ".join(option.get("description", "").split()),
+        }
+        for name, option in schema.get("properties", {}).items()
+    ]
+    return {
+        "kind": component.kind,
+        "name": component.name,
+        "origin": origin,
+        "about": about(component),
+        "options": listed,
+        "example": optiontext.example(component),
+    }
+
+
+def pages(found: list[dict[str, Any]]) -> RenderableType:
+    """Return all about some components, one below the other."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from finetune.display.terminal import printable
+
+    parts: list[RenderableType] = []
+    for each in found:
+        parts.append(Text(printable(f"{each['kind']} {each['name']}, of {each['origin']}"), "bold"))
+        parts += [Text(printable(each["about"]))] if each["about"] else []
+        for option in each["options"]:
+            default = "required" if option["default"] == "required" else f"default {option['default']}"
+            parts.append(Text(printable(f"\n{option['name']}: {option['takes']}; {default}"), "cyan"))
+            parts.append(Padding(Text(printable(option["about"])), (0, 0, 0, 2)))
+        parts += [Text("\nin a recipe:"), Padding(Text(printable(each["example"].rstrip())), (0, 0, 1, 2))]
+    return Group(*parts)
 
 
 def options(model: type[Options]) -> dict[str, str]:
@@ -83,15 +172,18 @@ def tables(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from"):
         table.add_column(title, no_wrap=True)
-    table.add_column("options", overflow="fold")
+    table.add_column("what it is, and its options", overflow="fold")
     for row in offered:
-        said = ", ".join(f"{name}={default}" for name, default in row["options"].items())
+        given = ", ".join(f"{name}={default}" for name, default in row["options"].items())
+        said = "\n".join(filter(None, [row["about"], given]))
         cells = (row["kind"], row["name"], f"{row['package']} {row['version']}", said)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     for row in listening:
         cells = ("hooks", row["plugin"], f"{row['package']} {row['version']}", ", ".join(row["hooks"]))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     lines = []
+    if disabled := os.environ.get("FINETUNE_DISABLE_PLUGINS"):
+        lines.append(Text(printable(f"left out, by FINETUNE_DISABLE_PLUGINS: {disabled}")))
     for each in broken:
         whose = f"{each['plugin']} ({each['package']} {each['version']})"
         lines.append(Text(printable(f"not loaded: {whose}: {each['error']}; {each['remedy']}"), "red"))

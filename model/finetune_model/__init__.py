@@ -22,7 +22,7 @@ STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
 class ResNeXtOptions(Options):
-    """Options of both networks."""
+    """ResNeXt: residual blocks of grouped convolutions (Xie et al. 2017)."""
 
     stem_pool: Literal["auto", "same", "symmetric"] = "auto"
     """Padding of the first max-pool: `same` (at the end), `symmetric` (all sides), `auto`: what the weights need."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from finetune import Freezer, Options, UsageError, did_you_mean, hookimpl
 
@@ -18,6 +18,8 @@ ALL = "all"
 
 class Stages(Options):
     """The same stages in every epoch."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"train": ["layer4"]}]})
 
     train: Patterns | None = None
     """Stages that train, by name or pattern such as `layer[34]`; the head trains as well."""
