@@ -231,3 +231,21 @@ def test_weights_of_a_company_reach_a_recipe(
 def test_their_own_tests_pass(fresh: Path, repo: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(repo / "examples" / name / "tests", tmp_path / "tests")
     assert " passed" in call(fresh / "python", "-m", "pytest", "-q", "tests", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_plugin_from_nothing(fresh: Path, photos: Path, tmp_path: Path) -> None:
+    made = Path(answer(fresh, "new", "plugin", "birds", "--kind", "dataset", cwd=tmp_path)["folder"])
+    pip = (fresh / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    call(*pip, "-e", tmp_path / made, cwd=tmp_path)
+    (found,) = answer(fresh, "plugins", "show", "birds", cwd=tmp_path)["components"]
+    assert (found["kind"], [option["name"] for option in found["options"]]) == ("dataset", ["root", "separator"])
+    assert " passed" in call(fresh / "python", "-m", "pytest", "-q", tmp_path / made, cwd=tmp_path)
+    (tmp_path / "album").mkdir()
+    for path in photos.rglob("*.jpg"):
+        shutil.copy(path, tmp_path / "album" / f"{path.parent.name}_{path.name}")
+    said = ("dataset={use: birds, root: album}", "backbone={use: resnext_nano}", "train.epochs=1", "image.size=64")
+    (tmp_path / "birds.yaml").write_text("image: {resize: 72}\n")
+    assert answer(fresh, "run", "birds.yaml", *said, cwd=tmp_path)["epochs"] == 1
+    call(fresh / "python", "-m", "pip", "uninstall", "--quiet", "--yes", "finetune-birds", cwd=tmp_path)
