@@ -257,6 +257,8 @@ USED: list[Row] = [
         ("failed in finetune_fetch_weights: OSError: no route", LEAVE),
     ),
 ]
+# Of 24 images in two epochs, some of the first read twice; the twentieth is of the second.
+COUNT = "change.count = getattr(change, 'count', 0) + 1\n    "
 FAIL = "if run.epoch == 2: raise KeyError('gone')"
 # Broken while a run trains: what was trained is kept.
 TRAINING: list[Row] = [
@@ -274,16 +276,14 @@ TRAINING: list[Row] = [
     ),
     (
         "an augmentation that fails later",
-        augmentation("change.count = getattr(change, 'count', 0) + 1\n    return pixels[: 30 // (20 - change.count)]"),
+        augmentation(f"{COUNT}return pixels[: 30 // (20 - change.count)]"),
         {"augment": "[{use: bad}]"},
         6,
         (f"augment[0] ('bad' of {TITLE}) failed on '", "ZeroDivisionError: integer division or modulo by zero", LEAVE),
     ),
     (
         "an augmentation of another type",
-        augmentation(
-            "change.count = getattr(change, 'count', 0) + 1\n    return pixels if change.count < 16 else pixels / 2"
-        ),
+        augmentation(f"{COUNT}return pixels if change.count < 20 else pixels / 2"),
         {"augment": "[{use: bad}]"},
         6,
         (
