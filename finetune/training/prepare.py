@@ -155,7 +155,7 @@ def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
         found = guarded(catalogue, freezer, "policy", policy, epoch, names)
         if isinstance(found, str) or not isinstance(found, Iterable) or not all(isinstance(s, str) for s in found):
             got = f"returned {found!r:.80}, not stages; return a set of names, such as {{'head'}}"
-            raise PluginError(f"{catalogue.origin(freezer)}: policy of freezer '{freezer.name}' {got}")
+            raise PluginError(got)
         return frozenset(found)
 
     with named(catalogue.origin(freezer), f"policy of freezer '{freezer.name}'"):

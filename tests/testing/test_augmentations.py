@@ -13,8 +13,8 @@ import pytest
 from finetune import Augmentation, Dataset, ImageSpec, NoOptions
 from finetune.testing import check_augmentation
 from finetune.testing.augmentations import RULES
+from tests.testing.bad_datasets import Loose, Nameless
 from tests.testing.broken import broken
-from tests.testing.test_datasets import Loose, Nameless
 
 if TYPE_CHECKING:
     from collections.abc import Callable

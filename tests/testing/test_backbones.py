@@ -13,8 +13,8 @@ import pytest
 from finetune import Backbone, Dataset, Layout, Weights
 from finetune.testing import check_backbone
 from finetune.testing.backbones import RULES
+from tests.testing.bad_datasets import Loose, Nameless
 from tests.testing.broken import broken
-from tests.testing.test_datasets import Loose, Nameless
 
 pytestmark = pytest.mark.once
 

@@ -14,11 +14,13 @@ import pytest
 from finetune import Callback, Dataset, NoOptions, hookimpl
 from finetune.testing import check_callback
 from finetune.testing.callbacks import RULES
+from tests.testing.bad_datasets import Loose, Nameless
 from tests.testing.broken import broken
-from tests.testing.test_datasets import Loose, Nameless
 
 if TYPE_CHECKING:
     from finetune import Run
+
+pytestmark = pytest.mark.once
 
 
 def mine(kind: Any, options: Any = NoOptions) -> Callback:

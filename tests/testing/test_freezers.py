@@ -12,8 +12,8 @@ import pytest
 from finetune import Dataset, Freezer, NoOptions, UsageError
 from finetune.testing import check_freezer
 from finetune.testing.freezers import RULES
+from tests.testing.bad_datasets import Loose, Nameless
 from tests.testing.broken import broken
-from tests.testing.test_datasets import Loose, Nameless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
