@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 import finetune
 from finetune import cli, plugins
 from finetune.catalogue import Catalogue
-from finetune.cli import failures, source
+from finetune.cli import failures, source, sweeping
 from finetune.cli.app import parse
 from finetune.components import KINDS
 from finetune.errors import DownloadError, FinetuneError
@@ -78,7 +78,9 @@ def test_commands_are_understood(
     docs: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # whatever a page names, nothing of the user's is changed
-    typed = [(name, words(line)[1:]) for name, text in docs.items() for line in lines(text) if "finetune" in line]
+    typed = [
+        (name, words(line)[1:]) for name, text in docs.items() for line in lines(text) if words(line)[0] == "finetune"
+    ]
     named = [(name, each) for name, text in docs.items() for each in commands(prose(text), "finetune")]
     assert len(typed) > 30
     assert len(named) > 30
@@ -93,15 +95,17 @@ def test_commands_are_understood(
 def test_changes_on_the_command_line_are_valid(docs: dict[str, str], place: Path) -> None:
     known = Catalogue(plugins.load())
     found = [
-        (name, arguments[1:])
+        (name, line, arguments[1:])
         for name, text in docs.items()
         for line in lines(text)
         if (arguments := words(line)[1:])[:1] in (["run"], ["check"]) and "--resume" not in arguments
     ]
     assert len(found) > 15
-    for name, arguments in found:
+    for name, line, arguments in found:
         given = [word for word in arguments if word != "--dry-run"]
-        assert source.asked(given).plan(known).recipe.dataset.use, name
+        axes, rest = sweeping.asked_for(source.asked(given), known, None)
+        assert rest.plan(known).recipe.dataset.use, name
+        assert bool(axes) == ("3e-3, 1e-2" in line)
 
 
 def test_other_programs_are_there(docs: dict[str, str], repo: Path) -> None:
@@ -130,7 +134,8 @@ def test_get_started_works_from_its_first_step_to_its_last(docs: dict[str, str],
     exec(compile(code, "index.md", "exec"), {})
     assert (place / "labels.csv").is_file()
     assert (place / "flowers.onnx").is_file()
-    assert len(list((place / "runs").iterdir())) == 4
+    assert len(list((place / "runs").glob("my-0*"))) == 4
+    assert len(list((place / "runs").glob("my-sweep-001/*-lr-*"))) == 4
 
 
 def test_code_in_python_runs(docs: dict[str, str], place: Path) -> None:

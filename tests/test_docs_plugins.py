@@ -153,7 +153,7 @@ def test_every_block_of_code_is_run(guide: str) -> None:
     alone = ("A whole package", "Images as bytes", "Test your plugin")
     others = sum(len(blocks(section(guide, start), "python")) for start in alone)
     assert (in_hooks, others) == (13, 4)
-    assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 3
+    assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 4
 
 
 @pytest.mark.parametrize("kind", [Backbone, Dataset, Augmentation, Freezer, Callback])

@@ -126,7 +126,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pyt
     assert stream.getvalue().splitlines() == [
         "flowers",
         "  images    120 training, 40 validation; 2 classes",
-        "  network   resnext50 on cpu",
+        "  network   resnext50 on cpu, the best that is here",
         "  weights   hub-v1.1: 318 loaded, 2 reinitialised",
         "  training  3 epochs of 4 steps, batch size 32",
         "  run       runs/flowers-001",

@@ -153,7 +153,8 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     data = report["data"]
     yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
     device = report["device"]
-    yield "device", f"{device['name']}; oneDNN {device['isa']}; mixed precision {device['amp']}"
+    yield "device", device["why"] or device["name"]
+    yield "oneDNN", f"{device['isa']}; mixed precision {device['amp']}"
     trunk = report["trunk"]
     yield "frozen stages", f"computed by {trunk['name']} in {trunk['precision'].replace('f32', 'fp32')}"
     yield "images", images_line(data["images"], len(data["classes"]))

@@ -11,6 +11,8 @@ from finetune.devices.kind import Amp, DeviceName, Kind, Settings, quiet_mindspo
 from finetune.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from finetune.recipe.runners import Runner
 
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in (ascend, gpu, cpu)}
@@ -21,13 +23,17 @@ UNUSABLE = "its driver is here, but MindSpore finds none; see `finetune doctor -
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """A device, the oneDNN instruction set in force on it, its mixed-precision level, and whether it computes matrix
-    products faster than convolutions. ``why`` says how it came to be chosen."""
+    products faster than convolutions.
+
+    ``why`` says how ``auto`` came to choose it, and ``odd`` that the machine has a better one, unused.
+    """
 
     kind: Kind
     isa: str
     amp: Amp
     products: bool = False
     why: str = ""
+    odd: bool = False
 
     @property
     def name(self) -> DeviceName:
@@ -60,7 +66,10 @@ def setup(*, device: str = "auto", said: Settings | None = None) -> Device:
     set_device(ms, kind)
     level: Amp = kind.amp if said.amp == "auto" else said.amp
     products = kind is cpu.KIND and cpu.uncapped() and said.mode == "graph" and level == "off"
-    return Device(kind=kind, isa=isa, amp=level, products=products, why=reason(kind) if device == "auto" else "")
+    if device != "auto":
+        return Device(kind=kind, isa=isa, amp=level, products=products)
+    why, odd = reason(kind), any(not each.missing() for each in better(kind))
+    return Device(kind=kind, isa=isa, amp=level, products=products, why=why, odd=odd)
 
 
 def set_device(ms: Any, kind: Kind) -> None:
@@ -96,9 +105,13 @@ def remedy(kind: Kind | None) -> str:
 
 def reason(chosen: Kind) -> str:
     """Return why ``auto`` chose a device: what those that it prefers lack."""
-    before = takewhile(lambda each: each is not chosen, KINDS.values())
-    lacks = (f"no {each.name} ({each.missing() or UNUSABLE.format(each.name)})" for each in before)
+    lacks = (f"no {each.name} ({each.missing() or UNUSABLE.format(each.name)})" for each in better(chosen))
     return f"runner.device=auto chose {': '.join(filter(None, [chosen.name, ', '.join(lacks)]))}"
+
+
+def better(chosen: Kind) -> Iterator[Kind]:
+    """Yield the kinds that ``auto`` prefers to one."""
+    return takewhile(lambda each: each is not chosen, KINDS.values())
 
 
 def available(kind: Kind) -> bool:

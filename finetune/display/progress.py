@@ -170,7 +170,8 @@ def summary(run: Run) -> Iterator[tuple[str, str]]:
     """Yield what a run is, as names and values."""
     recipe = run.recipe
     yield "images", images_line(run.images, len(run.classes))
-    yield "network", f"{recipe.backbone.use} on {run.device}"
+    chosen = ", the best that is here" if recipe.runner.device == "auto" else ""
+    yield "network", f"{recipe.backbone.use} on {run.device}{chosen}"
     yield "weights", weights_line(run.weights)
     yield (
         "training",

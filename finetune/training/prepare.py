@@ -87,8 +87,8 @@ def prepare(
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
     device = device_for(plan, planned, say)
-    if device.why:
-        say(device.why)
+    if device.odd:
+        say(f"warning: {device.why}")
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
     if catalogue.origin(plan.backbone.component).foreign:
         guarded(

@@ -77,7 +77,8 @@ def say_findings(findings: Sequence[Mapping[str, Any]], say: Callable[[str], Non
 def write_start(prepared: Prepared, run: Run) -> None:
     """Write what is known before the first epoch."""
     write_recipe(prepared, run.folder)
-    about = environment.describe() | {"device": prepared.device.name, "isa": prepared.device.isa}
+    device = prepared.device
+    about = environment.describe() | {"device": device.name, "device_why": device.why, "isa": device.isa}
     atomic.write_json(run.folder / "environment.json", about)
     atomic.write_json(run.folder / "data.json", prepared.data.report)
     atomic.write_json(run.folder / "weights.json", prepared.weights)
