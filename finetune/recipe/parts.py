@@ -151,12 +151,13 @@ def cross_checks(values: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[P
 
 
 def _at_most(values: Mapping[str, Any], low: tuple[str, str], high: tuple[str, str]) -> Iterator[Problem]:
-    small, large = _number(values, *low), _number(values, *high)
+    small, large = number(values, *low), number(values, *high)
     if small is not None and large is not None and small > large:
         yield Problem(low, "cross", f"{shown(small)} is more than {spelled(high)}, which is {shown(large)}")
 
 
-def _number(values: Mapping[str, Any], name: str, key: str) -> float | None:
+def number(values: Mapping[str, Any], name: str, key: str) -> float | None:
+    """Return a number of a recipe, by default the engine's; None where it is none."""
     given = values.get(name, {})
     value = given.get(key, getattr(Recipe.model_fields[name].default, key)) if isinstance(given, Mapping) else None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
