@@ -109,7 +109,8 @@ def _path(wanted: str, folder: Path, beside: Path) -> _File:
         raise _Refused(f"no home folder for '{wanted}'; './{wanted}' is a name as it stands") from None
     if not os.path.exists(path):
         near = neighbour(path)
-        raise _Refused(f"no file '{wanted}' in {folder}{near if 'did you mean' in near else ''}; a path starts there")
+        remedy = near if "did you mean" in near else "; a path starts at the folder of its recipe"
+        raise _Refused(f"no file '{wanted}' in {folder}{remedy}")
     if not path.is_file():
         raise _Refused(f"'{wanted}' is no file; name a recipe such as base.yaml")
     return _File(path.resolve(), str(beside / wanted), path.parent.resolve())
@@ -122,7 +123,7 @@ def _bundled(wanted: str, folder: Path) -> _File:
         return _File(known[wanted].resolve(), str(known[wanted]), folder)
     if (folder / f"{wanted}.yaml").is_file():
         raise _Refused(f"no bundled recipe named '{wanted}'; did you mean '{wanted}.yaml'?")
-    raise _Refused(f"no bundled recipe named '{wanted}'{did_you_mean(wanted, known)}; a path ends with .yaml")
+    raise _Refused(f"no bundled recipe named '{wanted}'{did_you_mean(wanted, known)}")
 
 
 def _merged(base: Node, own: Node) -> Node:

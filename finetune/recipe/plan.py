@@ -17,7 +17,7 @@ from finetune.recipe.mistakes import Known, Problem
 from finetune.recipe.models import BackboneSection, Recipe, Section
 from finetune.recipe.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
 from finetune.recipe.paths import absolute, is_weights_file, resolved
-from finetune.recipe.places import KeyPath, Mistake
+from finetune.recipe.places import KeyPath, Mistake, shortened
 from finetune.recipe.runners import AutoRunner
 from finetune.recipe.yamltext import dumps
 
@@ -110,7 +110,7 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
     homes = elsewhere(parts)
     wrong: list[Problem] = []
     recipe = validated(Recipe, values, Known(Recipe, (extending.KEY,), homes), wrong)
-    found += [_with_remedy(problem, catalogue) for problem in wrong]
+    found += [_with_remedy(problem, values, catalogue) for problem in wrong]
     given = [options(part, catalogue, homes, found) for part in parts]
     found += cross_checks(values, parts)
     said = list(checks.findings(parts, given, values, catalogue))
@@ -122,13 +122,16 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
     return None if found else replace(plan, notes=notes)
 
 
-def _with_remedy(problem: Problem, catalogue: Catalogue) -> Problem:
+def _with_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalogue) -> Problem:
     slot = problem.path[0] if problem.path else None
     if problem.kind != "missing":
         return problem
     text = f"missing; the smallest recipe is '{SMALLEST}'"
     if slot in SLOTS and problem.path[-1] == "use":
+        given = values.get(str(slot))
+        glued = [key for key in given if key.startswith("use:")] if isinstance(given, dict) else []
         text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
+        text = f"missing; put a space after the ':' of '{shortened(glued[0])}'" if glued else text
     return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from finetune import Finding, Freezer, Options, UsageError, did_you_mean, hookimpl
 
@@ -40,13 +40,14 @@ class Gradual(Options):
     schedule: Annotated[dict[int, str], Field(min_length=1)] = {1: "head", 2: ALL}  # noqa: RUF012 - pydantic copies it
     """From which epoch on how much trains: `head`, a stage (it and everything above it), or `all`."""
 
-    @model_validator(mode="after")
-    def from_the_start(self) -> Gradual:
+    @field_validator("schedule")
+    @classmethod
+    def from_the_start(cls, schedule: dict[int, str]) -> dict[int, str]:
         """Refuse a schedule that leaves the first epochs open."""
-        first = min(self.schedule)
+        first = min(schedule)
         if first != 1:
             raise ValueError(f"the schedule begins with epoch {first}; begin it with epoch 1, such as {{1: head}}")
-        return self
+        return schedule
 
 
 @hookimpl
