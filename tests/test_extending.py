@@ -151,6 +151,16 @@ def test_mistakes_name_the_file_that_they_are_in(catalogue: Catalogue) -> None:
     )
 
 
+def test_a_base_at_home(
+    catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    (home / "base.yaml").write_text(BASE + "sead: 1\n")
+    Path("mine.yaml").write_text("extends: ~/base.yaml\n")
+    assert refused(catalogue, "mine.yaml") == (f"{home}/base.yaml:9:1: sead: unknown key 'sead'; did you mean 'seed'?",)
+
+
 LEADS_NOWHERE: list[tuple[str, str]] = [
     ("god", "no bundled recipe named 'god'; known: "),
     ("sub/bas.yaml", "no file 'sub/bas.yaml' in {folder}; did you mean 'base.yaml'?"),
@@ -160,11 +170,20 @@ LEADS_NOWHERE: list[tuple[str, str]] = [
     ("[a.yaml, b.yaml]", "expected the path of a recipe or a name that `finetune ls` lists, got a list; a recipe ext"),
     ("3", "expected the path of a recipe or a name that `finetune ls` lists, got 3"),
     ("", "expected the path of a recipe or a name that `finetune ls` lists, got nothing"),
+    (
+        "x" * 9000,
+        "no bundled recipe named 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'; known: csv, ",
+    ),
+    (
+        "x" * 9000 + ".yaml",
+        "no file 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxxxxxxxx.yaml' in {folder}; a path",
+    ),
+    ("/dev/zero", "'/dev/zero' is no file; name a recipe such as base.yaml"),
     ("there", "no bundled recipe named 'there'; did you mean 'there.yaml'?"),
 ]
 
 
-@pytest.mark.parametrize(("base", "message"), LEADS_NOWHERE, ids=[base or "nothing" for base, _ in LEADS_NOWHERE])
+@pytest.mark.parametrize(("base", "message"), LEADS_NOWHERE, ids=[base[:20] or "nothing" for base, _ in LEADS_NOWHERE])
 def test_a_base_that_cannot_be_meant(catalogue: Catalogue, folder: Path, base: str, message: str) -> None:
     Path("there.yaml").write_text(BASE)
     Path("mine.yaml").write_text(f"seed: 1\nextends: {base}\n")

@@ -552,7 +552,18 @@ def test_options_that_fail_are_a_plugin_error(catalogue: Catalogue) -> None:
         planned(catalogue, "dataset: {use: failing, x: 3}")
 
 
-SECTIONS = [*Plan.__dataclass_fields__, "head", "image", "loss", "optimizer", "schedule", "train", "augment", "freeze"]
+SECTIONS = [
+    *Plan.__dataclass_fields__,
+    "extends",
+    "head",
+    "image",
+    "loss",
+    "optimizer",
+    "schedule",
+    "train",
+    "augment",
+    "freeze",
+]
 KEYS = st.sampled_from([*SECTIONS, "use", "root", "size", "ops", "epochs", "lr", "betas", "schedule", "class_weights"])
 WORDS = st.sampled_from(["folder", "albumentations", "gradual", "crop", "auto", "none", "head", "mlp", "sgd", "~x", ""])
 VALUES: st.SearchStrategy[Any] = st.recursive(

@@ -17,7 +17,7 @@ from finetune.recipe.nodes import Node
 from finetune.recipe.overrides import TOLD_BY
 from finetune.recipe.parts import SLOTS, section
 from finetune.recipe.paths import absolute
-from finetune.recipe.places import Mistake
+from finetune.recipe.places import Mistake, shortened
 from finetune.recipe.runners import AutoRunner
 from finetune.suggest import did_you_mean
 
@@ -88,11 +88,12 @@ def _base(node: Node, beside: Path, chain: tuple[_File, ...]) -> _File:
     if not isinstance(wanted, str) or not wanted:
         hint = "; a recipe extends one other, which may extend a third" if isinstance(wanted, list) else ""
         raise _Refused(f"expected the path of a recipe or a name that `finetune ls` lists, got {shown(wanted)}{hint}")
+    said = shortened(wanted)
     file = _path(wanted, node.place.folder, beside) if _is_path(wanted) else _bundled(wanted, node.place.folder)
     paths = [each.path for each in chain]
     if file.path in paths:
         circle = " -> ".join([each.name for each in chain[paths.index(file.path) :]] + [file.name])
-        raise _Refused(f"'{wanted}' leads back to itself: {circle}; take 'extends' out of one of them")
+        raise _Refused(f"'{said}' leads back to itself: {circle}; take 'extends' out of one of them")
     if len(chain) >= MAX_CHAIN:
         raise _Refused(f"more than {MAX_CHAIN} recipes, each extending the next; write some of them out")
     return file
@@ -103,17 +104,19 @@ def _is_path(text: str) -> bool:
 
 
 def _path(wanted: str, folder: Path, beside: Path) -> _File:
+    said = shortened(wanted)
     try:
         path = absolute(wanted, folder)
     except RuntimeError:
-        raise _Refused(f"no home folder for '{wanted}'; './{wanted}' is a name as it stands") from None
+        raise _Refused(f"no home folder for '{said}'; './{said}' is a name as it stands") from None
     if not os.path.exists(path):
         near = neighbour(path)
         remedy = near if "did you mean" in near else "; a path starts at the folder of its recipe"
-        raise _Refused(f"no file '{wanted}' in {folder}{remedy}")
+        raise _Refused(f"no file '{said}' in {folder}{remedy}")
     if not path.is_file():
-        raise _Refused(f"'{wanted}' is no file; name a recipe such as base.yaml")
-    return _File(path.resolve(), str(beside / wanted), path.parent.resolve())
+        raise _Refused(f"'{said}' is no file; name a recipe such as base.yaml")
+    name = path if wanted.startswith("~") else beside / wanted
+    return _File(path.resolve(), str(name), path.parent.resolve())
 
 
 def _bundled(wanted: str, folder: Path) -> _File:
@@ -121,9 +124,10 @@ def _bundled(wanted: str, folder: Path) -> _File:
     known = bundled.recipes()
     if wanted in known:
         return _File(known[wanted].resolve(), str(known[wanted]), folder)
-    if (folder / f"{wanted}.yaml").is_file():
-        raise _Refused(f"no bundled recipe named '{wanted}'; did you mean '{wanted}.yaml'?")
-    raise _Refused(f"no bundled recipe named '{wanted}'{did_you_mean(wanted, known)}")
+    said = shortened(wanted)
+    if os.path.isfile(folder / f"{wanted}.yaml"):
+        raise _Refused(f"no bundled recipe named '{said}'; did you mean '{said}.yaml'?")
+    raise _Refused(f"no bundled recipe named '{said}'{did_you_mean(said, known)}")
 
 
 def _merged(base: Node, own: Node) -> Node:
