@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -40,7 +40,10 @@ class NoOptions(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something a dataset noticed: an ``error`` ends the run before training, all findings are reported together."""
+    """Something noticed before training: an ``error`` ends the run, all findings are reported together.
+
+    ``subject`` is what it is about: a photo or a folder of a dataset, a key of a component's options.
+    """
 
     severity: Severity
     subject: str
@@ -187,24 +190,28 @@ class Augmentation(Component):
     Pixels are HWC uint8 RGB of any size; all randomness comes from ``rng``, which the engine seeds for each sample.
     ``native(options, image)`` returns the same change as operations of ``mindspore.dataset.vision``, from the bytes of
     a file to HWC uint8 of the image's size, for devices that MindSpore's own pipeline feeds; None if there are none.
+    ``check(options)`` yields what is wrong with options that are right by type; it imports nothing heavy.
     """
 
     kind: ClassVar[str] = "augmentation"
 
     build: Callable[[Any, ImageSpec], Transform]
     native: Callable[[Any, ImageSpec], Sequence[Any] | None] | None = None
+    check: Callable[[Any], Iterable[Finding]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freezer(Component):
     """A freezing policy: ``build(options)`` returns a pure function ``(epoch, stages) -> stages that train``.
 
-    Epochs count from 1; ``stages`` are in order of the network and end with ``head``.
+    Epochs count from 1; ``stages`` are in order of the network and end with ``head``. ``check(options, stages,
+    epochs)`` yields what is wrong with the options for such a network and so many epochs.
     """
 
     kind: ClassVar[str] = "freezer"
 
     build: Callable[[Any], Callable[[int, tuple[str, ...]], frozenset[str]]]
+    check: Callable[[Any, tuple[str, ...], int], Iterable[Finding]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from finetune.catalogue import Catalogue
 from finetune.cli import failures, source, sweeping
 from finetune.cli.app import parse
 from finetune.components import KINDS
-from finetune.errors import DownloadError, FinetuneError
+from finetune.errors import DownloadError, FinetuneError, RecipeError
 from finetune.recipe import plan
 from tests.drawn import folder
 from tests.pages import anchors, blocks, commands, lines, links, prose, words
@@ -106,6 +106,16 @@ def test_changes_on_the_command_line_are_valid(docs: dict[str, str], place: Path
         axes, rest = sweeping.asked_for(source.asked(given), known, None)
         assert rest.plan(known).recipe.dataset.use, name
         assert bool(axes) == ("3e-3, 1e-2" in line)
+
+
+def test_the_mistakes_shown_are_those_of_the_recipes_shown(docs: dict[str, str], place: Path) -> None:
+    (text,) = (block for block in blocks(docs["recipes.md"], "text") if "mistakes in the recipe" in block)
+    for name, recipe in re.findall(r"^\$ cat (\S+)\n(.*?)(?=^\$)", text, re.S | re.M):
+        (place / name).write_text(recipe)
+    with pytest.raises(RecipeError) as error:
+        plan.load(place / "mine.yaml", [], Catalogue(plugins.load()))
+    told = [mistake.replace(f"{place}/", "") for mistake in error.value.mistakes]
+    assert text.partition("mistakes in the recipe\n")[2].splitlines() == told
 
 
 def test_other_programs_are_there(docs: dict[str, str], repo: Path) -> None:

@@ -69,7 +69,7 @@ def test_every_recipe_is_valid_and_says_what_it_is(recipe: str) -> None:
     for call in calls:
         assert shlex.split(call)[1] == f"recipes/{recipe}.yaml"
         assert callable(parse(shlex.split(call)))
-    for title in ("Data", "Network", "Expected"):
+    for title in ("For", "Data", "Network", "Expected"):
         assert re.search(rf"^# {title} +(?!TODO)\w.{{10,}}", said, re.M), title
 
 

@@ -159,7 +159,7 @@ WRONG: list[tuple[str, str]] = [
         "1:54: callbacks[1].patience: unknown key 'patience'; did you mean 'callbacks[0].patience'?",
     ),
     ("freeze: {batchnorm: frozen}", "1:10: freeze.batchnorm: unknown key 'batchnorm'; did you mean 'batch_norm'?"),
-    ("1: 2", "1:1: 1: unknown key '1'; known: augment, backbone, cache, callbacks, dataset, evaluate, freeze, "),
+    ("1: 2", "1:1: 1: unknown key '1'; known: augment, backbone, cache, callbacks, dataset, evaluate, extends, "),
     ('"a b": 2', "1:1: \"a b\": unknown key 'a b'; known: augment, backbone"),
     # names of components
     ("backbone: {use: resnext5}", "1:12: backbone.use: no backbone named 'resnext5'; did you mean 'resnext50'?"),
@@ -552,7 +552,18 @@ def test_options_that_fail_are_a_plugin_error(catalogue: Catalogue) -> None:
         planned(catalogue, "dataset: {use: failing, x: 3}")
 
 
-SECTIONS = [*Plan.__dataclass_fields__, "head", "image", "loss", "optimizer", "schedule", "train", "augment", "freeze"]
+SECTIONS = [
+    *Plan.__dataclass_fields__,
+    "extends",
+    "head",
+    "image",
+    "loss",
+    "optimizer",
+    "schedule",
+    "train",
+    "augment",
+    "freeze",
+]
 KEYS = st.sampled_from([*SECTIONS, "use", "root", "size", "ops", "epochs", "lr", "betas", "schedule", "class_weights"])
 WORDS = st.sampled_from(["folder", "albumentations", "gradual", "crop", "auto", "none", "head", "mlp", "sgd", "~x", ""])
 VALUES: st.SearchStrategy[Any] = st.recursive(

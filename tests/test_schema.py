@@ -14,7 +14,9 @@ from finetune.catalogue import Catalogue
 from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
-from finetune.recipe.plan import load
+from finetune.recipe import bundled
+from finetune.recipe.document import from_bytes, read
+from finetune.recipe.plan import dump, load
 from finetune.recipe.schema import json_schema
 
 
@@ -169,3 +171,57 @@ def test_everything_installed_has_a_schema() -> None:
     Draft202012Validator.check_schema(schema)
     for slot in ("Backbone", "Dataset", "Augment", "Freeze", "Callback"):
         assert schema["$defs"][f"{slot}Section"]["oneOf"] != [False], slot
+
+
+@pytest.fixture(scope="module")
+def installed() -> Draft202012Validator:
+    return Draft202012Validator(json_schema(Catalogue(plugins.load())))
+
+
+@pytest.mark.parametrize("name", bundled.recipes())
+def test_it_accepts_every_recipe_that_comes_along(installed: Draft202012Validator, name: str) -> None:
+    assert [error.message for error in installed.iter_errors(read(bundled.find(name)).values)] == []
+
+
+def test_it_accepts_what_is_written_into_a_run(installed: Draft202012Validator) -> None:
+    catalogue = Catalogue(plugins.load())
+    for file in bundled.recipes().values():
+        whole = from_bytes(dump(load(file, [], catalogue)).encode(), "recipe.yaml", Path())
+        assert [error.message for error in installed.iter_errors(whole.values)] == [], file
+
+
+def test_every_key_has_a_description(installed: Draft202012Validator) -> None:
+    """An editor shows it; for ``use`` and ``device`` it shows that of the component or the device chosen."""
+    whole: dict[str, Any] = installed.schema  # type: ignore[assignment]
+    models = {"recipe": whole, **whole["$defs"]}
+    bare = [name for name, model in models.items() if model.get("type") == "object" and not model.get("description")]
+    bare += [
+        f"{name}.{key}"
+        for name, model in models.items()
+        for key, about in model.get("properties", {}).items()
+        if key not in ("use", "device") and not about.get("description") and "$ref" not in about
+    ]
+    assert bare == []
+
+
+def test_a_third_party_plugin_is_in_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(repo / "examples" / "finetune-zip"))
+    import finetune_zip  # type: ignore[import-not-found]
+
+    schema = json_schema(catalogue_of(Few(), finetune_zip))
+    file = schema["$defs"]["dataset.zip"]["properties"]["file"]
+    assert file["description"] == "The archive, with one folder of photos for each class."
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid({"dataset": {"use": "zip", "file": "photos.zip"}})
+    assert not validator.is_valid({"dataset": {"use": "zip", "fil": "photos.zip"}})
+    assert not validator.is_valid({"dataset": {"use": "zip"}})
+
+
+def test_an_editor_completes_transforms(installed: Draft202012Validator) -> None:
+    def valid(*ops: Any) -> bool:
+        return installed.is_valid({"dataset": FOLDER, "augment": [{"use": "albumentations", "ops": list(ops)}]})
+
+    assert valid("HorizontalFlip", {"Blur": {"p": 0.5}}, {"ToGray": None})
+    assert not valid("HorizontalFlipp")
+    assert not valid({"Blurr": {}})
+    assert not valid({"Blur": {}, "ToGray": {}})

@@ -1,4 +1,4 @@
-"""Write what the program says of itself into docs/commands.md and docs/components.md.
+"""Write what the program says of itself into docs/commands.md, docs/components.md and docs/recipes.md.
 
     python docs/making/reference.py [--write]
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from the program: begin -->", "<!-- from the program: end -->"
+HEAD = ("| key | what | default | |", "| --- | --- | --- | --- |")
 KINDS = ("dataset", "augmentation", "backbone", "freezer", "callback")
 WRITTEN = {
     "dataset": "Datasets",
@@ -101,6 +102,79 @@ def table(schema: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+# Recipes
+
+
+def recipes() -> str:
+    """Return the recipes that come along, then every section of a recipe with the keys that the engine reads."""
+    from finetune.cli.recipes import described, grouped
+
+    lines = ["## Recipes that come along", "", "| for | recipe | |", "| --- | --- | --- |"]
+    lines += [
+        f"| {group} | `{each['name']}` | {each['purpose']} |"
+        for group, inside in grouped(described())
+        for each in inside
+    ]
+    return "\n".join([*lines, "", "## Every key", "", *sections()])
+
+
+def sections() -> list[str]:
+    """Return the lines of all sections; a component's own options are in docs/components.md."""
+    from finetune.recipe.mistakes import models_in
+    from finetune.recipe.models import Recipe
+    from finetune.recipe.parts import SLOTS
+    from finetune.recipe.schema import EXTENDS
+
+    whole = Recipe.model_json_schema()
+    alone = {name: whole["properties"][name] for name, about in Recipe.model_fields.items() if not has_keys(about)}
+    lines = ["### At the top", "", *HEAD, row("extends", EXTENDS), *(row(*each) for each in alone.items()), ""]
+    for name, about in Recipe.model_fields.items():
+        if name in alone:
+            continue
+        models = models_in(about.annotation)
+        lines += [f"### {name}", "", f"{about.description or models[0].__doc__}{left_out(about.default)}", ""]
+        if name in SLOTS:
+            kind = SLOTS[name].kind
+            lines[-2] += (
+                f" [Components](components.md#{WRITTEN[kind].lower().replace(' ', '-')}) has what `use` can name."
+            )
+        lines += choices(models, about.discriminator)
+    return lines
+
+
+def has_keys(about: Any) -> bool:
+    """Tell whether a key of a recipe is a section."""
+    from finetune.recipe.mistakes import models_in
+
+    return bool(models_in(about.annotation))
+
+
+def left_out(default: Any) -> str:
+    """Return in words what a list of components is where a recipe does not have it."""
+    used = ", ".join(f"`{each.use}`" for each in default) if isinstance(default, tuple) else ""
+    return f" Left out, it is {used}." if used else ""
+
+
+def choices(models: list[Any], told_by: str | None) -> list[str]:
+    """Return the lines of a section: keys that all its models have, then each model with its own."""
+    properties = [model.model_json_schema()["properties"] for model in models]
+    tables = [{name: row(name, about) for name, about in each.items()} for each in properties]
+    shared = [line for line in tables[0].values() if all(line in table.values() for table in tables)]
+    lines = [*HEAD, *shared, ""] if shared else []
+    for model, about, rows in zip(models, properties, tables, strict=True) if told_by else ():
+        own = [line for name, line in rows.items() if name != told_by and line not in shared]
+        doc = " ".join((model.__doc__ or "").replace("``", "`").split())
+        lines += [f"**`{told_by}: {about[told_by]['const']}`** {doc}", "", *([*HEAD, *own, ""] if own else [])]
+    return lines
+
+
+def row(name: str, about: Mapping[str, Any]) -> str:
+    """Return the line of a key."""
+    default = f"`{shown(about['default'])}`" if "default" in about else ""
+    text = about.get("description", "The component." if name == "use" else "")
+    return f"| `{name}` | {values(about, '`')} | {default} | {' '.join(text.split())} |"
+
+
 # Pages
 
 
@@ -115,7 +189,8 @@ def page(name: str, text: str) -> str:
 
 def pages() -> dict[str, str]:
     """Return the text of each page, as it has to be."""
-    return {"commands.md": page("commands.md", commands()), "components.md": page("components.md", components())}
+    made = {"commands.md": commands, "components.md": components, "recipes.md": recipes}
+    return {name: page(name, text()) for name, text in made.items()}
 
 
 def main() -> int:

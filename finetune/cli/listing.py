@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finetune.components import Component, Options
+
+Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it to this file.")]
 
 
 def names(incomplete: str) -> list[str]:
@@ -190,11 +193,13 @@ def tables(
     return Group(table, *lines)
 
 
-@command("", "finetune schema > recipe.schema.json")
-def schema() -> Answer:
+@command("", "finetune schema --output recipe.schema.json", "finetune schema > recipe.schema.json")
+def schema(output: Output = None) -> Answer:
     """Print the JSON schema of recipes, for editors.
 
-    It has the options of every plugin that is installed.
+    It has the options of every plugin that is installed. With --output it goes
+    into a file, and what is printed is the first line of a recipe beside it, by
+    which an editor finds it.
     """
     import json
 
@@ -203,4 +208,11 @@ def schema() -> Answer:
     from finetune.recipe.schema import json_schema
 
     whole = json_schema(Catalogue(plugins.load()))
-    return Answer(data=whole, view=lambda: json.dumps(whole, indent=2))
+    if output is None:
+        return Answer(data=whole, view=lambda: json.dumps(whole, indent=2))
+    from finetune.files import atomic
+
+    atomic.check_place(output)
+    atomic.write_text(output, json.dumps(whole, indent=2) + "\n")
+    line = f"# yaml-language-server: $schema={output.name}"
+    return Answer(data={"path": str(output), "line": line}, view=lambda: line)

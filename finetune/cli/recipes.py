@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finetune.cli.app import Answer, command
 from finetune.recipe import bundled
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FIRST = ("a first look", "your own photos", "choosing what trains", "other devices")
+
 Name = Annotated[str, typer.Argument(hidden=True, autocompletion=bundled.recipes)]
 
 
 @command("", "finetune ls")
 def ls() -> Answer:
-    """List the recipes that come with the project."""
-    found = [{"name": n, "purpose": bundled.purpose(p), "path": str(p)} for n, p in bundled.recipes().items()]
+    """List the recipes that come with the project.
 
-    def view() -> str:
-        width = max((len(recipe["name"]) for recipe in found), default=0)
-        return "\n".join(f"{recipe['name']:<{width}}  {recipe['purpose']}".rstrip() for recipe in found)
+    They stand under what they are for. `finetune cat NAME` shows one, `finetune
+    cp NAME` copies it, to be changed.
+    """
+    found = described()
+    return Answer(data={"recipes": found}, view=lambda: listed(grouped(found)))
 
-    return Answer(data={"recipes": found}, view=view)
+
+def described() -> list[dict[str, str]]:
+    """Return what each recipe says of itself."""
+    return [
+        {"name": name, "purpose": bundled.purpose(path), "for": bundled.good_for(path), "path": str(path)}
+        for name, path in bundled.recipes().items()
+    ]
+
+
+def grouped(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[Mapping[str, str]]]]:
+    """Return recipes by what they are for, those for a beginner first."""
+    others = sorted({recipe["for"] for recipe in found} - {*FIRST})
+    groups = [(group, [recipe for recipe in found if recipe["for"] == group]) for group in (*FIRST, *others)]
+    return [(group, inside) for group, inside in groups if inside]
+
+
+def listed(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
+    """Return names and purposes in lines that fit a terminal."""
+    width = max((len(recipe["name"]) for _, inside in groups for recipe in inside), default=0)
+    lines = []
+    for group, inside in groups:
+        lines += ["", f"for {group or 'other ends'}:"]
+        for recipe in inside:
+            name = f"  {recipe['name']:<{width}}  "
+            lines.append(fill(recipe["purpose"], 80, initial_indent=name, subsequent_indent=" " * len(name)) or name)
+    return "\n".join(line.rstrip() for line in lines[1:])
 
 
 @command("NAME", "finetune cat quickstart")
@@ -37,7 +69,9 @@ def cat(name: Name) -> Answer:
 def cp(name: Name, target: Annotated[Path | None, typer.Argument(hidden=True)] = None) -> Answer:
     """Copy a recipe that comes with the project, to change it.
 
-    TARGET is a file or a folder; without it the copy goes here, under the recipe's own name. No file is overwritten.
+    TARGET is a file or a folder; without it the copy goes here, under the
+    recipe's own name. No file is overwritten. To change a few keys, a recipe that
+    begins with `extends: NAME` is shorter.
     """
     path = bundled.copy(name, target)
     return Answer(data={"name": name, "path": str(path)}, view=lambda: str(path))

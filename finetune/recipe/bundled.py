@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from finetune.errors import UsageError
@@ -34,6 +35,14 @@ def purpose(path: Path) -> str:
     with path.open(encoding="utf-8") as file:
         first = file.readline()
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+
+
+def good_for(path: Path) -> str:
+    """Return what a recipe says that it is for, such as ``a first look``; nothing if it says nothing."""
+    with path.open(encoding="utf-8") as file:
+        header = list(takewhile(lambda line: line.startswith("#"), file))
+    found = (line.removeprefix("# For ").strip() for line in header if line.startswith("# For "))
+    return next(found, "")
 
 
 def copy(name: str, target: Path | None = None) -> Path:

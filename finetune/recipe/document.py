@@ -72,14 +72,20 @@ def read(source: Path | str | Mapping[str, Any]) -> Document:
     if str(source) == "-":
         return from_bytes(_standard_input(), "<stdin>", Path.cwd())
     path = Path(source)
-    return from_bytes(_content(path), shortened(str(source), 200), path.absolute().parent.resolve())
+    return read_file(path, str(source), path.absolute().parent.resolve())
 
 
-def from_bytes(content: bytes, name: str, folder: Path) -> Document:
+def read_file(path: Path, name: str, folder: Path, depth: int = 0) -> Document:
+    """Return the recipe in a file, which messages call ``name``."""
+    name = shortened(name, 200)
+    return from_bytes(_content(path, name), name, folder, depth)
+
+
+def from_bytes(content: bytes, name: str, folder: Path, depth: int = 0) -> Document:
     """Return the recipe in the bytes of a file called ``name``; relative paths in it start at ``folder``."""
 
     def where(line: int, column: int) -> Place:
-        return Place(line, column, f"{name}:{line}:{column}", folder)
+        return Place(line, column, f"{name}:{line}:{column}", folder, depth)
 
     root, mistakes = parse(_decoded(content, name), where)
     if root is None or root.value is None:
@@ -102,15 +108,14 @@ def _standard_input() -> bytes:
     return _limited(stream, "<stdin>")
 
 
-def _content(path: Path) -> bytes:
-    name = shortened(str(path), 200)
+def _content(path: Path, name: str) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise RecipeError([f"{name}: not a regular file; '-' reads standard input"])
         with path.open("rb") as file:
             return _limited(file, name)
     except FileNotFoundError:
-        raise RecipeError([f"{name}: no such file{_neighbour(path)}"]) from None
+        raise RecipeError([f"{name}: no such file{neighbour(path)}"]) from None
     except OSError as error:
         raise RecipeError([f"{name}: cannot be read: {error.strerror or error}"]) from None
     except ValueError:
@@ -124,7 +129,8 @@ def _limited(file: IO[bytes], name: str) -> bytes:
     return content
 
 
-def _neighbour(path: Path) -> str:
+def neighbour(path: Path) -> str:
+    """Return the near match for a file that is not there, among the recipes in its folder."""
     try:
         names = [file.name for file in path.parent.glob("*.y*ml")]
     except OSError:

@@ -66,6 +66,7 @@ class LinearHead(Options):
 
     use: Literal["linear"] = "linear"
     dropout: Fraction = 0.0
+    """Share of the features that is put to zero in each step."""
     keep_pretrained: bool = False
     """Keep the classifier and the classes that came with the weights."""
 
@@ -75,7 +76,9 @@ class MlpHead(Options):
 
     use: Literal["mlp"]
     hidden: PositiveInt = 512
+    """Width of the hidden layer."""
     dropout: Fraction = 0.0
+    """Share of the features that is put to zero in each step."""
 
 
 class CrossEntropy(Options):
@@ -83,6 +86,7 @@ class CrossEntropy(Options):
 
     use: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: Fraction = 0.0
+    """Share of each label that is spread over all classes."""
     class_weights: Literal["none", "auto"] | dict[str, PositiveFloat] = "none"
     """`auto` weighs each class by the inverse of its share, so that all classes count the same."""
 
@@ -92,12 +96,15 @@ class AdamW(Options):
 
     use: Literal["adamw"] = "adamw"
     lr: PositiveFloat = 1e-3
+    """Highest learning rate of the head."""
     weight_decay: NonNegativeFloat = 1e-4
     """Applies to weights only, never to biases and BatchNorm."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Each stage below the head learns this much slower than the one above it."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay of the running means of the gradients and of their squares."""
     eps: PositiveFloat = 1e-8
+    """Keeps what divides each step from 0."""
 
 
 class Sgd(Options):
@@ -105,7 +112,9 @@ class Sgd(Options):
 
     use: Literal["sgd"]
     lr: PositiveFloat = 1e-2
+    """Highest learning rate of the head."""
     momentum: Fraction = 0.9
+    """Share of the last step that goes into the next."""
     weight_decay: NonNegativeFloat = 1e-4
     """Applies to weights only, never to biases and BatchNorm."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -117,7 +126,9 @@ class Cosine(Options):
 
     use: Literal["cosine"] = "cosine"
     warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs over which the learning rate rises from near 0."""
     final: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of the learning rate that is left at the end."""
 
 
 class StepDecay(Options):
@@ -125,8 +136,11 @@ class StepDecay(Options):
 
     use: Literal["step"]
     warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs over which the learning rate rises from near 0."""
     every: PositiveInt = 10
+    """Epochs between two drops."""
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Share of the learning rate that a drop leaves."""
 
 
 class Constant(Options):
@@ -134,18 +148,22 @@ class Constant(Options):
 
     use: Literal["constant"]
     warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs over which the learning rate rises from near 0."""
 
 
 class ImageSection(Options):
     """How images reach the network; `auto` takes what the weights expect."""
 
     size: Annotated[int, Field(ge=16, le=2048)] | Literal["auto"] = "auto"
+    """Side in pixels of the square that the network sees."""
     resize: Annotated[int, Field(ge=16, le=4096)] | Literal["auto"] = "auto"
     """Length of the shorter side before the centre crop of evaluation."""
     keep_aspect: bool | Literal["auto"] = "auto"
     """False stretches both sides to `resize`."""
     mean: Triple | Literal["auto"] = "auto"
+    """Mean of red, green and blue, in 0..1, that is taken from each image."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | Literal["auto"] = "auto"
+    """Standard deviation of red, green and blue, in 0..1, by which each image is divided."""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """What shows through transparent pixels, RGB in 0..255."""
 
@@ -154,10 +172,13 @@ class TrainSection(Options):
     """How long and in which portions."""
 
     epochs: PositiveInt = 10
+    """How often each photo is trained on."""
     batch_size: PositiveInt = 32
+    """Photos in a step, of all devices together."""
     accumulate: PositiveInt = 1
     """Batches whose gradients are averaged into one optimizer step."""
     clip_norm: PositiveFloat | None = None
+    """Largest norm of all gradients together; longer ones are scaled down."""
     mixup: NonNegativeFloat = 0.0
     """Alpha of the beta distribution that blends pairs of images (Zhang et al. 2018); 0 is off."""
     cutmix: NonNegativeFloat = 0.0
@@ -195,6 +216,7 @@ class EvaluateSection(Options):
     """How the run is judged."""
 
     metric: Literal["accuracy", "top5", "macro_f1", "loss"] = "accuracy"
+    """What the best epoch is chosen by, on the validation photos."""
     every: PositiveInt = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     restore_best: bool = True
@@ -205,16 +227,22 @@ class Recipe(Options):
     """A whole recipe."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")] = "run"
+    """What the run folder is called, with a number; the name of the file if left out."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Decides all that is random: split, order, augmentation, noise, and the weights of a new head."""
     backbone: BackboneSection = BackboneSection()
     head: Annotated[LinearHead | MlpHead, Field(discriminator="use")] = LinearHead()
+    """What turns the features into a logit for each class."""
     dataset: DatasetSection
     image: ImageSection = ImageSection()
     augment: tuple[AugmentSection, ...] = (AugmentSection.model_validate({"use": "albumentations"}),)
+    """Changes of the training images, one after the other; `[]` for none."""
     freeze: FreezeSection = FreezeSection()
     loss: CrossEntropy = CrossEntropy()
     optimizer: Annotated[AdamW | Sgd, Field(discriminator="use")] = AdamW()
+    """How gradients change the weights."""
     schedule: Annotated[Cosine | StepDecay | Constant, Field(discriminator="use")] = Cosine()
+    """How the learning rate goes from epoch to epoch."""
     train: TrainSection = TrainSection()
     trunk: TrunkSection = TrunkSection()
     cache: CacheSection = CacheSection()
@@ -223,5 +251,8 @@ class Recipe(Options):
         CallbackSection(use="tensorboard"),
         CallbackSection(use="checkpoint"),
     )
+    """Watchers of the run, in their order; `[]` for none."""
     runner: Annotated[Runner, Field(discriminator="device")] = AutoRunner()
+    """What computes, and on how many devices."""
     output: Path = Path("runs")
+    """Folder in which run folders are made."""

@@ -17,6 +17,7 @@ SLOT_OF = {
     "freezer": "freeze",
     "callback": "callbacks",
 }
+MANY = 20  # values, more than one reads
 LISTS = ("augment", "callbacks")
 NAMES = {"string": "text", "object": "mapping", "boolean": "true or false", "number": "number"}
 
@@ -50,14 +51,17 @@ def shown(value: Any) -> str:
 def values(option: Mapping[str, Any], mark: str = "") -> str:
     """Return in words which values an option takes, its literals between marks."""
     if "anyOf" in option:
-        each = (values(branch, mark) for branch in option["anyOf"] if branch.get("type") != "null")
-        return " or ".join(dict.fromkeys(each))
+        branches = (values(branch, mark) for branch in option["anyOf"] if branch.get("type") != "null")
+        return " or ".join(dict.fromkeys(branches))
+    if len(option.get("enum", ())) > MANY:
+        return "text"
     if "enum" in option:
         return ", ".join(f"{mark}{value}{mark}" for value in option["enum"])
     if "const" in option:
         return f"{mark}{option['const']}{mark}"
     if option.get("type") == "array":
-        return f"list of {values(option.get('items', {}), mark)}"
+        each = option.get("items") or option.get("prefixItems", [{}])[0]
+        return f"list of {values(each, mark)}"
     name = "path" if option.get("format") == "path" else NAMES.get(option.get("type", ""), option.get("type", "any"))
     return name + bounds(option)
 

@@ -60,10 +60,19 @@ def split(text: str) -> tuple[KeyPath, str | None]:
     rest = text[match.end() :] if match else text
     if match is None or (rest and not rest.startswith("=")):
         raise _Refused('not KEY=VALUE; a key is written like train.epochs, augment[0].preset or a."b c"')
-    path = tuple(int(index) if index else name.strip('"') for name, index in _SEGMENT.findall(match[0]))
+    path = _segments(match[0])
     if len(path) > MAX_DEPTH // 2:
         raise _Refused("a key this deep is in no recipe")
     return path, rest[1:] if rest else None
+
+
+def keys(text: str) -> KeyPath:
+    """Return the keys that ``text`` spells; as one key where it spells none, and nothing where it is empty."""
+    return _segments(text) if _PATH.fullmatch(text) else (text,) if text else ()
+
+
+def _segments(text: str) -> KeyPath:
+    return tuple(int(index) if index else name.strip('"') for name, index in _SEGMENT.findall(text))
 
 
 class _Override:

@@ -96,7 +96,7 @@ def options(part: Part, catalogue: Catalogue, elsewhere: Mapping[str, Sequence[s
     """Return the options of a part's component, or None after adding what is wrong to ``found``."""
     kind, name, model = part.component.kind, part.component.name, part.component.options
     fields = section(part.slot).model_fields
-    known = Known(model, tuple(fields), elsewhere)
+    known = Known(model, tuple(fields), {**elsewhere, **_siblings(part, catalogue, elsewhere)})
     origin = catalogue.origin(part.component)
     if both := fields.keys() & model.model_fields.keys():
         raise PluginError(f"{origin}: {kind} '{name}' has an option '{min(both)}', a key that the engine reads itself")
@@ -107,6 +107,21 @@ def options(part: Part, catalogue: Catalogue, elsewhere: Mapping[str, Sequence[s
         text = f"missing; {kind} '{name}' needs it" if problem.kind == "missing" else problem.text
         found.append(Problem((*part.path, *problem.path), problem.kind, text))
     return result
+
+
+def _siblings(part: Part, catalogue: Catalogue, homes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return for options of the components that could stand in a part's place what to choose for them, two at most."""
+    found: dict[str, list[str]] = {}
+    for _, component in catalogue:
+        if isinstance(component, SLOTS[part.slot]) and component is not part.component:
+            for key in component.options.model_fields:
+                found.setdefault(key, []).append(f"'{spelled((*part.path, key))}' with 'use: {component.name}'")
+    chosen = f"'{part.slot}["  # a callback that the recipe has is a better guess
+    return {
+        key: [*words[:2], *homes.get(key, ())]
+        for key, words in found.items()
+        if not any(home.startswith(chosen) for home in homes.get(key, ()))
+    }
 
 
 def validated(model: type[M], values: Any, known: Known, found: list[Problem]) -> M | None:
@@ -151,12 +166,13 @@ def cross_checks(values: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[P
 
 
 def _at_most(values: Mapping[str, Any], low: tuple[str, str], high: tuple[str, str]) -> Iterator[Problem]:
-    small, large = _number(values, *low), _number(values, *high)
+    small, large = number(values, *low), number(values, *high)
     if small is not None and large is not None and small > large:
         yield Problem(low, "cross", f"{shown(small)} is more than {spelled(high)}, which is {shown(large)}")
 
 
-def _number(values: Mapping[str, Any], name: str, key: str) -> float | None:
+def number(values: Mapping[str, Any], name: str, key: str) -> float | None:
+    """Return a number of a recipe, by default the engine's; None where it is none."""
     given = values.get(name, {})
     value = given.get(key, getattr(Recipe.model_fields[name].default, key)) if isinstance(given, Mapping) else None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -15,12 +15,16 @@ _PLAIN = re.compile(r"[^\s.\[\]=\"'~]+")
 
 
 class Place(NamedTuple):
-    """Where a key stands: line and column count from 1, ``text`` names it, relative paths start at ``folder``."""
+    """Where a key stands: line and column count from 1, ``text`` names it, relative paths start at ``folder``.
+
+    ``depth`` is 0 in the recipe itself, 1 in the one it extends, and so on.
+    """
 
     line: int
     column: int
     text: str
     folder: Path
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)

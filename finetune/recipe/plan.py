@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import RecipeError
+from finetune.recipe import checks, extending
 from finetune.recipe import overrides as changes
-from finetune.recipe.document import SMALLEST, Document, read
+from finetune.recipe.document import SMALLEST, Document
 from finetune.recipe.mistakes import Known, Problem
 from finetune.recipe.models import BackboneSection, Recipe, Section
 from finetune.recipe.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
 from finetune.recipe.paths import absolute, is_weights_file, resolved
-from finetune.recipe.places import KeyPath, Mistake
+from finetune.recipe.places import KeyPath, Mistake, shortened
 from finetune.recipe.runners import AutoRunner
 from finetune.recipe.yamltext import dumps
 
@@ -38,7 +39,10 @@ class Chosen(Generic[C]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A recipe that can be run: ``recipe`` is complete, its paths are absolute, and its components are at hand."""
+    """A recipe that can be run: ``recipe`` is complete, its paths are absolute, and its components are at hand.
+
+    ``notes`` say what in it has no effect.
+    """
 
     recipe: Recipe
     backbone: Chosen[Backbone]
@@ -46,18 +50,19 @@ class Plan:
     augment: tuple[Chosen[Augmentation], ...]
     freezer: Chosen[Freezer]
     callbacks: tuple[Chosen[Callback], ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> Plan:
-    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping.
+    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping, with what it extends.
 
     Relative paths start at the recipe's folder, or at the current one where they come from an override, a mapping or
-    standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file, and ``PluginError`` when
-    the options of a plugin's component fail.
+    standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file and of what it extends, and
+    ``PluginError`` when the options of a plugin's component fail.
     """
     defaults = {slot: default(slot) for slot in ("augment", "callbacks")}
     kept = {slot: section(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
-    document = changes.apply(read(source), overrides, defaults, kept)
+    document = extending.settled(changes.apply(extending.read_whole(source), overrides, defaults, kept))
     found: list[Problem] = []
     plan = _plan(document, _completed(document.values, source), catalogue, found)
     if plan is None or document.mistakes:
@@ -69,10 +74,16 @@ def _report(document: Document, found: Sequence[Problem]) -> list[str]:
     """Return all mistakes in the order of the file; where the reading failed, what became of it is no second one."""
     unread = {mistake.path for mistake in document.mistakes}
     later = [Mistake(document.place(p.path), p.path, p.text) for p in found if p.path not in unread or not p.path]
-    in_order = sorted([*document.mistakes, *later], key=lambda mistake: mistake.place[:2])
+    in_order = sorted([*document.mistakes, *later], key=_position)
     lines = list(dict.fromkeys(map(str, in_order)))
     more = len(lines) - MAX_MISTAKES
     return [*lines[:MAX_MISTAKES], f"and {more} more mistakes"] if more > 0 else lines
+
+
+def _position(mistake: Mistake) -> tuple[bool, int, int, int]:
+    """Return what mistakes are sorted by: the recipe, what it extends, the command line."""
+    place = mistake.place
+    return place.line == changes.OVERRIDDEN, place.depth, place.line, place.column
 
 
 def dump(plan: Plan) -> str:
@@ -85,11 +96,11 @@ def _completed(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -
     if not isinstance(source, Mapping) and str(source) != "-":
         stem = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.")[:80]
         values = {"name": stem or "run", **values}
-    for name, field in Recipe.model_fields.items():
+    for name, about in Recipe.model_fields.items():
         given = values.get(name)
-        if field.discriminator and isinstance(given, dict):
-            told_by = str(field.discriminator)
-            values[name] = {told_by: getattr(field.default, told_by), **given}
+        if about.discriminator and isinstance(given, dict):
+            told_by = str(about.discriminator)
+            values[name] = {told_by: getattr(about.default, told_by), **given}
     return values
 
 
@@ -98,23 +109,29 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
     parts = select(values, catalogue, found)
     homes = elsewhere(parts)
     wrong: list[Problem] = []
-    recipe = validated(Recipe, values, Known(Recipe, elsewhere=homes), wrong)
-    found += [_with_remedy(problem, catalogue) for problem in wrong]
+    recipe = validated(Recipe, values, Known(Recipe, (extending.KEY,), homes), wrong)
+    found += [_with_remedy(problem, values, catalogue) for problem in wrong]
     given = [options(part, catalogue, homes, found) for part in parts]
     found += cross_checks(values, parts)
+    said = list(checks.findings(parts, given, values, catalogue))
+    found += [Problem(each.path, "check", each.finding.text) for each in said if each.finding.severity == "error"]
     if found or recipe is None:
         return None
     plan = _settled(recipe, list(zip(parts, given, strict=True)), _Paths(document, found))
-    return None if found else plan
+    notes = tuple(str(Mistake(document.place(each.path), each.path, each.finding.text)) for each in said)
+    return None if found else replace(plan, notes=notes)
 
 
-def _with_remedy(problem: Problem, catalogue: Catalogue) -> Problem:
+def _with_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalogue) -> Problem:
     slot = problem.path[0] if problem.path else None
     if problem.kind != "missing":
         return problem
     text = f"missing; the smallest recipe is '{SMALLEST}'"
     if slot in SLOTS and problem.path[-1] == "use":
+        given = values.get(str(slot))
+        glued = [key for key in given if key.startswith("use:")] if isinstance(given, dict) else []
         text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
+        text = f"missing; put a space after the ':' of '{shortened(glued[0])}'" if glued else text
     return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
 
 

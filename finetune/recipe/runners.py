@@ -25,6 +25,7 @@ class _Runner(Options):
     timeout: Annotated[int, Field(ge=10, le=7200)] = 600
     """Seconds that the processes wait for one another at the start."""
     mode: Literal["graph", "pynative"] = "graph"
+    """`graph` compiles each step, `pynative` runs it operator by operator, to look into it."""
     amp: Literal["auto", "off", "O2"] = "auto"
     """Mixed precision: O2 computes in float16, BatchNorm and loss in float32; `auto` is O2 except on CPUs."""
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"

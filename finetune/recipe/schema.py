@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import PluginError
 from finetune.plugins import named
+from finetune.recipe import extending
 from finetune.recipe.models import Recipe
 from finetune.recipe.parts import SLOTS, section
 
@@ -15,21 +16,76 @@ if TYPE_CHECKING:
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REF = "#/$defs/"
+EXTENDS = {
+    "type": "string",
+    "minLength": 1,
+    "description": "The recipe that this one begins with: a path from this file, or a name that `finetune ls` lists.",
+}
+
+Schema = dict[str, Any]
 
 
-def json_schema(catalogue: Catalogue) -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of a recipe; a section allows the keys of the component it uses."""
+def json_schema(catalogue: Catalogue) -> Schema:
+    """Return the JSON schema (draft 2020-12) of a recipe; a section allows the keys of the component it uses.
+
+    With ``extends`` a section may leave out what the base says of it: its ``use``, and options that are needed.
+    """
     recipe = Recipe.model_json_schema(ref_template=REF + "{model}")
-    definitions = recipe.pop("$defs")
+    definitions, keys = recipe.pop("$defs"), recipe["properties"]
     for slot in SLOTS:
         definitions |= _slot(slot, definitions[section(slot).__name__], catalogue)
-    return {"$schema": DIALECT, **recipe, "title": "finetune recipe", "$defs": definitions}
+    whole = {name: about for name, about in keys.items() if _choices(about, definitions)}
+    partial = {name: _partial(about, definitions) for name, about in whole.items()}
+    return {
+        "$schema": DIALECT,
+        "title": "finetune recipe",
+        "description": recipe["description"],
+        "type": "object",
+        "properties": {extending.KEY: EXTENDS, **{name: _bare(name, keys, definitions) for name in keys}},
+        "additionalProperties": False,
+        "if": {"required": [extending.KEY]},
+        "then": {"properties": partial},
+        "else": {"properties": whole, "required": recipe["required"]},
+        "$defs": definitions,
+    }
 
 
-def _slot(slot: str, own: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+def _choices(about: Schema, definitions: Schema) -> list[Any]:
+    """Return the schemas of the components that a key of a recipe can choose; nothing where it has no choice."""
+    found: list[Any] = about.get("oneOf") or definitions.get(_name(about), {}).get("oneOf", [])
+    return found
+
+
+def _name(reference: Schema) -> str:
+    return str(reference.get("$ref", "")).removeprefix(REF)
+
+
+def _partial(about: Schema, definitions: Schema) -> Schema:
+    """Return what a section may say that another recipe has begun; adds its choices to the definitions."""
+    choices: list[Any] = []
+    for choice in _choices(about, definitions):
+        if not isinstance(choice, dict):
+            choices.append(choice)
+            continue
+        name = f"{extending.KEY}.{_name(choice)}"
+        definitions[name] = {key: value for key, value in definitions[_name(choice)].items() if key != "required"}
+        choices.append({"$ref": REF + name})
+    return {"anyOf": choices}
+
+
+def _bare(name: str, keys: Schema, definitions: Schema) -> Schema:
+    """Return a key as both kinds of recipes have it: all of it, or without its choices what an editor shows."""
+    about: Schema = keys[name]
+    if not _choices(about, definitions):
+        return about
+    said = about.get("description") or definitions[_name(about)]["description"]
+    return {"description": said} | {key: about[key] for key in ("default",) if key in about}
+
+
+def _slot(slot: str, own: Schema, catalogue: Catalogue) -> Schema:
     """Return the definitions of a section: one object for each component, told apart by ``use``."""
-    definitions: dict[str, Any] = {}
-    choices = []
+    definitions: Schema = {}
+    choices: list[Any] = []
     for name in catalogue.names(SLOTS[slot]):
         try:
             component = catalogue.get(SLOTS[slot], name)
@@ -42,7 +98,7 @@ def _slot(slot: str, own: dict[str, Any], catalogue: Catalogue) -> dict[str, Any
     return definitions
 
 
-def _component(slot: str, own: dict[str, Any], component: Component) -> dict[str, Any]:
+def _component(slot: str, own: Schema, component: Component) -> Schema:
     """Return the definition of a section that uses ``component``, and of the models in its options."""
     name = f"{slot}.{component.name}"
     options = component.options.model_json_schema(ref_template=f"{REF}{name}.{{model}}")

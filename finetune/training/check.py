@@ -39,6 +39,7 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
     steps = -(-len(prepared.data.train) // (recipe.train.batch_size * recipe.train.accumulate))
     return {
         "recipe": recipe.name,
+        "notes": list(plan.notes),
         "device": {
             "name": prepared.device.name,
             "why": prepared.device.why,

@@ -71,6 +71,8 @@ def prepare(
     weights and data before the others, which find what it downloaded and noted, and it alone has plugins.
     """
     recipe = plan.recipe
+    for note in plan.notes:
+        say(note)
     workers = usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     planned = plan_phases(plan, catalogue)
     world = meet(plan, planned, say)

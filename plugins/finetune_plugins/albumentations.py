@@ -6,15 +6,16 @@ import inspect
 import os
 import random
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import WithJsonSchema, model_validator
 
-from finetune import Augmentation, Options, RecipeError, did_you_mean, hookimpl
+from finetune import Augmentation, Finding, Options, RecipeError, did_you_mean, hookimpl
+from finetune_plugins.albumentations_names import OP_SCHEMA, TRANSFORMS
 from finetune_plugins.importing import without_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-Op = str | dict[str, dict[str, Any] | None]
+Op = Annotated[str | dict[str, dict[str, Any] | None], WithJsonSchema(OP_SCHEMA)]
 
 REFLECT = 4  # cv2.BORDER_REFLECT_101
 TRIAL = 64  # side in pixels of the image that each transform is tried on
@@ -54,7 +55,32 @@ class Albumentations(Options):
 @hookimpl
 def finetune_augmentations() -> Iterable[Augmentation]:
     """Return the augmentation ``albumentations``."""
-    yield Augmentation(name="albumentations", options=Albumentations, build=build, native=native)
+    yield Augmentation(name="albumentations", options=Albumentations, build=build, native=native, check=unknown)
+
+
+def unknown(options: Albumentations) -> Iterator[Finding]:
+    """Yield the ops, and those inside them, that are no transforms of albumentations; it is not imported for that."""
+    for index, op in enumerate(options.ops or ()):
+        yield from unknown_in(op, f"ops[{index}]")
+
+
+def unknown_in(op: object, subject: str) -> Iterator[Finding]:
+    """Yield what is wrong with the name of an op, and with the ops in its list."""
+    mistakes: list[str] = []
+    name, arguments = split(op, "", mistakes)
+    if name and name not in TRANSFORMS:
+        mistakes.append(f": {no_transform(name, TRANSFORMS)}")
+    for text in mistakes:
+        yield Finding(severity="error", subject=subject, text=text.removeprefix(": "))
+    inner = arguments.get("transforms")
+    for index, each in enumerate(inner if isinstance(inner, list | tuple) else ()):
+        yield from unknown_in(each, f"{subject}.{name}.transforms[{index}]")
+
+
+def no_transform(name: str, known: Iterable[str]) -> str:
+    """Return what to say of a name that no transform has."""
+    hint = did_you_mean(name, known)
+    return f"no transform '{name}' in albumentations{hint if 'did you mean' in hint else ''}"
 
 
 def build(options: Albumentations, image: ImageSpec) -> Augment:
@@ -143,9 +169,13 @@ def find(library: ModuleType, name: str, where: str, mistakes: list[str]) -> Any
     kind = getattr(library, name, None)
     if _is_transform(library, kind):
         return kind
-    hint = did_you_mean(name, [n for n in dir(library) if _is_transform(library, getattr(library, n))])
-    mistakes.append(f"{where}: no transform '{name}' in albumentations{hint if 'did you mean' in hint else ''}")
+    mistakes.append(f"{where}: {no_transform(name, transforms(library))}")
     return None
+
+
+def transforms(library: ModuleType) -> list[str]:
+    """Return the names of all transforms."""
+    return [name for name in dir(library) if _is_transform(library, getattr(library, name))]
 
 
 def _is_transform(library: ModuleType, kind: object) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from finetune import Freezer, Options, UsageError, did_you_mean, hookimpl
+from finetune import Finding, Freezer, Options, UsageError, did_you_mean, hookimpl
 
 Policy = Callable[[int, tuple[str, ...]], frozenset[str]]
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -40,13 +40,14 @@ class Gradual(Options):
     schedule: Annotated[dict[int, str], Field(min_length=1)] = {1: "head", 2: ALL}  # noqa: RUF012 - pydantic copies it
     """From which epoch on how much trains: `head`, a stage (it and everything above it), or `all`."""
 
-    @model_validator(mode="after")
-    def from_the_start(self) -> Gradual:
+    @field_validator("schedule")
+    @classmethod
+    def from_the_start(cls, schedule: dict[int, str]) -> dict[int, str]:
         """Refuse a schedule that leaves the first epochs open."""
-        first = min(self.schedule)
+        first = min(schedule)
         if first != 1:
             raise ValueError(f"the schedule begins with epoch {first}; begin it with epoch 1, such as {{1: head}}")
-        return self
+        return schedule
 
 
 @hookimpl
@@ -54,8 +55,8 @@ def finetune_freezers() -> Iterable[Freezer]:
     """Return the policies ``none``, ``head``, ``stages`` and ``gradual``."""
     yield Freezer(name="none", build=lambda options: lambda epoch, stages: frozenset(stages))
     yield Freezer(name="head", build=lambda options: lambda epoch, stages: frozenset(stages[-1:]))
-    yield Freezer(name="stages", options=Stages, build=fixed)
-    yield Freezer(name="gradual", options=Gradual, build=gradual)
+    yield Freezer(name="stages", options=Stages, build=fixed, check=unknown_patterns)
+    yield Freezer(name="gradual", options=Gradual, build=gradual, check=unfit_entries)
 
 
 def fixed(options: Stages) -> Policy:
@@ -78,9 +79,24 @@ def matching(option: str, patterns: Iterable[str], stages: tuple[str, ...]) -> f
     for pattern in patterns:
         matches = {stage for stage in stages if fnmatchcase(stage, pattern)}
         if not matches:
-            raise UsageError(f"freeze.{option}: no stage matches '{pattern}'{did_you_mean(pattern, stages)}")
+            raise UsageError(f"freeze.{option}: {unmatched(pattern, stages)}")
         found |= matches
     return frozenset(found)
+
+
+def unmatched(pattern: str, stages: tuple[str, ...]) -> str:
+    """Return what to say of a pattern without a stage."""
+    return f"no stage matches '{pattern}'{did_you_mean(pattern, stages)}"
+
+
+def unknown_patterns(options: Stages, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
+    """Yield the patterns without a stage, or that nothing is left to train."""
+    option, patterns = ("train", options.train) if options.train is not None else ("frozen", options.frozen or ())
+    unknown = [index for index, each in enumerate(patterns) if not any(fnmatchcase(stage, each) for stage in stages)]
+    for index in unknown:
+        yield Finding(severity="error", subject=f"{option}[{index}]", text=unmatched(patterns[index], stages))
+    if option == "frozen" and not unknown and matching(option, patterns, stages) == {*stages}:
+        yield Finding(severity="error", subject=option, text="leaves nothing to train; leave out the head")
 
 
 def gradual(options: Gradual) -> Policy:
@@ -104,5 +120,21 @@ def depth(name: str, stages: tuple[str, ...]) -> int:
     if name == ALL:
         return 0
     if name not in stages:
-        raise UsageError(f"freeze.schedule: no stage named '{name}'{did_you_mean(name, (*stages, ALL))}")
+        raise UsageError(f"freeze.schedule: {unnamed(name, stages)}")
     return stages.index(name)
+
+
+def unnamed(name: str, stages: tuple[str, ...]) -> str:
+    """Return what to say of a name that no stage has."""
+    return f"no stage named '{name}'{did_you_mean(name, (*stages, ALL))}"
+
+
+def unfit_entries(options: Gradual, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
+    """Yield the entries of a schedule that name no stage, and note those that come after the last epoch."""
+    for start, name in sorted(options.schedule.items()):
+        subject = f"schedule.{start}"
+        if name != ALL and name not in stages:
+            yield Finding(severity="error", subject=subject, text=unnamed(name, stages))
+        elif start > epochs:
+            remedy = f"raise train.epochs, which is {epochs}, or take the entry out"
+            yield Finding(severity="note", subject=subject, text=f"comes after the last epoch; {remedy}")

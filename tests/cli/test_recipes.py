@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
+from finetune.cli.recipes import grouped, listed
 from finetune.errors import UsageError
 from finetune.recipe import bundled
 from tests.cli.calling import Finetune, answer
@@ -19,14 +22,44 @@ def test_every_recipe_of_the_source_tree_is_listed(finetune: Finetune, repo: Pat
     assert [path.name for path in listed] == [file.name for file in files]
     assert [path.read_text() for path in listed] == [file.read_text() for file in files]
     assert all(recipe["purpose"] for recipe in answer(done)["recipes"])
+    assert named(finetune("ls").stdout) == {(recipe["for"], recipe["name"]) for recipe in answer(done)["recipes"]}
+
+
+def named(text: str) -> set[tuple[str, str]]:
+    """Return the recipes of a list, each with the end that it stands under."""
+    found, group = [], ""
+    for line in text.splitlines():
+        assert len(line) <= 80
+        if line.startswith("for "):
+            group = line.removeprefix("for ").removesuffix(":")
+        elif re.match("  [a-z]", line):
+            found.append((group, line.split()[0]))
+    assert len({*found}) == len(found)
+    return {*found}
+
+
+def test_the_list_begins_with_what_a_beginner_wants(finetune: Finetune) -> None:
     lines = finetune("ls").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [recipe["name"] for recipe in answer(done)["recipes"]]
+    assert lines[0] == "for a first look:"
+    assert lines[1].startswith("  quickstart ")
+    assert [line for line in lines if line.startswith("for ")] == [
+        *("for a first look:", "for your own photos:", "for choosing what trains:", "for other devices:"),
+        "for weights of your own:",
+    ]
 
 
 def test_cat_prints_the_file(finetune: Finetune, repo: Path) -> None:
     text = (repo / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
     assert finetune("cat", "quickstart").stdout == text.rstrip("\n") + "\n"
     assert answer(finetune("cat", "quickstart.yaml", "--json"))["text"] == text
+
+
+def test_the_schema_goes_into_a_file(finetune: Finetune, tmp_path: Path) -> None:
+    done = finetune("schema", "--output", "recipe.schema.json", cwd=tmp_path)
+    assert done.stdout == "# yaml-language-server: $schema=recipe.schema.json\n"
+    written = json.loads((tmp_path / "recipe.schema.json").read_text())
+    assert written == answer(finetune("schema", "--json")) == json.loads(finetune("schema").stdout)
+    assert finetune("schema", "--output", "/dev/null/recipe.schema.json").returncode == 7
 
 
 def test_cp_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +97,7 @@ def test_recipes_of_an_installed_package_lie_beside_its_modules(
     monkeypatch.setattr(bundled, "__file__", str(tmp_path / "recipe" / "bundled.py"))
     assert list(bundled.recipes()) == ["a", "more/b"]
     assert [bundled.purpose(path) for path in bundled.recipes().values()] == ["Do this.", ""]
+    assert [bundled.good_for(path) for path in bundled.recipes().values()] == ["", ""]
+    assert listed(grouped([{"name": "a", "purpose": "Do this.", "for": ""}])) == "for other ends:\n  a  Do this."
     (tmp_path / "recipes").rename(tmp_path / "gone")
     assert bundled.recipes() == {}

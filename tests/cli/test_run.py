@@ -56,6 +56,13 @@ def test_a_finished_run_has_nothing_to_do(finetune: Finetune, trained: Done, pro
     assert {path: path.stat().st_mtime_ns for path in (project / "runs" / "small-001").rglob("*")} == before
 
 
+def test_what_has_no_effect_is_noted(finetune: Finetune, project: Path) -> None:
+    done = finetune("check", "small.yaml", "train.epochs=1", "--json", cwd=project)
+    note = "freeze.schedule.2: comes after the last epoch; raise train.epochs, which is 1, or take the entry out"
+    assert answer(done)["notes"] == [f"small.yaml:5:44: {note}"]
+    assert f"small.yaml:5:44: {note}" in done.stderr.splitlines()
+
+
 def test_looking_first_writes_nothing(finetune: Finetune, project: Path) -> None:
     done = finetune("run", "small.yaml", "--dry-run", "--output", "elsewhere", "--json", cwd=project)
     report = answer(done)

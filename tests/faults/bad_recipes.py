@@ -150,7 +150,7 @@ CASES: list[Case] = [
         "unknown stage",
         above("freeze: {use: stages, train: [layer9]}"),
         2,
-        "freeze.train: no stage matches 'layer9'",
+        "freeze.train[0]: no stage matches 'layer9'",
         "'layer4'?",
     ),
     case("D11", "address without a hash", above("backbone: {weights: 'https://x.org/y.ckpt'}"), 2, "needs the sha256"),

@@ -133,3 +133,30 @@ def test_gradual_finds_an_unknown_stage_before_its_epoch() -> None:
 def test_gradual_names_the_word_for_everything() -> None:
     with pytest.raises(UsageError, match=r"no stage named 'al'; did you mean 'all'\?"):
         policy("gradual", schedule={1: "al"})(1, STAGES)
+
+
+def said(name: str, epochs: int = 10, **options: Any) -> list[tuple[str, str, str]]:
+    """Return what a policy finds wrong with its options."""
+    component: Freezer = next(c for c in freezing.finetune_freezers() if c.name == name)
+    assert component.check is not None
+    found = component.check(component.options.model_validate(options), STAGES, epochs)
+    return [(each.severity, each.subject, each.text) for each in found]
+
+
+def test_all_unknown_stages_show_before_training() -> None:
+    assert said("gradual", schedule={1: "head", 3: "layr4", 5: "al", 7: "all"}) == [
+        ("error", "schedule.3", "no stage named 'layr4'; did you mean 'layer4'?"),
+        ("error", "schedule.5", "no stage named 'al'; did you mean 'all'?"),
+    ]
+    assert said("stages", train=("layer4", "layr3", "layer[12]", "bn*")) == [
+        ("error", "train[1]", "no stage matches 'layr3'; did you mean 'layer3'?"),
+        ("error", "train[3]", "no stage matches 'bn*'; known: head, layer1, layer2, layer3, layer4, stem"),
+    ]
+    assert said("stages", frozen=("head", "*")) == [("error", "frozen", "leaves nothing to train; leave out the head")]
+
+
+def test_entries_after_the_last_epoch_are_noted() -> None:
+    schedule = {1: "head", 3: "layer4", 4: "all"}
+    text = "comes after the last epoch; raise train.epochs, which is 3, or take the entry out"
+    assert said("gradual", epochs=3, schedule=schedule) == [("note", "schedule.4", text)]
+    assert said("gradual", epochs=4, schedule=schedule) == []

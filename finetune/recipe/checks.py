@@ -1,0 +1,70 @@
+"""What components find wrong with their options, beside the network and the length of the run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from finetune.components import Augmentation, Backbone, Component, Finding, Freezer, Options
+from finetune.errors import PluginError
+from finetune.plugins import named
+from finetune.recipe.overrides import keys
+from finetune.recipe.parts import Part, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from finetune.catalogue import Catalogue
+    from finetune.recipe.places import KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding, and the key that it is about."""
+
+    path: KeyPath
+    finding: Finding
+
+
+def findings(
+    parts: Sequence[Part], given: Sequence[Options | None], values: Mapping[str, Any], catalogue: Catalogue
+) -> Iterator[Found]:
+    """Yield what freezers and augmentations say of their options, where those are right by themselves."""
+    stages = next((part.component.stages for part in parts if isinstance(part.component, Backbone)), None)
+    for part, options in zip(parts, given, strict=True):
+        ask = asking(part.component, stages, epochs(values))
+        if options is not None and ask is not None:
+            with named(catalogue.origin(part.component), f"check of {part.component.kind} '{part.component.name}'"):
+                found = list(ask(options))
+            yield from (located(part, each, catalogue) for each in found)
+
+
+def asking(
+    component: Component, stages: tuple[str, ...] | None, last: int
+) -> Callable[[Any], Iterable[Finding]] | None:
+    """Return a component's own check of its options; None where it has none, or what it looks at is not known."""
+    if isinstance(component, Augmentation):
+        return component.check
+    if not isinstance(component, Freezer) or component.check is None or stages is None:
+        return None
+    return partial(_of_freezer, component.check, (*stages, "head"), last)
+
+
+def _of_freezer(check: Callable[..., Iterable[Finding]], stages: tuple[str, ...], last: int, options: Any) -> Any:
+    return check(options, stages, last)
+
+
+def epochs(values: Mapping[str, Any]) -> int:
+    """Return ``train.epochs``; where it is wrong itself, so many that nothing lies beyond."""
+    given = number(values, "train", "epochs")
+    return given if isinstance(given, int) and given > 0 else sys.maxsize
+
+
+def located(part: Part, finding: Finding, catalogue: Catalogue) -> Found:
+    """Return a finding with its key, which its subject names below the section."""
+    if not isinstance(finding, Finding):
+        got = f"check of {part.component.kind} '{part.component.name}' gave {finding!r:.80}, not a Finding"
+        raise PluginError(f"{catalogue.origin(part.component)}: {got}; yield finetune.Finding(…)")
+    return Found((*part.path, *keys(finding.subject)), finding)
