@@ -80,6 +80,7 @@ def test_every_recipe_runs(photos: Path, name: str, tmp_path: Path) -> None:
     assert again == short, "what is extended is written out"
 
 
+@pytest.mark.slow
 def test_two_processes_run(photos: Path, repo: Path, tmp_path: Path) -> None:
     changes = [*SHORT, *data(plan.load(RECIPES[TWO_PROCESSES], [], Catalogue(plugins.load())), photos)]
     line = command("run", TWO_PROCESSES, *changes, "--output", tmp_path, "--json")
