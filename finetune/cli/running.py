@@ -170,7 +170,8 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
     for each in report["features"]:
         yield f"features {each['phase']}", f"after {each['after']}: {kept(each)}"
-    yield "steps", f"{report['steps_per_epoch']:,} in an epoch, {report['steps']:,} in all"
+    images = report["batch_size"]
+    yield "steps", f"{report['steps_per_epoch']:,} of {images} images in an epoch, {report['steps']:,} in all"
     if launch := report.get("launch"):
         devices = ", ".join(f"process {rank} on {device}" for rank, device in launch["devices"].items())
         machines = f"{launch['machines']} machine{'s' * (launch['machines'] > 1)}"

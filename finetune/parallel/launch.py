@@ -120,7 +120,7 @@ def fits(recipe: Recipe, size: int) -> None:
 def divisible(recipe: Recipe, size: int) -> None:
     """Raise ``UsageError`` for a batch that ``size`` processes cannot divide."""
     batch = recipe.train.batch_size
-    if batch % size:
+    if batch != "auto" and batch % size:
         near = max(1, round(batch / size)) * size
         raise UsageError(f"train.batch_size={batch} cannot be divided by {size} devices; make it {near}")
 

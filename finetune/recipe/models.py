@@ -173,7 +173,8 @@ class TrainSection(Options):
 
     epochs: PositiveInt = 10
     """How often each photo is trained on."""
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt | Literal["auto"] = 32
+    """Images of a step, on all devices together; `auto` is as many as memory and number of images allow."""
     """Photos in a step, of all devices together."""
     accumulate: PositiveInt = 1
     """Batches whose gradients are averaged into one optimizer step."""
@@ -190,6 +191,12 @@ class TrainSection(Options):
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """What a loss or a weight that is no finite number does: end the run, or take it back to its newest checkpoint and
     halve the learning rate, three times at most."""
+
+    @property
+    def batch(self) -> int:
+        """Return the batch size, which is a number once a run is prepared."""
+        assert self.batch_size != "auto"
+        return self.batch_size
 
 
 class TrunkSection(Options):

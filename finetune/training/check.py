@@ -35,8 +35,8 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
         prepared = prepare(plan, catalogue, say=say)
     except (WeightsError, DownloadError) as error:
         raise with_data(error, plan, catalogue) from None
-    recipe = plan.recipe
-    steps = -(-len(prepared.data.train) // (recipe.train.batch_size * recipe.train.accumulate))
+    recipe = prepared.plan.recipe
+    steps = -(-len(prepared.data.train) // (recipe.train.batch * recipe.train.accumulate))
     return {
         "recipe": recipe.name,
         "notes": list(plan.notes),
@@ -51,6 +51,7 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
         "weights": prepared.weights,
         "stages": list(prepared.network.names),
         "phases": phases(prepared),
+        "batch_size": recipe.train.batch,
         "steps_per_epoch": steps,
         "steps": steps * recipe.train.epochs,
         "features": features(prepared, say),
@@ -124,7 +125,7 @@ def memory(prepared: Prepared) -> dict[str, float]:
     most = max(trainable_values(prepared, phase.trainable) for phase in prepared.phases)
     copies = 1 + (2 if isinstance(recipe.optimizer, AdamW) else 1) + (recipe.train.accumulate > 1)
     weights = sum(p.size for p in prepared.network.get_parameters()) * (2 if recipe.train.ema else 1)
-    batches = 3 * recipe.train.batch_size * 3 * prepared.image.size**2
+    batches = 3 * recipe.train.batch * 3 * prepared.image.size**2
     own = peak_memory_mb() or 0.0
     needed = 4 * (weights + copies * most + batches) / MB
     free = available_memory_mb()

@@ -161,7 +161,7 @@ class Feed:
             self._open[part, view] = FeatureLoader(
                 part=loader.part,
                 kept=kept,
-                batch_size=self.recipe.train.batch_size,
+                batch_size=self.recipe.train.batch,
                 seed=self.recipe.seed,
                 train=train,
                 world=self.world,
@@ -177,7 +177,7 @@ class Feed:
     def _targeted(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
         """Give batches their soft targets, and blend their images where the recipe says so."""
         train, loss = self.recipe.train, self.recipe.loss
-        per_epoch = -(-len(self.data.train) // (train.batch_size * train.accumulate)) * train.accumulate
+        per_epoch = -(-len(self.data.train) // (train.batch * train.accumulate)) * train.accumulate
         for at, batch in enumerate(batches, (epoch - 1) * per_epoch + start):
             rows = (batch.labels, batch.weights, len(self.data.classes))
             soft, images = targets.soft_targets(*rows, loss.label_smoothing, self.class_weights), batch.images
@@ -209,7 +209,7 @@ class Feed:
             self._loaders[key] = Loader(
                 getattr(self.data, part),
                 self.prepared.image,
-                batch_size=ordered or self.recipe.train.batch_size,
+                batch_size=ordered or self.recipe.train.batch,
                 workers=self.prepared.workers,
                 seed=self.recipe.seed,
                 transforms=self.prepared.transforms if train else (),

@@ -18,7 +18,7 @@ from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
-from finetune.training import phases, start
+from finetune.training import batchsize, phases, start
 from finetune.weights import fetching, labels, loading, sources
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def prepare(
     Where the weights are gone, the run in ``resume`` says what they asked for. Of several processes the first looks at
     weights and data before the others, which find what it downloaded and noted, and it alone has plugins.
     """
+    plan = batchsize.resumed(plan, resume, catalogue)
     recipe = plan.recipe
     for note in plan.notes:
         say(note)
@@ -97,6 +98,8 @@ def prepare(
             catalogue, plan.backbone.component, "stages", network.check_features, plan.backbone.component, image.size
         )
     world.same_everywhere(list(network.get_parameters()))
+    size = {"side": image.size, "images": len(data.train)}
+    plan = batchsize.settled(plan, network, planned, **size, world=world, say=say)
     if device.amp == "O2":
         mixed_precision(network)
     synchronised = world.size > 1 and recipe.train.sync_batch_norm

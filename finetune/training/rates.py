@@ -53,7 +53,7 @@ def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[
     """
     prepared = prepare(plan, catalogue, say=say)
     phase = prepared.phases[0]
-    recipe = plan.recipe.model_copy(
+    recipe = prepared.plan.recipe.model_copy(
         update={
             "schedule": Constant(use="constant"),
             "optimizer": plan.recipe.optimizer.model_copy(update={"lr": 1.0}),

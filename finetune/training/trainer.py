@@ -53,7 +53,7 @@ class Trainer:
         self.learnt = {p.name: p.requires_grad and not statistics(p) for p in network.get_parameters()}
         self.scaling = LossScale() if amp == "O2" else None
         self._overflows = 0
-        self.steps_per_epoch = math.ceil(images / (recipe.train.batch_size * recipe.train.accumulate))
+        self.steps_per_epoch = math.ceil(images / (recipe.train.batch * recipe.train.accumulate))
         self.average = self._average() if recipe.train.ema is not None else {}
         self.updates, self.global_step = 0, 0
         self.slower = 1.0  # what rollbacks left of the learning rate

@@ -238,7 +238,7 @@ def indented(text: str) -> str:
 
 def images_of(run: Run, step: int) -> int:
     """Return how many images a step trained on; the last of an epoch has fewer."""
-    size = run.recipe.train.batch_size * run.recipe.train.accumulate
+    size = run.recipe.train.batch * run.recipe.train.accumulate
     done = (step - 1) % run.steps_per_epoch * size
     return min(size, run.images["train"] - done)
 
