@@ -41,6 +41,7 @@ app = typer.Typer(
     name="finetune",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    add_completion=False,  # scripts of our own: Typer's end every word with a space, even KEY=
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -96,12 +97,28 @@ def command(usage: str, *examples: str, of: typer.Typer = app) -> Callable[[Comm
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    install_completion: Annotated[
+        bool, typer.Option("--install-completion", help="Let your shell (bash, zsh, fish) complete command lines.")
+    ] = False,
+    show_completion: Annotated[
+        bool, typer.Option("--show-completion", help="Print the script that your shell needs for that.")
+    ] = False,
 ) -> None:
     """Fine-tune pretrained image networks on your own photos, on MindSpore."""
     if version:
         from finetune.plugins import own_version
 
         typer.echo(f"finetune {own_version()}")
+        raise typer.Exit
+    if install_completion or show_completion:
+        from finetune.cli import shells
+
+        shell = shells.current()
+        typer.echo(
+            f"{shells.install(shell)} is written; open a new {shell} to use it"
+            if install_completion
+            else shells.SCRIPTS[shell].rstrip()
+        )
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
