@@ -72,16 +72,18 @@ def current() -> str:
 def install(shell: str) -> Path:
     """Put a script where its shell finds it, and return that file.
 
-    A line that reads it is added to ``~/.bashrc`` or ``~/.zshrc``, once.
+    A line that reads it is added to ``.bashrc`` or ``.zshrc``, once.
     """
     from finetune.files import atomic
     from finetune.files.atomic import disk_errors
 
     home = Path.home()
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    zshrc = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
     places = {
         "bash": (home / ".bash_completions/finetune.sh", home / ".bashrc", "source ~/.bash_completions/finetune.sh"),
-        "zsh": (home / ".zfunc/_finetune", home / ".zshrc", "fpath+=~/.zfunc; autoload -Uz compinit; compinit"),
-        "fish": (home / ".config/fish/completions/finetune.fish", None, ""),
+        "zsh": (home / ".zfunc/_finetune", zshrc, "fpath+=~/.zfunc; autoload -Uz compinit; compinit"),
+        "fish": (settings / "fish/completions/finetune.fish", None, ""),
     }
     file, started, reads = places[shell]
     with disk_errors(file):

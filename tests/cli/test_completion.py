@@ -19,7 +19,8 @@ import typer
 
 from finetune import cli
 from finetune.cli import completion, shells
-from finetune.cli.app import app
+from finetune.cli.app import app, parse
+from finetune.errors import UsageError
 from finetune.recipe import bundled
 from finetune.recipe.models import Recipe
 from tests.cli.calling import Finetune, environment
@@ -138,6 +139,23 @@ def test_everything_is_offered_with_its_help(
     assert (told("run --resume runs/", monkeypatch, capsys) or {})["runs/a-001"] == "finished"
 
 
+@pytest.mark.checkout
+def test_the_page_shows_what_is_offered(
+    repo: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (repo / "docs" / "commands.md").read_text(encoding="utf-8")
+    keys, values = (
+        page.split("```text\n$ finetune run mine.yaml ")[1].split("```")[0].split("$ finetune run mine.yaml ")
+    )
+    for block, two_columns in ((keys, True), (values, False)):
+        line, *shown = [each for each in block.splitlines() if each != "…"]
+        offered = told(f"run mine.yaml {line.removesuffix('<TAB>')}", monkeypatch, capsys) or {}
+        if two_columns:
+            assert [tuple(re.split(" {2,}", each)) for each in shown] == list(offered.items())[: len(shown)]
+        else:
+            assert shown[0].split() == list(offered)
+
+
 def test_a_broken_recipe_does_not_matter(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,9 +214,14 @@ def home(here: Path, repo: Path) -> dict[str, str]:
     shown = '[ -n "$_FINETUNE_COMPLETE" ] || { printf "<%s>" "$@"; echo; exit; }'
     (top / "bin" / "finetune").write_text(f'#!/bin/sh\n{shown}\nexec "$PYTHON" -P -m finetune "$@"\n')
     (top / "bin" / "finetune").chmod(0o755)
-    kept = {name: value for name, value in environment(repo).items() if not name.startswith(("XDG_", "COMP_"))}
+    kept = {name: value for name, value in environment(repo).items() if not name.startswith("COMP_")}
     path = f"{top / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "HOME": str(top), "PATH": path, "PYTHON": sys.executable, "TERM": "dumb", "PS1": "READY> "}
+    return {**kept, **of_user(top), "PATH": path, "PYTHON": sys.executable, "TERM": "dumb"}
+
+
+def of_user(home: Path) -> dict[str, str]:
+    """Return the variables by which shells find what belongs to a user."""
+    return {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "ZDOTDIR": str(home)}
 
 
 def typed(call: list[str], env: Mapping[str, str], steps: list[tuple[str, str]]) -> str:
@@ -237,7 +260,7 @@ STEPS = [
 def test_a_shell_completes_what_is_typed(shell: str, home: dict[str, str], finetune: Finetune) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    assert finetune("--install-completion", HOME=home["HOME"], SHELL=f"/bin/{shell}").returncode == 0
+    assert finetune("--install-completion", **of_user(Path(home["HOME"])), SHELL=f"/bin/{shell}").returncode == 0
     call = {"bash": ["bash", "-i"], "zsh": ["zsh", "-i"]}[shell]
     with (Path(home["HOME"]) / f".{shell}rc").open("a") as settings:
         settings.write("PS1='READY> '\n")
@@ -247,7 +270,7 @@ def test_a_shell_completes_what_is_typed(shell: str, home: dict[str, str], finet
 def test_fish_completes_what_is_typed(home: dict[str, str], finetune: Finetune) -> None:
     if shutil.which("fish") is None:
         pytest.skip("fish is not installed")
-    assert finetune("--install-completion", HOME=home["HOME"], SHELL="/usr/bin/fish").returncode == 0
+    assert finetune("--install-completion", **of_user(Path(home["HOME"])), SHELL="/usr/bin/fish").returncode == 0
 
     def offered(line: str) -> list[str]:
         call = ["fish", "-c", f"complete -C {line!r}"]
@@ -265,7 +288,7 @@ def test_installing_changes_no_more_than_it_must(shell: str, tmp_path: Path, fin
     before = b"alias a=b  # \xff without an end"
     if shell != "fish":
         rc.write_bytes(before)
-    asked = {"HOME": str(tmp_path), "SHELL": f"/usr/bin/{shell}"}
+    asked = {**of_user(tmp_path), "SHELL": f"/usr/bin/{shell}"}
     for _ in range(2):
         done = finetune("--install-completion", **asked)
         assert done.returncode == 0, done.stderr
@@ -283,7 +306,16 @@ def test_installing_changes_no_more_than_it_must(shell: str, tmp_path: Path, fin
     assert sorted(files) == sorted([file] if shell == "fish" else [file, rc])
 
 
+def test_understanding_is_not_yet_installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in of_user(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert callable(parse(["--install-completion"]))
+    with pytest.raises(UsageError, match="a shell is prepared alone; leave 'ls' out"):
+        parse(["--install-completion", "ls"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_shell_is_refused(tmp_path: Path, finetune: Finetune) -> None:
-    done = finetune("--install-completion", HOME=str(tmp_path), SHELL="/bin/tcsh")
+    done = finetune("--install-completion", **of_user(tmp_path), SHELL="/bin/tcsh")
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "no completion for the shell 'tcsh'; write SHELL=bash, zsh or fish before the command" in done.stderr
