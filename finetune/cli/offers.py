@@ -98,6 +98,16 @@ def models(incomplete: str) -> Iterator[Offer]:
             yield path.rstrip("/"), ""
 
 
+def components(context: typer.Context) -> list[Offer]:
+    """Offer what ``plugins`` can show: the word for it, then names with their kinds."""
+    before = context.params.get("words") or []
+    if not before:
+        return [("show", "all about one component")]
+    if len(before) > 1:
+        raise NoFiles
+    return [(component.name, component.kind) for _, component in source.load_catalogue()]
+
+
 def backbones() -> list[str]:
     """Return the names of networks."""
     from finetune.components import Backbone

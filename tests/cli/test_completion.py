@@ -36,6 +36,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with a recipe, photos and runs."""
     (tmp_path / "photos" / "red").mkdir(parents=True)
     (tmp_path / "mine.yaml").write_text("dataset: {use: folder, root: photos}\nfreeze: {use: head}\n")
+    (tmp_path / "base.yaml").write_text("optimizer: {use: sgd}\n")
+    (tmp_path / "extended.yaml").write_text("extends: base.yaml\n")
     for name, files in (("a-001", ("recipe.yaml", "result.json")), ("sweep", ("sweep.json",)), ("else", ("x",))):
         (tmp_path / "runs" / name).mkdir(parents=True)
         for file in files:
@@ -109,6 +111,13 @@ def told(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         ("run - train.ep", ["train.epochs="]),
         ("run gone.yaml train.ep", ["train.epochs="]),
         ("run photos train.ep", ["train.epochs="]),
+        ("run - nothing", []),
+        ("run extended.yaml optimizer.mom", ["optimizer.momentum="]),
+        ("plugins ", ["show"]),
+        ("plugins show flo", ["flowers102"]),
+        ("plugins show folder ", []),
+        ("new plugin birds --kind data", ["dataset"]),
+        ("new recipe pho", None),
         ("doctor ", []),
     ],
 )
@@ -133,9 +142,9 @@ def test_everything_is_offered_with_its_help(
     assert bundled.recipes().keys() <= recipes.keys()
     keys = told("run mine.yaml ", monkeypatch, capsys) or {}
     assert {re.split(r"[.=\[]", key)[0] for key in keys} == set(Recipe.model_fields)
-    assert keys["train."] == "How long and in which portions"
-    lr = told("run mine.yaml optimizer.lr=3e-4 optimizer.lr", monkeypatch, capsys)
-    assert lr == {"optimizer.lr=": "[0.0003]"}
+    assert all(keys.values())
+    lr = told("run mine.yaml optimizer.lr=3e-4 optimizer.lr", monkeypatch, capsys) or {}
+    assert lr["optimizer.lr="].endswith("[0.0003]")
     assert (told("run --resume runs/", monkeypatch, capsys) or {})["runs/a-001"] == "finished"
 
 
@@ -162,7 +171,8 @@ def test_a_broken_recipe_does_not_matter(
     for text in ("", "[", "a: [", "optimizer: 3\nfreeze: [1]\naugment: {use: 1}\n", "runner: {device: [1]}\n"):
         (here / "mine.yaml").write_text(text)
         found = told("run mine.yaml train.ep", monkeypatch, capsys)
-        assert found == {"train.epochs=": "[10]"}, text
+        assert found is not None, text
+        assert found["train.epochs="].endswith("[10]"), text
         for slot in Recipe.model_fields:
             told(f"run mine.yaml {slot}.", monkeypatch, capsys)
 
