@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from finetune.cli.app import app, parse
+from finetune.cli.app import parse
 from finetune.errors import Interrupted
 from finetune.machine import interrupts
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-COMPLETING = "_FINETUNE_COMPLETE"
-
-# Each puts its commands into ``app``, in this order.
+# Each puts its commands into the application, in this order.
 for name in ("running", "rates", "using", "packing", "recipes", "new", "weights", "listing", "doctor"):
     import_module(f"finetune.cli.{name}")
 
@@ -43,8 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None:
         interrupts.listen()
-    if COMPLETING in os.environ:
-        return int(app(given, prog_name="finetune") or 0)
+    if "_FINETUNE_COMPLETE" in os.environ:
+        from finetune.cli import completion
+
+        return completion.program()
     steady_streams()
     flags = given[: given.index("--")] if "--" in given else given
     try:

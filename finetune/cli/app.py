@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from finetune.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -41,6 +43,7 @@ app = typer.Typer(
     name="finetune",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    add_completion=False,  # scripts of our own: Typer's end every word with a space, even KEY=
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -96,16 +99,40 @@ def command(usage: str, *examples: str, of: typer.Typer = app) -> Callable[[Comm
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
+    install_completion: Annotated[
+        bool, typer.Option("--install-completion", help="Let your shell (bash, zsh, fish) complete command lines.")
+    ] = False,
+    show_completion: Annotated[
+        bool, typer.Option("--show-completion", help="Print the script that your shell needs for that.")
+    ] = False,
+) -> Callable[[], Answer] | None:
     """Fine-tune pretrained image networks on your own photos, on MindSpore."""
     if version:
         from finetune.plugins import own_version
 
         typer.echo(f"finetune {own_version()}")
         raise typer.Exit
+    if install_completion or show_completion:
+        if context.invoked_subcommand is not None:
+            raise UsageError(f"a shell is prepared alone; leave '{context.invoked_subcommand}' out")
+        return partial(shell_completion, install=install_completion)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
+    return None
+
+
+def shell_completion(*, install: bool) -> Answer:
+    """Put the script of the user's shell in its place, or show it."""
+    from finetune.cli import shells
+
+    shell = shells.current()
+    if not install:
+        return Answer(data={"shell": shell, "script": shells.SCRIPTS[shell]}, view=lambda: shells.SCRIPTS[shell])
+    file = shells.install(shell)
+    return Answer(
+        data={"shell": shell, "file": str(file)}, view=lambda: f"{file} is written; open a new {shell} to use it"
+    )
 
 
 def parse(arguments: list[str]) -> Callable[[], Answer] | None:

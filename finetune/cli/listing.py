@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune.cli import offers
 from finetune.cli.app import Answer, command
 
 if TYPE_CHECKING:
@@ -18,17 +19,10 @@ if TYPE_CHECKING:
 Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it to this file.")]
 
 
-def names(incomplete: str) -> list[str]:
-    """Return what may follow, for the shell to complete."""
-    from finetune import plugins
-    from finetune.catalogue import Catalogue
-
-    offered = sorted({component.name for _, component in Catalogue(plugins.load())})
-    return [word for word in ("show", *offered) if word.startswith(incomplete)]
-
-
 @command("[show NAME]", "finetune plugins", "finetune plugins show folder")
-def plugins(words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=names)] = None) -> Answer:
+def plugins(
+    words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.components)] = None,
+) -> Answer:
     """List what plugins offer, and the broken ones.
 
     `show NAME` tells all about one component: its options with their defaults,

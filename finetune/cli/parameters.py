@@ -6,5 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from finetune.cli import offers
+
 Device = Annotated[Literal["auto", "cpu", "gpu", "ascend"], typer.Option(help="Where to compute.")]
-Words = Annotated[list[str] | None, typer.Argument(hidden=True)]
+Words = Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.words)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli import source, sweeping
+from finetune.cli import offers, source, sweeping
 from finetune.cli.app import Answer, command
 from finetune.cli.output import pairs
 from finetune.cli.parameters import Words
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from finetune.sweep.runs import Sweep
 
 Resume = Annotated[
-    str | None, typer.Option(metavar="RUN", help="Go on with this run folder; auto: with the recipe's newest run.")
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with this run folder; auto: with the recipe's newest run.",
+        autocompletion=offers.runs,
+    ),
 ]
 AllowChanged = Annotated[
     bool, typer.Option("--allow-changed", help="Go on although the recipe or the images are others; it says which.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from finetune.cli import output
+from finetune.cli import offers, output
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device
 from finetune.cli.source import load_catalogue
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.model.model import Model
     from finetune.model.prediction import Prediction
 
-ModelPath = Annotated[Path, typer.Argument(hidden=True)]
+ModelPath = Annotated[Path, typer.Argument(hidden=True, autocompletion=offers.models)]
 Images = Annotated[list[str], typer.Argument(hidden=True)]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table of paths, labels and probabilities.")]
 Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N likeliest classes.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli import output
+from finetune.cli import offers, output
 from finetune.cli.app import Answer, command, group
 from finetune.cli.source import load_catalogue
 
@@ -31,10 +31,13 @@ weights = group(
     "finetune weights inspect hub.ckpt",
 )
 
-Name = Annotated[str, typer.Argument(hidden=True)]
+Name = Annotated[str, typer.Argument(hidden=True, autocompletion=offers.weights)]
 File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader says why
-Of = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="Of which backbone; else of any.")]
-To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.")]
+Of = Annotated[
+    str | None,
+    typer.Option("--backbone", metavar="NAME", help="Of which backbone; else of any.", autocompletion=offers.backbones),
+]
+To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.", autocompletion=offers.forms)]
 Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside FILE.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Half = Annotated[bool, typer.Option("--float16", help="Half the size, rounded: the one form that is not exact.")]

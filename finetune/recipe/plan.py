@@ -60,14 +60,19 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catal
     standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file and of what it extends, and
     ``PluginError`` when the options of a plugin's component fail.
     """
-    defaults = {slot: default(slot) for slot in ("augment", "callbacks")}
-    kept = {slot: section(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
-    document = extending.settled(changes.apply(extending.read_whole(source), overrides, defaults, kept))
+    document = extending.settled(changed(extending.read_whole(source), overrides))
     found: list[Problem] = []
     plan = _plan(document, _completed(document.values, source), catalogue, found)
     if plan is None or document.mistakes:
         raise RecipeError(_report(document, found))
     return plan
+
+
+def changed(document: Document, overrides: Sequence[str]) -> Document:
+    """Return a recipe with the overrides carried out."""
+    defaults = {slot: default(slot) for slot in ("augment", "callbacks")}
+    kept = {slot: section(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
+    return changes.apply(document, overrides, defaults, kept)
 
 
 def _report(document: Document, found: Sequence[Problem]) -> list[str]:

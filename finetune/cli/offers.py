@@ -1,0 +1,133 @@
+"""What can stand in a command's arguments: recipes and changes to them, runs, models, names of weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping  # noqa: TC003 - Typer reads the annotations
+from functools import cache
+from typing import Any
+
+import typer  # noqa: TC002 - as above
+
+from finetune.cli import source
+from finetune.errors import FinetuneError
+from finetune.recipe import bundled
+
+Offer = tuple[str, str]
+
+
+class NoFiles(Exception):
+    """There is nothing to offer, and names of files would be no answer either."""
+
+
+def words(context: typer.Context, incomplete: str) -> list[Offer]:
+    """Offer recipes as the first word of ``run`` and its like, then keys and values of the recipe."""
+    before = tuple(context.params.get("words") or ())
+    resumed = context.params.get("resume")
+    if not before and not (resumed and resumed != source.AUTO):
+        return list(recipes(incomplete))
+    found = [each for each in changes(before, resumed, incomplete) if each[0].startswith(incomplete)]
+    if not found:
+        raise NoFiles
+    return found
+
+
+def recipes(incomplete: str) -> Iterator[Offer]:
+    """Yield bundled recipes, recipes here, and folders to look for some in."""
+    yield from ((name, bundled.purpose(path)) for name, path in bundled.recipes().items())
+    yield from ((path, "") for path in files(incomplete) if path.endswith((".yaml", ".yml", "/")))
+
+
+def changes(before: tuple[str, ...], resumed: str | None, incomplete: str) -> Iterator[Offer]:
+    """Yield how a change to a recipe can go on."""
+    from finetune.recipe.completion import Writing
+
+    writing = Writing(values=values(before, resumed), catalogue=cache(source.load_catalogue))
+    key, has_value, value = incomplete.partition("=")
+    if incomplete.startswith("~"):
+        yield from ((f"~{text}", about) for text, about in writing.removable(incomplete[1:]))
+    elif not has_value:
+        yield from writing.keys(incomplete)
+    else:
+        yield from ((f"{key}={text}", about) for text, about in writing.choices(key))
+        if writing.takes_files(key):
+            yield from ((f"{key}={path}", "") for path in files(value))
+
+
+def values(before: tuple[str, ...], resumed: str | None) -> Mapping[str, Any]:
+    """Return what a recipe says after the changes so far; nothing where it cannot be read."""
+    from finetune.recipe.document import from_mapping
+    from finetune.recipe.extending import read_whole
+    from finetune.recipe.plan import changed
+
+    asked = source.asked(before)
+    name = asked.recipe or (os.path.join(resumed, "recipe.yaml") if resumed else "-")
+    try:
+        document = from_mapping({}) if name == "-" else read_whole(source.find(name))
+    except FinetuneError:
+        document = from_mapping({})
+    return changed(document, asked.changes).values
+
+
+def files(typed: str) -> Iterator[str]:
+    """Yield the files and folders whose names begin so, folders with a slash at the end; hidden ones if asked for."""
+    top, _, start = typed.rpartition("/")
+    folder = f"{top}/" if "/" in typed else ""
+    try:
+        found = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in found:
+        if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
+            yield f"{folder}{entry.name}{'/' if entry.is_dir() else ''}"
+
+
+def runs(context: typer.Context, incomplete: str) -> Iterator[Offer]:
+    """Yield what ``--resume`` can go on with."""
+    yield source.AUTO, "the recipe's newest run"
+    folder = "" if "/" in incomplete else f"{context.params.get('output') or 'runs'}/"
+    for path in files(folder or incomplete):
+        if any(os.path.isfile(f"{path}{record}") for record in ("recipe.yaml", "sweep.json")):
+            yield path.rstrip("/"), "finished" if os.path.isfile(f"{path}result.json") else ""
+
+
+def models(incomplete: str) -> Iterator[Offer]:
+    """Yield folders that hold a model, of runs or by themselves."""
+    for path in files(incomplete if "/" in incomplete else "runs/"):
+        if any(os.path.isfile(f"{path}{record}") for record in ("model/model.json", "model.json")):
+            yield path.rstrip("/"), ""
+
+
+def components(context: typer.Context) -> list[Offer]:
+    """Offer what ``plugins`` can show: the word for it, then names with their kinds."""
+    before = context.params.get("words") or []
+    if not before:
+        return [("show", "all about one component")]
+    if len(before) > 1:
+        raise NoFiles
+    return [(component.name, component.kind) for _, component in source.load_catalogue()]
+
+
+def backbones() -> list[str]:
+    """Return the names of networks."""
+    from finetune.components import Backbone
+
+    return list(source.load_catalogue().names(Backbone))
+
+
+def weights() -> Iterator[Offer]:
+    """Yield the names of weights with what they are."""
+    from finetune.components import Backbone
+
+    for _, component in source.load_catalogue():
+        if isinstance(component, Backbone):
+            yield from ((name, f"{component.name}: {record.source}") for name, record in component.weights.items())
+
+
+def forms() -> list[str]:
+    """Return the forms that weights can be written in."""
+    from finetune.components import Backbone
+
+    networks = [each for _, each in source.load_catalogue() if isinstance(each, Backbone)]
+    named = [layout.name for each in networks for layout in each.layouts if layout.writes]
+    return list(dict.fromkeys(["safetensors", "ckpt", *named]))

@@ -1,0 +1,98 @@
+"""The scripts by which shells ask for completions, and where each shell looks for its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from finetune.errors import UsageError
+
+# Keys end with a dot or an equals sign, folders with a slash, and then no space follows.
+BASH = r"""_finetune_completion() {
+    local found
+    COMPREPLY=()
+    found=$(COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \
+        _FINETUNE_COMPLETE=complete_bash "$1" 2>/dev/null) || { compopt -o default; return; }
+    [[ -n $found ]] && mapfile -t COMPREPLY <<< "$found"
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
+    return 0
+}
+complete -F _finetune_completion finetune
+"""
+
+ZSH = r"""#compdef finetune
+_finetune_completion() {
+    local found line value
+    local -a going going_shown whole whole_shown
+    found=$(COMP_LINE="${(j: :)words[1,CURRENT-1]} $PREFIX" _FINETUNE_COMPLETE=complete_zsh \
+        "${words[1]}" 2>/dev/null) || { _files; return }
+    for line in "${(@f)found}"; do
+        value=${line%%$'\t'*}
+        [[ -z $value ]] && continue
+        line="$value${${line#*$'\t'}:+  -- ${line#*$'\t'}}"
+        if [[ $value == *[=./] ]]; then
+            going+=("$value") going_shown+=("$line")
+        else
+            whole+=("$value") whole_shown+=("$line")
+        fi
+    done
+    (( $#going )) && compadd -l -S '' -d going_shown -a going
+    (( $#whole )) && compadd -l -d whole_shown -a whole
+}
+if [[ $funcstack[1] == _finetune ]]; then  # read from fpath, at any Tab
+    _finetune_completion "$@"
+else
+    compdef _finetune_completion finetune
+fi
+"""
+
+FISH = r"""function __finetune_completion
+    set -l line (commandline -cp)
+    set -l found (env COMP_LINE="$line" _FINETUNE_COMPLETE=complete_fish finetune 2>/dev/null)
+    if test $status -eq 0
+        string join \n -- $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete --command finetune --no-files --arguments '(__finetune_completion)'
+"""
+
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def current() -> str:
+    """Return the user's shell; raises ``UsageError`` for one without a script."""
+    shell = Path(os.environ.get("SHELL", "")).name
+    if shell not in SCRIPTS:
+        raise UsageError(f"no completion for the shell '{shell}'; write SHELL=bash, zsh or fish before the command")
+    return shell
+
+
+def install(shell: str) -> Path:
+    """Put a script where its shell finds it, and return that file.
+
+    A line that reads it is added to ``.bashrc`` or ``.zshrc``, once.
+    """
+    from finetune.files import atomic
+    from finetune.files.atomic import disk_errors
+
+    home = Path.home()
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    zshrc = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
+    places = {
+        "bash": (home / ".bash_completions/finetune.sh", home / ".bashrc", "source ~/.bash_completions/finetune.sh"),
+        "zsh": (home / ".zfunc/_finetune", zshrc, "fpath+=~/.zfunc; autoload -Uz compinit; compinit"),
+        "fish": (settings / "fish/completions/finetune.fish", None, ""),
+    }
+    file, started, reads = places[shell]
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(file, SCRIPTS[shell])
+    if started is not None:
+        with disk_errors(started):
+            before = started.read_bytes() if started.exists() else b""
+            if reads.encode() not in before.splitlines():
+                with started.open("ab") as added:  # a link stays a link
+                    added.write(b"\n" * bool(before and not before.endswith(b"\n")) + reads.encode() + b"\n")
+    return file

@@ -1,0 +1,187 @@
+"""What can be written where an override ends so far: keys with what they mean, and values of keys that choose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from finetune.components import Backbone, Component, NoOptions
+from finetune.errors import FinetuneError
+from finetune.recipe import overrides
+from finetune.recipe.mistakes import models_in
+from finetune.recipe.models import Recipe
+from finetune.recipe.parts import SLOTS, default, section, select
+from finetune.recipe.places import KeyPath, shortened, spelled
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from finetune.catalogue import Catalogue
+
+Offer = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """An override that is being written: to a recipe with ``values`` as they are by then, mistakes left out.
+
+    ``catalogue`` is called where components matter, since to load all plugins takes half of the time.
+    """
+
+    values: Mapping[str, Any]
+    catalogue: Callable[[], Catalogue]
+
+    def keys(self, typed: str) -> Iterator[Offer]:
+        """Yield the keys that begin so: ``train.`` has more below it, ``train.epochs=`` takes a value."""
+        head = typed.rpartition(".")[0]
+        path = overrides.split(head)[0] if head else ()
+        for name, field in self.fields(path).items():
+            below = (*path, name)
+            said = _sentence(field.description or _told(_models(field)))
+            if isinstance(default(name) if not path and name in SLOTS else None, list):
+                items = self.value(below)
+                yield from ((f"{spelled((*below, i))}.", said) for i in range(len(items or ())))
+            elif models_in(field.annotation):
+                yield f"{spelled(below)}.", said
+            else:
+                yield f"{spelled(below)}=", f"{said} [{self.current(below, field)}]".strip()
+
+    def removable(self, typed: str) -> Iterator[Offer]:
+        """Yield the keys of the recipe itself that begin so, for ``~KEY``."""
+        head = typed.rpartition(".")[0]
+        path = overrides.split(head)[0] if head else ()
+        there = self.value(path) if path else self.values
+        for name, value in there.items() if isinstance(there, Mapping) else ():
+            said = f"[{shortened(_written(value))}]"
+            yield spelled((*path, name)), said
+            if isinstance(value, Mapping):
+                yield f"{spelled((*path, name))}.", said
+
+    def choices(self, key: str) -> Iterator[Offer]:
+        """Yield the values that a key can be given by name."""
+        path = overrides.split(key)[0]
+        name = path[-1]
+        if name == "use" and path[0] in SLOTS:
+            kind = SLOTS[str(path[0])]
+            for each in self.catalogue().names(kind):
+                yield each, self._about(kind, each)
+        elif path == ("backbone", "weights"):
+            chosen = self._component(("backbone",))
+            for each, record in chosen.weights.items() if isinstance(chosen, Backbone) else ():
+                yield each, record.source
+            yield from (("auto", "the first of them"), ("none", "a random start"))
+        elif len(path) == 2 and name == Recipe.model_fields[str(path[0])].discriminator:
+            for model in _models(Recipe.model_fields[str(path[0])]):
+                for each in get_args(model.model_fields[str(name)].annotation):
+                    yield str(each), _told([model])
+        elif (field := self.fields(path[:-1]).get(str(name))) is not None:
+            yield from ((text, "") for text in dict.fromkeys(_named(field.annotation)))
+
+    def takes_files(self, key: str) -> bool:
+        """Tell whether a key takes the name of a file or folder."""
+        path = overrides.split(key)[0]
+        field = self.fields(path[:-1]).get(str(path[-1]))
+        return path == ("backbone", "weights") or (field is not None and _holds(field.annotation, Path))
+
+    def fields(self, path: KeyPath) -> dict[str, FieldInfo]:
+        """Return what may stand below ``path``, by key."""
+        if not path:
+            return dict(Recipe.model_fields)
+        slot = str(path[0])
+        if slot not in Recipe.model_fields:
+            return {}
+        if slot in SLOTS:
+            end = 2 if isinstance(default(slot), list) else 1
+            component = self._component(path[:end])
+            models: list[type[BaseModel]] = [section(slot), *([component.options] if component else [])]
+            models = models if len(path) >= end else []
+        else:
+            end, models = 1, [self._chosen(slot)] if models_in(Recipe.model_fields[slot].annotation) else []
+        for element in path[end:]:
+            field = _by_key(models).get(str(element))
+            models = _models(field) if field is not None else []
+        return _by_key(models)
+
+    def value(self, path: KeyPath) -> Any:
+        """Return what the recipe says at ``path``, or what stands in a section that it does not mention."""
+        value: Any = {name: default(name) for name in SLOTS} | dict(self.values)
+        for element in path:
+            if isinstance(value, Mapping):
+                value = value.get(element)
+            elif isinstance(value, list) and isinstance(element, int) and element < len(value):
+                value = value[element]
+            else:
+                return None
+        return value
+
+    def current(self, path: KeyPath, field: FieldInfo) -> str:
+        """Return the value that a key has, as one writes it."""
+        value = self.value(path)
+        if value is None and field.is_required():
+            return "required"
+        return shortened(_written(field.get_default(call_default_factory=True) if value is None else value))
+
+    def _component(self, path: KeyPath) -> Component | None:
+        try:
+            parts = select(self.values, self.catalogue(), [])
+        except FinetuneError:  # two plugins offer what the recipe uses
+            return None
+        return next((part.component for part in parts if part.path == path), None)
+
+    def _chosen(self, slot: str) -> type[BaseModel]:
+        """Return the model of a section of the engine, as its ``use`` or ``device`` says."""
+        field = Recipe.model_fields[slot]
+        told_by = str(field.discriminator)
+        said = self.value((slot, told_by))
+        for model in _models(field):
+            if field.discriminator and said in get_args(model.model_fields[told_by].annotation):
+                return model
+        return type(field.default)
+
+    def _about(self, kind: type[Component], name: str) -> str:
+        try:
+            return _told([self.catalogue().get(kind, name).options])
+        except FinetuneError:
+            return "offered by two plugins"
+
+
+def _models(field: FieldInfo) -> list[type[BaseModel]]:
+    return models_in(field.annotation)
+
+
+def _by_key(models: Iterable[type[BaseModel]]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for model in models for name, field in model.model_fields.items()}
+
+
+def _told(models: Iterable[type[BaseModel]]) -> str:
+    """Return what the first of these models says of itself, not what it inherits."""
+    return next((_sentence(model.__dict__.get("__doc__") or "") for model in models if model is not NoOptions), "")
+
+
+def _written(value: Any) -> str:
+    return str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".")
+
+
+def _named(annotation: Any) -> Iterator[str]:
+    """Yield the values that an annotation spells out."""
+    if get_origin(annotation) is Literal:
+        yield from map(str, get_args(annotation))
+    elif annotation is bool:
+        yield from ("true", "false")
+    elif annotation is NoneType:
+        yield "null"
+    elif not (isinstance(origin := get_origin(annotation), type) and issubclass(origin, list | tuple | dict | set)):
+        yield from (text for each in get_args(annotation) for text in _named(each))
+
+
+def _holds(annotation: Any, wanted: type) -> bool:
+    return annotation is wanted or any(_holds(each, wanted) for each in get_args(annotation))
