@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,10 @@ class Sink:
         if queue:
             self._next: Callable[[], tuple[Tensor, Tensor]] = ms.data_sink(step, dataset, jit_config=ms.JitConfig())
         else:
-            self._rows = dataset.create_tuple_iterator(num_epochs=1, do_copy=False)
+            with warnings.catch_warnings():
+                # Python 3.12 warns of worker processes that are forked beside threads, as MindSpore's are.
+                warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
+                self._rows = dataset.create_tuple_iterator(num_epochs=1, do_copy=False)
             self._next = lambda: step(*next(self._rows))
 
     def __call__(self) -> tuple[Tensor, Tensor]:
