@@ -145,7 +145,7 @@ def test_mistakes_name_the_file_that_they_are_in(catalogue: Catalogue) -> None:
     assert refused(catalogue, "mine.yaml", "seed=x") == (
         "mine.yaml:2:1: sead: unknown key 'sead'; did you mean 'seed'?",
         "mine.yaml:3:12: backbone.use: no backbone named 'resnext5'; did you mean 'resnext50'?",
-        "sub/middle.yaml:2:9: train.batch_size: expected a whole number, got 'x'",
+        "sub/middle.yaml:2:9: train.batch_size: expected a whole number or 'auto', got 'x'",
         "sub/base.yaml:3:38: dataset.split: must be less than 1, got 25",
         "override 'seed=x': seed: expected a whole number, got 'x'",
     )
