@@ -19,6 +19,8 @@ from tests.test_engine import Watcher, recipe, weights
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("images", "each", "memory", "processes", "size", "why"),

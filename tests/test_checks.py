@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 RECIPE = """\
 backbone: {use: small, weights: none}
 dataset: {use: some}

@@ -17,6 +17,8 @@ from finetune.recipe import bundled, extending
 from finetune.recipe.plan import Plan, dump, load
 from finetune.recipe.schema import json_schema
 
+pytestmark = pytest.mark.once
+
 BASE = """\
 name: base
 backbone: {use: resnext_nano, weights: none}

@@ -23,6 +23,8 @@ from finetune.recipe import plan as plans
 from tests.cli.calling import environment
 from tests.drawn import folder
 
+pytestmark = pytest.mark.once
+
 KINDS = list(plugin.DRAFTS)
 
 

@@ -17,6 +17,8 @@ from tests.test_new import values_of
 if TYPE_CHECKING:
     from finetune.components import Component
 
+pytestmark = pytest.mark.once
+
 CATALOGUE = Catalogue(plugins.load())
 COMPONENTS = [component for _, component in CATALOGUE]
 

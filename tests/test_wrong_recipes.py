@@ -25,6 +25,8 @@ from tests.cli.calling import environment
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 SECONDS = 1.0
 
 

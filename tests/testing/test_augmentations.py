@@ -19,6 +19,8 @@ from tests.testing.broken import broken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.once
+
 
 def mine(transform: Any) -> Augmentation:
     """Return an augmentation whose ``build`` returns this."""

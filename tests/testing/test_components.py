@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from finetune.components import Component
 
+pytestmark = pytest.mark.once
+
 CHECKS: dict[str, Any] = {
     "backbone": check_backbone,
     "dataset": check_dataset,

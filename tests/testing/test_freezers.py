@@ -18,6 +18,8 @@ from tests.testing.broken import broken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.once
+
 HEAD = frozenset({"head"})
 
 
