@@ -33,7 +33,7 @@ TEXTS = {
     "classes": json.dumps(list("abcde")),
     "backbone": json.dumps({"use": "resnext_nano", "options": {"stem_pool": "same"}}),
 }
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.once]
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 

@@ -19,6 +19,8 @@ from finetune.recipe.models import DatasetSection
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 Labelled = Sequence[tuple[Any, int]]
 
 

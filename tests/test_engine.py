@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from finetune.run import Run
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from finetune.data.images import decode
 from finetune.errors import DataError
 from tests.photos import photo, refused, saved
 
+pytestmark = pytest.mark.once
+
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
     """Return a PNG file made by hand, for what Pillow cannot write."""

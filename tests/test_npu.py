@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from finetune.machine.remark import Remark
 
+pytestmark = pytest.mark.once
+
 SMI = """\
 +------------------------------------------------------------------------------------------------+
 | npu-smi 25.2.0                   Version: 25.2.0                                               |

@@ -13,6 +13,8 @@ from finetune.recipe.document import Document, from_bytes
 from finetune.recipe.overrides import apply
 from finetune.recipe.places import spelled
 
+pytestmark = pytest.mark.once
+
 RECIPE = b"""
 train: {epochs: 3, ema: null}
 callbacks: [{use: tensorboard}, {use: checkpoint, keep: 2}]

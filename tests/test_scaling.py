@@ -8,6 +8,8 @@ import pytest
 from finetune.errors import DivergedError
 from finetune.training.scaling import LARGEST, PATIENCE, START, LossScale
 
+pytestmark = pytest.mark.once
+
 
 def test_an_overflow_halves_the_scale_and_is_counted() -> None:
     scale = LossScale().after(finite=True).after(finite=False).after(finite=False)

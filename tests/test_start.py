@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from finetune.run import Run
 
+pytestmark = pytest.mark.once
+
 NANO = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext_nano"]
 IMAGE = {"size": 32, "resize": 36, "keep_aspect": True, "mean": [0.5] * 3, "std": [0.2] * 3}
 CLASSES = ("red", "violet", "green", "blue", "grey")

@@ -23,6 +23,8 @@ from finetune.devices import device
 from finetune.errors import WeightsError
 from finetune.weights import mindspore_ckpt, tensorfile
 
+pytestmark = pytest.mark.once
+
 TENSORS = {
     "b.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
     "a.bias": np.array([1.5, -2.0], np.float16),

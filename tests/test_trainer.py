@@ -17,6 +17,8 @@ from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from finetune.training.scaling import START, LossScale
 
+pytestmark = pytest.mark.once
+
 IMAGES = np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 3, 12)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.faults.case import Case
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded() -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+pytestmark = pytest.mark.once
+
 
 def test_no_reader_raises_anything_else(tmp_path: Path, home: Path) -> None:
     (tmp_path / "work").mkdir()

@@ -27,6 +27,8 @@ from tests import drawn
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 LINE = "[ERROR] ME(1,x):2026 Worker process {} exit with exception. Error code: {}.\n"
 
 

@@ -15,6 +15,8 @@ from finetune.training.phases import Phase
 from finetune.trunk.division import trunk
 from tests.trunk import tiny
 
+pytestmark = pytest.mark.once
+
 STAGES = ("stem", "layer1", "layer2", "head")
 
 

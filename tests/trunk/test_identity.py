@@ -23,6 +23,8 @@ from tests.trunk import tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 
 def names(said: dict[str, Any], first: int = 3, alter: Any = None) -> dict[str, str]:
     """Return the names of the entries that a recipe wants: training view 1, training view 2, validation."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from finetune.weights.tensorfile import Index
 
+pytestmark = pytest.mark.once
+
 NANO = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext_nano"]
 
 NUMBERS = st.sampled_from([0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**69])

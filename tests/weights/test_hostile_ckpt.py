@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from finetune.weights.loading import Loaded
     from tests.weights.files import Arrays
 
+pytestmark = pytest.mark.once
+
 SHAPES = {
     "stem.conv.weight": (4, 3, 9, 9),
     "stem.bn.gamma": (4,),

@@ -17,6 +17,8 @@ from finetune.weights import examining, fitting, labels, loading, opening, sourc
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 NANO = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext_nano"]
 SHAPES = {"stem.w": (2, 2), "stem.b": (2,)}
 SPLIT = Layout(name="split", rules=((r"(stem\..*)", r"\1"),), pieces=(r"(.*)\.convs\.(\d+)\.weight", r"\1.weight"))

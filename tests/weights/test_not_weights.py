@@ -22,6 +22,8 @@ from tests.drawn import folder
 from tests.weights.drawn_files import ascend, checkpoint, drawn
 from tests.weights.files import entry
 
+pytestmark = pytest.mark.once
+
 NANO = {backbone.name: backbone for backbone in finetune_model.finetune_backbones()}["resnext_nano"]
 RECIPE = (
     "backbone: {{use: {backbone}, weights: {weights}}}\ndataset: {{use: folder, root: photos}}\nimage: {{size: 32}}\n"
