@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from tests.faults import fuzz
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
 pytestmark = pytest.mark.once
 
