@@ -222,6 +222,7 @@ WRONG: list[tuple[str, str]] = [
     ("seed: -1", "1:1: seed: must be at least 0, got -1"),
     ("seed: 4294967296", "1:1: seed: must be less than 4294967296, got 4294967296"),
     ("train: {epochs: 0}", "1:9: train.epochs: must be more than 0, got 0"),
+    ("train: {epochs: 1000000}", "1:9: train.epochs: must be at most 100000, got 1000000"),
     ("loss: {label_smoothing: 1.0}", "1:8: loss.label_smoothing: must be less than 1, got 1.0"),
     ("optimizer: {lr: .nan}", "1:13: optimizer.lr: must be a finite number, got .nan"),
     ("optimizer: {lr: .inf}", "1:13: optimizer.lr: must be a finite number, got .inf"),

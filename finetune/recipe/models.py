@@ -171,12 +171,12 @@ class ImageSection(Options):
 class TrainSection(Options):
     """How long and in which portions."""
 
-    epochs: PositiveInt = 10
+    epochs: Annotated[int, Field(gt=0, le=100_000)] = 10
     """How often each photo is trained on."""
-    batch_size: PositiveInt | Literal["auto"] = 32
+    batch_size: Annotated[int, Field(gt=0, le=100_000)] | Literal["auto"] = 32
     """Images of a step, on all devices together; `auto` is as many as memory and number of images allow."""
     """Photos in a step, of all devices together."""
-    accumulate: PositiveInt = 1
+    accumulate: Annotated[int, Field(gt=0, le=100_000)] = 1
     """Batches whose gradients are averaged into one optimizer step."""
     clip_norm: PositiveFloat | None = None
     """Largest norm of all gradients together; longer ones are scaled down."""
