@@ -14,6 +14,7 @@ import pytest
 
 from finetune.devices import device
 from finetune.errors import UsageError
+from finetune.machine import cores
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import engines
 from finetune.trunk.openvino_graph import REQUESTS
@@ -110,7 +111,7 @@ def test_only_a_few_batches_are_asked_for_ahead(section: TrunkSection) -> None:
             asked.append(number)
             yield tiny.images(CHUNK, seed=number)
 
-    ahead = REQUESTS * device.usable_cores() if section is FASTEST else 1
+    ahead = REQUESTS * cores.usable_cores() if section is FASTEST else 1
     for number, _ in enumerate(engine.run(batches())):
         assert len(asked) <= number + 1 + ahead
     assert list(engine.run([])) == []
