@@ -143,7 +143,7 @@ def seen(**more: object) -> looking.Seen:
         ({"counts": {"a": 2000, "b": 1000}}, ["5: all", "split: 0.2", "batch_size: 32"]),
         ({"counts": {"a": 400, "b": 40}}, ["10 times the photos", "class_weights: auto", "metric: macro_f1"]),
         ({"sides": (28, 32, 40)}, ["image: {size: 64, resize: 73}", "12 times as fast"]),
-        ({"unreadable": ("x",)}, ["# Damaged   1 of those"]),
+        ({"unreadable": ("x",)}, ["# Damaged   1 of 191 photos", "on_bad_image: skip"]),
     ],
 )
 def test_what_was_seen_decides(more: dict[str, object], expected: list[str], catalogue: Catalogue) -> None:

@@ -89,6 +89,11 @@ def test_every_combination_has_a_name() -> None:
         axes.trials([axes.Axis(key="seed", values=tuple(range(100)))] * 2)
 
 
+def test_a_value_is_tried_once() -> None:
+    with pytest.raises(UsageError, match=r"optimizer\.lr has the value 0\.001 twice; take one out"):
+        axes.trials([axes.Axis(key="optimizer.lr", values=(1e-3, 1e-2, 1e-3))])
+
+
 def test_mistakes_of_all_runs_come_before_the_first(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(recipe), "optimizer.lr=[1e-3, -1, oops]"]) == 2
     told = capsys.readouterr().err

@@ -80,5 +80,7 @@ def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = 
             raise UsageError(f"{path} exists already; name another with --output, or write over it with --force")
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path, text)
-    told = f"{text}\nnext:\n  finetune check {shown(path)}\n  finetune run {shown(path)}\n"
+    steps = f"  finetune check {shown(path)}\n  finetune run {shown(path)}\n"
+    fetched = "the weights of ResNeXt-50 are fetched (100 MB); without a network add: backbone.use=resnext_nano"
+    told = f"{text}\nnext:\n{steps}{fetched}\n"
     return Answer(data={"file": str(path), "recipe": text}, view=lambda: told)

@@ -175,9 +175,15 @@ def summary(run: Run) -> Iterator[tuple[str, str]]:
     yield "weights", weights_line(run.weights)
     yield (
         "training",
-        f"{recipe.train.epochs} epochs of {run.steps_per_epoch} steps, batch size {recipe.train.batch_size}",
+        f"{several(recipe.train.epochs, 'epoch')} of {several(run.steps_per_epoch, 'step')}, "
+        f"batch size {recipe.train.batch_size}",
     )
     yield "run", shown(run.folder)
+
+
+def several(count: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def images_line(images: Mapping[str, int], classes: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.components import Encoded
 from finetune.data import sources
-from finetune.data.imagefile import BadImage, opened
+from finetune.data.imagefile import BadImage, opened, shown
 from finetune.data.samples import build
 from finetune.errors import DataError
 from finetune.plugins import named
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.components import Image, Samples, Split
 
-LOOKED_AT = 400  # photos whose size is read, spread over all
+LOOKED_AT = 400  # photos that are decoded, spread over all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,8 @@ class Seen:
     """What was seen of some photos.
 
     ``section`` is the dataset of a recipe for them, ``counts`` the photos of each class in training, ``splits`` those
-    of each split; ``sides`` are the 10th, 50th and 90th percentile of the shorter side in pixels, and ``unreadable``
-    of ``sampled`` photos have none.
+    of each split; ``sides`` are the 10th, 50th and 90th percentile of the shorter side of ``sampled`` photos in pixels.
+    ``unreadable`` are others that were looked at, and ``findings`` what the dataset itself says of them.
     """
 
     section: dict[str, str]
@@ -39,6 +39,7 @@ class Seen:
     sides: tuple[int, int, int]
     sampled: int
     unreadable: tuple[str, ...]
+    findings: tuple[str, ...] = ()
 
     @property
     def photos(self) -> int:
@@ -52,7 +53,7 @@ class Seen:
 
 
 def look(photos: Path, catalogue: Catalogue) -> Seen:
-    """Look at a folder of photos, a CSV file or a pack, without decoding; raises ``DataError`` if it cannot be used."""
+    """Look at a folder of photos, a CSV file or a pack; raises ``DataError`` if it cannot be used."""
     section = sources.section(photos.absolute().resolve())
     dataset, options = sources.chosen(photos, {}, catalogue)
     found: dict[Split, Samples] = {}
@@ -75,11 +76,12 @@ def look(photos: Path, catalogue: Catalogue) -> Seen:
         sides=sides,
         sampled=sampled,
         unreadable=unreadable,
+        findings=tuple(f"{shown(each.subject)}: {each.text}" for s in found.values() for each in s.findings),
     )
 
 
 def measured(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, ...], int]:
-    """Return percentiles of the shorter side, the photos that have none, and how many were looked at."""
+    """Return percentiles of the shorter side, what is wrong with photos that have none, and how many have one."""
     places = np.unique(np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).astype(int)).tolist()
     shorter, unreadable = [], []
     for place in places:
@@ -87,10 +89,11 @@ def measured(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, 
         if isinstance(image, Path | Encoded):
             try:
                 with opened(image) as header:
+                    header.load()
                     shorter.append(min(header.size))
             except BadImage as error:
                 unreadable.append(str(error))
         else:
             shorter.append(min(image.shape[:2]))
     low, middle, high = np.percentile(shorter, [10, 50, 90]).astype(int).tolist() if shorter else (0, 0, 0)
-    return (low, middle, high), tuple(unreadable), len(places)
+    return (low, middle, high), tuple(unreadable), len(shorter)

@@ -12,6 +12,7 @@ from finetune.recipe.yamltext import scalar
 if TYPE_CHECKING:
     from finetune.new.photos import Seen
 
+FINDINGS = 5  # of the dataset, in the header
 UNEVEN = 3.0  # times the rarest class, from which classes are weighed
 FEW, MANY = 30, 300  # photos of a class, below and from which less and more of the network trains
 SMALL = 160  # pixels of the shorter side, below which 224 would only blow photos up
@@ -36,10 +37,12 @@ def header(seen: Seen) -> str:
         "#",
         f"# Photos    {seen.splits['train']:,} train{others}",
         f"# Classes   from {seen.counts[rarest]:,} photos ({shown(rarest)}) to {seen.counts[most]:,} ({shown(most)})",
-        f"# Sizes     shorter side {middle} pixels, most {low} to {high}, of {seen.sampled:,} photos looked at",
+        f"# Sizes     shorter side {middle} pixels, {low} to {high} without the outer tenths; {seen.sampled:,} seen",
     ]
     if seen.unreadable:
-        lines.append(f"# Damaged   {len(seen.unreadable)} of those; the run names all: mend them, or see on_bad_image")
+        several = f"{len(seen.unreadable)} of {seen.sampled + len(seen.unreadable):,} photos"
+        lines.append(f"# Damaged   {several}, which are left out (on_bad_image); `finetune check` names all")
+    lines += [f"# Note      {' '.join(each.split())[:100]}" for each in seen.findings[:FINDINGS]]
     return "\n".join(lines)
 
 
@@ -50,7 +53,10 @@ def shown(name: str) -> str:
 
 def dataset(seen: Seen, folder: Path) -> str:
     """Return the dataset's section, paths in it as they are from the recipe's folder."""
-    keys = ", ".join(f"{key}: {quoted(near(value, folder))}" for key, value in seen.section.items())
+    given = [f"{key}: {quoted(near(value, folder))}" for key, value in seen.section.items()]
+    given += ["on_bad_image: skip"] if seen.unreadable else []
+    given += ["allow_empty: true"] if any("holds no photo" in each for each in seen.findings) else []
+    keys = ", ".join(given)
     if "valid" in seen.splits:
         return f"# Its own validation photos are used.\ndataset: {{{keys}}}"
     share = 0.3 if seen.photos < 200 else 0.2

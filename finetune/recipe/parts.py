@@ -167,7 +167,7 @@ def cross_checks(values: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[P
 
 def _at_most(values: Mapping[str, Any], low: tuple[str, str], high: tuple[str, str]) -> Iterator[Problem]:
     small, large = number(values, *low), number(values, *high)
-    if small is not None and large is not None and small > large:
+    if small is not None and large is not None and small > large > 0:
         yield Problem(low, "cross", f"{shown(small)} is more than {spelled(high)}, which is {shown(large)}")
 
 

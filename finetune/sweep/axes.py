@@ -91,6 +91,10 @@ def trials(axes: Sequence[Axis]) -> list[Trial]:
         count *= len(axis.values)
     if count > MOST:
         raise UsageError(f"these lists make {count:,} runs; {MOST:,} is the most")
+    for axis in axes:
+        twice = [spelled(value) for value in axis.values if axis.values.count(value) > 1]
+        if twice:
+            raise UsageError(f"{axis.key} has the value {twice[0]} twice; take one out")
     keys = [axis.key for axis in axes]
     combined = [dict(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
     digits = len(str(len(combined)))

@@ -121,7 +121,7 @@ class Session:
         first = len(division.trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
         self.feed.enter(first, epochs=range(phase.first, phase.last + 1), last=phase == self.prepared.phases[-1])
-        self.sinking = sinking.steps(self) if first == 0 else 0
+        self.sinking = sinking.steps(self, first)
         self.predictors = {}
         self.run.phase, self.run.trainable = phase.number, phase.trainable
 

@@ -32,14 +32,19 @@ MADE_BY = {"native": "MindSpore's own operations", "processes": "worker processe
 KINDS: dict[str, type[FinetuneError]] = {"DataError": DataError, "PluginError": PluginError}
 
 
-def steps(session: Session) -> int:
-    """Return how many steps of a phase that trains from images are sent to the device at once; 0 is one by one."""
+def steps(session: Session, first: int) -> int:
+    """Return how many steps of a phase are sent to the device at once, 0 for one by one.
+
+    ``first`` is the number of the stage that takes what the phase is fed.
+    """
     runner = session.recipe.runner
     if runner.sink == "off":
         return 0
-    if session.recipe.train.accumulate > 1:
+    summed = session.recipe.train.accumulate > 1
+    if first or summed:
+        why = "train.accumulate sums up gradients step by step" if summed else "this phase trains from features"
         if runner.sink != "auto":
-            session.run.say(f"runner.sink={runner.sink} is not used: train.accumulate sums up gradients step by step")
+            session.run.say(f"runner.sink={runner.sink} is not used: {why}")
         return 0
     return session.prepared.device.kind.sink if runner.sink == "auto" else runner.sink
 
