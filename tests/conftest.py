@@ -80,3 +80,12 @@ def squeezenet(shared: Path) -> Path:
     if not file.is_file():
         pytest.skip(f"no weights at {file}")
     return file
+
+
+@pytest.fixture(scope="module")
+def graph_mode() -> Iterator[None]:
+    """Leave MindSpore to others as they expect it."""
+    from finetune.devices import device
+
+    yield
+    device.setup(device="cpu")

@@ -20,7 +20,7 @@ from finetune.catalogue import Catalogue
 from finetune.components import Encoded, ImageSpec
 from finetune.data import pipeline
 from finetune.data.images import decode
-from finetune.errors import DataError, Interrupted
+from finetune.errors import DataError, Interrupted, PluginError
 from finetune.recipe import plan as plans
 from tests.drawn import folder
 from tests.test_engine import Watcher, recipe, run, weights
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from finetune.run import Run
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
+PLAIN = {"mode": "pynative"}  # nothing to compile; two processes train in blocks in graph mode (tests/parallel)
 ALL = {"use": "gradual", "schedule": {1: "all"}}
 
 
@@ -57,7 +58,7 @@ def heard(watcher: Watcher) -> list[str]:
 @pytest.fixture(scope="module")
 def plain(photos: Path, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Watcher]:
     watcher = Watcher()
-    return made(photos, tmp_path_factory.mktemp("plain"), catalogue, watcher=watcher), watcher
+    return made(photos, tmp_path_factory.mktemp("plain"), catalogue, watcher=watcher, runner=PLAIN), watcher
 
 
 @pytest.mark.parametrize("how", ["threads", "processes"])
@@ -65,7 +66,7 @@ def test_blocks_change_nothing(
     how: str, plain: tuple[Run, Watcher], photos: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     watcher = Watcher()
-    runner = {"sink": 2, "pipeline": how, "workers": 2}
+    runner = {"sink": 2, "pipeline": how, "workers": 2, **PLAIN}
     run = made(photos, tmp_path, catalogue, watcher=watcher, runner=runner)
     assert weights(run) == weights(plain[0])
     assert heard(watcher) == heard(plain[1])
@@ -73,7 +74,7 @@ def test_blocks_change_nothing(
 
 
 def test_native(photos: Path, catalogue: Catalogue, tmp_path: Path, plain: tuple[Run, Watcher]) -> None:
-    runner = {"sink": 3, "workers": 2}
+    runner = {"sink": 3, "workers": 2, **PLAIN}
     one, two = (made(photos, tmp_path, catalogue, watcher=Watcher(), runner=runner) for _ in range(2))
     assert weights(one) == weights(two) != weights(plain[0])
     assert one.history[-1]["train_loss"] < one.history[0]["train_loss"]
@@ -82,17 +83,30 @@ def test_native(photos: Path, catalogue: Catalogue, tmp_path: Path, plain: tuple
 def test_a_stopped_run_goes_on_to_the_same_bits(
     plain: tuple[Run, Watcher], photos: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    said = recipe(photos, tmp_path, freeze=ALL, runner={"sink": 2, "pipeline": "threads"})
+    said = recipe(photos, tmp_path, freeze=ALL, runner={"sink": 2, "pipeline": "threads", **PLAIN})
     watcher = Watcher(("step_end", 3), lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="in epoch 1, step 4"):  # where the block ends
         run(said, catalogue, watchers=[watcher])
     assert weights(run(said, catalogue, resume=tmp_path / "small-001")) == weights(plain[0])
 
 
+def fail() -> None:
+    raise ValueError("no")
+
+
+def test_a_plugin_that_fails_inside_a_block_loses_nothing(photos: Path, catalogue: Catalogue, tmp_path: Path) -> None:
+    sections = {"freeze": ALL, "evaluate": {"restore_best": False}}
+    whole = run(recipe(photos, tmp_path / "whole", **sections, runner=PLAIN), catalogue)
+    said = recipe(photos, tmp_path, **sections, runner={"sink": 4, "pipeline": "threads", **PLAIN})
+    with pytest.raises(PluginError, match="ValueError: no"):
+        run(said, catalogue, watchers=[Watcher(("step_end", 2), fail)])
+    assert weights(run(said, catalogue, resume=tmp_path / "small-001")) == weights(whole)
+
+
 @pytest.mark.parametrize("how", ["native", "processes", "threads"])
 def test_a_photo_that_is_gone_is_named(how: str, catalogue: Catalogue, tmp_path: Path) -> None:
     photos = folder(tmp_path / "photos")
-    said = recipe(photos, tmp_path, freeze=ALL, runner={"sink": 1, "pipeline": how, "workers": 2})
+    said = recipe(photos, tmp_path, freeze=ALL, runner={"sink": 1, "pipeline": how, "workers": 2, **PLAIN})
     watcher = Watcher(("run_start", 0), lambda: [path.unlink() for path in photos.glob("red/0*.jpg")])
     with pytest.raises(DataError, match=r"red/0\d\.jpg' does not exist"):
         run(said, catalogue, watchers=[watcher])
@@ -103,13 +117,15 @@ def test_accumulated_steps_are_not_sunk(photos: Path, catalogue: Catalogue, tmp_
     heard: list[str] = []
     from finetune.training import engine
 
-    engine.fine_tune(plans.load(said, ["runner.sink=2"], catalogue), catalogue, say=heard.append)
+    engine.fine_tune(
+        plans.load(said, ["runner.sink=2", "runner.mode=pynative"], catalogue), catalogue, say=heard.append
+    )
     assert "runner.sink=2 is not used: train.accumulate sums up gradients step by step" in heard
 
 
 def test_a_signal_ends_a_sunk_run_and_its_workers(photos: Path, tmp_path: Path) -> None:
     said = recipe(photos, tmp_path / "runs", freeze=ALL, train={"epochs": 1000, "batch_size": 8})
-    said["runner"] = {"sink": 2, "pipeline": "processes", "workers": 2}
+    said["runner"] = {"sink": 2, "pipeline": "processes", "workers": 2, **PLAIN}
     (tmp_path / "long.yaml").write_text(json.dumps(said))
     command = [sys.executable, "-m", "finetune", "run", "long.yaml"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:

@@ -23,7 +23,7 @@ from tests.drawn import folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "freeze": {"use": "head"},
         "train": {"epochs": 2, "batch_size": 8},
         "callbacks": [],
+        "runner": {"mode": "pynative"},
         "output": str(top / "runs"),
     }
     (top / "small.yaml").write_text(json.dumps(said))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN, FOR_EVER = 2.0, 1e6  # seconds until a signal is raised once more, and that no signal is waited for
+MEMBER, SAME = "FINETUNE_LAUNCH", 3.0  # set in processes of several, and seconds within which a signal is the same
 WAKE = signal.SIGUSR2  # carries a signal from the listening thread into the main thread
 
 
@@ -30,7 +32,7 @@ class Stop:
     """Which signal has come; 0 for none."""
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.signal, self.since = 0, 0.0
 
     def check(self) -> None:
         """Raise ``Asked`` if a signal has come; called only where the state is whole."""
@@ -40,10 +42,12 @@ class Stop:
     def ask(self, signum: int, frame: FrameType | None = None) -> None:
         """Note a signal; a second one ends the process without saving."""
         name = signal.Signals(signum).name
+        if self.signal and MEMBER in os.environ and time.monotonic() - self.since < SAME:
+            return  # a process of several hears of it from its parent, too
         if self.signal:
             say(f"{name} again: stopped without saving")
             os._exit(exit_code_of(signum))
-        self.signal = signum
+        self.signal, self.since = signum, time.monotonic()
         say(f"{name}: saving, then stopping; once more stops at once")
 
 

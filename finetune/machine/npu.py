@@ -27,8 +27,9 @@ SET_ENV = "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
 JOIN_GROUP = "sudo usermod -a -G HwHiAiUser $USER, then log in again"
 MANAGERS = ("davinci_manager", "devmm_svm", "hisi_hdc")
 VERSION = re.compile(r"^\s*(?:package_)?[Vv]ersion\s*=\s*\[?([\w.]+)", re.MULTILINE)
-# Two lines of `npu-smi info` for each device: number, name, health; then the memory in use and all of it, last.
-DEVICE = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\w+)\s*\|")
+# Two lines of `npu-smi info` for each device: number, name, health; then the memory in use and all of it, last. Below
+# them a table of processes has numbers in their places.
+DEVICE = re.compile(r"^\|\s*(\d+)\s+(\w*[A-Za-z]\S*)\s*\|\s*([A-Za-z]+)\s*\|")
 MEMORY = re.compile(r"(\d+)\s*/\s*(\d+)\s*\|\s*$")
 LINK_UP, NET_GOOD = re.compile(r"link status:\s*UP", re.IGNORECASE), re.compile(r":\s*Success", re.IGNORECASE)
 PATIENCE = 3.0  # seconds for all programs together

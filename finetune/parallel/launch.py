@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetune.recipe.models import Recipe
     from finetune.recipe.runners import Runner
 
+LAST_PORT = 65534
 PORT = 8118  # MindSpore's own default, where several machines have to agree on one
 FOLDER = "FINETUNE_LAUNCH"  # the environment variable that tells a process of a launch where its task is
 WORKER = Path(__file__).with_name("worker.py")
@@ -94,6 +95,8 @@ def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -
         remedy = "set runner.master=HOST:PORT, the address of the machine with runner.node_rank=0"
         raise UsageError(f"{nodes} machines have to meet at one of them; {remedy}")
     host, _, port = (master or "127.0.0.1").partition(":")
+    if port and int(port) > LAST_PORT:
+        raise UsageError(f"runner.master={master} names no port; take one below {LAST_PORT + 1}, the next is used too")
     own = range(node * runner.devices, (node + 1) * runner.devices)
     number = int(port) if port else (PORT if nodes > 1 else 0)
     return Launch(device=device, size=size, ranks=own, node=node, host=host, port=number, timeout=runner.timeout)

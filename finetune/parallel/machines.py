@@ -12,6 +12,7 @@ from finetune.errors import UsageError
 if TYPE_CHECKING:
     from finetune.parallel.launch import Launch
 
+HELLO = b"finetune"  # what a parent says first; others may connect to any port, as those who look for open ones do
 DONE = b"."  # what a parent says before it leaves in good order
 BETWEEN = 0.5  # seconds between two tries to reach the first machine
 # Seconds until a machine that went away without a word is asked, between questions, and how many go unanswered.
@@ -29,6 +30,7 @@ class Machines:
         self.address = (launch.host, launch.port + 1)
         self.several = launch.size > len(launch.ranks)
         self.connections: list[socket.socket] = []
+        self.strangers: set[socket.socket] = set()  # who has not said hello yet
         self.listener: socket.socket | None = None
         if self.several and launch.node == 0:
             self.listener = self._listening()
@@ -55,10 +57,14 @@ class Machines:
         """Take or make a connection, if one is due."""
         with suppress(OSError):
             if self.listener is not None:
-                self._keep(self.listener.accept()[0])
+                stranger = self.listener.accept()[0]
+                self._keep(stranger)
+                self.strangers.add(stranger)
             elif not self.tried or (self.tried > 0 and time.monotonic() - self.tried >= BETWEEN):
                 self.tried = time.monotonic()
-                self._keep(socket.create_connection(self.address, timeout=BETWEEN))
+                first = socket.create_connection(self.address, timeout=BETWEEN)
+                first.send(HELLO)
+                self._keep(first)
                 self.tried = -1.0
 
     def _keep(self, connection: socket.socket) -> None:
@@ -70,15 +76,19 @@ class Machines:
         self.connections.append(connection)
 
     def _left(self, connection: socket.socket) -> bool:
+        stranger = connection in self.strangers
         try:
-            said = connection.recv(1)
+            said = connection.recv(len(HELLO) if stranger else 1)
         except BlockingIOError:
             return False
         except OSError:
             said = b""
+        self.strangers.discard(connection)
+        if stranger and said == HELLO:
+            return False
         self.connections.remove(connection)
         connection.close()
-        return said != DONE
+        return not stranger and said != DONE
 
     def leave(self, *, done: bool) -> None:
         """Close all connections; the others hear whether all was in good order."""

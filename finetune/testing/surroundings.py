@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE = 5.0  # seconds in which a child process may end
 OWN = "FINETUNE_"
 LIBRARIES = ("LD_LIBRARY_PATH",)  # OpenCV sets it when it is imported
 _HOOKED: list[bool] = []
@@ -107,7 +108,7 @@ def changes(before: dict[str, Any], after: dict[str, Any], printed: str) -> Iter
         yield "draws from, or seeds, the generator of `random`; make one of your own, random.Random(seed)"
     if not all(map(np.array_equal, before["numpy"], after["numpy"])):
         yield "draws from, or seeds, the generator of numpy.random; make one of your own, np.random.default_rng(seed)"
-    if after["processes"] - before["processes"]:
+    if left_behind(after["processes"] - before["processes"]):
         yield "leaves a process behind; the engine reads in threads, so start none, or join it"
 
 
@@ -121,3 +122,11 @@ def restore(before: dict[str, Any]) -> None:
     for each in SIGNALS:
         if signal.getsignal(each) != before["signals"][each] and before["signals"][each] is not None:
             signal.signal(each, before["signals"][each])
+
+
+def left_behind(processes: set[int]) -> bool:
+    """Tell whether one of some child processes goes on; MindSpore starts some that end by themselves."""
+    children = [each for each in multiprocessing.active_children() if each.pid in processes]
+    for each in children:
+        each.join(GRACE)
+    return any(each.is_alive() for each in children)

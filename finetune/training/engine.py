@@ -77,7 +77,7 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
             interrupted.everywhere = True
             raise interrupted from None
     except BaseException as error:
-        if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps, so the state is whole
+        if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps or in a block
             session.rescue()
         elif isinstance(error, ResourceError):
             session.say_how_to_go_on()

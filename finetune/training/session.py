@@ -63,6 +63,8 @@ class Session:
         self.frozen: dict[str, str] = {}
         self.compared, self.rollbacks, self.finishing = 0, 0, False
         self.sinking = 0  # steps that are sent to the device at once, in this phase
+        # Steps of a block that are made and not counted yet; None while it is open how many have been made.
+        self.left: list[tuple[Sequence[Batch], float]] | None = []
         self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
         self.saver = (Saver if self.world.first else NoSaver)(folder / "checkpoints", self._say)
         self.run._augmented = lambda count: pictures.augmented(self, count)
@@ -150,15 +152,17 @@ class Session:
     def train(self, block: Sequence[Sequence[Batch]]) -> Iterator[float]:
         """Train the steps of a block, and count each with its loss; ``DivergedError`` if one is no finite number."""
         epoch = self.run.epoch
+        self.left = None if self.sinking else []
         if self.sinking:
             losses = self.trainer.sunk(len(block), partial(sinking.of, self, self.trainer.at(epoch, self.done)))
         else:
             losses = [self.trainer.step(batches, epoch, self.done + i) for i, batches in enumerate(block)]
-        for batches, loss in zip(block, losses, strict=True):
-            self.trainer.global_step = self.trainer.at(epoch, self.done)
-            yield self._counted(batches, loss)
+        self.left = list(zip(block, losses, strict=True))
+        while self.left:
+            yield self._counted(*self.left.pop(0))
 
     def _counted(self, batches: Sequence[Batch], loss: float) -> float:
+        self.trainer.global_step = self.trainer.at(self.run.epoch, self.done)
         if not math.isfinite(loss):
             raise self._diverged(loss, batches)
         images = sum(batch.count for batch in batches)
@@ -287,7 +291,12 @@ class Session:
         """Write a checkpoint when something else has failed, without plugins, and say where."""
         if self.run.step == 0 or self.finishing or not self.world.first:
             return
+        if self.left is None:
+            self.run.say("nothing was saved in the middle of a block of steps; an earlier checkpoint is the newest")
+            return
         try:
+            while self.left:  # the weights are those of the block's end
+                self._counted(*self.left.pop(0))
             self.saver.write(self._snapshot(strict=False))
         except FinetuneError as error:
             self.run.say(f"no checkpoint could be written: {error}")

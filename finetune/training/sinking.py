@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 AHEAD = 4  # steps in the making; MindSpore's own 16 would hold gigabytes
 COLUMNS = ("images", "targets", "count", "mask", "rate", "power1", "power2", "decay")
 MADE_BY = {"native": "MindSpore's own operations", "processes": "worker processes", "threads": "threads"}
-KINDS: dict[str, type[FinetuneError]] = {"DataError": DataError, "PluginError": PluginError}
+ERRORS: dict[str, type[FinetuneError]] = {"DataError": DataError, "PluginError": PluginError}
 
 
 def steps(session: Session, first: int) -> int:
@@ -67,7 +67,7 @@ def of(session: Session, first: int, step: TrainStep, updates: int) -> Sink:
     ds.config.set_prefetch_size(AHEAD)
     wanted = range(first, phase.last * each)
     if how == "threads":
-        return whole(step, arguments, queue=queue)
+        return whole(step, arguments, len(wanted), queue=queue)
     if operations is not None:
         images = pipeline.native(loader, wanted, operations, prepared.workers)
     else:
@@ -118,8 +118,8 @@ class Sink:
             if source.problem is not None:
                 problem: Exception = source.problem
                 return problem
-        told = re.search(rf"\.({'|'.join(KINDS)}): (.+)", str(error))  # of another process there is only the text
-        return KINDS[told[1]](told[2].strip()) if told else error
+        told = re.search(rf"\.({'|'.join(ERRORS)}): (.+)", str(error))  # of another process there is only the text
+        return ERRORS[told[1]](told[2].strip()) if told else error
 
     def close(self) -> None:
         """Stop what fills the queue."""
@@ -130,11 +130,17 @@ class Sink:
 
 
 class Told:
-    """Arguments of one step after another, for MindSpore to ask for; ``problem`` is what went wrong."""
+    """Arguments of one step after another, for MindSpore to ask for; ``problem`` is what went wrong.
 
-    def __init__(self, arguments: Callable[[], Iterator[Arguments]]) -> None:
-        self.arguments = arguments
+    MindSpore asks for their number before it begins, and would else count them by making them all.
+    """
+
+    def __init__(self, arguments: Callable[[], Iterator[Arguments]], steps: int) -> None:
+        self.arguments, self.steps = arguments, steps
         self.problem: Exception | None = None
+
+    def __len__(self) -> int:
+        return self.steps
 
     def __iter__(self) -> Iterator[Arguments]:
         try:
@@ -144,9 +150,9 @@ class Told:
             raise
 
 
-def whole(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], *, queue: bool) -> Sink:
+def whole(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], steps: int, *, queue: bool) -> Sink:
     """Return the sink of steps whose arguments are all made here."""
-    told = Told(arguments)
+    told = Told(arguments, steps)
     return Sink(step, _dataset(told, COLUMNS), [told], queue=queue)
 
 
@@ -154,8 +160,8 @@ def beside(
     step: TrainStep, images: tuple[Any, Rows], arguments: Callable[[], Iterator[Arguments]], *, queue: bool
 ) -> Sink:
     """Return the sink of steps whose images a dataset makes, and all other arguments are made here."""
-    told = Told(lambda: (each[1:] for each in arguments()))
     dataset, rows = images
+    told = Told(lambda: (each[1:] for each in arguments()), len(rows.steps))
     return Sink(step, ds.zip((dataset, _dataset(told, COLUMNS[1:]))), [rows, told], queue=queue)
 
 

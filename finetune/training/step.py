@@ -104,17 +104,25 @@ class Update(nn.Cell):
 
 
 class Guarded(nn.Cell):
-    """An update that is left out where a gradient overflowed."""
+    """An update that is left out in all processes where a gradient overflowed in any.
 
-    def __init__(self, update: Update) -> None:
+    Gradients are sums over all, but some devices tell by a register of their own whether something overflowed.
+    """
+
+    def __init__(self, update: Update, processes: int = 1) -> None:
         super().__init__(auto_prefix=False)
         self.update = update
+        self.processes = processes
+        if processes > 1:
+            self.total = ops.AllReduce("sum")
 
     def construct(
         self, gradients: tuple[Tensor, ...], rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor
     ) -> Tensor:
         """Return whether all gradients are finite."""
         finite = ms.amp.all_finite(gradients)
+        if self.processes > 1:
+            finite = self.total(finite.astype(ms.float32).reshape(1)).sum() > self.processes - 0.5
         if finite:
             self.update(gradients, rate, power1, power2, decay)
         return finite

@@ -81,7 +81,7 @@ class Trainer:
         self._scale = Parameter(scalar(self.scaling.value), name="scale") if self.scaling else None
         gradients = step.Gradients(Tail(self.network, first, products), trainable, self._scale, self.world.size)
         update: nn.Cell = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
-        update = step.Guarded(update) if self.scaling else update
+        update = step.Guarded(update, self.world.size) if self.scaling else update
         self.training_mode()
         moving = [p for p in self.network.parameters_of(phase.trainable) if statistics(p)]
         apart = moving and self.recipe.freeze.batch_norm == "train" and not self.recipe.train.sync_batch_norm

@@ -10,19 +10,9 @@ from tests.drawn import folder
 from tests.faults.small import recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.trunk.tiny import Made
-
-
-@pytest.fixture(scope="module")
-def graph_mode() -> Iterator[None]:
-    """Leave MindSpore to others as they expect it."""
-    from finetune.devices import device
-
-    yield
-    device.setup(device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ def test_mindspore_has_every_call_and_level_that_the_device_layer_uses() -> None
 
     for module, names in {
         ms: ("set_context", "set_device", "get_context", "hal", "set_seed", "GRAPH_MODE", "PYNATIVE_MODE"),
-        ms.train: ("data_sink",),
+        ms.dataset: ("GeneratorDataset", "zip", "config"),
         ms.hal: ("is_available", "device_count"),
         ms.runtime: ("set_memory", "dispatch_threads_num"),
         amp: ("auto_mixed_precision", "all_finite"),
