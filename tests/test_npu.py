@@ -35,7 +35,8 @@ SMI = """\
 +===========================+===============+====================================================+
 | NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
 +===========================+===============+====================================================+
-| No running processes found in NPU 0                                                            |
+| 0       0                 | 2175643       | python3                  | 30720                   |
+| No running processes found in NPU 1                                                            |
 +===========================+===============+====================================================+
 """
 HCCN = 'case "$*" in *link*) echo "link status: {link}";; *) echo "net health status: {net}";; esac'

@@ -67,6 +67,20 @@ def test_one_that_is_done_is_not() -> None:
     first.leave(done=True)
 
 
+def test_strangers_may_come_and_go() -> None:
+    port = free_port()
+    first, second = met(port)
+    for said in (b"", b"GET / HTTP/1.1\r\n\r\n"):
+        with closing(socket.create_connection(("127.0.0.1", port + 1))) as stranger:
+            stranger.send(said)
+            assert not first.lost()
+        for _ in range(5):
+            assert not first.lost()
+            time.sleep(0.02)
+    second.leave(done=True)
+    first.leave(done=True)
+
+
 def test_one_machine_needs_no_port() -> None:
     alone = Machines(Launch(device="cpu", size=2, ranks=range(2), node=0, host="127.0.0.1", port=0, timeout=60))
     assert alone.listener is None
