@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Handler = Callable[[int, FrameType | None], object]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FROM_TERMINAL = 0x80  # SI_KERNEL of Linux: a key was pressed; what `kill` sends has another code
 AGAIN, FOR_EVER = 2.0, 1e6  # seconds until a signal is raised once more, and that no signal is waited for
 MEMBER, SAME = "FINETUNE_LAUNCH", 3.0  # set in processes of several, and seconds within which a signal is the same
 WAKE = signal.SIGUSR2  # carries a signal from the listening thread into the main thread
@@ -65,9 +66,17 @@ class Listener:
         self.stops: list[Stop] = []
         self.early = 0
         self.blocks, self.taken = 0, False
+        self.background = False
 
     def start(self) -> None:
-        """Block the signals in this thread and all that it starts, and wait for them in a thread."""
+        """Block the signals in this thread and all that it starts, and wait for them in a thread.
+
+        A script's shell starts jobs in the background with SIGINT ignored, so that Ctrl-C does not reach them. `kill`
+        still does. SIGHUP that is ignored, as under `nohup`, stays ignored.
+        """
+        self.background = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if self.background:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the system may drop what is ignored
         signals = {each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN}
         signal.signal(WAKE, self._raise)
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -78,9 +87,11 @@ class Listener:
     def _listen(self, signals: set[signal.Signals]) -> None:
         while True:
             waiting = self.early and not self.taken
-            signum = waited(signals, AGAIN if waiting else FOR_EVER)
+            signum, code = wait_for_signal(signals, AGAIN if waiting else FOR_EVER)
             if not signum:
                 self._wake()
+            elif signum == signal.SIGINT and self.background and code == FROM_TERMINAL:
+                continue
             elif self.stops:
                 self.stops[-1].ask(signum)
             elif self.early and not self.taken:
@@ -116,12 +127,15 @@ class Listener:
 _listener: list[Listener] = []
 
 
-def waited(signals: set[signal.Signals], most: float) -> int:
-    """Return the next signal, or 0 after ``most`` seconds, where the system can wait for a time (Linux)."""
+def wait_for_signal(signals: set[signal.Signals], most: float) -> tuple[int, int]:
+    """Return the next signal and the code of who sent it; the signal is 0 after ``most`` seconds.
+
+    Only Linux can wait for a time, and tells the code.
+    """
     if not hasattr(signal, "sigtimedwait"):
-        return signal.sigwait(signals)
+        return signal.sigwait(signals), 0
     found = signal.sigtimedwait(signals, most)
-    return found.si_signo if found else 0
+    return (found.si_signo, found.si_code) if found else (0, 0)
 
 
 @contextmanager
