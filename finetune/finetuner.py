@@ -212,22 +212,26 @@ class Finetuner:
         with interrupts.keyboard():
             return model.embed(images)
 
-    def save(self, folder: str | Path) -> Path:
-        """Copy the model folder to a new folder and return it."""
-        import shutil
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Copy the model folder to another folder and return it.
 
-        from finetune.files import atomic
+        A folder that is not empty is refused, unless all in it is as ``save`` wrote it, or ``force`` overwrites the
+        files of a model in it.
+        """
+        from finetune.model import places
 
         model, target = self._fitted(), Path(folder).expanduser()
         assert model.folder is not None
-        with atomic.disk_errors(target):
-            if target.is_dir() and any(target.iterdir()):
-                raise UsageError(f"{target} is not empty; name a new folder")
-            shutil.copytree(model.folder, target, dirs_exist_ok=True)
-        return target
+        return places.copy_model(model.folder, target, force=force)
 
-    def export(self, path: str | Path, format: Literal["onnx", "mindir"] | None = None) -> dict[str, Any]:
-        """Write the fitted network as ONNX or MindIR, by the file's ending; return what was checked."""
+    def export(
+        self, path: str | Path, format: Literal["onnx", "mindir"] | None = None, *, force: bool = False
+    ) -> dict[str, Any]:
+        """Write the fitted network as ONNX or MindIR, by the file's ending; return what was checked.
+
+        A file that exists is refused, unless an export wrote it and nobody changed it since, or ``force`` overwrites
+        it.
+        """
         from finetune.machine import interrupts
 
         file, model = Path(path).expanduser(), self._fitted()
@@ -235,7 +239,7 @@ class Finetuner:
         if ending not in ("onnx", "mindir"):
             raise UsageError(f"cannot export to '{file.name}'; end the file's name with .onnx or .mindir")
         with interrupts.keyboard():
-            return model.export(file, ending)
+            return model.export(file, ending, force=force)
 
     @classmethod
     def load(cls, path: str | Path, **more: Any) -> Finetuner:

@@ -118,6 +118,8 @@ def test_a_recipe_for_photos_passes_the_check(tmp_path: Path, monkeypatch: pytes
     text = (tmp_path / "my photos.yaml").read_text()
     assert 'root: "my photos"' in text
     assert main(["check", "my photos.yaml", "backbone={use: resnext_nano, weights: none}", "freeze={use: head}"]) == 0
+    assert main(["new", "recipe", "my photos"]) == 0  # nobody changed it
+    (tmp_path / "my photos.yaml").write_text(f"# Mine.\n{text}")
     assert main(["new", "recipe", "my photos"]) == 2
     assert main(["new", "recipe", "my photos", "--force"]) == 0
 

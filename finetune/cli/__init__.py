@@ -96,10 +96,23 @@ def show(answer: Answer, as_json: bool) -> None:
     from finetune.cli import failures, output
 
     if not as_json:
-        print(output.text(answer.view()), end="")
+        if answer.content is not None:
+            write_bytes(answer.content)
+        else:
+            print(output.text(answer.view()), end="")
         return
     failure = answer.failure and failures.as_json(answer.failure)
     print(output.line({**answer.data, **(failure or {})}))
+
+
+def write_bytes(content: bytes) -> None:
+    """Write a file to standard output, byte by byte as it is."""
+    sys.stdout.flush()
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:  # replaced by a caller in the same process
+        sys.stdout.write(content.decode("utf-8", "backslashreplace"))
 
 
 def partly(failure: FinetuneError, *, debug: bool) -> int:

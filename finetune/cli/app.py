@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 class Answer:
     """What a command found out: ``data`` for ``--json``, and ``view`` makes what is shown without it.
 
-    ``failure`` is what went wrong beside it, and decides on the exit code.
+    ``content`` takes the place of the view where a file was asked for on standard output. ``failure`` is what went
+    wrong beside it, and decides on the exit code.
     """
 
     data: Mapping[str, Any]
     view: Callable[[], str | RenderableType] = field(default=str)
+    content: bytes | None = None
     failure: FinetuneError | None = None
 
 
@@ -75,11 +77,18 @@ def epilog(examples: Sequence[str]) -> str:
     return "\n  ".join([f"\b\n{'Examples:' if len(examples) > 1 else 'Example:'}", *examples])
 
 
-def command(usage: str, *examples: str, of: typer.Typer = app) -> Callable[[Command], Command]:
-    """Add a function to the command line; ``main`` calls it once the whole command line is understood."""
+def command(
+    usage: str, *examples: str, of: typer.Typer = app, alone: str | None = None
+) -> Callable[[Command], Command]:
+    """Add a function to the command line; ``main`` calls it once the whole command line is understood.
+
+    ``alone`` names a parameter whose file, if it goes to standard output, leaves no place for the line of ``--json``.
+    """
 
     def register(function: Command) -> Command:
         def parsed(**given: Any) -> Callable[[], Answer]:
+            if alone and given["json"] and str(given[alone]) == "-":
+                raise UsageError("standard output cannot hold both the file and the line of --json; name a file")
             return partial(function, **{name: value for name, value in given.items() if name not in COMMON})
 
         signature = inspect.signature(function, eval_str=True)

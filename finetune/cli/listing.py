@@ -10,13 +10,15 @@ import typer
 
 from finetune.cli import offers
 from finetune.cli.app import Answer, command
+from finetune.cli.parameters import Force, output_option
+from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finetune.components import Component, Options
 
-Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write it to this file.")]
+SchemaFile = Annotated[Path | None, output_option("--output", help="Write it to this file; - prints it.")]
 
 
 @command("[show NAME]", "finetune plugins", "finetune plugins show folder")
@@ -188,7 +190,7 @@ def tables(
 
 
 @command("", "finetune schema --output recipe.schema.json", "finetune schema > recipe.schema.json")
-def schema(output: Output = None) -> Answer:
+def schema(output: SchemaFile = None, force: Force = False) -> Answer:
     """Print the JSON schema of recipes, for editors.
 
     It has the options of every plugin that is installed. With --output it goes
@@ -201,12 +203,12 @@ def schema(output: Output = None) -> Answer:
     from finetune.catalogue import Catalogue
     from finetune.recipe.schema import json_schema
 
+    file = None if output in (None, STDOUT) else Output(path=output, command="schema", force=force)
+    if file is not None:
+        file.check()
     whole = json_schema(Catalogue(plugins.load()))
-    if output is None:
+    if file is None:
         return Answer(data=whole, view=lambda: json.dumps(whole, indent=2))
-    from finetune.files import atomic
-
-    atomic.check_place(output)
-    atomic.write_text(output, json.dumps(whole, indent=2) + "\n")
-    line = f"# yaml-language-server: $schema={output.name}"
-    return Answer(data={"path": str(output), "line": line}, view=lambda: line)
+    file.write(f"{json.dumps(whole, indent=2)}\n".encode())
+    line = f"# yaml-language-server: $schema={file.path.name}"
+    return Answer(data={"path": str(file.path), "line": line}, view=lambda: line)

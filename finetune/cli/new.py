@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from finetune.cli.app import Answer, command, group
+from finetune.cli.parameters import Force, output_option
+from finetune.errors import UsageError
+from finetune.files.outputs import STDOUT, Output
 
 new = group(
     "new",
@@ -29,12 +32,11 @@ def kinds() -> list[str]:
 Name = Annotated[str, typer.Argument(hidden=True)]
 Kind = Annotated[str, typer.Option(metavar="KIND", help=KIND, autocompletion=kinds)]
 Into = Annotated[Path, typer.Option(metavar="DIR", help="Make the folder in here.")]
-File = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there; - prints it.")]
-Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
+File = Annotated[Path | None, output_option("--output", help="Write it there; - prints it.")]
 
 
 @command("NAME --kind KIND", "finetune new plugin birds --kind dataset", of=new)
-def plugin(name: Name, kind: Kind, output: Into = Path()) -> Answer:
+def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) -> Answer:
     """Write a package that offers a component called NAME.
 
     It works as it is: install it, run its tests, use it in a recipe, and then
@@ -44,7 +46,9 @@ def plugin(name: Name, kind: Kind, output: Into = Path()) -> Answer:
     from finetune.display.progress import shown
     from finetune.new import plugin as plugins
 
-    made = plugins.write(name, kind, output, load_catalogue())
+    if output == STDOUT:
+        raise UsageError("a plugin is a folder, which standard output cannot hold; name a folder with --output")
+    made = plugins.write(name, kind, output, load_catalogue(), force=force)
     files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
 
     def view() -> str:
@@ -64,22 +68,17 @@ def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = 
     """
     from finetune.cli.source import load_catalogue
     from finetune.display.progress import shown
-    from finetune.errors import UsageError
-    from finetune.files import atomic
-    from finetune.files.atomic import disk_errors
     from finetune.new import photos as looking
     from finetune.new import recipe as recipes
 
-    seen = looking.look(photos.expanduser(), load_catalogue())
     path = output or Path(f"{photos.expanduser().resolve().stem}.yaml")
+    target = Output(path=path, command="new recipe", force=force, inputs=[photos.expanduser()])
+    target.check()
+    seen = looking.look(photos.expanduser(), load_catalogue())
     text = recipes.text(seen, path.absolute().parent.resolve())
-    if str(output) == "-":
-        return Answer(data={"recipe": text}, view=lambda: text)
-    with disk_errors(path):
-        if path.exists() and not force:
-            raise UsageError(f"{path} exists already; name another with --output, or write over it with --force")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(path, text)
+    content = target.write(text.encode())
+    if content is not None:
+        return Answer(data={"recipe": text}, content=content)
     steps = f"  finetune check {shown(path)}\n  finetune run {shown(path)}\n"
     fetched = "the weights of ResNeXt-50 are fetched (100 MB); without a network add: backbone.use=resnext_nano"
     told = f"{text}\nnext:\n{steps}{fetched}\n"

@@ -57,6 +57,16 @@ def pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
     return grid
 
 
+def csv_lines(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows as CSV; every cell comes back from a reader exactly as it is, with its spaces and line ends."""
+    return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
+
+
+def _quoted(cell: str) -> str:
+    is_plain = cell == cell.strip() and not any(mark in cell for mark in ',;\t"\r\n')
+    return cell if is_plain else '"' + cell.replace('"', '""') + '"'
+
+
 def cell(value: Any) -> str:
     """Return one value in a few characters."""
     if isinstance(value, bool) or value is None:

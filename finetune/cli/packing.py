@@ -10,12 +10,15 @@ import typer
 from finetune.cli import output
 from finetune.cli.app import Answer, command
 from finetune.cli.source import load_catalogue
+from finetune.errors import UsageError
+from finetune.files.outputs import STDOUT, output_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Data = Annotated[str, typer.Argument(hidden=True)]
-Out = Annotated[Path, typer.Argument(hidden=True)]
+Out = Annotated[Path, typer.Argument(hidden=True, parser=output_path)]
+Replace = Annotated[bool, typer.Option("--force", help="Replace a pack that exists.")]
 FileGb = Annotated[float, typer.Option(metavar="GB", min=0.001, max=200, help="Size of each file, at most.")]
 BadImage = Annotated[
     Literal["error", "skip"] | None, typer.Option(help="What a photo does that cannot be read; else the recipe says.")
@@ -24,7 +27,7 @@ FINDINGS = 20  # shown; --json has all
 
 
 @command("DATA OUT", "finetune pack photos/ packed/", "finetune pack mine.yaml packed/ --file-gb 4")
-def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = None) -> Answer:
+def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = None, force: Replace = False) -> Answer:
     """Pack photos into a few large MindRecord files.
 
     DATA is a folder, a CSV file or a recipe; OUT is a new folder, which recipes
@@ -37,6 +40,8 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     from finetune.display.progress import Progress
     from finetune.machine.cores import usable_cores
 
+    if out == STDOUT:
+        raise UsageError("a pack is a folder, which standard output cannot hold; name a folder")
     catalogue = load_catalogue()
     changes = () if on_bad_image is None else (f"dataset.on_bad_image={on_bad_image}",)
     plan = sources.planned(data, {}, catalogue, changes)
@@ -50,6 +55,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
         skip=plan.recipe.dataset.on_bad_image == "skip",
         workers=usable_cores(),
         say=Progress(report=False).say,
+        force=force,
     )
     report = packed(job)
     return Answer(data=report, view=lambda: output.pairs(lines(report)))

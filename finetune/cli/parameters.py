@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from finetune.cli import offers
+from finetune.files.outputs import output_path
 
 Device = Annotated[Literal["auto", "cpu", "gpu", "ascend"], typer.Option(help="Where to compute.")]
 Words = Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.words)]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")]
+
+
+def output_option(*names: str, help: str) -> Any:
+    """Return the option for a file that a command writes; ``-`` is standard output."""
+    return typer.Option(*names, metavar="FILE", parser=output_path, help=help)

@@ -9,17 +9,23 @@ import typer
 
 from finetune.cli import source
 from finetune.cli.app import Answer, command
-from finetune.cli.parameters import Words
+from finetune.cli.parameters import Force, Words, output_option
+from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
     from finetune.training.rates import Found
 
-Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the chart there, as SVG.")]
+Plot = Annotated[Path | None, output_option("--plot", help="Write the chart there, as SVG; - is standard output.")]
 Steps = Annotated[int, typer.Option(metavar="N", min=20, max=10_000, help="Rates to test, each for one step.")]
 
 
-@command("RECIPE [KEY=VALUE]...", "finetune lr mine.yaml", "finetune lr mine.yaml freeze.use=none --plot lr.svg")
-def lr(words: Words = None, plot: Plot = None, steps: Steps = 100) -> Answer:
+@command(
+    "RECIPE [KEY=VALUE]...",
+    "finetune lr mine.yaml",
+    "finetune lr mine.yaml freeze.use=none --plot lr.svg",
+    alone="plot",
+)
+def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force = False) -> Answer:
     """Find a learning rate for a recipe.
 
     Short steps at ever higher rates, as its first phase would make them, show
@@ -29,9 +35,15 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100) -> Answer:
     from finetune.training import rates
 
     asked, catalogue = source.asked(words), source.load_catalogue()
-    found = rates.find(asked.plan(catalogue), catalogue, steps=steps, say=Progress().say)
-    if plot is not None:
-        write(plot, found)
+    plan = asked.plan(catalogue)
+    chart = plot and Output(path=plot, command="lr --plot", force=force, inputs=asked.inputs(plan))
+    if chart:
+        chart.check()
+    progress = Progress()
+    found = rates.find(plan, catalogue, steps=steps, say=progress.say)
+    content = chart.write(svg(found).encode()) if chart else None
+    if plot == STDOUT:
+        progress.say(suggestion(found))
     data = {
         "suggestion": found.suggestion,
         "recipe": found.recipe,
@@ -39,19 +51,15 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100) -> Answer:
         "rates": found.rates,
         "losses": found.losses,
     }
-    return Answer(data=data, view=lambda: shown(found))
+    return Answer(data=data, view=lambda: shown(found), content=content)
 
 
-def write(file: Path, found: Found) -> None:
-    """Write the chart as SVG."""
+def svg(found: Found) -> str:
+    """Return the chart as SVG."""
     from finetune.display import chart
-    from finetune.files import atomic
-    from finetune.files.atomic import disk_errors
 
     mark = (found.suggestion, found.losses[found.rates.index(found.suggestion)])
-    drawn = chart.svg(lines(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark)
-    with disk_errors(file):
-        atomic.write_text(file, drawn)
+    return chart.svg(lines(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark)
 
 
 def lines(found: Found) -> dict[str, Any]:
@@ -63,7 +71,11 @@ def shown(found: Found) -> str:
     """Return the chart in characters, and what it says."""
     from finetune.display import chart
 
+    return f"{chart.characters(lines(found))}\n\n{suggestion(found)}\n"
+
+
+def suggestion(found: Found) -> str:
+    """Return the rate that is suggested, and why."""
     trained = ", ".join(found.stages)
-    said = f"optimizer.lr={found.suggestion:.1e}"
     why = f"there the loss of {trained} falls fastest; the recipe has {found.recipe:g}"
-    return f"{chart.characters(lines(found))}\n\n{said}  {why}\n"
+    return f"optimizer.lr={found.suggestion:.1e}  {why}"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.app import Answer, command
+from finetune.cli.parameters import Force
+from finetune.files.outputs import STDOUT, output_path
 from finetune.recipe import bundled
 
 if TYPE_CHECKING:
@@ -66,12 +68,18 @@ def cat(name: Name) -> Answer:
 
 
 @command("NAME [TARGET]", "finetune cp quickstart mine.yaml")
-def cp(name: Name, target: Annotated[Path | None, typer.Argument(hidden=True)] = None) -> Answer:
+def cp(
+    name: Name,
+    target: Annotated[Path | None, typer.Argument(hidden=True, parser=output_path)] = None,
+    force: Force = False,
+) -> Answer:
     """Copy a recipe that comes with the project, to change it.
 
     TARGET is a file or a folder; without it the copy goes here, under the
-    recipe's own name. No file is overwritten. To change a few keys, a recipe that
+    recipe's own name, and - is standard output. To change a few keys, a recipe that
     begins with `extends: NAME` is shorter.
     """
-    path = bundled.copy(name, target)
+    if target == STDOUT:
+        return cat(name)
+    path = bundled.copy(name, target, force=force)
     return Answer(data={"name": name, "path": str(path)}, view=lambda: str(path))

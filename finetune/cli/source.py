@@ -37,6 +37,18 @@ class Asked:
         last = () if output is None else (f"output={json.dumps(str(output))}",)
         return plans.load(self._source(folder), (*self.changes, *last), catalogue)
 
+    def inputs(self, plan: Plan) -> list[Path]:
+        """Return the files and folders that the recipe is read from and names, none of which may be written."""
+        from finetune.recipe.extending import files
+        from finetune.recipe.paths import is_weights_file
+
+        recipe, weights = self.recipe, str(plan.recipe.backbone.weights)
+        source = None if recipe is None else find(recipe)
+        written = files(bundled.recipes()[recipe] if recipe and isinstance(source, dict) else source)
+        options = [plan.dataset.options, *(each.options for each in plan.augment)]
+        named = [value for each in options for _, value in each if isinstance(value, Path)]
+        return [*written, *named, *([Path(weights)] if is_weights_file(weights) else [])]
+
     def _source(self, folder: Path | None) -> Path | str | Mapping[str, Any]:
         if self.recipe is None:
             if folder is None:

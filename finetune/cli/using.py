@@ -10,10 +10,10 @@ import typer
 
 from finetune.cli import offers, output
 from finetune.cli.app import Answer, command
-from finetune.cli.parameters import Device
+from finetune.cli.parameters import Device, Force, output_option
 from finetune.cli.source import load_catalogue
 from finetune.errors import DataError, UsageError
-from finetune.files import atomic
+from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 
 ModelPath = Annotated[Path, typer.Argument(hidden=True, autocompletion=offers.models)]
 Images = Annotated[list[str], typer.Argument(hidden=True)]
-Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table of paths, labels and probabilities.")]
+Csv = Annotated[
+    Path | None, output_option("--csv", help="Write paths, labels and probabilities as CSV; - is standard output.")
+]
 Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N likeliest classes.")]
-Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside the model.")]
+Out = Annotated[
+    Path | None, output_option("--output", help="Where to write; else in the model folder; - is standard output.")
+]
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 
 
@@ -37,22 +41,34 @@ ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".
     "finetune predict runs/mine-001 photo.jpg",
     "finetune predict runs/mine-001 photos/ --csv labels.csv",
 )
-def predict(model: ModelPath, images: Images, csv: Csv = None, top: Top = 1, device: Device = "auto") -> Answer:
+def predict(
+    model: ModelPath, images: Images, csv: Csv = None, top: Top = 1, device: Device = "auto", force: Force = False
+) -> Answer:
     """Label photos.
 
     MODEL is a run folder or a model folder; IMAGE is a photo, or a folder with
     photos at any depth.
     """
     paths = list(photos(images))
-    if csv is not None:
-        atomic.check_place(csv)
+    target = csv and table_output(csv, model, paths, force=force)
     refused: dict[int, BadImage] = {}
     found = opened(model, device).predict(paths, top=top, refused=refused)
-    if csv is not None:
-        atomic.write_text(csv, table(found, top))
+    content = target.write(table(found, top)) if target else None
     data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
     data |= {"csv": str(csv)} if csv else {}
-    return Answer(data=data, view=lambda: sentences(found), failure=left_out(refused, len(paths)))
+    failure = left_out(refused, len(paths))
+    return Answer(data=data, view=lambda: sentences(found), content=content, failure=failure)
+
+
+def table_output(csv: Path, model: Path, images: Sequence[Path], *, force: bool) -> Output:
+    """Return the table to write, after a look at its place; no image and no file of the model is overwritten."""
+    from finetune.model import modelfolder
+    from finetune.model.places import own_files
+
+    inputs = [*images, *own_files(modelfolder.locate(model.expanduser()))]
+    target = Output(path=csv, command="predict --csv", force=force, inputs=inputs)
+    target.check()
+    return target
 
 
 def left_out(refused: Mapping[int, BadImage], photos: int) -> DataError | None:
@@ -117,19 +133,17 @@ def sentences(found: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
-def table(found: Iterable[Prediction], top: int) -> str:
-    """Return predictions as CSV: path, label, probability, then label_2, probability_2 and so on."""
-    import csv
-    from io import StringIO
+def table(found: Iterable[Prediction], top: int) -> bytes:
+    """Return predictions as CSV: path, label, probability, then label_2, probability_2 and so on.
 
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    Paths are written as they are, byte by byte, so that the dataset ``csv`` finds the same files.
+    """
     more = (name for rank in range(2, top + 1) for name in (f"label_{rank}", f"probability_{rank}"))
-    writer.writerow(["path", "label", "probability", *more])
+    rows = [["path", "label", "probability", *more]]
     for each in found:
         pairs = ((label, f"{probability:.6f}") for label, probability in each.top)
-        writer.writerow([each.path, *(cell for pair in pairs for cell in pair)])
-    return text.getvalue()
+        rows.append([str(each.path), *(cell for pair in pairs for cell in pair)])
+    return output.csv_lines(rows).encode("utf-8", "surrogateescape")
 
 
 @command("MODEL DATA", "finetune eval runs/mine-001 photos/test")
@@ -165,20 +179,40 @@ def evaluation(report: dict[str, Any]) -> RenderableType:
     return Group(output.pairs(numbers), Text(), classes)
 
 
-@command("MODEL", "finetune export runs/mine-001 --format onnx")
+@command("MODEL", "finetune export runs/mine-001 --format onnx", alone="file")
 def export(
     model: ModelPath,
     format: Annotated[Literal["onnx", "mindir"], typer.Option(help="For which runtime.")] = "onnx",
     file: Out = None,
     device: Device = "auto",
+    force: Force = False,
 ) -> Answer:
     """Write a model for another runtime.
 
     MODEL is a run folder or a model folder. Labels and preprocessing are written
-    beside the file, and the file is run once and
-    compared with the model.
+    next to the file, and the file is run once and compared with the model.
     """
-    network = opened(model, device)
-    assert network.folder is not None
-    report = network.export(file or network.folder / f"model.{format}", format)
+    from finetune.model import modelfolder
+    from finetune.model.places import export_outputs
+
+    folder = modelfolder.locate(model.expanduser())
+    path = file or folder / f"model.{format}"
+    if path == STDOUT:
+        return exported(opened(model, device), format)
+    export_outputs(path, format, folder, force=force)
+    report = opened(model, device).export(path, format, force=force)
     return Answer(data=report, view=lambda: output.pairs((name, output.cell(v)) for name, v in report.items()))
+
+
+def exported(model: Model, format: Literal["onnx", "mindir"]) -> Answer:
+    """Return the file of another runtime for standard output, after what was checked is printed as a message."""
+    from tempfile import TemporaryDirectory
+
+    from finetune.display.progress import Progress
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"model.{format}"
+        report = model.export(path, format)
+        content = path.read_bytes()
+    Progress().say(f"compared: {report['compared']}; largest difference: {report['largest_difference']}")
+    return Answer(data=report, content=content)

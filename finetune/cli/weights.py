@@ -10,7 +10,9 @@ import typer
 
 from finetune.cli import offers, output
 from finetune.cli.app import Answer, command, group
+from finetune.cli.parameters import Force, output_option
 from finetune.cli.source import load_catalogue
+from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -38,8 +40,7 @@ Of = Annotated[
     typer.Option("--backbone", metavar="NAME", help="Of which backbone; else of any.", autocompletion=offers.backbones),
 ]
 To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.", autocompletion=offers.forms)]
-Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside FILE.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Out = Annotated[Path | None, output_option("--output", help="Where to write; else next to FILE; - is standard output.")]
 Half = Annotated[bool, typer.Option("--float16", help="Half the size, rounded: the one form that is not exact.")]
 Headless = Annotated[bool, typer.Option("--no-head", help="Leave the classifier out.")]
 
@@ -206,6 +207,7 @@ def description(found: Mapping[str, Any]) -> RenderableType:
     "finetune weights convert hub.ckpt --to safetensors",
     "finetune weights convert runs/mine-001/model/weights.safetensors --to ckpt",
     of=weights,
+    alone="target",
 )
 def convert(
     file: File,
@@ -229,24 +231,41 @@ def convert(
     form = to.lower()
     layout = None if about.backbone is None else writing.chosen(about.backbone, form)
     ending = form if layout is None else f"{layout.name}.{layout.format}"
+    if target == STDOUT:
+        return converted(about, form, half=float16, head=not no_head)
     beside = about.path.with_suffix(f".{ending}").name
     place = about.path.parent / beside if target is None else target.expanduser()
     place = place / beside if os.path.isdir(place) else place
-    check_place(place, about.path, f".{layout.format if layout else form}", force=force)
-    done = writing.convert(about, form, place, half=float16, head=not no_head)
+    check_place(place, f".{layout.format if layout else form}")
+    output_file = Output(path=place, command="weights convert", force=force, inputs=[file.expanduser(), about.path])
+    output_file.check()
+    done = {**writing.convert(about, form, output_file.place, half=float16, head=not no_head), "path": str(place)}
+    output_file.note()
     shown = ((key, output.cell(value)) for key, value in done.items() if value not in ("", []))
     return Answer(data=done, view=lambda: output.pairs(shown))
 
 
-def check_place(place: Path, source: Path, ending: str, *, force: bool) -> None:
-    """Raise ``UsageError`` for a place where weights should not be written."""
+def converted(about: Examined, form: str, *, half: bool, head: bool) -> Answer:
+    """Return weights in another form for standard output; what should be known of them is printed as a message."""
+    from tempfile import TemporaryDirectory
+
+    from finetune.display.progress import Progress
+    from finetune.weights import writing
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "weights"
+        done = writing.convert(about, form, path, half=half, head=head)
+        content = path.read_bytes()
+    if done["note"]:
+        Progress().say(done["note"])
+    return Answer(data=done, content=content)
+
+
+def check_place(place: Path, ending: str) -> None:
+    """Raise ``UsageError`` for a place where weights of this form should not be written."""
     from finetune.errors import UsageError
 
     if place.suffix.lower() != ending:
         raise UsageError(f"'{place}' would hold {ending[1:]}; end its name with {ending}")
     if not os.path.isdir(place.parent):
         raise UsageError(f"no folder '{place.parent}'; make it first")
-    if os.path.exists(place) and place.samefile(source):
-        raise UsageError(f"'{place}' is the file to be converted; write --output FILE")
-    if os.path.exists(place) and not force:
-        raise UsageError(f"'{place}' exists already; write --force to replace it, or --output FILE")

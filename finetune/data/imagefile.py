@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from finetune.components import Encoded
 from finetune.errors import DataError, ResourceError
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,11 +68,8 @@ class Refused(Exception):
 
 
 def shown(path: Path | str) -> str:
-    """Return a file's name as it can be printed: line ends, control and undecodable characters are escaped."""
-    name = str(path)
-    if name.isprintable():
-        return name
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    """Return a file's name for a message: line ends, control and undecodable characters are escaped."""
+    return escape_line(str(path))
 
 
 @contextmanager

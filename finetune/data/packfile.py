@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -105,6 +106,11 @@ def decoder() -> str:
 def is_pack(folder: Path) -> bool:
     """Tell whether a folder holds a whole pack."""
     return (folder / INDEX).is_file()
+
+
+def is_part(name: str) -> bool:
+    """Return whether a pack has files of this name."""
+    return name == INDEX or re.fullmatch(NAME, name) is not None
 
 
 def save(folder: Path, pack: Pack) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is packed where: files of about ``limit`` bytes in the folder ``out``."""
+    """What is packed where: files of about ``limit`` bytes in the folder ``out``, where ``force`` replaces a pack."""
 
     dataset: Dataset
     options: Options
@@ -47,6 +47,7 @@ class Job:
     skip: bool
     workers: int
     say: Say
+    force: bool = False
 
 
 def pack(job: Job) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def pack(job: Job) -> dict[str, Any]:
     """
     began = time.monotonic()
     out = job.out.expanduser().absolute()
-    check_out(out, job.options)
+    check_out(out, job.options, force=job.force)
     notes = Notes()
     with named(job.origin, f"build of dataset '{job.dataset.name}'"):
         found, parts = gathered(job, notes)
@@ -128,17 +129,30 @@ def common(parts: dict[Split, Part]) -> str:
     return os.path.commonpath(folders) if folders else ""
 
 
-def check_out(out: Path, options: Options) -> None:
-    """Raise if the folder to make is there already with something in it, lies among the photos or cannot be made."""
+def check_out(out: Path, options: Options, *, force: bool) -> None:
+    """Raise if the folder to make is there already with something in it, lies among the photos or cannot be made.
+
+    ``force`` allows to replace a pack, in a folder with nothing else, that is not the one to read.
+    """
     root = getattr(options, "root", None)
-    if isinstance(root, Path) and not hasattr(options, "file") and out.is_relative_to(root.expanduser().absolute()):
+    if isinstance(root, Path) and not hasattr(options, "file") and lies_in(out, root.expanduser()):
         raise UsageError(f"'{shown(out)}' lies in the folder of the photos, '{shown(root)}'; name one elsewhere")
     if packfile.is_pack(out):
-        raise UsageError(f"'{shown(out)}' is a pack already; remove it, or name another folder")
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        if not force:
+            raise UsageError(f"'{shown(out)}' is a pack already; remove it, name another folder, or pass --force")
+        if others := sorted(each.name for each in out.iterdir() if not packfile.is_part(each.name)):
+            raise UsageError(
+                f"'{shown(out)}' holds more than a pack, such as '{shown(others[0])}'; name another folder"
+            )
+    elif os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"'{shown(out)}' exists already; name a new folder for the pack")
     if any("\ud800" <= char <= "\udfff" for char in str(out)):
         raise UsageError(f"'{shown(out)}' is no UTF-8 text, which MindRecord needs; name another folder")
+
+
+def lies_in(out: Path, folder: Path) -> bool:
+    """Return whether a folder is another one or lies in it, by any of their names."""
+    return Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder))
 
 
 def enough(out: Path, total: int, photos: int) -> None:
@@ -176,12 +190,15 @@ def workplace(out: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Give the finished folder its name."""
+    """Give the finished folder its name, which a pack that is replaced has until then."""
     with atomic.disk_errors(out):
         atomic.sync_folder(folder)
+        out = Path(os.path.realpath(out))
+        before = atomic.temporary(out)
         with suppress(FileNotFoundError):
-            out.rmdir()  # an empty one
+            os.rename(out, before)
         os.rename(folder, out)
+        shutil.rmtree(before, ignore_errors=True)
     atomic.sync_folder(out.parent)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import IO, TYPE_CHECKING, TextIO, cast
 
+from finetune.text import escape
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -65,10 +67,8 @@ def can_animate(console: Console) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with all but visible characters and line ends as escapes, so that it cannot steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    """Return ``text`` with line ends as they are and every other character that could steer a terminal escaped."""
+    return escape(text)
 
 
 def show_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:

@@ -84,7 +84,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, obj: Any) -> None:
     """Write ``obj`` to ``path`` at once, as indented JSON; raises ``ValueError`` for NaN and infinities."""
-    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(obj))
+
+
+def json_bytes(obj: Any) -> bytes:
+    r"""Return ``obj`` as indented JSON in UTF-8.
+
+    A byte 0xNN of a file name that is not UTF-8 becomes ``\udcNN``, by which ``json.loads`` and ``os.fsencode`` find
+    the name again.
+    """
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def sweep(folder: Path, *, older_than: float = 3600.0) -> None:

@@ -9,8 +9,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from finetune.errors import FinetuneError, UsageError
+from finetune.errors import FinetuneError
 from finetune.files import atomic
+from finetune.files.outputs import API_REMEDY
+from finetune.model.places import export_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,22 +43,20 @@ class Exported(nn.Cell):
         return ops.softmax(logits.astype(ms.float32), -1)
 
 
-def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[str, Any]:
+def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force: bool = False) -> dict[str, Any]:
     """Write ``path`` and ``path`` + ``.json``; return the largest difference of probabilities that was found.
 
-    The graph takes (1, 3, size, size) float32 RGB in 0..1. Raises ``FinetuneError`` if the exported graph answers
-    differently, and removes it.
+    The graph takes (1, 3, size, size) float32 RGB in 0..1. Raises ``UsageError`` for files that exist unless ``force``
+    replaces them, and ``FinetuneError`` if the exported graph answers differently, and removes it.
     """
+    graph, beside = export_outputs(path, format, model.folder, force=force, remedy=API_REMEDY)
     suffix = f".{format}"
-    if path.suffix != suffix:
-        raise UsageError(f"{path} does not end with {suffix}; name the file {path.with_suffix(suffix)}")
-    atomic.check_place(path)
     cell = Exported(model.network, model.image.mean, model.image.std)
     cell.set_train(False)
     size = model.image.size
     sample = np.random.Generator(np.random.Philox(key=[0, 0])).random((1, 3, size, size), np.float32)
     expected = cell(Tensor(sample)).asnumpy()
-    with atomic.atomic_path(path) as temporary:
+    with atomic.atomic_path(graph.place) as temporary:
         written = temporary.with_name(temporary.name + suffix)  # MindSpore appends it
         try:
             write(cell, sample, temporary, format)
@@ -64,6 +64,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
             written.replace(temporary)
         finally:
             written.unlink(missing_ok=True)
+    graph.note()
     about = {key: model.about[key] for key in ("name", "classes", "image", "metrics")}
     report = {
         "file": str(path),
@@ -72,7 +73,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"]) -> dict[
         "largest_difference": difference,
         "compared": COMPARED if difference is not None else "no: onnxruntime is not installed",
     }
-    atomic.write_json(path.with_name(path.name + ".json"), about | report)
+    beside.write(atomic.json_bytes(about | report))
     return report
 
 

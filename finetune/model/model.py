@@ -118,9 +118,9 @@ class Model:
     def _stacked(self, rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.concatenate([np.zeros((0, int(self.about["features"])), np.float32), *rows])
 
-    def export(self, path: Path, format: Literal["onnx", "mindir"] = "onnx") -> dict[str, Any]:
+    def export(self, path: Path, format: Literal["onnx", "mindir"] = "onnx", *, force: bool = False) -> dict[str, Any]:
         """Write the network for another runtime, with labels and preprocessing beside it; return what was checked."""
-        return exporting.export(self, path, format)
+        return exporting.export(self, path, format, force=force)
 
     def _loader(
         self, part: Part, batch_size: int, workers: int | None, refused: dict[int, BadImage] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 import re
 import shutil
 import tempfile
@@ -61,11 +62,11 @@ DRAFTS = {
 }
 
 
-def write(name: str, kind: str, parent: Path, catalogue: Catalogue) -> Path:
+def write(name: str, kind: str, parent: Path, catalogue: Catalogue, *, force: bool = False) -> Path:
     """Write the package of a component called ``name`` below ``parent`` and return its folder.
 
-    Raises ``UsageError`` for a name that is none or is taken, and for a folder that exists already; what fails leaves
-    nothing behind.
+    Raises ``UsageError`` for a name that is none or is taken, and for a folder that exists, whose files ``force``
+    overwrites; what fails leaves nothing behind.
     """
     if kind not in DRAFTS:
         raise UsageError(f"no kind of plugin named '{kind}'{did_you_mean(kind, DRAFTS)}; kinds: {', '.join(DRAFTS)}")
@@ -73,18 +74,28 @@ def write(name: str, kind: str, parent: Path, catalogue: Catalogue) -> Path:
     check(name, kind, module, catalogue)
     target = parent / f"finetune-{name.replace('_', '-')}"
     with disk_errors(target):
-        if target.exists() or target.is_symlink():
-            raise UsageError(f"{target} exists already; choose another name or --output")
+        if os.path.lexists(target) and not (force and target.is_dir()):
+            raise UsageError(f"{target} exists already; choose another name or --output, or pass --force")
         parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent))
         try:
             fill(made, variables(name, kind, module))
             made.chmod(0o755)
-            made.rename(target)
-        except BaseException:
+            publish(made, target)
+        finally:
             shutil.rmtree(made, ignore_errors=True)
-            raise
     return target
+
+
+def publish(made: Path, target: Path) -> None:
+    """Move a new package to its place; in a folder that exists its files are overwritten, and others stay."""
+    if not target.exists():
+        made.rename(target)
+        return
+    for file in sorted(path for path in made.rglob("*") if path.is_file()):
+        place = target / file.relative_to(made)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
 
 
 def check(name: str, kind: str, module: str, catalogue: Catalogue) -> None:

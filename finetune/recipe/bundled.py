@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from itertools import takewhile
 from pathlib import Path
 
 from finetune.errors import UsageError
+from finetune.files.outputs import Output
 from finetune.suggest import did_you_mean
 
 
@@ -45,18 +47,14 @@ def good_for(path: Path) -> str:
     return next(found, "")
 
 
-def copy(name: str, target: Path | None = None) -> Path:
-    """Copy a recipe to a new file, or into a folder, and return the file; ``UsageError`` if there is one already."""
-    from finetune.files.atomic import disk_errors
+def copy(name: str, target: Path | None = None, *, force: bool = False) -> Path:
+    """Copy a recipe to a file, or into a folder, and return the file.
 
+    Raises ``UsageError`` if the file exists, unless it is an unchanged copy or ``force`` overwrites it.
+    """
     source = find(name)
-    file = source.name if target is None else target
-    path = Path(file) / source.name if Path(file).is_dir() else Path(file)
-    content = source.read_bytes()
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() or path.is_symlink():
-            raise UsageError(f"{path} exists already; name another file")
-        with path.open("xb") as copied:
-            copied.write(content)
+    file = Path(source.name) if target is None else Path(target)
+    path = file / source.name if os.path.isdir(file) else file
+    copied = Output(path=path, command="cp", force=force, inputs=[*recipes().values()])
+    copied.write(source.read_bytes())
     return path

@@ -47,6 +47,20 @@ def read_whole(source: Path | str | Mapping[str, Any]) -> Document:
     return _whole(document, path.parent, (_File(path.resolve(), str(path), path.parent),))
 
 
+def files(source: Path | str | Mapping[str, Any] | None) -> list[Path]:
+    """Return the file of a recipe and those that it extends; of standard input or a mapping there are none."""
+    if source is None or isinstance(source, Mapping) or str(source) == "-":
+        return []
+    path = Path(source)
+    chain: tuple[_File, ...] = (_File(path.resolve(), str(path), path.parent),)
+    document = read(source)
+    while (node := document.root.value.get(KEY)) is not None:
+        file = _base(node, Path(chain[-1].name).parent, chain)
+        document = read_file(file.path, file.name, file.folder, depth=node.place.depth + 1)
+        chain = (*chain, file)
+    return [path, *(file.path for file in chain[1:])]
+
+
 def settled(document: Document) -> Document:
     """Return a document after overrides; one that names another base comes too late, and is a mistake."""
     late = document.root.value.pop(KEY, None)

@@ -73,18 +73,21 @@ def test_cp_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(path.read_bytes() == original for path in copies)
     (tmp_path / "mine.yaml").write_text("changed")
     (tmp_path / "link.yaml").symlink_to("nowhere")
-    for taken in ("mine.yaml", "link.yaml", "folder"):
-        with pytest.raises(UsageError, match="exists already; name another file"):
+    for taken in ("mine.yaml", "link.yaml"):
+        with pytest.raises(UsageError, match=f"'{taken}': the file exists; choose another name or pass --force"):
             bundled.copy("quickstart", Path(taken))
+    bundled.copy("folder", Path("folder/quickstart.yaml"))  # nobody changed it since it was copied
     assert (tmp_path / "mine.yaml").read_text() == "changed"
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_cp_answers_with_the_new_file(finetune: Finetune, tmp_path: Path) -> None:
     assert finetune("cp", "quickstart", cwd=tmp_path).stdout == "quickstart.yaml\n"
+    (tmp_path / "quickstart.yaml").write_text("changed", encoding="utf-8")
     done = finetune("cp", "quickstart", "--json", cwd=tmp_path)
     assert done.returncode == 2
-    assert answer(done)["error"]["message"] == "quickstart.yaml exists already; name another file"
+    said = "'quickstart.yaml': the file exists; choose another name or pass --force"
+    assert answer(done)["error"]["message"] == said
     assert finetune("cp", "quickstart", "/dev/null/x.yaml", cwd=tmp_path).returncode == 7
 
 

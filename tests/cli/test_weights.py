@@ -269,9 +269,11 @@ def test_convert_writes_beside_the_file_and_overwrites_nothing(ask: Any, split: 
     assert all(np.array_equal(found[torchvision(name)], array) for name, array in OWN.items())
     assert len(said["ignored"]) == STATE
     assert "stem_pool=same" in said["note"]
+    assert ask("convert", split, "--to", "torchvision")[0] == 0  # nobody changed it
+    target.write_bytes(b"mine")
     code, said = ask("convert", split, "--to", "torchvision")
     assert code == 2
-    assert f"'{target}' exists already; write --force" in said["error"]["message"]
+    assert f"'{target}': the file exists; choose another name or pass --force" in said["error"]["message"]
     assert ask("convert", split, "--to", "torchvision", "--force")[0] == 0
 
 
@@ -281,7 +283,7 @@ def test_a_file_is_not_converted_in_its_own_place(ask: Any, tmp_path: Path) -> N
     for more in ([], ["--force"]):
         code, said = ask("convert", path, "--to", "safetensors", "--output", path, *more)
         assert code == 2
-        assert "is the file to be converted; write --output FILE" in said["error"]["message"]
+        assert "the command reads this file; choose another name" in said["error"]["message"]
     assert set(load_file(path)) == {torchvision(name) for name in OWN}
 
 

@@ -1,0 +1,197 @@
+"""Files that a user names for a command to write: what is there already is never lost.
+
+A file that exists is refused, unless ``force`` says otherwise, or the same command wrote it and nobody has changed it
+since. The ledger knows: for each path that was written, a small file in the cache with the command and a hash of the
+content. A ledger that cannot be read or written only makes a command refuse more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.errors import FinetuneError, ResourceError, UsageError
+from finetune.files import atomic
+from finetune.files.home import cache_folder
+from finetune.text import escape_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STDOUT = Path("-")
+CLI_REMEDY, API_REMEDY = "choose another name or pass --force", "choose another name or pass force=True"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A file to write at ``path``, for the command of this name.
+
+    ``force`` replaces a file that exists, but never one of ``inputs``, which the command reads. In a folder among
+    ``inputs``, a file that has another ending than the output is taken for one of them.
+    """
+
+    path: Path
+    command: str
+    force: bool = False
+    inputs: Sequence[Path] = ()
+    remedy: str = CLI_REMEDY
+
+    @property
+    def place(self) -> Path:
+        """Where the content goes: links are followed, so that a link stays one."""
+        return Path(os.path.realpath(self.path)) if os.path.islink(self.path) else self.path
+
+    def check(self) -> None:
+        """Raise what forbids to write the file; called before its content is computed, and again before it is written.
+
+        Raises ``UsageError`` for a file that would be lost, and ``ResourceError`` for a place that cannot hold one.
+        """
+        if self.path == STDOUT or is_stream(self.path):
+            return
+        atomic.check_place(self.path)
+        name = escape_line(str(self.path))
+        if os.path.islink(self.place):
+            raise UsageError(f"'{name}': the link leads to itself; choose another name")
+        if not os.path.lexists(self.path):
+            return
+        if is_input(self.path, self.inputs):
+            raise UsageError(f"'{name}': the command reads this file; choose another name")
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise ResourceError(f"'{name}': this is a socket or a disk, not a file; choose another name")
+        if not self.force and not is_unchanged(self.place, self.command):
+            raise UsageError(f"'{name}': the file exists; {self.remedy}")
+
+    def write(self, data: bytes) -> bytes | None:
+        """Write the content and note it; return it where it is for standard output, which the caller prints."""
+        self.check()
+        if self.path == STDOUT:
+            return data
+        if is_stream(self.path):
+            write_to_stream(self.path, data)
+            return None
+        atomic.write_bytes(self.place, data)
+        self.note()
+        return None
+
+    def note(self) -> None:
+        """Note in the ledger that the command has written the file."""
+        note(self.place, self.command)
+
+
+def check_all(outputs: Sequence[Output]) -> None:
+    """Raise what forbids to write several files of one command, two of which must not be the same."""
+    seen: set[str] = set()
+    for output in outputs:
+        output.check()
+        place = os.path.realpath(output.path)
+        if place in seen:
+            raise UsageError(f"'{escape_line(str(output.path))}': two outputs have this name; choose another one")
+        seen.add(place)
+
+
+def is_input(path: Path, inputs: Sequence[Path]) -> bool:
+    """Return whether an existing file is one of ``inputs``, by any of its names, or lies in a folder of them."""
+    try:
+        own = os.stat(path)
+    except OSError:  # a link that leads nowhere
+        return False
+    above = {_identity(folder) for folder in Path(os.path.realpath(path)).parents}
+    for each in inputs:
+        try:
+            other = os.stat(each)
+        except OSError:
+            continue
+        if os.path.samestat(own, other):
+            return True
+        if stat.S_ISDIR(other.st_mode) and path.suffix not in OUTPUT_ENDINGS and _identity(each) in above:
+            return True
+    return False
+
+
+OUTPUT_ENDINGS = (".csv", ".svg", ".json", ".yaml", ".yml")
+"""Files in a folder of photos that are no photos, so that they may be replaced."""
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def output_path(text: str) -> Path:
+    """Return the path that a command line names; every name of standard output becomes ``-``, and ``./-`` a file."""
+    if text == "-" or _descriptor(Path(text)) == 1:
+        return STDOUT
+    return Path(text).absolute() if Path(text) == STDOUT else Path(text)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the descriptor that a path such as ``/dev/stdout`` or ``/dev/fd/63`` stands for."""
+    name = os.path.normpath(path)
+    if name in ("/dev/stdout", "/dev/stderr"):
+        return 1 if name == "/dev/stdout" else 2
+    found = re.fullmatch(r"(?:/dev/fd|/proc/self/fd)/(\d{1,6})", name)
+    return int(found[1]) if found else None
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether what is written to a path goes to a pipe, a terminal or ``/dev/null`` and replaces nothing."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def write_to_stream(path: Path, data: bytes) -> None:
+    """Write to a pipe or a device; raises ``ResourceError`` for a pipe that nobody reads."""
+    name = escape_line(str(path))
+    try:
+        number = _descriptor(path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK) if number is None else os.dup(number)
+        with open(descriptor, "wb") as file:
+            os.set_blocking(descriptor, True)
+            file.write(data)
+    except OSError as error:
+        reason = "no process reads this pipe; start its reader first" if error.errno == 6 else error.strerror
+        raise ResourceError(f"'{name}': {reason}") from error
+
+
+def note(place: Path, command: str) -> None:
+    """Write into the ledger what a command has written; where that fails, the file counts as the user's."""
+    with suppress(FinetuneError, OSError):
+        said = {"path": str(absolute(place)), "command": command, "blake2b": digest(place)}
+        atomic.write_json(_entry(place), said)
+
+
+def is_unchanged(place: Path, command: str) -> bool:
+    """Return whether a file is as a command wrote it."""
+    try:
+        said = json.loads(_entry(place).read_text(encoding="utf-8"))
+        return bool(said == {"path": str(absolute(place)), "command": command, "blake2b": digest(place)})
+    except (FinetuneError, OSError, ValueError):
+        return False
+
+
+def absolute(place: Path) -> Path:
+    """Return the path of a file from the root, the links in its folder followed."""
+    return Path(os.path.realpath(place.parent)) / place.name
+
+
+def digest(place: Path) -> str:
+    """Return the hash of a file."""
+    with place.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _entry(place: Path) -> Path:
+    key = hashlib.blake2b(os.fsencode(absolute(place)), digest_size=16).hexdigest()
+    return cache_folder() / "outputs" / f"{key}.json"
