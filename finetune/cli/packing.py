@@ -63,12 +63,14 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what was packed as names and values."""
+    from finetune.data.findings import finding_line
+
     yield "pack", f"{report['pack']}: {report['files']} files, {report['bytes'] / 1e6:,.1f} MB"
     yield "photos", ", ".join(f"{split} {count:,}" for split, count in report["photos"].items())
     yield "classes", f"{report['classes']:,}"
     findings = report["findings"]
     for finding in findings[:FINDINGS]:
-        yield finding["severity"], f"{finding['split']}: {finding['subject']}: {finding['text']}"
+        yield finding["severity"], finding_line(finding)
     if len(findings) > FINDINGS:
         yield "", f"{len(findings) - FINDINGS} more; --json lists them"
     yield "recipe", f"dataset: {{use: mindrecord, root: {report['pack']}}}"

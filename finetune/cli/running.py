@@ -153,6 +153,7 @@ def kept(features: dict[str, Any]) -> str:
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
+    from finetune.data.findings import finding_line
     from finetune.display.progress import images_line, weights_line
 
     data = report["data"]
@@ -165,7 +166,7 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "images", images_line(data["images"], len(data["classes"]))
     findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
     for finding in findings[:FINDINGS]:
-        yield finding["severity"], f"{finding['split']}: {finding['subject']}: {finding['text']}"
+        yield finding["severity"], finding_line(finding)
     if len(findings) > FINDINGS:
         yield "", f"{len(findings) - FINDINGS} more; --json lists them"
     yield "weights", weights_line(report["weights"])

@@ -14,6 +14,7 @@ from finetune.cli.parameters import Device, Force, output_option
 from finetune.cli.source import load_catalogue
 from finetune.errors import DataError, UsageError
 from finetune.files.outputs import STDOUT, Output
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,12 +61,12 @@ def predict(
     return Answer(data=data, view=lambda: sentences(found), content=content, failure=failure)
 
 
-def table_output(csv: Path, model: Path, images: Sequence[Path], *, force: bool) -> Output:
+def table_output(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
     """Return the table to write, after a look at its place; no image and no file of the model is overwritten."""
     from finetune.model import modelfolder
     from finetune.model.places import own_files
 
-    inputs = [*images, *own_files(modelfolder.locate(model.expanduser()))]
+    inputs = [*map(Path, images), *own_files(modelfolder.locate(model.expanduser()))]
     target = Output(path=csv, command="predict --csv", force=force, inputs=inputs)
     target.check()
     return target
@@ -81,15 +82,16 @@ def left_out(refused: Mapping[int, BadImage], photos: int) -> DataError | None:
     return DataError("\n".join([head, *shown, *more]))
 
 
-def photos(given: Sequence[str]) -> Iterator[Path]:
+def photos(given: Sequence[str]) -> Iterator[str | Path]:
     """Yield the files named and those in folders, in order; raise ``UsageError`` for all that cannot be meant."""
     missing = [path or "''" for path in given if not path or not os.path.exists(path)]
     if missing:
         raise UsageError(f"no such photo or folder: {', '.join(missing[:10])}")
-    for path in map(Path, given):
-        if not os.path.isdir(path):
-            yield path
+    for name in given:
+        if not os.path.isdir(name):
+            yield name  # exactly as given
             continue
+        path = Path(name)
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and visible(p, path) and p.is_file())
         if not inside:
             raise UsageError(f"no photos in {path}; photos end with {' '.join(ENDINGS)}")
@@ -117,19 +119,17 @@ def opened(path: Path, device: str) -> Model:
 def prediction(each: Prediction) -> dict[str, Any]:
     """Return a prediction for programs."""
     top = [{"label": label, "probability": probability} for label, probability in each.top]
-    return {"path": each.path, "label": each.label, "probability": each.probability, "top": top}
+    return {"path": str(each.path), "label": each.label, "probability": each.probability, "top": top}
 
 
 def sentences(found: Sequence[Prediction]) -> str:
     """Return a line for each image and class: probability, label, and the path last, since it may hold anything."""
-    from finetune.display.terminal import printable
-
-    width = max((len(printable(label)) for each in found for label, _ in each.top), default=0)
+    width = max((len(escape_line(label)) for each in found for label, _ in each.top), default=0)
     lines = []
     for each in found:
         for rank, (label, probability) in enumerate(each.top):
-            path = printable(each.path) if rank == 0 else ""
-            lines.append(f"{probability:6.4f}  {printable(label):<{width}}  {path}".rstrip())
+            path = escape_line(str(each.path)) if rank == 0 else ""
+            lines.append(f"{probability:6.4f}  {escape_line(label):<{width}}  {path}".rstrip())
     return "\n".join(lines)
 
 

@@ -94,8 +94,8 @@ def duplicates(parts: Iterable[Part], classes: Sequence[str], notes: Notes) -> N
                 continue
             leak = "leak, " if other is not part else ""
             labels = f"; labelled '{here}' here and '{there}' there" if here != there else ""
-            text = f"{leak}the same photo as {other.describe(place)} in {other.name}{labels}"
-            notes.add("duplicate", "warning", part.name, part.describe(index), text)
+            text = f"{leak}the same photo as {other.name_of(place)} in {other.name}{labels}"
+            notes.add("duplicate", "warning", part.name, part.name_of(index), text)
 
 
 def suspects(parts: Sequence[Part]) -> list[NDArray[np.int64]]:

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.components import Finding, Severity
-from finetune.data.imagefile import shown
 from finetune.errors import DataError
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 Kind = Literal["dataset", "image", "photo", "class", "unknown", "split", "duplicate"]
 LISTED = 20  # findings of a kind that an error message spells out
@@ -50,8 +50,8 @@ class Notes:
         self.all: list[Noted] = []
 
     def add(self, kind: Kind, severity: Severity, split: str, subject: str, text: str) -> None:
-        """Note something; ``subject`` and ``text`` read on from each other."""
-        finding = Finding(severity=severity, subject=shown(subject), text=shown(text))
+        """Note something; ``subject`` and ``text`` read on from each other, and keep names as they are."""
+        finding = Finding(severity=severity, subject=subject, text=text)
         self.all.append(Noted(kind=kind, split=split, finding=finding))
 
     def take(self, split: str, findings: Iterable[Finding]) -> None:
@@ -73,13 +73,18 @@ class Notes:
         return [noted for noted in self.all if noted.finding.severity == "error"]
 
 
+def finding_line(found: Mapping[str, Any]) -> str:
+    """Return a finding of a report as one line that can be printed."""
+    return escape_line(f"{found['split']}: {found['subject']}: {found['text']}")
+
+
 def message(what: str, errors: list[Noted]) -> str:
     """Return a block for each kind of error, the first of each spelt out, then what to do."""
     lines = [f"{what} cannot be used"]
     for kind, count in Counter(noted.kind for noted in errors).items():
         lines.append(f"{count} {TITLES[kind][count > 1]}:")
         of_kind = [noted for noted in errors if noted.kind == kind]
-        lines += [f"  {noted.split}: {noted.finding.subject}: {noted.finding.text}" for noted in of_kind[:LISTED]]
+        lines += [f"  {finding_line({'split': noted.split, **asdict(noted.finding)})}" for noted in of_kind[:LISTED]]
         if count > LISTED:
             lines.append(f"  … and {count - LISTED} more")
     remedies = [REMEDIES[kind] for kind in REMEDIES if any(noted.kind == kind for noted in errors)]

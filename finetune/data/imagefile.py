@@ -53,14 +53,14 @@ IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 class BadImage(DataError):
-    """An image that cannot be used; ``reason`` completes the sentence that begins with the file's name.
+    """An image that cannot be used; ``reason`` completes the sentence that begins with the file's ``name``.
 
     ``lasting`` says that the reason lies in the content, so that it holds until the file changes.
     """
 
-    def __init__(self, name: str, reason: str, *, lasting: bool = True) -> None:
-        self.reason, self.lasting = reason, lasting
-        super().__init__(f"'{name}' {reason}")
+    def __init__(self, name: Path | str, reason: str, *, lasting: bool = True) -> None:
+        self.name, self.reason, self.lasting = str(name), reason, lasting
+        super().__init__(f"'{shown(name)}' {reason}")
 
 
 class Refused(Exception):
@@ -87,13 +87,13 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
                 _bounded(image.width * image.height)
                 yield image
         except MemoryError as error:
-            raise BadImage(shown(path), "needs more memory than there is", lasting=False) from error
+            raise BadImage(path, "needs more memory than there is", lasting=False) from error
         except BadImage:
             raise
         except Exception as error:  # decoders raise almost anything on damaged files
             if isinstance(error, OSError) and error.errno in DISK:
-                raise BadImage(shown(path), _unreachable(path, error), lasting=False) from error
-            raise BadImage(shown(path), _reason(error, file)) from error
+                raise BadImage(path, _unreachable(path, error), lasting=False) from error
+            raise BadImage(path, _reason(error, file)) from error
 
 
 DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ENODEV)  # what a disk says, not a decoder
@@ -128,8 +128,8 @@ def _regular(path: Path) -> IO[bytes]:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise ResourceError("too many open files; raise the limit with `ulimit -n`") from error
-        raise BadImage(shown(path), _unreachable(path, error), lasting=False) from error
-    raise BadImage(shown(path), f"is {kind}, not a file", lasting=False)
+        raise BadImage(path, _unreachable(path, error), lasting=False) from error
+    raise BadImage(path, f"is {kind}, not a file", lasting=False)
 
 
 def _kind(mode: int) -> str:

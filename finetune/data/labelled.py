@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from finetune.components import Encoded
-from finetune.data.imagefile import shown
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,15 +62,19 @@ class Part:
         return len(self.images)
 
     def describe(self, index: int) -> str:
-        """Return the path or name of an image, or for an array the split it came from and its place there."""
+        """Return ``name_of`` an image for a message: escaped, and on one line."""
+        return escape_line(self.name_of(index))
+
+    def name_of(self, index: int) -> str:
+        """Return the path or name of an image as it is, or for an array the split it came from and its place there."""
         try:
             image = self.images[index]
         except Exception:  # often asked for the name of the very image that cannot be made
             image = None
         if isinstance(image, Path):
-            return shown(image)
+            return str(image)
         if isinstance(image, Encoded):
-            return shown(image.name)
+            return image.name
         row = self.images.rows[index] if isinstance(self.images, Chosen) else index
         return f"{self.source or self.name}[{row}]"
 

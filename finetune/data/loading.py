@@ -116,7 +116,7 @@ def examined(
     whole = Part(name=split, images=samples.images, labels=mapped, source=source, hashes=result.hashes, whose=whose)
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
-        notes.add(kind, "warning" if skip else "error", split, whole.describe(index), reason)
+        notes.add(kind, "warning" if skip else "error", split, whole.name_of(index), reason)
     readable = np.ones(len(mapped), bool)
     readable[list(result.bad)] = False
     return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)

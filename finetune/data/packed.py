@@ -92,7 +92,7 @@ class Packed(Sequence[Encoded]):
             data = excerpt(descriptor, file, place, length)
         finally:
             os.close(descriptor)
-        found = Encoded(name=name.decode("utf-8", "backslashreplace"), data=data)
+        found = Encoded(name=name.decode("utf-8", "surrogateescape"), data=data)
         if not same:
             raise DataError(f"'{file}' has changed since the run began, at '{shown(found.name)}'; {AGAIN}")
         return found

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from finetune.components import Finding
+
 INDEX = "pack.json"
 FORMAT, VERSION = "finetune-pack", 1
 LARGEST = 1 << 28  # bytes of an index
@@ -96,6 +98,12 @@ class Pack(_Said):
     decoder: str
     dataset: str
     splits: dict[Split, PackedSplit]
+
+
+def noticed(finding: Finding) -> Noticed:
+    """Return a finding as the index holds it: bytes of a name that are not UTF-8 are escaped."""
+    subject, text = (each.encode("utf-8", "backslashreplace").decode() for each in (finding.subject, finding.text))
+    return Noticed(severity=finding.severity, subject=subject, text=text)
 
 
 def decoder() -> str:

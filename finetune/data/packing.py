@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +71,7 @@ def pack(job: Job) -> dict[str, Any]:
             writer = SplitWriter(folder, split, part, tuple(found[split].classes), sizes[split], top)
             noticed = [noted.finding for noted in notes.all if noted.split == split]
             about = writer.write(job.limit, job.workers, job.say)
-            splits[split] = about.model_copy(
-                update={"findings": tuple(packfile.Noticed(**asdict(each)) for each in noticed)}
-            )
+            splits[split] = about.model_copy(update={"findings": tuple(packfile.noticed(each) for each in noticed)})
         whole = packfile.Pack(decoder=packfile.decoder(), dataset=job.dataset.name, splits=splits)
         packfile.save(folder, whole)
         publish(folder, out)
@@ -106,7 +104,7 @@ def sound(split: Split, samples: Samples, what: str, job: Job, notes: Notes) -> 
     large = [index for index, image in enumerate(part.images) if size_of(image) > mindrecords.LARGEST_PHOTO]
     for index in large:
         text = f"has more than {mindrecords.LARGEST_PHOTO:,} bytes, which no MindRecord holds"
-        notes.add("image", "warning" if job.skip else "error", split, part.describe(index), text)
+        notes.add("image", "warning" if job.skip else "error", split, part.name_of(index), text)
     return part.only(np.setdiff1d(np.arange(len(part)), large), split) if large else part
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from finetune.components import Encoded
 from finetune.data import mindrecords, packfile
-from finetune.data.imagefile import shown
 from finetune.data.pool import Pool
 from finetune.data.scan import PAUSE, digest_of
 from finetune.errors import DataError, ResourceError
@@ -70,7 +69,7 @@ class SplitWriter:
         rows = np.zeros(len(chosen), packfile.ROW)
         rows["label"], rows["file"] = self.part.labels[chosen.start : chosen.stop], number
         for row, index in enumerate(chosen):
-            text.write(self._name(self.part.images[index]).encode("utf-8", "backslashreplace"))
+            text.write(self._name(self.part.images[index]).encode("utf-8", "surrogateescape"))
             rows["name_end"][row] = text.tell()
             rows["digest"][row] = np.void(bytes.fromhex(str(self.part.hashes[index])))
         if not came_through(path, places, rows):
@@ -91,7 +90,9 @@ class SplitWriter:
             if waiting and (index < 0 or len(waiting) > AHEAD * pool.workers):
                 place, job = waiting.popleft()
                 name, data = job.result()
-                row = {"data": data, "label": int(self.part.labels[place]), "path": name}
+                # The column is for other programs, and MindRecord takes text only; the table of names has the bytes.
+                path = name.encode("utf-8", "backslashreplace").decode()
+                row = {"data": data, "label": int(self.part.labels[place]), "path": path}
                 batch.append({**row, "digest": str(self.part.hashes[place])})
                 size += len(data)
                 self._tell()
@@ -119,7 +120,7 @@ class SplitWriter:
         """Return the path of a photo from the folder that all are below; one packed already keeps its own."""
         if isinstance(image, Encoded):
             return image.name
-        return shown(os.path.relpath(image, self.top))  # type: ignore[arg-type]
+        return os.path.relpath(image, self.top)  # type: ignore[arg-type]
 
     def _tell(self) -> None:
         self.done += 1

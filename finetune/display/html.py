@@ -100,7 +100,7 @@ def state(run: Run) -> str:
 def prediction(each: Prediction) -> str:
     """Return one prediction with its likeliest classes."""
     rows = [(label, f"{probability:.1%}") for label, probability in each.top]
-    return f"<p>{text(each.path)}</p>" + table(("class", "probability"), rows, [True])
+    return f"<p>{text(str(each.path))}</p>" + table(("class", "probability"), rows, [True])
 
 
 def predictions(found: Sequence[Prediction]) -> str:
@@ -109,6 +109,6 @@ def predictions(found: Sequence[Prediction]) -> str:
     for each in found[:PHOTOS]:
         second = each.top[1:2]
         then = [f"{label} ({probability:.1%})" for label, probability in second]
-        rows.append((each.path, each.label, f"{each.probability:.1%}", *(then or ["-"])))
+        rows.append((str(each.path), each.label, f"{each.probability:.1%}", *(then or ["-"])))
     titles = ("photo", "class", "probability", "or else")
     return table(titles, rows) + more(len(found) - len(rows), "prediction")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,8 +22,6 @@ from finetune.model.prediction import Prediction
 from finetune.recipe.models import TrunkSection
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from finetune.catalogue import Catalogue
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from finetune.model.network import Network, Stages
 
 Images = Sequence["str | Path | Pixels"]
+SINGLE = (str, bytes, Path, np.ndarray)
 
 
 @dataclass(kw_only=True)
@@ -72,6 +72,7 @@ class Model:
         """
         if top < 1:
             raise UsageError(f"top={top} asks for no class; give 1 or more")
+        images = as_listed(images)
         part = unlabelled(images)
         if not len(part):
             return []
@@ -79,10 +80,10 @@ class Model:
         with closing(self._loader(part, batch_size, workers, refused)) as loader:
             for indices, rows in self.predictor.probabilities(loader):
                 for index, row in zip(indices, rows, strict=True):
-                    found[int(index)] = self._prediction(part.describe(int(index)), row, top)
+                    found[int(index)] = self._prediction(path_of(images, part, int(index)), row, top)
         return [each for index, each in enumerate(found) if each is not None and index not in (refused or ())]
 
-    def _prediction(self, path: str, row: NDArray[np.float32], top: int) -> Prediction:
+    def _prediction(self, path: str | Path, row: NDArray[np.float32], top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]
         pairs = tuple((self.classes[i], float(row[i])) for i in best)
         return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs)
@@ -133,6 +134,17 @@ class Model:
 def shape(images: int, most: int) -> int:
     """Return a batch size for some images: a power of two below ``most``, since each size compiles a graph anew."""
     return min(most, 1 << max(0, images - 1).bit_length())
+
+
+def as_listed(images: Images) -> Images:
+    """Return images that can be asked for by their place; what is no list of images is left for a check."""
+    return list(images) if isinstance(images, Iterable) and not isinstance(images, SINGLE) else images
+
+
+def path_of(images: Images, part: Part, index: int) -> str | Path:
+    """Return an image's path exactly as it was given, or the name of one that has no path."""
+    given = images[index]
+    return given if isinstance(given, str | Path) else part.name_of(index)
 
 
 def unlabelled(images: Images | NDArray[Any]) -> Part:

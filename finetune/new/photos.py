@@ -76,7 +76,7 @@ def look(photos: Path, catalogue: Catalogue) -> Seen:
         sides=sides,
         sampled=sampled,
         unreadable=unreadable,
-        findings=tuple(f"{shown(each.subject)}: {each.text}" for s in found.values() for each in s.findings),
+        findings=tuple(shown(f"{each.subject}: {each.text}") for s in found.values() for each in s.findings),
     )
 
 

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.findings import finding_line
 from finetune.errors import DataError, PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
@@ -69,7 +70,7 @@ def say_findings(findings: Sequence[Mapping[str, Any]], say: Callable[[str], Non
     """Show what was noticed about the data, the first lines of it; ``data.json`` has all."""
     warnings = [found for found in findings if found["severity"] == "warning"]
     for found in warnings[:FINDINGS]:
-        say(f"warning: {found['split']}: {found['subject']}: {found['text']}")
+        say(f"warning: {finding_line(found)}")
     if len(warnings) > FINDINGS:
         say(f"warning: {len(warnings) - FINDINGS} more about the data, in data.json")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finetune import DataError, Dataset, Finding, Options, Samples, Split, did_you_mean, hookimpl
-from finetune_plugins.photo_files import existing, natural, regular, shortened
+from finetune_plugins.photo_files import existing, is_text, natural, regular, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -86,9 +86,10 @@ def build(options: Table, split: Split) -> Samples | None:
 def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
     """Yield the rows that name a path, a class and a split."""
     records = parse(options.file.expanduser())
-    _, header = next(records, (1, []))
+    first, header = next(records, (1, []))
     if not header:
         raise DataError(f"'{options.file}' is empty; its first line names the columns, such as path,label")
+    check_text(options.file, first, header)
     columns = [position(header, name, key, options.file) for key, name in wanted(options)]
     for line, cells in records:
         if len(cells) != len(header):
@@ -98,6 +99,10 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
             find("train", "error", line, text)
             continue
         path, label, *given = (cells[column].strip() for column in columns)
+        exact = cells[columns[0]]
+        exists_exactly = (exact != path or not is_text(exact)) and os.path.lexists(root / exact)
+        check_text(options.file, line, [cell for cell in cells if cell != exact or not exists_exactly])
+        path = exact if exists_exactly else path  # a name may begin and end with spaces
         split = SPLITS.get(given[0].lower()) if given else "train"
         if split is None:
             find("train", "error", line, f"'{given[0]}' is no split{did_you_mean(given[0], SPLITS)}")
@@ -112,12 +117,10 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
 def parse(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells of each row, the header first; raises ``DataError`` if it is no table."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        # Paths are bytes: those that are not UTF-8 come through, and where no file has them the text is refused later.
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DataError(f"'{file}' cannot be read: {error.strerror}; check dataset.file") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"'{file}' is no UTF-8 text, see line {line}; save it as CSV in UTF-8") from error
     head = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=head.count), strict=True)
     done = 0
@@ -128,6 +131,12 @@ def parse(file: Path) -> Iterator[tuple[int, list[str]]]:
                 yield done, cells
     except csv.Error as error:
         raise DataError(f"'{file}' cannot be read from line {done + 1} on: {error}; mend the quotes") from error
+
+
+def check_text(file: Path, line: int, cells: Iterable[str]) -> None:
+    """Raise ``DataError`` for cells that are not UTF-8."""
+    if not all(map(is_text, cells)):
+        raise DataError(f"'{file}' is no UTF-8 text, see line {line}; save it as CSV in UTF-8")
 
 
 def wanted(options: Table) -> list[tuple[str, str]]:

@@ -170,8 +170,7 @@ class Reader:
                 self.find("warning", path, "is not used; it lies beside the folders of the splits")
 
     def find(self, severity: Severity, path: Path, text: str) -> None:
-        subject = str(path) if is_text(str(path)) else ascii(str(path))
-        self.findings.append(Finding(severity=severity, subject=subject, text=text))
+        self.findings.append(Finding(severity=severity, subject=str(path), text=text))
 
 
 def is_above(folder: str, others: Iterable[str]) -> bool:

@@ -167,9 +167,8 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     (root / os.fsdecode(b"\xe9")).mkdir()
     found = photos(root).findings
     assert [f.text for f in found] == ["is named by bytes that are no UTF-8 text; rename it"] * 2
-    assert "\\udcff.jpg" in found[0].subject
-    assert found[0].subject.isascii()
-    assert "\\udce9" in found[1].subject
+    assert "\udcff.jpg" in found[0].subject
+    assert "\udce9" in found[1].subject
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
