@@ -32,13 +32,16 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     where the loss falls fastest; that rate is suggested. Nothing else is kept.
     """
     from finetune.display.progress import Progress
-    from finetune.training import rates
+    from finetune.training import preflight
 
     asked, catalogue = source.asked(words), source.load_catalogue()
     plan = asked.plan(catalogue)
     chart = plot and Output(path=plot, command="lr --plot", force=force, inputs=asked.inputs(plan))
     if chart:
         chart.check()
+    preflight.check_device(plan)
+    from finetune.training import rates
+
     progress = Progress()
     found = rates.find(plan, catalogue, steps=steps, say=progress.say)
     content = chart.write(svg(found).encode()) if chart else None

@@ -72,6 +72,10 @@ def run(
     if dry_run:
         return checked(plan, catalogue)
     from finetune.display.progress import Progress, outcome
+    from finetune.training import preflight
+
+    if not (folder and (folder / "result.json").exists()):
+        preflight.check(plan)
     from finetune.training import engine
 
     progress = Progress(report=False)
@@ -133,6 +137,9 @@ def check(words: Words = None) -> Answer:
 def checked(plan: Plan, catalogue: Catalogue) -> Answer:
     """Return the report on a plan."""
     from finetune.display.progress import Progress
+    from finetune.training import preflight
+
+    preflight.check(plan)
     from finetune.training import check
 
     planned = several(plan)

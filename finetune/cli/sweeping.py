@@ -42,12 +42,15 @@ def new(
 ) -> Answer:
     """Begin a sweep; what is wrong with any of its runs is raised before the first."""
     from finetune.sweep import axes, runs
+    from finetune.training import preflight
 
     trials = axes.trials(found)
     made = runs.planned(
         trials,
         lambda changes: replace(asked, changes=(*asked.changes, *changes)).plan(catalogue, output=output),
     )
+    for plan in made:
+        preflight.check(plan)
     if dry_run:
         first = check(made[0], catalogue)
         return replace(first, data={**first.data, "sweep": [trial.values for trial in trials]})

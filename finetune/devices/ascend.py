@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from glob import glob
 from typing import TYPE_CHECKING, Any
 
 from finetune.devices.kind import Kind
@@ -18,8 +19,9 @@ SINK = 20  # steps: half a minute at most until a signal is looked at, and a los
 
 
 def missing() -> str:
-    """Return what of the driver is not there."""
-    return "" if os.path.exists(NODE) else f"{NODE} is missing"
+    """Return what of the driver is not there; a container may have other devices than the first."""
+    found = os.path.exists(NODE) or glob(f"{NODE[:-1]}[0-9]*")
+    return "" if found else f"{NODE} is missing"
 
 
 def prepare(ms: Any, settings: Settings) -> str:

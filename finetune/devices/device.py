@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.devices import ascend, cpu, gpu
 from finetune.devices.kind import Amp, DeviceName, Kind, Settings, quiet_mindspore
 from finetune.errors import UsageError
+from finetune.machine.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in (ascend, gpu, cpu)}
 """By name, the one that ``auto`` prefers first."""
+FEW = 4  # processes that any processor may have
 UNUSABLE = "its driver is here, but MindSpore finds none; see `finetune doctor --device {}`"
 
 
@@ -94,6 +96,20 @@ def choose(device: str) -> DeviceName:
     return kind.name
 
 
+def check_count(name: DeviceName, devices: int) -> None:
+    """Raise ``UsageError`` for more devices than this machine has, or more processes than its cores can serve."""
+    kind = KINDS[name]
+    if kind is cpu.KIND:
+        cores = usable_cores()
+        if devices > max(FEW, 2 * cores):
+            text = f"{devices} processes on a processor of {cores} usable cores"
+            raise UsageError(f"runner.devices={devices}: {text}; set runner.devices={cores} or fewer")
+        return
+    if devices > 1 and (have := quiet_mindspore().hal.device_count(kind.target)) < devices:
+        what = f"this machine has {have} of runner.device={name}"
+        raise UsageError(f"runner.devices={devices}: {what}; set runner.devices={have} or fewer")
+
+
 def remedy(kind: Kind | None) -> str:
     """Return what a device lacks, as far as the machine shows it, and where the remedies stand."""
     if kind is None:
@@ -118,6 +134,8 @@ def available(kind: Kind) -> bool:
     """Tell whether MindSpore finds a device of this kind."""
     if kind is cpu.KIND:
         return True
+    if kind.missing():  # which is known at once, and to import MindSpore takes seconds
+        return False
     ms = quiet_mindspore()
     try:
         return bool(ms.hal.is_available(kind.target)) and ms.hal.device_count(kind.target) > 0

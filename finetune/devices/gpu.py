@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from glob import glob
 from typing import TYPE_CHECKING, Any
 
 from finetune.devices import cpu
@@ -11,12 +12,13 @@ from finetune.devices.kind import Kind
 if TYPE_CHECKING:
     from finetune.devices.kind import Settings
 
-NODE = "/dev/nvidia0"
+NODE, WSL = "/dev/nvidia0", "/dev/dxg"
 
 
 def missing() -> str:
-    """Return what of the driver is not there."""
-    return "" if os.path.exists(NODE) else f"{NODE} is missing"
+    """Return what of the driver is not there; a container may have other devices than the first."""
+    found = os.path.exists(NODE) or os.path.exists(WSL) or glob(f"{NODE[:-1]}[0-9]*")
+    return "" if found else f"{NODE} is missing"
 
 
 def prepare(ms: Any, settings: Settings) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +13,15 @@ from finetune.machine.doctor import available_memory_mb
 from finetune.machine.environment import peak_memory_mb
 from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
+from finetune.training import preflight
 from finetune.training.feed import Feed
+from finetune.training.preflight import existing
 from finetune.training.prepare import Prepared, load_data, prepare
 from finetune.training.views import fitting
 from finetune.trunk import division, engines, entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from finetune.catalogue import Catalogue
     from finetune.recipe.plan import Plan
@@ -31,6 +31,7 @@ MB = 2**20
 
 def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Prepare a run without starting it and return what was found; raise what would have stopped it."""
+    preflight.check(plan)
     try:
         prepared = prepare(plan, catalogue, say=say)
     except (WeightsError, DownloadError) as error:
@@ -145,18 +146,9 @@ def disk(prepared: Prepared) -> dict[str, float]:
     weights = sum(p.size for p in prepared.network.get_parameters())
     one = 4 * (weights * (2 if recipe.train.ema else 1) + moments * most) / MB
     needed = 4 * one + 4 * weights / MB  # two kept, the best, the one being written, and the model
-    place = existing(recipe.output)
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        why = "takes no files" if place.is_dir() else "is a file"
-        raise ResourceError(f"runs cannot be written to {recipe.output}: {place} {why}; choose another with --output")
-    free = shutil.disk_usage(place).free / MB
+    free = preflight.check_output(recipe.output)
     if needed > free:
         have = f"{free:.0f} MB are free"
         need = f"checkpoints need {max(needed, 1):.0f} MB in {recipe.output}"
         raise ResourceError(f"{need}, {have}; free some or set --output")
     return {"checkpoints_mb": round(needed, 1), "free_mb": round(free, 1)}
-
-
-def existing(path: Path) -> Path:
-    """Return the nearest folder above a path that exists."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

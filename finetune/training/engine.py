@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
 from finetune.parallel import launch
-from finetune.parallel.world import Elsewhere
-from finetune.training import check, finishing, records, resuming, runfolder
+from finetune.parallel.world import Elsewhere, is_member
+from finetune.training import check, finishing, preflight, records, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -42,6 +42,8 @@ def fine_tune(
         say(f"nothing to do: {resume} is finished")
         return finished
     launch.refuse_alone(plan.recipe)
+    if not is_member():  # whose parent has looked
+        preflight.check(plan)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with opened(prepared, resume) as folder, interrupts.watched() as stop:
         session = Session(prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed)

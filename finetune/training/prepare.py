@@ -18,7 +18,7 @@ from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
-from finetune.training import batchsize, phases, start
+from finetune.training import batchsize, phases, preflight, start
 from finetune.weights import fetching, labels, loading, sources
 
 if TYPE_CHECKING:
@@ -74,17 +74,22 @@ def prepare(
     recipe = plan.recipe
     for note in plan.notes:
         say(note)
+    preflight.check_device(plan)
     workers = usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     planned = plan_phases(plan, catalogue)
     world = meet(plan, planned, say)
     plugins = run_plugins(plan, catalogue, watchers)
     asked = plan.backbone.component.options
+    load = partial(load_data, plan, catalogue, workers, told(say))
+    # A mistake in the data is not to cost a download; weights that are here are looked at first, which takes no time.
+    downloads = world.from_first(sources.must_download(recipe.backbone.weights, plan.backbone.component))
+    data = world.in_turn(load) if downloads else None
     source, begun = world.in_turn(lambda: start.found(partial(resolve, plan, plugins, say), resume, asked, say))
     options = begun.options if begun else backbone_options(plan, source)
     classes = (begun.classes if begun else labels.kept(source)) if keeps_head(plan) else None
     image = begun.image if begun else image_spec(plan, source)
     transforms = tuple(transform(chosen, image, catalogue) for chosen in plan.augment)
-    data = world.in_turn(lambda: load_data(plan, catalogue, workers, told(say)))
+    data = data or world.in_turn(load)
     if source is not None and classes is not None:
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
@@ -311,10 +316,10 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
     from finetune.model.model import Model
     from finetune.model.network import product_form
 
+    device = devices.for_runner(plan.recipe.runner)
     source = resolve(plan, catalogue.plugins.copy(), say)
     options = backbone_options(plan, source)
     classes = labels.kept(source) if head else ("-",)
-    device = devices.for_runner(plan.recipe.runner)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
     about = {"classes": list(classes), "features": plan.backbone.component.features, "weights": report, "metrics": {}}
     return Model(

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from finetune.components import Backbone, Weights
 from finetune.errors import UsageError, WeightsError
+from finetune.files.home import cache_folder, offline
 from finetune.files.promise import public, sha256
 from finetune.suggest import did_you_mean
 from finetune.weights import hubcard, opening
 from finetune.weights.converted import opened
-from finetune.weights.fetching import fetched, nothing
+from finetune.weights.fetching import fetched, local, nothing, target
 
 if TYPE_CHECKING:
     from finetune.weights.converted import Opened
@@ -92,6 +93,23 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
         raise WeightsError(f"no weights file at '{path}'; name a .safetensors or .ckpt file, or a Hub card")
     offers = ("auto", "none", *backbone.weights)
     raise UsageError(f"'{backbone.name}' offers no weights named '{name}'{did_you_mean(name, offers)}")
+
+
+def must_download(name: str, backbone: Backbone) -> bool:
+    """Return whether the file that ``name`` stands for is fetched over the network; without one, it fails at once."""
+    record = backbone.weights.get(next(iter(backbone.weights), "") if name == "auto" else name)
+    if record is None and "://" in name:
+        url, _, digest = name.partition("#sha256=")
+        record = Weights(url=url, sha256=digest.lower(), layout="")
+    elif record is None and name.lower().endswith(CARD):
+        with suppress(WeightsError, OSError):
+            record = hubcard.read(Path(name).expanduser()).weights
+    if record is None or offline():
+        return False
+    try:
+        return local(record.url) is None and not target(record, cache_folder() / "weights").is_file()
+    except ValueError:  # the address is none
+        return False
 
 
 def in_folder(path: Path) -> Path:
