@@ -61,8 +61,8 @@ def setup(*, device: str = "auto", said: Settings | None = None) -> Device:
     Raises ``UsageError`` for a device that this machine or this build of MindSpore does not have.
     """
     said = said or Settings()
-    ms = quiet_mindspore()
     kind = KINDS[choose(device)]
+    ms = quiet_mindspore()
     isa = kind.prepare(ms, said)
     ms.set_context(mode=ms.GRAPH_MODE if said.mode == "graph" else ms.PYNATIVE_MODE)
     set_device(ms, kind)
