@@ -193,8 +193,13 @@ class Finetuner:
         with interrupts.keyboard():
             return Predictions(model.predict(images, top=top))
 
-    def evaluate(self, data: Data) -> dict[str, Any]:
-        """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one."""
+    def evaluate(self, data: Data | None = None) -> dict[str, Any]:
+        """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one.
+
+        Without ``data``, or with the data that was trained on, the images that the run held back are evaluated.
+        ``trained_on`` in the result counts the images that the run was trained on; it is None where the run's folder
+        does not say, as that of an earlier version or a copied model folder.
+        """
         from finetune.machine import interrupts
 
         model = self._fitted()

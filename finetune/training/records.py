@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from finetune.data import splitfile
 from finetune.errors import DataError, PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
@@ -80,8 +81,16 @@ def write_start(prepared: Prepared, run: Run) -> None:
     device = prepared.device
     about = environment.describe() | {"device": device.name, "device_why": device.why, "isa": device.isa}
     atomic.write_json(run.folder / "environment.json", about)
-    atomic.write_json(run.folder / "data.json", prepared.data.report)
+    write_data(prepared, run.folder)
     atomic.write_json(run.folder / "weights.json", prepared.weights)
+
+
+def write_data(prepared: Prepared, folder: Path) -> None:
+    """Write ``data.json`` and ``split.csv``; images that the run trained on before stay in the latter."""
+    before = splitfile.read(folder)
+    rows = splitfile.rows_of(prepared.data)
+    splitfile.write(folder, splitfile.changed_rows(before.rows, rows) if before else rows)
+    atomic.write_json(folder / "data.json", prepared.data.report)
 
 
 def write_recipe(prepared: Prepared, folder: Path) -> None:
