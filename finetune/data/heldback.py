@@ -99,7 +99,7 @@ def _is_own(dataset: Dataset, options: Options, about: Mapping[str, Any], catalo
         own = sources.options(dataset, section)
     except UsageError:
         return False
-    return _comparable(options) == _comparable(own)
+    return bool(_comparable(options) == _comparable(own))
 
 
 def _comparable(options: Options) -> dict[str, Any]:

@@ -87,9 +87,7 @@ class Model:
         pairs = tuple((self.classes[i], float(row[i])) for i in best)
         return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs)
 
-    def evaluate(
-        self, data: object = None, *, batch_size: int = 32, workers: int | None = None
-    ) -> dict[str, Any]:
+    def evaluate(self, data: object = None, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
         """Return metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), and each class's.
 
         Without ``data``, or with that of the model's run, the images that the run held back are evaluated.

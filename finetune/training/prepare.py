@@ -249,9 +249,7 @@ def split_method(resume: Path | None) -> Method:
         return "stratified"
 
 
-def load_data(
-    plan: Plan, catalogue: Catalogue, workers: int, progress: Progress, *, method: Method = "hash"
-) -> Data:
+def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress, *, method: Method = "hash") -> Data:
     """Return the data of a plan, scanned, split and with one class map."""
     chosen, recipe = plan.dataset, plan.recipe
     with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
