@@ -53,8 +53,10 @@ class Finetuner:
         plugins: Sequence[object] = (),
         **sections: Any,
     ) -> None:
+        from finetune.machine import working_folder
         from finetune.recipe import keywords
 
+        working_folder.check()
         named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
         said = keywords.spelled_out({key: value for key, value in named.items() if value is not None} | sections)
         if weights is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.data import sources, splitfile
-from finetune.errors import DataError, FinetuneError, UsageError
+from finetune.errors import DataError, RecipeError, UsageError
 from finetune.recipe.moved import follow_move
 from finetune.recipe.paths import resolved
 
@@ -80,14 +80,18 @@ def _select_own(about: Mapping[str, Any], catalogue: Catalogue, record: SplitRec
     try:
         found = sources.find_labelled(dict(section), about, catalogue)
         part = found.scan(about, workers, skip=_skips(about))
-    except FinetuneError as error:
+    except DataError as error:
         said = f"the images of {record.folder} cannot be read: {error}"
-        raise type(error)(f"{said}\nname the data to evaluate on, if they are elsewhere now") from error
+        raise DataError(f"{said}\nname the data to evaluate on, if they are elsewhere now") from error
+    except RecipeError as error:
+        said = f"the dataset '{section.get('use')}' of {record.folder} cannot be used here: {'; '.join(error.mistakes)}"
+        raise UsageError(f"{said}\nname the data to evaluate on") from error
     return _compare(part, record, own=True, split=found.split)
 
 
 def _skips(about: Mapping[str, Any]) -> bool:
-    return about.get("dataset", {}).get("on_bad_image") == "skip"
+    section: Mapping[str, Any] = about.get("dataset", {})
+    return bool(section.get("on_bad_image") == "skip")
 
 
 def _is_own(dataset: Dataset, options: Options, about: Mapping[str, Any], catalogue: Catalogue) -> bool:
@@ -99,7 +103,8 @@ def _is_own(dataset: Dataset, options: Options, about: Mapping[str, Any], catalo
         own = sources.options(dataset, section)
     except UsageError:
         return False
-    return bool(_comparable(options) == _comparable(own))
+    given, recorded = _comparable(options), _comparable(own)
+    return given == recorded
 
 
 def _comparable(options: Options) -> dict[str, Any]:

@@ -70,13 +70,15 @@ def check_same(
 
 def is_moved(state: Mapping[str, Any], prepared: Prepared) -> bool:
     """Tell whether a run that is otherwise the same finds its images or weights at other paths."""
-    return masking.hidden("recipe", dict(state["recipe"])) != records.mathematics(prepared.plan)
+    before: dict[str, Any] = masking.hidden("recipe", dict(state["recipe"]))
+    return before != records.mathematics(prepared.plan)
 
 
 def _same_weights(state: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     """Tell whether two runs are known to have begun with weights of the same content."""
-    before = state.get("start", {}).get("weights", {}).get("sha256")
-    return bool(before) and bool(before == own["start"]["weights"]["sha256"])
+    before: str | None = state.get("start", {}).get("weights", {}).get("sha256")
+    now: str | None = own["start"]["weights"]["sha256"]
+    return before is not None and before == now
 
 
 def image_changes(folder: Path, data: Data) -> str:

@@ -140,8 +140,8 @@ def test_other_images_are_refused_unless_allowed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the images for 'train' and 'valid' changed .*--allow-changed"):
         run(what, resume=found)
     made = run(what, resume=found, allow_changed=True)
-    (said,) = made.told("the images for 'train' and 'valid' changed")
-    assert said.endswith("; continuing with those there are now")
+    (line,) = made.told("the images for 'train' and 'valid' changed")
+    assert line.endswith("; continuing with those there are now")
     assert made.run.result is not None
 
 
