@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +17,8 @@ from tests.trunk import tiny
 from tests.trunk.tiny import At, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.training.session import Session
 
 recipe = partial(tiny.recipe, runner={"mode": "pynative"})
@@ -183,7 +184,8 @@ def test_a_changed_run_that_is_killed_at_once_resumes_by_its_own_recipe(
     def killed(self: Session) -> None:
         raise SystemExit
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("finetune.training.session.Session.begin_epoch", lambda self, epoch: killed(self))
+    monkeypatch.setattr("finetune.training.session.Session.begin_epoch", lambda self, epoch: killed(self))
+    with pytest.raises(SystemExit):
         run({**what, "optimizer": {"use": "adamw", "lr": 1e-2}}, resume=found, allow_changed=True)
+    monkeypatch.undo()
     assert not run(own_recipe(found), resume=found).told("changed")

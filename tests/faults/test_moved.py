@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
 
 def stopped(top: Path, **sections: Any) -> Path:
     """Return the folder of a run in a project, which a signal ended in the middle of its second epoch."""
+    step = At(lambda: os.kill(os.getpid(), signal.SIGTERM), step=4)
     with pytest.raises(Interrupted):
-        step = At(lambda: os.kill(os.getpid(), signal.SIGTERM), step=4)
         run(recipe(top / "photos", top / "runs", **sections), watchers=[step])
     return top / "runs" / "small-001"
 
