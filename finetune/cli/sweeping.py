@@ -62,7 +62,7 @@ def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) ->
 
     progress = Progress(report=False)
     if not allow_changed:
-        runs.check_unchanged(sweep, catalogue)
+        runs.check_unchanged(sweep, catalogue, progress.say)
 
     def train(plan: Plan, folder: Path | None) -> tuple[Mapping[str, Any], Path]:
         return trained(plan, catalogue, folder, progress, allow_changed=allow_changed)

@@ -160,7 +160,7 @@ def opened(folder: Path) -> Sweep:
         raise UsageError(f"{folder / RECORD} cannot be read: {error}; begin the sweep anew") from error
 
 
-def check_unchanged(sweep: Sweep, catalogue: Catalogue) -> None:
+def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], None]) -> None:
     """Raise ``UsageError`` that lists what changed since the runs of a sweep that are finished."""
     from finetune.training import finished
 
@@ -172,7 +172,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue) -> None:
         plan = plans.load(relocated(sweep, row), [], catalogue)
         same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
         if same not in said:
-            said[same] = "; ".join(finished.find_data_changes(folder, plan, catalogue))
+            said[same] = "; ".join(finished.find_data_changes(folder, plan, catalogue, say))
         if said[same]:
             remedy = "start a new sweep, or add --allow-changed to keep its finished runs as they are"
             raise UsageError(f"{folder} is finished, and {said[same]}; {remedy}")

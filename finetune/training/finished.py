@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from finetune.data import loading as datas
+from finetune.data.scan import told
 from finetune.errors import DataError, UsageError
 from finetune.machine.cores import usable_cores
 from finetune.recipe import plan as plans
@@ -48,7 +49,7 @@ def settle(
     last = int(done.epoch)
     if extend is not None:
         plan = with_epochs(plan, last + extend, catalogue)
-    found = find_changes(folder, plan, catalogue)
+    found = find_changes(folder, plan, catalogue, say)
     unexpected = [change for change in found if not (extend and change.startswith(f"{changes.EPOCHS}: "))]
     if unexpected and not allow_changed:
         raise UsageError(explain(folder, unexpected, last))
@@ -82,7 +83,7 @@ def with_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
     return plans.load(values, [f"{changes.EPOCHS}={epochs}"], catalogue)
 
 
-def find_changes(folder: Path, plan: Plan, catalogue: Catalogue) -> list[str]:
+def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
     """Return what differs between a plan and what the finished run in a folder was made of, ready to read."""
     made_of = plans.load(load_run_recipe(folder), [], catalogue)
     same_weights, weights = changes.weights_changes(folder, plan)
@@ -90,10 +91,10 @@ def find_changes(folder: Path, plan: Plan, catalogue: Catalogue) -> list[str]:
     if plan.recipe.train.batch_size == "auto":  # the run has the number that was chosen
         now["train"] = {**now["train"], "batch_size": before["train"]["batch_size"]}
     found = changes.recipe_changes(before, now, plan, same_weights=same_weights)
-    return [*found, *weights, *find_data_changes(folder, plan, catalogue)]
+    return [*found, *weights, *find_data_changes(folder, plan, catalogue, say)]
 
 
-def find_data_changes(folder: Path, plan: Plan, catalogue: Catalogue) -> list[str]:
+def find_data_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
     """Return what differs between the images of a plan and those of the finished run in a folder, ready to read."""
     try:
         about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
@@ -101,7 +102,7 @@ def find_data_changes(folder: Path, plan: Plan, catalogue: Catalogue) -> list[st
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"images: cannot be compared, since {folder / 'data.json'} cannot be read ({error})"]
     try:
-        data = load_own_data(folder, plan, catalogue, classes)
+        data = load_own_data(folder, plan, catalogue, classes, say)
     except DataError as error:
         return [f"images: {error}"]
     if data.classes != classes:
@@ -114,10 +115,12 @@ def _image_lines(folder: Path, data: Data) -> list[str]:
     return [f"images: {changes.image_changes(folder, data) or 'changed'}"]
 
 
-def load_own_data(folder: Path, plan: Plan, catalogue: Catalogue, classes: tuple[str, ...]) -> Data:
+def load_own_data(
+    folder: Path, plan: Plan, catalogue: Catalogue, classes: tuple[str, ...], say: Callable[[str], None]
+) -> Data:
     """Return the data of a plan as the run in a folder would have it."""
     method = prepare.split_method(folder)
-    data = prepare.load_data(plan, catalogue, usable_cores(), lambda split, done, total: None, method=method)
+    data = prepare.load_data(plan, catalogue, usable_cores(), told(say), method=method)
     if prepare.keeps_head(plan) and {*data.classes} <= {*classes}:
         return datas.relabelled(data, classes)
     return data

@@ -240,13 +240,13 @@ def keeps_head(plan: Plan) -> bool:
 
 def split_method(resume: Path | None) -> Method:
     """Return how the run in a folder split its images, for it to keep its split."""
-    if resume is None or (resume / splitfile.NAME).exists():
+    if resume is None:
         return "hash"
     try:
         about = json.loads((resume / "data.json").read_text(encoding="utf-8"))
-        return "hash" if about["split"]["method"] == "hash" else "stratified"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "stratified"
+        return "stratified" if about["split"]["method"] == "stratified" else "hash"
+    except (OSError, ValueError, KeyError, TypeError):  # runs of earlier versions have no split.csv
+        return "hash" if (resume / splitfile.NAME).exists() else "stratified"
 
 
 def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress, *, method: Method = "hash") -> Data:

@@ -197,7 +197,8 @@ def is_being_extended(folder: Path) -> bool:
     from finetune.recipe.document import read
 
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    planned = result.get("planned_epochs")
+    trained = None if result.get("stopped_early") else result["epochs"]  # of earlier versions
+    planned = result.get("planned_epochs", trained)
     return planned is not None and str(read(folder / "recipe.yaml").values["train"]["epochs"]) != str(planned)
 
 

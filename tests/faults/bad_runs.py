@@ -74,7 +74,7 @@ def in_removed_folder(*words: str) -> Make:
 GONE = ("the working folder, ", "was removed; change to a folder that exists, with `cd`")
 
 CASES: list[Case] = [
-    case("R12", "finished run, another rate", resume("optimizer.lr=0.5"), 2, "optimizer.lr: 0.003 → 0.5", *BOTH),
+    case("R12", "finished run, another rate", resume("optimizer.lr=0.5"), 2, "optimizer.lr: 0.001 → 0.5", *BOTH),
     case("R12", "finished run, more epochs", resume("train.epochs=99"), 2, "train.epochs: ", "→ 99", *BOTH),
     case("R12", "finished run, a photo less", resume(act=other_photos), 2, "images: 1 removed", *BOTH),
     case("R12", "finished run, allowed", resume("seed=5", "--allow-changed"), 2, "has trained", "--extend EPOCHS"),
