@@ -88,7 +88,7 @@ def prepared(samples: Samples, clock: Clock) -> Clock:
     part = loading.examined(samples, classes, "train", "train", 0, notes)
     clock.stage("labels")
     parts: Any = {"train": part}
-    loading.divide(parts, DatasetSection(use="none"), 0, notes)
+    loading.divide(parts, DatasetSection(use="none"), 0, notes, classes)
     clock.stage("validation split")
     audit.duplicates(parts.values(), classes, notes)
     clock.stage("duplicates")

@@ -53,8 +53,10 @@ class Finetuner:
         plugins: Sequence[object] = (),
         **sections: Any,
     ) -> None:
+        from finetune.machine import working_folder
         from finetune.recipe import keywords
 
+        working_folder.check()
         named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
         said = keywords.spelled_out({key: value for key, value in named.items() if value is not None} | sections)
         if weights is not None:
@@ -96,6 +98,7 @@ class Finetuner:
         epochs: int | None = None,
         resume: str | Path | None = None,
         allow_changed: bool = False,
+        extend: int | None = None,
         **sections: Any,
     ) -> Run:
         """Fine-tune and return the run.
@@ -103,7 +106,8 @@ class Finetuner:
         ``data`` is a folder, a CSV file, a dataset component, the keys of a recipe's dataset section,
         ``(images, labels)``, or a recipe file, which then speaks first. ``sections`` change single keys for this fit:
         ``optimizer={"lr": 1e-3}``. ``resume`` is the folder of a run to go on with, where all else is as it was,
-        or what fits of it with ``allow_changed``. An interrupt is raised as ``KeyboardInterrupt`` once the state is
+        or what fits of it with ``allow_changed``; if that run is finished, ``extend`` trains it for so many epochs
+        more, whatever ``epochs`` says. An interrupt is raised as ``KeyboardInterrupt`` once the state is
         saved.
         """
         from finetune.recipe import keywords
@@ -112,7 +116,9 @@ class Finetuner:
         if epochs is not None:
             said = keywords.merged(said, {"train": {"epochs": epochs}})
         folder = None if resume is None else Path(resume).expanduser()
-        return self._run(*self._plan(data, said), folder, allow_changed=allow_changed)
+        if extend is not None and (folder is None or extend < 1):
+            raise UsageError(f"extend={extend} needs `resume`, the folder of a finished run, and 1 epoch or more")
+        return self._run(*self._plan(data, said), folder, allow_changed=allow_changed, extend=extend)
 
     def fine_tune(
         self, data: Data, *, epochs: int = 8, base_lr: float = 2e-3, freeze_epochs: int = 1, **sections: Any
@@ -128,7 +134,9 @@ class Finetuner:
         said = keywords.merged(two_step, keywords.spelled_out(sections))
         return self.fit(data, epochs=freeze_epochs + epochs, **said)
 
-    def _run(self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool) -> Run:
+    def _run(
+        self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool, extend: int | None
+    ) -> Run:
         from finetune.devices import device as machine
         from finetune.display import notebook
         from finetune.model import modelfolder
@@ -139,7 +147,7 @@ class Finetuner:
         say = display.say if display else silent
         try:
             self.run = engine.fine_tune(
-                plan, catalogue, resume=resume, allow_changed=allow_changed, watchers=watchers, say=say
+                plan, catalogue, resume=resume, allow_changed=allow_changed, extend=extend, watchers=watchers, say=say
             )
         except Interrupted as error:
             if error.signum not in (signal.SIGINT, signal.SIGTERM) or self.run is None:
@@ -193,8 +201,13 @@ class Finetuner:
         with interrupts.keyboard():
             return Predictions(model.predict(images, top=top))
 
-    def evaluate(self, data: Data) -> dict[str, Any]:
-        """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one."""
+    def evaluate(self, data: Data | None = None) -> dict[str, Any]:
+        """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one.
+
+        Without ``data``, or with the data that was trained on, the images that the run held back are evaluated.
+        ``trained_on`` in the result counts the images that the run was trained on; it is None where the run's folder
+        does not say, as that of an earlier version or a copied model folder.
+        """
         from finetune.machine import interrupts
 
         model = self._fitted()

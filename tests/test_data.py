@@ -1,4 +1,4 @@
-"""From a dataset to parts: one class map, stratified splits, and every problem in one report."""
+"""From a dataset to parts: one class map, splits by hash, and every problem in one report."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_splits_of_the_dataset_are_kept(tmp_path: Path) -> None:
 
 def test_a_share_of_each_class_goes_to_validation() -> None:
     loaded = load(dataset(train=arrays([10, 25, 3, 2, 8])), split=0.3)
-    assert loaded.report["split"] == {"method": "stratified", "share": 0.3, "seed": 1}
+    assert loaded.report["split"] == {"method": "hash", "share": 0.3, "seed": 1}
     assert loaded.report["images"] == {"train": 33, "valid": 15}
     assert list(loaded.report["counts"]["valid"].values()) == [3, 8, 1, 1, 2]
 

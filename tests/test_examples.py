@@ -71,7 +71,7 @@ def test_own_dataset(repo: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text(json.dumps({f"list/{name}": label for name, label in found.items()}))
     said = script(repo, "own_dataset.py", "labels.json", cwd=tmp_path)
     assert "27 photos for training, 9 for validation" in said
-    assert "accuracy on all of them: " in said
+    assert "accuracy on the photos held back: " in said
 
 
 def test_own_callback(repo: Path, photos: Path, tmp_path: Path) -> None:

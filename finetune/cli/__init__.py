@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from finetune.cli.app import parse
 from finetune.errors import Interrupted
-from finetune.machine import interrupts
+from finetune.machine import interrupts, working_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,8 @@ def program() -> NoReturn:
     if "mindspore" in sys.modules:
         atexit._run_exitfuncs()
         leave(code)  # to take MindSpore apart takes more than a second
+    if "mindspore._c_expression" in sys.modules:  # its import failed, and it would abort the process at exit
+        leave(code)
     sys.exit(code)
 
 
@@ -85,6 +87,7 @@ def answer_to(given: list[str], *, as_json: bool) -> FinetuneError | None:
     call = to_reader(partial(parse, given))
     if call is None:
         return None
+    working_folder.check()
     with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a plugin prints
         answer = call()
     to_reader(partial(show, answer, as_json))
@@ -127,6 +130,8 @@ def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """Say what went wrong, and return the exit code."""
     from finetune.cli import failures, output
 
+    if isinstance(error, FileNotFoundError) and working_folder.is_removed():
+        error = working_folder.removed_error().with_traceback(error.__traceback__)
     failures.show(error, debug=debug)
     if as_json:
         to_reader(lambda: print(output.line(failures.as_json(error))))

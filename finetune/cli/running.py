@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,10 @@ Resume = Annotated[
 AllowChanged = Annotated[
     bool, typer.Option("--allow-changed", help="Go on although the recipe or the images are others; it says which.")
 ]
+Extend = Annotated[
+    int | None,
+    typer.Option(metavar="EPOCHS", min=1, help="Train a finished run, named by --resume, for EPOCHS more."),
+]
 Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Make the run folder in here.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only look at all that the run needs, as `check` does.")]
 FINDINGS = 20  # of the data, shown; --json has all
@@ -49,6 +53,7 @@ def run(
     words: Words = None,
     resume: Resume = None,
     allow_changed: AllowChanged = False,
+    extend: Extend = None,
     output: Output = None,
     dry_run: DryRun = False,
 ) -> Answer:
@@ -60,8 +65,12 @@ def run(
     in optimizer.lr=[1e-3,3e-3], makes a run of each, and one table of all.
     """
     asked, catalogue = source.asked(words), source.load_catalogue()
+    if extend is not None and resume is None:
+        raise UsageError("--extend needs a finished run; name it with --resume")
     if sweep := swept(resume, asked):
-        return sweeping.go_on(sweep, catalogue)
+        if extend is not None:
+            raise UsageError(f"--extend trains one run on; name one of the runs in {resume}")
+        return sweeping.go_on(sweep, catalogue, allow_changed=allow_changed)
     found, asked = sweeping.asked_for(asked, catalogue, output)
     if found and resume is not None:
         raise UsageError(f"--resume goes on with one run; give {found[0].key} one value, or leave --resume out")
@@ -81,20 +90,50 @@ def run(
     progress = Progress(report=False)
     if resume == source.AUTO:
         progress.say(f"going on with {folder}" if folder else "no run to go on with yet: this is a new one")
-    if folder and asked.changes and (folder / "result.json").exists():
-        progress.say("what the command line changes has no effect on a finished run; for a new one leave --resume out")
-    if (started := several(plan)) is not None and not (folder and (folder / "result.json").exists()):
+    if extend is not None and folder is None:
+        raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
+    how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
+    if (started := several(plan)) is not None and not has_nothing_to_do(plan, catalogue, how):
         from finetune.parallel import launcher
 
-        launched = launcher.run(started, plan, resume=folder, allow_changed=allow_changed, progress=progress)
+        launched = launcher.run(
+            started, plan, resume=folder, allow_changed=allow_changed, extend=extend, progress=progress
+        )
         result = launched["result"]
         return Answer(data=result, view=lambda: pairs(outcome(result, launched["folder"])) if result else "")
     watchers = [progress]
     done = engine.fine_tune(
-        plan, catalogue, resume=folder, allow_changed=allow_changed, watchers=watchers, say=progress.say
+        plan,
+        catalogue,
+        resume=folder,
+        allow_changed=allow_changed,
+        extend=extend,
+        watchers=watchers,
+        say=progress.say,
     )
     result = done.result or {}
     return Answer(data=result, view=lambda: pairs(outcome(result, done.folder)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """Which run is resumed, and how."""
+
+    folder: Path | None
+    allow_changed: bool
+    extend: int | None
+
+
+def has_nothing_to_do(plan: Plan, catalogue: Catalogue, how: Resumption) -> bool:
+    """Tell whether the run to resume is finished as it is asked for; raises what forbids to resume it."""
+    from finetune.training import finished
+
+    if how.folder is None:
+        return False
+    _, done, _ = finished.settle(
+        how.folder, plan, catalogue, extend=how.extend, allow_changed=how.allow_changed, say=lambda message: None
+    )
+    return done is not None
 
 
 def swept(resume: str | None, asked: source.Asked) -> Sweep | None:

@@ -53,7 +53,9 @@ class Asked:
         if self.recipe is None:
             if folder is None:
                 raise UsageError("no recipe given; name a file, - for standard input, or one that `finetune ls` lists")
-            return folder / "recipe.yaml"
+            from finetune.recipe.moved import load_run_recipe
+
+            return load_run_recipe(folder)
         return find(self.recipe)
 
 

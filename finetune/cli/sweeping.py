@@ -57,14 +57,20 @@ def new(
     return go_on(runs.begun(trials, made), catalogue)
 
 
-def go_on(sweep: Sweep, catalogue: Catalogue) -> Answer:
+def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
     """Make the runs of a sweep that are left, and show what came of all."""
     from finetune.display.progress import Progress, shown
     from finetune.files import atomic
     from finetune.sweep import picture, runs
 
     progress = Progress(report=False)
-    runs.work(sweep, catalogue, lambda plan, folder: trained(plan, catalogue, folder, progress), progress.say)
+    if not allow_changed:
+        runs.check_unchanged(sweep, catalogue, progress.say)
+
+    def train(plan: Plan, folder: Path | None) -> tuple[Mapping[str, Any], Path]:
+        return trained(plan, catalogue, folder, progress, allow_changed=allow_changed)
+
+    runs.work(sweep, catalogue, train, progress.say)
     drawn = picture.draw(sweep)
     if drawn is not None:
         atomic.write_text(sweep.folder / "sweep.svg", drawn)
@@ -75,7 +81,9 @@ def go_on(sweep: Sweep, catalogue: Catalogue) -> Answer:
     return Answer(data=sweep.as_json(), view=lambda: table(sweep, picture_at), failure=failure)
 
 
-def trained(plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any) -> tuple[Mapping[str, Any], Path]:
+def trained(
+    plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any, *, allow_changed: bool = False
+) -> tuple[Mapping[str, Any], Path]:
     """Make one run, or go on with it, by as many processes as it asks for; return its result and folder."""
     from finetune.cli.running import several
     from finetune.training import engine
@@ -84,10 +92,12 @@ def trained(plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any
     if started is not None:
         from finetune.parallel import launcher
 
-        launched = launcher.run(started, plan, resume=folder, allow_changed=False, progress=progress)
+        launched = launcher.run(started, plan, resume=folder, allow_changed=allow_changed, progress=progress)
         return launched["result"], Path(launched["folder"])
     progress.phase = 0
-    done = engine.fine_tune(plan, catalogue, resume=folder, watchers=[progress], say=progress.say)
+    done = engine.fine_tune(
+        plan, catalogue, resume=folder, allow_changed=allow_changed, watchers=[progress], say=progress.say
+    )
     return done.result or {}, done.folder
 
 

@@ -146,17 +146,34 @@ def table(found: Iterable[Prediction], top: int) -> bytes:
     return output.csv_lines(rows).encode("utf-8", "surrogateescape")
 
 
-@command("MODEL DATA", "finetune eval runs/mine-001 photos/test")
-def eval(model: ModelPath, data: Annotated[str, typer.Argument(hidden=True)], device: Device = "auto") -> Answer:
+@command("MODEL [DATA]", "finetune eval runs/mine-001", "finetune eval runs/mine-001 photos/test")
+def eval(
+    model: ModelPath, data: Annotated[str | None, typer.Argument(hidden=True)] = None, device: Device = "auto"
+) -> Answer:
     """Measure a model on labelled photos.
 
     MODEL is a run folder or a model folder; DATA is a folder with a folder for
     each class, a CSV file or a recipe, whose test photos are used if it has any.
+    Without DATA, or with the photos of the run, those are used that the run held
+    back.
     """
-    if not data:
+    if data == "":
         raise UsageError("no data given; name a folder, a CSV file or a recipe")
-    report = opened(model, device).evaluate(Path(data).expanduser())
+    report = opened(model, device).evaluate(None if data is None else Path(data).expanduser())
     return Answer(data=report, view=lambda: evaluation(report))
+
+
+def images_evaluated(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield which images were evaluated, and how many of them were trained on, as names and values."""
+    names = {"valid": "validation images", "test": "test images", "all": "all images"}
+    held_back = ", held back from training" if report["held_back"] else ""
+    yield "part", f"{names.get(report['part'], report['part'])}{held_back}"
+    yield "images", f"{report['images']:,}"
+    trained_on = report["trained_on"]
+    known = "cannot be told, since the run has no split.csv"
+    yield "trained on", known if trained_on is None else f"{trained_on:,} of these images"
+    if report.get("skipped") or report.get("added"):
+        yield "left out", f"{report['skipped']:,} trained on, {report['added']:,} added since the run"
 
 
 def evaluation(report: dict[str, Any]) -> RenderableType:
@@ -167,7 +184,7 @@ def evaluation(report: dict[str, Any]) -> RenderableType:
 
     from finetune.display.terminal import printable
 
-    numbers = ((name, output.cell(value)) for name, value in report.items() if not isinstance(value, list | dict))
+    numbers = [(name, output.cell(value)) for name, value in report.items() if isinstance(value, float)]
     classes = Table(box=None, pad_edge=False, header_style="bold")
     classes.add_column("class", overflow="fold")
     for name in ("images", "recall", "precision"):
@@ -176,7 +193,7 @@ def evaluation(report: dict[str, Any]) -> RenderableType:
     for each in worst_first:
         cells = (output.cell(each[name]) for name in ("images", "recall", "precision"))
         classes.add_row(Text(printable(each["class"])), *cells)
-    return Group(output.pairs(numbers), Text(), classes)
+    return Group(output.pairs([*images_evaluated(report), *numbers]), Text(), classes)
 
 
 @command("MODEL", "finetune export runs/mine-001 --format onnx", alone="file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from finetune.data.classes import UNKNOWN, table
 from finetune.data.findings import Kind, Notes
 from finetune.data.labelled import Part
 from finetune.data.scan import scan
-from finetune.data.splits import stratified
+from finetune.data.splits import split_by_hash, split_by_position, split_name
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
     from finetune.components import Dataset, Options, Samples, Split
     from finetune.data.scan import Progress
+    from finetune.data.splits import Method
     from finetune.recipe.models import DatasetSection
 
 __all__ = ["Data", "Part", "load", "part"]
@@ -47,12 +49,13 @@ def load(
     progress: Progress | None = None,
     *,
     whose: str = "",
+    method: Method = "hash",
 ) -> Data:
     """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
 
     The classes are those of the training split. Without a validation split of its own, ``section.split`` of each
-    class is taken from training. Raises ``PluginError`` if the dataset's code fails. What concerns that code opens
-    with ``whose`` it is, such as an installed plugin's.
+    class is taken from training by ``method``. Raises ``PluginError`` if the dataset's code fails. What concerns that
+    code opens with ``whose`` it is, such as an installed plugin's.
     """
     what = f"dataset '{dataset.name}'"
     splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split, whose)) is not None}
@@ -67,21 +70,22 @@ def load(
         for split, samples in splits.items()
     }
     audit.training(parts["train"], classes, notes)
-    method = divide(parts, section, seed, notes)
+    split = divide(parts, section, seed, notes, classes, method)
     audit.others(parts, classes, notes, own="valid" in splits)
     audit.duplicates(parts.values(), classes, notes)
     notes.raise_errors(f"{whose}{what}")
-    report = {"dataset": dataset.name, "split": method, **describe(parts, classes, notes)}
+    report = {"dataset": dataset.name, "split": split, **describe(parts, classes, notes)}
     return Data(train=parts["train"], valid=parts["valid"], test=parts.get("test"), classes=classes, report=report)
 
 
-def part(samples: Samples, classes: tuple[str, ...], split: str, workers: int) -> Part:
+def part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:
     """Return samples as a part to evaluate on, labelled by the classes that a model knows.
 
-    Raises one ``DataError`` for all images that cannot be read and all classes that the model does not know.
+    Raises one ``DataError`` for all images that cannot be read, unless ``skip`` leaves them out, and all classes that
+    the model does not know.
     """
     notes = Notes()
-    found = examined(samples, classes, split, split, workers, notes, trained=True)
+    found = examined(samples, classes, split, split, workers, notes, skip=skip, trained=True)
     if not len(found) and not notes.errors():
         notes.add("split", "error", split, "images", "there is none that can be used")
     notes.raise_errors("the data")
@@ -122,16 +126,27 @@ def examined(
     return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
 
 
-def divide(parts: dict[Split, Part], section: DatasetSection, seed: int, notes: Notes) -> dict[str, Any]:
+def divide(
+    parts: dict[Split, Part],
+    section: DatasetSection,
+    seed: int,
+    notes: Notes,
+    classes: tuple[str, ...],
+    method: Method = "hash",
+) -> dict[str, Any]:
     """Take a validation part from training if there is none, in place; return how."""
     if "valid" in parts:
         if "split" in section.model_fields_set:
             notes.add("split", "note", "valid", "dataset.split", "not used: the dataset has a validation split")
         return {"method": "dataset"}
     whole = parts["train"]
-    train, valid = stratified(whole.labels, whole.hashes, section.split, seed)
+    if method == "hash":
+        name_of = partial(split_name, whole.images)
+        train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.split, seed, name_of)
+    else:
+        train, valid = split_by_position(whole.labels, whole.hashes, section.split, seed)
     parts["train"], parts["valid"] = whole.only(train, "train"), whole.only(valid, "valid")
-    return {"method": "stratified", "share": section.split, "seed": seed}
+    return {"method": method, "share": section.split, "seed": seed}
 
 
 def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:

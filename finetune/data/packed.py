@@ -84,18 +84,22 @@ class Packed(Sequence[Encoded]):
             return [self[place] for place in range(*index.indices(len(self)))]
         row = self.table[index]
         place, length, file = int(row["offset"]), int(row["length"]), self.files[row["file"]]
-        begin = int(self.table[index - 1]["name_end"]) if index % len(self) else 0
-        name = excerpt(self._names, self.names, begin, int(row["name_end"]) - begin)
         descriptor = opened(file)  # kept open, the files of a large pack would be more than a process may have
         try:
             same = stamp_of(os.fstat(descriptor)) == self.stamps[file]
             data = excerpt(descriptor, file, place, length)
         finally:
             os.close(descriptor)
-        found = Encoded(name=name.decode("utf-8", "surrogateescape"), data=data)
+        found = Encoded(name=self.name_of(index), data=data)
         if not same:
             raise DataError(f"'{file}' has changed since the run began, at '{shown(found.name)}'; {AGAIN}")
         return found
+
+    def name_of(self, index: int) -> str:
+        """Return the name of a photo without reading the photo."""
+        begin = int(self.table[index - 1]["name_end"]) if index % len(self) else 0
+        name = excerpt(self._names, self.names, begin, int(self.table[index]["name_end"]) - begin)
+        return name.decode("utf-8", "surrogateescape")
 
 
 class Digests(Sequence[str]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,14 +88,36 @@ def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, worke
     classes = tuple(about["classes"])
     if isinstance(data, tuple):
         return datas.part(arrays.samples(*pair(data), known=classes), classes, arrays.NAME, workers)
+    return find_labelled(data, about, catalogue).scan(about, workers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Labelled images of a split, and the dataset that they come from."""
+
+    dataset: Dataset
+    options: Options
+    split: Split
+    samples: Samples
+
+    def scan(self, about: Mapping[str, Any], workers: int, *, skip: bool = False) -> Part:
+        """Return the images as a part that a model with the record ``about`` can be evaluated on."""
+        name = "all" if self.split == "train" else self.split
+        return datas.part(self.samples, tuple(about["classes"]), name, workers, skip=skip)
+
+
+def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) -> Labelled:
+    """Return the labelled images of some data, by the first split of ``JUDGED`` that there is."""
     like = about.get("dataset", {})
     try:
-        split, samples = judged(*chosen(data, like, catalogue), catalogue)
+        dataset, given = chosen(data, like, catalogue)
+        split, samples = judged(dataset, given, catalogue)
     except DataError:
         if isinstance(data, Dataset) or is_recipe(data) or like.get("use") == section(data)["use"]:
             raise
-        split, samples = judged(*chosen(data, {}, catalogue), catalogue)  # another form than the training data's
-    return datas.part(samples, classes, "all" if split == "train" else split, workers)
+        dataset, given = chosen(data, {}, catalogue)  # another form than the training data's
+        split, samples = judged(dataset, given, catalogue)
+    return Labelled(dataset=dataset, options=given, split=split, samples=samples)
 
 
 def judged(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:

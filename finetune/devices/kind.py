@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from finetune.machine import working_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +58,8 @@ class Settings:
 
 def quiet_mindspore() -> Any:
     """Import MindSpore, its log at error level as ``finetune/__init__.py`` set it, and without its noise at exit."""
+    if "mindspore" not in sys.modules:
+        working_folder.check()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mindspore as ms

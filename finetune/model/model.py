@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from finetune.data import arrays, sources
+from finetune.data import arrays, heldback
 from finetune.data.loader import Loader
 from finetune.data.loading import Part
 from finetune.errors import UsageError
@@ -88,17 +88,21 @@ class Model:
         pairs = tuple((self.classes[i], float(row[i])) for i in best)
         return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs)
 
-    def evaluate(self, data: object, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
+    def evaluate(self, data: object = None, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
         """Return metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), and each class's.
 
-        Raises ``DataError`` for a class that the model does not know.
+        Without ``data``, or with that of the model's run, the images that the run held back are evaluated.
+        ``trained_on`` counts the images that the run was trained on, and is None where that cannot be told. Raises
+        ``DataError`` for a class that the model does not know.
         """
-        part = sources.labelled(data, self.about, self.catalogue, usable_cores())
+        selection = heldback.select_images(data, self.about, self.catalogue, self.folder, usable_cores())
+        part = selection.part
         with closing(self._loader(part, batch_size, workers)) as loader:
             evaluation = self.predictor.evaluate(loader, len(self.classes))
+        for warning in heldback.warnings(selection):
+            self.say(f"warning: {warning}")
         return {
-            "part": part.name,
-            "images": len(part),
+            **selection.describe(),
             **evaluation.metrics,
             "per_class": per_class(evaluation.confusion, self.classes),
         }

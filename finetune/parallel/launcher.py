@@ -34,7 +34,15 @@ LOOK = 0.1  # seconds between two looks at the processes
 SOON, SAVING = 1.0, 600.0
 
 
-def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool, progress: Progress) -> dict[str, Any]:
+def run(
+    launch: Launch,
+    plan: Plan,
+    *,
+    resume: Path | None,
+    allow_changed: bool,
+    progress: Progress,
+    extend: int | None = None,
+) -> dict[str, Any]:
     """Fine-tune with all processes of this machine; return the result of the first, and the run's folder beside it.
 
     Raises what the first process that failed raised, ``Interrupted`` after a signal, and ``ProcessDied`` naming the
@@ -43,6 +51,7 @@ def run(launch: Launch, plan: Plan, *, resume: Path | None, allow_changed: bool,
     task = Task(
         resume=str(resume) if resume else None,
         allow_changed=allow_changed,
+        extend=extend,
         device=launch.device,
         ranks=(launch.ranks.start, launch.ranks.stop),
         argv=sys.argv,

@@ -31,6 +31,7 @@ class Task:
 
     resume: str | None
     allow_changed: bool
+    extend: int | None
     device: str
     ranks: tuple[int, int]
     argv: list[str]
@@ -121,6 +122,7 @@ def train(folder: Path, task: Task, rank: int) -> None:
         catalogue,
         resume=Path(task.resume) if task.resume else None,
         allow_changed=task.allow_changed,
+        extend=task.extend,
         watchers=[relay],
         say=relay.say,
     )

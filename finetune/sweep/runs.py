@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import DivergedError, Interrupted, RecipeError, UsageError
 from finetune.files import atomic
 from finetune.recipe import plan as plans
+from finetune.recipe.document import read
+from finetune.recipe.moved import follow_move
 from finetune.sweep.axes import Trial, spelled
 from finetune.training import runfolder
 
@@ -158,6 +160,33 @@ def opened(folder: Path) -> Sweep:
         raise UsageError(f"{folder / RECORD} cannot be read: {error}; begin the sweep anew") from error
 
 
+def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], None]) -> None:
+    """Raise ``UsageError`` that lists what changed since the runs of a sweep that are finished."""
+    from finetune.training import finished
+
+    said: dict[str, str] = {}  # by what a run's images depend on, so that they are looked at once
+    for row in sweep.rows:
+        folder = sweep.folder / Path(row.folder).name if row.folder and row.result else None
+        if folder is None or not (folder / "result.json").exists():
+            continue
+        plan = plans.load(relocated(sweep, row), [], catalogue)
+        same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
+        if same not in said:
+            said[same] = "; ".join(finished.find_data_changes(folder, plan, catalogue, say))
+        if said[same]:
+            remedy = "start a new sweep, or add --allow-changed to keep its finished runs as they are"
+            raise UsageError(f"{folder} is finished, and {said[same]}; {remedy}")
+
+
+def relocated(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
+    """Return the recipe of a run, its paths as they are today."""
+    file = recipe_of(sweep.folder, row.name)
+    values = read(file).values
+    recipe = {**values, "output": str(Path(values["output"]).parent)}
+    moved = follow_move(values, sweep.folder, recipe)
+    return file if moved == values else {**moved, "output": str(sweep.folder.absolute())}
+
+
 def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], None]) -> None:
     """Make every run that has not come to an end, and go on with one that was stopped.
 
@@ -169,7 +198,7 @@ def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], 
             continue
         told = ", ".join(f"{key}={spelled(value)}" for key, value in row.values.items())
         say(f"run {number} of {len(sweep.rows)}: {told}")
-        plan = plans.load(recipe_of(sweep.folder, row.name), [], catalogue)
+        plan = plans.load(relocated(sweep, row), [], catalogue)
         before = sweep.folder / f"{row.name}-001"
         try:
             result, folder = train(plan, before if any(before.glob("checkpoints/*")) else None)

@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere, is_member
-from finetune.training import check, finishing, preflight, records, resuming, runfolder
+from finetune.training import check, finished, finishing, preflight, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -29,24 +29,32 @@ def fine_tune(
     *,
     resume: Path | None = None,
     allow_changed: bool = False,
+    extend: int | None = None,
     watchers: Sequence[object] = (),
     say: Callable[[str], None] = print,
 ) -> Run:
     """Fine-tune as the plan says and return the run; with ``resume``, go on in that run folder.
 
-    ``allow_changed`` lets it go on with another recipe than it began with, as far as the network is the same.
+    ``allow_changed`` lets it go on with another recipe than it began with, as far as the network is the same;
+    ``extend`` trains a finished run for that many epochs more.
     ``watchers`` are objects with event hooks. Raises the ``FinetuneError`` that says what was wrong, and
     ``Interrupted`` after a signal; what was trained until then is in the run folder.
     """
-    if resume is not None and (finished := records.finished(resume, plan)):
-        say(f"nothing to do: {resume} is finished")
-        return finished
+    extended = False
+    if resume is not None:
+        plan, done, extended = finished.settle(
+            resume, plan, catalogue, extend=extend, allow_changed=allow_changed, say=say
+        )
+        if done is not None:
+            return done
     launch.refuse_alone(plan.recipe)
     if not is_member():  # whose parent has looked
         preflight.check(plan)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with opened(prepared, resume) as folder, interrupts.watched() as stop:
-        session = Session(prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed)
+        session = Session(
+            prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed, extended=extended
+        )
         supervise(session, stop)
     return session.run
 

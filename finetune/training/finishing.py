@@ -37,6 +37,7 @@ def finish(session: Session, check: Check) -> None:
     run.result = {
         "run": str(run.folder),
         "epochs": run.history[-1]["epoch"],
+        "planned_epochs": session.epochs,
         "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
         **{name: value for name, value in metrics.items() if name.startswith("test_")},
         "frozen_unchanged": True,

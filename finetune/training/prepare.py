@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options
+from finetune.data import heldback, splitfile
 from finetune.data import loading as datas
 from finetune.data.scan import told
 from finetune.devices import cpu
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from finetune.components import Augmentation, Pixels, Transform
     from finetune.data.loading import Data
     from finetune.data.scan import Progress
+    from finetune.data.splits import Method
     from finetune.model.model import Model
     from finetune.model.network import Network, Stages
     from finetune.parallel.world import World
@@ -80,7 +83,7 @@ def prepare(
     world = meet(plan, planned, say)
     plugins = run_plugins(plan, catalogue, watchers)
     asked = plan.backbone.component.options
-    load = partial(load_data, plan, catalogue, workers, told(say))
+    load = partial(load_data, plan, catalogue, workers, told(say), method=split_method(resume))
     # A mistake in the data is not to cost a download; weights that are here are looked at first, which takes no time.
     downloads = world.from_first(sources.must_download(recipe.backbone.weights, plan.backbone.component))
     data = world.in_turn(load) if downloads else None
@@ -90,6 +93,8 @@ def prepare(
     image = begun.image if begun else image_spec(plan, source)
     transforms = tuple(transform(chosen, image, catalogue) for chosen in plan.augment)
     data = data or world.in_turn(load)
+    if source is not None and resume is None:
+        heldback.warn_of_overlap(source.path, data, say)
     if source is not None and classes is not None:
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
@@ -238,12 +243,32 @@ def keeps_head(plan: Plan) -> bool:
     return getattr(plan.recipe.head, "keep_pretrained", False)
 
 
-def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress) -> Data:
+def split_method(resume: Path | None) -> Method:
+    """Return how the run in a folder split its images, for it to keep its split."""
+    if resume is None:
+        return "hash"
+    try:
+        about = json.loads((resume / "data.json").read_text(encoding="utf-8"))
+        return "stratified" if about["split"]["method"] == "stratified" else "hash"
+    except (OSError, ValueError, KeyError, TypeError):  # runs of earlier versions have no split.csv
+        return "hash" if (resume / splitfile.NAME).exists() else "stratified"
+
+
+def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress, *, method: Method = "hash") -> Data:
     """Return the data of a plan, scanned, split and with one class map."""
     chosen, recipe = plan.dataset, plan.recipe
     with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
         whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
-        return datas.load(chosen.component, chosen.options, recipe.dataset, recipe.seed, workers, progress, whose=whose)
+        return datas.load(
+            chosen.component,
+            chosen.options,
+            recipe.dataset,
+            recipe.seed,
+            workers,
+            progress,
+            whose=whose,
+            method=method,
+        )
 
 
 def image_spec(plan: Plan, source: sources.Source | None) -> ImageSpec:

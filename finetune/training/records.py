@@ -7,8 +7,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from finetune.data import splitfile
 from finetune.data.findings import finding_line
-from finetune.errors import DataError, PluginError, ResourceError, UsageError
+from finetune.errors import PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
 from finetune.machine.cores import usable_cores
@@ -81,8 +82,27 @@ def write_start(prepared: Prepared, run: Run) -> None:
     device = prepared.device
     about = environment.describe() | {"device": device.name, "device_why": device.why, "isa": device.isa}
     atomic.write_json(run.folder / "environment.json", about)
-    atomic.write_json(run.folder / "data.json", prepared.data.report)
+    write_data(prepared, run.folder)
     atomic.write_json(run.folder / "weights.json", prepared.weights)
+
+
+def write_data(prepared: Prepared, folder: Path) -> None:
+    """Write ``data.json`` and ``split.csv``; images that the run trained on before stay in the latter."""
+    before = splitfile.read(folder)
+    rows = splitfile.rows_of(prepared.data)
+    splitfile.write(folder, splitfile.changed_rows(before.rows, rows) if before else rows)
+    atomic.write_json(folder / "data.json", prepared.data.report)
+
+
+def write_changed(prepared: Prepared, folder: Path) -> None:
+    """Write recipe and data of a run that resumes with changed ones, or trains on after it was finished.
+
+    The checkpoint of this state is written before, so that a run that is killed at any moment resumes with either.
+    """
+    write_recipe(prepared, folder)
+    write_data(prepared, folder)
+    with atomic.disk_errors(folder / "result.json"):
+        (folder / "result.json").unlink(missing_ok=True)
 
 
 def write_recipe(prepared: Prepared, folder: Path) -> None:
@@ -161,50 +181,6 @@ def mathematics(plan: Plan) -> dict[str, Any]:
     return kept | {"runner": {"amp": said["runner"]["amp"]}}
 
 
-def check_same(
-    state: Mapping[str, Any], prepared: Prepared, say: Callable[[str], None], *, allow: bool = False
-) -> bool:
-    """Raise what forbids to go on from a checkpoint: another recipe, start, classes or images; say what it costs.
-
-    Returns whether the recipe or the images changed, which ``allow`` does not forbid.
-    """
-    own = identity(prepared)
-    changes = differences(masking.hidden("recipe", state["recipe"]), own["recipe"])
-    changed = bool(changes)
-    if changes and not allow:
-        said = "the recipe differs from the one this run began with: " + "; ".join(changes)
-        raise UsageError(f"{said}; undo that, start a new run, or add --allow-changed")
-    if changes:
-        say(f"the recipe changed, and the run goes on with it: {'; '.join(changes)}")
-    changes = differences(state.get("start", own["start"]), own["start"])  # older checkpoints do not say it
-    if changes and not changed:
-        why = "the weights, or what they ask for, changed since this run began: " + "; ".join(changes)
-        raise UsageError(f"{why}; restore the file or start a new run")
-    before, now = state["classes"], own["classes"]
-    if before != now:
-        gone, new = [c for c in before if c not in now][:5], [c for c in now if c not in before][:5]
-        raise DataError(f"the classes or their order changed: gone {gone}, new {new}; start a new run")
-    for part, fingerprint in own["fingerprint"].items():
-        if state["fingerprint"][part] != fingerprint and not allow:
-            said = f"the images for '{part}' changed since this run began"
-            raise DataError(f"{said}; restore them, start a new run, or add --allow-changed")
-        if state["fingerprint"][part] != fingerprint:
-            say(f"the images for '{part}' changed, and the run goes on with those there are now")
-            changed = True
-    costs = differences(state["exactness"], own["exactness"])
-    if costs:
-        say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
-    return changed
-
-
-def differences(before: Any, after: Any, path: str = "") -> list[str]:
-    """Return ``key: old → new`` for every leaf that differs."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = [*before, *(key for key in after if key not in before)]
-        return [d for key in keys for d in differences(before.get(key), after.get(key), f"{path}.{key}".strip("."))]
-    return [] if before == after else [f"{path}: {before!r} → {after!r}"]
-
-
 def finished(folder: Path, plan: Plan) -> Run | None:
     """Return a run folder's run if it is finished; ``UsageError`` if the folder is not one."""
     if not (folder / "recipe.yaml").exists():
@@ -212,9 +188,19 @@ def finished(folder: Path, plan: Plan) -> Run | None:
     if not (folder / "result.json").exists():
         return None
     try:
-        return read_finished(folder, plan)
+        return None if is_being_extended(folder) else read_finished(folder, plan)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"the records in {folder} are damaged ({error}); remove result.json to resume") from error
+
+
+def is_being_extended(folder: Path) -> bool:
+    """Tell whether a finished run was killed when it had just begun to train on: its recipe asks for more by then."""
+    from finetune.recipe.document import read
+
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    trained = None if result.get("stopped_early") else result["epochs"]  # of earlier versions
+    planned = result.get("planned_epochs", trained)
+    return planned is not None and str(read(folder / "recipe.yaml").values["train"]["epochs"]) != str(planned)
 
 
 def read_finished(folder: Path, plan: Plan) -> Run:

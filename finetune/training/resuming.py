@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import DivergedError, FinetuneError, UsageError
 from finetune.run import Best
-from finetune.training import checkpoint, records
+from finetune.training import changes, checkpoint, records
 from finetune.training.scaling import LossScale
 
 if TYPE_CHECKING:
@@ -24,12 +24,34 @@ def resume(session: Session) -> None:
     steps = session.world.gather(saved.state["step"])
     if len({*steps}) > 1:
         raise UsageError(f"the machines of this run see different checkpoints, of steps {steps}; share the run folder")
-    changed = records.check_same(saved.state, session.prepared, session.run.say, allow=session.allow_changed)
+    folder = session.run.folder
+    changed = changes.check_same(
+        saved.state,
+        session.prepared,
+        session.run.say,
+        folder=folder,
+        allow=session.allow_changed,
+        extended=session.extended,
+    )
     restore(session, saved, changed=changed)
-    if changed and session.world.first:
-        records.write_recipe(session.prepared, session.run.folder)
+    if session.extended:
+        extend(session)
+    if changed or session.extended:
+        session.save_changed()
+    elif session.world.first and changes.is_moved(saved.state, session.prepared):
+        records.write_recipe(session.prepared, folder)
+        records.write_data(session.prepared, folder)
     where = f"{session.done} of the {session.run.steps_per_epoch} steps of epoch {session.run.epoch}"
     session.run.say(f"resumed after step {session.run.step}: {where}")
+
+
+def extend(session: Session) -> None:
+    """Let a finished run train on, and say what that means for the learning rate."""
+    run, first = session.run, session.run.epoch + session.epoch_is_closed()
+    run.stop_reason = None
+    rate = session.trainer.rate(session.trainer.at(first, 0))
+    schedule = f"the schedule is computed over all {session.epochs} epochs; the learning rate continues at {rate:.2g}"
+    run.say(f"extending {run.folder}: epochs {first} to {session.epochs}; {schedule}")
 
 
 def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = False) -> None:
@@ -60,14 +82,16 @@ def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = F
 
 
 def adapt(session: Session, saved: checkpoint.Checkpoint) -> None:
-    """Take the weights of a checkpoint into a run whose recipe changed; what else does not fit begins anew."""
+    """Take the weights of a checkpoint into a run whose recipe changed; what else does not fit is reset."""
     network = {p.name: tuple(p.shape) for p in session.network.get_parameters()}
     if {name: array.shape for name, array in saved.part("network").items()} != network:
         raise UsageError("the changed recipe makes another network than the run's; start a new run")
     if not session.trainer.restore_what_fits(saved.part, saved.state["updates"]):
-        session.run.say("the optimizer begins anew, since the changed recipe has another one")
-    if saved.state["done"]:
-        session.run.say(f"epoch {saved.state['epoch']} begins anew, since its steps may be others")
+        session.run.say("optimizer state reset: the recipe uses a different optimizer")
+    state = saved.state
+    is_closed = bool(state["history"]) and state["history"][-1]["epoch"] == state["epoch"]
+    if state["done"] and not is_closed:
+        session.run.say(f"restarting epoch {state['epoch']}: its steps may have changed")
 
 
 def rollback(session: Session, error: DivergedError) -> int:

@@ -46,13 +46,14 @@ class Session:
         say: Callable[[str], None],
         resumed: bool,
         allow_changed: bool = False,
+        extended: bool = False,
     ) -> None:
         # Where MindSpore leaves a dump of a graph that it could not compile, instead of the current folder.
         os.environ.setdefault("MS_OM_PATH", str(folder))
         self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
         self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
         self.world = prepared.world
-        self.allow_changed = allow_changed
+        self.allow_changed, self.extended = allow_changed, extended
         self.epochs = self.recipe.train.epochs
         self.trainer = self._trainer()
         weights = targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
@@ -281,6 +282,12 @@ class Session:
         self._check_weights()
         self.saver.write(self._snapshot())
         self.tell()
+
+    def save_changed(self) -> None:
+        """Write the checkpoint and the records of a run that resumes with another recipe or other images."""
+        if self.world.first:
+            self.saver.write(self._snapshot())
+            records.write_changed(self.prepared, self.run.folder)
 
     def tell(self) -> None:
         """Tell plugins of the checkpoints that were written since."""

@@ -49,6 +49,13 @@ class Watcher:
         self.options = options
 
     @hookimpl
+    def finetune_run_start(self, run: Run) -> None:
+        """Restart the count in a run that this callback stopped and that is now extended."""
+        state = run.state.get(NAME, {})
+        if state.pop("stopped", False) and run.stop_reason is None:
+            state["waited"] = 0
+
+    @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, float]) -> None:
         """Compare an evaluation with the best one, and stop the run when patience is at its end."""
         metric = self.options.metric or run.recipe.evaluate.metric
@@ -61,6 +68,7 @@ class Watcher:
             return
         state["waited"] += 1
         if state["waited"] >= self.options.patience:
+            state["stopped"] = True
             run.stop(reason(metric, state))
 
     def better(self, metric: str, value: float, best: float | None) -> bool:

@@ -98,6 +98,10 @@ FAULTS = [
         "R12 a finished run",
         "test_engine::resuming_a_finished_run_does_nothing",
         "cli/test_run::a_finished_run_has_nothing_to_do",
+        "faults/test_finished::a_finished_run_says_what_differs_and_both_ways_out",
+        "faults/test_finished::images_are_compared_by_their_contents extending_is_the_longer_run_from_there_on",
+        "faults/test_finished::a_kill_while_extending_is_resumed",
+        BAD,
     ),
     fault("R13 nothing to resume", "cli/test_source::auto_means_the_newest_run_that_can_go_on", BAD),
     fault(
@@ -105,6 +109,11 @@ FAULTS = [
         "faults/test_resuming::steps_are_saved_and_each_goes_on_to_the_same_bits",
         "plugins/test_early_stopping::a_resumed_run_goes_on_counting",
         "plugins/test_tensorboard::a_resumed_run_has_no_step_twice",
+    ),
+    fault(
+        "R15 a moved project, a removed working folder",
+        "faults/test_moved::a_moved_project_resumes_to_the_same_bits a_moved_run_finds_its_images_without_a_recipe",
+        BAD,
     ),
     fault(
         "C1 cut anywhere",

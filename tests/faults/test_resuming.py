@@ -101,7 +101,7 @@ def test_another_recipe_is_refused_unless_allowed(
     assert difference in str(refused.value)
     assert "--allow-changed" in str(refused.value)
     made = run(other, resume=found, allow_changed=True)
-    assert difference in made.told("the recipe changed, and the run goes on with it: ")[0]
+    assert difference in made.told("the recipe changed; continuing with the new one: ")[0]
     assert [line["epoch"] for line in made.lines] == list(range(1, other["train"]["epochs"] + 1))
     assert made.run.result is not None
     assert run(str_recipe(found), resume=found).told("nothing to do")
@@ -137,10 +137,11 @@ def test_other_images_are_refused_unless_allowed(tmp_path: Path) -> None:
     what = said(photos, tmp_path / "runs")
     found = stopped(what, 4)
     folder(photos, each=11, size=20, seed=1)
-    with pytest.raises(DataError, match=r"the images for 'train' changed .*--allow-changed"):
+    with pytest.raises(DataError, match=r"the images for 'train' and 'valid' changed .*--allow-changed"):
         run(what, resume=found)
     made = run(what, resume=found, allow_changed=True)
-    assert made.told("the images for 'train' changed, and the run goes on with those there are now")
+    (line,) = made.told("the images for 'train' and 'valid' changed")
+    assert line.endswith("; continuing with those there are now")
     assert made.run.result is not None
 
 

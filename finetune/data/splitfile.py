@@ -1,0 +1,160 @@
+"""Split file: which images a run trained on and which it held back, in ``split.csv`` of its folder."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.components import Encoded
+from finetune.data.labelled import Chosen
+from finetune.files.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from finetune.components import Image
+    from finetune.data.labelled import Part
+    from finetune.data.loading import Data
+
+NAME = "split.csv"
+HEADER = ["path", "split", "label", "hash"]
+EARLIER = "earlier"  # of an image that was trained on before the images of the run were changed
+TRAINED = ("train", EARLIER)
+RUN_SUBFOLDERS = ("model", "checkpoints")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An image of a run: its path or name, its split, the name of its class, and the hash of its content."""
+
+    path: str
+    split: str
+    label: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRecord:
+    """All images of a run, and the folder of the run."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Return the hashes of the images that the run was trained on."""
+        return frozenset(row.hash for row in self.rows if row.split in TRAINED and row.hash)
+
+    def of_split(self, split: str) -> list[Row]:
+        """Return the images of a split."""
+        return [row for row in self.rows if row.split == split]
+
+
+def rows_of(data: Data) -> Iterator[Row]:
+    """Yield the images of a run in the order of its splits."""
+    for split in ("train", "valid", "test"):
+        part: Part | None = getattr(data, split)
+        if part is None:
+            continue
+        hashes = part.hashes or [None] * len(part)
+        for name, label, content in zip(image_names(part), part.labels.tolist(), hashes, strict=True):
+            yield Row(name, split, data.classes[label], content or "")
+
+
+def image_names(part: Part) -> Iterator[str]:
+    """Yield the path or name of each image, exactly as the dataset gave it; for an array its split and its place."""
+    items = part.images.items if isinstance(part.images, Chosen) else part.images
+    places = part.images.rows.tolist() if isinstance(part.images, Chosen) else range(len(part))
+    source = part.source or part.name
+    read_name = getattr(items, "name_of", None)  # of sequences that would read the image first
+    if read_name is not None:
+        yield from map(read_name, places)
+        return
+    is_lazy = not isinstance(items, list | tuple)
+    if is_lazy and (not len(part) or isinstance(part.images[0], np.ndarray)):
+        yield from (f"{source}[{place}]" for place in places)  # to compute the arrays would take long
+        return
+    yield from (_name(items, place, source) for place in places)
+
+
+def _name(items: Sequence[Image], place: int, source: str) -> str:
+    image = items[place]
+    if isinstance(image, Path):
+        return str(image)
+    return image.name if isinstance(image, Encoded) else f"{source}[{place}]"
+
+
+def write(folder: Path, rows: Iterable[Row]) -> None:
+    """Write ``split.csv`` at once; bytes of file names that are not UTF-8 are written as they are."""
+    with (
+        atomic_path(folder / NAME) as part,
+        part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")  # quotes keep every line end
+        writer.writerow(HEADER)
+        writer.writerows((_encodable(row.path), row.split, row.label, row.hash) for row in rows)
+
+
+def _encodable(text: str) -> str:
+    """Return text with escapes for surrogates that stand for no byte, which only made-up names have."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def read(folder: Path) -> SplitRecord | None:
+    """Return what ``split.csv`` of a run folder says; None where there is no such file or it cannot be read."""
+    try:
+        with (folder / NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            if next(lines, None) != HEADER:
+                return None
+            return SplitRecord(folder, tuple(Row(*line) for line in lines))
+    except (OSError, csv.Error, TypeError):
+        return None
+
+
+def read_of_file(path: Path) -> SplitRecord | None:
+    """Return the split of the run that a model folder, a weights file or a checkpoint belongs to, where it is known."""
+    folder = path.absolute()
+    candidates = [folder, folder.parent]
+    if folder.name in RUN_SUBFOLDERS:
+        candidates = [folder.parent]
+    elif folder.parent.name in RUN_SUBFOLDERS:
+        candidates = [folder.parent.parent]
+    return next((found for candidate in candidates if (found := read(candidate)) is not None), None)
+
+
+def changed_rows(before: Sequence[Row], now: Iterable[Row]) -> list[Row]:
+    """Return the rows of a run whose images changed: those there are now, and all that it was trained on before."""
+    rows = list(now)
+    trained_now = {row.hash for row in rows if row.split == "train"}
+    gone = [row for row in before if row.split in TRAINED and row.hash not in trained_now]
+    return [*rows, *(Row(row.path, EARLIER, row.label, row.hash) for row in gone)]
+
+
+def describe_changes(before: Iterable[Row], now: Iterable[Row]) -> str:
+    """Return in words how many images were added, removed, changed, relabelled or moved to another split."""
+    old = [row for row in before if row.split != EARLIER]
+    new = list(now)
+    by_path = {row.path: row.hash for row in old}
+    changed = [row for row in new if row.path in by_path and by_path[row.path] != row.hash]
+    old_hashes = Counter(row.hash for row in old) - Counter(by_path[row.path] for row in changed)
+    new_hashes = Counter(row.hash for row in new) - Counter(row.hash for row in changed)
+    labels, splits = {(r.hash, r.label) for r in old}, {(r.hash, r.split) for r in old}
+    known = [row for row in new if row.hash in old_hashes]
+    counts = {
+        "added": sum((new_hashes - old_hashes).values()),
+        "removed": sum((old_hashes - new_hashes).values()),
+        "changed": len(changed),
+        "relabelled": sum((row.hash, row.label) not in labels for row in known),
+        "moved to another split": sum((row.hash, row.split) not in splits for row in known),
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "their order changed"

@@ -1,0 +1,73 @@
+"""Moved projects: the paths of a run's recipe, once its folder was moved or copied together with its images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def load_run_recipe(folder: Path) -> Path | Mapping[str, Any]:
+    """Return the recipe of a run: its file, or where the run was moved the values with the paths of today."""
+    from finetune.errors import RecipeError
+    from finetune.recipe.document import read
+
+    file = folder / "recipe.yaml"
+    try:
+        values = read(file).values
+    except RecipeError:
+        return file  # whoever loads it reports what is wrong
+    moved = follow_move(values, folder, values)
+    return file if moved == values else moved
+
+
+def follow_move(said: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a section of a run's recipe with its paths where they are now; ``folder`` is that of the run.
+
+    The recipe says where the run was made. A path that is gone is looked for in the folder that was moved along.
+    """
+    if recipe is None:
+        from finetune.errors import RecipeError
+        from finetune.recipe.document import read
+
+        try:
+            recipe = read(folder / "recipe.yaml").values
+        except RecipeError:
+            return dict(said)
+    made_in = recipe.get("output")
+    if not isinstance(made_in, str):
+        return dict(said)
+    before, now = _prefixes(Path(made_in) / folder.absolute().name, folder.absolute())
+    if before == now:
+        return dict(said)
+    found: dict[str, Any] = _replaced(dict(said), lambda text: _moved_path(text, before, now))
+    return found
+
+
+def _prefixes(before: Path, now: Path) -> tuple[Path, Path]:
+    """Return two paths without the names that they have in common at their ends."""
+    while before.name and before.name == now.name:
+        before, now = before.parent, now.parent
+    return before, now
+
+
+def _moved_path(text: str, before: Path, now: Path) -> str:
+    path = Path(text)
+    if not path.is_absolute() or not path.is_relative_to(before) or os.path.lexists(path):
+        return text
+    candidate = now / path.relative_to(before)
+    return str(candidate) if os.path.lexists(candidate) else text
+
+
+def _replaced(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, change) for key, item in value.items()}
+    return [_replaced(item, change) for item in value] if isinstance(value, list) else value
