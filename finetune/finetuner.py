@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import Interrupted, UsageError
+from finetune.files.home import expand_home
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -111,7 +112,7 @@ class Finetuner:
         said = keywords.merged(self.sections, keywords.spelled_out(sections))
         if epochs is not None:
             said = keywords.merged(said, {"train": {"epochs": epochs}})
-        folder = None if resume is None else Path(resume).expanduser()
+        folder = None if resume is None else expand_home(resume)
         return self._run(*self._plan(data, said), folder, allow_changed=allow_changed)
 
     def fine_tune(
@@ -163,7 +164,7 @@ class Finetuner:
 
         catalogue = self._catalogue(data)
         if sources.is_recipe(data):
-            file = Path(str(data)).expanduser()
+            file = expand_home(str(data))
             return plans.load(file, keywords.overrides(said), catalogue), catalogue
         if "use" in said.get("dataset", {}):
             raise UsageError(f"dataset.use={said['dataset']['use']} is of no use beside data; give that as the data")
@@ -218,7 +219,7 @@ class Finetuner:
 
         from finetune.files import atomic
 
-        model, target = self._fitted(), Path(folder).expanduser()
+        model, target = self._fitted(), expand_home(folder)
         assert model.folder is not None
         with atomic.disk_errors(target):
             if target.is_dir() and any(target.iterdir()):
@@ -230,7 +231,7 @@ class Finetuner:
         """Write the fitted network as ONNX or MindIR, by the file's ending; return what was checked."""
         from finetune.machine import interrupts
 
-        file, model = Path(path).expanduser(), self._fitted()
+        file, model = expand_home(path), self._fitted()
         ending: Any = format or file.suffix.removeprefix(".")
         if ending not in ("onnx", "mindir"):
             raise UsageError(f"cannot export to '{file.name}'; end the file's name with .onnx or .mindir")
@@ -248,7 +249,7 @@ class Finetuner:
         from finetune.model import modelfolder
         from finetune.recipe.models import TrunkSection
 
-        folder = modelfolder.locate(Path(path).expanduser())
+        folder = modelfolder.locate(expand_home(path))
         about = modelfolder.read(folder)
         backbone = {"use": about["backbone"]["use"], **about["backbone"]["options"]}
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}

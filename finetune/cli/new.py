@@ -67,11 +67,13 @@ def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = 
     from finetune.errors import UsageError
     from finetune.files import atomic
     from finetune.files.atomic import disk_errors
+    from finetune.files.home import expand_home
     from finetune.new import photos as looking
     from finetune.new import recipe as recipes
 
-    seen = looking.look(photos.expanduser(), load_catalogue())
-    path = output or Path(f"{photos.expanduser().resolve().stem}.yaml")
+    photos = expand_home(photos)
+    seen = looking.look(photos, load_catalogue())
+    path = output or Path(f"{photos.resolve().stem}.yaml")
     text = recipes.text(seen, path.absolute().parent.resolve())
     if str(output) == "-":
         return Answer(data={"recipe": text}, view=lambda: text)

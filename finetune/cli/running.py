@@ -13,6 +13,7 @@ from finetune.cli.app import Answer, command
 from finetune.cli.output import pairs
 from finetune.cli.parameters import Words
 from finetune.errors import UsageError
+from finetune.files.home import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
     """Return the sweep that is to go on, if it is one."""
     from finetune.sweep import runs
 
-    folder = Path(resume).expanduser() if resume not in (None, source.AUTO) else None
+    folder = None if resume is None or resume == source.AUTO else expand_home(resume)
     if folder is None or not runs.is_sweep(folder):
         return None
     if asked.recipe is not None or asked.changes:

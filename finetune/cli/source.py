@@ -6,15 +6,16 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError
+from finetune.files.home import expand_home
 from finetune.recipe import bundled
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from finetune.catalogue import Catalogue
     from finetune.recipe.plan import Plan
@@ -64,7 +65,7 @@ def asked(words: Sequence[str] | None) -> Asked:
 
 def find(name: str) -> Path | str | Mapping[str, Any]:
     """Return what the engine reads: ``-``, a file, or the values of a bundled recipe, whose paths start here."""
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if name == "-":
         return name
     is_folder = os.path.isdir(path)  # and not path.is_dir(), which raises for a name of 300 letters
@@ -87,7 +88,7 @@ def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output:
     if given is None:
         return None
     if given != AUTO:
-        folder = Path(given).expanduser()
+        folder = expand_home(given)
         if not os.path.isfile(folder / "recipe.yaml"):
             raise UsageError(f"no run in {given}: it has no recipe.yaml; name a folder that `finetune run` made")
         return folder

@@ -14,6 +14,7 @@ from finetune.cli.parameters import Device
 from finetune.cli.source import load_catalogue
 from finetune.errors import DataError, UsageError
 from finetune.files import atomic
+from finetune.files.home import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def opened(path: Path, device: str) -> Model:
     from finetune.model import modelfolder
 
     catalogue = load_catalogue()
-    folder = modelfolder.locate(path.expanduser())
+    folder = modelfolder.locate(expand_home(path))
     from finetune.devices import device as devices
     from finetune.display.progress import Progress
 
@@ -141,7 +142,7 @@ def eval(model: ModelPath, data: Annotated[str, typer.Argument(hidden=True)], de
     """
     if not data:
         raise UsageError("no data given; name a folder, a CSV file or a recipe")
-    report = opened(model, device).evaluate(Path(data).expanduser())
+    report = opened(model, device).evaluate(expand_home(data))
     return Answer(data=report, view=lambda: evaluation(report))
 
 

@@ -11,6 +11,7 @@ import typer
 from finetune.cli import offers, output
 from finetune.cli.app import Answer, command, group
 from finetune.cli.source import load_catalogue
+from finetune.files.home import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -186,7 +187,7 @@ def examined(file: Path, backbone: str | None) -> Examined:
 
     catalogue = load_catalogue()
     chosen = None if backbone is None else named(catalogue, backbone)
-    return examining.examine(file.expanduser(), every(catalogue), chosen)
+    return examining.examine(expand_home(file), every(catalogue), chosen)
 
 
 def description(found: Mapping[str, Any]) -> RenderableType:
@@ -230,7 +231,7 @@ def convert(
     layout = None if about.backbone is None else writing.chosen(about.backbone, form)
     ending = form if layout is None else f"{layout.name}.{layout.format}"
     beside = about.path.with_suffix(f".{ending}").name
-    place = about.path.parent / beside if target is None else target.expanduser()
+    place = about.path.parent / beside if target is None else expand_home(target)
     place = place / beside if os.path.isdir(place) else place
     check_place(place, about.path, f".{layout.format if layout else form}", force=force)
     done = writing.convert(about, form, place, half=float16, head=not no_head)

@@ -23,6 +23,7 @@ from finetune.data.packwriter import SplitWriter
 from finetune.data.scan import told
 from finetune.errors import DataError, ResourceError, UsageError
 from finetune.files import atomic
+from finetune.files.home import expand_home
 from finetune.plugins import named
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def pack(job: Job) -> dict[str, Any]:
     disk refuses, ``UsageError`` if the folder cannot be meant.
     """
     began = time.monotonic()
-    out = job.out.expanduser().absolute()
+    out = expand_home(job.out).absolute()
     check_out(out, job.options)
     notes = Notes()
     with named(job.origin, f"build of dataset '{job.dataset.name}'"):
@@ -131,7 +132,7 @@ def common(parts: dict[Split, Part]) -> str:
 def check_out(out: Path, options: Options) -> None:
     """Raise if the folder to make is there already with something in it, lies among the photos or cannot be made."""
     root = getattr(options, "root", None)
-    if isinstance(root, Path) and not hasattr(options, "file") and out.is_relative_to(root.expanduser().absolute()):
+    if isinstance(root, Path) and not hasattr(options, "file") and out.is_relative_to(expand_home(root).absolute()):
         raise UsageError(f"'{shown(out)}' lies in the folder of the photos, '{shown(root)}'; name one elsewhere")
     if packfile.is_pack(out):
         raise UsageError(f"'{shown(out)}' is a pack already; remove it, or name another folder")

@@ -6,11 +6,11 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.components import Backbone, Weights
 from finetune.errors import UsageError, WeightsError
+from finetune.files.home import expand_home
 from finetune.files.promise import public, sha256
 from finetune.suggest import did_you_mean
 from finetune.weights import hubcard, opening
@@ -18,6 +18,8 @@ from finetune.weights.converted import opened
 from finetune.weights.fetching import fetched, nothing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.weights.converted import Opened
     from finetune.weights.fetching import Fetch, Verified
 
@@ -83,7 +85,7 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
         return _offered(name, backbone.weights[name], backbone, fetch)
     if "://" in name:
         return _addressed(name, backbone, fetch)
-    path = in_folder(Path(name).expanduser())
+    path = in_folder(expand_home(name))
     if os.path.lexists(path):
         if path.suffix.lower() == CARD:
             return _described(name, path, backbone, fetch)
