@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from finetune.catalogue import Catalogue
     from finetune.components import Dataset, Pixels
+    from finetune.data.imagefile import BadImage
     from finetune.model.model import Model
-    from finetune.model.prediction import Prediction
+    from finetune.model.prediction import Predictions
     from finetune.recipe.plan import Plan
     from finetune.run import Run
 
@@ -182,17 +183,28 @@ class Finetuner:
             loaded.register(plugin, own)
         return Catalogue(loaded)
 
-    def predict(self, images: Images, *, top: int = 5) -> list[Prediction]:
+    def predict(self, images: Images | str | Path, *, top: int = 5) -> Predictions:
         """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
 
+        A folder, alone or in the list, stands for the images below it. Those of them that cannot be used are left out
+        and listed in ``skipped`` of what is returned; any other image that cannot be used raises ``DataError``.
         Before any fit, ``head={"keep_pretrained": True}`` predicts with the classifier that the weights came with.
         """
         from finetune.machine import interrupts
+        from finetune.model import inputs
         from finetune.model.prediction import Predictions
 
         model = self._backbone(head=True) if self._keeps_head() else self._fitted()
         with interrupts.keyboard():
-            return Predictions(model.predict(images, top=top))
+            given = inputs.asked(images)
+            if given is None:
+                return Predictions(model.predict(images, top=top))  # type: ignore[arg-type]
+            refused: dict[int, BadImage] = {}
+            found = model.predict(given.images, top=top, refused=refused if given.listed else None)
+        missing = inputs.of_folders(given, refused)
+        if missing and self.progress:
+            print(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
+        return Predictions(found, missing)
 
     def evaluate(self, data: Data) -> dict[str, Any]:
         """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one."""

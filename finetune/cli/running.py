@@ -154,7 +154,7 @@ def kept(features: dict[str, Any]) -> str:
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
-    from finetune.display.progress import images_line, weights_line
+    from finetune.display.progress import classes_line, images_line, weights_line
 
     data = report["data"]
     yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
@@ -164,6 +164,7 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     trunk = report["trunk"]
     yield "frozen stages", f"computed by {trunk['name']} in {trunk['precision'].replace('f32', 'fp32')}"
     yield "images", images_line(data["images"], len(data["classes"]))
+    yield "classes", classes_line({name: count for name, count in data["counts"]["train"].items() if count})
     findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
     for finding in findings[:FINDINGS]:
         yield finding["severity"], f"{finding['split']}: {finding['subject']}: {finding['text']}"

@@ -12,12 +12,12 @@ from finetune.cli import offers, output
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device
 from finetune.cli.source import load_catalogue
-from finetune.errors import DataError, UsageError
+from finetune.errors import UsageError
 from finetune.files import atomic
 from finetune.files.home import expand_home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
 
@@ -30,7 +30,6 @@ Images = Annotated[list[str], typer.Argument(hidden=True)]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table of paths, labels and probabilities.")]
 Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N likeliest classes.")]
 Out = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else beside the model.")]
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 
 
 @command(
@@ -42,48 +41,33 @@ def predict(model: ModelPath, images: Images, csv: Csv = None, top: Top = 1, dev
     """Label photos.
 
     MODEL is a run folder or a model folder; IMAGE is a photo, or a folder with
-    photos at any depth.
+    photos at any depth. What is skipped there is named; if it may be a photo,
+    the exit code is 3, after the predictions of all others.
     """
-    paths = list(photos(images))
+    from finetune.display.progress import Progress
+    from finetune.model import inputs
+
+    check_given(images)
+    given = inputs.gather(map(Path, images))
+    if line := inputs.ignored_line(given):
+        Progress().say(line)
     if csv is not None:
         atomic.check_place(csv)
     refused: dict[int, BadImage] = {}
-    found = opened(model, device).predict(paths, top=top, refused=refused)
+    found = opened(model, device).predict(given.images, top=top, refused=refused)
     if csv is not None:
         atomic.write_text(csv, table(found, top))
     data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
+    data |= {"skipped": inputs.report(given, refused), "ignored": given.ignored}
     data |= {"csv": str(csv)} if csv else {}
-    return Answer(data=data, view=lambda: sentences(found), failure=left_out(refused, len(paths)))
+    return Answer(data=data, view=lambda: sentences(found), failure=inputs.failure(given, refused))
 
 
-def left_out(refused: Mapping[int, BadImage], photos: int) -> DataError | None:
-    """Return what to say of photos that could not be used, the first ten by name; nothing where there are none."""
-    if not refused:
-        return None
-    shown = [str(refused[index]) for index in sorted(refused)[:10]]
-    more = [f"and {len(refused) - 10} more"] if len(refused) > 10 else []
-    head = f"{len(refused)} of {photos} photos could not be labelled; mend or remove them"
-    return DataError("\n".join([head, *shown, *more]))
-
-
-def photos(given: Sequence[str]) -> Iterator[Path]:
-    """Yield the files named and those in folders, in order; raise ``UsageError`` for all that cannot be meant."""
+def check_given(given: Sequence[str]) -> None:
+    """Raise ``UsageError`` for all names on the command line of which nothing exists."""
     missing = [path or "''" for path in given if not path or not os.path.exists(path)]
     if missing:
         raise UsageError(f"no such photo or folder: {', '.join(missing[:10])}")
-    for path in map(Path, given):
-        if not os.path.isdir(path):
-            yield path
-            continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and visible(p, path) and p.is_file())
-        if not inside:
-            raise UsageError(f"no photos in {path}; photos end with {' '.join(ENDINGS)}")
-        yield from inside
-
-
-def visible(path: Path, top: Path) -> bool:
-    """Tell whether no part of ``path`` below ``top`` is hidden."""
-    return not any(part.startswith(".") for part in path.relative_to(top).parts)
 
 
 def opened(path: Path, device: str) -> Model:

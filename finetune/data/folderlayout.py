@@ -151,7 +151,8 @@ def classes_only(base: Tree, prefix: str) -> Layout | Unclear:
     everything = Layout(splits={"train": f"{prefix}*"})
     odd = [each for each in full(base) if repeats_siblings(each, base)]
     if odd:
-        extra = {split: f"{prefix}{each.name}/*" for split, each in zip(("test", "valid"), odd, strict=False)}
+        names: tuple[Split, ...] = ("test", "valid")
+        extra = {split: f"{prefix}{each.name}/*" for split, each in zip(names, odd, strict=False)}
         return Unclear(readings=(Layout(splits={"train": f"{prefix}*", **extra}), everything))
     folders = full(base)
     inside = {names_in(each) if not each.images else frozenset() for each in folders}

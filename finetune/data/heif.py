@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def is_heif(head: bytes) -> bool:
     return head[8:12] in BRANDS or bool(compatible.intersection(BRANDS)) or container
 
 
+@cache
 def is_available() -> bool:
     """Return whether HEIC photos can be decoded here, without importing the decoder."""
     return find_spec("pillow_heif") is not None
@@ -42,5 +44,5 @@ def open_image(file: IO[bytes]) -> Image:
     except ImportError as error:
         raise DecoderMissing(NEEDED) from error
     file.seek(0)
-    image: Image = HeifImageFile(file)
+    image: Image = HeifImageFile(file)  # type: ignore[no-untyped-call]
     return image

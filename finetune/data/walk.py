@@ -16,7 +16,7 @@ from finetune.data.imagefile import FORMATS, BadImage, opened
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-Reason = Literal["hidden", "other", "link", "format", "heif", "ending", "dangling", "folder"]
+Reason = Literal["hidden", "other", "link", "format", "heif", "ending", "dangling", "folder", "damaged"]
 
 WHY: dict[Reason, str] = {
     "hidden": "is hidden or belongs to the system",
@@ -27,6 +27,7 @@ WHY: dict[Reason, str] = {
     "ending": "is an image, but its name does not end like one; rename it",
     "dangling": "is a link that leads nowhere; restore what it leads to, or remove it",
     "folder": "cannot be read; check who may read it",
+    "damaged": "cannot be decoded",
 }
 HARMLESS: tuple[Reason, ...] = ("hidden", "other", "link")
 PREFIX = 64  # bytes that tell an image from any other file

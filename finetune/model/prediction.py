@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from finetune.data.walk import Skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +30,14 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """Predictions in the order of their images; a notebook shows them as a table."""
+    """Predictions in the order of their images; a notebook shows them as a table.
+
+    ``skipped`` are the images in folders that have no prediction, each with ``path`` and ``text``, which says why.
+    """
+
+    def __init__(self, found: Iterable[Prediction] = (), skipped: Iterable[Skipped] = ()) -> None:
+        super().__init__(found)
+        self.skipped = tuple(skipped)
 
     def _repr_html_(self) -> str:
         from finetune.display import html
