@@ -28,10 +28,9 @@ DEEPEST = 3  # wrapper folders within one another
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where the images of each split are; ``unused`` are folders of images that belong to none."""
+    """Where the images of each split are, and what else may be meant in ``doubt``."""
 
     splits: Mapping[Split, str]
-    unused: tuple[str, ...] = ()
     doubt: str = ""
 
 
@@ -113,7 +112,7 @@ def split_first(base: Tree, prefix: str) -> Layout | Unclear:
         return doubles(found, base, prefix)
     patterns = {split: deepened(base, names[0], prefix) for split, names in found.items()}
     rest = [each for each in base.folders if each not in named and each.total]
-    splits = Layout(splits=patterns, unused=tuple(f"{prefix}{each.name}" for each in rest))
+    splits = Layout(splits=patterns)
     beside = Layout(splits={"train": f"{prefix}*", **patterns})
     classes = Layout(splits={"train": f"{prefix}*"})
     if "train" in found:
@@ -127,9 +126,7 @@ def splits_only(folders: Sequence[Tree], base: Tree, prefix: str) -> Layout | Un
     found = by_split([each.name for each in folders])
     if any(len(names) > 1 for names in found.values()):
         return doubles(found, base, prefix)
-    patterns = {split: deepened(base, names[0], prefix) for split, names in found.items()}
-    unused = tuple(f"{prefix}{each.name}" for each in base.folders if each not in folders and each.total)
-    return Layout(splits=patterns, unused=unused)
+    return Layout(splits={split: deepened(base, names[0], prefix) for split, names in found.items()})
 
 
 def doubles(found: Mapping[Split, Sequence[str]], base: Tree, prefix: str) -> Unclear:
@@ -138,8 +135,7 @@ def doubles(found: Mapping[Split, Sequence[str]], base: Tree, prefix: str) -> Un
     readings = []
     for name in names:
         chosen = {each: deepened(base, others[0], prefix) for each, others in found.items()}
-        others = tuple(f"{prefix}{other}" for other in names if other != name)
-        readings.append(Layout(splits={**chosen, split: deepened(base, name, prefix)}, unused=others))
+        readings.append(Layout(splits={**chosen, split: deepened(base, name, prefix)}))
     if not all(name.lower() in EXACT for name in names):
         readings.append(Layout(splits={"train": f"{prefix}*"}))
     both = "' and '".join(names)

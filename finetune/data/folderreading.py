@@ -80,6 +80,7 @@ class FolderReading:
     def unused(self) -> Iterator[tuple[Path, bool]]:
         """Yield what lies next to the folders of splits and is not used, and whether it holds images without labels."""
         bases = {self.root / halves(pattern)[0] for pattern in self.splits.values()}
+        classes = {name for name, _ in self.class_folders("train")} if "train" in self.splits else set()
         above = {parent for base in bases for parent in base.parents if parent.is_relative_to(self.root)} - bases
         for folder in sorted(above):
             for entry in list_folder(folder):
@@ -87,7 +88,7 @@ class FolderReading:
                 if any(base.is_relative_to(path) for base in bases):
                     continue
                 if is_visible_folder(entry):
-                    yield path, is_flat(path)
+                    yield path, not self.given and entry.name not in classes and is_flat(path)
                 elif kind_of(entry.name) == "image":
                     yield path, False
 

@@ -44,5 +44,5 @@ def open_image(file: IO[bytes]) -> Image:
     except ImportError as error:
         raise DecoderMissing(NEEDED) from error
     file.seek(0)
-    image: Image = HeifImageFile(file)  # type: ignore[no-untyped-call]
+    image: Image = HeifImageFile(file)
     return image

@@ -92,7 +92,9 @@ def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, worke
     try:
         split, samples = judged(*chosen(data, like, catalogue), catalogue)
     except DataError:
-        if isinstance(data, Dataset) or is_recipe(data) or like.get("use") == section(data)["use"]:
+        same = not isinstance(data, Dataset) and not is_recipe(data) and like.get("use") == section(data)["use"]
+        patterned = same and any(like.get(split) for split in JUDGED)  # folders that these data need not have
+        if isinstance(data, Dataset) or is_recipe(data) or (same and not patterned):
             raise
         split, samples = judged(*chosen(data, {}, catalogue), catalogue)  # another form than the training data's
     return datas.part(samples, classes, "all" if split == "train" else split, workers)

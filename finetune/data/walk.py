@@ -21,7 +21,7 @@ Reason = Literal["hidden", "other", "link", "format", "heif", "ending", "danglin
 WHY: dict[Reason, str] = {
     "hidden": "is hidden or belongs to the system",
     "other": "is not an image",
-    "link": "is a link to a folder that is read already",
+    "link": "is a link to a folder that is read already, or that holds this one",
     "format": "is an image in a format that cannot be read; convert it to JPEG or PNG",
     "heif": NEEDED,
     "ending": "is an image, but its name does not end like one; rename it",

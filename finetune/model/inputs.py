@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMON = (".jpg", ".jpeg", ".png")  # named first
 LISTED = 10  # skipped images that a message names
-IGNORED = {"other": "not images", "hidden": "hidden or of the system", "link": "links to folders that were read"}
+IGNORED = {"other": "not images", "hidden": "hidden or system files", "link": "links to folders that are read already"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,4 +121,4 @@ def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None
 def ignored_line(inputs: Inputs) -> str:
     """Return in one line how many files were left alone because they are not images; nothing if there are none."""
     counts = ", ".join(f"{inputs.ignored[each]:,} {text}" for each, text in IGNORED.items() if each in inputs.ignored)
-    return f"skipped, no photos: {counts}" if counts else ""
+    return f"ignored: {counts}" if counts else ""

@@ -128,12 +128,6 @@ def test_images_of_splits_inside_a_class_are_counted_once() -> None:
     assert count(layout, "test", photos) == {"a": 2}
 
 
-def test_what_is_unused_is_named() -> None:
-    found = read_layout(tree("train/a train/b test:9"))
-    assert isinstance(found, Layout)
-    assert found.unused == ("test",)
-
-
 def test_nested_classes_that_hold_the_same_folders_are_doubted() -> None:
     found = read_layout(tree("2023/cat 2023/dog 2024/cat 2024/dog"))
     assert isinstance(found, Layout)
