@@ -59,7 +59,7 @@ def asked(words: Sequence[str] | None) -> Asked:
     first, *rest = words or ("",)
     if not first:
         return Asked(recipe=None, changes=tuple(rest))
-    is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"]", first) is not None and not os.path.exists(first)
+    is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"][^/]*$", first) is not None and not os.path.exists(first)
     return Asked(recipe=None, changes=(first, *rest)) if is_change else Asked(recipe=first, changes=tuple(rest))
 
 
