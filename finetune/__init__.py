@@ -33,8 +33,11 @@ if TYPE_CHECKING:
         Split,
         Weights,
     )
+    from finetune.data.filenames import is_text, natural_key
+    from finetune.data.folderreading import FolderReading, read_folder, split_pattern
     from finetune.data.images import decode
     from finetune.data.packed import read_pack
+    from finetune.data.walk import find_images
     from finetune.errors import (
         DataError,
         DivergedError,
@@ -48,7 +51,8 @@ if TYPE_CHECKING:
     )
     from finetune.files.archive import extract
     from finetune.files.download import fetch
-    from finetune.files.home import cache_folder
+    from finetune.files.existing import existing_file, existing_folder, explain_missing, shorten
+    from finetune.files.home import cache_folder, expand_home
     from finetune.finetuner import Finetuner
     from finetune.hookspecs import hookimpl
     from finetune.model.prediction import Prediction
@@ -74,10 +78,14 @@ _HOMES = {
         *("ResourceError", "UsageError", "WeightsError"),
     ),
     "finetuner": ("Finetuner",),
-    "files.home": ("cache_folder",),
+    "files.existing": ("existing_file", "existing_folder", "explain_missing", "shorten"),
+    "files.home": ("cache_folder", "expand_home"),
     "hookspecs": ("hookimpl",),
+    "data.filenames": ("is_text", "natural_key"),
+    "data.folderreading": ("FolderReading", "read_folder", "split_pattern"),
     "data.images": ("decode",),
     "data.packed": ("read_pack",),
+    "data.walk": ("find_images",),
     "model.prediction": ("Prediction",),
     "run": ("Run",),
     "suggest": ("did_you_mean",),
@@ -114,10 +122,21 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "UsageError",
     "WeightsError",
     "Finetuner",
+    "existing_file",
+    "existing_folder",
+    "explain_missing",
+    "shorten",
     "cache_folder",
+    "expand_home",
     "hookimpl",
+    "is_text",
+    "natural_key",
+    "FolderReading",
+    "read_folder",
+    "split_pattern",
     "decode",
     "read_pack",
+    "find_images",
     "Prediction",
     "Run",
     "did_you_mean",

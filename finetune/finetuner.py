@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import Interrupted, UsageError
+from finetune.files.home import expand_home
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from finetune.catalogue import Catalogue
     from finetune.components import Dataset, Pixels
+    from finetune.data.imagefile import BadImage
     from finetune.model.model import Model
-    from finetune.model.prediction import Prediction
+    from finetune.model.prediction import Predictions
     from finetune.recipe.plan import Plan
     from finetune.run import Run
 
@@ -115,7 +117,7 @@ class Finetuner:
         said = keywords.merged(self.sections, keywords.spelled_out(sections))
         if epochs is not None:
             said = keywords.merged(said, {"train": {"epochs": epochs}})
-        folder = None if resume is None else Path(resume).expanduser()
+        folder = None if resume is None else expand_home(resume)
         if extend is not None and (folder is None or extend < 1):
             raise UsageError(f"extend={extend} needs `resume`, the folder of a finished run, and 1 epoch or more")
         return self._run(*self._plan(data, said), folder, allow_changed=allow_changed, extend=extend)
@@ -171,7 +173,7 @@ class Finetuner:
 
         catalogue = self._catalogue(data)
         if sources.is_recipe(data):
-            file = Path(str(data)).expanduser()
+            file = expand_home(str(data))
             return plans.load(file, keywords.overrides(said), catalogue), catalogue
         if "use" in said.get("dataset", {}):
             raise UsageError(f"dataset.use={said['dataset']['use']} is of no use beside data; give that as the data")
@@ -189,17 +191,28 @@ class Finetuner:
             loaded.register(plugin, own)
         return Catalogue(loaded)
 
-    def predict(self, images: Images, *, top: int = 5) -> list[Prediction]:
+    def predict(self, images: Images | str | Path, *, top: int = 5) -> Predictions:
         """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
 
+        A folder, alone or in the list, stands for the images below it. Those of them that cannot be used are left out
+        and listed in ``skipped`` of what is returned; any other image that cannot be used raises ``DataError``.
         Before any fit, ``head={"keep_pretrained": True}`` predicts with the classifier that the weights came with.
         """
         from finetune.machine import interrupts
+        from finetune.model import inputs
         from finetune.model.prediction import Predictions
 
         model = self._backbone(head=True) if self._keeps_head() else self._fitted()
         with interrupts.keyboard():
-            return Predictions(model.predict(images, top=top))
+            given = inputs.asked(images)
+            if given is None:
+                return Predictions(model.predict(images, top=top))  # type: ignore[arg-type]
+            refused: dict[int, BadImage] = {}
+            found = model.predict(given.images, top=top, refused=refused if given.listed else None)
+        missing = inputs.of_folders(given, refused)
+        if missing and self.progress:
+            print(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
+        return Predictions(found, missing)
 
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
         """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one.
@@ -233,7 +246,7 @@ class Finetuner:
         """
         from finetune.model import places
 
-        model, target = self._fitted(), Path(folder).expanduser()
+        model, target = self._fitted(), expand_home(folder)
         assert model.folder is not None
         return places.copy_model(model.folder, target, force=force)
 
@@ -247,7 +260,7 @@ class Finetuner:
         """
         from finetune.machine import interrupts
 
-        file, model = Path(path).expanduser(), self._fitted()
+        file, model = expand_home(path), self._fitted()
         ending: Any = format or file.suffix.removeprefix(".")
         if ending not in ("onnx", "mindir"):
             raise UsageError(f"cannot export to '{file.name}'; end the file's name with .onnx or .mindir")
@@ -265,7 +278,7 @@ class Finetuner:
         from finetune.model import modelfolder
         from finetune.recipe.models import TrunkSection
 
-        folder = modelfolder.locate(Path(path).expanduser())
+        folder = modelfolder.locate(expand_home(path))
         about = modelfolder.read(folder)
         backbone = {"use": about["backbone"]["use"], **about["backbone"]["options"]}
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}

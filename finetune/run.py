@@ -39,7 +39,8 @@ class Predicted:
 class Run:
     """One fine-tuning run: what it is, where it stands, and what a plugin may ask of it.
 
-    ``epoch`` and ``step`` count from 1 and are 0 before the first; ``history`` holds the lines of ``metrics.jsonl``;
+    ``epoch`` and ``step`` count from 1 and are 0 before the first; ``class_counts`` are the
+    training images of each class; ``history`` holds the lines of ``metrics.jsonl``;
     ``confusion[true, predicted]`` is the last evaluation's. ``state`` is for plugins: what they put under their own
     name (JSON only) is saved in each checkpoint and is back after a resume.
     """
@@ -52,6 +53,7 @@ class Run:
     device: str
     steps_per_epoch: int
     images: dict[str, int]
+    class_counts: dict[str, int] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
     resumed: bool = False
     epoch: int = 0

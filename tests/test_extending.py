@@ -168,7 +168,10 @@ LEADS_NOWHERE: list[tuple[str, str]] = [
     ("sub/bas.yaml", "no file 'sub/bas.yaml' in {folder}; did you mean 'base.yaml'?"),
     ("elsewhere/x.yaml", "no file 'elsewhere/x.yaml' in {folder}; a path starts at the folder of its recipe"),
     ("sub/", "'sub/' is no file; name a recipe such as base.yaml"),
-    ("~nobody-has-this-name/x.yaml", "no home folder for '~nobody-has-this-name/x.yaml'; './~nobody-has-this-name/x."),
+    (
+        "~nobody-has-this-name/x.yaml",
+        "no home folder for '~nobody-has-this-name/x.yaml'; write the full",
+    ),
     ("[a.yaml, b.yaml]", "expected the path of a recipe or a name that `finetune ls` lists, got a list; a recipe ext"),
     ("3", "expected the path of a recipe or a name that `finetune ls` lists, got 3"),
     ("", "expected the path of a recipe or a name that `finetune ls` lists, got nothing"),

@@ -44,7 +44,6 @@ def chunk(kind: bytes, data: bytes) -> bytes:
         (b"hello, I am text\nand more", "is not an image: it starts with the text 'hello, I am text'"),
         (b"\xef\xbb\xbf <!DOCTYPE html><html>404</html>", "is not an image: it is an HTML page"),
         (b"<?xml version='1.0'?><svg></svg>", "is an SVG drawing, not an image of pixels; convert it to PNG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC photo, which Pillow does not read; convert it to JPEG"),
         (b"%PDF-1.7\n", "is not an image: it is a PDF document"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not an image: it is a PostScript document"),
         (

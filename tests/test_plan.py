@@ -285,7 +285,10 @@ WRONG: list[tuple[str, str]] = [
         "backbone: {weights: https://x.org/y.ckpt}",
         "1:12: backbone.weights: a URL needs the sha256 of its file; add '#sha256=HEX'",
     ),
-    ("output: ~nobody-has-this-name/runs", "1:1: output: no home folder for '~nobody-has-this-name/runs'; './~nobody-"),
+    (
+        "output: ~nobody-has-this-name/runs",
+        "1:1: output: no home folder for '~nobody-has-this-name/runs'; write the full path",
+    ),
     # what reading finds
     ("seed: 1\nseed: 2", "2:1: seed: given twice; the first one is on line 1"),
     ("seed: !!int '3'", "1:7: seed: tag '!!int' is no part of a recipe; write plain text, numbers, lists and mappings"),

@@ -68,13 +68,15 @@ def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = 
     """
     from finetune.cli.source import load_catalogue
     from finetune.display.progress import shown
+    from finetune.files.home import expand_home
     from finetune.new import photos as looking
     from finetune.new import recipe as recipes
 
-    path = output or Path(f"{photos.expanduser().resolve().stem}.yaml")
-    target = Output(path=path, command="new recipe", force=force, inputs=[photos.expanduser()])
+    photos = expand_home(photos)
+    path = output or Path(f"{photos.resolve().stem}.yaml")
+    target = Output(path=path, command="new recipe", force=force, inputs=[photos])
     target.check()
-    seen = looking.look(photos.expanduser(), load_catalogue())
+    seen = looking.look(photos, load_catalogue())
     text = recipes.text(seen, path.absolute().parent.resolve())
     content = target.write(text.encode())
     if content is not None:

@@ -10,7 +10,8 @@ from typing import Any
 import typer  # noqa: TC002 - as above
 
 from finetune.cli import source
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, UsageError
+from finetune.files.home import expand_home
 from finetune.recipe import bundled
 
 Offer = tuple[str, str]
@@ -74,8 +75,8 @@ def files(typed: str) -> Iterator[str]:
     top, _, start = typed.rpartition("/")
     folder = f"{top}/" if "/" in typed else ""
     try:
-        found = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda entry: entry.name)
-    except OSError:
+        found = sorted(os.scandir(expand_home(folder) if folder else "."), key=lambda entry: entry.name)
+    except (OSError, UsageError):
         return
     for entry in found:
         if entry.name.startswith(start) and (start or not entry.name.startswith(".")):

@@ -13,6 +13,7 @@ from finetune.cli.app import Answer, command
 from finetune.cli.output import pairs
 from finetune.cli.parameters import Words
 from finetune.errors import UsageError
+from finetune.files.home import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +141,7 @@ def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
     """Return the sweep that is to go on, if it is one."""
     from finetune.sweep import runs
 
-    folder = Path(resume).expanduser() if resume not in (None, source.AUTO) else None
+    folder = None if resume is None or resume == source.AUTO else expand_home(resume)
     if folder is None or not runs.is_sweep(folder):
         return None
     if asked.recipe is not None or asked.changes:
@@ -200,7 +201,7 @@ def kept(features: dict[str, Any]) -> str:
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
     from finetune.data.findings import finding_line
-    from finetune.display.progress import images_line, weights_line
+    from finetune.display.progress import classes_line, images_line, weights_line
 
     data = report["data"]
     yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
@@ -210,6 +211,7 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     trunk = report["trunk"]
     yield "frozen stages", f"computed by {trunk['name']} in {trunk['precision'].replace('f32', 'fp32')}"
     yield "images", images_line(data["images"], len(data["classes"]))
+    yield "classes", classes_line({name: count for name, count in data["counts"]["train"].items() if count})
     findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
     for finding in findings[:FINDINGS]:
         yield finding["severity"], finding_line(finding)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError
+from finetune.files.home import expand_home
 from finetune.recipe import bundled
 from finetune.suggest import did_you_mean
 
@@ -72,13 +73,13 @@ def asked(words: Sequence[str] | None) -> Asked:
     first, *rest = words or ("",)
     if not first:
         return Asked(recipe=None, changes=tuple(rest))
-    is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"]", first) is not None and not os.path.exists(first)
+    is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"][^/]*$", first) is not None and not os.path.exists(first)
     return Asked(recipe=None, changes=(first, *rest)) if is_change else Asked(recipe=first, changes=tuple(rest))
 
 
 def find(name: str) -> Path | str | Mapping[str, Any]:
     """Return what the engine reads: ``-``, a file, or the values of a bundled recipe, whose paths start here."""
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if name == "-":
         return name
     is_folder = os.path.isdir(path)  # and not path.is_dir(), which raises for a name of 300 letters
@@ -101,7 +102,7 @@ def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output:
     if given is None:
         return None
     if given != AUTO:
-        folder = Path(given).expanduser()
+        folder = expand_home(given)
         if not os.path.isfile(folder / "recipe.yaml"):
             raise UsageError(f"no run in {given}: it has no recipe.yaml; name a folder that `finetune run` made")
         return folder

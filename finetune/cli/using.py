@@ -12,12 +12,13 @@ from finetune.cli import offers, output
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device, Force, output_option
 from finetune.cli.source import load_catalogue
-from finetune.errors import DataError, UsageError
+from finetune.errors import UsageError
+from finetune.files.home import expand_home
 from finetune.files.outputs import STDOUT, Output
 from finetune.text import escape_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -34,7 +35,6 @@ Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N likeliest
 Out = Annotated[
     Path | None, output_option("--output", help="Where to write; else in the model folder; - is standard output.")
 ]
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 
 
 @command(
@@ -48,17 +48,24 @@ def predict(
     """Label photos.
 
     MODEL is a run folder or a model folder; IMAGE is a photo, or a folder with
-    photos at any depth.
+    photos at any depth. What is skipped there is named; if it may be a photo,
+    the exit code is 3, after the predictions of all others.
     """
-    paths = list(photos(images))
-    target = csv and table_output(csv, model, paths, force=force)
+    from finetune.display.progress import Progress
+    from finetune.model import inputs
+
+    check_given(images)
+    given = inputs.gather(images)
+    target = csv and table_output(csv, model, given.images, force=force)
+    if line := inputs.ignored_line(given):
+        Progress().say(line)
     refused: dict[int, BadImage] = {}
-    found = opened(model, device).predict(paths, top=top, refused=refused)
+    found = opened(model, device).predict(given.images, top=top, refused=refused)
     content = target.write(table(found, top)) if target else None
     data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
+    data |= {"skipped": inputs.report(given, refused), "ignored": given.ignored}
     data |= {"csv": str(csv)} if csv else {}
-    failure = left_out(refused, len(paths))
-    return Answer(data=data, view=lambda: sentences(found), content=content, failure=failure)
+    return Answer(data=data, view=lambda: sentences(found), content=content, failure=inputs.failure(given, refused))
 
 
 def table_output(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
@@ -66,41 +73,17 @@ def table_output(csv: Path, model: Path, images: Sequence[str | Path], *, force:
     from finetune.model import modelfolder
     from finetune.model.places import own_files
 
-    inputs = [*map(Path, images), *own_files(modelfolder.locate(model.expanduser()))]
+    inputs = [*map(expand_home, images), *own_files(modelfolder.locate(expand_home(model)))]
     target = Output(path=csv, command="predict --csv", force=force, inputs=inputs)
     target.check()
     return target
 
 
-def left_out(refused: Mapping[int, BadImage], photos: int) -> DataError | None:
-    """Return what to say of photos that could not be used, the first ten by name; nothing where there are none."""
-    if not refused:
-        return None
-    shown = [str(refused[index]) for index in sorted(refused)[:10]]
-    more = [f"and {len(refused) - 10} more"] if len(refused) > 10 else []
-    head = f"{len(refused)} of {photos} photos could not be labelled; mend or remove them"
-    return DataError("\n".join([head, *shown, *more]))
-
-
-def photos(given: Sequence[str]) -> Iterator[str | Path]:
-    """Yield the files named and those in folders, in order; raise ``UsageError`` for all that cannot be meant."""
-    missing = [path or "''" for path in given if not path or not os.path.exists(path)]
+def check_given(given: Sequence[str]) -> None:
+    """Raise ``UsageError`` for all names on the command line of which nothing exists."""
+    missing = [path or "''" for path in given if not path or not os.path.exists(expand_home(path))]
     if missing:
-        raise UsageError(f"no such photo or folder: {', '.join(missing[:10])}")
-    for name in given:
-        if not os.path.isdir(name):
-            yield name  # exactly as given
-            continue
-        path = Path(name)
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and visible(p, path) and p.is_file())
-        if not inside:
-            raise UsageError(f"no photos in {path}; photos end with {' '.join(ENDINGS)}")
-        yield from inside
-
-
-def visible(path: Path, top: Path) -> bool:
-    """Tell whether no part of ``path`` below ``top`` is hidden."""
-    return not any(part.startswith(".") for part in path.relative_to(top).parts)
+        raise UsageError(f"no such photo or folder: {', '.join(map(escape_line, missing[:10]))}")
 
 
 def opened(path: Path, device: str) -> Model:
@@ -108,7 +91,7 @@ def opened(path: Path, device: str) -> Model:
     from finetune.model import modelfolder
 
     catalogue = load_catalogue()
-    folder = modelfolder.locate(path.expanduser())
+    folder = modelfolder.locate(expand_home(path))
     from finetune.devices import device as devices
     from finetune.display.progress import Progress
 
@@ -159,7 +142,7 @@ def eval(
     """
     if data == "":
         raise UsageError("no data given; name a folder, a CSV file or a recipe")
-    report = opened(model, device).evaluate(None if data is None else Path(data).expanduser())
+    report = opened(model, device).evaluate(None if data is None else expand_home(data))
     return Answer(data=report, view=lambda: evaluation(report))
 
 
@@ -212,7 +195,7 @@ def export(
     from finetune.model import modelfolder
     from finetune.model.places import export_outputs
 
-    folder = modelfolder.locate(model.expanduser())
+    folder = modelfolder.locate(expand_home(model))
     path = file or folder / f"model.{format}"
     if path == STDOUT:
         return exported(opened(model, device), format)

@@ -12,6 +12,7 @@ from finetune.cli import offers, output
 from finetune.cli.app import Answer, command, group
 from finetune.cli.parameters import Force, output_option
 from finetune.cli.source import load_catalogue
+from finetune.files.home import expand_home
 from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def examined(file: Path, backbone: str | None) -> Examined:
 
     catalogue = load_catalogue()
     chosen = None if backbone is None else named(catalogue, backbone)
-    return examining.examine(file.expanduser(), every(catalogue), chosen)
+    return examining.examine(expand_home(file), every(catalogue), chosen)
 
 
 def description(found: Mapping[str, Any]) -> RenderableType:
@@ -234,10 +235,10 @@ def convert(
     if target == STDOUT:
         return converted(about, form, half=float16, head=not no_head)
     beside = about.path.with_suffix(f".{ending}").name
-    place = about.path.parent / beside if target is None else target.expanduser()
+    place = about.path.parent / beside if target is None else expand_home(target)
     place = place / beside if os.path.isdir(place) else place
     check_place(place, f".{layout.format if layout else form}")
-    output_file = Output(path=place, command="weights convert", force=force, inputs=[file.expanduser(), about.path])
+    output_file = Output(path=place, command="weights convert", force=force, inputs=[expand_home(file), about.path])
     output_file.check()
     done = {**writing.convert(about, form, output_file.place, half=float16, head=not no_head), "path": str(place)}
     output_file.note()

@@ -14,6 +14,7 @@ from finetune.data.colours import to_rgb
 from finetune.data.imagefile import Refused
 from finetune.data.images import WHITE, upright
 from finetune.errors import DataError, UsageError
+from finetune.files.home import expand_home
 
 if TYPE_CHECKING:
     from finetune.components import Pixels
@@ -29,7 +30,7 @@ def pictures(images: Any) -> list[Path | Pixels]:
     single = isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype.kind in "uif"
     if single or isinstance(images, str | bytes | Path | Image.Image) or not isinstance(images, Iterable):
         raise UsageError(f"images must be a list; for a single {type(images).__name__} write [image]")
-    return [Path(i).expanduser() if isinstance(i, str | Path) else _pixels(n, i) for n, i in enumerate(images)]
+    return [expand_home(i) if isinstance(i, str | Path) else _pixels(n, i) for n, i in enumerate(images)]
 
 
 def _pixels(number: int, image: Any) -> Pixels:

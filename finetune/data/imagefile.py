@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from finetune.components import Encoded
+from finetune.data import heif
 from finetune.errors import DataError, ResourceError
 from finetune.text import escape_line
 
@@ -82,14 +83,17 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             # A file object, not a name: Pillow maps named files into memory, which kills the process if they shrink.
-            _bounded(webp_pixels(file.read(30)))
-            with Image.open(file, formats=FORMATS) as image:
+            head = file.read(heif.HEAD)
+            _bounded(webp_pixels(head))
+            with heif.open_image(file) if heif.is_heif(head) else Image.open(file, formats=FORMATS) as image:
                 _bounded(image.width * image.height)
                 yield image
         except MemoryError as error:
             raise BadImage(path, "needs more memory than there is", lasting=False) from error
         except BadImage:
             raise
+        except heif.DecoderMissing as error:
+            raise BadImage(shown(path), str(error), lasting=False) from error
         except Exception as error:  # decoders raise almost anything on damaged files
             if isinstance(error, OSError) and error.errno in DISK:
                 raise BadImage(path, _unreachable(path, error), lasting=False) from error
@@ -157,9 +161,10 @@ def _reason(error: Exception, file: IO[bytes]) -> str:
     if isinstance(error, UnidentifiedImageError):
         file.seek(0)
         return unidentified(file.read(512))
-    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+    text = " ".join(str(error).split())
+    if isinstance(error, EOFError) or "truncated" in text.lower() or "unexpected end of file" in text.lower():
         return "is truncated"
-    return f"is damaged: {error or type(error).__name__}"
+    return f"is damaged: {text or type(error).__name__}"
 
 
 def unidentified(head: bytes) -> str:
@@ -171,8 +176,8 @@ def unidentified(head: bytes) -> str:
         return "is not an image: it is an HTML page"
     if b"<svg" in text:
         return "is an SVG drawing, not an image of pixels; convert it to PNG"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-        return "is a HEIC photo, which Pillow does not read; convert it to JPEG"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        return "is an AVIF photo, which this Pillow cannot read; update to Pillow 11.3 or later, or convert it to JPEG"
     for start, what in FOREIGN.items():
         if head.startswith(start):
             return f"is not an image: it is {what}"

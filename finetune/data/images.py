@@ -44,7 +44,7 @@ def decode(source: Source, background: tuple[int, int, int] = WHITE, *, side: in
     if isinstance(source, np.ndarray):
         return checked(source)
     with opened(source) as image:
-        if side:
+        if side and image.format != "HEIF":  # whose draft is an embedded thumbnail
             image.draft(None, (side, side))
         image.load()
         return to_rgb(upright(image), background)

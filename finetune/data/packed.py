@@ -18,7 +18,7 @@ from finetune.data.pool import Pool
 from finetune.data.scan import digest_of
 from finetune.data.scan_cache import ScanCache, Verdict
 from finetune.errors import DataError, ResourceError
-from finetune.files.home import cache_folder
+from finetune.files.home import cache_folder, expand_home
 from finetune.machine.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_pack(root: Path, split: Split) -> Samples | None:
     Every file is hashed when it is first seen here, at about 1 GB/s a core, and after a change. Raises ``DataError``
     that names a file if it is missing, cut short or not as it was packed.
     """
-    root = root.expanduser().absolute()
+    root = expand_home(root).absolute()
     pack = packfile.load(root)
     about = pack.splits.get(split)
     if about is None:

@@ -23,6 +23,7 @@ from finetune.data.packwriter import SplitWriter
 from finetune.data.scan import told
 from finetune.errors import DataError, ResourceError, UsageError
 from finetune.files import atomic
+from finetune.files.home import expand_home
 from finetune.plugins import named
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def pack(job: Job) -> dict[str, Any]:
     disk refuses, ``UsageError`` if the folder cannot be meant.
     """
     began = time.monotonic()
-    out = job.out.expanduser().absolute()
+    out = expand_home(job.out).absolute()
     check_out(out, job.options, force=job.force)
     notes = Notes()
     with named(job.origin, f"build of dataset '{job.dataset.name}'"):
@@ -133,7 +134,7 @@ def check_out(out: Path, options: Options, *, force: bool) -> None:
     ``force`` allows to replace a pack, in a folder with nothing else, that is not the one to read.
     """
     root = getattr(options, "root", None)
-    if isinstance(root, Path) and not hasattr(options, "file") and lies_in(out, root.expanduser()):
+    if isinstance(root, Path) and not hasattr(options, "file") and lies_in(out, expand_home(root)):
         raise UsageError(f"'{shown(out)}' lies in the folder of the photos, '{shown(root)}'; name one elsewhere")
     if packfile.is_pack(out):
         if not force:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import __version__ as pillow_version
 
+from finetune.data import heif
 from finetune.errors import FinetuneError
 from finetune.files import atomic
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-RULES = 2  # raise when decoding takes or refuses other files than before
+RULES = 3  # raise when decoding takes or refuses other files than before
 SPARE_LINES = 1000
 
 
@@ -41,7 +42,10 @@ class ScanCache:
     """
 
     def __init__(self, folder: Path, root: str) -> None:
-        name = hashlib.blake2b(f"{RULES}\0{pillow_version}\0{root}".encode("utf-8", "surrogateescape"), digest_size=16)
+        name = hashlib.blake2b(
+            f"{RULES}\0{pillow_version}\0{heif.is_available()}\0{root}".encode("utf-8", "surrogateescape"),
+            digest_size=16,
+        )
         self.path = folder / f"{name.hexdigest()}.jsonl"
         self.lines = 0
         self.verdicts = dict(self._read())

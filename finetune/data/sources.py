@@ -16,6 +16,7 @@ from finetune.data import arrays
 from finetune.data import loading as datas
 from finetune.data.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
+from finetune.files.home import expand_home
 from finetune.plugins import named
 from finetune.recipe import plan as plans
 
@@ -44,7 +45,7 @@ def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, An
         return {"use": arrays.NAME}
     if not isinstance(data, str | Path):
         raise UsageError(f"a {type(data).__name__} is no data; give a path, a dataset component or (images, labels)")
-    path = Path(data).expanduser()
+    path = expand_home(data)
     if not os.path.exists(path):
         raise DataError(f"no data at {path}; name a folder of class folders, a pack or a CSV file")
     if is_pack(path):
@@ -113,7 +114,9 @@ def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) 
         dataset, given = chosen(data, like, catalogue)
         split, samples = judged(dataset, given, catalogue)
     except DataError:
-        if isinstance(data, Dataset) or is_recipe(data) or like.get("use") == section(data)["use"]:
+        same = not isinstance(data, Dataset) and not is_recipe(data) and like.get("use") == section(data)["use"]
+        patterned = same and any(like.get(split) for split in JUDGED)  # folders that these data need not have
+        if isinstance(data, Dataset) or is_recipe(data) or (same and not patterned):
             raise
         dataset, given = chosen(data, {}, catalogue)  # another form than the training data's
         split, samples = judged(dataset, given, catalogue)
@@ -141,7 +144,7 @@ def chosen(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> tuple
 def planned(data: object, like: Mapping[str, Any], catalogue: Catalogue, changes: Sequence[str] = ()) -> Plan:
     """Return the plan of a recipe, or of one for the data."""
     if is_recipe(data):
-        return plans.load(Path(str(data)).expanduser(), changes, catalogue)
+        return plans.load(expand_home(str(data)), changes, catalogue)
     try:
         return plans.load({"dataset": section(data, like)}, changes, catalogue)
     except RecipeError:  # for one, the plugin that read the training data is not installed here

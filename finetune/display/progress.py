@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HEARTBEAT = 30.0  # seconds between two lines where nothing can move
 SHORTEST_BAR = 10
 ROWS = 25  # of the table below each header
+CLASSES = 10  # named with their counts
 
 
 class Progress:
@@ -170,6 +171,8 @@ def summary(run: Run) -> Iterator[tuple[str, str]]:
     """Yield what a run is, as names and values."""
     recipe = run.recipe
     yield "images", images_line(run.images, len(run.classes))
+    if run.class_counts:
+        yield "classes", classes_line(run.class_counts)
     chosen = ", the best that is here" if recipe.runner.device == "auto" else ""
     yield "network", f"{recipe.backbone.use} on {run.device}{chosen}"
     yield "weights", weights_line(run.weights)
@@ -191,6 +194,16 @@ def images_line(images: Mapping[str, int], classes: int) -> str:
     names = {"train": "training", "valid": "validation", "test": "test"}
     counts = (f"{images[part]:,} {name}" for part, name in names.items() if images.get(part))
     return f"{', '.join(counts)}; {classes:,} classes"
+
+
+def classes_line(counts: Mapping[str, int]) -> str:
+    """Return in one line how many training images each class has: the first ten, the most and the least frequent."""
+    first = ", ".join(f"{name} ({count:,})" for name, count in list(counts.items())[:CLASSES])
+    if len(counts) <= CLASSES:
+        return f"{first} training images"
+    most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))
+    extremes = f"most: {most} ({counts[most]:,}), fewest: {least} ({counts[least]:,})"
+    return f"{first} and {len(counts) - CLASSES:,} more; {extremes} training images"
 
 
 def weights_line(report: Mapping[str, Any]) -> str:

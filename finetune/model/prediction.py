@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from finetune.text import escape_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from finetune.data.walk import Skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,14 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """Predictions in the order of their images; a notebook shows them as a table."""
+    """Predictions in the order of their images; a notebook shows them as a table.
+
+    ``skipped`` are the images in folders that have no prediction, each with ``path`` and ``text``, which says why.
+    """
+
+    def __init__(self, found: Iterable[Prediction] = (), skipped: Iterable[Skipped] = ()) -> None:
+        super().__init__(found)
+        self.skipped = tuple(skipped)
 
     def _repr_html_(self) -> str:
         from finetune.display import html

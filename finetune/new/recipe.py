@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from finetune.recipe.yamltext import scalar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from finetune.new.photos import Seen
 
 FINDINGS = 5  # of the dataset, in the header
@@ -29,14 +31,13 @@ def text(seen: Seen, folder: Path) -> str:
 
 def header(seen: Seen) -> str:
     """Return what was seen."""
-    rarest, most = (pick(seen.counts, key=lambda name: seen.counts[name]) for pick in (min, max))
     others = "".join(f", {count:,} {name}" for name, count in seen.splits.items() if name != "train")
     low, middle, high = seen.sides
     lines = [
         f"# Tell {len(seen.counts):,} classes of photos apart.",
         "#",
         f"# Photos    {seen.splits['train']:,} train{others}",
-        f"# Classes   from {seen.counts[rarest]:,} photos ({shown(rarest)}) to {seen.counts[most]:,} ({shown(most)})",
+        f"# Classes   {spread(seen.counts)}",
         f"# Sizes     shorter side {middle} pixels, {low} to {high} without the outer tenths; {seen.sampled:,} seen",
     ]
     if seen.unreadable:
@@ -44,6 +45,15 @@ def header(seen: Seen) -> str:
         lines.append(f"# Damaged   {several}, which are left out (on_bad_image); `finetune check` names all")
     lines += [f"# Note      {' '.join(each.split())[:100]}" for each in seen.findings[:FINDINGS]]
     return "\n".join(lines)
+
+
+def spread(counts: Mapping[str, int]) -> str:
+    """Return how many photos the classes have: one number, or those of the rarest and of the most frequent class."""
+    rarest, most = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
+    if counts[rarest] == counts[most]:
+        return f"{counts[most]:,} photo{'s' * (counts[most] != 1)} each"
+    photos = f"{counts[rarest]:,} photo{'s' * (counts[rarest] != 1)} ({shown(rarest)})"
+    return f"from {photos} to {counts[most]:,} ({shown(most)})"
 
 
 def shown(name: str) -> str:

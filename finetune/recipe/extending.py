@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, UsageError
 from finetune.recipe import bundled
 from finetune.recipe.document import Document, neighbour, read, read_file
 from finetune.recipe.mistakes import shown
@@ -121,8 +121,8 @@ def _path(wanted: str, folder: Path, beside: Path) -> _File:
     said = shortened(wanted)
     try:
         path = absolute(wanted, folder)
-    except RuntimeError:
-        raise _Refused(f"no home folder for '{said}'; './{said}' is a name as it stands") from None
+    except UsageError as error:
+        raise _Refused(str(error)) from None
     if not os.path.exists(path):
         near = neighbour(path)
         remedy = near if "did you mean" in near else "; a path starts at the folder of its recipe"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from finetune.files.home import expand_home
 from finetune.recipe.places import KeyPath
 
 M = TypeVar("M", bound=BaseModel)
@@ -18,8 +19,8 @@ _WEIGHTS = (".safetensors", ".ckpt", ".pth", ".md")
 
 
 def absolute(path: str | Path, folder: Path) -> Path:
-    """Return ``path`` below ``folder`` with ``~`` and ``..`` worked out; ``RuntimeError`` if there is no such home."""
-    return Path(os.path.normpath(folder / Path(path).expanduser()))
+    """Return ``path`` below ``folder`` with ``~`` and ``..`` worked out; ``UsageError`` if there is no such home."""
+    return Path(os.path.normpath(folder / expand_home(path, folder)))
 
 
 def is_weights_file(text: str) -> bool:

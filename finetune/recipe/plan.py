@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, UsageError
 from finetune.recipe import checks, extending
 from finetune.recipe import overrides as changes
 from finetune.recipe.document import SMALLEST, Document
@@ -151,8 +151,8 @@ class _Paths:
         node = self.document.find(at)
         try:
             return absolute(path, node.place.folder if node else Path.cwd())
-        except RuntimeError:
-            self.found.append(Problem(at, "home", f"no home folder for '{path}'; './{path}' is a name as it stands"))
+        except UsageError as error:
+            self.found.append(Problem(at, "home", str(error)))
             return path
 
 

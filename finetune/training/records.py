@@ -45,6 +45,7 @@ def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], res
         device=prepared.device.name,
         steps_per_epoch=steps,
         images={part: len(getattr(data, part)) for part in ("train", "valid", "test") if getattr(data, part)},
+        class_counts={name: count for name, count in data.report["counts"]["train"].items() if count},
         weights=prepared.weights,
         resumed=resumed,
         _say=logged(say, folder / "log.txt") if prepared.world.first else say,
@@ -68,7 +69,12 @@ def log(folder: Path, message: str) -> None:
 
 
 def say_findings(findings: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> None:
-    """Show what was noticed about the data, the first lines of it; ``data.json`` has all."""
+    """Show what was noticed about the data, the first lines of it; ``data.json`` has all.
+
+    Of the notes, only those of the dataset itself, such as how folders were read.
+    """
+    for found in [each for each in findings if (each["severity"], each["kind"]) == ("note", "dataset")][:FINDINGS]:
+        say(f"note: {found['split']}: {found['subject']}: {found['text']}")
     warnings = [found for found in findings if found["severity"] == "warning"]
     for found in warnings[:FINDINGS]:
         say(f"warning: {finding_line(found)}")

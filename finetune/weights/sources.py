@@ -6,12 +6,11 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.components import Backbone, Weights
 from finetune.errors import UsageError, WeightsError
-from finetune.files.home import cache_folder, offline
+from finetune.files.home import cache_folder, expand_home, offline
 from finetune.files.promise import public, sha256
 from finetune.suggest import did_you_mean
 from finetune.weights import hubcard, opening
@@ -19,6 +18,8 @@ from finetune.weights.converted import opened
 from finetune.weights.fetching import fetched, local, nothing, target
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.weights.converted import Opened
     from finetune.weights.fetching import Fetch, Verified
 
@@ -84,7 +85,7 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
         return _offered(name, backbone.weights[name], backbone, fetch)
     if "://" in name:
         return _addressed(name, backbone, fetch)
-    path = in_folder(Path(name).expanduser())
+    path = in_folder(expand_home(name))
     if os.path.lexists(path):
         if path.suffix.lower() == CARD:
             return _described(name, path, backbone, fetch)
@@ -103,7 +104,7 @@ def must_download(name: str, backbone: Backbone) -> bool:
         record = Weights(url=url, sha256=digest.lower(), layout="")
     elif record is None and name.lower().endswith(CARD):
         with suppress(WeightsError, OSError):
-            record = hubcard.read(Path(name).expanduser()).weights
+            record = hubcard.read(expand_home(name)).weights
     if record is None or offline():
         return False
     try:

@@ -10,8 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from finetune import DataError, Dataset, Finding, Options, Samples, Split, did_you_mean, hookimpl
-from finetune_plugins.photo_files import existing, is_text, natural, regular, shortened
+from finetune import (
+    DataError,
+    Dataset,
+    Finding,
+    Options,
+    Samples,
+    Split,
+    did_you_mean,
+    existing_file,
+    existing_folder,
+    expand_home,
+    hookimpl,
+    is_text,
+    natural_key,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,18 +76,18 @@ def build(options: Table, split: Split) -> Samples | None:
         if where == split:
             findings.append(Finding(severity=severity, subject=f"{options.file}:{line}", text=text))
 
-    file = options.file.expanduser()
+    file = expand_home(options.file)
     if os.path.isdir(file):
         raise DataError(f"'{file}' is a folder, not a table; dataset.use=folder reads folders of photos")
-    regular(file, "dataset.file")
-    root = existing(options.root or file.parent)
+    existing_file(file, "dataset.file")
+    root = existing_folder(options.root or file.parent)
     rows = [row for row in unique(read(options, root, find), find) if row.split == split]
     rows = [row for row in rows if exists(row, find)]
     if not rows and not findings:
         if split != "train":
             return None
         raise DataError(f"'{options.file}' has no row for training; add some")
-    classes = sorted({row.label for row in rows}, key=natural)
+    classes = sorted({row.label for row in rows}, key=natural_key)
     index = {label: i for i, label in enumerate(classes)}
     return Samples(
         images=[Path(row.path) for row in rows],
@@ -85,7 +99,7 @@ def build(options: Table, split: Split) -> Samples | None:
 
 def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
     """Yield the rows that name a path, a class and a split."""
-    records = parse(options.file.expanduser())
+    records = parse(expand_home(options.file))
     first, header = next(records, (1, []))
     if not header:
         raise DataError(f"'{options.file}' is empty; its first line names the columns, such as path,label")
@@ -165,7 +179,7 @@ def unique(rows: Iterable[Row], find: Find) -> list[Row]:
     for row in rows:
         other = first.setdefault(row.path, row)
         if other.label != row.label:
-            text = f"labels '{shortened(row.path)}' as '{row.label}', line {other.line} as '{other.label}'; keep one"
+            text = f"labels '{shorten(row.path)}' as '{row.label}', line {other.line} as '{other.label}'; keep one"
             find(row.split, "error", row.line, text)
         elif kept.setdefault((row.path, row.split), row) is not row:
             find(row.split, "warning", row.line, f"repeats line {other.line}; the photo is used once")
@@ -180,5 +194,5 @@ def exists(row: Row, find: Find) -> bool:
     if os.path.exists(row.path):
         return True
     remedy = "write / between folders" if "\\" in row.path else "check the path and dataset.root"
-    find(row.split, "error", row.line, f"no file '{shortened(row.path)}'; {remedy}")
+    find(row.split, "error", row.line, f"no file '{shorten(row.path)}'; {remedy}")
     return False

@@ -8,9 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune import DataError, Dataset, Finding, Options, Samples, Split, cache_folder, extract, fetch, hookimpl
+from finetune import (
+    DataError,
+    Dataset,
+    Finding,
+    Options,
+    Samples,
+    Split,
+    cache_folder,
+    existing_file,
+    expand_home,
+    explain_missing,
+    extract,
+    fetch,
+    hookimpl,
+)
 from finetune_plugins import folder
-from finetune_plugins.photo_files import misspelt, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,7 +61,7 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 def build(options: Flowers102, split: Split) -> Samples | None:
     """Return the photos of a split, with the names of the flowers in the order of their numbers."""
-    root = (options.root or cache_folder() / "flowers102").expanduser()
+    root = expand_home(options.root or cache_folder() / "flowers102")
     if os.path.isfile(root):
         raise DataError(f"'{root}' is a file, not a folder; check dataset.root")
     names = flower_names(root)
@@ -99,7 +112,7 @@ def lacking(root: Path, missing: list[str], options: Flowers102) -> DataError:
     """Return the error that says what is not there and how to get it."""
     what = f"'{root}' lacks {', '.join(missing)}"
     if not os.path.exists(root):
-        wrong = misspelt(root, "dataset.root")
+        wrong = explain_missing(root, "dataset.root")
         what = f"no folder '{root}'{wrong.partition(';')[0]}"
         if "did you mean" in wrong:
             return DataError(f"no folder '{root}'{wrong}")
@@ -110,7 +123,7 @@ def read_mat(file: Path, key: str) -> list[int]:
     """Return a list of whole numbers from a MATLAB file; raises ``DataError`` if there is none."""
     from scipy.io import loadmat
 
-    regular(file, "dataset.root")
+    existing_file(file, "dataset.root")
     try:
         values: NDArray[np.int64] = loadmat(file, variable_names=[key])[key].ravel()
         return [int(value) for value in values] or [0]

@@ -1,29 +1,46 @@
-"""Photos in folders: one folder for each class, all together or below ``train``, ``valid`` and ``test``."""
+"""Photos in folders: one folder for each class, all together or divided into splits."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from finetune import DataError, Dataset, Finding, Options, Samples, Split, hookimpl
-from finetune_plugins.photo_files import existing, is_folder, is_hidden, is_text, kind, listed, natural, subfolders
+from pydantic import AfterValidator
+
+from finetune import (
+    DataError,
+    Dataset,
+    Finding,
+    FolderReading,
+    Options,
+    Samples,
+    Split,
+    existing_folder,
+    find_images,
+    hookimpl,
+    is_text,
+    read_folder,
+    split_pattern,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 Severity = Literal["error", "warning", "note"]
+Pattern = Annotated[str, AfterValidator(split_pattern)]
 
-NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "valid": ("valid", "val", "validation"),
-    "test": ("test", "testing"),
-}
 LEFT_OUT: dict[str, tuple[Severity, str]] = {
     "hidden": ("note", "hidden or belonging to the system: {}"),
-    "other": ("note", "no photos, by their names: {}"),
+    "other": ("note", "not images: {}"),
     "link": ("note", "links to folders that are read already: {}"),
-    "unreadable": ("warning", "photos in a format that cannot be read: {}; convert them to JPEG or PNG"),
+    "dangling": ("warning", "links that lead nowhere: {}; restore what they lead to, or remove them"),
+    "ending": ("warning", "images whose names do not end like one: {}; rename them"),
+    "format": ("warning", "images in a format that cannot be read: {}; convert them to JPEG or PNG"),
+    "heif": (
+        "warning",
+        "HEIC photos, which need the extra `heif`: {}; pip install 'mindspore-finetune[heif]', or convert them to JPEG",
+    ),
     "loose": ("warning", "photos that lie in no class folder: {}; put them into one"),
 }
 NO_TEXT = "is named by bytes that are no UTF-8 text; rename it"
@@ -33,7 +50,13 @@ class Folder(Options):
     """Photos in folders named like their classes."""
 
     root: Path
-    """Folder with one folder per class, or with `train`, `valid` and `test` that each hold one per class."""
+    """Folder with one folder per class, or with folders of splits such as `train` that hold one per class."""
+    train: Pattern | None = None
+    """Where the training images are, from `root`; `*` stands for the class: `train/*`, `*/train`, or `*` alone."""
+    valid: Pattern | None = None
+    """Where the validation images are, in the same way; if not given, folders with usual names are recognised."""
+    test: Pattern | None = None
+    """Where the test images are, in the same way; with `train` given, a split that is not given does not exist."""
     allow_empty: bool = False
     """Leave out class folders without photos with a warning, instead of ending the run."""
 
@@ -46,44 +69,26 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 def build(options: Folder, split: Split) -> Samples | None:
     """Return the photos of a split, sorted by path; without split folders everything is ``train``."""
-    root = existing(options.root)
+    root = existing_folder(options.root)
     try:
-        folders = split_folders(root)
-        if split not in folders:
-            return None
-        reader = Reader(folders[split], options.allow_empty)
-        if split == "train" and folders["train"] != root:
-            reader.warn_unused(root, set(folders.values()))
-        return reader.read()
+        given: dict[Split, str | None] = {"train": options.train, "valid": options.valid, "test": options.test}
+        reading = read_folder(root, {each: pattern for each, pattern in given.items() if pattern})
+        if split in reading.splits:
+            return Reader(reading, split, options.allow_empty).read()
     except OSError as error:
         raise DataError(f"'{error.filename}' cannot be read: {error.strerror}; check who may read it") from error
-
-
-def split_folders(root: Path) -> dict[Split, Path]:
-    """Return the folder of each split that there is; ``train`` is ``root`` itself where classes lie right below it."""
-    below = subfolders(root)
-    found: dict[Split, Path] = {}
-    for split, names in NAMES.items():
-        matching = [path for path in below if path.name.lower() in names]
-        if len(matching) > 1:
-            both = "' and '".join(path.name for path in matching)
-            raise DataError(f"'{root}' has '{both}', which mean the same split; keep one")
-        if matching:
-            found[split] = matching[0]
-    only_splits = bool(found) and len(found) == len(below)
-    # Otherwise "train" is a class, beside "car" and "ship".
-    if "train" in found and (only_splits or subfolders(found["train"])):
-        return found
-    if only_splits:
-        raise DataError(f"'{root}' has '{below[0].name}' but no 'train'; put the folders of training photos there")
-    return {"train": root}
+    if split == "train":
+        other = next(iter(reading.splits.values()), "test").split("/*")[0]
+        raise DataError(f"'{root}' has '{other}' but no 'train'; put the folders of training photos there")
+    return None
 
 
 class Reader:
     """The photos of one split, gathered class by class; what is left out is listed by kind."""
 
-    def __init__(self, folder: Path, allow_empty: bool) -> None:
-        self.folder = folder
+    def __init__(self, reading: FolderReading, split: Split, allow_empty: bool) -> None:
+        self.reading, self.split = reading, split
+        self.folder = reading.folder_of(split)
         self.allow_empty = allow_empty
         self.images: list[Path] = []
         self.labels: list[int] = []
@@ -93,86 +98,60 @@ class Reader:
 
     def read(self) -> Samples:
         """Return all photos below the class folders; raises ``DataError`` if there is no such folder."""
-        folders = [entry for entry in listed(self.folder) if self.is_class(entry)]
+        folders = self.reading.class_folders(self.split)
         if not folders:
-            raise DataError(f"no class folder below '{self.folder}'; put one folder of photos for each class there")
-        for entry in folders:
-            self.add_class(Path(entry.path))
+            hint = "" if self.reading.is_plain else "; if the folders in it are classes, set dataset.train='*'"
+            remedy = "put one folder of photos for each class there"
+            raise DataError(f"no class folder below '{self.folder}'; {remedy}{hint}")
+        for name, kind in self.reading.loose(self.split):
+            self.left_out["loose" if kind == "image" else kind].append(name)
+        for name, path in folders:
+            self.add_class(name, path)
         for each, (severity, text) in LEFT_OUT.items():
             if names := self.left_out[each]:
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
                 self.find(severity, self.folder, "left out, " + text.format(f"'{names[0]}'{more}"))
+        if self.split == "train":
+            self.report_reading()
         return Samples(
             images=self.images, labels=self.labels, classes=tuple(self.classes), findings=tuple(self.findings)
         )
 
-    def is_class(self, entry: os.DirEntry[str]) -> bool:
-        if is_folder(entry) and not is_hidden(entry.name):
-            return True
-        each = kind(entry.name)
-        self.left_out["loose" if each == "photo" else each].append(entry.name)
-        return False
-
-    def add_class(self, folder: Path) -> None:
+    def add_class(self, name: str, folder: Path) -> None:
         """Add the photos of a class, with those in folders inside its folder."""
-        if not is_text(folder.name):
+        if not is_text(name):
             self.find("error", folder, NO_TEXT)
             return
         before = len(self.findings)
-        photos = list(self.walk(str(folder)))
-        photos.sort(key=lambda photo: [natural(part) for part in photo[len(str(folder)) + 1 :].split(os.sep)])
-        for photo in photos:
-            if not is_text(photo):
-                self.find("error", Path(photo), NO_TEXT)
-        if photos:
-            self.images += map(Path, photos)
-            self.labels += [len(self.classes)] * len(photos)
-            self.classes.append(folder.name)
+        found = find_images(folder, without=self.reading.inner_splits(self.split, folder))
+        for each in found.skipped:
+            if each.reason == "folder":
+                self.find("error", Path(each.path), each.text)
+            else:
+                self.left_out[each.reason].append(os.path.relpath(each.path, self.folder))
+        for photo in found.images:
+            if not is_text(str(photo)):
+                self.find("error", photo, NO_TEXT)
+        if found.images:
+            self.images += found.images
+            self.labels += [len(self.classes)] * len(found.images)
+            self.classes.append(name)
         elif self.allow_empty:
             self.find("warning", folder, "holds no photo; the class is left out")
         elif len(self.findings) == before:
             self.find("error", folder, "holds no photo; add some, remove it, or set dataset.allow_empty=true")
 
-    def walk(self, folder: str) -> Iterator[str]:
-        """Yield the photos below a folder, each real folder once, and none by a link that leads back up."""
-        seen = {os.path.realpath(folder)}
-        waiting, links = [folder], list[str]()
-        while waiting or links:
-            if not waiting:  # links come last, so that it does not matter how they are called
-                path = links.pop(0)
-                if is_above(os.path.realpath(path), seen):
-                    self.left_out["link"].append(os.path.relpath(path, self.folder))
-                    continue
-                waiting.append(path)
-            path = waiting.pop()
-            seen.add(os.path.realpath(path))
-            for entry in self.entries(path):
-                each = kind(entry.name)
-                if each == "photo":
-                    yield entry.path
-                elif each == "hidden" or not is_folder(entry):
-                    self.left_out[each].append(entry.name)
-                else:
-                    (links if entry.is_symlink() else waiting).append(entry.path)
-
-    def entries(self, folder: str) -> list[os.DirEntry[str]]:
-        try:
-            return listed(folder)
-        except OSError as error:
-            self.find("error", Path(folder), f"cannot be read: {error.strerror}; check who may read it")
-            return []
-
-    def warn_unused(self, root: Path, used: set[Path]) -> None:
-        """Say what lies beside the folders of the splits and is not read."""
-        for entry in listed(root):
-            path, each = Path(entry.path), kind(entry.name)
-            if path not in used and (each == "photo" or (each == "other" and is_folder(entry))):
-                self.find("warning", path, "is not used; it lies beside the folders of the splits")
+    def report_reading(self) -> None:
+        """Say how the folders were read where that is not plain, and what is not used."""
+        if self.reading.note:
+            self.find("note", self.reading.root, self.reading.note)
+        if self.reading.doubt:
+            self.find("warning", self.reading.root, self.reading.doubt)
+        for path, is_unlabelled in self.reading.unused():
+            text = "is not used; it lies next to the folders of the splits"
+            if is_unlabelled:
+                text = "is not used: its images have no labels; `finetune predict` labels them with the trained model"
+            self.find("warning", path, text)
 
     def find(self, severity: Severity, path: Path, text: str) -> None:
         self.findings.append(Finding(severity=severity, subject=str(path), text=text))
-
-
-def is_above(folder: str, others: Iterable[str]) -> bool:
-    """Whether a folder is one of the others or holds one of them."""
-    return any(f"{other}{os.sep}".startswith(f"{folder.rstrip(os.sep)}{os.sep}") for other in others)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune import Dataset, Options, Samples, Split, hookimpl
-from finetune_plugins.photo_files import existing
+from finetune import Dataset, Options, Samples, Split, existing_folder, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,4 +28,4 @@ def build(options: MindRecord, split: Split) -> Samples | None:
     """Return the photos of a split in the order in which they were packed."""
     from finetune import read_pack
 
-    return read_pack(existing(options.root), split)
+    return read_pack(existing_folder(options.root), split)

@@ -98,7 +98,7 @@ def test_predict_labels_all_that_can_be_read(finetune: Finetune, project: Path, 
     done = finetune("predict", model, tmp_path, "--csv", table)
     assert done.returncode == 3
     assert [Path(line.split()[2]).name for line in done.stdout.splitlines()] == ["a.jpg", "c.jpg"]
-    assert "error: 1 of 3 photos could not be labelled; mend or remove them\n" in done.stderr
+    assert "error: 1 of 3 photos could not be labelled; repair or remove them\n" in done.stderr
     assert f"'{tmp_path / 'b.jpg'}' is not an image" in done.stderr
     assert len(table.read_text().splitlines()) == 3
     found = json.loads(finetune("predict", model, tmp_path, "--json").stdout)

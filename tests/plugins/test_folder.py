@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune import DataError, Samples
+from finetune import DataError, Samples, natural_key
 from finetune_plugins.folder import Folder, build
-from finetune_plugins.photo_files import natural
 
 if TYPE_CHECKING:
     from finetune import Split
@@ -78,7 +77,7 @@ def test_numbers_sort_as_numbers(tmp_path: Path) -> None:
     root = tree(tmp_path, *(f"{i}/x.jpg" for i in (10, 9, 1, 100, 2)))
     assert photos(root).classes == ("1", "2", "9", "10", "100")
     names = ["a", "a1", "a01", "a2", "a10", "b", "1", "", "10", "2", "٣", "9" * 5000]
-    assert sorted(names, key=natural) == sorted(reversed(names), key=natural)
+    assert sorted(names, key=natural_key) == sorted(reversed(names), key=natural_key)
 
 
 def test_order_does_not_depend_on_the_file_system(tmp_path: Path) -> None:
@@ -98,16 +97,16 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     root = tree(
         *(tmp_path, "a/1.jpg", "b/2.jpg", "a/notes.txt", "b/list.csv", "README", "a/.DS_Store", "a/Thumbs.db"),
         *(".ipynb_checkpoints/3.jpg", "__MACOSX/a/._1.jpg", "a/.ipynb_checkpoints/1-checkpoint.jpg", "a/._1.jpg"),
-        *("b/IMG_1.HEIC", "loose.jpg"),
+        *("b/IMG_1.DNG", "loose.jpg"),
     )
     samples = photos(root)
     assert relative(samples, root) == [("a/1.jpg", "a"), ("b/2.jpg", "b")]
     assert findings(samples, root) == [
         ("note", ".", "left out, hidden or belonging to the system: '.ipynb_checkpoints' and 5 more"),
-        ("note", ".", "left out, no photos, by their names: 'README' and 2 more"),
+        ("note", ".", "left out, not images: 'README' and 2 more"),
         (
             *("warning", "."),
-            "left out, photos in a format that cannot be read: 'IMG_1.HEIC'; convert them to JPEG or PNG",
+            "left out, images in a format that cannot be read: 'b/IMG_1.DNG'; convert them to JPEG or PNG",
         ),
         ("warning", ".", "left out, photos that lie in no class folder: 'loose.jpg'; put them into one"),
     ]
@@ -117,7 +116,7 @@ def test_what_lies_beside_the_splits_is_said_once(tmp_path: Path) -> None:
     root = tree(
         tmp_path, "train/a/1.jpg", "train/b/2.jpg", "valid/a/3.jpg", "extra/a/4.jpg", "x.jpg", "cat_to_name.json"
     )
-    text = "is not used; it lies beside the folders of the splits"
+    text = "is not used; it lies next to the folders of the splits"
     assert findings(photos(root), root) == [("warning", "extra", text), ("warning", "x.jpg", text)]
     assert findings(photos(root, "valid"), root) == []
 
@@ -195,7 +194,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         (["1.jpg"], ".", "no class folder below '{}'; put one folder of photos for each class there"),
         ([".git/x/1.jpg"], ".", "no class folder below '{}'; put one folder of photos for each class there"),
         (["train/1.jpg"], ".", "no class folder below '{}/train'; put one folder of photos for each class there"),
-        (["val/a/1.jpg", "test/a/1.jpg"], ".", "'{}' has 'test' but no 'train'; put the folders of training photos"),
+        (["val/a/1.jpg", "test/a/1.jpg"], ".", "'{}' has 'val' but no 'train'; put the folders of training photos"),
         (["train/a/", "val/a/", "valid/a/"], ".", "'{}' has 'val' and 'valid', which mean the same split; keep one"),
         (["t.csv"], "t.csv", "'{}/t.csv' is a file, not a folder of photos; dataset.use=csv reads tables of photos"),
         (["t.zip"], "t.zip", "'{}/t.zip' is a file, not a folder of photos; unpack it first"),

@@ -1,0 +1,134 @@
+"""Class folders of a layout: what its patterns stand for in a tree of folders."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from finetune.data.folderlayout import ORDER, options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from finetune.components import Split
+    from finetune.data.folderlayout import Layout, Unclear
+    from finetune.data.foldertree import Tree
+
+    Names = Callable[[str], list[str]]
+
+LISTED = 5  # classes of a split that a reading names
+
+
+def normalised(pattern: str) -> str:
+    """Return a pattern as a user may write it with its ``*``; raises ``ValueError`` if it cannot be one.
+
+    ``train`` is the folder ``train/*``, and ``.`` the root itself.
+    """
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    if "*" not in parts:
+        parts.append("*")
+    if sum("*" in part for part in parts) > 1:
+        raise ValueError("write one '*', alone between slashes, for the name of the class, such as 'train/*'")
+    return ("/" if pattern.startswith("/") else "") + "/".join(parts)
+
+
+def halves(pattern: str) -> tuple[str, str]:
+    """Return what a pattern says of the path above the class folders, and of that inside each."""
+    before, _, after = f"/{pattern}/".partition("/*/")
+    return before.removeprefix("/"), after.removesuffix("/")
+
+
+def class_folders(layout: Layout, split: Split, names: Names) -> Iterator[tuple[str, str]]:
+    """Yield the name of each class of a split and its folder as a path from the root.
+
+    ``names`` returns the visible folders in a folder, in order. Folders of other splits are not classes.
+    """
+    before, after = halves(layout.splits[split])
+    others = [halves(pattern)[0] for each, pattern in layout.splits.items() if each != split]
+    for name in names(before):
+        folder = os.path.join(before, name)
+        if any(f"{other}/".startswith(f"{folder}/") for other in others):
+            continue
+        inner = deeper(folder, after, names)
+        if inner is not None:
+            yield name, inner
+
+
+def deeper(folder: str, path: str, names: Names) -> str | None:
+    """Return the folder at a path inside another, in any case; None if there is none."""
+    for part in filter(None, path.split("/")):
+        found = next((name for name in names(folder) if name.casefold() == part.casefold()), None)
+        if found is None:
+            return None
+        folder = os.path.join(folder, found)
+    return folder
+
+
+def inner_splits(layout: Layout, split: Split, folder: str, names: Names) -> list[str]:
+    """Return the folders inside a class folder that belong to other splits."""
+    own = halves(layout.splits[split])
+    found = []
+    for each, pattern in layout.splits.items():
+        before, after = halves(pattern)
+        if each != split and before == own[0] and after and not own[1]:
+            found.append(deeper(folder, after, names))
+    return [each for each in found if each is not None]
+
+
+def explain(unclear: Unclear, tree: Tree, root: str) -> str:
+    """Return what is wrong with a tree, with each reading and the line of a recipe that asks for it."""
+    lines = [f"'{root}' {unclear.why}"]
+    for layout in unclear.readings:
+        lines += [
+            f"  {describe(layout, tree)}",
+            f"    dataset: {{use: folder, root: {quoted(root)}, {options_of(layout)}}}",
+        ]
+    return "\n".join([*lines, "write the line that you mean into the recipe"])
+
+
+def describe(layout: Layout, tree: Tree) -> str:
+    """Return the classes of each split with their counts."""
+    parts = []
+    for split in ORDER:
+        if split in layout.splits:
+            counts = count(layout, split, tree)
+            first = ", ".join(f"{name} {number:,}" for name, number in list(counts.items())[:LISTED])
+            more = f" and {len(counts) - LISTED:,} more" if len(counts) > LISTED else ""
+            plural = "class" if len(counts) == 1 else "classes"
+            parts.append(f"{split} {len(counts):,} {plural}{f' ({first}{more})' if counts else ''}")
+    return "; ".join(parts)
+
+
+def count(layout: Layout, split: Split, tree: Tree) -> dict[str, int]:
+    """Return the number of images of each class of a split."""
+
+    def names(folder: str) -> list[str]:
+        found = find(tree, folder)
+        return [each.name for each in found.folders] if found else []
+
+    counts = {}
+    for name, folder in class_folders(layout, split, names):
+        inside = sum(total(tree, each) for each in inner_splits(layout, split, folder, names))
+        if number := total(tree, folder) - inside:
+            counts[name] = number
+    return counts
+
+
+def find(tree: Tree, path: str) -> Tree | None:
+    """Return the folder at a path."""
+    found: Tree | None = tree
+    for part in filter(None, path.split("/")):
+        found = found.named(part) if found else None
+    return found
+
+
+def total(tree: Tree, path: str) -> int:
+    """Return the number of images below a path."""
+    found = find(tree, path)
+    return found.total if found else 0
+
+
+def quoted(text: str) -> str:
+    """Return text as YAML reads it within braces."""
+    plain = all(char.isalnum() or char in "/._-" for char in text) and not text[:1].isdigit()
+    return text if plain else "'" + text.replace("'", "''") + "'"

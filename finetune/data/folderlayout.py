@@ -1,0 +1,238 @@
+"""Layout of a folder of images: which folders are classes, and which are splits that hold classes.
+
+Pure functions from a ``Tree`` to a ``Layout``, or to ``Unclear`` where more than one reading makes sense. Where the
+images of a split are is a pattern: a path from the root in which ``*`` stands for the name of the class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from finetune.data.splitnames import EXACT, FLEXIBLE, is_usual, role_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from finetune.components import Split
+    from finetune.data.foldertree import Tree
+
+WRAPPERS = (
+    *("images", "image", "imgs", "img", "photos", "photo", "pictures", "pics", "data", "dataset", "datasets", "files"),
+    *("jpegimages", "jpg", "jpeg", "jpegs", "png", "pngs", "input", "inputs", "raw", "all"),
+)
+UNLABELLED = ("unlabeled", "unlabelled", "unlabeld", "unsup", "predict", "pred", "inference", "samples", "submission")
+ORDER: tuple[Split, ...] = ("train", "valid", "test")
+DEEPEST = 3  # wrapper folders within one another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where the images of each split are, and what else may be meant in ``doubt``."""
+
+    splits: Mapping[Split, str]
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unclear:
+    """Several layouts that a tree can have, the likeliest first."""
+
+    readings: tuple[Layout, ...] = field(default=())
+    why: str = "can be read in more than one way"
+
+
+def read_layout(tree: Tree) -> Layout | Unclear:
+    """Return what the folders of a tree mean, by their structure and the usual names of splits."""
+    base, prefix = unwrap(tree)
+    return class_first(base, prefix) or split_first(base, prefix)
+
+
+def unwrap(tree: Tree) -> tuple[Tree, str]:
+    """Return the folder that holds classes or splits, and its path with a slash: wrappers around it mean nothing."""
+    prefix = ""
+    for _ in range(DEEPEST):
+        inner = wrapped(tree)
+        if inner is None or (role_of(inner.name) and not all(role_of(each.name) for each in full(inner))):
+            break
+        tree, prefix = inner, f"{prefix}{inner.name}/"
+    return tree, prefix
+
+
+def wrapped(tree: Tree) -> Tree | None:
+    """Return the one folder that a folder is only a wrapper of, if it is."""
+    inside = full(tree)
+    if tree.images or len(inside) != 1:
+        return None
+    inner = inside[0]
+    if inner.images or (len(tree.folders) > 1 and inner.name.lower() not in WRAPPERS):
+        return None
+    below = full(inner)
+    worth = len(below) > 1 or any(role_of(each.name) for each in below) or wrapped(inner) is not None
+    return inner if worth else None
+
+
+def class_first(base: Tree, prefix: str) -> Layout | Unclear | None:
+    """Return the layout of class folders that hold splits, such as ``rose/train``; None if it is another one."""
+    folders = full(base)
+    holding = [each for each in folders if holds_splits(each)]
+    names = {inner.name.lower() for each in holding for inner in full(each) if role_of(inner.name)}
+    splits = {split: f"{prefix}*/{name}" for split, (name, *_) in by_split(sorted(names)).items()}
+    if not holding or any(role_of(each.name) for each in holding):
+        return None
+    mixed = any(each.images for each in holding)
+    if mixed and len(holding) * 2 < len(folders):
+        return None
+    splits = {"train": f"{prefix}*", **splits}
+    if not mixed and len(holding) == len(folders) and len(names) == len(by_split(sorted(names))):
+        return Layout(splits=splits)
+    return Unclear(readings=(Layout(splits=splits), Layout(splits={"train": f"{prefix}*"})))
+
+
+def holds_splits(folder: Tree) -> bool:
+    """Return whether a class folder is divided into splits, or holds images and folders named exactly like splits."""
+    inside = full(folder)
+    roles = {role_of(each.name) for each in inside}
+    if folder.images:
+        return bool(inside) and all(each.name.lower() in EXACT and each.images for each in inside)
+    return None not in roles and "train" in roles and len(roles) > 1
+
+
+def split_first(base: Tree, prefix: str) -> Layout | Unclear:
+    """Return the layout of folders of splits that hold classes, or of classes with splits next to them."""
+    named = [each for each in base.folders if role_of(each.name)]
+    if named and len(named) == len(base.folders):
+        deep = [each for each in named if not each.images]
+        return splits_only(named if not any(each.folders for each in deep) else deep, base, prefix)
+    named = [each for each in named if not each.images and each.total]
+    if not named:
+        return classes_only(base, prefix)
+    found = by_split([each.name for each in named])
+    if any(len(names) > 1 for names in found.values()):
+        return doubles(found, base, prefix)
+    patterns = {split: deepened(base, names[0], prefix) for split, names in found.items()}
+    rest = [each for each in base.folders if each not in named and each.total]
+    splits = Layout(splits=patterns)
+    beside = Layout(splits={"train": f"{prefix}*", **patterns})
+    classes = Layout(splits={"train": f"{prefix}*"})
+    if "train" in found:
+        return splits if len(found) > 1 or not could_be_classes(rest) else Unclear(readings=(splits, classes))
+    clear = all(mostly(names_in(each), {other.name.casefold() for other in rest}) for each in named)
+    return beside if clear or not rest else Unclear(readings=(beside, classes))
+
+
+def splits_only(folders: Sequence[Tree], base: Tree, prefix: str) -> Layout | Unclear:
+    """Return the layout where every folder is named like a split; flat ones next to ``train`` have no labels."""
+    found = by_split([each.name for each in folders])
+    if any(len(names) > 1 for names in found.values()):
+        return doubles(found, base, prefix)
+    return Layout(splits={split: deepened(base, names[0], prefix) for split, names in found.items()})
+
+
+def doubles(found: Mapping[Split, Sequence[str]], base: Tree, prefix: str) -> Unclear:
+    """Return the readings where two folders mean the same split: one for each of them."""
+    split, names = next((split, names) for split, names in found.items() if len(names) > 1)
+    readings = []
+    for name in names:
+        chosen = {each: deepened(base, others[0], prefix) for each, others in found.items()}
+        readings.append(Layout(splits={**chosen, split: deepened(base, name, prefix)}))
+    if not all(name.lower() in EXACT for name in names):
+        readings.append(Layout(splits={"train": f"{prefix}*"}))
+    both = "' and '".join(names)
+    return Unclear(readings=tuple(readings), why=f"has '{both}', which mean the same split; keep one")
+
+
+def classes_only(base: Tree, prefix: str) -> Layout | Unclear:
+    """Return the layout without folders named like splits; a folder that holds its siblings' names is a split, too."""
+    everything = Layout(splits={"train": f"{prefix}*"})
+    odd = [each for each in full(base) if repeats_siblings(each, base)]
+    if odd:
+        names: tuple[Split, ...] = ("test", "valid")
+        extra = {split: f"{prefix}{each.name}/*" for split, each in zip(names, odd, strict=False)}
+        return Unclear(readings=(Layout(splits={"train": f"{prefix}*", **extra}), everything))
+    folders = full(base)
+    inside = {names_in(each) if not each.images else frozenset() for each in folders}
+    if len(folders) > 1 and len(inside) == 1 and len(next(iter(inside))) > 1:
+        first, second = (each.name for each in folders[:2])
+        pair = Layout(splits={"train": f"{prefix}{first}/*", "valid": f"{prefix}{second}/*"})
+        doubt = f"'{first}' and '{second}' are read as classes, but hold the same folders and no images of their own"
+        return Layout(splits=everything.splits, doubt=f"{doubt}; if they are splits, write {options_of(pair)}")
+    return everything
+
+
+def repeats_siblings(folder: Tree, base: Tree) -> bool:
+    """Return whether a folder holds no images itself, but folders named like those next to it."""
+    siblings = {each.name.casefold() for each in base.folders if each is not folder}
+    inside = names_in(folder)
+    return not folder.images and bool(inside & siblings) and (inside <= siblings or len(inside & siblings) > 1)
+
+
+def could_be_classes(folders: Iterable[Tree]) -> bool:
+    """Return whether folders next to ``train`` look like classes of their own, not like images without labels."""
+    labelled = [each for each in folders if each.name.lower() not in UNLABELLED and not role_of(each.name)]
+    flat = [each for each in labelled if each.images]
+    return len(flat) > 1 or len(flat) < len(labelled)
+
+
+def by_split(names: Iterable[str]) -> dict[Split, list[str]]:
+    """Return the names of each split; ``eval`` and ``holdout`` are whichever of two is not taken."""
+    found: dict[Split, list[str]] = {}
+    flexible = []
+    for name in names:
+        role = role_of(name)
+        if role in ("train", "valid", "test"):
+            found.setdefault(role, []).append(name)
+        elif role is not None:
+            flexible.append((name, FLEXIBLE[role]))
+    for name, (first, second) in flexible:
+        found.setdefault(second if first in found and second not in found else first, []).append(name)
+    return {split: found[split] for split in ORDER if split in found}
+
+
+def deepened(base: Tree, name: str, prefix: str) -> str:
+    """Return the pattern of a split folder, past wrappers in it such as ``seg_train/seg_train``."""
+    others = {inner for each in base.folders if each.name != name for inner in names_in(each)}
+    folder = base.named(name)
+    while folder is not None:
+        folder = only_folder(folder, others)
+        name = f"{name}/{folder.name}" if folder else name
+    return f"{prefix}{name}/*"
+
+
+def only_folder(folder: Tree, others: set[str]) -> Tree | None:
+    """Return the folder that a split's folder is only a wrapper of; not one that ``others`` have as a class."""
+    inside = full(folder)
+    if len(inside) != 1 or folder.images or inside[0].images:
+        return None
+    inner = inside[0]
+    if inner.name.casefold() == folder.name.casefold() or inner.name.lower() in WRAPPERS:
+        return inner
+    return wrapped(folder) if inner.name.casefold() not in others else None
+
+
+def mostly(names: frozenset[str], known: set[str]) -> bool:
+    """Return whether at least half of some names are known."""
+    return bool(names) and 2 * len(names & known) >= len(names)
+
+
+def full(folder: Tree) -> list[Tree]:
+    """Return the folders in a folder that hold images at any depth."""
+    return [each for each in folder.folders if each.total]
+
+
+def names_in(folder: Tree) -> frozenset[str]:
+    """Return the names of the folders of images in a folder, for comparison."""
+    return frozenset(each.name.casefold() for each in full(folder))
+
+
+def is_plain(layout: Layout) -> bool:
+    """Return whether a layout needs no explanation: classes alone, or folders with the usual names of splits."""
+    if dict(layout.splits) == {"train": "*"}:
+        return True
+    return all(pattern.endswith("/*") and is_usual(pattern[:-2], split) for split, pattern in layout.splits.items())
+
+
+def options_of(layout: Layout) -> str:
+    """Return the options of a recipe's dataset that ask for a layout."""
+    patterns = ((split, layout.splits[split]) for split in ORDER if split in layout.splits)
+    return ", ".join(f'{split}: "{pattern}"' for split, pattern in patterns)

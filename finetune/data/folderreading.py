@@ -1,0 +1,152 @@
+"""Reading of a folder of images on disk: the layout that was recognised or asked for, and its class folders."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from finetune.data.classfolders import class_folders, explain, halves, inner_splits, normalised
+from finetune.data.filenames import kind_of
+from finetune.data.folderlayout import ORDER, Layout, Unclear, is_plain, read_layout
+from finetune.data.foldertree import survey
+from finetune.data.walk import find_images, is_visible_folder, list_folder
+from finetune.errors import DataError
+from finetune.files.existing import existing_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from finetune.components import Split
+    from finetune.data.foldertree import Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderReading:
+    """How a folder of images is read.
+
+    ``layout`` says where the images of each split are; ``given`` are the splits that the recipe names itself.
+    """
+
+    root: Path
+    layout: Layout
+    given: frozenset[Split]
+
+    @property
+    def splits(self) -> Mapping[Split, str]:
+        """Return the pattern of each split, in the order train, valid, test."""
+        return self.layout.splits
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether the classes lie right below the root, or below folders with the usual names of splits."""
+        return bool(self.given) or is_plain(self.layout)
+
+    @property
+    def note(self) -> str:
+        """Return how the folders were read, in one line; nothing where that is plain."""
+        if self.is_plain:
+            return ""
+        return "folders are read as " + ", ".join(
+            f"{split} in {describe(pattern)}" for split, pattern in self.splits.items()
+        )
+
+    @property
+    def doubt(self) -> str:
+        """Return what may be meant otherwise."""
+        return self.layout.doubt
+
+    def folder_of(self, split: Split) -> Path:
+        """Return the folder that holds the class folders of a split; raises ``DataError`` if it does not exist."""
+        above, _ = halves(self.splits[split])
+        return existing_folder(self.root / above, f"dataset.{split}") if above else self.root
+
+    def class_folders(self, split: Split) -> list[tuple[str, Path]]:
+        """Return the name and the folder of each class of a split, in natural order."""
+        return [(name, self.root / path) for name, path in class_folders(self.layout, split, self._names)]
+
+    def inner_splits(self, split: Split, folder: Path) -> list[str]:
+        """Return the folders inside a class folder that belong to other splits."""
+        inside = inner_splits(self.layout, split, os.path.relpath(folder, self.root), self._names)
+        return [str(self.root / each) for each in inside]
+
+    def loose(self, split: Split) -> Iterator[tuple[str, str]]:
+        """Yield the name of each file next to the class folders of a split, and its kind."""
+        for entry in list_folder(self.folder_of(split)):
+            if not is_visible_folder(entry):
+                yield entry.name, kind_of(entry.name)
+
+    def unused(self) -> Iterator[tuple[Path, bool]]:
+        """Yield what lies next to the folders of splits and is not used, and whether it holds images without labels."""
+        bases = {self.root / halves(pattern)[0] for pattern in self.splits.values()}
+        classes = {name for name, _ in self.class_folders("train")} if "train" in self.splits else set()
+        above = {parent for base in bases for parent in base.parents if parent.is_relative_to(self.root)} - bases
+        for folder in sorted(above):
+            for entry in list_folder(folder):
+                path = folder / entry.name
+                if any(base.is_relative_to(path) for base in bases):
+                    continue
+                if is_visible_folder(entry):
+                    yield path, not self.given and entry.name not in classes and is_flat(path)
+                elif kind_of(entry.name) == "image":
+                    yield path, False
+
+    def _names(self, folder: str) -> list[str]:
+        return [entry.name for entry in list_folder(self.root / folder) if is_visible_folder(entry)]
+
+
+def read_folder(root: Path, given: Mapping[Split, str] | None = None) -> FolderReading:
+    """Return how a folder of images is read: by the patterns that are ``given``, else by its structure and names.
+
+    With a pattern for ``train`` nothing is guessed; without it, the folders that patterns name are left to them.
+    Raises ``DataError`` with every reading and its line of a recipe where more than one makes sense.
+    """
+    patterns = {split: normalised(pattern) for split, pattern in (given or {}).items()}
+    layout = Layout(splits=patterns) if "train" in patterns else recognised(root, patterns)
+    splits = {split: layout.splits[split] for split in ORDER if split in layout.splits}
+    return FolderReading(root=root, layout=replace(layout, splits=splits), given=frozenset(patterns))
+
+
+def recognised(root: Path, patterns: Mapping[Split, str]) -> Layout:
+    """Return the layout of a folder, by its structure apart from the folders that ``patterns`` name."""
+    if any(pattern.startswith("*") for pattern in patterns.values()):
+        return Layout(splits={"train": "*", **patterns})
+    tree = survey(root)
+    rest = tree
+    for pattern in patterns.values():
+        rest = without(rest, halves(pattern)[0].split("/"))
+    found = read_layout(rest)
+    if isinstance(found, Unclear):
+        readings = tuple(replace(each, splits={**each.splits, **patterns}) for each in found.readings)
+        raise DataError(explain(replace(found, readings=readings), tree, str(root)))
+    return replace(found, splits={**found.splits, **patterns})
+
+
+def without(tree: Tree, path: Sequence[str]) -> Tree:
+    """Return a tree without the folder at a path."""
+    first, *rest = path
+    kept = (without(each, rest) if rest and each.name == first else each for each in tree.folders)
+    return replace(tree, folders=tuple(each for each in kept if rest or each.name != first))
+
+
+def is_flat(folder: Path) -> bool:
+    """Return whether all images below a folder lie right in it, or in one of its name: none has a class then."""
+    parents = {image.parent for image in find_images(folder).images}
+    return len(parents) == 1 and parents <= {folder, folder / folder.name}
+
+
+def describe(pattern: str) -> str:
+    """Return in words where the images of a split are."""
+    above, inside = halves(pattern)
+    if not inside:
+        return f"'{above}'" if above else "the class folders"
+    return f"'{inside}' of each class" + (f" in '{above}'" if above else "")
+
+
+def split_pattern(pattern: str) -> str:
+    """Return where the images of a split are, as a dataset's option says it, in its complete form.
+
+    ``*`` stands for the name of the class. ``train`` means ``train/*``. Raises ``ValueError`` if it cannot be read.
+    """
+    return normalised(pattern)

@@ -1,0 +1,125 @@
+"""Images to predict on: files as they are named, folders as the images below them, and what was skipped there."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.data.filenames import image_endings
+from finetune.data.imagefile import BadImage, shown
+from finetune.data.walk import Skipped, find_images
+from finetune.errors import DataError, UsageError
+from finetune.files.home import expand_home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+COMMON = (".jpg", ".jpeg", ".png")  # named first
+LISTED = 10  # skipped images that a message names
+IGNORED = {"other": "not images", "hidden": "hidden or system files", "link": "links to folders that are read already"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Images in order: paths, or arrays as they were given.
+
+    ``listed`` are the places of those that were found in a folder; ``skipped`` is everything else in these folders.
+    """
+
+    images: tuple[Any, ...]
+    listed: frozenset[int]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def missing(self) -> tuple[Skipped, ...]:
+        """Return what was skipped and is or may be an image."""
+        return tuple(each for each in self.skipped if each.may_be_image)
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Return how many files were skipped that are not images, by reason."""
+        return dict(Counter(each.reason for each in self.skipped if not each.may_be_image))
+
+
+def gather(given: Iterable[Any]) -> Inputs:
+    """Return images of files, folders and arrays; folders are searched at any depth, as a folder dataset is.
+
+    Raises ``UsageError`` for a folder in which nothing looks like an image.
+    """
+    images: list[Any] = []
+    listed: list[int] = []
+    skipped: list[Skipped] = []
+    for each in given:
+        folder = expand_home(each) if isinstance(each, str | Path) else None
+        if folder is None or not os.path.isdir(folder):
+            images.append(each)  # exactly as given
+            continue
+        found = find_images(folder)
+        skipped += found.skipped
+        if not found.images and not any(other.may_be_image for other in found.skipped):
+            endings = (*COMMON, *sorted(image_endings().difference(COMMON)))
+            raise UsageError(f"no photos in {each}; photos end with {' '.join(endings)}")
+        listed += range(len(images), len(images) + len(found.images))
+        images += map(as_found, found.images)
+    return Inputs(images=tuple(images), listed=frozenset(listed), skipped=tuple(skipped))
+
+
+def asked(images: Any) -> Inputs | None:
+    """Return what Python asks for: a list with files, folders and arrays, or one folder; None for anything else."""
+    if isinstance(images, str | Path) and os.path.isdir(expand_home(images)):
+        images = [images]
+    if not isinstance(images, list | tuple):
+        return None
+    return gather(images)
+
+
+def of_folders(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
+    """Return the images in folders without a prediction; raises the ``BadImage`` of one that was named itself."""
+    for index in sorted(refused):
+        if index not in inputs.listed:
+            raise refused[index]
+    return skipped(inputs, refused)
+
+
+def as_found(path: Path) -> Path:
+    """Return the path of a file that was found, absolute where it would be taken for one in a home folder."""
+    try:
+        return path if expand_home(path) == path else path.absolute()
+    except UsageError:
+        return path.absolute()
+
+
+def skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
+    """Return every image without a prediction: those that the decoder ``refused``, and those left out before."""
+    bad = (
+        Skipped(path=str(inputs.images[index]), reason="damaged", text=refused[index].reason)
+        for index in sorted(refused)
+    )
+    return [*bad, *inputs.missing]
+
+
+def report(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[dict[str, str]]:
+    """Return the path of every image without a prediction, and why, ready for JSON."""
+    return [{"path": each.path, "reason": each.text} for each in skipped(inputs, refused)]
+
+
+def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None:
+    """Return what to say of images without a prediction, the first ten by name; None if every image has one."""
+    found = skipped(inputs, refused)
+    if not found:
+        return None
+    lines = [f"'{shown(each.path)}' {each.text}" for each in found[:LISTED]]
+    more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
+    total = len(inputs.images) + len(inputs.missing)
+    return DataError(
+        "\n".join([f"{len(found)} of {total} photos could not be labelled; repair or remove them", *lines, *more])
+    )
+
+
+def ignored_line(inputs: Inputs) -> str:
+    """Return in one line how many files were left alone because they are not images; nothing if there are none."""
+    counts = ", ".join(f"{inputs.ignored[each]:,} {text}" for each, text in IGNORED.items() if each in inputs.ignored)
+    return f"ignored: {counts}" if counts else ""
