@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere
-from finetune.training import check, finishing, records, resuming, runfolder
+from finetune.training import check, finishing, older, records, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -38,6 +38,7 @@ def fine_tune(
     ``watchers`` are objects with event hooks. Raises the ``FinetuneError`` that says what was wrong, and
     ``Interrupted`` after a signal; what was trained until then is in the run folder.
     """
+    plan = older.keep_defaults(plan, resume)
     if resume is not None and (finished := records.finished(resume, plan)):
         say(f"nothing to do: {resume} is finished")
         return finished

@@ -238,7 +238,10 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress
     chosen, recipe = plan.dataset, plan.recipe
     with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
         whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
-        return datas.load(chosen.component, chosen.options, recipe.dataset, recipe.seed, workers, progress, whose=whose)
+        options, color = chosen.options, recipe.image.color
+        return datas.load(
+            chosen.component, options, recipe.dataset, recipe.seed, workers, progress, whose=whose, color=color
+        )
 
 
 def image_spec(plan: Plan, source: sources.Source | None) -> ImageSpec:

@@ -14,7 +14,7 @@ from finetune.machine.cores import usable_cores
 from finetune.model.network import Network, assign, values
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
-from finetune.training import masking, start
+from finetune.training import masking, older, start
 from finetune.trunk import engines
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def check_same(
 
     Returns whether the recipe or the images changed, which ``allow`` does not forbid.
     """
-    own = identity(prepared)
+    own, state = identity(prepared), older.completed(state)
     changes = differences(masking.hidden("recipe", state["recipe"]), own["recipe"])
     changed = bool(changes)
     if changes and not allow:
