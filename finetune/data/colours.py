@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from finetune.components import Color, Pixels
 
-CONVERTIBLE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LA", "PA", "RGBA", "La", "RGBa")
+CONVERTIBLE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LA", "PA", "RGBA")
+PREMULTIPLIED = ("La", "RGBa")
 DEPTH = 257  # 16-bit values per 8-bit value: 65535 / 255
 
 
@@ -27,6 +28,8 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int], color: Color = 
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _grey(image, background, color)
+    if image.mode in PREMULTIPLIED:
+        image = image.convert(image.mode.upper())
     if color == "convert" or image.mode == "LAB":
         image = to_srgb(image)
     if image.mode not in CONVERTIBLE:

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from finetune.components import Encoded
+from finetune.data import bands
 from finetune.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
             _bounded(webp_pixels(file.read(30)))
             with Image.open(file, formats=FORMATS) as image:
                 _bounded(image.width * image.height)
+                if odd := bands.refusal(image):
+                    raise Refused(odd)
                 yield image
         except MemoryError as error:
             raise BadImage(shown(path), "needs more memory than there is", lasting=False) from error
@@ -156,6 +159,8 @@ def _reason(error: Exception, file: IO[bytes]) -> str:
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {MAX_PIXELS // 10**6} million pixels; scale it down"
+    if isinstance(error, UnidentifiedImageError | KeyError) and (odd := bands.explain(file)):
+        return odd
     if isinstance(error, UnidentifiedImageError):
         file.seek(0)
         return unidentified(file.read(512))
