@@ -96,7 +96,7 @@ def _bits(tags: Mapping[int, Any]) -> tuple[int, ...]:
 
 def _undeclared(tags: Mapping[int, Any]) -> str:
     """Return what is wrong with bands that are neither colours nor declared as transparency."""
-    photometric, extra = tags.get(PHOTOMETRIC), tuple(tags.get(EXTRA, ()))
+    photometric, extra = int(tags.get(PHOTOMETRIC, 0)), tuple(tags.get(EXTRA, ()))
     colours, bands = COLOURS.get(photometric, 0), int(tags.get(SAMPLES, 1))
     others = bands - colours - sum(each in ALPHA for each in extra)
     if not colours or others <= 0:
