@@ -14,6 +14,7 @@ from finetune.machine.doctor import available_memory_mb
 from finetune.machine.environment import peak_memory_mb
 from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
+from finetune.training import trial
 from finetune.training.feed import Feed
 from finetune.training.prepare import Prepared, load_data, prepare
 from finetune.training.views import fitting
@@ -32,7 +33,7 @@ MB = 2**20
 def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Prepare a run without starting it and return what was found; raise what would have stopped it."""
     try:
-        prepared = prepare(plan, catalogue, say=say)
+        prepared = prepare(plan, catalogue, say=say, tried=trial.CHECK)
     except (WeightsError, DownloadError) as error:
         raise with_data(error, plan, catalogue) from None
     recipe = prepared.plan.recipe

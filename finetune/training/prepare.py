@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options
 from finetune.data import loading as datas
+from finetune.data import targets
 from finetune.data.scan import told
 from finetune.devices import cpu
 from finetune.devices import device as devices
@@ -18,7 +19,8 @@ from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
-from finetune.training import batchsize, phases, start
+from finetune.training import batchsize, phases, start, trial
+from finetune.trunk import engines
 from finetune.weights import fetching, labels, loading, sources
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from finetune.model.model import Model
     from finetune.model.network import Network, Stages
     from finetune.parallel.world import World
+    from finetune.recipe.models import Recipe
     from finetune.recipe.plan import Chosen, Plan
 
 
@@ -64,11 +67,13 @@ def prepare(
     resume: Path | None = None,
     watchers: Sequence[object] = (),
     say: Callable[[str], None] = print,
+    tried: int = trial.RUN,
 ) -> Prepared:
     """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written.
 
     Where the weights are gone, the run in ``resume`` says what they asked for. Of several processes the first looks at
-    weights and data before the others, which find what it downloaded and noted, and it alone has plugins.
+    weights and data before the others, which find what it downloaded and noted, and it alone has plugins. ``tried``
+    is how many images of each split are put through the pipelines.
     """
     plan = batchsize.resumed(plan, resume, catalogue)
     recipe = plan.recipe
@@ -89,7 +94,13 @@ def prepare(
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
+    targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
+    with world.together():
+        if world.first:
+            trial.try_images(data, trial.Trial(spec=image, transforms=transforms, seed=recipe.seed, most=tried))
     device = device_for(plan, planned, say)
+    if recipe.trunk.engine == "openvino" and (reason := engines.unavailable(device.name)):
+        raise UsageError(f"trunk.engine=openvino cannot be used: {reason}; write trunk.engine=auto")
     if device.odd:
         say(f"warning: {device.why}")
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
@@ -100,6 +111,7 @@ def prepare(
     world.same_everywhere(list(network.get_parameters()))
     size = {"side": image.size, "images": len(data.train)}
     plan = batchsize.settled(plan, network, planned, **size, world=world, say=say)
+    check_mixing(plan.recipe, len(data.train), world.size)
     if device.amp == "O2":
         mixed_precision(network)
     synchronised = world.size > 1 and recipe.train.sync_batch_norm
@@ -125,6 +137,15 @@ def prepare(
         phases=planned,
         weights=begun.weights if begun else report,
     )
+
+
+def check_mixing(recipe: Recipe, images: int, processes: int) -> None:
+    """Raise ``UsageError`` where mixup or cutmix would never find a second image to blend with."""
+    used = [name for name in ("mixup", "cutmix") if getattr(recipe.train, name)]
+    if used and min(recipe.train.batch // processes, images) < 2:
+        each = " of each device" * (processes > 1)
+        what = f"it blends pairs of images, and a batch{each} has one"
+        raise UsageError(f"train.{used[0]} has no effect: {what}; raise train.batch_size or set train.{used[0]}=0")
 
 
 def meet(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> World:
@@ -199,6 +220,12 @@ class Attributed:
     transform: Transform
     name: str
     remedy: str
+
+    @property
+    def certain(self) -> Transform:
+        """Return the augmentation with all that it does by chance, as far as it offers that."""
+        certain = getattr(self.transform, "certain", None)
+        return self if certain is None else Attributed(certain, self.name, self.remedy)
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         """Return what the augmentation makes of an image."""
