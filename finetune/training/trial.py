@@ -121,6 +121,7 @@ def _together(failures: list[FinetuneError]) -> FinetuneError:
     ]
     if len(distinct) > LISTED:
         lines.append(f"  … and {len(distinct) - LISTED} more")
+    lines.append("change augment so that it takes them, or leave these images out")
     kind = PluginError if isinstance(first, PluginError) else DataError
     error = kind("\n".join(lines))
     if isinstance(error, PluginError):

@@ -130,7 +130,10 @@ class Augment:
             result: Pixels = self._own.compose(image=image)["image"]
         except Exception as error:
             height, width = image.shape[:2]
-            raise TransformError(f"{culprit(error)}on {width}x{height} pixels: {error}") from error
+            text = f"{culprit(error)}on {width}x{height} pixels: {error}"
+            if "crop size" in str(error).lower():
+                text += "; scale small images up before it, such as with SmallestMaxSize"
+            raise TransformError(text) from error
         return result
 
 
