@@ -95,6 +95,7 @@ def prepare(
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
     targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
+    check_mixing(recipe, len(data.train), world.size)
     with world.together():
         if world.first:
             trial.try_images(data, trial.Trial(spec=image, transforms=transforms, seed=recipe.seed, most=tried))
@@ -140,9 +141,13 @@ def prepare(
 
 
 def check_mixing(recipe: Recipe, images: int, processes: int) -> None:
-    """Raise ``UsageError`` where mixup or cutmix would never find a second image to blend with."""
+    """Raise ``UsageError`` where mixup or cutmix would never find a second image to blend with.
+
+    A batch size that is yet to be chosen counts as large enough.
+    """
     used = [name for name in ("mixup", "cutmix") if getattr(recipe.train, name)]
-    if used and min(recipe.train.batch // processes, images) < 2:
+    size = recipe.train.batch_size
+    if used and min(images, images if size == "auto" else size // processes) < 2:
         each = " of each device" * (processes > 1)
         what = f"it blends pairs of images, and a batch{each} has one"
         raise UsageError(f"train.{used[0]} has no effect: {what}; raise train.batch_size or set train.{used[0]}=0")
