@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         Split,
         Weights,
     )
-    from finetune.data.filenames import is_text, natural_key
+    from finetune.data.filenames import image_endings, is_text, natural_key
     from finetune.data.folderreading import FolderReading, read_folder, split_pattern
     from finetune.data.images import decode
     from finetune.data.packed import read_pack
@@ -81,7 +81,7 @@ _HOMES = {
     "files.existing": ("existing_file", "existing_folder", "explain_missing", "shorten"),
     "files.home": ("cache_folder", "expand_home"),
     "hookspecs": ("hookimpl",),
-    "data.filenames": ("is_text", "natural_key"),
+    "data.filenames": ("image_endings", "is_text", "natural_key"),
     "data.folderreading": ("FolderReading", "read_folder", "split_pattern"),
     "data.images": ("decode",),
     "data.packed": ("read_pack",),
@@ -129,6 +129,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "cache_folder",
     "expand_home",
     "hookimpl",
+    "image_endings",
     "is_text",
     "natural_key",
     "FolderReading",

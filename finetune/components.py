@@ -78,9 +78,16 @@ class Samples:
         return len(self.images)
 
 
+Color: TypeAlias = Literal["convert", "ignore"]
+"""What becomes of a colour profile in an image's file: the colours are converted to sRGB, or taken as they are."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """How an image becomes the input of the network: side lengths in pixels, mean and std of RGB in 0..1."""
+    """How an image becomes the input of the network: side lengths in pixels, mean and std of RGB in 0..1.
+
+    ``color`` says whether colours are converted to sRGB by the profile in an image's file.
+    """
 
     size: int = 224
     resize: int = 256
@@ -88,6 +95,7 @@ class ImageSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     background: tuple[int, int, int] = (255, 255, 255)
+    color: Color = "convert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.catalogue import Catalogue
-    from finetune.components import Dataset, Pixels
+    from finetune.components import Color, Dataset, Pixels
     from finetune.data.imagefile import BadImage
     from finetune.model.model import Model
     from finetune.model.prediction import Predictions
@@ -171,7 +171,8 @@ class Finetuner:
         from finetune.recipe import keywords
         from finetune.recipe import plan as plans
 
-        catalogue = self._catalogue(data)
+        color = said.get("image", {}).get("color", "convert")
+        catalogue = self._catalogue(data, "ignore" if color == "ignore" else "convert")
         if sources.is_recipe(data):
             file = expand_home(str(data))
             return plans.load(file, keywords.overrides(said), catalogue), catalogue
@@ -179,14 +180,14 @@ class Finetuner:
             raise UsageError(f"dataset.use={said['dataset']['use']} is of no use beside data; give that as the data")
         return plans.load(keywords.merged({"dataset": sources.section(data)}, said), [], catalogue), catalogue
 
-    def _catalogue(self, data: object = None) -> Catalogue:
+    def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:
         from finetune import plugins
         from finetune.catalogue import Catalogue
         from finetune.data import sources
 
         loaded = plugins.load()
         own = plugins.Origin(name="python", distribution=plugins.HERE, version="-")
-        dataset = sources.own_dataset(data)
+        dataset = sources.own_dataset(data, color)
         for plugin in (*self.plugins, *([Offer(dataset)] if dataset else [])):
             loaded.register(plugin, own)
         return Catalogue(loaded)

@@ -179,7 +179,7 @@ def test_an_empty_validation_split_is_an_error() -> None:
 def test_names_that_look_alike_are_mentioned() -> None:
     loaded = load(dataset(train=arrays([2, 2], ["rose", "Rose"])))
     assert findings(loaded, "class") == [
-        "warning train 'Rose' looks like 'rose', which differs in upper and lower case"
+        "warning train 'Rose' looks like 'rose', which differs in upper and lower case (2 images and 2)"
     ]
 
 

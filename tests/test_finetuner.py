@@ -526,7 +526,11 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
         (lambda ft: ft.predict(np.zeros((8, 8, 3), np.uint8)), UsageError, "for a single ndarray write"),
         (lambda ft: ft.predict(["none.jpg"]), DataError, r"'none\.jpg' does not exist"),
         (lambda ft: ft.predict([np.zeros((8, 8), np.uint8)]), DataError, r"shape 8x8 .* pass \(height, width, 3\)"),
-        (lambda ft: ft.predict([Image.new("LAB", (8, 8))]), DataError, r"images\[0\] has the colour mode LAB"),
+        (
+            lambda ft: ft.predict([Image.new("F", (8, 8), 2.0)]),
+            DataError,
+            r"images\[0\] holds real numbers from 2 to 2",
+        ),
         (lambda ft: ft.predict(["a.jpg"], top=0), UsageError, "top=0 asks for no class"),
         (lambda ft: ft.embed(np.zeros((1, 3, 8, 8))), UsageError, "and type float64 cannot be embedded"),
         (lambda ft: ft.embed(np.zeros((8, 8, 3), np.float32)), UsageError, r"pass ready \(N, 3, H, W\) float32"),

@@ -32,13 +32,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that get decoded, as they do."""
     names: list[str] = []
-    original = scanning.decode
+    original = scanning.examine
 
     def counting(path: Path) -> Any:
         names.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(scanning, "decode", counting)
+    monkeypatch.setattr(scanning, "examine", counting)
     return names
 
 

@@ -30,12 +30,19 @@ def training(part: Part, classes: Sequence[str], notes: Notes) -> None:
     counts = np.bincount(part.labels, minlength=len(classes))
     for index in np.flatnonzero(counts == 0):
         notes.add("class", "error", "train", f"'{classes[index]}'", "has no image to train on")
+    place = {name: index for index, name in enumerate(classes)}
     for first, other in Names(classes).doubles():
-        notes.add("class", "warning", "train", f"'{other}'", f"looks like '{first}', {difference(other, first)}")
+        text = f"looks like '{first}', {difference(other, first)} ({images(counts[place[other]])} and "
+        notes.add("class", "warning", "train", f"'{other}'", f"{text}{counts[place[first]]:,})")
     if imbalance(counts) >= IMBALANCED:
         few, many = classes[int(np.argmin(counts))], classes[int(np.argmax(counts))]
         text = f"has {imbalance(counts):.0f} times as many images as '{few}'; consider loss.class_weights=auto"
         notes.add("class", "warning", "train", f"'{many}'", text)
+
+
+def images(count: int) -> str:
+    """Return a number of images in words."""
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def imbalance(counts: NDArray[np.int64]) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,19 +27,51 @@ def table(own: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
 
 
 def canonical(name: str) -> str:
-    """Return what is left of a name when case, spaces around it and ways to write it in Unicode are taken away."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
+    """Return what is left of a name without everything that hardly anyone sees, or means, when reading it."""
+    for _, fold in FOLDS:
+        name = fold(name)
+    return name
 
 
 def difference(name: str, known: str) -> str:
     """Return in words why two names that look alike are not the same."""
-    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", known):
-        return "which is written with other Unicode characters (NFC and NFD)"
-    if name.strip() == known.strip():
-        return "which differs in spaces at the start or end"
-    if name.casefold() == known.casefold():
-        return "which differs in upper and lower case"
+    for text, fold in FOLDS:
+        if fold(name) == fold(known):
+            return f"which {text}"
     return "which differs in upper and lower case, spaces or Unicode form"
+
+
+def _visible(name: str) -> str:
+    """Return a name without characters of no width: joiners, marks of direction, selectors of a form."""
+    return "".join(char for char in name if unicodedata.category(char) != "Cf" and not "\ufe00" <= char <= "\ufe0f")
+
+
+def _number(name: str) -> str:
+    """Return a number without leading zeros, zeros after the point, and with a point for a comma; else the name."""
+    found = NUMBER.fullmatch(name)
+    if found is None:
+        return name
+    sign, whole, part = found.groups(default="")
+    part = part.rstrip("0")
+    return f"{'-' * (sign == '-')}{whole.lstrip('0') or '0'}{'.' * bool(part)}{part}"
+
+
+NUMBER = re.compile(r"([+-]?)(\d+)(?:[.,](\d+))?")
+# Cyrillic, Greek, typographic quotes and dashes, and the Latin letters and signs that look the same.
+LOOKALIKES = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХасеорухіјѕԁΑΒΕΖΗΙΚΜΝΟΡΤΥΧον‘’“”‐‑‒–—−×",
+    "ABESIJKMHOPCTYXaceopyxijsdABEZHIKMNOPTYXov''\"\"------x",
+)
+FOLDS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("is written with other Unicode characters (NFC and NFD)", partial(unicodedata.normalize, "NFC")),
+    ("differs in invisible characters", _visible),
+    ("differs in spaces at the start or end", str.strip),
+    ("differs in the spaces between words", lambda name: " ".join(name.split())),
+    ("is written with characters of another width or form", partial(unicodedata.normalize, "NFKC")),
+    ("has letters or signs of another script that look the same", lambda name: name.translate(LOOKALIKES)),
+    ("is the same number written in another way", _number),
+    ("differs in upper and lower case", str.casefold),
+)
 
 
 class Names:

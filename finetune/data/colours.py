@@ -8,20 +8,30 @@ import numpy as np
 from PIL import Image
 
 from finetune.data.imagefile import Refused
+from finetune.data.profiles import to_srgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from finetune.components import Pixels
+    from finetune.components import Color, Pixels
 
-CONVERTIBLE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LA", "PA", "RGBA", "La", "RGBa")
+CONVERTIBLE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LA", "PA", "RGBA")
+PREMULTIPLIED = ("La", "RGBa")
 DEPTH = 257  # 16-bit values per 8-bit value: 65535 / 255
 
 
-def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
-    """Return a loaded image as HWC uint8 RGB; raises ``Refused`` where the range of its values is anyone's guess."""
+def to_rgb(image: Image.Image, background: tuple[int, int, int], color: Color = "convert") -> Pixels:
+    """Return a loaded image as HWC uint8 RGB; raises ``Refused`` where the range of its values is anyone's guess.
+
+    With ``color="convert"`` an embedded colour profile is obeyed. Lab images are converted in any case, since they
+    hold no values of red, green and blue that could be taken as they are.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _grey(image, background)
+        return _grey(image, background, color)
+    if image.mode in PREMULTIPLIED:
+        image = image.convert(image.mode.upper())
+    if color == "convert" or image.mode == "LAB":
+        image = to_srgb(image)
     if image.mode not in CONVERTIBLE:
         raise Refused(f"has the colour mode {image.mode}; save it as RGB")
     if image.has_transparency_data:
@@ -36,11 +46,14 @@ def _over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     return result
 
 
-def _grey(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
+def _grey(image: Image.Image, background: tuple[int, int, int], color: Color) -> Pixels:
     """Return three equal channels of a grey image of more than 8 bits; one value may stand for transparent."""
     values = np.asarray(image)
-    grey = _from_floats(values) if image.mode == "F" else _from_integers(values)
-    pixels = np.repeat(grey[..., None], 3, axis=2)
+    grey = Image.fromarray(_from_floats(values) if image.mode == "F" else _from_integers(values))
+    if color == "convert" and "icc_profile" in image.info:
+        grey.info["icc_profile"] = image.info["icc_profile"]
+        grey = to_srgb(grey)
+    pixels = np.array(grey.convert("RGB"))
     if isinstance(clear := image.info.get("transparency"), int):
         pixels[values == clear] = background
     return pixels

@@ -13,7 +13,7 @@ from finetune.text import escape_line
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-Kind = Literal["dataset", "image", "photo", "class", "unknown", "split", "duplicate"]
+Kind = Literal["dataset", "image", "photo", "class", "unknown", "split", "duplicate", "profile"]
 LISTED = 20  # findings of a kind that an error message spells out
 
 TITLES: dict[Kind, tuple[str, str]] = {
@@ -24,6 +24,7 @@ TITLES: dict[Kind, tuple[str, str]] = {
     "unknown": ("class that the model does not know", "classes that the model does not know"),
     "split": ("problem with the splits", "problems with the splits"),
     "duplicate": ("photo is there twice", "photos are there twice"),
+    "profile": ("colour profile", "colour profiles"),
 }
 REMEDIES: dict[Kind, str] = {
     "image": "mend or remove these files, or leave them out with dataset.on_bad_image=skip",

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from finetune.components import Encoded
-from finetune.data import heif
+from finetune.data import bands, heif
 from finetune.errors import DataError, ResourceError
 from finetune.text import escape_line
 
@@ -87,6 +87,8 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
             _bounded(webp_pixels(head))
             with heif.open_image(file) if heif.is_heif(head) else Image.open(file, formats=FORMATS) as image:
                 _bounded(image.width * image.height)
+                if odd := bands.refusal(image):
+                    raise Refused(odd)
                 yield image
         except MemoryError as error:
             raise BadImage(path, "needs more memory than there is", lasting=False) from error
@@ -158,6 +160,8 @@ def _reason(error: Exception, file: IO[bytes]) -> str:
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {MAX_PIXELS // 10**6} million pixels; scale it down"
+    if isinstance(error, UnidentifiedImageError | KeyError) and (odd := bands.explain(file)):
+        return odd
     if isinstance(error, UnidentifiedImageError):
         file.seek(0)
         return unidentified(file.read(512))

@@ -10,13 +10,14 @@ from PIL import Image
 
 from finetune.data.colours import to_rgb
 from finetune.data.imagefile import opened
+from finetune.data.looks import Look, look_at
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from finetune.components import Color, ImageSpec, Pixels
     from finetune.components import Image as Source
-    from finetune.components import ImageSpec, Pixels
 
 ORIENTATION = 0x0112  # EXIF tag
 TURNS = {
@@ -32,9 +33,12 @@ WHITE = (255, 255, 255)
 SPARE = 2  # times the wanted side at which a JPEG is decoded; bilinear scaling then loses nothing that can be seen
 
 
-def decode(source: Source, background: tuple[int, int, int] = WHITE, *, side: int = 0) -> Pixels:
+def decode(
+    source: Source, background: tuple[int, int, int] = WHITE, *, side: int = 0, color: Color = "convert"
+) -> Pixels:
     """Return an image as HWC uint8 RGB, upright, first frame, transparent parts over ``background``.
 
+    Colours are converted to sRGB by the profile in the file, or with ``color="ignore"`` taken as they are.
     16-bit grey is scaled by 1/257. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets
     shorter than ``side``; 0 asks for every pixel. An array is checked and returned as it is. Raises ``DataError``
     naming the file if it is no regular file, no image, truncated, damaged, or larger than ``MAX_PIXELS``.
@@ -47,12 +51,27 @@ def decode(source: Source, background: tuple[int, int, int] = WHITE, *, side: in
         if side and image.format != "HEIF":  # whose draft is an embedded thumbnail
             image.draft(None, (side, side))
         image.load()
-        return to_rgb(upright(image), background)
+        return to_rgb(upright(image), background, color)
+
+
+def examine(source: Source) -> Look:
+    """Decode an image to see that it can be, and return its look; raises what ``decode`` raises.
+
+    Its colours are not converted: that a profile can be used is known without doing so.
+    """
+    if isinstance(source, np.ndarray):
+        height, width, _ = checked(source).shape
+        return Look(width, height)
+    with opened(source) as image:
+        look = look_at(image)
+        image.load()
+        to_rgb(image, WHITE, "ignore")
+    return look
 
 
 def read(source: Source, spec: ImageSpec) -> Pixels:
     """Return ``decode`` of an image that is meant for ``spec``: large JPEGs at a fraction of their size."""
-    return decode(source, spec.background, side=SPARE * max(spec.resize, spec.size))
+    return decode(source, spec.background, side=SPARE * max(spec.resize, spec.size), color=spec.color)
 
 
 def checked(pixels: NDArray[np.generic]) -> Pixels:

@@ -47,8 +47,8 @@ def chosen(items: Sequence[T], rows: NDArray[np.int64]) -> Chosen[T]:
 class Part:
     """The images of one split with their labels, int64 indices into the run's classes.
 
-    ``source`` names what images without a file came from, ``hashes`` are those of the scan; ``whose`` opens a message
-    about code of the installed plugin that the images came from.
+    ``source`` names what images without a file came from, ``hashes`` and ``looks`` (rows of ``looks.ROW``) are those of
+    the scan; ``whose`` opens a message about code of the installed plugin that the images came from.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Part:
     source: str = ""
     hashes: Sequence[str | None] = ()
     whose: str = ""
+    looks: NDArray[np.void] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,4 +88,5 @@ class Part:
             source=self.source or self.name,
             hashes=chosen(self.hashes, indices) if self.hashes else (),
             whose=self.whose,
+            looks=None if self.looks is None else self.looks[indices],
         )

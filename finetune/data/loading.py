@@ -14,12 +14,13 @@ from finetune.data import samples as given
 from finetune.data.classes import UNKNOWN, table
 from finetune.data.findings import Kind, Notes
 from finetune.data.labelled import Part
+from finetune.data.looks import as_table, note_profiles
 from finetune.data.scan import scan
 from finetune.data.splits import split_by_hash, split_by_position, split_name
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
-    from finetune.components import Dataset, Options, Samples, Split
+    from finetune.components import Color, Dataset, Options, Samples, Split
     from finetune.data.scan import Progress
     from finetune.data.splits import Method
     from finetune.recipe.models import DatasetSection
@@ -50,12 +51,14 @@ def load(
     *,
     whose: str = "",
     method: Method = "hash",
+    color: Color = "convert",
 ) -> Data:
     """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
 
     The classes are those of the training split. Without a validation split of its own, ``section.split`` of each
     class is taken from training by ``method``. Raises ``PluginError`` if the dataset's code fails. What concerns that
-    code opens with ``whose`` it is, such as an installed plugin's.
+    code opens with ``whose`` it is, such as an installed plugin's. Colour profiles are reported where ``color``
+    converts them.
     """
     what = f"dataset '{dataset.name}'"
     splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split, whose)) is not None}
@@ -65,7 +68,16 @@ def load(
     skip = section.on_bad_image == "skip"
     parts = {
         split: examined(
-            samples, classes, f"{what} {split}", split, workers, notes, skip=skip, progress=progress, whose=whose
+            samples,
+            classes,
+            f"{what} {split}",
+            split,
+            workers,
+            notes,
+            skip=skip,
+            progress=progress,
+            whose=whose,
+            color=color,
         )
         for split, samples in splits.items()
     }
@@ -104,6 +116,7 @@ def examined(
     trained: bool = False,
     progress: Progress | None = None,
     whose: str = "",
+    color: Color = "ignore",
 ) -> Part:
     """Return the images of a split that can be used, labelled by the run's classes, and note all others.
 
@@ -117,10 +130,20 @@ def examined(
     counts = np.bincount(labels, minlength=len(index_of))
     audit.unknown(samples.classes, classes, counts, split, notes, trained=trained)
     mapped = index_of[labels]
-    whole = Part(name=split, images=samples.images, labels=mapped, source=source, hashes=result.hashes, whose=whose)
+    whole = Part(
+        name=split,
+        images=samples.images,
+        labels=mapped,
+        source=source,
+        hashes=result.hashes,
+        whose=whose,
+        looks=as_table(result.looks) if result.looks else None,
+    )
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
         notes.add(kind, "warning" if skip else "error", split, whole.name_of(index), reason)
+    if color == "convert":
+        note_profiles(result.looks, split, whole.name_of, notes)
     readable = np.ones(len(mapped), bool)
     readable[list(result.bad)] = False
     return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)

@@ -13,6 +13,7 @@ from finetune.components import Encoded
 from finetune.data.imagefile import opened
 from finetune.data.images import ORIENTATION, read
 from finetune.data.loader import rows_of
+from finetune.data.profiles import is_converted
 from finetune.data.seeding import Stream, generator
 
 if TYPE_CHECKING:
@@ -103,13 +104,14 @@ def most(workers: int) -> int:
 def plain(source: Source, spec: ImageSpec) -> bytes:
     """Return an image as a file that MindSpore decodes to the pixels that the loader's decoder gives.
 
-    A JPEG in RGB that lies upright is one already: both decode it with libjpeg, to the same bits (large ones here in
-    full). All else is decoded by the loader's decoder, and encoded without loss.
+    A JPEG in RGB that lies upright and needs no conversion of its colours is one already: both decode it with libjpeg,
+    to the same bits (large ones here in full). All else is decoded by the loader's decoder, and encoded without loss.
     """
     if not isinstance(source, np.ndarray):
         with opened(source) as image:
             upright = image.getexif().get(ORIENTATION, 1) == 1
-            if image.format == "JPEG" and image.mode == "RGB" and upright:
+            converts = spec.color == "convert" and is_converted(image)
+            if image.format == "JPEG" and image.mode == "RGB" and upright and not converts:
                 return source.data if isinstance(source, Encoded) else source.read_bytes()
     packed = io.BytesIO()
     Image.fromarray(read(source, spec)).save(packed, "PNG", compress_level=1)

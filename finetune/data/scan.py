@@ -15,7 +15,7 @@ import numpy as np
 
 from finetune.components import Encoded
 from finetune.data.imagefile import BadImage
-from finetune.data.images import checked, decode
+from finetune.data.images import examine
 from finetune.data.pool import Pool
 from finetune.data.scan_cache import ScanCache, Verdict, root_of
 from finetune.errors import DataError, ResourceError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from finetune.components import Image, Pixels, Samples
+    from finetune.data.looks import Look
 
 Progress = Callable[[str, int, int], None]
 GROUP = 16  # images a job, so that a warm scan is not all hand-over
@@ -38,12 +39,14 @@ class ScanResult:
     """What a scan of one split found.
 
     ``bad`` holds the reason for each image that cannot be read; ``wrong`` for each item that is no image at all,
-    which is a fault of the dataset's code; ``hashes`` that of each good image: of the file, or of an array's values.
+    which is a fault of the dataset's code; ``hashes`` that of each good image: of the file, or of an array's values;
+    ``looks`` what is known of the size and the colours of each.
     """
 
     bad: dict[int, str]
     wrong: dict[int, str]
     hashes: Sequence[str | None]
+    looks: Sequence[Look | None] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class _Seen:
     digest: str | None = None
     reason: str | None = None
     wrong: bool = False
+    look: Look | None = None
     fresh: tuple[str, Verdict] | None = None
 
 
@@ -83,6 +87,7 @@ def scan(samples: Samples, split: str, workers: int, progress: Progress | None =
         bad={i: seen.reason for i, seen in enumerate(found) if seen.reason is not None and not seen.wrong},
         wrong={i: seen.reason for i, seen in enumerate(found) if seen.reason is not None and seen.wrong},
         hashes=tuple(seen.digest for seen in found),
+        looks=tuple(seen.look for seen in found),
     )
 
 
@@ -133,10 +138,9 @@ def _examine(images: Sequence[Image], index: int, known: dict[str, Verdict]) -> 
         if isinstance(image, Path):
             return _examine_file(os.path.abspath(image), known)
         if isinstance(image, np.ndarray):
-            return _Seen(digest=array_digest(checked(image)))
+            return _Seen(look=examine(image), digest=array_digest(image))
         if isinstance(image, Encoded):
-            decode(image)
-            return _Seen(digest=digest_of(image))
+            return _Seen(look=examine(image), digest=digest_of(image))
         return _Seen(reason=f"is a {type(image).__name__}, not a path or an array", wrong=True)
     except BadImage as error:
         return _Seen(reason=error.reason)
@@ -154,15 +158,15 @@ def _examine_file(path: str, known: dict[str, Verdict]) -> _Seen:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        decode(Path(path))  # raises, and says why in words
+        examine(Path(path))  # raises, and says why in words
         raise
     # A tool that sets back the time of a file's content cannot set back that of its entry.
     verdict, stamp = known.get(path), (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if verdict and (verdict.size, verdict.mtime_ns, verdict.ctime_ns) == stamp and os.access(path, os.R_OK):
-        return _Seen(digest=verdict.digest, reason=verdict.reason)
-    digest, reason = _decoded(path)
-    fresh = (path, Verdict(*stamp, digest, reason))
-    return _Seen(digest=digest, reason=reason, fresh=fresh)
+        return _Seen(digest=verdict.digest, reason=verdict.reason, look=verdict.look)
+    digest, reason, look = _decoded(path)
+    fresh = (path, Verdict(*stamp, digest, reason, look))
+    return _Seen(digest=digest, reason=reason, look=look, fresh=fresh)
 
 
 def digest_of(image: Image | str) -> str:
@@ -175,15 +179,15 @@ def digest_of(image: Image | str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _decoded(path: str) -> tuple[str | None, str | None]:
-    """Return the hash of a file that can be decoded, or what is wrong with its content; other trouble is raised."""
+def _decoded(path: str) -> tuple[str | None, str | None, Look | None]:
+    """Return hash and look of a file that can be decoded, or what is wrong with its content; else raise what is."""
     try:
-        decode(Path(path))
-        return digest_of(Path(path)), None
+        look = examine(Path(path))
+        return digest_of(Path(path)), None, look
     except BadImage as error:
         if not error.lasting:
             raise
-        return None, error.reason
+        return None, error.reason, None
 
 
 def array_digest(pixels: Pixels) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import __version__ as pillow_version
 
 from finetune.data import heif
+from finetune.data.looks import Look, parse
 from finetune.errors import FinetuneError
 from finetune.files import atomic
 
@@ -25,13 +26,17 @@ SPARE_LINES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a scan found about one file as it was: the hash of its content, or why it cannot be used."""
+    """What a scan found about one file as it was: the hash of its content and its look, or why it cannot be used.
+
+    The look is missing where an older version wrote the verdict.
+    """
 
     size: int
     mtime_ns: int
     ctime_ns: int
     digest: str | None
     reason: str | None
+    look: Look | None = None
 
 
 class ScanCache:
@@ -80,19 +85,24 @@ class ScanCache:
 
 
 def _lines(found: dict[str, Verdict]) -> bytes:
-    rows = ([path, v.size, v.mtime_ns, v.ctime_ns, v.digest, v.reason] for path, v in found.items())
+    rows = ([path, v.size, v.mtime_ns, v.ctime_ns, v.digest, v.reason, *_look(v)] for path, v in found.items())
     return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+
+
+def _look(verdict: Verdict) -> list[list[int | str]]:
+    look = verdict.look
+    return [] if look is None else [[look.width, look.height, look.mode, look.profile, look.problem]]
 
 
 def _parse(line: bytes) -> tuple[str, Verdict] | None:
     try:
-        path, size, mtime_ns, ctime_ns, digest, reason = json.loads(line)
+        path, size, mtime_ns, ctime_ns, digest, reason, *look = json.loads(line)
     except (ValueError, TypeError, RecursionError):
         return None
     sound = isinstance(path, str) and all(isinstance(number, int) for number in (size, mtime_ns, ctime_ns))
     if not sound or not isinstance(digest or reason, str):
         return None
-    return path, Verdict(size, mtime_ns, ctime_ns, digest, reason)
+    return path, Verdict(size, mtime_ns, ctime_ns, digest, reason, parse(look[0]) if look else None)
 
 
 def root_of(paths: Iterable[str]) -> str:

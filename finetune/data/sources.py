@@ -22,7 +22,7 @@ from finetune.recipe import plan as plans
 
 if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
-    from finetune.components import Samples
+    from finetune.components import Color, Samples
     from finetune.data.loading import Part
     from finetune.recipe.plan import Plan
 
@@ -67,10 +67,13 @@ def same_form(path: Path, like: Mapping[str, Any]) -> str | None:
     return "file" if "file" in like and same_ending else None
 
 
-def own_dataset(data: object) -> Dataset | None:
-    """Return the dataset that data brings along; None where it is one that plugins offer."""
+def own_dataset(data: object, color: Color = "convert") -> Dataset | None:
+    """Return the dataset that data brings along; None where it is one that plugins offer.
+
+    ``color`` says what becomes of colour profiles of Pillow images.
+    """
     if isinstance(data, tuple):
-        return arrays.dataset(*pair(data))
+        return arrays.dataset(*pair(data), color=color)
     return data if isinstance(data, Dataset) else None
 
 
@@ -88,7 +91,9 @@ def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, worke
     """
     classes = tuple(about["classes"])
     if isinstance(data, tuple):
-        return datas.part(arrays.samples(*pair(data), known=classes), classes, arrays.NAME, workers)
+        color = about.get("image", {}).get("color", "ignore")
+        found = arrays.samples(*pair(data), known=classes, color=color)
+        return datas.part(found, classes, arrays.NAME, workers)
     return find_labelled(data, about, catalogue).scan(about, workers)
 
 

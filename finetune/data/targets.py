@@ -50,9 +50,10 @@ def class_weights(
     if choice == "auto":
         return balanced(labels, len(classes))
     assert not isinstance(choice, str)
-    for name in choice:
-        if name not in classes:
-            raise UsageError(f"loss.class_weights: no class named '{name}'{did_you_mean(name, classes)}")
+    known = frozenset(classes)
+    unknown = [f"no class named '{name}'{did_you_mean(name, classes)}" for name in choice if name not in known]
+    if unknown:
+        raise UsageError("\n".join(f"loss.class_weights: {text}" for text in unknown))
     return np.array([choice.get(name, 1.0) for name in classes], np.float32)
 
 

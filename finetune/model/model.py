@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.catalogue import Catalogue
-    from finetune.components import ImageSpec, Pixels
+    from finetune.components import Color, ImageSpec, Pixels
     from finetune.data.imagefile import BadImage
     from finetune.model.network import Network, Stages
 
@@ -73,7 +73,7 @@ class Model:
         if top < 1:
             raise UsageError(f"top={top} asks for no class; give 1 or more")
         images = as_listed(images)
-        part = unlabelled(images)
+        part = unlabelled(images, self.image.color)
         if not len(part):
             return []
         found: list[Prediction | None] = [None] * len(part)
@@ -114,7 +114,7 @@ class Model:
         if isinstance(images, np.ndarray) and images.dtype.kind == "f":
             batches = ready_batches(images, batch_size)
             return self._stacked([self.predictor.features_of(batch)[:real] for batch, real in batches])
-        part = unlabelled(images)
+        part = unlabelled(images, self.image.color)
         if not len(part):
             return self._stacked([])
         with closing(self._loader(part, batch_size, workers)) as loader:
@@ -151,9 +151,9 @@ def path_of(images: Images, part: Part, index: int) -> str | Path:
     return given if isinstance(given, str | Path) else part.name_of(index)
 
 
-def unlabelled(images: Images | NDArray[Any]) -> Part:
+def unlabelled(images: Images | NDArray[Any], color: Color = "convert") -> Part:
     """Return images as a part whose labels nobody asks for."""
-    listed = arrays.pictures(images)
+    listed = arrays.pictures(images, color)
     return Part(name="images", images=listed, labels=np.zeros(len(listed), np.int64))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +26,7 @@ from finetune.recipe.models import LinearHead, MlpHead, TrunkSection
 from finetune.weights import tensorfile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from finetune.catalogue import Catalogue
@@ -65,6 +65,7 @@ class ImageRecord(BaseModel):
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     background: tuple[int, int, int]
+    color: Literal["convert", "ignore"] = "ignore"
 
 
 class Record(BaseModel):
@@ -114,8 +115,13 @@ def image_record(image: ImageSpec) -> dict[str, Any]:
 
 def image_spec(record: dict[str, Any]) -> ImageSpec:
     """Return the preprocessing from JSON."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in completed_image(record).items()}
     return ImageSpec(**values)
+
+
+def completed_image(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of preprocessing with the key that older versions, which read no colour profiles, left out."""
+    return {"color": "ignore", **record}
 
 
 def locate(path: Path) -> Path:

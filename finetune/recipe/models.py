@@ -166,6 +166,8 @@ class ImageSection(Options):
     """Standard deviation of red, green and blue, in 0..1, by which each image is divided."""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """What shows through transparent pixels, RGB in 0..255."""
+    color: Literal["convert", "ignore"] = "convert"
+    """`convert` converts colours to sRGB by the profile in an image's file; `ignore` takes the values as they are."""
 
 
 class TrainSection(Options):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from finetune.data import splitfile
 from finetune.errors import DataError, UsageError
 from finetune.recipe.paths import is_weights_file, resolved
-from finetune.training import masking, records
+from finetune.training import masking, older, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ def check_same(
     ``extended`` allows another number of epochs, and ``allow`` any recipe and images. Returns whether the recipe or
     the images changed.
     """
-    own = records.identity(prepared)
+    own, state = records.identity(prepared), older.completed(state)
     changes = recipe_changes(state["recipe"], own["recipe"], prepared.plan, same_weights=_same_weights(state, own))
     changed = bool(changes)
     unexpected = [change for change in changes if not (extended and change.startswith(f"{EPOCHS}: "))]

@@ -13,7 +13,7 @@ from finetune.machine.doctor import available_memory_mb
 from finetune.machine.environment import peak_memory_mb
 from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
-from finetune.training import preflight
+from finetune.training import preflight, trial
 from finetune.training.feed import Feed
 from finetune.training.preflight import existing
 from finetune.training.prepare import Prepared, load_data, prepare
@@ -33,7 +33,7 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
     """Prepare a run without starting it and return what was found; raise what would have stopped it."""
     preflight.check(plan)
     try:
-        prepared = prepare(plan, catalogue, say=say)
+        prepared = prepare(plan, catalogue, say=say, tried=trial.CHECK)
     except (WeightsError, DownloadError) as error:
         raise with_data(error, plan, catalogue) from None
     recipe = prepared.plan.recipe

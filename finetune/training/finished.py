@@ -11,7 +11,7 @@ from finetune.errors import DataError, UsageError
 from finetune.machine.cores import usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.moved import load_run_recipe
-from finetune.training import changes, checkpoint, prepare, records
+from finetune.training import changes, checkpoint, older, prepare, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def with_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
 
 def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
     """Return what differs between a plan and what the finished run in a folder was made of, ready to read."""
-    made_of = plans.load(load_run_recipe(folder), [], catalogue)
+    made_of = older.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
     same_weights, weights = changes.weights_changes(folder, plan)
     before, now = records.mathematics(made_of), records.mathematics(plan)
     if plan.recipe.train.batch_size == "auto":  # the run has the number that was chosen

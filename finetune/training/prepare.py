@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options
-from finetune.data import heldback, splitfile
+from finetune.data import heldback, splitfile, targets
 from finetune.data import loading as datas
 from finetune.data.scan import told
 from finetune.devices import cpu
@@ -20,7 +20,8 @@ from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
-from finetune.training import batchsize, phases, preflight, start
+from finetune.training import batchsize, phases, preflight, start, trial
+from finetune.trunk import engines
 from finetune.weights import fetching, labels, loading, sources
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from finetune.model.model import Model
     from finetune.model.network import Network, Stages
     from finetune.parallel.world import World
+    from finetune.recipe.models import Recipe
     from finetune.recipe.plan import Chosen, Plan
 
 
@@ -67,11 +69,13 @@ def prepare(
     resume: Path | None = None,
     watchers: Sequence[object] = (),
     say: Callable[[str], None] = print,
+    tried: int = trial.RUN,
 ) -> Prepared:
     """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written.
 
     Where the weights are gone, the run in ``resume`` says what they asked for. Of several processes the first looks at
-    weights and data before the others, which find what it downloaded and noted, and it alone has plugins.
+    weights and data before the others, which find what it downloaded and noted, and it alone has plugins. ``tried``
+    is how many images of each split are put through the pipelines.
     """
     plan = batchsize.resumed(plan, resume, catalogue)
     recipe = plan.recipe
@@ -99,7 +103,14 @@ def prepare(
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
+    targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
+    check_mixing(recipe, len(data.train), world.size)
+    with world.together():
+        if world.first:
+            trial.try_images(data, trial.Trial(spec=image, transforms=transforms, seed=recipe.seed, most=tried))
     device = device_for(plan, planned, say)
+    if recipe.trunk.engine == "openvino" and (reason := engines.unavailable(device.name)):
+        raise UsageError(f"trunk.engine=openvino cannot be used: {reason}; write trunk.engine=auto")
     if device.odd:
         say(f"warning: {device.why}")
     network, report = build_network(plan, catalogue, options, source, len(data.classes), keep_head=keeps_head(plan))
@@ -110,6 +121,7 @@ def prepare(
     world.same_everywhere(list(network.get_parameters()))
     size = {"side": image.size, "images": len(data.train)}
     plan = batchsize.settled(plan, network, planned, **size, world=world, say=say)
+    check_mixing(plan.recipe, len(data.train), world.size)
     if device.amp == "O2":
         mixed_precision(network)
     synchronised = world.size > 1 and recipe.train.sync_batch_norm
@@ -135,6 +147,19 @@ def prepare(
         phases=planned,
         weights=begun.weights if begun else report,
     )
+
+
+def check_mixing(recipe: Recipe, images: int, processes: int) -> None:
+    """Raise ``UsageError`` where mixup or cutmix would never find a second image to blend with.
+
+    A batch size that is yet to be chosen counts as large enough.
+    """
+    used = [name for name in ("mixup", "cutmix") if getattr(recipe.train, name)]
+    size = recipe.train.batch_size
+    if used and min(images, images if size == "auto" else size // processes) < 2:
+        each = " of each device" * (processes > 1)
+        what = f"it blends pairs of images, and a batch{each} has one"
+        raise UsageError(f"train.{used[0]} has no effect: {what}; raise train.batch_size or set train.{used[0]}=0")
 
 
 def meet(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> World:
@@ -210,6 +235,12 @@ class Attributed:
     name: str
     remedy: str
 
+    @property
+    def certain(self) -> Transform:
+        """Return the augmentation with all that it does by chance, as far as it offers that."""
+        certain = getattr(self.transform, "certain", None)
+        return self if certain is None else Attributed(certain, self.name, self.remedy)
+
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         """Return what the augmentation makes of an image."""
         return self.transform(pixels, rng)
@@ -268,6 +299,7 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress
             progress,
             whose=whose,
             method=method,
+            color=recipe.image.color,
         )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OWN = ("safetensors", "ckpt")
 KEPT = ("image", "classes")
-IMAGE = tuple(name for name in ImageSpec.__slots__ if name != "background")
+IMAGE = tuple(name for name in ImageSpec.__slots__ if name not in ("background", "color"))
 
 
 def forms(backbone: Backbone) -> tuple[str, ...]:

@@ -98,6 +98,10 @@ def build(options: Albumentations, image: ImageSpec) -> Augment:
     return Augment(lambda: library.Compose([make(library, op, "", []) for op in ops], strict=True), whole=whole)
 
 
+class TransformError(Exception):
+    """A transform failed on an image; the text opens with its name."""
+
+
 class Augment:
     """Applies a composition, drawing all randomness from the generator it is given.
 
@@ -110,14 +114,47 @@ class Augment:
         self._compose, self._whole = compose, whole
         self._own = threading.local()
 
+    @property
+    def certain(self) -> Augment:
+        """Return the same with every transform applied whose probability is not 0: what can fail then fails."""
+        return Augment(lambda: surely(self._compose()), whole=self._whole)
+
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         """Return HWC uint8 RGB changed at random; the same ``rng`` gives the same bits in any thread."""
         if not hasattr(self._own, "compose"):
             self._own.compose = self._compose()
         # set_random_seed would give every transform the same stream: two flips with p=0.5 would always come together.
         self._own.compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        result: Pixels = self._own.compose(image=pixels if self._whole else middle(pixels))["image"]
+        image = pixels if self._whole else middle(pixels)
+        try:
+            result: Pixels = self._own.compose(image=image)["image"]
+        except Exception as error:
+            height, width = image.shape[:2]
+            text = f"{culprit(error)}on {width}x{height} pixels: {error}"
+            if "crop size" in str(error).lower():
+                text += "; scale small images up before it, such as with SmallestMaxSize"
+            raise TransformError(text) from error
         return result
+
+
+def surely(transform: Any) -> Any:
+    """Set the probability of a transform, and of those inside it, to 1 unless it is 0; return it."""
+    if transform.p:
+        transform.p = 1.0
+    for inner in getattr(transform, "transforms", None) or ():
+        surely(inner)
+    return transform
+
+
+def culprit(error: BaseException) -> str:
+    """Return the name of the transform whose code raised an error, and a space; nothing if it was none."""
+    base = load().BasicTransform
+    trace, name = error.__traceback__, ""
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        name = f"{type(owner).__name__} " if isinstance(owner, base) else name
+        trace = trace.tb_next
+    return name
 
 
 def load() -> ModuleType:

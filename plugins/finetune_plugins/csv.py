@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,14 +24,16 @@ from finetune import (
     natural_key,
     shorten,
 )
+from finetune_plugins.near_files import NearFiles
+from finetune_plugins.table_files import parse, position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    Find = Callable[[Split, Literal["error", "warning"], int, str], None]
+    Severity = Literal["error", "warning", "note"]
+    Find = Callable[[Split, Severity, int, str], None]
 
 SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
-SEPARATORS = ",;\t"
 NO_LABEL = ("", "nan", "<na>")
 
 
@@ -41,7 +41,8 @@ class Table(Options):
     """Photos listed in a CSV file."""
 
     file: Path
-    """Table in UTF-8 with a header line; columns are separated by commas, semicolons or tabs."""
+    """Table with a header line, in UTF-8, or in UTF-16 as Excel's Unicode text is. Columns are separated by commas,
+    semicolons or tabs, or by what a first line such as `sep=;` names."""
     root: Path | None = None
     """Folder that the paths in the table start from; if not given, the folder that the table is in."""
     path_column: str = "path"
@@ -54,12 +55,13 @@ class Table(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One photo of the table, and the line that it stands in."""
+    """One photo of the table, the line that it stands in, and its path as ``given`` there."""
 
     line: int
     path: str
     label: str
     split: Split
+    given: str = ""
 
 
 @hookimpl
@@ -72,7 +74,7 @@ def build(options: Table, split: Split) -> Samples | None:
     """Return the photos of a split in the order of the table, its classes in natural order."""
     findings: list[Finding] = []
 
-    def find(where: Split, severity: Literal["error", "warning"], line: int, text: str) -> None:
+    def find(where: Split, severity: Severity, line: int, text: str) -> None:
         if where == split:
             findings.append(Finding(severity=severity, subject=f"{options.file}:{line}", text=text))
 
@@ -82,7 +84,7 @@ def build(options: Table, split: Split) -> Samples | None:
     existing_file(file, "dataset.file")
     root = existing_folder(options.root or file.parent)
     rows = [row for row in unique(read(options, root, find), find) if row.split == split]
-    rows = [row for row in rows if exists(row, find)]
+    rows = list(located(rows, root, find))
     if not rows and not findings:
         if split != "train":
             return None
@@ -99,7 +101,7 @@ def build(options: Table, split: Split) -> Samples | None:
 
 def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
     """Yield the rows that name a path, a class and a split."""
-    records = parse(expand_home(options.file))
+    records = parse(expand_home(options.file), [name for _, name in wanted(options)])
     first, header = next(records, (1, []))
     if not header:
         raise DataError(f"'{options.file}' is empty; its first line names the columns, such as path,label")
@@ -125,26 +127,7 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
         elif label.lower() in NO_LABEL:
             find(split, "error", line, f"has no class in column '{options.label_column}', but '{label}'")
         else:
-            yield Row(line=line, path=os.path.normpath(root / path), label=label, split=split)
-
-
-def parse(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of each row, the header first; raises ``DataError`` if it is no table."""
-    try:
-        # Paths are bytes: those that are not UTF-8 come through, and where no file has them the text is refused later.
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise DataError(f"'{file}' cannot be read: {error.strerror}; check dataset.file") from error
-    head = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=head.count), strict=True)
-    done = 0
-    try:
-        for cells in reader:
-            done = reader.line_num
-            if any(cell.strip() for cell in cells):
-                yield done, cells
-    except csv.Error as error:
-        raise DataError(f"'{file}' cannot be read from line {done + 1} on: {error}; mend the quotes") from error
+            yield Row(line=line, path=os.path.normpath(root / path), label=label, split=split, given=path)
 
 
 def check_text(file: Path, line: int, cells: Iterable[str]) -> None:
@@ -157,18 +140,6 @@ def wanted(options: Table) -> list[tuple[str, str]]:
     """Return the columns that are read, as option and name."""
     columns = [("path_column", options.path_column), ("label_column", options.label_column)]
     return [*columns, ("split_column", options.split_column)] if options.split_column is not None else columns
-
-
-def position(header: list[str], name: str, key: str, file: Path) -> int:
-    """Return the place of a column; raises ``DataError`` that says which columns there are."""
-    names = [cell.strip() for cell in header]
-    if names.count(name) == 1:
-        return names.index(name)
-    if name in names:
-        raise DataError(f"'{file}' has {names.count(name)} columns '{name}'; rename all but one")
-    near = did_you_mean(name, names)
-    columns = "" if near.startswith("; known") else f" (columns: {', '.join(names) or 'none'})"
-    raise DataError(f"'{file}' has no column '{name}'{near}{columns}; name it with dataset.{key}")
 
 
 def unique(rows: Iterable[Row], find: Find) -> list[Row]:
@@ -189,10 +160,30 @@ def unique(rows: Iterable[Row], find: Find) -> list[Row]:
     return list(kept.values())
 
 
-def exists(row: Row, find: Find) -> bool:
-    """Whether the photo of a row is there."""
-    if os.path.exists(row.path):
-        return True
-    remedy = "write / between folders" if "\\" in row.path else "check the path and dataset.root"
-    find(row.split, "error", row.line, f"no file '{shorten(row.path)}'; {remedy}")
-    return False
+def located(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
+    """Yield the rows whose photo is there; one in another Unicode form is used, and how many are is noted."""
+    files = NearFiles()
+    composed: list[Row] = []
+    for row in rows:
+        if os.path.exists(row.path):
+            yield row
+        elif same := files.same(row.path):
+            composed.append(row)
+            yield replace(row, path=same)
+        else:
+            find(row.split, "error", row.line, f"no file '{shorten(row.path)}'{remedy(row, root, files)}")
+    if composed:
+        first, count = composed[0], len(composed)
+        text = f"'{shorten(first.given)}' has another Unicode form (NFC, NFD) than the file, which is used"
+        text += f"; so have {count - 1} more" if count > 1 else ""
+        find(first.split, "note", first.line, text)
+
+
+def remedy(row: Row, root: Path, files: NearFiles) -> str:
+    """Return what to do about a path that leads nowhere, with the file that it may mean."""
+    near, difference = files.near(row.given, root)
+    if near:
+        known = os.path.relpath(near, root)
+        name = shorten(near if known.startswith("..") else known)
+        return f"; did you mean '{name}', which {difference}?"
+    return "; write / between folders" if "\\" in row.given else "; check the path and dataset.root"

@@ -71,6 +71,7 @@ def test_each_view_and_part_is_an_entry_of_its_own(plain: dict[str, str]) -> Non
         ({"image": {"mean": (0.5, 0.4, 0.4)}}, ALL),
         ({"image": {"std": (0.5, 0.4, 0.4)}}, ALL),
         ({"image": {"background": (0, 255, 255)}}, ALL),
+        ({"image": {"color": "ignore"}}, ALL),
         ({"backbone": {"scale": 2.0}}, ALL),
         ({"trunk": {"precision": "fp32"}}, ALL),
         ({"trunk": {"engine": "mindspore"}}, ALL),

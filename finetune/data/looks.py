@@ -1,0 +1,80 @@
+"""What a scan remembers of each image besides its hash: size, colour mode, and what its colour profile needs."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.profiles import conversion_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from finetune.data.findings import Notes
+
+ROW = np.dtype([("width", "<i4"), ("height", "<i4"), ("mode", "<U4")])
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Size in pixels and mode of an image as it is stored, the profile it is converted by, and what is wrong with it.
+
+    ``profile`` is the name of a colour profile other than sRGB; ``problem`` says why the profile cannot be used.
+    """
+
+    width: int
+    height: int
+    mode: str = "RGB"
+    profile: str = ""
+    problem: str = ""
+
+
+def look_at(image: Image.Image) -> Look:
+    """Return the look of an opened image, which need not be loaded."""
+    found = conversion_of(image)
+    mode = sys.intern(image.mode)
+    if found is None:
+        return Look(image.width, image.height, mode)
+    converted = found.transform is not None and mode != "LAB"
+    profile = sys.intern(found.name or "unnamed") if converted else ""
+    return Look(image.width, image.height, mode, profile, sys.intern(found.problem))
+
+
+def parse(values: object) -> Look | None:
+    """Return a look from the JSON of a cache; None for anything else."""
+    if not isinstance(values, list) or len(values) != 5 or not all(isinstance(each, str) for each in values[2:]):
+        return None
+    if not all(isinstance(each, int) and 0 < each < 2**31 for each in values[:2]):
+        return None
+    width, height, *words = values
+    return Look(width, height, *map(sys.intern, words))
+
+
+def as_table(looks: Sequence[Look | None]) -> NDArray[np.void]:
+    """Return the sizes and modes of images as rows of ``ROW``; rows of unknown images are zero."""
+    rows = np.zeros(len(looks), ROW)
+    for place, look in enumerate(looks):
+        if look is not None:
+            rows[place] = (look.width, look.height, look.mode[:4])
+    return rows
+
+
+def note_profiles(looks: Sequence[Look | None], split: str, name_of: Callable[[int], str], notes: Notes) -> None:
+    """Note once for each problem how many images have a profile that is not used, and how many are converted."""
+    for attribute, severity in (("problem", "warning"), ("profile", "note")):
+        values = [getattr(look, attribute) if look else "" for look in looks]
+        for value, count in Counter(filter(None, values)).items():
+            subject = f"{count} image{'s' * (count != 1)}"
+            text = f"have {value}; their colours are used as they are"
+            if attribute == "profile":
+                text = f"have the colour profile '{value}'; their colours are converted to sRGB"
+            if count == 1:
+                text = text.replace("have", "has", 1).replace("their", "its", 1)
+            notes.add("profile", severity, split, subject, f"{text} (first: {name_of(values.index(value))})")  # type: ignore[arg-type]

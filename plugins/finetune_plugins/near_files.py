@@ -1,0 +1,114 @@
+"""Near matches of paths: finds the file that a path in a table was meant to name."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from finetune import image_endings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Fold = Callable[[str], str]
+
+
+class NearFiles:
+    """Finds files whose paths differ from a given one in what people and programs change without noticing.
+
+    Each folder is listed once, however many paths lead into it.
+    """
+
+    def __init__(self) -> None:
+        self._listed: dict[tuple[Fold, str], dict[str, list[str]]] = {}
+
+    def same(self, path: str) -> str:
+        """Return the one file whose path has the same letters in another Unicode form (NFC, NFD); else nothing."""
+        found = self._walk(path, _composed)
+        return found[0] if len(found) == 1 else ""
+
+    def near(self, path: str, root: Path) -> tuple[str, str]:
+        """Return a file that ``path`` may mean, and what sets it apart; two empty texts if there is none.
+
+        ``path`` starts from the folder ``root``.
+        """
+        for given, difference in _readings(path):
+            for fold, more in FOLDS:
+                whole = os.path.normpath(root / given)
+                if found := [each for each in self._walk(whole, fold) if os.path.isfile(each)]:
+                    return found[0], " and ".join(filter(None, (difference, more)))
+        return "", ""
+
+    def _walk(self, path: str, fold: Fold) -> list[str]:
+        """Return the entries whose names are the same as those of a path once both are folded.
+
+        Where ``fold`` leaves out endings, it does so for the last name alone.
+        """
+        parts = Path(path).parts
+        found = [parts[0]]
+        for place, part in enumerate(parts[1:], 2):
+            last = place == len(parts)
+            how = fold if last or fold is not _stem else _folded
+            exact = [os.path.join(folder, part) for folder in found if not last]
+            if there := [each for each in exact if os.path.isdir(each)]:
+                found = there
+                continue
+            found = [os.path.join(folder, name) for folder in found for name in self._names(folder, how, part)]
+        return found
+
+    def _names(self, folder: str, fold: Fold, part: str) -> list[str]:
+        """Return the entries of a folder whose names are the same as ``part`` once both are folded."""
+        key = (fold, folder)
+        if key not in self._listed:
+            self._listed[key] = {}
+            try:
+                entries = sorted(os.listdir(folder))
+            except OSError:
+                entries = []
+            for entry in entries:
+                self._listed[key].setdefault(fold(entry), []).append(entry)
+        return self._listed[key].get(fold(part), [])
+
+
+def _readings(path: str) -> list[tuple[str, str]]:
+    """Return what a path may mean, and in what that differs from it."""
+    plain = path.removeprefix("file://")
+    readings = [(path, "")]
+    if "\\" in path:
+        readings.append((path.replace("\\", "/"), "has / between folders"))
+    if "%" in plain or plain != path:
+        readings.append((unquote(plain), "is not written as an address"))
+    if path.startswith("/"):
+        readings.append((path.lstrip("/"), "does not start with /"))
+    return readings
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _small(name: str) -> str:
+    return _composed(name).casefold()
+
+
+def _folded(name: str) -> str:
+    """Return a name without case, spaces around it, Unicode forms and invisible characters."""
+    visible = "".join(char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) != "Cf")
+    return " ".join(visible.split()).casefold()
+
+
+def _stem(name: str) -> str:
+    """Return a photo's name without its ending."""
+    stem, ending = os.path.splitext(name)
+    return _folded(stem if ending.lower() in image_endings() else name)
+
+
+FOLDS: tuple[tuple[Fold, str], ...] = (
+    (_composed, ""),
+    (_small, "differs in upper and lower case"),
+    (_folded, "differs in spaces, invisible characters or their width"),
+    (_stem, "differs in its ending"),
+)
