@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Options,
         Samples,
         Split,
+        Stage,
         Weights,
     )
     from finetune.data.images import decode
@@ -66,7 +67,7 @@ _HOMES = {
     "files.archive": ("extract",),
     "components": (
         *("IMAGENET_MEAN", "IMAGENET_STD", "Augmentation", "Backbone", "Callback", "Dataset", "Encoded", "Finding"),
-        *("Freezer", "ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Weights"),
+        *("Freezer", "ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Stage", "Weights"),
     ),
     "files.download": ("fetch",),
     "errors": (
@@ -102,6 +103,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "Options",
     "Samples",
     "Split",
+    "Stage",
     "Weights",
     "fetch",
     "DataError",

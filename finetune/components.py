@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "valid", "test"]
 Severity = Literal["error", "warning", "note"]
 
+POSITIONS = ("last", "last 2", "all")  # examples of stages by position
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -36,6 +37,10 @@ class Options(BaseModel):
 
 class NoOptions(Options):
     """Options of a component that has none."""
+
+
+Stage = Annotated[str, Field(json_schema_extra={"examples": ["head", *POSITIONS]})]
+"""A stage in the options of a freezing policy: its name or a position, which editors then offer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,13 +210,15 @@ class Freezer(Component):
     """A freezing policy: ``build(options)`` returns a pure function ``(epoch, stages) -> stages that train``.
 
     Epochs count from 1; ``stages`` are in order of the network and end with ``head``. ``check(options, stages,
-    epochs)`` yields what is wrong with the options for such a network and so many epochs.
+    epochs)`` yields what is wrong with the options for such a network and so many epochs. Options reach both with names
+    of stages where the recipe has positions such as ``last 2``; ``positions=False`` leaves them as they are written.
     """
 
     kind: ClassVar[str] = "freezer"
 
     build: Callable[[Any], Callable[[int, tuple[str, ...]], frozenset[str]]]
     check: Callable[[Any, tuple[str, ...], int], Iterable[Finding]] | None = None
+    positions: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune.components import Augmentation, Backbone, Component, Finding, Freezer, Options
 from finetune.errors import PluginError
 from finetune.plugins import named
 from finetune.recipe.overrides import keys
 from finetune.recipe.parts import Part, number
+from finetune.recipe.positions import Resolution, replace_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from finetune.catalogue import Catalogue
     from finetune.recipe.places import KeyPath
+
+M = TypeVar("M", bound=Options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,24 @@ def findings(
     """Yield what freezers and augmentations say of their options, where those are right by themselves."""
     stages = next((part.component.stages for part in parts if isinstance(part.component, Backbone)), None)
     for part, options in zip(parts, given, strict=True):
+        if options is None:
+            continue
+        named_options, resolution = with_names(part.component, options, (*(stages or ()), "head"))
+        wrong = {(*part.path, *each.path): each.finding for each in resolution.wrong} if stages else {}
+        yield from (Found(path, finding) for path, finding in wrong.items())
         ask = asking(part.component, stages, epochs(values))
-        if options is not None and ask is not None:
+        if ask is not None:
             with named(catalogue.origin(part.component), f"check of {part.component.kind} '{part.component.name}'"):
-                found = list(ask(options))
-            yield from (located(part, each, catalogue) for each in found)
+                said = list(ask(named_options))
+            found = (located(part, each, catalogue, resolution) for each in said)
+            yield from (each for each in found if each.path not in wrong)
+
+
+def with_names(component: Component, options: M, stages: tuple[str, ...]) -> tuple[M, Resolution]:
+    """Return options as a component reads them: a freezer's with names in place of positions of stages."""
+    if isinstance(component, Freezer) and component.positions:
+        return replace_positions(options, stages)
+    return options, Resolution(stages)
 
 
 def asking(
@@ -62,9 +78,9 @@ def epochs(values: Mapping[str, Any]) -> int:
     return given if isinstance(given, int) and given > 0 else sys.maxsize
 
 
-def located(part: Part, finding: Finding, catalogue: Catalogue) -> Found:
-    """Return a finding with its key, which its subject names below the section."""
+def located(part: Part, finding: Finding, catalogue: Catalogue, resolution: Resolution) -> Found:
+    """Return a finding with its key in the recipe, which its subject names below the section."""
     if not isinstance(finding, Finding):
         got = f"check of {part.component.kind} '{part.component.name}' gave {finding!r:.80}, not a Finding"
         raise PluginError(f"{catalogue.origin(part.component)}: {got}; yield finetune.Finding(…)")
-    return Found((*part.path, *keys(finding.subject)), finding)
+    return Found((*part.path, *resolution.origin(keys(finding.subject))), finding)

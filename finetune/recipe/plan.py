@@ -164,13 +164,15 @@ def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Path
         settled = resolved(given, part.path, paths)
         chosen[part.slot].append(Chosen(component=part.component, options=settled))
         sections[part.slot].append(_section(recipe, part, settled, paths))
+    freezer, stages = chosen["freeze"][0], (*chosen["backbone"][0].component.stages, "head")
+    named_options, _ = checks.with_names(freezer.component, freezer.options, stages)
     lists = {slot: tuple(items) if slot in ("augment", "callbacks") else items[0] for slot, items in sections.items()}
     return Plan(
         recipe=resolved(recipe, (), paths).model_copy(update=lists),
         backbone=chosen["backbone"][0],
         dataset=chosen["dataset"][0],
         augment=tuple(chosen["augment"]),
-        freezer=chosen["freeze"][0],
+        freezer=replace(freezer, options=named_options),
         callbacks=tuple(chosen["callbacks"]),
     )
 
