@@ -98,10 +98,12 @@ class _Walk:
         one_for_one = type(values) is tuple and len(values) in self.tuples
         found: list[Any] = []
         for index, item in enumerate(values):
-            names = None if one_for_one or type(item) is not str else self.names(item, (*written, index))
-            if names is None:
-                names = (self.value(item, (*written, index), (*now, len(found))),)
-            for name in names:
+            at = (*written, index)
+            if type(item) is str and not one_for_one:
+                new = self.names(item, at) or (item,)
+            else:
+                new = (self.value(item, at, (*now, len(found))),)
+            for name in new:
                 self.to.moved[*now, len(found)] = (*written, index)
                 found.append(name)
         return values if found == [*values] else type(values)(found)
