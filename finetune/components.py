@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finetune.data.normalisation import image_fault
+from finetune.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
@@ -93,6 +96,11 @@ class ImageSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     background: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        """Raise ``UsageError`` for a mean or std that is not of pixels in 0..1."""
+        if fault := image_fault({"mean": self.mean, "std": self.std}):
+            raise UsageError(f"ImageSpec: {fault}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

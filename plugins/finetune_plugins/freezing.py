@@ -23,7 +23,7 @@ class Stages(Options):
     model_config = ConfigDict(json_schema_extra={"examples": [{"train": ["last"]}]})
 
     train: Patterns | None = None
-    """Stages that train, by position such as `last 2`, name, or pattern such as `layer[34]`; the head trains as well."""
+    """Stages that train, by position such as `last 2`, name, or pattern such as `layer[34]`; the head always trains."""
     frozen: Patterns | None = None
     """Stages that stay as they are, by position, name or pattern; all others train."""
 
