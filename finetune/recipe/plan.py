@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from finetune.errors import RecipeError
 from finetune.recipe import checks, extending
 from finetune.recipe import overrides as changes
 from finetune.recipe.document import SMALLEST, Document
-from finetune.recipe.mistakes import Known, Problem
+from finetune.recipe.mistakes import LIST, MAPPING, Known, Problem, listed
 from finetune.recipe.models import BackboneSection, Recipe, Section
 from finetune.recipe.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
 from finetune.recipe.paths import absolute, is_weights_file, resolved
@@ -129,6 +130,8 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
 
 def _with_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalogue) -> Problem:
     slot = problem.path[0] if problem.path else None
+    if slot in SLOTS and problem.expected in ((MAPPING,), (LIST,)):
+        return _with_names(problem, str(slot), values.get(str(slot)), catalogue)
     if problem.kind != "missing":
         return problem
     text = f"missing; the smallest recipe is '{SMALLEST}'"
@@ -138,6 +141,26 @@ def _with_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalog
         text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
         text = f"missing; put a space after the ':' of '{shortened(glued[0])}'" if glued else text
     return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
+
+
+def _with_names(problem: Problem, slot: str, value: Any, catalogue: Catalogue) -> Problem:
+    """Return what is wrong with a section that is a name, or a list of one, with the components that there are."""
+    for index in problem.path[1:]:
+        value = value[index] if isinstance(value, list) and isinstance(index, int) else None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, str) or slot == "dataset":
+        return problem
+    names = catalogue.names(SLOTS[slot])
+    in_list = problem.expected == (LIST,)
+    written, name = ("[{use: %s}]" if in_list else "{use: %s}"), shortened(value)
+    if value in names:
+        remedy = f"write {written % name}"
+    elif near := get_close_matches(value.lower(), names, n=1, cutoff=0.6):
+        remedy = f"did you mean {written % near[0]}?"
+    else:
+        remedy = f"write {written % 'NAME'}, where NAME is {listed(names)}"
+    return Problem(problem.path, problem.kind, f"{problem.text.partition(';')[0]}; {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
