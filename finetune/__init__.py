@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Layout,
         NoOptions,
         Options,
+        RunFacts,
         Samples,
         Split,
         Stage,
@@ -67,7 +68,8 @@ _HOMES = {
     "files.archive": ("extract",),
     "components": (
         *("IMAGENET_MEAN", "IMAGENET_STD", "Augmentation", "Backbone", "Callback", "Dataset", "Encoded", "Finding"),
-        *("Freezer", "ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Stage", "Weights"),
+        *("Freezer", "ImageSpec", "Layout", "NoOptions", "Options", "RunFacts", "Samples", "Split", "Stage"),
+        "Weights",
     ),
     "files.download": ("fetch",),
     "errors": (
@@ -101,6 +103,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "Layout",
     "NoOptions",
     "Options",
+    "RunFacts",
     "Samples",
     "Split",
     "Stage",

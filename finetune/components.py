@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from mindspore.nn import Cell
     from numpy.typing import NDArray
+
+    from finetune.recipe.models import Recipe
 
     Pixels = NDArray[np.uint8]
     Transform = Callable[[Pixels, np.random.Generator], Pixels]
@@ -155,6 +158,24 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What is known of a run before it begins; ``classes`` and ``steps`` are None until the dataset was looked at.
+
+    ``constant`` are the metrics, with their values, that cannot change with so many classes.
+    """
+
+    recipe: Recipe
+    classes: int | None = None
+    steps: int | None = None
+    constant: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def evaluations(self) -> int:
+        """Return how often the run is evaluated: every so many epochs, and after the last one."""
+        return math.ceil(self.recipe.train.epochs / self.recipe.evaluate.every)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """Something a recipe selects with ``use: <name>``; ``options`` is the model of the keys beside ``use``."""
 
@@ -231,11 +252,16 @@ class Freezer(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback(Component):
-    """Something that watches a run: ``build(options)`` returns an object whose ``@hookimpl`` methods are events."""
+    """Something that watches a run: ``build(options)`` returns an object whose ``@hookimpl`` methods are events.
+
+    ``check(options, facts)`` yields what is wrong with the options for such a run, or can have no effect in it. It is
+    called before the dataset is looked at and again after that, with more ``facts``.
+    """
 
     kind: ClassVar[str] = "callback"
 
     build: Callable[[Any], object]
+    check: Callable[[Any, RunFacts], Iterable[Finding]] | None = None
 
 
 KINDS: tuple[type[Component], ...] = (Backbone, Dataset, Augmentation, Freezer, Callback)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from finetune.components import Augmentation, Backbone, Component, Finding, Freezer, Options
+from finetune.components import Augmentation, Backbone, Callback, Component, Finding, Freezer, Options, RunFacts
 from finetune.errors import PluginError
 from finetune.plugins import named
 from finetune.recipe.overrides import keys
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from finetune.catalogue import Catalogue
+    from finetune.recipe.models import Recipe
     from finetune.recipe.places import KeyPath
 
 M = TypeVar("M", bound=Options)
@@ -32,9 +33,16 @@ class Found:
 
 
 def findings(
-    parts: Sequence[Part], given: Sequence[Options | None], values: Mapping[str, Any], catalogue: Catalogue
+    parts: Sequence[Part],
+    given: Sequence[Options | None],
+    values: Mapping[str, Any],
+    catalogue: Catalogue,
+    recipe: Recipe | None = None,
 ) -> Iterator[Found]:
-    """Yield what freezers and augmentations say of their options, where those are right by themselves."""
+    """Yield what freezers, augmentations and callbacks say of their options, where those are right by themselves.
+
+    Callbacks look at the rest of the ``recipe`` as well, so they are asked where that is right.
+    """
     stages = next((part.component.stages for part in parts if isinstance(part.component, Backbone)), None)
     for part, options in zip(parts, given, strict=True):
         if options is None:
@@ -42,7 +50,7 @@ def findings(
         named_options, resolution = with_names(part.component, options, (*(stages or ()), "head"))
         wrong = {(*part.path, *each.path): each.finding for each in resolution.wrong} if stages else {}
         yield from (Found(path, finding) for path, finding in wrong.items())
-        ask = asking(part.component, stages, epochs(values))
+        ask = asking(part.component, stages, epochs(values), RunFacts(recipe=recipe) if recipe else None)
         if ask is not None:
             with named(catalogue.origin(part.component), f"check of {part.component.kind} '{part.component.name}'"):
                 said = list(ask(named_options))
@@ -58,11 +66,14 @@ def with_names(component: Component, options: M, stages: tuple[str, ...]) -> tup
 
 
 def asking(
-    component: Component, stages: tuple[str, ...] | None, last: int
+    component: Component, stages: tuple[str, ...] | None, last: int, facts: RunFacts | None = None
 ) -> Callable[[Any], Iterable[Finding]] | None:
     """Return a component's own check of its options; None where it has none, or what it looks at is not known."""
     if isinstance(component, Augmentation):
         return component.check
+    if isinstance(component, Callback):
+        check = component.check
+        return None if check is None or facts is None else lambda options: check(options, facts)
     if not isinstance(component, Freezer) or component.check is None or stages is None:
         return None
     return partial(_of_freezer, component.check, (*stages, "head"), last)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import RecipeError
-from finetune.recipe import checks, extending
+from finetune.recipe import checks, extending, unused
 from finetune.recipe import overrides as changes
 from finetune.recipe.document import SMALLEST, Document
 from finetune.recipe.mistakes import LIST, MAPPING, Known, Problem, listed
@@ -119,7 +119,8 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
     found += [_with_remedy(problem, values, catalogue) for problem in wrong]
     given = [options(part, catalogue, homes, found) for part in parts]
     found += cross_checks(values, parts)
-    said = list(checks.findings(parts, given, values, catalogue))
+    said = list(checks.findings(parts, given, values, catalogue, recipe))
+    said += [] if recipe is None else unused.findings(recipe)
     found += [Problem(each.path, "check", each.finding.text) for each in said if each.finding.severity == "error"]
     if found or recipe is None:
         return None

@@ -18,7 +18,7 @@ from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
-from finetune.training import batchsize, phases, start
+from finetune.training import batchsize, constant, phases, start
 from finetune.weights import fetching, labels, loading, sources
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def prepare(
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
+    constant.check_options(plan, data, catalogue, say)
     device = device_for(plan, planned, say)
     if device.odd:
         say(f"warning: {device.why}")
