@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.cli import offers
 from finetune.cli.app import Answer, command, group
+
+if TYPE_CHECKING:
+    from finetune.components import Backbone
 
 new = group(
     "new",
@@ -31,6 +35,10 @@ Kind = Annotated[str, typer.Option(metavar="KIND", help=KIND, autocompletion=kin
 Into = Annotated[Path, typer.Option(metavar="DIR", help="Make the folder in here.")]
 File = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there; - prints it.")]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
+Network = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The network that the recipe trains.", autocompletion=offers.backbones),
+]
 
 
 @command("NAME --kind KIND", "finetune new plugin birds --kind dataset", of=new)
@@ -55,7 +63,12 @@ def plugin(name: Name, kind: Kind, output: Into = Path()) -> Answer:
 
 
 @command("PHOTOS", "finetune new recipe photos/", "finetune new recipe labels.csv --output birds.yaml", of=new)
-def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = None, force: Force = False) -> Answer:
+def recipe(
+    photos: Annotated[Path, typer.Argument(hidden=True)],
+    output: File = None,
+    backbone: Network = None,
+    force: Force = False,
+) -> Answer:
     """Look at photos and write a recipe for them.
 
     PHOTOS is a folder with a folder of photos for each class, a CSV file, or a
@@ -63,16 +76,20 @@ def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = 
     named after PHOTOS, unless --output says otherwise.
     """
     from finetune.cli.source import load_catalogue
+    from finetune.components import Backbone
     from finetune.display.progress import shown
     from finetune.errors import UsageError
     from finetune.files import atomic
     from finetune.files.atomic import disk_errors
     from finetune.new import photos as looking
     from finetune.new import recipe as recipes
+    from finetune.recipe.models import BackboneSection
 
-    seen = looking.look(photos.expanduser(), load_catalogue())
+    catalogue = load_catalogue()
+    network = catalogue.get(Backbone, backbone or BackboneSection().use)
+    seen = looking.look(photos.expanduser(), catalogue)
     path = output or Path(f"{photos.expanduser().resolve().stem}.yaml")
-    text = recipes.text(seen, path.absolute().parent.resolve())
+    text = recipes.text(seen, path.absolute().parent.resolve(), network)
     if str(output) == "-":
         return Answer(data={"recipe": text}, view=lambda: text)
     with disk_errors(path):
@@ -81,6 +98,15 @@ def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = 
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path, text)
     steps = f"  finetune check {shown(path)}\n  finetune run {shown(path)}\n"
-    fetched = "the weights of ResNeXt-50 are fetched (100 MB); without a network add: backbone.use=resnext_nano"
-    told = f"{text}\nnext:\n{steps}{fetched}\n"
+    told = f"{text}\nnext:\n{steps}{downloads(network)}"
     return Answer(data={"file": str(path), "recipe": text}, view=lambda: told)
+
+
+def downloads(network: Backbone) -> str:
+    """Return what a run of the recipe downloads, and how to do without; nothing where the weights are here."""
+    first = next(iter(network.weights.values()), None)
+    if first is None or not first.url.startswith("https://"):
+        return ""
+    size = f" ({first.bytes / 1e6:.0f} MB)" if first.bytes else ""
+    remedy = "without a network connection, add: backbone.use=resnext_nano"
+    return f"the first run downloads the weights of {network.name}{size}; {remedy}\n"
