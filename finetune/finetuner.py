@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from finetune.errors import Interrupted, UsageError
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -25,6 +26,22 @@ if TYPE_CHECKING:
     Data = str | Path | Dataset | Mapping[str, Any] | tuple[Sequence[Any], Sequence[Any]]
     Images = Sequence[str | Path | Pixels]
     Section = str | Mapping[str, Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_python_words(method: Callable[P, R]) -> Callable[P, R]:
+    """Return a method whose errors say what to do in Python, not on the command line."""
+
+    @wraps(method)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        from finetune.recipe.pythonwords import python_errors
+
+        with python_errors():
+            return method(*arguments, **keywords)
+
+    return call
 
 
 class Finetuner:
@@ -89,6 +106,7 @@ class Finetuner:
         """Return one dictionary per epoch of the last fit, as in ``metrics.jsonl``."""
         return self.run.history if self.run else []
 
+    @in_python_words
     def fit(
         self,
         data: Data,
@@ -132,11 +150,12 @@ class Finetuner:
         from finetune.devices import device as machine
         from finetune.display import notebook
         from finetune.model import modelfolder
+        from finetune.recipe import pythonwords
         from finetune.training import engine
 
         display = notebook.progress() if self.progress else None
         watchers = [self, display] if display else [self]
-        say = display.say if display else silent
+        say = pythonwords.in_python(display.say) if display else silent
         try:
             self.run = engine.fine_tune(
                 plan, catalogue, resume=resume, allow_changed=allow_changed, watchers=watchers, say=say
@@ -181,6 +200,7 @@ class Finetuner:
             loaded.register(plugin, own)
         return Catalogue(loaded)
 
+    @in_python_words
     def predict(self, images: Images, *, top: int = 5) -> list[Prediction]:
         """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
 
@@ -193,6 +213,7 @@ class Finetuner:
         with interrupts.keyboard():
             return Predictions(model.predict(images, top=top))
 
+    @in_python_words
     def evaluate(self, data: Data) -> dict[str, Any]:
         """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one."""
         from finetune.machine import interrupts
@@ -201,6 +222,7 @@ class Finetuner:
         with interrupts.keyboard():
             return model.evaluate(data)
 
+    @in_python_words
     def embed(self, images: Images | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return pooled features (N, width) float32, of the fitted network or else of the pretrained one.
 
@@ -212,6 +234,7 @@ class Finetuner:
         with interrupts.keyboard():
             return model.embed(images)
 
+    @in_python_words
     def save(self, folder: str | Path) -> Path:
         """Copy the model folder to a new folder and return it."""
         import shutil
@@ -226,6 +249,7 @@ class Finetuner:
             shutil.copytree(model.folder, target, dirs_exist_ok=True)
         return target
 
+    @in_python_words
     def export(self, path: str | Path, format: Literal["onnx", "mindir"] | None = None) -> dict[str, Any]:
         """Write the fitted network as ONNX or MindIR, by the file's ending; return what was checked."""
         from finetune.machine import interrupts
@@ -238,6 +262,7 @@ class Finetuner:
             return model.export(file, ending)
 
     @classmethod
+    @in_python_words
     def load(cls, path: str | Path, **more: Any) -> Finetuner:
         """Return a fitted ``Finetuner`` from a run folder or model folder; ``more`` is what the constructor takes.
 
@@ -246,6 +271,7 @@ class Finetuner:
         """
         from finetune.devices import device
         from finetune.model import modelfolder
+        from finetune.recipe import pythonwords
         from finetune.recipe.models import TrunkSection
 
         folder = modelfolder.locate(Path(path).expanduser())
@@ -255,7 +281,7 @@ class Finetuner:
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
         trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
-        say = print if ft.progress else silent
+        say = pythonwords.in_python(print) if ft.progress else silent
         ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
         return ft
 
@@ -273,9 +299,10 @@ class Finetuner:
     def _backbone(self, *, head: bool = False) -> Model:
         """Return the pretrained network; once it was asked for with its head, that one serves for all."""
         if self._pretrained is None or (head and not self._pretrained_head):
+            from finetune.recipe import pythonwords
             from finetune.training.prepare import pretrained
 
-            say = print if self.progress else silent
+            say = pythonwords.in_python(print) if self.progress else silent
             self._pretrained = pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
             self._pretrained_head = head
         return self._pretrained
