@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         Layout,
         NoOptions,
         Options,
+        RunFacts,
         Samples,
         Split,
+        Stage,
         Weights,
     )
     from finetune.data.filenames import image_endings, is_text, natural_key
@@ -70,7 +72,8 @@ _HOMES = {
     "files.archive": ("extract",),
     "components": (
         *("IMAGENET_MEAN", "IMAGENET_STD", "Augmentation", "Backbone", "Callback", "Dataset", "Encoded", "Finding"),
-        *("Freezer", "ImageSpec", "Layout", "NoOptions", "Options", "Samples", "Split", "Weights"),
+        *("Freezer", "ImageSpec", "Layout", "NoOptions", "Options", "RunFacts", "Samples", "Split", "Stage"),
+        "Weights",
     ),
     "files.download": ("fetch",),
     "errors": (
@@ -108,8 +111,10 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "Layout",
     "NoOptions",
     "Options",
+    "RunFacts",
     "Samples",
     "Split",
+    "Stage",
     "Weights",
     "fetch",
     "DataError",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from finetune.data.normalisation import image_fault
+from finetune.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     from mindspore.nn import Cell
     from numpy.typing import NDArray
 
+    from finetune.recipe.models import Recipe
+
     Pixels = NDArray[np.uint8]
     Transform = Callable[[Pixels, np.random.Generator], Pixels]
     Image: TypeAlias = "Path | Pixels | Encoded"
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "valid", "test"]
 Severity = Literal["error", "warning", "note"]
 
+POSITIONS = ("last", "last 2", "all")  # examples of stages by position
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -36,6 +43,10 @@ class Options(BaseModel):
 
 class NoOptions(Options):
     """Options of a component that has none."""
+
+
+Stage = Annotated[str, Field(json_schema_extra={"examples": ["head", *POSITIONS]})]
+"""A stage in the options of a freezing policy: its name or a position, which editors then offer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +108,11 @@ class ImageSpec:
     background: tuple[int, int, int] = (255, 255, 255)
     color: Color = "convert"
 
+    def __post_init__(self) -> None:
+        """Raise ``UsageError`` for a mean or std that is not of pixels in 0..1."""
+        if fault := image_fault({"mean": self.mean, "std": self.std}):
+            raise UsageError(f"ImageSpec: {fault}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
@@ -147,6 +163,24 @@ class Layout:
     pieces: tuple[str, str] | None = None
     writes: tuple[tuple[str, str], ...] = ()
     format: Literal["safetensors", "ckpt"] = "safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What is known of a run before it begins; ``classes`` and ``steps`` are None until the dataset was looked at.
+
+    ``constant`` are the metrics, with their values, that cannot change with so many classes.
+    """
+
+    recipe: Recipe
+    classes: int | None = None
+    steps: int | None = None
+    constant: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def evaluations(self) -> int:
+        """Return how often the run is evaluated: every so many epochs, and after the last one."""
+        return math.ceil(self.recipe.train.epochs / self.recipe.evaluate.every)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,22 +247,29 @@ class Freezer(Component):
     """A freezing policy: ``build(options)`` returns a pure function ``(epoch, stages) -> stages that train``.
 
     Epochs count from 1; ``stages`` are in order of the network and end with ``head``. ``check(options, stages,
-    epochs)`` yields what is wrong with the options for such a network and so many epochs.
+    epochs)`` yields what is wrong with the options for such a network and so many epochs. Options reach both with names
+    of stages where the recipe has positions such as ``last 2``; ``positions=False`` leaves them as they are written.
     """
 
     kind: ClassVar[str] = "freezer"
 
     build: Callable[[Any], Callable[[int, tuple[str, ...]], frozenset[str]]]
     check: Callable[[Any, tuple[str, ...], int], Iterable[Finding]] | None = None
+    positions: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback(Component):
-    """Something that watches a run: ``build(options)`` returns an object whose ``@hookimpl`` methods are events."""
+    """Something that watches a run: ``build(options)`` returns an object whose ``@hookimpl`` methods are events.
+
+    ``check(options, facts)`` yields what is wrong with the options for such a run, or can have no effect in it. It is
+    called before the dataset is looked at and again after that, with more ``facts``.
+    """
 
     kind: ClassVar[str] = "callback"
 
     build: Callable[[Any], object]
+    check: Callable[[Any, RunFacts], Iterable[Finding]] | None = None
 
 
 KINDS: tuple[type[Component], ...] = (Backbone, Dataset, Augmentation, Freezer, Callback)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any, Literal
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from finetune.errors import Interrupted, UsageError
 from finetune.files.home import expand_home
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -27,6 +28,22 @@ if TYPE_CHECKING:
     Data = str | Path | Dataset | Mapping[str, Any] | tuple[Sequence[Any], Sequence[Any]]
     Images = Sequence[str | Path | Pixels]
     Section = str | Mapping[str, Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_python_words(method: Callable[P, R]) -> Callable[P, R]:
+    """Return a method whose errors say what to do in Python, not on the command line."""
+
+    @wraps(method)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        from finetune.recipe.pythonwords import python_errors
+
+        with python_errors():
+            return method(*arguments, **keywords)
+
+    return call
 
 
 class Finetuner:
@@ -93,6 +110,7 @@ class Finetuner:
         """Return one dictionary per epoch of the last fit, as in ``metrics.jsonl``."""
         return self.run.history if self.run else []
 
+    @in_python_words
     def fit(
         self,
         data: Data,
@@ -142,11 +160,12 @@ class Finetuner:
         from finetune.devices import device as machine
         from finetune.display import notebook
         from finetune.model import modelfolder
+        from finetune.recipe import pythonwords
         from finetune.training import engine
 
         display = notebook.progress() if self.progress else None
         watchers = [self, display] if display else [self]
-        say = display.say if display else silent
+        say = pythonwords.in_python(display.say) if display else silent
         try:
             self.run = engine.fine_tune(
                 plan, catalogue, resume=resume, allow_changed=allow_changed, extend=extend, watchers=watchers, say=say
@@ -192,6 +211,7 @@ class Finetuner:
             loaded.register(plugin, own)
         return Catalogue(loaded)
 
+    @in_python_words
     def predict(self, images: Images | str | Path, *, top: int = 5) -> Predictions:
         """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
 
@@ -215,6 +235,7 @@ class Finetuner:
             print(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
         return Predictions(found, missing)
 
+    @in_python_words
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
         """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one.
 
@@ -228,6 +249,7 @@ class Finetuner:
         with interrupts.keyboard():
             return model.evaluate(data)
 
+    @in_python_words
     def embed(self, images: Images | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return pooled features (N, width) float32, of the fitted network or else of the pretrained one.
 
@@ -239,6 +261,7 @@ class Finetuner:
         with interrupts.keyboard():
             return model.embed(images)
 
+    @in_python_words
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Copy the model folder to another folder and return it.
 
@@ -251,6 +274,7 @@ class Finetuner:
         assert model.folder is not None
         return places.copy_model(model.folder, target, force=force)
 
+    @in_python_words
     def export(
         self, path: str | Path, format: Literal["onnx", "mindir"] | None = None, *, force: bool = False
     ) -> dict[str, Any]:
@@ -269,6 +293,7 @@ class Finetuner:
             return model.export(file, ending, force=force)
 
     @classmethod
+    @in_python_words
     def load(cls, path: str | Path, **more: Any) -> Finetuner:
         """Return a fitted ``Finetuner`` from a run folder or model folder; ``more`` is what the constructor takes.
 
@@ -277,6 +302,7 @@ class Finetuner:
         """
         from finetune.devices import device
         from finetune.model import modelfolder
+        from finetune.recipe import pythonwords
         from finetune.recipe.models import TrunkSection
 
         folder = modelfolder.locate(expand_home(path))
@@ -286,7 +312,7 @@ class Finetuner:
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
         trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
-        say = print if ft.progress else silent
+        say = pythonwords.in_python(print) if ft.progress else silent
         ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
         return ft
 
@@ -304,9 +330,10 @@ class Finetuner:
     def _backbone(self, *, head: bool = False) -> Model:
         """Return the pretrained network; once it was asked for with its head, that one serves for all."""
         if self._pretrained is None or (head and not self._pretrained_head):
+            from finetune.recipe import pythonwords
             from finetune.training.prepare import pretrained
 
-            say = print if self.progress else silent
+            say = pythonwords.in_python(print) if self.progress else silent
             self._pretrained = pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
             self._pretrained_head = head
         return self._pretrained

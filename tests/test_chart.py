@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from finetune.display import chart
+from finetune.sweep.picture import is_rate
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -23,6 +24,45 @@ SVG = "{http://www.w3.org/2000/svg}"
 )
 def test_ticks(values: list[float], linear: bool, ticks: list[float]) -> None:
     assert chart.Axis(values, linear=linear).ticks() == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([1e-3, 1e-2], [1e-3, 2e-3, 5e-3, 1e-2]),
+        ([1e-3, 3e-3], [1e-3, 1.5e-3, 2e-3, 3e-3]),
+        ([2e-3, 8e-3], [2e-3, 3e-3, 4e-3, 5e-3, 6e-3, 7e-3, 8e-3]),
+        ([1e-4, 1e-2], [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]),
+        ([0.0, 1e-4, 1e-1], [0, 1e-4, 1e-3, 1e-2, 1e-1]),
+        ([1e-3], [5e-4, 6e-4, 7e-4, 8e-4, 1e-3, 1.5e-3, 2e-3]),
+        ([1.1e-3, 1.2e-3], [1.1e-3, 1.2e-3]),
+        ([-1.0, 1.0], [-1, -0.5, 0, 0.5, 1]),
+        ([0.0], [-0.4, -0.2, 0, 0.2, 0.4]),
+    ],
+)
+def test_ticks_of_a_rate(values: list[float], ticks: list[float]) -> None:
+    assert chart.Axis(values, rate=True).ticks() == pytest.approx(ticks)
+
+
+def test_a_logarithmic_axis_has_equal_steps() -> None:
+    axis = chart.Axis([1e-3, 1e-2, 1e-1])
+    assert [axis.share(value) for value in (1e-3, 1e-2, 1e-1)] == pytest.approx([0, 0.5, 1])
+    with_zero = chart.Axis([0.0, 1e-3, 1e-2, 1e-1])
+    assert [with_zero.share(value) for value in (0.0, 1e-3, 1e-2, 1e-1)] == pytest.approx([0, 0.12, 0.56, 1])
+
+
+@pytest.mark.parametrize(
+    ("key", "rate"),
+    [
+        ("optimizer.lr", True),
+        ("optimizer.weight_decay", True),
+        ("freeze.base_lr", True),
+        ("train.batch_size", False),
+        ("optimizer.layer_decay", False),
+    ],
+)
+def test_keys_that_are_rates(key: str, rate: bool) -> None:
+    assert is_rate(key) is rate
 
 
 def test_svg() -> None:

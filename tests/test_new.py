@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import plugins
+from finetune import hookimpl, plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import main
+from finetune.components import Backbone
 from finetune.errors import DataError, UsageError
 from finetune.new import photos as looking
 from finetune.new import plugin
 from finetune.new import recipe as recipes
 from finetune.recipe import plan as plans
+from finetune.training.prepare import plan_phases
 from tests.cli.calling import environment
 from tests.drawn import folder
 
@@ -124,6 +126,55 @@ def test_a_recipe_for_photos_passes_the_check(tmp_path: Path, monkeypatch: pytes
     assert main(["new", "recipe", "my photos", "--force"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ("resnext50", ["backbone: {use: resnext50, weights: auto}", "layer_decay"]),
+        ("resnext_nano", ["backbone: {use: resnext_nano, weights: auto}", "'fractals'"]),
+        ("bare", ["backbone: {use: bare, weights: none}", "offers no weights", "freeze: {use: none}"]),
+    ],
+)
+def test_recipes_for_any_backbone(backbone: str, said: list[str]) -> None:
+    catalogue = with_bare_backbone()
+    text = recipes.text(seen(), Path("/data"), catalogue.get(Backbone, backbone))
+    for each in said:
+        assert each in text
+    found = plans.load(values_of(text), [], catalogue)
+    assert plan_phases(found, catalogue)[-1].trainable[-1] == "head"
+
+
+def with_bare_backbone() -> Catalogue:
+    """Return a catalogue with a backbone that offers no weights and has one stage."""
+
+    class Plugin:
+        @hookimpl
+        def finetune_backbones(self) -> list[Backbone]:
+            return [Backbone(name="bare", build=lambda options: {}, stages=("only",), features=8)]
+
+    loaded = plugins.load()
+    loaded.register(Plugin(), plugins.Origin(name="bare", distribution="bare", version="1"))
+    return Catalogue(loaded)
+
+
+def test_the_backbone_of_a_new_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos", each=3)
+    assert main(["new", "recipe", "photos", "--backbone", "resnext_nano"]) == 0
+    assert "backbone: {use: resnext_nano, weights: auto}" in (tmp_path / "photos.yaml").read_text()
+    assert "downloads" not in capsys.readouterr().out
+    assert main(["new", "recipe", "photos", "--output", "other.yaml", "--backbone", "resnext_nan"]) == 2
+    assert "no backbone named 'resnext_nan'; did you mean 'resnext_nano'?" in capsys.readouterr().err
+    assert not (tmp_path / "other.yaml").exists()
+
+
+def test_characters_that_no_comment_may_have(catalogue: Catalogue) -> None:
+    more = {"counts": {"a\x1b[31m\nb": 100, "b\x00": 90}, "findings": ("x\x07y",)}
+    text = recipes.text(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
+    assert values_of(text)["train"] == {"epochs": 10, "batch_size": 16}
+
+
 def seen(**more: object) -> looking.Seen:
     said = {
         "section": {"use": "folder", "root": "/data/photos"},
@@ -139,7 +190,7 @@ def seen(**more: object) -> looking.Seen:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({}, ["split: 0.3", "schedule: {1: head, 4: layer4}", "batch_size: 16"]),
+        ({}, ["split: 0.3", "schedule: {1: head, 4: last}", "batch_size: 16"]),
         ({"splits": {"train": 190, "valid": 20}}, ["dataset: {use: folder, root: photos}", ", 20 valid"]),
         ({"counts": {"a": 9, "b": 5}}, ["freeze: {use: head}", "batch_size: 2}"]),
         ({"counts": {"a": 2000, "b": 1000}}, ["5: all", "split: 0.2", "batch_size: 32"]),
@@ -149,7 +200,7 @@ def seen(**more: object) -> looking.Seen:
     ],
 )
 def test_what_was_seen_decides(more: dict[str, object], expected: list[str], catalogue: Catalogue) -> None:
-    text = recipes.text(seen(**more), Path("/data"))
+    text = recipes.text(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
     for each in expected:
         assert each in text
     plan = plans.load(values_of(text), [], catalogue)

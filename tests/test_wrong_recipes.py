@@ -52,6 +52,7 @@ BASES = {
 }
 PHOTOS = "dataset: {use: folder, root: photos}\n"
 
+KNOWN = "known: all, head, last, last 2, layer1, layer2, layer3, layer4, stem"
 RECIPES: dict[str, Wrong] = {
     # names that nearly fit
     "section": wrong(
@@ -122,20 +123,20 @@ RECIPES: dict[str, Wrong] = {
     ),
     "stage of another network": wrong(
         PHOTOS + "freeze: {use: gradual, schedule: {1: fc, 3: conv5}}",
-        "2:35: freeze.schedule.1: no stage named 'fc'; known: all, head, layer1, layer2, layer3, layer4, stem",
-        "2:42: freeze.schedule.3: no stage named 'conv5'; known: all, head, layer1, layer2, layer3, layer4, stem",
+        f"2:35: freeze.schedule.1: no stage named 'fc'; {KNOWN}",
+        f"2:42: freeze.schedule.3: no stage named 'conv5'; {KNOWN}",
         schema=False,
     ),
     "stage to train": wrong(
         PHOTOS + "freeze: {use: stages, train: [layer3, layer44, classifier]}",
         "2:39: freeze.train[1]: no stage matches 'layer44'; did you mean 'layer4'?",
-        "2:48: freeze.train[2]: no stage matches 'classifier'; known: head, layer1, layer2, layer3, layer4, stem",
+        f"2:48: freeze.train[2]: no stage matches 'classifier'; {KNOWN}",
         schema=False,
     ),
     "pattern that matches nothing": wrong(
         PHOTOS + 'freeze: {use: stages, frozen: [stem, "layer[5-9]", "bn*"]}',
         "2:38: freeze.frozen[1]: no stage matches 'layer[5-9]'; did you mean 'layer4'?",
-        "2:52: freeze.frozen[2]: no stage matches 'bn*'; known: head, layer1, layer2, layer3, layer4, stem",
+        f"2:52: freeze.frozen[2]: no stage matches 'bn*'; {KNOWN}",
         schema=False,
     ),
     "nothing left to train": wrong(
@@ -157,7 +158,7 @@ RECIPES: dict[str, Wrong] = {
     ),
     "train and frozen": wrong(
         PHOTOS + "freeze: {use: stages, train: [layer4], frozen: [stem]}",
-        "2:1: freeze: give either 'train' or 'frozen', a list of stages such as [layer3, layer4]",
+        "2:1: freeze: give either 'train' or 'frozen', a list of stages such as [last 2]",
         schema=False,
     ),
     # augmentation

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.cli import offers
 from finetune.cli.app import Answer, command, group
 from finetune.cli.parameters import Force, output_option
 from finetune.errors import UsageError
 from finetune.files.outputs import STDOUT, Output
+
+if TYPE_CHECKING:
+    from finetune.components import Backbone
 
 new = group(
     "new",
@@ -33,6 +37,10 @@ Name = Annotated[str, typer.Argument(hidden=True)]
 Kind = Annotated[str, typer.Option(metavar="KIND", help=KIND, autocompletion=kinds)]
 Into = Annotated[Path, typer.Option(metavar="DIR", help="Make the folder in here.")]
 File = Annotated[Path | None, output_option("--output", help="Write it there; - prints it.")]
+Network = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The network that the recipe trains.", autocompletion=offers.backbones),
+]
 
 
 @command("NAME --kind KIND", "finetune new plugin birds --kind dataset", of=new)
@@ -59,7 +67,12 @@ def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) 
 
 
 @command("PHOTOS", "finetune new recipe photos/", "finetune new recipe labels.csv --output birds.yaml", of=new)
-def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = None, force: Force = False) -> Answer:
+def recipe(
+    photos: Annotated[Path, typer.Argument(hidden=True)],
+    output: File = None,
+    backbone: Network = None,
+    force: Force = False,
+) -> Answer:
     """Look at photos and write a recipe for them.
 
     PHOTOS is a folder with a folder of photos for each class, a CSV file, or a
@@ -67,21 +80,33 @@ def recipe(photos: Annotated[Path, typer.Argument(hidden=True)], output: File = 
     named after PHOTOS, unless --output says otherwise.
     """
     from finetune.cli.source import load_catalogue
+    from finetune.components import Backbone
     from finetune.display.progress import shown
     from finetune.files.home import expand_home
     from finetune.new import photos as looking
     from finetune.new import recipe as recipes
+    from finetune.recipe.models import BackboneSection
 
-    photos = expand_home(photos)
+    photos, catalogue = expand_home(photos), load_catalogue()
+    network = catalogue.get(Backbone, backbone or BackboneSection().use)
     path = output or Path(f"{photos.resolve().stem}.yaml")
     target = Output(path=path, command="new recipe", force=force, inputs=[photos])
     target.check()
-    seen = looking.look(photos, load_catalogue())
-    text = recipes.text(seen, path.absolute().parent.resolve())
+    seen = looking.look(photos, catalogue)
+    text = recipes.text(seen, path.absolute().parent.resolve(), network)
     content = target.write(text.encode())
     if content is not None:
         return Answer(data={"recipe": text}, content=content)
     steps = f"  finetune check {shown(path)}\n  finetune run {shown(path)}\n"
-    fetched = "the weights of ResNeXt-50 are fetched (100 MB); without a network add: backbone.use=resnext_nano"
-    told = f"{text}\nnext:\n{steps}{fetched}\n"
+    told = f"{text}\nnext:\n{steps}{downloads(network)}"
     return Answer(data={"file": str(path), "recipe": text}, view=lambda: told)
+
+
+def downloads(network: Backbone) -> str:
+    """Return what a run of the recipe downloads, and how to do without; nothing where the weights are here."""
+    first = next(iter(network.weights.values()), None)
+    if first is None or not first.url.startswith("https://"):
+        return ""
+    size = f" ({first.bytes / 1e6:.0f} MB)" if first.bytes else ""
+    remedy = "without a network connection, add: backbone.use=resnext_nano"
+    return f"the first run downloads the weights of {network.name}{size}; {remedy}\n"

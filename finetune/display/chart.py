@@ -13,16 +13,27 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 56
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
-LOGARITHMIC = 20.0  # times the least value, from which the largest is drawn on a logarithmic axis
+LOGARITHMIC = 9.99  # times the least positive value, from which the largest is drawn on a logarithmic axis
+ZEROS = 0.12  # share of a logarithmic axis that is left for zeros
 MARKS = "●○◆◇■□"
 
 
 def svg(
-    lines: Mapping[str, Sequence[Point]], *, title: str, x: str, y: str, mark: Point | None = None, names: str = ""
+    lines: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    mark: Point | None = None,
+    names: str = "",
+    rate: bool = False,
 ) -> str:
-    """Return a chart of named lines; ``mark`` is a point to be pointed out, ``names`` what the lines differ in."""
+    """Return a chart of named lines; ``mark`` is a point to be pointed out, ``names`` what the lines differ in.
+
+    ``rate`` says that the lines are drawn over a rate, whose axis is logarithmic.
+    """
     points = [point for line in lines.values() for point in line]
-    across, up = Axis([px for px, _ in points]), Axis([py for _, py in points], linear=True)
+    across, up = Axis([px for px, _ in points], rate=rate), Axis([py for _, py in points], linear=True)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
@@ -72,31 +83,56 @@ def level(axis: Axis, value: float) -> float:
 
 
 class Axis:
-    """Values between the least and the largest; logarithmic where these are far apart, unless ``linear``."""
+    """Values between the least and the largest, on a logarithmic scale where that shows them better.
 
-    def __init__(self, values: Sequence[float], *, linear: bool = False) -> None:
+    The scale is logarithmic for positive values that a decade or more lies between, and for a ``rate``, such as a
+    learning rate, always. Zeros have a place of their own at the left of such an axis. ``linear`` and negative values
+    keep the scale linear.
+    """
+
+    def __init__(self, values: Sequence[float], *, linear: bool = False, rate: bool = False) -> None:
         low, high = min(values), max(values)
-        self.log = not linear and low > 0 and high / low >= LOGARITHMIC
+        positive = [value for value in values if value > 0]
+        self.log = not linear and low >= 0 and bool(positive)
+        if self.log:
+            self.log = rate or max(positive) / min(positive) >= LOGARITHMIC
+        self.start = 0.0  # share of the axis at which the logarithmic scale begins
+        if self.log:
+            self.start = ZEROS if low == 0 else 0.0
+            low = min(positive)
         if low == high:
             low, high = (low / 2, low * 2) if self.log else (low - 0.5, high + 0.5)
         self.low, self.high = low, high
 
     def share(self, value: float) -> float:
-        """Return where a value lies, 0 being the least and 1 the largest."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
+        """Return where a value lies, 0 being the left end and 1 the right one."""
+        if not self.log:
+            return (value - self.low) / (self.high - self.low)
+        if value == 0:
+            return 0.0
+        return self.start + (1 - self.start) * math.log(value / self.low) / math.log(self.high / self.low)
 
     def ticks(self) -> list[float]:
         """Return round values on the axis."""
         if self.log:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            return [10.0**power for power in range(first, last + 1, max(1, (last - first) // 6))]
+            return [*([0.0] if self.start else []), *self.powers()]
         rough = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= rough)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(number * step, 12) for number in range(first, last + 1)]
+
+    def powers(self) -> list[float]:
+        """Return powers of ten on a logarithmic axis, and round values between where there are few of them."""
+        first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9)
+        decades = math.log10(self.high / self.low)
+        if decades > 2.5:
+            first = math.ceil(math.log10(self.low) - 1e-9)
+            return [10.0**power for power in range(first, last + 1, max(1, (last - first) // 6))]
+        digits = (1, 2, 5) if decades > 0.7 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
+        found = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
+        inside = [value for value in found if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
+        return inside if len(inside) > 1 else [self.low, self.high]
 
 
 def characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, height: int = 12) -> str:

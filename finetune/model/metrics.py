@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+TOP = 5  # likeliest classes, among which ``top5`` wants the right one
 HIGHER_IS_BETTER = {"accuracy": True, "top5": True, "macro_f1": True, "loss": False}
 
 
@@ -28,7 +29,7 @@ def scores(
     own = probabilities[np.arange(len(labels)), labels]
     # Ties go to the class that stands first, here as in the predicted class.
     before = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & (np.arange(classes) < labels[:, None]))
-    found["index"], found["top5"] = indices, before.sum(axis=1) < min(5, classes)
+    found["index"], found["top5"] = indices, before.sum(axis=1) < min(TOP, classes)
     found["predicted"], found["confidence"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
     found["own"] = np.where(np.isfinite(probabilities).all(axis=1), own, np.nan)
     return found
@@ -42,13 +43,19 @@ def confusion(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int)
 
 
 def metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
-    """Return mean loss, accuracy, top5 (of as many classes as there are, at most 5) and macro_f1."""
-    return {
+    """Return mean loss, accuracy, top5 and macro_f1; those that cannot change with so few classes are left out."""
+    found = {
         "loss": float(-np.log(np.maximum(scored["own"].astype(np.float64), 1e-38)).mean()),
         "accuracy": float(np.trace(counts)) / len(scored),
         "top5": float(scored["top5"].mean()),
         "macro_f1": macro_f1(counts),
     }
+    return {name: value for name, value in found.items() if name not in constant_metrics(len(counts))}
+
+
+def constant_metrics(classes: int) -> dict[str, float]:
+    """Return the metrics that are always the same with so many classes, and their values."""
+    return {"top5": 1.0} if classes <= TOP else {}
 
 
 def macro_f1(confusion: NDArray[np.int64]) -> float:

@@ -15,9 +15,11 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from finetune.components import Backbone, ImageSpec
+from finetune.data.normalisation import image_fault
 from finetune.devices.cpu import uncapped
 from finetune.errors import UsageError, WeightsError
 from finetune.files import atomic
@@ -66,6 +68,13 @@ class ImageRecord(BaseModel):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     background: tuple[int, int, int]
     color: Literal["convert", "ignore"] = "ignore"
+
+    @model_validator(mode="after")
+    def in_0_to_1(self) -> ImageRecord:
+        """Refuse a mean or std that is not of pixels in 0..1."""
+        if fault := image_fault({"mean": self.mean, "std": self.std}):
+            raise ValueError(fault)
+        return self
 
 
 class Record(BaseModel):
@@ -202,5 +211,5 @@ def damaged(path: Path, error: Exception) -> WeightsError:
     why = str(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
     return WeightsError(f"{path} is damaged ({why[:200]}); copy the model folder anew")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from finetune.components import KINDS, Component
 from finetune.errors import UsageError
 from finetune.files.atomic import disk_errors
+from finetune.new.recipe import quoted
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -118,9 +119,11 @@ def variables(name: str, kind: str, module: str) -> dict[str, str]:
         "module": module,
         "distribution": f"finetune-{name.replace('_', '-')}",
         "options": "".join(word.capitalize() for word in re.split(r"[-_]", name)) + "Options",
+        "article": "an" if kind[0] in "aeiou" else "a",
+        "use": quoted(name),
         "purpose": draft.purpose,
         "needs": "".join(f', "{each}"' for each in draft.needs),
-        "snippet": draft.snippet.replace("NAME", name),
+        "snippet": draft.snippet.replace("NAME", quoted(name)),
     }
 
 

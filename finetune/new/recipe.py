@@ -12,6 +12,7 @@ from finetune.recipe.yamltext import scalar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from finetune.components import Backbone
     from finetune.new.photos import Seen
 
 FINDINGS = 5  # of the dataset, in the header
@@ -20,12 +21,14 @@ FEW, MANY = 30, 300  # photos of a class, below and from which less and more of 
 SMALL = 160  # pixels of the shorter side, below which 224 would only blow photos up
 SIZES = (64, 96, 128, 160)
 USUAL_BATCH = 32
+WORDS = ("yes", "no", "on", "off", "y", "n", "true", "false", "null")  # which YAML 1.1 does not read as text
 CALLBACKS = "callbacks: [{use: tensorboard}, {use: checkpoint, keep: 2}, {use: early_stopping, patience: 5}]"
 
 
-def text(seen: Seen, folder: Path) -> str:
+def text(seen: Seen, folder: Path, backbone: Backbone) -> str:
     """Return a recipe with comments, which runs as it stands in a folder."""
-    sections = [dataset(seen, folder), *image(seen), *training(seen), *balance(seen), CALLBACKS]
+    chosen = [network(backbone), dataset(seen, folder), *image(seen)]
+    sections = [*chosen, *training(seen, pretrained=bool(backbone.weights)), *balance(seen), CALLBACKS]
     return "\n".join([header(seen), *sections, ""])
 
 
@@ -43,7 +46,7 @@ def header(seen: Seen) -> str:
     if seen.unreadable:
         several = f"{len(seen.unreadable)} of {seen.sampled + len(seen.unreadable):,} photos"
         lines.append(f"# Damaged   {several}, which are left out (on_bad_image); `finetune check` names all")
-    lines += [f"# Note      {' '.join(each.split())[:100]}" for each in seen.findings[:FINDINGS]]
+    lines += [f"# Note      {shown(each, 100)}" for each in seen.findings[:FINDINGS]]
     return "\n".join(lines)
 
 
@@ -56,9 +59,20 @@ def spread(counts: Mapping[str, int]) -> str:
     return f"from {photos} to {counts[most]:,} ({shown(most)})"
 
 
-def shown(name: str) -> str:
-    """Return a class name in a comment of one line."""
-    return " ".join(name.split())[:40]
+def shown(name: str, length: int = 40) -> str:
+    """Return a name in a comment of one line, without characters that YAML does not allow."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(name.split()))[:length]
+
+
+def network(backbone: Backbone) -> str:
+    """Return the backbone's section, with the first weights that it offers."""
+    name = quoted(backbone.name)
+    if backbone.weights:
+        return f"# auto: the first weights that this backbone offers, '{next(iter(backbone.weights))}'.\n" + (
+            f"backbone: {{use: {name}, weights: auto}}"
+        )
+    why = "# This backbone offers no weights, so it starts from random ones; a file of its weights can stand here."
+    return f"{why}\nbackbone: {{use: {name}, weights: none}}"
 
 
 def dataset(seen: Seen, folder: Path) -> str:
@@ -82,8 +96,9 @@ def near(value: str, folder: Path) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return text as YAML reads it within braces."""
+    """Return text as YAML reads it within braces, that of version 1.1 too, which editors may follow."""
     plain = all(letter.isalnum() or letter in "/._-~" for letter in value) and isinstance(scalar(value), str)
+    plain = plain and value.lower() not in WORDS
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
@@ -97,18 +112,21 @@ def image(seen: Seen) -> list[str]:
     return [why, f"image: {{size: {size}, resize: {round(size * 8 / 7)}}}"]
 
 
-def training(seen: Seen) -> list[str]:
+def training(seen: Seen, *, pretrained: bool) -> list[str]:
     """Return what trains, for how long and in which portions, by how many photos there are."""
     each = seen.photos / len(seen.counts)
-    if each < FEW:
+    if not pretrained:
+        why, epochs = "the whole network trains, since none of it has learnt anything yet", 20
+        freeze, optimizer = "{use: none}", "{use: adamw, lr: 1e-3}"
+    elif each < FEW:
         why, epochs = "the head alone trains, on features that are computed once", 20
         freeze, optimizer = "{use: head}", "{use: adamw, lr: 3e-3}"
     elif each < MANY:
         why, epochs = "the head trains first, then the last stage, more gently", 10
-        freeze, optimizer = "{use: gradual, schedule: {1: head, 4: layer4}}", "{use: adamw, lr: 2e-3, layer_decay: 0.3}"
+        freeze, optimizer = "{use: gradual, schedule: {1: head, 4: last}}", "{use: adamw, lr: 2e-3, layer_decay: 0.3}"
     else:
         why, epochs = "enough to train the whole network, lower stages more gently", 10
-        freeze = "{use: gradual, schedule: {1: head, 3: layer4, 5: all}}"
+        freeze = "{use: gradual, schedule: {1: head, 3: last, 5: all}}"
         optimizer = "{use: adamw, lr: 2e-3, layer_decay: 0.3}"
     batch = min(USUAL_BATCH, 1 << max(1, int(math.log2(max(2, seen.photos / 8)))))
     return [

@@ -22,6 +22,7 @@ Location = tuple[str | int, ...]
 KEY_MARK = "[key]"
 INTEGER, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "text"
 LIST, MAPPING = "a list", "a mapping"
+MOST_KEYS = 8  # that a message lists
 
 _EXPECTED = {
     "int_type": INTEGER,
@@ -78,11 +79,15 @@ class Known:
 
     def at(self, location: Location) -> list[str]:
         """Return the keys that may stand where the last element of an error's location does."""
+        keys = [field.alias or name for model in self.models(location) for name, field in model.model_fields.items()]
+        return list(dict.fromkeys([*keys, *(self.beside if len(location) == 1 else ())]))
+
+    def models(self, location: Location) -> list[type[BaseModel]]:
+        """Return the models whose keys may stand where the last element of an error's location does."""
         models = [self.model]
         for element in location[:-1]:
             models = _below(models, element)
-        keys = [field.alias or name for model in models for name, field in model.model_fields.items()]
-        return [*keys, *(self.beside if len(location) == 1 else ())]
+        return models
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +180,38 @@ def _problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
     if error.rest == (KEY_MARK,):
         space = "; put a space after its ':'" if path and ":" in str(path[-1]) else ""
         return Problem(path, kind, f"the key should be {_EXPECTED.get(kind, 'something else')}{space}")
-    if _EXPECTED.get(kind) == MAPPING and isinstance(value, str) and (keys := known.at((*error.details["loc"], ""))):
-        use = "use: folder, root" if path == ("dataset",) else "use"
-        remedy = f"write {{{use}: {shortened(value)}}}" if "use" in keys else f"its keys are {', '.join(keys)}"
-        return Problem(path, kind, f"expected {MAPPING}, got {shown(value)}; {remedy}", (MAPPING,))
+    if _EXPECTED.get(kind) == MAPPING and value is not None:
+        remedy = mapping_remedy(path, value, known.models((*error.details["loc"], "")))
+        return Problem(path, kind, f"expected {MAPPING}, got {shown(value)}{remedy}", (MAPPING,))
     if kind in _EXPECTED:
         return _mismatch(path, kind, (_EXPECTED[kind],), value)
     if kind in ("literal_error", "enum"):
         return _mismatch(path, kind, tuple(re.findall(r"'[^']*'|[^\s,']+(?=,|$| or )", context["expected"])), value)
     return Problem(path, kind, _sentence(kind, error.details, value))
+
+
+def mapping_remedy(path: KeyPath, value: Any, models: Sequence[type[BaseModel]]) -> str:
+    """Return what to write in place of a value that should be a mapping, where there is a likely answer."""
+    if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], str):
+            return mapping_remedy(path, value[0], models)
+        return "; write its keys without brackets and '- '" if any(isinstance(item, dict) for item in value) else ""
+    keys = list(dict.fromkeys(key for model in models for key in model.model_fields))
+    told_by = next((key for key in ("use", "device") if all(key in model.model_fields for model in models)), None)
+    if not models or not keys:
+        return ""
+    if told_by is None or not isinstance(value, str):
+        return f"; its keys are {', '.join(keys[:MOST_KEYS])}{', …' if len(keys) > MOST_KEYS else ''}"
+    if path == ("dataset",):
+        table = value.lower().endswith(".csv")
+        return f"; write {{use: {'csv, file' if table else 'folder, root'}: {shortened(value)}}}"
+    choices = [str(each) for model in models for each in get_args(model.model_fields[told_by].annotation)]
+    near = get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
+    if not choices or value in choices:
+        return f"; write {{{told_by}: {shortened(value)}}}"
+    if near:
+        return f"; did you mean {{{told_by}: {near[0]}}}?"
+    return f"; write {{{told_by}: NAME}}, where NAME is {listed(choices)}"
 
 
 def _missing(name: str | int, value: Any, path: KeyPath) -> Problem:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from finetune.components import Options
+from finetune.data import normalisation
 from finetune.recipe.runners import AutoRunner, Runner
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -168,6 +169,31 @@ class ImageSection(Options):
     """What shows through transparent pixels, RGB in 0..255."""
     color: Literal["convert", "ignore"] = "convert"
     """`convert` converts colours to sRGB by the profile in an image's file; `ignore` takes the values as they are."""
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def for_each_channel(cls, value: Any) -> Any:
+        """Refuse one number for all channels, and say what to write."""
+        fault = normalisation.mean_fault(value) if isinstance(value, int | float) else None
+        if fault and not isinstance(value, bool):
+            raise ValueError(fault)
+        return tuple(value) if isinstance(value, list) else value  # of JSON; the strict model takes tuples
+
+    @field_validator("mean")
+    @classmethod
+    def possible_mean(cls, mean: Triple | Literal["auto"]) -> Triple | Literal["auto"]:
+        """Refuse means that are not of pixels in 0..1."""
+        if mean != "auto" and (fault := normalisation.mean_fault(mean)):
+            raise ValueError(fault)
+        return mean
+
+    @field_validator("std")
+    @classmethod
+    def possible_std(cls, std: Triple | Literal["auto"]) -> Triple | Literal["auto"]:
+        """Refuse deviations that are not of pixels in 0..1."""
+        if std != "auto" and (fault := normalisation.std_fault(std)):
+            raise ValueError(fault)
+        return std
 
 
 class TrainSection(Options):

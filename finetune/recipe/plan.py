@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import RecipeError, UsageError
-from finetune.recipe import checks, extending
+from finetune.recipe import checks, extending, unused
 from finetune.recipe import overrides as changes
 from finetune.recipe.document import SMALLEST, Document
-from finetune.recipe.mistakes import Known, Problem
+from finetune.recipe.mistakes import LIST, MAPPING, Known, Problem, listed
 from finetune.recipe.models import BackboneSection, Recipe, Section
 from finetune.recipe.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
 from finetune.recipe.paths import absolute, is_weights_file, resolved
@@ -118,7 +119,8 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
     found += [_with_remedy(problem, values, catalogue) for problem in wrong]
     given = [options(part, catalogue, homes, found) for part in parts]
     found += cross_checks(values, parts)
-    said = list(checks.findings(parts, given, values, catalogue))
+    said = list(checks.findings(parts, given, values, catalogue, recipe))
+    said += [] if recipe is None else unused.findings(recipe)
     found += [Problem(each.path, "check", each.finding.text) for each in said if each.finding.severity == "error"]
     if found or recipe is None:
         return None
@@ -129,6 +131,8 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
 
 def _with_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalogue) -> Problem:
     slot = problem.path[0] if problem.path else None
+    if slot in SLOTS and problem.expected in ((MAPPING,), (LIST,)):
+        return _with_names(problem, str(slot), values.get(str(slot)), catalogue)
     if problem.kind != "missing":
         return problem
     text = f"missing; the smallest recipe is '{SMALLEST}'"
@@ -138,6 +142,26 @@ def _with_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalog
         text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
         text = f"missing; put a space after the ':' of '{shortened(glued[0])}'" if glued else text
     return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
+
+
+def _with_names(problem: Problem, slot: str, value: Any, catalogue: Catalogue) -> Problem:
+    """Return what is wrong with a section that is a name, or a list of one, with the components that there are."""
+    for index in problem.path[1:]:
+        value = value[index] if isinstance(value, list) and isinstance(index, int) else None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, str) or slot == "dataset":
+        return problem
+    names = catalogue.names(SLOTS[slot])
+    in_list = problem.expected == (LIST,)
+    written, name = ("[{use: %s}]" if in_list else "{use: %s}"), shortened(value)
+    if value in names:
+        remedy = f"write {written % name}"
+    elif near := get_close_matches(value.lower(), names, n=1, cutoff=0.6):
+        remedy = f"did you mean {written % near[0]}?"
+    else:
+        remedy = f"write {written % 'NAME'}, where NAME is {listed(names)}"
+    return Problem(problem.path, problem.kind, f"{problem.text.partition(';')[0]}; {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +188,15 @@ def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Path
         settled = resolved(given, part.path, paths)
         chosen[part.slot].append(Chosen(component=part.component, options=settled))
         sections[part.slot].append(_section(recipe, part, settled, paths))
+    freezer, stages = chosen["freeze"][0], (*chosen["backbone"][0].component.stages, "head")
+    named_options, _ = checks.with_names(freezer.component, freezer.options, stages)
     lists = {slot: tuple(items) if slot in ("augment", "callbacks") else items[0] for slot, items in sections.items()}
     return Plan(
         recipe=resolved(recipe, (), paths).model_copy(update=lists),
         backbone=chosen["backbone"][0],
         dataset=chosen["dataset"][0],
         augment=tuple(chosen["augment"]),
-        freezer=chosen["freeze"][0],
+        freezer=replace(freezer, options=named_options),
         callbacks=tuple(chosen["callbacks"]),
     )
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from finetune.sweep.runs import Sweep
 
 
+RATES = ("lr", "weight_decay", "eps")
+
+
 def draw(sweep: Sweep) -> str | None:
     """Return a chart as SVG of the metric over the first key that takes numbers; None if there is none, or no result.
 
@@ -25,7 +28,13 @@ def draw(sweep: Sweep) -> str | None:
     score = sweep.score(best)
     mark = (float(best.values[key]), score) if score is not None else None
     others = ", ".join(name for name in sweep.keys if name != key)
-    return chart.svg(lines, title=f"{metric} by {key}", x=key, y=metric, mark=mark, names=others)
+    return chart.svg(lines, title=f"{metric} by {key}", x=key, y=metric, mark=mark, names=others, rate=is_rate(key))
+
+
+def is_rate(key: str) -> bool:
+    """Return whether values of a key differ by factors, as learning rates do."""
+    name = key.rpartition(".")[2]
+    return name in RATES or name.endswith(("_lr", "learning_rate"))
 
 
 def points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:

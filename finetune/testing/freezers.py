@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from finetune.components import Freezer
+from finetune.components import Freezer, Options
 from finetune.errors import UsageError
+from finetune.recipe.checks import with_names
+from finetune.recipe.places import spelled
 from finetune.suggest import did_you_mean
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 
@@ -43,16 +45,21 @@ def check_freezer(
     __tracebackhide__ = True
     inspection = inspect(Freezer, freezer, options, RULES, skip)
     with inspection.going_on():
-        policy = built(inspection)
+        written = inspection.options
+        policy = built(inspection, written, tuple(stages))
         answers = {epoch: asked(inspection, policy, epoch, tuple(stages)) for epoch in range(1, EPOCHS + 1)}
         if inspection.wants("stages"):
             purity(inspection, policy, answers, tuple(stages))
-            networks(inspection, policy)
+            networks(inspection, written)
     inspection.report()
 
 
-def built(inspection: Inspection[Freezer]) -> Policy:
-    """Return what ``build`` makes, if it can be called."""
+def built(inspection: Inspection[Freezer], written: Options, stages: tuple[str, ...]) -> Policy:
+    """Return what ``build`` makes of options, with names in place of positions as the engine puts them."""
+    inspection.options, resolution = with_names(inspection.component, written, stages)
+    for wrong in resolution.wrong:
+        inspection.breaks("options", f"{spelled(wrong.path)}: {wrong.finding.text}")
+        raise Enough
     policy: Policy = call(inspection)
     if not callable(policy):
         inspection.breaks("build", f"build returned {policy!r:.80}; return a function of epoch and stages")
@@ -99,11 +106,14 @@ def purity(
                 return
 
 
-def networks(inspection: Inspection[Freezer], policy: Policy) -> None:
+def networks(inspection: Inspection[Freezer], written: Options) -> None:
     """Ask for a network of other stages."""
+    options, resolution = with_names(inspection.component, written, OTHERS)
+    if resolution.wrong:
+        return  # the engine refuses the options for such a network
     with inspection.rule("networks", f"asked about stages {', '.join(OTHERS)}, it", "take the names from `stages`"):
         try:
-            answer: object = policy(1, OTHERS)
+            answer: object = inspection.component.build(options)(1, OTHERS)
         except UsageError:
             return
         if text := misanswered(answer, OTHERS):

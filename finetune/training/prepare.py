@@ -20,7 +20,7 @@ from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
-from finetune.training import batchsize, phases, preflight, start, trial
+from finetune.training import batchsize, constant, phases, preflight, start, trial
 from finetune.trunk import engines
 from finetune.weights import fetching, labels, loading, sources
 
@@ -103,6 +103,7 @@ def prepare(
         labels.check(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
         data = datas.relabelled(data, classes)
+    constant.check_options(plan, data, catalogue, say)
     targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
     check_mixing(recipe, len(data.train), world.size)
     with world.together():

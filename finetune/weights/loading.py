@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from finetune.components import Backbone, ImageSpec
+from finetune.data.normalisation import image_fault
 from finetune.errors import WeightsError
 from finetune.recipe.models import ImageSection
 from finetune.weights import fitting, layouts, tensorfile
@@ -56,13 +57,18 @@ def image_defaults(source: Source | None) -> dict[str, Any]:
         return {}
     text = source.metadata.get("image")
     if text is None and source.record is not None:
-        return {f.name: getattr(source.record, f.name) for f in fields(ImageSpec) if hasattr(source.record, f.name)}
+        known = {f.name: getattr(source.record, f.name) for f in fields(ImageSpec) if hasattr(source.record, f.name)}
+        if fault := image_fault(known):
+            raise WeightsError(f"the record of the weights '{source.name}' has a wrong {fault}")
+        return known
     if text is None:
         return {}
     try:
         said = ImageSection.model_validate_json(text).model_dump()
     except ValidationError as error:
-        raise WeightsError(f"'{source.path}' has damaged metadata of its images ({error}); copy it anew") from error
+        first = error.errors()[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        raise WeightsError(f"'{source.path}' has damaged metadata of its images ({why}); copy it again") from error
     return {name: value for name, value in said.items() if value != "auto"}
 
 

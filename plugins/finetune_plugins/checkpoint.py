@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt, field_validator
 
-from finetune import Callback, Options, Run, hookimpl
+from finetune import Callback, Finding, Options, Run, RunFacts, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 EVERY = re.compile(r"([1-9]\d{0,8}) (epoch|step|minute)s?")
 
@@ -37,15 +37,29 @@ class Checkpoint(Options):
 @hookimpl
 def finetune_callbacks() -> Iterable[Callback]:
     """Return the callback ``checkpoint``."""
-    yield Callback(name="checkpoint", options=Checkpoint, build=Saver)
+    yield Callback(name="checkpoint", options=Checkpoint, build=Saver, check=check)
+
+
+def interval(every: int | str) -> tuple[int, str]:
+    """Return a number and its unit: epoch, step or minute."""
+    found = EVERY.fullmatch(str(every))
+    return (int(found[1]), found[2]) if found else (int(every), "epoch")
+
+
+def check(options: Checkpoint, facts: RunFacts) -> Iterator[Finding]:
+    """Yield an interval that is longer than the run."""
+    count, unit = interval(options.every)
+    most = {"epoch": facts.recipe.train.epochs, "step": facts.steps}.get(unit)
+    if most is not None and count > most:
+        text = f"longer than the run of {most} {unit}{'s' * (most > 1)}, so that only the best and last epoch are saved"
+        yield Finding(severity="note", subject="every", text=f"{text}; lower it to save in between")
 
 
 class Saver:
     """Asks the run for a checkpoint after a step or an epoch that deserves one."""
 
     def __init__(self, options: Checkpoint) -> None:
-        found = EVERY.fullmatch(str(options.every))
-        self.count, self.unit = (int(found[1]), found[2]) if found else (int(options.every), "epoch")
+        self.count, self.unit = interval(options.every)
         self.keep, self.asked = options.keep, time.monotonic()
 
     @hookimpl

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import NonNegativeFloat, PositiveInt, field_validator
 
-from finetune import Callback, Options, Run, did_you_mean, hookimpl
+from finetune import Callback, Finding, Options, Run, RunFacts, did_you_mean, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 NAME = "early_stopping"
 LOWER_IS_BETTER = {"accuracy": False, "top5": False, "macro_f1": False, "loss": True}
@@ -39,7 +39,25 @@ class EarlyStopping(Options):
 @hookimpl
 def finetune_callbacks() -> Iterable[Callback]:
     """Return the callback ``early_stopping``."""
-    yield Callback(name=NAME, options=EarlyStopping, build=Watcher)
+    yield Callback(name=NAME, options=EarlyStopping, build=Watcher, check=check)
+
+
+def check(options: EarlyStopping, facts: RunFacts) -> Iterator[Finding]:
+    """Yield options with which the callback ends every run, or none."""
+    metric = options.metric or facts.recipe.evaluate.metric
+    if metric in facts.constant:
+        text = (
+            f"{metric} is always {facts.constant[metric]:g} with {facts.classes} classes, so that nothing gets better"
+        )
+        yield Finding(severity="error", subject="metric", text=f"{text}; write accuracy, macro_f1 or loss")
+    if metric != "loss" and options.min_delta >= 1:
+        text = f"{metric} is in 0..1, so that no evaluation counts as better; write a share such as 0.01"
+        yield Finding(severity="error", subject="min_delta", text=text)
+    count = facts.evaluations
+    if options.patience >= count - 1:
+        text = f"the run has {count} evaluation{'s' * (count > 1)}, so that it cannot end early"
+        remedy = "lower patience, raise train.epochs, or take the callback out"
+        yield Finding(severity="note", subject="patience", text=f"{text}; {remedy}")
 
 
 class Watcher:

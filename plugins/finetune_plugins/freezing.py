@@ -8,37 +8,39 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from finetune import Finding, Freezer, Options, UsageError, did_you_mean, hookimpl
+from finetune import Finding, Freezer, Options, Stage, UsageError, did_you_mean, hookimpl
 
 Policy = Callable[[int, tuple[str, ...]], frozenset[str]]
-Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
+Patterns = Annotated[tuple[Stage, ...], Field(min_length=1)]
 
 ALL = "all"
+POSITIONS = ("last", "last 2", ALL)  # the engine replaces them by names; here they serve as near matches
 
 
 class Stages(Options):
     """The same stages in every epoch."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"train": ["layer4"]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"train": ["last"]}]})
 
     train: Patterns | None = None
-    """Stages that train, by name or pattern such as `layer[34]`; the head trains as well."""
+    """Stages that train, by position such as `last 2`, name, or pattern such as `layer[34]`; the head always trains."""
     frozen: Patterns | None = None
-    """Stages that stay as they are, by name or pattern; all others train."""
+    """Stages that stay as they are, by position, name or pattern; all others train."""
 
     @model_validator(mode="after")
     def one_of_two(self) -> Stages:
         """Refuse both lists together, and none."""
         if (self.train is None) == (self.frozen is None):
-            raise ValueError("give either 'train' or 'frozen', a list of stages such as [layer3, layer4]")
+            raise ValueError("give either 'train' or 'frozen', a list of stages such as [last 2]")
         return self
 
 
 class Gradual(Options):
     """More of the network from epoch to epoch."""
 
-    schedule: Annotated[dict[int, str], Field(min_length=1)] = {1: "head", 2: ALL}  # noqa: RUF012 - pydantic copies it
-    """From which epoch on how much trains: `head`, a stage (it and everything above it), or `all`."""
+    schedule: Annotated[dict[int, Stage], Field(min_length=1)] = {1: "head", 2: ALL}  # noqa: RUF012 - pydantic copies it
+    """From which epoch on how much trains: `head`, `all`, or a stage and everything above it, by position (`last`,
+    `last 2`) or name."""
 
     @field_validator("schedule")
     @classmethod
@@ -86,7 +88,7 @@ def matching(option: str, patterns: Iterable[str], stages: tuple[str, ...]) -> f
 
 def unmatched(pattern: str, stages: tuple[str, ...]) -> str:
     """Return what to say of a pattern without a stage."""
-    return f"no stage matches '{pattern}'{did_you_mean(pattern, stages)}"
+    return f"no stage matches '{pattern}'{did_you_mean(pattern, (*stages, *POSITIONS))}"
 
 
 def unknown_patterns(options: Stages, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
@@ -126,7 +128,7 @@ def depth(name: str, stages: tuple[str, ...]) -> int:
 
 def unnamed(name: str, stages: tuple[str, ...]) -> str:
     """Return what to say of a name that no stage has."""
-    return f"no stage named '{name}'{did_you_mean(name, (*stages, ALL))}"
+    return f"no stage named '{name}'{did_you_mean(name, (*stages, *POSITIONS))}"
 
 
 def unfit_entries(options: Gradual, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:

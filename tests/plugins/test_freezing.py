@@ -62,7 +62,10 @@ def test_stages_by_name_and_pattern(options: dict[str, Any], expected: tuple[str
     [
         ({"train": ("layer4", "layr3")}, r"no stage matches 'layr3'; did you mean 'layer3'\?"),
         ({"frozen": ("layer[56]",)}, r"no stage matches 'layer\[56\]'; did you mean 'layer\d'\?"),
-        ({"train": ("backbone.*",)}, r"no stage matches 'backbone\.\*'; known: head, layer1, .*stem"),
+        (
+            {"train": ("backbone.*",)},
+            r"no stage matches 'backbone\.\*'; known: all, head, last, .*stem",
+        ),
         ({"frozen": ("*",)}, r"freeze\.frozen \['\*'\] leaves nothing to train; leave out the head"),
     ],
 )
@@ -150,7 +153,11 @@ def test_all_unknown_stages_show_before_training() -> None:
     ]
     assert said("stages", train=("layer4", "layr3", "layer[12]", "bn*")) == [
         ("error", "train[1]", "no stage matches 'layr3'; did you mean 'layer3'?"),
-        ("error", "train[3]", "no stage matches 'bn*'; known: head, layer1, layer2, layer3, layer4, stem"),
+        (
+            "error",
+            "train[3]",
+            "no stage matches 'bn*'; known: all, head, last, last 2, layer1, layer2, layer3, layer4, stem",
+        ),
     ]
     assert said("stages", frozen=("head", "*")) == [("error", "frozen", "leaves nothing to train; leave out the head")]
 

@@ -1,0 +1,73 @@
+"""Options that the dataset makes meaningless: metrics that cannot change, intervals longer than the run."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.components import Callback, Finding, RunFacts
+from finetune.errors import UsageError
+from finetune.model.metrics import constant_metrics
+from finetune.plugins import named
+from finetune.recipe.places import spelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from finetune.catalogue import Catalogue
+    from finetune.data.loading import Data
+    from finetune.recipe.plan import Chosen, Plan
+
+
+def check_options(plan: Plan, data: Data, catalogue: Catalogue, say: Callable[[str], None]) -> None:
+    """Report what in a plan can have no effect on such data; ``UsageError`` where that would decide on the run."""
+    found = [*_metric(plan, data), *_callbacks(plan, data, catalogue)]
+    errors = [f"{finding.subject}: {finding.text}" for finding in found if finding.severity == "error"]
+    if errors:
+        raise UsageError("\n".join(errors))
+    for finding in found:
+        say(f"{'warning: ' if finding.severity == 'warning' else ''}{finding.subject}: {finding.text}")
+
+
+def facts(plan: Plan, data: Data) -> RunFacts:
+    """Return what is known of a run on such data."""
+    train, classes = plan.recipe.train, len(data.classes)
+    steps = None
+    if train.batch_size != "auto":
+        steps = train.epochs * math.ceil(len(data.train) / (train.batch_size * train.accumulate))
+    return RunFacts(recipe=plan.recipe, classes=classes, steps=steps, constant=constant_metrics(classes))
+
+
+def _metric(plan: Plan, data: Data) -> Iterator[Finding]:
+    """Yield what is wrong with the metric that the best epoch is chosen by."""
+    metric, constant = plan.recipe.evaluate.metric, constant_metrics(len(data.classes))
+    if metric in constant:
+        value, count = constant[metric], len(data.classes)
+        text = f"{metric} is always {value:g} with {count} classes; write accuracy, macro_f1 or loss"
+        yield Finding(severity="error", subject="evaluate.metric", text=text)
+    present = np.unique(data.valid.labels) if data.valid is not None else ()
+    if len(present) == 1 and len(data.classes) > 1:
+        text = f"all validation images are of the class '{data.classes[present[0]]}', so val_{metric} says nothing of "
+        text += "other classes; add validation images of each class"
+        yield Finding(severity="warning", subject="evaluate.metric", text=text)
+
+
+def _callbacks(plan: Plan, data: Data, catalogue: Catalogue) -> Iterator[Finding]:
+    """Yield what callbacks say of their options now, and did not say before the dataset was looked at."""
+    before, now = RunFacts(recipe=plan.recipe), facts(plan, data)
+    for index, chosen in enumerate(plan.callbacks):
+        known = _said(chosen, before, catalogue)
+        for finding in _said(chosen, now, catalogue):
+            if finding not in known:
+                subject = f"{spelled(('callbacks', index))}{f'.{finding.subject}' if finding.subject else ''}"
+                yield Finding(severity=finding.severity, subject=subject, text=finding.text)
+
+
+def _said(chosen: Chosen[Callback], about: RunFacts, catalogue: Catalogue) -> list[Finding]:
+    check = chosen.component.check
+    if check is None:
+        return []
+    with named(catalogue.origin(chosen.component), f"check of callback '{chosen.component.name}'"):
+        return list(check(chosen.options, about))
