@@ -80,7 +80,8 @@ def check(
     """Raise ``WeightsError`` unless a file holds just what is wanted, as floating-point numbers of its shapes."""
     missing = [name for name in wanted if name not in found.tensors]
     held = {name: records[found.tensors[name]] for name in wanted if name in found.tensors}
-    other = [f"{name} {each.shape} for {expected[name]}" for name, each in held.items() if each.shape != expected[name]]
+    turned = [name for name, each in held.items() if each.shape != expected[name]]
+    other = [f"{name} {held[name].shape} for {expected[name]}" for name in turned]
     whole = [name for name, each in held.items() if each.dtype not in FLOATS]
     wrong = [
         listing("lacks", missing),
@@ -91,4 +92,6 @@ def check(
     if any(wrong):
         only_head = all(name.startswith(layouts.HEAD) for name in (*missing, *other, *whole))
         remedy = "write head.keep_pretrained=false" if only_head else "give the file of this network"
+        if other and not missing and all(sorted(held[name].shape) == sorted(expected[name]) for name in turned):
+            remedy = f"{remedy}, or let its Layout transpose these axes"
         raise WeightsError(f"the file {'; it '.join(text for text in wrong if text)}; {remedy}")
