@@ -72,8 +72,10 @@ def from_config(data: Mapping[str, Any]) -> Image:
 
 def sides(said: Mapping[str, Any]) -> Image:
     """Return size, resize and keep_aspect; a crop without a share is all of the resized image."""
-    crop = side(said.get("crop_size")) or side(said.get("input_size"))
-    scaled = side(said.get("resize")) or side(said.get("size")) or side(said.get("image_size"))
+    crop, resize = side(said.get("crop_size")) or side(said.get("input_size")), side(said.get("resize"))
+    scaled = side(said.get("size")) or side(said.get("image_size"))
+    if resize:  # what is left of it is the size, as in a recipe
+        crop, scaled = crop or scaled, resize
     size = crop or scaled
     if not size:
         return {}

@@ -69,6 +69,13 @@ def shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, 
     return {f"{stage}.{p.name}": tuple(p.shape) for stage, cell in built.items() for p in cell.get_parameters()}
 
 
+def default_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]] | None:
+    """Return the parameters of the stages with default options; None where they are not known without building them."""
+    if backbone.shapes is None or any(field.is_required() for field in backbone.options.model_fields.values()):
+        return None
+    return dict(backbone.shapes(backbone.options()))
+
+
 def check(
     found: Translation[str],
     wanted: Collection[str],

@@ -26,7 +26,8 @@ NEW_HEAD = "write head.keep_pretrained=false for a new head"
 def kept(source: Source | None, say: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
     """Return the classes of a head that ``head.keep_pretrained`` keeps, in the order of its logits.
 
-    ``say`` is told which names were made distinct. Raises ``UsageError`` without weights and ``WeightsError`` for weights that say no class names.
+    ``say`` is told which names were made distinct. Raises ``UsageError`` without weights and ``WeightsError`` for
+    weights that say no class names.
     """
     if source is None:
         raise UsageError(f"head.keep_pretrained keeps the head of weights, and backbone.weights is none; {NEW_HEAD}")

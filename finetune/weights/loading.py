@@ -57,12 +57,15 @@ def image_defaults(source: Source | None) -> dict[str, Any]:
     text = source.metadata.get("image")
     if text is None and source.record is not None:
         return {f.name: getattr(source.record, f.name) for f in fields(ImageSpec) if hasattr(source.record, f.name)}
-    if text is None:
-        return {}
+    return {} if text is None else image_in(source.path, text)
+
+
+def image_in(path: Path, text: str) -> dict[str, Any]:
+    """Return what ``ImageSpec`` takes from a text in a file of this project; ``WeightsError`` for a damaged one."""
     try:
         said = ImageSection.model_validate_json(text).model_dump()
     except ValidationError as error:
-        raise WeightsError(f"'{source.path}' has damaged metadata of its images ({error}); copy it anew") from error
+        raise WeightsError(f"'{path}' has damaged metadata of its images ({error}); copy it anew") from error
     return {name: value for name, value in said.items() if value != "auto"}
 
 

@@ -96,9 +96,9 @@ def find_preprocessing(source: Source | None, backbone: Backbone) -> Preprocessi
         return Preprocessing(name="none", image=complete({}), why="a random start", certain=True)
     known = source.record if source.record is not None and source.record.layout else None
     if "image" in source.metadata or known is not None:
-        why = "the file itself" if "image" in source.metadata else f"the record of weights '{source.name}'"
-        image = complete(loading.image_defaults(source))
-        return Preprocessing(name=source.name, image=image, why=why, certain=True)
+        if known is not None and "image" not in source.metadata:
+            return of_record(source.name, known)
+        return of_own(source.name, loading.image_defaults(source))
     stated = list(stated_by(source.path, source.metadata, beside=source.record is None))
     if source.card is not None:
         stated.append(Candidate(said_by="the card", image=configs.from_card(source.card)))
@@ -109,6 +109,11 @@ def find_preprocessing(source: Source | None, backbone: Backbone) -> Preprocessi
 def of_file(path: Path, metadata: Mapping[str, str], layout: str, backbone: Backbone) -> Preprocessing:
     """Return the preprocessing of a file that no record is known for."""
     return decide(path.name, list(stated_by(path, metadata, beside=True)), offered(backbone, layout))
+
+
+def of_own(name: str, image: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing that a file of this project states."""
+    return Preprocessing(name=name, image=complete(image), why="the file itself", certain=True)
 
 
 def of_record(name: str, record: Weights) -> Preprocessing:
