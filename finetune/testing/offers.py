@@ -54,7 +54,7 @@ def wrong_record(record: Weights) -> Iterator[str]:
     if any(value == 0 for value in record.std):
         yield f"std is {record.std}, by which images would be divided; use numbers above 0"
     if record.size not in SIDES or record.resize not in SIDES or record.resize < record.size:
-        sides = f"size is {record.size} and resize {record.resize}"
+        sides = f"size is {record.size!r} and resize {record.resize!r}"
         yield f"{sides}; use {SIDES[0]} to {SIDES[-1]} pixels, and a resize that is not smaller than size"
     if record.accuracy is not None and not 0 <= record.accuracy <= 1:
         yield f"accuracy is {record.accuracy}; write top-1 as a number in 0..1"

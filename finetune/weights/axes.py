@@ -36,7 +36,8 @@ def turned(name: str, record: Record, layout: Layout, *, back: bool = False) -> 
         return record
     if sorted(axes) != list(range(len(record.shape))):
         rank = len(record.shape)
-        raise WeightsError(f"{name!r} has {rank} axes, and the layout '{layout.name}' transposes {len(axes)}")
+        wrong = f"{name!r} has {rank} axes, and the layout '{layout.name}' reorders them as {axes}"
+        raise WeightsError(f"{wrong}; correct its transpose, or give the file of this network")
     order = tuple(np.argsort(axes).tolist()) if back else tuple(axes)
     return Record(record.dtype, tuple(record.shape[axis] for axis in order), partial(_contents, record, order))
 

@@ -107,7 +107,7 @@ def test_converting_transposes_back(tmp_path: Path) -> None:
 def test_axes_that_a_tensor_has_not_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "k.safetensors"
     tensorfile.write(path, theirs(own()) | {"predictions/kernel": np.zeros((2, 2, 2), np.float32)}, {})
-    message = r"k.safetensors': 'predictions/kernel' has 3 axes, and the layout 'keras' transposes 2"
+    message = r"'predictions/kernel' has 3 axes, and the layout 'keras' reorders them as \(1, 0\);"
     with pytest.raises(WeightsError, match=message):
         loaded(path, keras())
 
