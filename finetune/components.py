@@ -153,7 +153,12 @@ class Layout:
     that are not part of a network, such as optimizer state. ``options`` are backbone options that the family needs.
     ``pieces`` is such a pair for tensors that the file holds in pieces, to be joined on the first axis: the pattern's
     last group is the number of the piece, and the replacement the name of the whole, to which ``rules`` then apply.
+    ``transpose`` are (regular expression for a file's whole name, axes) pairs for tensors whose axes the file has in
+    another order; axis ``i`` here is axis ``axes[i]`` of the file, as ``numpy.transpose`` takes them. Keras's
+    convolutions need ``(3, 2, 0, 1)``, its Dense kernels ``(1, 0)``.
     ``writes`` are rules the other way, from own names to the file's, and ``format`` the kind of file that it then is.
+    A layout renames, joins and transposes whole tensors. It cannot split one or compute with its numbers: a file that
+    needs this has to be saved with own names first, such as by ``safetensors.numpy.save_file``.
     """
 
     name: str
@@ -161,6 +166,7 @@ class Layout:
     ignore: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     pieces: tuple[str, str] | None = None
+    transpose: tuple[tuple[str, tuple[int, ...]], ...] = ()
     writes: tuple[tuple[str, str], ...] = ()
     format: Literal["safetensors", "ckpt"] = "safetensors"
 
@@ -203,6 +209,7 @@ class Backbone(Component):
     ``shapes(options)`` returns the names and shapes of the stages' parameters, such as ``layer1.0.conv2.weight``,
     without building the network. ``products(stages)`` returns, for training on CPUs with AVX-512, the same stages over
     the same parameters with matrix products in place of convolutions: they take and return maps (C, H, W, N).
+    ``aliases`` are other names of the very same network, by which a publisher's card may call it.
     """
 
     kind: ClassVar[str] = "backbone"
@@ -214,6 +221,7 @@ class Backbone(Component):
     layouts: tuple[Layout, ...] = ()
     shapes: Callable[[Any], Mapping[str, tuple[int, ...]]] | None = None
     products: Callable[[Mapping[str, Cell]], Mapping[str, Cell]] | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

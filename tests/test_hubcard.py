@@ -205,7 +205,11 @@ def test_a_card_of_another_network_names_both() -> None:
         ),
         (changed(f"<{LINK}>", ""), "has no asset-link for its checkpoint"),
         (changed(f"asset-sha256: {SHA}", ""), "has no asset-sha256 for its checkpoint, so that a download could not"),
-        (changed(SHA, SHA[:-1]), f"has asset-sha256 '{SHA[:-1]}', which is not one sha256 of 64 hex digits"),
+        (
+            changed(SHA, SHA[:7]),
+            f"has asset-sha256 '{SHA[:7]}', which is not one sha256 of 64 hex digits, or its first 8",
+        ),
+        (changed(SHA, SHA + "0"), "which is not one sha256 of 64 hex digits"),
         (changed(SHA, SHA[:-1] + "g"), "which is not one sha256 of 64 hex digits"),
         (changed(SHA, f"{SHA}\n    asset-sha256: {OTHER}"), "which is not one sha256 of 64 hex digits"),
         (

@@ -177,3 +177,41 @@ def test_the_first_use_of_an_unverified_file_is_said_once(
         assert capsys.readouterr().out.count("the publisher states no sha256; found") == said
     run = finetuner(plugin, tmp_path / "runs", "unverified").fit(photos, epochs=1)
     assert run.weights["verified"] == "first use"
+
+
+def test_classes_of_one_name_work_from_weights_to_predictions(plugin: Plugin, photos: Path, tmp_path: Path) -> None:
+    plugin.names.write_text("\n".join("red" if name == "blue" else name for name in NAMES) + "\n")
+    (photos / "blue").rename(photos / "red (2)")
+    paths = sorted(photos.rglob("*.jpg"))
+    ft = finetuner(plugin, tmp_path / "runs", freeze="head", optimizer={"lr": 1e-9})
+    assert [p.label for p in ft.predict(paths)] == [path.parent.name for path in paths]
+    run = ft.fit(photos, epochs=1)
+    assert run.classes == ("violet", "red", "yellow", "red (2)", "green", "grey")
+    assert ft.evaluate(photos)["accuracy"] == 1.0
+    loaded = Finetuner.load(run.folder, plugins=[plugin])
+    assert {p.label for p in loaded.predict(paths)} == {"red", "red (2)", "green"}
+
+
+def test_a_file_that_the_plugin_does_not_know_gets_its_preprocessing(
+    plugin: Plugin, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "mine.safetensors"
+    tensorfile.write(own, {**arrays(), "fc.bias": np.zeros(6, np.float32)}, {})
+    paths = sorted(photos.rglob("*.jpg"))
+    ft = finetuner(plugin, tmp_path / "runs", str(own), head={}, progress=True)
+    assert np.allclose(ft.embed(paths), finetuner(plugin, tmp_path / "runs", head={}).embed(paths))
+    line = "size: 32, resize: 32, keep_aspect: true, mean: [0, 0, 0], std: [1, 1, 1]"
+    said = f"images for weights '{own}' as for weights 'named', 'nameless', 'unverified': {{{line}}}"
+    assert said in capsys.readouterr().out
+    run = ft.fit(photos, epochs=1)
+    assert json.loads((run.folder / "weights.json").read_text())["preprocessing"] == {
+        "image": {"size": 32, "resize": 32, "keep_aspect": True, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
+        "why": "weights 'named', 'nameless', 'unverified'",
+        "certain": False,
+        "alternatives": [],
+    }
+    image = {"size": 32, "resize": 32, "keep_aspect": True, "mean": [0.5] * 3, "std": [0.5] * 3}
+    capsys.readouterr()
+    stated = finetuner(plugin, tmp_path / "runs", str(own), head={}, image=image, progress=True)
+    assert not np.allclose(stated.embed(paths), ft.embed(paths))
+    assert "images for weights" not in capsys.readouterr().out

@@ -49,7 +49,7 @@ def test_a_head_without_names_cannot_be_kept(file: Path) -> None:
         labels.kept(None)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "[1]", '{"a": 1}', '["a", "a"]'])
+@pytest.mark.parametrize("text", ["{", "[]", "[1]", '{"a": 1}'])
 def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> None:
     tensorfile.write(file, ARRAYS, {"classes": text})
     with pytest.raises(WeightsError, match=r"has damaged metadata of its classes; copy it anew"):
@@ -59,14 +59,40 @@ def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rose\ntulip\n", "names 2 classes for 3 logits; write a name a line"),
-        ("rose\ntulip\nrose\n", "names 2 classes for 3 logits"),
+        ("rose\ntulip\n", "names 2 classes for 3 logits; write one name a line"),
+        ("rose\n\nlily\n", "names 3 classes, 1 of them empty, for 3 logits"),
         ("rose\ntulip\n\udcff\n", "cannot be read"),
     ],
 )
 def test_a_wrong_list_of_names_is_its_plugins_fault(file: Path, tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         labels.classes(named(file, tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("names", "distinct"),
+    [
+        (("rose", "tulip"), ("rose", "tulip")),
+        (("crane", "maillot", "crane", "maillot"), ("crane", "maillot", "crane (2)", "maillot (2)")),
+        (("a", "a", "a"), ("a", "a (2)", "a (3)")),
+        (("a (2)", "a", "a"), ("a (2)", "a", "a (3)")),
+        (("a", "a", "a (2)", "a (2)"), ("a", "a (3)", "a (2)", "a (2) (2)")),
+    ],
+)
+def test_names_that_are_there_twice_get_a_number(names: tuple[str, ...], distinct: tuple[str, ...]) -> None:
+    assert labels.make_distinct(names) == distinct
+    assert labels.make_distinct(distinct) == distinct
+
+
+def test_twins_are_distinct_wherever_they_are_read_and_reported(file: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    source = named(file, tmp_path, "\ufeffcrane\r\nrose \r\ncrane\r\n\r\n")
+    assert labels.kept(source, said.append) == ("crane", "rose", "crane (2)")
+    assert said == ["weights 'best': several classes have one name; the later ones are called 'crane (2)'"]
+    assert source.record is not None
+    assert labels.of_record(source.record) == labels.classes(source) == ("crane", "rose", "crane (2)")
+    tensorfile.write(file, ARRAYS, {"classes": '["a", "a", "b"]'})
+    assert labels.classes(sources.Source(path=file, name="x")) == ("a", "a (2)", "b")
 
 
 def test_unknown_classes_are_listed_with_what_was_meant(file: Path) -> None:

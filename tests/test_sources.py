@@ -379,7 +379,7 @@ def test_a_card_at_an_address_is_fetched_and_verified_first(tmp_path: Path, file
 def test_a_card_of_another_network_is_refused(tmp_path: Path, file: Path) -> None:
     path = card(tmp_path, file, backbone="senet")
     path.write_text(path.read_text().replace("model-name: toy", "model-name: senet50"))
-    with pytest.raises(WeightsError, match=r"is a card of 'senet', and the recipe's backbone is 'toy'; take a card of"):
+    with pytest.raises(WeightsError, match=r"is a card of 'senet50' \(backbone-name 'senet'\), and the recipe's ba"):
         sources.resolve(str(path), toy())
 
 

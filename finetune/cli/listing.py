@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli import offers
+from finetune.cli import backbones, offers
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Force, output_option
 from finetune.files.outputs import STDOUT, Output
@@ -28,7 +28,7 @@ def plugins(
     """List what plugins offer, and the broken ones.
 
     `show NAME` tells all about one component: its options with their defaults,
-    and what a recipe says to use it.
+    and what a recipe says to use it; of a backbone its stages and weights too.
     """
     if words:
         return show(words)
@@ -91,7 +91,11 @@ def show(words: list[str]) -> Answer:
     if words[0] != "show" or len(words) != 2:
         raise UsageError(f"'{' '.join(words)}' is nothing to list; write `finetune plugins show NAME`")
     name, catalogue = words[1], Catalogue(plugins.load())
-    found = [described(component, str(origin)) for origin, component in catalogue if component.name == name]
+    found = []
+    for origin, component in catalogue:
+        if component.name == name:
+            with plugins.named(origin, f"what {component.kind} '{name}' declares"):
+                found.append(described(component, str(origin)))
     if not found:
         offered = sorted({component.name for _, component in catalogue})
         raise UsageError(f"no component named '{name}'{did_you_mean(name, offered)}; see `finetune plugins`")
@@ -99,7 +103,8 @@ def show(words: list[str]) -> Answer:
 
 
 def described(component: Component, origin: str) -> dict[str, Any]:
-    """Return a component with its options, ready for JSON."""
+    """Return a component with its options, ready for JSON; a backbone with its stages and weights too."""
+    from finetune.components import Backbone
     from finetune.recipe import optiontext
 
     schema = optiontext.schema_of(component)
@@ -113,6 +118,7 @@ def described(component: Component, origin: str) -> dict[str, Any]:
         }
         for name, option in schema.get("properties", {}).items()
     ]
+    more = backbones.facts(component) if isinstance(component, Backbone) else {}
     return {
         "kind": component.kind,
         "name": component.name,
@@ -120,6 +126,7 @@ def described(component: Component, origin: str) -> dict[str, Any]:
         "about": about(component),
         "options": listed,
         "example": optiontext.example(component),
+        **more,
     }
 
 
@@ -135,6 +142,7 @@ def pages(found: list[dict[str, Any]]) -> RenderableType:
     for each in found:
         parts.append(Text(printable(f"{each['kind']} {each['name']}, of {each['origin']}"), "bold"))
         parts += [Text(printable(each["about"]))] if each["about"] else []
+        parts += backbones.page(each) if "stages" in each else []
         for option in each["options"]:
             default = "required" if option["default"] == "required" else f"default {option['default']}"
             parts.append(Text(printable(f"\n{option['name']}: {option['takes']}; {default}"), "cyan"))

@@ -94,9 +94,12 @@ def expected_bytes(backbone: Backbone, record: Weights) -> int | None:
     """Return about how large a file is, by the numbers in the network and its classifier."""
     from math import prod
 
-    if backbone.shapes is None:
+    from finetune.weights import fitting
+
+    shapes = fitting.default_shapes(backbone)
+    if shapes is None:
         return None
-    numbers = sum(prod(shape) for shape in backbone.shapes(backbone.options()).values())
+    numbers = sum(prod(shape) for shape in shapes.values())
     return 4 * (numbers + record.classes * (backbone.features + 1))
 
 
@@ -172,8 +175,9 @@ def offering(catalogue: Catalogue, name: str) -> Backbone:
 def inspect(file: File, backbone: Of = None) -> Answer:
     """Say what is in a weights file.
 
-    FILE is safetensors, a MindSpore checkpoint, or a PyTorch file if torch is
-    installed. With --backbone, a file that does not fit is an error.
+    FILE is safetensors, a MindSpore checkpoint, a PyTorch file if torch is
+    installed, or the folder of a run or model. With --backbone, a file that does
+    not fit is an error.
     """
     from finetune.weights import examining
 
@@ -183,24 +187,37 @@ def inspect(file: File, backbone: Of = None) -> Answer:
 
 
 def examined(file: Path, backbone: str | None) -> Examined:
-    """Return what is in a file, compared with one backbone or all."""
-    from finetune.weights import examining
+    """Return what is in a file or in the folder of a run or model, compared with one backbone or all."""
+    from finetune.weights import examining, sources
 
     catalogue = load_catalogue()
     chosen = None if backbone is None else named(catalogue, backbone)
-    return examining.examine(expand_home(file), every(catalogue), chosen)
+    path = sources.in_folder(expand_home(file))
+    sources.check_name(path)
+    return examining.examine(path, every(catalogue), chosen)
 
 
 def description(found: Mapping[str, Any]) -> RenderableType:
     """Return what is in a file for people: a line for each fact, and the first names of each kind."""
     facts = ("path", "bytes", "sha256", "format", "source", "backbone", "layout", "options", "classes", "parameters")
     rows = [(key, output.cell(found[key])) for key in facts]
+    rows += images(found["preprocessing"])
     for kind in NAMES:
         names = list(found[kind])
         first = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
         rows.append((kind, f"{len(names)}  {first}".rstrip()))
     sizes = (f"{each['name']} {'x'.join(map(str, each['shape']))} {each['dtype']}" for each in found["largest"])
     return output.pairs([*rows, ("largest", "\n".join(sizes))])
+
+
+def images(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return which images weights expect, why, and what contradicts that; nothing for a file of no backbone."""
+    from finetune.weights.preprocessing import recipe_line
+
+    if found is None:
+        return []
+    others = [f"but {each['from']}: {recipe_line(each['image'])}" for each in found["alternatives"]]
+    return [("images", "\n".join([f"{recipe_line(found['image'])}  ({found['why']})", *others]))]
 
 
 @command(

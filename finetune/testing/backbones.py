@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.components import Backbone
-from finetune.data.normalisation import image_fault
+from finetune.testing import offers as offered
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, inspect
 from finetune.weights.layouts import OWN
 
@@ -20,8 +20,8 @@ RULES = {
     "seed": "the same seed gives the same weights",
     "features": "the last stage's mean over positions is (N, `features`), float32, and finite",
     "shapes": "`shapes(options)`, where there is one, is as built",
-    "weights": "each of `weights` names one of `layouts`, has mean and std in 0..1, and both have options that the "
-    "backbone takes",
+    "weights": "each of `weights` names one of `layouts`, and both have options that the backbone takes",
+    **offered.RULES,
     "batch": "in evaluation an image's features depend on no other image",
     "freeze": "a frozen stage stays as it is to the last byte, while others train",
     "gradient": "each stage learns when it trains",
@@ -78,11 +78,10 @@ def declared(inspection: Inspection[Backbone]) -> None:
             have = ", ".join(sorted(known))
             text = f"weights '{name}' have layout '{weights.layout}', and layouts are: {have}; add it to layouts"
             inspection.breaks("weights", text)
-        if fault := image_fault({"mean": weights.mean, "std": weights.std}):
-            inspection.breaks("weights", f"weights '{name}' have a wrong {fault}")
     for what, wanted in offers.items():
         if strange := sorted(wanted.keys() - backbone.options.model_fields.keys()):
             inspection.breaks("weights", f"{what} want option '{strange[0]}', which the backbone has not; add it there")
+    offered.inspect_offers(inspection)
 
 
 def built(inspection: Inspection[Backbone]) -> dict[str, Any]:

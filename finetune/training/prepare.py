@@ -22,7 +22,7 @@ from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
 from finetune.training import batchsize, constant, phases, preflight, start, trial
 from finetune.trunk import engines
-from finetune.weights import fetching, labels, loading, sources
+from finetune.weights import fetching, labels, loading, preprocessing, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,8 +93,9 @@ def prepare(
     data = world.in_turn(load) if downloads else None
     source, begun = world.in_turn(lambda: start.found(partial(resolve, plan, plugins, say), resume, asked, say))
     options = begun.options if begun else backbone_options(plan, source)
-    classes = (begun.classes if begun else labels.kept(source)) if keeps_head(plan) else None
-    image = begun.image if begun else image_spec(plan, source)
+    classes = (begun.classes if begun else labels.kept(source, say)) if keeps_head(plan) else None
+    expected = preprocessing.find_preprocessing(source, plan.backbone.component)
+    image = begun.image if begun else image_spec(plan, expected, say)
     transforms = tuple(transform(chosen, image, catalogue) for chosen in plan.augment)
     data = data or world.in_turn(load)
     if source is not None and resume is None:
@@ -146,7 +147,7 @@ def prepare(
         products=product_form(plan.backbone.component, network, wanted=device.products and not synchronised),
         backbone_options=options,
         phases=planned,
-        weights=begun.weights if begun else report,
+        weights=begun.weights if begun else report | {"preprocessing": expected.report()},
     )
 
 
@@ -304,11 +305,16 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress
         )
 
 
-def image_spec(plan: Plan, source: sources.Source | None) -> ImageSpec:
-    """Return the preprocessing: what the recipe says, and for ``auto`` what the weights expect."""
-    section, defaults = plan.recipe.image, ImageSpec(**loading.image_defaults(source))
+def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[[str], None]) -> ImageSpec:
+    """Return the preprocessing: what the recipe says, and for ``auto`` what the weights expect.
+
+    Where what the weights expect is not certain, that is said, unless the recipe states it.
+    """
+    section, defaults = plan.recipe.image, ImageSpec(**expected.image)
     said = {name: getattr(section, name) for name in ImageSpec.__slots__}
     auto = {name for name, value in said.items() if value == "auto"}
+    if message := expected.message(auto):
+        say(message)
     spec = {name: getattr(defaults, name) if name in auto else value for name, value in said.items()}
     if "resize" in auto and "size" not in auto:  # keep the share of the picture that the crop shows
         spec["resize"] = round(spec["size"] * defaults.resize / defaults.size)
@@ -377,13 +383,15 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
     device = devices.for_runner(plan.recipe.runner)
     source = resolve(plan, catalogue.plugins.copy(), say)
     options = backbone_options(plan, source)
-    classes = labels.kept(source) if head else ("-",)
+    classes = labels.kept(source, say) if head else ("-",)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
+    expected = preprocessing.find_preprocessing(source, plan.backbone.component)
+    report |= {"preprocessing": expected.report()}
     about = {"classes": list(classes), "features": plan.backbone.component.features, "weights": report, "metrics": {}}
     return Model(
         network=network,
         about=about,
-        image=image_spec(plan, source),
+        image=image_spec(plan, expected, say),
         catalogue=catalogue,
         products=product_form(plan.backbone.component, network, wanted=device.products),
         trunk=plan.recipe.trunk,

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import WeightsError
-from finetune.weights import fitting, layouts, opening, pieces
+from finetune.weights import fitting, layouts, loading, opening, pieces, preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from finetune.components import Backbone, Weights
     from finetune.weights.layouts import Translation
+    from finetune.weights.preprocessing import Preprocessing
     from finetune.weights.tensorfile import Index
 
 STATISTICS = (".moving_mean", ".moving_variance")  # of BatchNorm: loaded, but not learned
@@ -47,6 +48,17 @@ class Examined:
     def failure(self) -> WeightsError | None:
         """The error for a file that is not what it was held against."""
         return self.misfit and WeightsError(f"'{self.path}': {self.misfit}")
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """The images that these weights expect, None for a file that fits no backbone."""
+        if self.backbone is None or self.found is None:
+            return None
+        if "image" in self.index.metadata:
+            return preprocessing.of_own(self.path.name, loading.image_in(self.path, self.index.metadata["image"]))
+        if self.known is not None:
+            return preprocessing.of_record(*self.known)
+        return preprocessing.of_file(self.path, self.index.metadata, self.found.layout, self.backbone)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -113,6 +125,7 @@ def report(about: Examined) -> dict[str, Any]:
         "backbone": about.backbone and about.backbone.name,
         "layout": (found and found.layout) or (misfit and misfit.layout),
         "options": dict(about.options),
+        "preprocessing": about.preprocessing and about.preprocessing.report(),
         "classes": records[about.names[LOGITS]].shape[0] if LOGITS in about.names else None,
         "parameters": sum(prod(records[n].shape) for own, n in about.names.items() if not own.endswith(STATISTICS)),
         "counts": {key: len(value) for key, value in names.items()},

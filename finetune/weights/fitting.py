@@ -69,6 +69,13 @@ def shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, 
     return {f"{stage}.{p.name}": tuple(p.shape) for stage, cell in built.items() for p in cell.get_parameters()}
 
 
+def default_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]] | None:
+    """Return the parameters of the stages with default options; None where they are not known without building them."""
+    if backbone.shapes is None or any(field.is_required() for field in backbone.options.model_fields.values()):
+        return None
+    return dict(backbone.shapes(backbone.options()))
+
+
 def check(
     found: Translation[str],
     wanted: Collection[str],
@@ -80,7 +87,8 @@ def check(
     """Raise ``WeightsError`` unless a file holds just what is wanted, as floating-point numbers of its shapes."""
     missing = [name for name in wanted if name not in found.tensors]
     held = {name: records[found.tensors[name]] for name in wanted if name in found.tensors}
-    other = [f"{name} {each.shape} for {expected[name]}" for name, each in held.items() if each.shape != expected[name]]
+    turned = [name for name, each in held.items() if each.shape != expected[name]]
+    other = [f"{name} {held[name].shape} for {expected[name]}" for name in turned]
     whole = [name for name, each in held.items() if each.dtype not in FLOATS]
     wrong = [
         listing("lacks", missing),
@@ -91,4 +99,6 @@ def check(
     if any(wrong):
         only_head = all(name.startswith(layouts.HEAD) for name in (*missing, *other, *whole))
         remedy = "write head.keep_pretrained=false" if only_head else "give the file of this network"
+        if other and not missing and all(sorted(held[name].shape) == sorted(expected[name]) for name in turned):
+            remedy = f"{remedy}, or let its Layout transpose these axes"
         raise WeightsError(f"the file {'; it '.join(text for text in wrong if text)}; {remedy}")

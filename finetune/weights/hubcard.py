@@ -1,71 +1,92 @@
-"""Cards of MindSpore Hub: Markdown files whose fields, between two ``---`` lines, say where weights are.
+"""Cards of MindSpore Hub: Markdown files that say which network some weights are for, and where they are.
 
-The fields look like YAML and are read line by line as text: names and values, and below ``asset:`` one entry for each
-``-``. Of several assets the MindSpore checkpoint counts.
+``cardfields`` reads the fields between the two ``---`` lines and ``cardassets`` chooses the checkpoint.
 """
 
 from __future__ import annotations
 
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from finetune.components import Weights
 from finetune.errors import WeightsError
+from finetune.weights.cardassets import SHA256, find_checkpoint, plain, refuse
+from finetune.weights.cardfields import parse_fields, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Mapping
+
+__all__ = ["SHA256", "Card", "hub_card", "parse", "read"]
 
 MAX_BYTES = 1 << 20  # the longest card of the Hub has 12 kB
-LONGEST = 2048  # characters of a value; no address is longer
 SIDES = range(8, 4097)  # pixels that an input side can have
 RESIZE = 256  # MindSpore's evaluation stretches images to this side before the crop, for the inputs of 224 and 227
-APACHE = re.compile(r"apache(?: license)?(?:,? version)?[ -]?2(?:\.0)?", re.IGNORECASE)
-
+CROP = 0.875  # of the resized side: MindCV's evaluation keeps the aspect and shows this share
+APACHE = re.compile(r"apache(?: license)?(?:,? version)?[ -]?v?2(?:\.0)?", re.IGNORECASE)
 FENCE = re.compile(r"---+\s*")
-ENTRY = re.compile(r"\s*-(?:\s+(.*))?")
-NAME = re.compile(r"[A-Za-z][\w .-]{0,40}")
-OF_AN_ASSET = ("file-format", "asset-link", "asset-sha256")
 CITATION = re.compile(r"^#+ *citation *$\n(.*?)(?=^#|\Z)", re.IGNORECASE | re.MULTILINE | re.DOTALL)
-TOP1 = re.compile(r"(?:top-?1[ _-]?)?(?:acc(?:uracy)?)?[ :=]*(\d{1,3}(?:\.\d+)?) *%?", re.IGNORECASE)
-SHA256 = re.compile(r"[0-9a-f]{64}")
+TOP1 = re.compile(r"top-?1[ _-]?(?:acc(?:uracy)?)?[ :=]*(\d{1,3}(?:\.\d+)?) *%?", re.IGNORECASE)
+PLAIN_ACCURACY = re.compile(r"(?:acc(?:uracy)?)?[ :=]*(\d{1,3}(?:\.\d+)?) *%?", re.IGNORECASE)
+# Measures of tasks other than classification, and words for such tasks in ``module-type``.
+MEASURE = re.compile(r"(?<![a-z])(?:m?ap(?![a-z])|m?iou|hmean|wer|cer|bleu|fid|psnr|dice)", re.IGNORECASE)
+OTHER_TASK = re.compile(r"detect|segment|pose|track|ocr|gener|gan|super|denois|depth|video|reid", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What a card says: the network it is for, by the names ``model`` and ``backbone``, and its weights."""
+    """What a card says: the network it is for, by the names ``model`` and ``backbone``, and its weights.
+
+    ``backbone`` is a family, such as ``resnext``, on cards of MindCV's networks. ``task`` quotes what the card says
+    where it is not for image classification. ``note`` is what the user should know of the choice among several assets.
+    """
 
     model: str
     backbone: str
     weights: Weights
+    dataset: str = ""
+    task: str = ""
+    note: str = ""
 
-    def check(self, backbone: str, where: str) -> None:
-        """Raise ``WeightsError`` unless the card is for a backbone of this name."""
-        if plain(backbone) not in (plain(self.backbone), plain(self.model)):
-            said = self.backbone or self.model
+    def check(self, backbone: str, where: str, aliases: Collection[str] = ()) -> None:
+        """Raise ``WeightsError`` unless the card is for a backbone of this name or one of its ``aliases``."""
+        if self.task:
             raise WeightsError(
-                f"'{where}' is a card of '{said}', and the recipe's backbone is '{backbone}'; take a card of this "
-                "network, or use the backbone that the card is for"
+                f"'{where}' is a card of '{self.model}', which is not for image classification ({self.task}); "
+                f"use a classification card of '{backbone}'"
+            )
+        if not self.fits(backbone, aliases):
+            said = self.model or self.backbone
+            family = f" (backbone-name '{self.backbone}')" if self.backbone not in ("", said) else ""
+            raise WeightsError(
+                f"'{where}' is a card of '{said}'{family}, and the recipe's backbone is '{backbone}'; take a card of "
+                "this network, or use the backbone that the card is for"
             )
 
+    def fits(self, backbone: str, aliases: Collection[str] = ()) -> bool:
+        """Tell whether the card's names are those of a backbone, whatever their case and punctuation.
 
-@dataclass(slots=True)
-class Fields:
-    """The fields of a card by name, the first of each, and those of each asset."""
-
-    said: dict[str, str] = field(default_factory=dict)
-    assets: list[list[tuple[str, str]]] = field(default_factory=list)
+        A model of the backbone's family, such as ``resnext101`` for ``resnext50``, must have the very name; the
+        ``backbone-name`` decides for models that are called by something else, such as the data.
+        """
+        names = {plain(name) for name in (backbone, *aliases)}
+        model = plain(self.model)
+        if model in names or model.removesuffix(plain(self.dataset)) in names:
+            return True
+        family = re.match(r"[a-z]*", plain(backbone))
+        same_family = bool(family and family[0] and family[0] in model)
+        return plain(self.backbone) in names and not same_family
 
 
 def hub_card(path: str | Path) -> Weights:
     """Return the weights that a card of MindSpore Hub describes.
 
-    Mean and std are ImageNet's, and images are stretched (``keep_aspect`` is False) to 256 pixels before the crop, or
-    to 8/7 of an input larger than that, as MindSpore's own evaluation does. Raises ``WeightsError`` for a file that is
-    no card, and for one without an https link and a sha256.
+    Mean and std are ImageNet's. Images are stretched (``keep_aspect`` is False) to 256 pixels before the crop, or to
+    8/7 of an input larger than that, as MindSpore's own evaluation does; cards of MindCV's networks keep the aspect
+    and show 0.875 of the shorter side. Raises ``WeightsError`` for a file that is not a card, and for one without an
+    https link and at least 8 digits of a sha256.
     """
     return read(Path(path)).weights
 
@@ -97,99 +118,39 @@ def parse(text: str, where: str) -> Card:
             f"'{where}' is no card of MindSpore Hub: it has no fields between two lines of ---; give such a card, or "
             "the weights file itself"
         )
-    fields = fields_of(lines[fences[0] + 1 : fences[1]])
-    url, sha256 = checkpoint(fields.assets or [[*fields.said.items()]], where)
+    fields = parse_fields(lines[fences[0] + 1 : fences[1]])
     said = fields.said
-    size = side(said.get("input-shape", ""), where)
-    model = " ".join(part for part in (said.get("model-name", ""), said.get("model-version", "")) if part)
-    data = said.get("train-dataset", "")
+    model = said.get("model-name", "")
+    chosen = find_checkpoint(fields.assets or [[*said.items()]], model or said.get("backbone-name", ""), where)
+    size, resize, keep_aspect = sides(said, chosen.url, where)
     weights = Weights(
-        url=url,
-        sha256=sha256,
+        url=chosen.url,
+        sha256=chosen.sha256,
         layout="",
         size=size,
-        resize=RESIZE if size <= RESIZE else round(size * 8 / 7),
-        keep_aspect=False,
+        resize=resize,
+        keep_aspect=keep_aspect,
         licence=licence(said.get("license", "")),
-        source=" ".join(f"MindSpore Hub {model}".split()) + (f", trained on {data}" if data else ""),
+        source=source(said),
         citation=citation("\n".join(lines[fences[1] + 1 :])),
         accuracy=accuracy(said.get("accuracy") or said.get("evaluation", "")),
     )
-    return Card(model=said.get("model-name", ""), backbone=said.get("backbone-name", ""), weights=weights)
+    return Card(
+        model=model,
+        backbone=said.get("backbone-name", ""),
+        weights=weights,
+        dataset=said.get("train-dataset", ""),
+        task=task(said),
+        note=chosen.note,
+    )
 
 
-def fields_of(lines: Iterable[str]) -> Fields:
-    """Return the fields of a card; a line that begins an entry, or is indented within one, belongs to an asset."""
-    found = Fields()
-    within = False
-    for line in lines:
-        if entry := ENTRY.fullmatch(line):
-            found.assets.append([])
-            within, line = True, f" {entry[1] or ''}"
-        name, colon, value = line.partition(":")
-        name = name.strip().lower().replace("_", "-")
-        if not colon or not NAME.fullmatch(name):
-            continue
-        within = within and (line[0].isspace() or name in OF_AN_ASSET)
-        if within:
-            found.assets[-1].append((name, bare(value)))
-        else:
-            found.said.setdefault(name, bare(value))
-    return found
-
-
-def bare(value: str) -> str:
-    """Return a value without a comment, quotes, the angle brackets of a link, and what a terminal would obey."""
-    value = re.sub(r"(?:^|\s)#.*", "", printable(value.strip()[:LONGEST])).strip()
-    for first, last in ("''", '""', "<>"):
-        if len(value) > 1 and value[0] == first and value[-1] == last:
-            value = value[1:-1].strip()
-    return value
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters."""
-    return "".join(character for character in text if character.isprintable())
-
-
-def checkpoint(assets: list[list[tuple[str, str]]], where: str) -> tuple[str, str]:
-    """Return address and sha256 of the one checkpoint among a card's assets."""
-    chosen = [asset for asset in assets if dict(asset).get("file-format", "").lower() == "ckpt"]
-    if not chosen:
-        kinds = sorted({value for asset in assets for name, value in asset if name == "file-format"})[:5]
-        others = f"; it has {', '.join(map(repr, kinds))}" if kinds else ""
-        wrong(where, f"names no asset of file-format ckpt{others}")
-    links = {value for asset in chosen for name, value in asset if name == "asset-link" and value}
-    hashes = {value.lower() for asset in chosen for name, value in asset if name == "asset-sha256" and value}
-    if len(links) > 1:
-        wrong(where, f"names {len(links)} checkpoints: {', '.join(map(repr, sorted(links)[:3]))}")
-    if not links:
-        wrong(where, "has no asset-link for its checkpoint")
-    if not hashes:
-        wrong(where, "has no asset-sha256 for its checkpoint, so that a download could not be verified")
-    link, digest = links.pop(), hashes.pop()
-    if hashes or not SHA256.fullmatch(digest):
-        wrong(where, f"has asset-sha256 '{digest:.100}', which is not one sha256 of 64 hex digits")
-    if not is_safe(link):
-        wrong(where, f"has the asset-link '{link:.200}', which is neither https nor file")
-    return link, digest
-
-
-def wrong(where: str, what: str) -> NoReturn:
-    """Raise the error for a card that cannot be used."""
-    raise WeightsError(f"the card '{where}' {what}; correct the card, or give the weights as URL#sha256=HEX or a file")
-
-
-def is_safe(link: str) -> bool:
-    """Tell whether a link is an https address with a host, or a file."""
-    try:
-        parts = urlsplit(link)
-        hostname = parts.hostname
-    except ValueError:
-        return False
-    if any(character.isspace() for character in link):
-        return False
-    return (parts.scheme == "https" and bool(hostname)) or (parts.scheme == "file" and bool(parts.path))
+def sides(said: Mapping[str, str], url: str, where: str) -> tuple[int, int, bool]:
+    """Return size, resize and whether the aspect is kept, by the evaluation of the project that made the weights."""
+    size = side(said.get("input-shape", ""), where)
+    if "/mindcv" in said.get("repo-link", "").lower() or "/mindcv/" in url.lower():
+        return size, int(size / CROP), True
+    return size, RESIZE if size <= RESIZE else round(size * 8 / 7), False
 
 
 def side(shape: str, where: str) -> int:
@@ -201,12 +162,27 @@ def side(shape: str, where: str) -> int:
         square = numbers[1:] if channels == 0 else numbers[:-1]
         if len(numbers) == 3 and numbers[channels] == 3 and square[0] == square[1] and square[0] in SIDES:
             return square[0]
-    wrong(where, f"has input-shape '{shape:.100}', which is not that of square RGB images such as [3, 224, 224]")
+    refuse(where, f"has input-shape '{shape:.100}', which is not that of square RGB images such as [3, 224, 224]")
+
+
+def task(said: Mapping[str, str]) -> str:
+    """Return the field that shows that a card is not for image classification, empty where it may be."""
+    module, evaluation = said.get("module-type", ""), said.get("evaluation", "")
+    if OTHER_TASK.search(module) or (module and not re.match(r"cv|image|vision|class", module, re.IGNORECASE)):
+        return f"module-type: {module:.60}"
+    return f"evaluation: {evaluation:.60}" if MEASURE.search(evaluation) else ""
+
+
+def source(said: Mapping[str, str]) -> str:
+    """Return who made the weights, and from what."""
+    model = " ".join(part for part in (said.get("model-name", ""), said.get("model-version", "")) if part)
+    data = said.get("train-dataset", "")
+    return " ".join(f"MindSpore Hub {model}".split()) + (f", trained on {data}" if data else "")
 
 
 def accuracy(text: str) -> float | None:
     """Return the top-1 in 0..1 that ``0.78``, ``78`` or ``top1acc78.51 | top5acc94.18`` says, None for other texts."""
-    found = TOP1.match(text.strip())
+    found = TOP1.search(text) or PLAIN_ACCURACY.match(text.strip())
     value = float(found[1]) if found else -1.0
     value = value / 100 if value > 1 else value
     return round(value, 6) if 0 <= value <= 1 else None
@@ -221,8 +197,3 @@ def citation(body: str) -> str:
     """Return the text below ``## Citation`` as one line."""
     found = CITATION.search(body)
     return printable(" ".join(found[1].split())[:500]) if found else ""
-
-
-def plain(name: str) -> str:
-    """Return a network's name without case and punctuation: ``ResNeXt-50`` and ``resnext50`` are one."""
-    return re.sub(r"[\W_]", "", name).casefold()

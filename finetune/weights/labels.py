@@ -1,4 +1,8 @@
-"""The class names that belong to weights: those in the file itself, else those of its record."""
+"""The class names that belong to weights: those in the file itself, else those of its record.
+
+Names are distinct: class maps, tables and JSON are keyed by them, and a folder of photos can stand for one class only.
+Lists with duplicates, such as ImageNet's two classes called crane, are made distinct by a number.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from finetune.data.classes import Names
 from finetune.errors import PluginError, UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from finetune.components import Weights
@@ -19,30 +23,60 @@ SHOWN = 5
 NEW_HEAD = "write head.keep_pretrained=false for a new head"
 
 
-def kept(source: Source | None) -> tuple[str, ...]:
+def kept(source: Source | None, say: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
     """Return the classes of a head that ``head.keep_pretrained`` keeps, in the order of its logits.
 
-    Raises ``UsageError`` without weights and ``WeightsError`` for weights that say no class names.
+    ``say`` is told which names were made distinct. Raises ``UsageError`` without weights and ``WeightsError`` for
+    weights that say no class names.
     """
     if source is None:
         raise UsageError(f"head.keep_pretrained keeps the head of weights, and backbone.weights is none; {NEW_HEAD}")
-    names = classes(source)
-    if names is None:
+    stated = stated_names(source)
+    if stated is None:
         raise WeightsError(f"the weights '{source.name}' say no class names, so their head cannot be kept; {NEW_HEAD}")
+    names = make_distinct(stated)
+    if renamed := [name for name, before in zip(names, stated, strict=True) if name != before]:
+        more = f" and {len(renamed) - SHOWN} more" if len(renamed) > SHOWN else ""
+        shown = ", ".join(f"'{name}'" for name in renamed[:SHOWN])
+        say(f"weights '{source.name}': several classes have one name; the later ones are called {shown}{more}")
     return names
 
 
 def classes(source: Source) -> tuple[str, ...] | None:
-    """Return the class names of weights, or None where nobody says them."""
+    """Return the distinct class names of weights, or None where nobody says them."""
+    names = stated_names(source)
+    return None if names is None else make_distinct(names)
+
+
+def stated_names(source: Source) -> tuple[str, ...] | None:
+    """Return the class names of weights as they are stated."""
     text = source.metadata.get("classes")
     if text is not None:
         return saved(text, source.path)
-    return None if source.record is None else of_record(source.record)
+    record = source.record
+    return None if record is None or record.labels is None else listed(record.labels, record.classes)
 
 
 def of_record(record: Weights) -> tuple[str, ...] | None:
-    """Return the class names that a record knows, or None."""
-    return None if record.labels is None else listed(record.labels, record.classes)
+    """Return the distinct class names that a record knows, or None."""
+    return None if record.labels is None else make_distinct(listed(record.labels, record.classes))
+
+
+def make_distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of which none is there twice: ``crane, crane`` become ``crane, crane (2)``.
+
+    The first keeps its name, the others get the next free number in their order.
+    """
+    taken, found, counts = {*names}, [], dict.fromkeys(names, 0)
+    for name in names:
+        counts[name] += 1
+        own = name
+        while counts[name] > 1 and own in taken:
+            own = f"{name} ({counts[name]})"
+            counts[name] += own in taken
+        taken.add(own)
+        found.append(own)
+    return tuple(found)
 
 
 def saved(text: str, path: Path) -> tuple[str, ...]:
@@ -53,7 +87,7 @@ def saved(text: str, path: Path) -> tuple[str, ...]:
         names = None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         names = []
-    if not names or len({*names}) < len(names):
+    if not names:
         raise WeightsError(f"'{path}' has damaged metadata of its classes; copy it anew, or {NEW_HEAD}")
     return tuple(names)
 
@@ -61,12 +95,14 @@ def saved(text: str, path: Path) -> tuple[str, ...]:
 def listed(path: Path, count: int) -> tuple[str, ...]:
     """Return the names in a file with a class a line, as many as there are logits."""
     try:
-        names = tuple(path.read_text(encoding="utf-8").splitlines())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise PluginError(f"Weights.labels: '{path}' cannot be read ({error}); name a text file") from error
-    if len(names) != count or len({*names}) != count:
+    if len(names) != count or not all(names):
+        empty = sum(not name for name in names)
+        lacking = f", {empty} of them empty," if empty else ""
         raise PluginError(
-            f"Weights.labels: '{path}' names {len({*names})} classes for {count} logits; write a name a line, each once"
+            f"Weights.labels: '{path}' names {len(names)} classes{lacking} for {count} logits; write one name a line"
         )
     return names
 

@@ -61,14 +61,17 @@ def image_defaults(source: Source | None) -> dict[str, Any]:
         if fault := image_fault(known):
             raise WeightsError(f"the record of the weights '{source.name}' has a wrong {fault}")
         return known
-    if text is None:
-        return {}
+    return {} if text is None else image_in(source.path, text)
+
+
+def image_in(path: Path, text: str) -> dict[str, Any]:
+    """Return what ``ImageSpec`` takes from a text in a file of this project; ``WeightsError`` for a damaged one."""
     try:
         said = ImageSection.model_validate_json(text).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise WeightsError(f"'{source.path}' has damaged metadata of its images ({why}); copy it again") from error
+        raise WeightsError(f"'{path}' has damaged metadata of its images ({why}); copy it again") from error
     return {name: value for name, value in said.items() if value != "auto"}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import WeightsError
 from finetune.files.promise import sha256
-from finetune.weights import tensorfile, torchfile
+from finetune.weights import owncheckpoint, tensorfile, torchfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,12 @@ def anything(digest: str) -> None:
 def whole(path: Path, check: Callable[[str], None] = anything) -> tuple[Index, str]:
     """Return what is in a file and its SHA-256, of the very bytes that are used.
 
-    ``check`` may refuse the hash before anything is made of the bytes. Raises ``WeightsError`` for all but sound files
-    of safetensors, MindSpore and PyTorch.
+    ``check`` may refuse the hash before anything is made of the bytes. Of a run's checkpoint only the network is
+    returned. Raises ``WeightsError`` for all but sound files of safetensors, MindSpore and PyTorch.
     """
     if kind(path) != "pytorch":
-        return tensorfile.whole(path, check)
+        index, found_digest = tensorfile.whole(path, check)
+        return owncheckpoint.as_weights(path, index), found_digest
     before = digest(path)
     check(before)
     found = torchfile.index(path)
@@ -47,5 +48,5 @@ def whole(path: Path, check: Callable[[str], None] = anything) -> tuple[Index, s
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Return the texts in a file; PyTorch's have none."""
-    return {} if kind(path) == "pytorch" else tensorfile.index(path).metadata
+    """Return the texts in a file; PyTorch's have none, and those of a run's checkpoint are what its model would say."""
+    return {} if kind(path) == "pytorch" else owncheckpoint.texts(path, tensorfile.index(path).metadata)

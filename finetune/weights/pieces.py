@@ -1,4 +1,7 @@
-"""Tensors that a layout holds in pieces, as MindSpore on Ascend does with the groups of a convolution."""
+"""Tensors that a layout holds in pieces, as MindSpore on Ascend does with the groups of a convolution.
+
+``joined`` is where a file's tensors get the form that the network has: pieces are joined, then axes are transposed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from finetune.errors import WeightsError
-from finetune.weights import layouts
+from finetune.weights import axes, layouts
 from finetune.weights.tensorfile import Record
 
 if TYPE_CHECKING:
@@ -19,14 +22,16 @@ if TYPE_CHECKING:
 
 
 def joined(index: Index, backbone: Backbone) -> Index:
-    """Return the index with whole tensors, by the first of the backbone's layouts that finds pieces of some.
+    """Return the index with whole tensors whose axes are the network's, by the backbone's layouts.
 
-    Raises ``WeightsError`` where a piece is missing or differs from the others.
+    Pieces are joined by the first layout that finds some. Raises ``WeightsError`` where a piece is missing or differs
+    from the others, or where a tensor has not the axes that are to be transposed.
     """
     for layout in backbone.layouts:
         if pieces := found(index.records, layout):
-            return join(index, pieces)
-    return index
+            index = join(index, pieces)
+            break
+    return axes.to_own(index, layouts.match(index.records, backbone))
 
 
 def join(index: Index, pieces: dict[str, tuple[str, ...]]) -> Index:

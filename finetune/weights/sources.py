@@ -13,7 +13,7 @@ from finetune.errors import UsageError, WeightsError
 from finetune.files.home import cache_folder, expand_home, offline
 from finetune.files.promise import public, sha256
 from finetune.suggest import did_you_mean
-from finetune.weights import hubcard, opening
+from finetune.weights import hubcard, opening, owncheckpoint
 from finetune.weights.converted import opened
 from finetune.weights.fetching import fetched, local, nothing, target
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from finetune.weights.fetching import Fetch, Verified
 
 CARD = ".md"
-SAVED = ("model/weights.safetensors", "weights.safetensors")  # in a run folder, in a model folder
+# In a run folder, in a model folder, in a folder of Hugging Face.
+SAVED = ("model/weights.safetensors", "weights.safetensors", "model.safetensors")
+DESCRIBING = ("model.json", "recipe.yaml", "weights.json", "result.json", "README.md")  # beside weights of ours
 ENDINGS = (CARD, ".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".h5", ".npz", ".onnx", ".zip")
 
 
@@ -33,13 +35,15 @@ class Source:
     """A weights file that is here, the word it was asked for with, and its record where it is known.
 
     The record has the whole sha256 of the file, also where its publisher states less; ``verified`` says what that was
-    compared with, None for a file of the user's own. ``note`` is what the user should be told.
+    compared with, None for a file of the user's own. ``card`` is the card that describes a file that the backbone does
+    not know. ``note`` is what the user should be told.
     """
 
     path: Path
     name: str
     record: Weights | None = None
     verified: Verified | None = None
+    card: hubcard.Card | None = None
     note: str = ""
     _opened: dict[str, Opened] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -70,8 +74,8 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
     """Return the file that ``name`` stands for, or None for ``none``.
 
     ``name`` is ``none``, ``auto`` (the backbone's first offer), a name that the backbone offers, ``URL#sha256=HEX``,
-    a file, or a run's or model's folder; where URL or file end with ``.md`` they are a card of MindSpore Hub, which
-    stands for its weights.
+    a file, or the folder of a run, its checkpoints or a model; where URL or file end with ``.md`` they are a card of
+    MindSpore Hub, which stands for its weights.
     ``fetch`` is asked before the download. Raises ``UsageError`` for a name that stands for nothing and
     ``WeightsError`` for a file that is not here and cannot be had.
     """
@@ -86,6 +90,7 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
     if "://" in name:
         return _addressed(name, backbone, fetch)
     path = in_folder(expand_home(name))
+    check_name(path)
     if os.path.lexists(path):
         if path.suffix.lower() == CARD:
             return _described(name, path, backbone, fetch)
@@ -114,10 +119,19 @@ def must_download(name: str, backbone: Backbone) -> bool:
 
 
 def in_folder(path: Path) -> Path:
-    """Return the weights in a run folder or model folder, any other path as it is."""
-    if os.path.isdir(path):
-        return next((place for inner in SAVED if os.path.isfile(place := path / inner)), path)
-    return path
+    """Return the weights in the folder of a run, its checkpoints or a model, any other path as it is."""
+    if not os.path.isdir(path):
+        return path
+    found = next((place for inner in SAVED if os.path.isfile(place := path / inner)), None)
+    return found or owncheckpoint.find_in(path / "checkpoints") or owncheckpoint.find_in(path) or path
+
+
+def check_name(path: Path) -> None:
+    """Raise ``WeightsError`` for a file that only describes weights of ours, and for a run without any."""
+    if path.name in DESCRIBING and in_folder(path.parent) != path.parent:
+        raise WeightsError(f"'{path}' holds no weights; name its folder, '{path.parent}'")
+    if os.path.isdir(path) and (path.name == "checkpoints" or os.path.isfile(path / "recipe.yaml")):
+        raise WeightsError(f"'{path}' is of a run that has saved no checkpoint; name another run or a weights file")
 
 
 def _offered(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
@@ -145,11 +159,14 @@ def _addressed(text: str, backbone: Backbone, fetch: Fetch) -> Source:
 def _described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Source:
     """Return the file that a card describes; what the backbone knows of this file comes before what the card says."""
     card = hubcard.read(path)
-    card.check(backbone.name, name)
+    card.check(backbone.name, name, backbone.aliases)
     offer = known(card.weights.sha256, backbone)
     said = card.weights
-    record = said if offer is None else replace(offer, url=said.url, sha256=said.sha256)
-    return _offered(name, record, backbone, fetch)
+    digest = said.sha256 if offer is None else max(said.sha256, offer.sha256.lower(), key=len)
+    record = replace(said if offer is None else offer, url=said.url, sha256=digest)
+    found = _offered(name, record, backbone, fetch)
+    notes = [note for note in (card.note, found.note) if note]
+    return replace(found, card=card if offer is None else None, note="; ".join(notes))
 
 
 def _own(name: str, path: Path, backbone: Backbone) -> Source:
@@ -160,10 +177,15 @@ def _own(name: str, path: Path, backbone: Backbone) -> Source:
             if offer := known(digest, backbone):
                 verified: Verified = "sha256" if len(offer.sha256) == len(digest) else "prefix"
                 return Source(path=path, name=name, record=replace(offer, sha256=digest), verified=verified)
-    return Source(path=path, name=name)
+    return Source(path=path, name=name, note=owncheckpoint.note(path))
 
 
 def known(digest: str, backbone: Backbone) -> Weights | None:
-    """Return the offer of a backbone whose file has this SHA-256."""
+    """Return the offer of a backbone whose file has this SHA-256, of which either may have the first digits only."""
     offers = (offer for offer in backbone.weights.values() if offer.sha256)
-    return next((offer for offer in offers if digest.startswith(offer.sha256.lower())), None)
+    return next((each for each in offers if digest.startswith(each.sha256.lower()) or is_start(digest, each)), None)
+
+
+def is_start(digest: str, offer: Weights) -> bool:
+    """Tell whether ``digest`` is how the SHA-256 of an offer begins."""
+    return offer.sha256.lower().startswith(digest)

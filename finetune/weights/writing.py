@@ -12,7 +12,7 @@ from finetune.components import ImageSpec
 from finetune.errors import UsageError, WeightsError
 from finetune.files.atomic import atomic_path
 from finetune.suggest import did_you_mean
-from finetune.weights import labels, layouts, mindspore_ckpt, opening, tensorfile
+from finetune.weights import axes, labels, layouts, mindspore_ckpt, opening, tensorfile
 from finetune.weights.fitting import FLOATS
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def convert(about: Examined, to: str, target: Path, *, half: bool = False, head:
     layout = chosen(backbone, to)
     kept = [own for own in about.names if head or not own.startswith(layouts.HEAD)]
     names = {own: own for own in kept} if layout is None else layouts.written(kept, layout)
-    records = {names[own]: about.index.records[about.names[own]] for own in names}
+    own_records = {own: about.index.records[about.names[own]] for own in names}
+    records = {names[own]: axes.to_file(names[own], record, layout) for own, record in own_records.items()}
     if half:
         records = {name: halved(about.path, name, record) for name, record in records.items()}
     said = texts(about, backbone, head=head)

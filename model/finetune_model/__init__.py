@@ -72,6 +72,7 @@ def finetune_backbones() -> Iterator[Backbone]:
         layouts=LAYOUTS,
         shapes=shapes_of(design.RESNEXT50),
         products=products,
+        aliases=("resnext50_32x4d",),
     )
     yield Backbone(
         name="resnext_nano",

@@ -16,10 +16,10 @@ KATAOKA = "Kataoka et al. 2020, Pre-training without Natural Images, arXiv:2101.
 WIGHTMAN = "Wightman et al. 2021, ResNet strikes back: An improved training procedure in timm, arXiv:2110.00476"
 
 
-def hub(version: str) -> Weights:
+def hub(version: str, layout: Layout) -> Weights:
     """Return the record of a MindSpore Hub file: address, hash and what is known of it are in its card."""
     card = hub_card(CARDS / f"hub-{version}.md")
-    return replace(card, layout=HUB.name, options=HUB.options, labels=LABELS)
+    return replace(card, layout=layout.name, options=layout.options, labels=LABELS)
 
 
 def imagenet(
@@ -67,9 +67,12 @@ RESNEXT_NANO_WEIGHTS = {
 
 # Accuracies are top-1 on the validation images of ImageNet-1k, as the publishers report them.
 RESNEXT50_WEIGHTS = {
-    "hub-v1.1": hub("v1.1"),
-    "hub-v1.2": hub("v1.2"),
-    # MindCV does not say what the 8 digits in its file names are, so they are not taken for a hash.
+    # Made by MindCV 0.5.0 on Ascend 910B: its configuration resnext50_32x4d_ascend resizes the shorter side to
+    # 224 / 0.875, bilinearly, and shows the middle 224 pixels; its ResNet pads the first max-pool with mode "same".
+    "hub-v2.5": hub("v2.5", MINDCV),
+    "hub-v1.1": hub("v1.1", HUB),
+    "hub-v1.2": hub("v1.2", HUB),
+    # For this file neither MindCV nor the Hub says what the 8 digits in its name are, so they are not taken for a hash.
     "mindcv": imagenet(
         "https://download.mindspore.cn/toolkits/mindcv/resnext/resnext50_32x4d-af8aba16.ckpt",
         "",

@@ -36,12 +36,14 @@ from finetune.recipe import plan as plans
 from finetune.weights import hubcard, tensorfile
 from tests.test_hubcard import HUB
 from tests.weights.files import entry
+from tests.weights.hub_cards import READ
 from tests.weights.test_fuzz import examined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 SECONDS, BLOCKED, MB, TURN = 2.0, 10.0, 300.0, 0.2
+CARDS = [HUB.encode(), *(kind.text().encode() for kind, _ in READ.values())]
 CANVAS = 1700.0  # MB: what an image of as many pixels as are allowed may take on the way
 REPO = Path(__file__).resolve().parents[2]
 WORDS = {
@@ -163,7 +165,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         ),
         ".ckpt": Reader(lambda c: examined(file, c), [checkpoint], words("bytes"), WeightsError),
         "safetensors": Reader(lambda c: examined(file, c), [tensors(folder)], words("bytes"), WeightsError),
-        "Hub card": Reader(lambda c: hubcard.read(written(c)), [HUB.encode()], words("card"), WeightsError),
+        "Hub card": Reader(lambda c: hubcard.read(written(c)), CARDS, words("card"), WeightsError),
         "scan": Reader(photo_folder(folder / "photos", catalogue), photos(), words("bytes"), DataError, CANVAS),
     }
 

@@ -178,6 +178,7 @@ def test_resnext50_loads_a_file_in_the_layout_of_the_hub(tmp_path: Path) -> None
 
 OFFERS = {
     # Name: digits of the sha256, layout, size, resize, aspect kept, reported top-1, licence.
+    "hub-v2.5": (8, "mindcv", 224, 256, True, 0.7864, "Apache-2.0"),
     "hub-v1.1": (64, "mindspore-hub", 224, 256, False, 0.7816, "Apache-2.0"),
     "hub-v1.2": (64, "mindspore-hub", 227, 256, False, 0.78, "Apache-2.0"),
     "mindcv": (0, "mindcv", 224, 256, True, 0.7853, "Apache-2.0"),
@@ -201,19 +202,30 @@ def test_the_records_of_resnext50_are_complete(name: str) -> None:
     assert labels.listed(record.labels, record.classes)[0] == "tench"
 
 
-def test_every_offer_is_known_here_and_the_hub_comes_first() -> None:
+def test_every_offer_is_known_here_and_the_hub_s_newest_comes_first() -> None:
     assert list(RESNEXT50.weights) == list(OFFERS)
-    assert next(iter(RESNEXT50.weights)) == "hub-v1.1"
+    assert next(iter(RESNEXT50.weights)) == "hub-v2.5"
 
 
-@pytest.mark.parametrize("version", ["v1.1", "v1.2"])
+def test_the_hub_s_newest_file_is_the_one_of_mindcv() -> None:
+    record = RESNEXT50.weights["hub-v2.5"]
+    assert record.sha256 == "988f75bc"
+    assert record.url == (
+        "https://download-mindspore.osinfra.cn/toolkits/mindcv/resnext/resnext50_32x4d-988f75bc-910v2.ckpt"
+    )
+    assert (record.mean, record.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert record.options == {"stem_pool": "same"}
+    assert record.source == "MindSpore Hub resnext50_32x4d 2.5, trained on ImageNet2012"
+
+
+@pytest.mark.parametrize("version", ["v1.1", "v1.2", "v2.5"])
 def test_the_cards_in_the_package_are_cards_of_the_hub(version: str) -> None:
     file = finetune_model.pretrained.CARDS / f"hub-{version}.md"
     card, record = hub_card(file), RESNEXT50.weights[f"hub-{version}"]
     assert (card.url, card.sha256, card.size) == (record.url, record.sha256, record.size)
-    assert version[1:].replace(".", "") in card.url.split("ascend_v")[1][:2]
-    hubcard.read(file).check("resnext50", str(file))
-    with pytest.raises(WeightsError, match="is a card of 'resnext50'"):
+    assert version == "v2.5" or version[1:].replace(".", "") in card.url.split("ascend_v")[1][:2]
+    hubcard.read(file).check("resnext50", str(file), RESNEXT50.aliases)
+    with pytest.raises(WeightsError, match="is a card of 'resnext50"):
         sources.resolve(str(file), NANO)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune import Backbone, Dataset, Layout, Weights
+from finetune import Backbone, Dataset, Layout
 from finetune.testing import check_backbone
 from finetune.testing.backbones import RULES
 from tests.testing.bad_datasets import Loose, Nameless
+from tests.testing.bad_offers import SOUND, WRONG, WRONG_LAYOUTS, record
 from tests.testing.broken import broken
 
 pytestmark = pytest.mark.once
@@ -88,8 +89,9 @@ def fresh(stages: Mapping[str, Any]) -> Mapping[str, Any]:
     return stem(None)
 
 
-def record(**more: Any) -> Weights:
-    return Weights(**{"url": "https://example.org/w.safetensors", "sha256": "", "layout": "mine"} | more)
+def offering(layout: Layout | None = None, **said: Any) -> Backbone:
+    """Return a backbone with one of weights, in a layout of its own."""
+    return mine(sound, weights={"v1": record(**said)}, layouts=(layout or Layout(name="mine", rules=()),))
 
 
 BROKEN: list[tuple[str, Any, str, str]] = [
@@ -205,6 +207,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "weights",
         "layout 'mine' want option 'pool', which the backbone has not; add it there",
     ),
+    *((f"record {number}", offering(**said), rule, text) for number, (said, rule, text) in enumerate(WRONG)),
+    *((f"layout {number}", offering(layout), "layouts", text) for number, (layout, text) in enumerate(WRONG_LAYOUTS)),
     (
         "statistics of the batch",
         mine(ending("OfBatch")),
@@ -269,6 +273,11 @@ def test_a_broken_rule_says_what_to_do(component: Any, rule: str, text: str) -> 
     assert rule in [each[0] for each in found], found
     assert [each[0] for each in found] == [rule], found
     assert text in dict(found)[rule]
+
+
+@pytest.mark.parametrize("said", SOUND)
+def test_sound_weights_break_no_rule(said: dict[str, Any]) -> None:
+    check_backbone(offering(**said), skip=LATE | {"seed", "batch"})
 
 
 def test_every_rule_is_broken_once() -> None:

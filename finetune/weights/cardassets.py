@@ -1,0 +1,137 @@
+"""The checkpoint among the assets of a Hub card: its address and the digits of its SHA-256."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from finetune.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from finetune.weights.cardfields import Asset
+
+FORMATS = ("ckpt", "checkpoint", "safetensors")  # what weights can be loaded from
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
+SHA256 = re.compile(r"[0-9a-f]{8,64}")
+# Parts of a file's name that do not say which network it is for.
+DEVICE = re.compile(r"ascend|npu|gpu|cpu|a?910[a-z]?(?:v\d)?|310p?", re.IGNORECASE)
+NAMELESS = re.compile(r"[0-9a-f]{8,64}|ckpt|safetensors", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Where a checkpoint is, 8 or more digits of its SHA-256, and what the user should know of the choice."""
+
+    url: str
+    sha256: str
+    note: str = ""
+
+
+def find_checkpoint(assets: Sequence[Asset], model: str, where: str) -> Checkpoint:
+    """Return the checkpoint of a card; of several for different devices the first, since all load alike.
+
+    ``model`` is the network's name, by which one of several networks is chosen. Raises ``WeightsError`` for a card
+    without exactly one such checkpoint, an https or file address, and 8 to 64 digits of a SHA-256.
+    """
+    listed = [asset for asset in assets if format_of(asset) in FORMATS]
+    if not listed:
+        refuse(where, f"names no asset of file-format ckpt{other_formats(assets)}")
+    digests = digests_by_link(listed)
+    if not digests:
+        refuse(where, "has no asset-link for its checkpoint")
+    link, note = choose_link([*digests], model, where)
+    if urlsplit_path(link).lower().endswith(ARCHIVES):
+        refuse(where, f"links an archive as its checkpoint, '{link:.200}'; unpack it and give the .ckpt file in it")
+    return Checkpoint(url=link, sha256=one_digest(digests[link], where), note=note)
+
+
+def format_of(asset: Asset) -> str:
+    """Return the file format that an asset states."""
+    return dict(asset).get("file-format", "").lower().strip(". ")
+
+
+def other_formats(assets: Iterable[Asset]) -> str:
+    """Return which formats a card has instead, as part of a message."""
+    kinds = sorted({value for asset in assets for name, value in asset if name == "file-format"})[:5]
+    return f"; it has {', '.join(map(repr, kinds))}" if kinds else ""
+
+
+def digests_by_link(assets: Iterable[Asset]) -> dict[str, set[str]]:
+    """Return the stated digits of each address, in the card's order; those of an asset belong to all its addresses."""
+    found: dict[str, set[str]] = {}
+    for asset in assets:
+        digests = {value.lower().removeprefix("sha256:") for name, value in asset if name == "asset-sha256" and value}
+        for link in (value for name, value in asset if name == "asset-link" and value):
+            found.setdefault(link, set()).update(digests)
+    return found
+
+
+def choose_link(links: Sequence[str], model: str, where: str) -> tuple[str, str]:
+    """Return the address to use, and a note where there was a choice; an error where it is not clear."""
+    for link in links:
+        if not is_safe(link):
+            refuse(where, f"has the asset-link '{link:.200}', which is neither https nor file")
+    networks = {link: network_and_device(link) for link in links}
+    # Names that go on after the network's, such as resnext50_ema, are of the same network, and another choice.
+    candidates = [link for link in links if networks[link][0].startswith(plain(model))]
+    if len({network for network, _ in networks.values()}) == 1:
+        candidates = [*links]
+    same = len({networks[link][0] for link in candidates}) == 1
+    if not same or len({networks[link][1] for link in candidates}) < len(candidates):
+        refuse(where, f"names {len(links)} checkpoints: {', '.join(map(repr, links[:3]))}")
+    if len(candidates) == 1:
+        return candidates[0], ""
+    others = ", ".join(f"'{link}'" for link in candidates[1:4])
+    return candidates[0], f"the card lists a checkpoint for each device; using '{candidates[0]}', not {others}"
+
+
+def network_and_device(link: str) -> tuple[str, str]:
+    """Return the network and the device that a checkpoint's file name says; each may be empty."""
+    parts = re.split(r"[-_.]", PurePosixPath(urlsplit_path(link)).name)
+    devices = [part for part in parts if DEVICE.fullmatch(part)]
+    others = [part for part in parts if part not in devices and not NAMELESS.fullmatch(part)]
+    return plain("".join(others)), " ".join(devices).lower()
+
+
+def one_digest(digests: set[str], where: str) -> str:
+    """Return the digits of a SHA-256; the longest where several agree."""
+    if not digests:
+        refuse(where, "has no asset-sha256 for its checkpoint, so that a download could not be verified")
+    digest = max(digests, key=len)
+    agree = all(digest.startswith(each) for each in digests)
+    if not agree or not all(SHA256.fullmatch(each) for each in digests):
+        wrong = next((each for each in sorted(digests) if not SHA256.fullmatch(each)), min(digests))
+        refuse(where, f"has asset-sha256 '{wrong:.100}', which is not one sha256 of 64 hex digits, or its first 8")
+    return digest
+
+
+def is_safe(link: str) -> bool:
+    """Tell whether a link is an https address with a host, or a file."""
+    try:
+        parts = urlsplit(link)
+        hostname = parts.hostname
+    except ValueError:
+        return False
+    if any(character.isspace() for character in link):
+        return False
+    return (parts.scheme == "https" and bool(hostname)) or (parts.scheme == "file" and bool(parts.path))
+
+
+def urlsplit_path(link: str) -> str:
+    """Return the path of an address that ``is_safe`` accepts."""
+    return urlsplit(link).path
+
+
+def plain(name: str) -> str:
+    """Return a network's name without case and punctuation: ``ResNeXt-50`` and ``resnext50`` are one."""
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def refuse(where: str, what: str) -> NoReturn:
+    """Raise the error for a card that cannot be used."""
+    raise WeightsError(f"the card '{where}' {what}; correct the card, or give the weights as URL#sha256=HEX or a file")

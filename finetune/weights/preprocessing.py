@@ -1,0 +1,178 @@
+"""Preprocessing of pretrained weights: which images they expect, who says so, and what to do where nobody does.
+
+Weights that a backbone offers have a record, and files of this project say it themselves: that is certain. For any
+other file there are candidates: what the file or a configuration next to it states, and what the backbone's offers of
+the same layout expect. Where these contradict each other, the user gets a warning with a recipe line for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from finetune.components import ImageSpec
+from finetune.weights import configs, layouts, loading
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    from finetune.components import Backbone, Weights
+    from finetune.weights.sources import Source
+
+Image = dict[str, Any]
+
+DEFAULTS: Image = {each.name: each.default for each in fields(ImageSpec) if each.name != "background"}
+KEYS = tuple(DEFAULTS)
+RESIZED = "bilinear"  # how images are resized, whatever other projects state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Some of the keys of ``image:``, and who states them."""
+
+    said_by: str
+    image: Mapping[str, Any]
+
+    def contradicts(self, other: Candidate, keys: Collection[str]) -> bool:
+        """Tell whether two candidates state different values for some of these keys."""
+        both = [key for key in KEYS if key in self.image and key in other.image]
+        mine, theirs = ({key: each.image[key] for key in both} for each in (self, other))
+        return comparable(mine, keys) != comparable(theirs, keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """The preprocessing to use, ``why``, and where that is not certain all that is known.
+
+    ``stated`` is what the file and files next to it say, ``offers`` what the backbone's weights of the same layout
+    expect; both are empty where the weights' own record says it.
+    """
+
+    name: str
+    image: Image = field(default_factory=dict)
+    why: str = ""
+    certain: bool = False
+    stated: tuple[Candidate, ...] = ()
+    offers: tuple[Candidate, ...] = ()
+
+    def conflicts(self, keys: Collection[str] = KEYS) -> list[Candidate]:
+        """Return the candidates that contradict what is used, in some of these keys."""
+        found = [each for each in self.stated[1:] if each.contradicts(self.stated[0], keys)]
+        fitting = [each for each in self.offers if not self.stated or not each.contradicts(self.stated[0], keys)]
+        if not fitting:
+            return [*found, *self.offers]
+        return [*found, *(each for each in fitting[1:] if each.contradicts(fitting[0], keys))]
+
+    def message(self, keys: Collection[str] = KEYS) -> str:
+        """Return what the user should know; empty where it is certain, or the recipe states all of these keys."""
+        if self.certain or not keys:
+            return ""
+        line = recipe_line(self.image)
+        if conflicts := self.conflicts(keys):
+            others = "".join(
+                f"\n  {each.said_by}: {recipe_line(complete(each.image, self.image))}" for each in conflicts
+            )
+            return (
+                f"warning: sources disagree on the images that the weights '{self.name}' expect; "
+                f"add one of these lines to the recipe:\n  {self.why} (used): {line}{others}"
+            )
+        if not self.stated and not self.offers:
+            return (
+                f"warning: nothing says which images the weights '{self.name}' expect; using {self.why}; "
+                f"if that is wrong, change this line and add it to the recipe:\n  {line}"
+            )
+        return f"images for weights '{self.name}' as for {self.why}: {line.removeprefix('image: ')}"
+
+    def report(self) -> dict[str, Any]:
+        """Return it for ``weights.json``: what is used and why, and what contradicts that."""
+        others = [{"from": each.said_by, "image": complete(each.image, self.image)} for each in self.conflicts()]
+        return {"image": dict(self.image), "why": self.why, "certain": self.certain, "alternatives": others}
+
+
+def find_preprocessing(source: Source | None, backbone: Backbone) -> Preprocessing:
+    """Return the preprocessing of weights for a backbone, None being a random start."""
+    if source is None:
+        return Preprocessing(name="none", image=complete({}), why="a random start", certain=True)
+    known = source.record if source.record is not None and source.record.layout else None
+    if "image" in source.metadata or known is not None:
+        if known is not None and "image" not in source.metadata:
+            return of_record(source.name, known)
+        return of_own(source.name, loading.image_defaults(source))
+    stated = list(stated_by(source.path, source.metadata, beside=source.record is None))
+    if source.card is not None:
+        stated.append(Candidate(said_by="the card", image=configs.from_card(source.card)))
+    layout = layouts.match(source.opened(backbone).index.records, backbone)
+    return decide(source.name, stated, offered(backbone, layout.name if layout else ""))
+
+
+def of_file(path: Path, metadata: Mapping[str, str], layout: str, backbone: Backbone) -> Preprocessing:
+    """Return the preprocessing of a file that no record is known for."""
+    return decide(path.name, list(stated_by(path, metadata, beside=True)), offered(backbone, layout))
+
+
+def of_own(name: str, image: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing that a file of this project states."""
+    return Preprocessing(name=name, image=complete(image), why="the file itself", certain=True)
+
+
+def of_record(name: str, record: Weights) -> Preprocessing:
+    """Return the preprocessing of weights that a backbone offers."""
+    image = {key: getattr(record, key) for key in KEYS}
+    return Preprocessing(name=name, image=image, why=f"the record of weights '{name}'", certain=True)
+
+
+def decide(name: str, stated: list[Candidate], offers: list[Candidate]) -> Preprocessing:
+    """Return what to use: what the file states, completed by an offer that agrees, else the first offer."""
+    fitting = [each for each in offers if not stated or not each.contradicts(stated[0], KEYS)]
+    first = (fitting or offers or [Candidate(said_by="ImageNet's mean and std", image=DEFAULTS)])[0]
+    chosen = stated[0] if stated else first
+    why = chosen.said_by
+    interpolation = chosen.image.get("interpolation", RESIZED)
+    if interpolation != RESIZED:
+        why = f"{why} (which resizes images {interpolation}; here they are resized {RESIZED})"
+    image = complete(chosen.image, first.image)
+    return Preprocessing(name=name, image=image, why=why, stated=tuple(stated), offers=tuple(offers))
+
+
+def stated_by(path: Path, metadata: Mapping[str, str], *, beside: bool) -> list[Candidate]:
+    """Return what a file's own texts and, for a file of the user's, the files ``beside`` it state."""
+    found = [Candidate(said_by="the file's metadata", image=image)] if (image := configs.from_texts(metadata)) else []
+    if beside:
+        found += [Candidate(said_by=f"'{name}' next to the file", image=image) for name, image in configs.beside(path)]
+    return found
+
+
+def offered(backbone: Backbone, layout: str) -> list[Candidate]:
+    """Return what a backbone's weights of a layout expect, one candidate for all that agree."""
+    groups: dict[tuple[Any, ...], tuple[Image, list[str]]] = {}
+    for name, record in backbone.weights.items():
+        if record.layout == layout:
+            image = {key: getattr(record, key) for key in KEYS}
+            groups.setdefault(comparable(image, KEYS), (image, []))[1].append(f"'{name}'")
+    return [Candidate(said_by=f"weights {', '.join(names)}", image=image) for image, names in groups.values()]
+
+
+def complete(image: Mapping[str, Any], other: Mapping[str, Any] = DEFAULTS) -> Image:
+    """Return all keys, those that ``image`` lacks from ``other``; resize is never smaller than size."""
+    found = {key: image.get(key, other[key]) for key in KEYS}
+    return found | {"resize": max(found["resize"], found["size"])}
+
+
+def comparable(image: Mapping[str, Any], keys: Collection[str]) -> tuple[Any, ...]:
+    """Return the values of some keys to compare; resize relative to size where the recipe states the size."""
+    found: list[Any] = []
+    for key in (key for key in KEYS if key in image and key in keys):
+        value = image[key]
+        if key == "resize" and "size" not in keys and "size" in image:
+            value = round(value / image["size"], 2)
+        found.append((key, tuple(round(each, 4) for each in value) if isinstance(value, tuple | list) else value))
+    return tuple(found)
+
+
+def recipe_line(image: Mapping[str, Any]) -> str:
+    """Return the line of a recipe that states a preprocessing."""
+    numbers = {key: f"[{', '.join(f'{each:.4g}' for each in image[key])}]" for key in ("mean", "std")}
+    keep = "true" if image["keep_aspect"] else "false"
+    sides = f"size: {image['size']}, resize: {image['resize']}, keep_aspect: {keep}"
+    return f"image: {{{sides}, mean: {numbers['mean']}, std: {numbers['std']}}}"
