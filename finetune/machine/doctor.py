@@ -10,6 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune import plugins as plugin_loading
+from finetune.catalogue import Catalogue
+from finetune.components import Backbone
+from finetune.devices import forms
 from finetune.devices.device import KINDS
 from finetune.errors import ResourceError
 from finetune.files import home
@@ -141,28 +145,41 @@ def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
 
 
 def training_speed() -> Iterator[Remark]:
-    """Time convolutions and matrix products as they are trained, and keep that for the choice that runs make.
+    """Time the stages of backbones that have two forms, and keep the result for the choice that runs make."""
+    catalogue = Catalogue(plugin_loading.load())
+    for _, component in catalogue:
+        if isinstance(component, Backbone) and component.products is not None:
+            yield stage_speed(component)
 
-    Where there is no choice, without AVX-512 or with an instruction set from outside, nothing is timed.
-    """
-    if "avx512f" not in cpu_flags() or os.environ.get("ONEDNN_MAX_CPU_ISA"):
-        return
-    found = {
-        name: probe.ask(f"{each}_step") for name, each in (("convolution", "convolution"), ("products", "product"))
-    }
-    rates = {name: each["gflop_per_second"] for name, each in found.items() if "gflop_per_second" in each}
-    if len(rates) < len(found):
-        reason = next(each["error"] for each in found.values() if "error" in each)
-        yield Remark(level="warning", topic="training", text=f"could not be timed: {reason}")
-        return
-    better = "products" if rates["products"] > rates["convolution"] else "convolutions"
-    text = f"{rates['convolution']} GFLOP/s in convolutions, {rates['products']} in matrix products: {better} are used"
+
+def stage_speed(backbone: Backbone) -> Remark:
+    """Time the stages of a backbone, each as convolutions and in matmul form, and keep the result."""
+    rates: speeds.Rates = {}
+    # With AVX-512 allowed convolutions are slow, so that each setting of oneDNN needs a process of its own.
+    for probed in ("capped_stages", *(["uncapped_stages"] if may_choose_isa() else [])):
+        found = probe.ask(probed, probe.STAGES_LIMIT, **{probe.BACKBONE: backbone.name})
+        if "ms" not in found:
+            return Remark(level="warning", topic="training", text=f"{backbone.name} not timed: {found.get('error')}")
+        rates |= found["ms"]
+    tail = forms.Tail(stages=backbone.stages, measured=rates)
+    chosen = forms.describe(backbone.stages, forms.choose(tail, forms.strongest_isa(), fixed=fixed_isa()))
+    lines = [f"{kind} {' '.join(f'{ms:.0f}' for ms in each.values())}" for kind, each in rates.items()]
+    text = f"{backbone.name}, ms a stage: {', '.join(lines)}; {chosen}"
     try:
-        speeds.remember(rates)
+        speeds.remember(backbone, rates)
     except ResourceError as error:
-        yield Remark(level="warning", topic="training", text=f"{text}; not kept: {error}")
-        return
-    yield Remark(level="ok", topic="training", text=f"{text} for networks that have both, kept in {speeds.place()}")
+        return Remark(level="warning", topic="training", text=f"{text}; not saved: {error}")
+    return Remark(level="ok", topic="training", text=f"{text}; saved in {speeds.place()}")
+
+
+def may_choose_isa() -> bool:
+    """Tell whether a run may both cap oneDNN and leave it uncapped."""
+    return forms.strongest_isa() == "avx512" and not os.environ.get("ONEDNN_MAX_CPU_ISA")
+
+
+def fixed_isa() -> bool | None:
+    """Return what a new process is bound to: uncapped, capped, or None where it may choose."""
+    return None if may_choose_isa() else forms.strongest_isa() == "avx512"
 
 
 def inference(found: dict[str, Any]) -> Iterator[Remark]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.components import Backbone
+    from finetune.devices.forms import Forms
 
     Stages = Mapping[str, nn.Cell]
 
@@ -165,11 +166,13 @@ class Tail(nn.Cell):
         return self.head(self.chain(x), mask)
 
 
-def product_form(backbone: Backbone, network: Network, *, wanted: bool) -> Stages | None:
-    """Return the stages as matrix products, if that is ``wanted`` and the backbone has them so."""
-    if backbone.products is None or not wanted:
+def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages | None:
+    """Return the stages that are to compute in matmul form, None where there are none."""
+    names = backbone.stages if forms.uncapped else forms.matmul
+    if backbone.products is None or not names:
         return None
-    return backbone.products({name: network.cell(name) for name in backbone.stages})
+    made = backbone.products({name: network.cell(name) for name in backbone.stages})
+    return {name: made[name] for name in names}
 
 
 def statistics(parameter: Parameter) -> bool:

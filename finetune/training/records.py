@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from finetune.devices import forms
 from finetune.errors import DataError, PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
@@ -79,6 +80,7 @@ def write_start(prepared: Prepared, run: Run) -> None:
     write_recipe(prepared, run.folder)
     device = prepared.device
     about = environment.describe() | {"device": device.name, "device_why": device.why, "isa": device.isa}
+    about["forms"] = forms.record(device.forms)
     atomic.write_json(run.folder / "environment.json", about)
     atomic.write_json(run.folder / "data.json", prepared.data.report)
     atomic.write_json(run.folder / "weights.json", prepared.weights)
@@ -122,6 +124,7 @@ def identity(prepared: Prepared) -> dict[str, Any]:
         "exactness": {
             "trunk": trunk_engine(prepared),
             "instruction set": prepared.device.isa,
+            "matmul form": list(prepared.products or ()),
             "cores": usable_cores(),
             "devices": prepared.world.size,
             **{name: version for name, version in environment.packages().items() if name in ("mindspore", "numpy")},
@@ -190,7 +193,8 @@ def check_same(
         if state["fingerprint"][part] != fingerprint:
             say(f"the images for '{part}' changed, and the run goes on with those there are now")
             changed = True
-    costs = differences(state["exactness"], own["exactness"])
+    before, now = state["exactness"], own["exactness"]
+    costs = differences(before, {key: value for key, value in now.items() if key in before})  # older ones say less
     if costs:
         say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
     return changed
