@@ -129,10 +129,9 @@ def describe(stages: tuple[str, ...], forms: Forms) -> str:
     """Return the form of each of some stages in words, with the reason."""
     matmul = [stage for stage in stages if stage in forms.matmul]
     rest = [stage for stage in stages if stage not in forms.matmul]
-    parts = [
-        f"{', '.join(names)} in {form}" for names, form in ((rest, CONVOLUTIONS), (matmul, "matmul form")) if names
-    ]
-    return f"training {'; '.join(parts)}: {forms.why}"
+    parts = [f"{', '.join(rest)} as convolutions"] if rest else []
+    parts += [f"{', '.join(matmul)} in matmul form"] if matmul else []
+    return f"training {' and '.join(parts)}: {forms.why}"
 
 
 def record(forms: Forms) -> dict[str, object]:

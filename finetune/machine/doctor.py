@@ -18,7 +18,7 @@ from finetune.devices.device import KINDS
 from finetune.errors import ResourceError
 from finetune.files import home
 from finetune.machine import environment, npu, probe, speeds
-from finetune.machine.cores import cpu_flags, usable_cores
+from finetune.machine.cores import usable_cores
 from finetune.machine.remark import Level, Remark
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import entries
