@@ -146,7 +146,10 @@ def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
 
 def training_speed() -> Iterator[Remark]:
     """Time the stages of backbones that have two forms, and keep the result for the choice that runs make."""
-    catalogue = Catalogue(plugin_loading.load())
+    try:
+        catalogue = Catalogue(plugin_loading.load())
+    except Exception:  # reported by ``plugins``
+        return
     for _, component in catalogue:
         if isinstance(component, Backbone) and component.products is not None:
             yield stage_speed(component)
