@@ -21,6 +21,7 @@ from measured import machine
 from finetune.components import Backbone
 from finetune.data.loader import Batch
 from finetune.devices import device
+from finetune.devices.forms import Forms
 from finetune.devices.kind import Settings
 from finetune.model import heads
 from finetune.model.network import Network, product_form
@@ -41,12 +42,12 @@ def trainer(what: str) -> Trainer:
     from finetune.catalogue import Catalogue
 
     component: Any = Catalogue(plugins.load()).get(Backbone, "resnext50")
-    chosen = device.setup(device="cpu", said=Settings(products=True))
+    chosen = device.setup(device="cpu", said=Settings(forms=Forms(uncapped=True)))
     said = {"dataset": {"use": "none"}, "optimizer": {"use": "adamw"}, "train": {"batch_size": BATCH}}
     recipe = Recipe.model_validate(said, strict=False)
     stages = component.build(component.options())
     network = Network(stages, heads.build(recipe.head, component.features, CLASSES, 0))
-    products = product_form(component, network, wanted=chosen.products)
+    products = product_form(component, network, chosen.forms)
     made = Trainer(recipe, network, features=component.features, images=BATCH, amp="off")
     first = len(division.trunk(network.names, TRAIN[what]))
     made.enter(Phase(number=1, first=1, last=99, trainable=TRAIN[what]), first, products)

@@ -57,9 +57,10 @@ def bare(batch: int, size: int) -> Callable[[], float]:
 def ours(batch: int, size: int) -> Callable[[], float]:
     """Return a step as `finetune run` makes it, from a loader's batch to the loss on the host."""
     from finetune.devices import device
+    from finetune.devices.forms import Forms
     from finetune.devices.kind import Settings
 
-    device.setup(device="cpu", said=Settings(products=True))
+    device.setup(device="cpu", said=Settings(forms=Forms(uncapped=True)))
     import numpy as np
 
     from finetune.data.loader import Batch
@@ -80,7 +81,7 @@ def ours(batch: int, size: int) -> Callable[[], float]:
     )
     trainer = Trainer(recipe, network, features=2048, images=batch * 1000, amp="off")
     phase = Phase(number=1, first=1, last=1000, trainable=network.names)
-    trainer.enter(phase, 0, product_form(our_backbone(), network, wanted=True))
+    trainer.enter(phase, 0, product_form(our_backbone(), network, Forms(uncapped=True)))
     images, labels = arrays(batch, size)
     every, weights = np.arange(batch), np.ones(batch, np.float32)
     soft = np.eye(CLASSES, dtype=np.float32)[labels]

@@ -207,9 +207,12 @@ class Backbone(Component):
     ``build(options)`` returns a mapping from each of ``stages`` to a ``Cell``; the first takes (N, 3, H, W) float32,
     each takes what the one before returns, and the mean over the last one's positions has width ``features``.
     ``shapes(options)`` returns the names and shapes of the stages' parameters, such as ``layer1.0.conv2.weight``,
-    without building the network. ``products(stages)`` returns, for training on CPUs with AVX-512, the same stages over
-    the same parameters with matrix products in place of convolutions: they take and return maps (C, H, W, N).
-    ``aliases`` are other names of the very same network, by which a publisher's card may call it.
+    without building the network. ``products(stages)`` returns, for training on CPUs, the same stages over the same
+    parameters with matrix products in place of convolutions (matmul form): they take and return maps (C, H, W, N).
+    With AVX-512 all stages train in that form; with AVX2 those of ``products_avx2``, unless `finetune doctor
+    --measure` found others faster. ``activations(options, side)`` returns how many numbers the cells of each stage
+    return for one image, by which a run estimates whether the memory is enough for that form. ``aliases`` are other
+    names of the very same network, by which a publisher's card may call it.
     """
 
     kind: ClassVar[str] = "backbone"
@@ -222,6 +225,8 @@ class Backbone(Component):
     shapes: Callable[[Any], Mapping[str, tuple[int, ...]]] | None = None
     products: Callable[[Mapping[str, Cell]], Mapping[str, Cell]] | None = None
     aliases: tuple[str, ...] = ()
+    products_avx2: tuple[str, ...] = ()
+    activations: Callable[[Any, int], Mapping[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.devices import ascend, cpu
+from finetune import plugins
+from finetune.catalogue import Catalogue
+from finetune.components import Backbone
+from finetune.devices import ascend, forms
 from finetune.machine import doctor, probe, speeds
 from finetune.trunk import engines
 from tests.cli.calling import answer, command, environment
@@ -159,34 +162,70 @@ def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     assert probe.ask("devices") == {"error": "no answer in 0.01 s"}
 
 
-RATES = {"as_used": 20.0, "as_installed": 0.2, "convolution_step": 170.0, "product_step": 350.0}
+RATES = {"as_used": 20.0, "as_installed": 0.2}
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+MS = {
+    "capped_stages": {
+        "convolutions": dict(zip(STAGES, (10.0, 60.0, 50.0, 60.0, 40.0), strict=True)),
+        "matmul": dict(zip(STAGES, (30.0, 90.0, 60.0, 50.0, 20.0), strict=True)),
+    },
+    "uncapped_stages": {"avx512": dict.fromkeys(STAGES, 30.0)},
+}
 
 
-def test_convolutions_are_timed_when_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Answer for probes on a processor with AVX-512, and return what was asked about which backbone."""
+    asked: list[str] = []
+
+    def ask(what: str, limit: float | None = None, **environment: str) -> dict[str, Any]:
+        asked.append(" ".join((what, *environment.values())))
+        return {"ms": MS[what]} if what in MS else {"gflop_per_second": RATES[what]}
+
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
-    monkeypatch.setattr(probe, "ask", lambda what: {"gflop_per_second": RATES[what]})
-    assert speeds.known() == {}
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setattr(forms, "cpu_flags", lambda: frozenset({"avx2", "avx512f"}))
+    monkeypatch.setattr(probe, "ask", ask)
+    return asked
+
+
+def test_both_forms_of_every_stage_are_timed_when_asked_for(probed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    assert speeds.known(backbone) == {}
     *_, speed, training = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
+    assert probed == ["as_used", "as_installed", "capped_stages resnext50", "uncapped_stages resnext50"]
     assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
-    assert training.text.startswith("170.0 GFLOP/s in convolutions, 350.0 in matrix products: products are used")
-    assert speeds.known() == {"convolution": 170.0, "products": 350.0}
+    assert "convolutions 10 60 50 60 40, matmul 30 90 60 50 20, avx512 30 30 30 30 30" in training.text
+    assert "training stem, layer1, layer2, layer3, layer4 in matmul form: measured as fastest here" in training.text
+    assert speeds.known(backbone) == {**MS["capped_stages"], **MS["uncapped_stages"]}
     monkeypatch.setattr(speeds, "this_machine", lambda: "another machine")
-    assert speeds.known() == {}
-    monkeypatch.undo()
-    monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
-    assert cpu.products_pay()
-    speeds.remember({"convolution": 350.0, "products": 170.0})
-    assert not cpu.products_pay()
-    speeds.place().write_text("{")
-    assert cpu.products_pay()
+    assert speeds.known(backbone) == {}
+
+
+def test_without_a_choice_of_instruction_set_one_probe_is_enough(
+    probed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    *_, training = doctor.convolutions({"isa": "AVX2 (set)"}, measure=True)
+    assert "uncapped_stages resnext50" not in probed
+    assert "layer2 as convolutions and layer3, layer4 in matmul form: measured" in training.text
+
+
+def test_a_damaged_record_of_speeds_is_replaced(probed: list[str]) -> None:
+    backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    for text in ("{", "[]", '{"machine": "of an older version", "convolution": 1.0, "products": 2.0}'):
+        speeds.place().write_text(text)
+        assert speeds.known(backbone) == {}
+        speeds.remember(backbone, MS["capped_stages"])
+        assert speeds.known(backbone) == MS["capped_stages"]
 
 
 def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
-    monkeypatch.setattr(probe, "ask", lambda what: {"error": "no answer in 1 s"})
+    monkeypatch.setattr(probe, "ask", lambda what, *limit, **environment: {"error": "no answer in 1 s"})
     *_, training = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
-    assert (training.level, training.text) == ("warning", "could not be timed: no answer in 1 s")
-    assert speeds.known() == {}
+    assert (training.level, training.text) == ("warning", "resnext50 not timed: no answer in 1 s")
+    assert speeds.known(Catalogue(plugins.load()).get(Backbone, "resnext50")) == {}
 
 
 def test_a_missing_openvino_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.devices.forms import Forms, strongest_isa
 from finetune.devices.kind import Kind, Settings
-from finetune.machine import speeds
 from finetune.machine.cores import cpu_flags
 
 if TYPE_CHECKING:
@@ -24,37 +25,47 @@ _ISA: list[str] = []
 
 def prepare(ms: Any, settings: Settings) -> str:
     """Cap oneDNN, set the number of threads, and return the instruction set in force."""
-    wanted = settings.products and settings.mode == "graph" and settings.amp != "O2"
-    isa = cap_onednn(products=wanted)
+    isa = cap_onednn(uncapped=settings.forms.uncapped)
     if settings.threads:
         ms.runtime.dispatch_threads_num(settings.threads)
     return isa
 
 
-def cap_onednn(*, products: bool = False) -> str:
+def cap_onednn(*, uncapped: bool = False) -> str:
     """Cap MindSpore's oneDNN at AVX2 on CPUs with AVX-512, and return what is in force, with the reason.
 
     With AVX-512 its convolutions on plain NCHW tensors run in oneDNN's reference kernels, 10 to 100 times slower, but
-    its matrix products run twice as fast: where only ``products`` are trained, there is no cap. The C call reaches
-    MindSpore's own copy of the library only; it works until the first operator runs, so the first choice stays.
+    its matrix products run twice as fast: ``uncapped`` is for networks that train in matmul form alone. The C call
+    reaches MindSpore's own copy of the library only; it works until the first operator runs, so the first choice stays.
     """
     if not _ISA:
-        _ISA.append(_cap_onednn(products=products))
+        _ISA.append(_cap_onednn(uncapped=uncapped))
     return _ISA[0]
 
 
-def uncapped() -> bool:
-    """Tell whether this process was set up for matrix products, on which its convolutions are slow."""
-    return _ISA[:1] == [PRODUCTS]
+def is_uncapped() -> bool | None:
+    """Tell whether oneDNN may use AVX-512 in this process, where convolutions are slow; None while that is open."""
+    if strongest_isa() != "avx512":
+        return False
+    if os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        return True
+    return _ISA[0] == PRODUCTS if _ISA else None
 
 
-def _cap_onednn(*, products: bool) -> str:
+def forms_in_force(settings: Settings) -> Forms:
+    """Return the forms that ``prepare`` made possible: in graph mode without mixed precision alone."""
+    if settings.mode != "graph" or settings.amp == "O2":
+        return Forms(why="the matmul form needs graph mode without mixed precision")
+    return replace(settings.forms, uncapped=bool(is_uncapped()))
+
+
+def _cap_onednn(*, uncapped: bool) -> str:
     chosen = os.environ.get("ONEDNN_MAX_CPU_ISA")
     if chosen:
         return f"{chosen} (set by ONEDNN_MAX_CPU_ISA)"
     if "avx512f" not in cpu_flags():
         return "default (this CPU has no AVX-512)"
-    if products and products_pay():
+    if uncapped:
         return PRODUCTS
     import mindspore as ms
 
@@ -66,12 +77,6 @@ def _cap_onednn(*, products: bool) -> str:
     if status != 0:
         return "default (slow: an operator had already run; set ONEDNN_MAX_CPU_ISA=AVX2)"
     return CAPPED
-
-
-def products_pay() -> bool:
-    """Tell whether matrix products with AVX-512 beat convolutions with AVX2: as measured here, or else assumed."""
-    measured = speeds.known()
-    return not measured or measured["products"] > measured["convolution"]
 
 
 def environment(timeout: int) -> Mapping[str, str]:

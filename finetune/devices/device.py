@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from finetune.devices import ascend, cpu, gpu
+from finetune.devices.forms import Forms
 from finetune.devices.kind import Amp, DeviceName, Kind, Settings, quiet_mindspore
 from finetune.errors import UsageError
 from finetune.machine.cores import usable_cores
@@ -24,8 +25,7 @@ UNUSABLE = "its driver is here, but MindSpore finds none; see `finetune doctor -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device, the oneDNN instruction set in force on it, its mixed-precision level, and whether it computes matrix
-    products faster than convolutions.
+    """A device, the oneDNN instruction set in force on it, its mixed-precision level, and the forms of stages.
 
     ``why`` says how ``auto`` came to choose it, and ``odd`` that the machine has a better one, unused.
     """
@@ -33,7 +33,7 @@ class Device:
     kind: Kind
     isa: str
     amp: Amp
-    products: bool = False
+    forms: Forms = field(default_factory=Forms)
     why: str = ""
     odd: bool = False
 
@@ -43,12 +43,12 @@ class Device:
         return self.kind.name
 
 
-def for_runner(runner: Runner, *, products: bool = False) -> Device:
-    """Set up the device that a recipe asks for; ``products`` says that stages will be trained that are such."""
+def for_runner(runner: Runner, forms: Forms | None = None) -> Device:
+    """Set up the device that a recipe asks for, for stages that are to train in some ``forms``."""
     said = Settings(
         mode=runner.mode,
         amp=runner.amp,
-        products=products,
+        forms=forms or Forms(),
         threads=getattr(runner, "threads", 0) or 0,
         memory_gb=getattr(runner, "memory_gb", 0) or 0,
     )
@@ -67,11 +67,11 @@ def setup(*, device: str = "auto", said: Settings | None = None) -> Device:
     ms.set_context(mode=ms.GRAPH_MODE if said.mode == "graph" else ms.PYNATIVE_MODE)
     set_device(ms, kind)
     level: Amp = kind.amp if said.amp == "auto" else said.amp
-    products = kind is cpu.KIND and cpu.uncapped() and said.mode == "graph" and level == "off"
+    forms = cpu.forms_in_force(said) if kind is cpu.KIND else Forms(why=f"the matmul form is for CPUs, not {kind.name}")
     if device != "auto":
-        return Device(kind=kind, isa=isa, amp=level, products=products)
+        return Device(kind=kind, isa=isa, amp=level, forms=forms)
     why, odd = reason(kind), any(not each.missing() for each in better(kind))
-    return Device(kind=kind, isa=isa, amp=level, products=products, why=why, odd=odd)
+    return Device(kind=kind, isa=isa, amp=level, forms=forms, why=why, odd=odd)
 
 
 def set_device(ms: Any, kind: Kind) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from finetune.devices.forms import Forms
 from finetune.machine import working_folder
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ class Kind:
 class Settings:
     """What of a recipe a device is set up by.
 
-    ``products`` says that stages will be trained that are matrix products. ``threads`` compute, 0 leaves their number
-    to MindSpore; ``memory_gb`` of the device may be taken, 0 is all of it.
+    ``forms`` are the forms that the stages of a network are to train in on a CPU. ``threads`` compute, 0 leaves their
+    number to MindSpore; ``memory_gb`` of the device may be taken, 0 is all of it.
     """
 
     mode: Literal["graph", "pynative"] = "graph"
     amp: Literal["auto", "off", "O2"] = "auto"
-    products: bool = False
+    forms: Forms = field(default_factory=Forms)
     threads: int = 0
     memory_gb: int = 0
 

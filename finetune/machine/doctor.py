@@ -10,11 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune import plugins as plugin_loading
+from finetune.catalogue import Catalogue
+from finetune.components import Backbone
+from finetune.devices import forms
 from finetune.devices.device import KINDS
 from finetune.errors import ResourceError
 from finetune.files import home
 from finetune.machine import environment, npu, probe, speeds
-from finetune.machine.cores import cpu_flags, usable_cores
+from finetune.machine.cores import usable_cores
 from finetune.machine.remark import Level, Remark
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import entries
@@ -141,28 +145,44 @@ def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
 
 
 def training_speed() -> Iterator[Remark]:
-    """Time convolutions and matrix products as they are trained, and keep that for the choice that runs make.
-
-    Where there is no choice, without AVX-512 or with an instruction set from outside, nothing is timed.
-    """
-    if "avx512f" not in cpu_flags() or os.environ.get("ONEDNN_MAX_CPU_ISA"):
-        return
-    found = {
-        name: probe.ask(f"{each}_step") for name, each in (("convolution", "convolution"), ("products", "product"))
-    }
-    rates = {name: each["gflop_per_second"] for name, each in found.items() if "gflop_per_second" in each}
-    if len(rates) < len(found):
-        reason = next(each["error"] for each in found.values() if "error" in each)
-        yield Remark(level="warning", topic="training", text=f"could not be timed: {reason}")
-        return
-    better = "products" if rates["products"] > rates["convolution"] else "convolutions"
-    text = f"{rates['convolution']} GFLOP/s in convolutions, {rates['products']} in matrix products: {better} are used"
+    """Time the stages of backbones that have two forms, and keep the result for the choice that runs make."""
     try:
-        speeds.remember(rates)
-    except ResourceError as error:
-        yield Remark(level="warning", topic="training", text=f"{text}; not kept: {error}")
+        catalogue = Catalogue(plugin_loading.load())
+    except Exception:  # reported by ``plugins``
         return
-    yield Remark(level="ok", topic="training", text=f"{text} for networks that have both, kept in {speeds.place()}")
+    for _, component in catalogue:
+        if isinstance(component, Backbone) and component.products is not None:
+            yield stage_speed(component)
+
+
+def stage_speed(backbone: Backbone) -> Remark:
+    """Time the stages of a backbone, each as convolutions and in matmul form, and keep the result."""
+    rates: speeds.Rates = {}
+    # With AVX-512 allowed convolutions are slow, so that each setting of oneDNN needs a process of its own.
+    for probed in ("capped_stages", *(["uncapped_stages"] if may_choose_isa() else [])):
+        found = probe.ask(probed, probe.STAGES_LIMIT, **{probe.BACKBONE: backbone.name})
+        if "ms" not in found:
+            return Remark(level="warning", topic="training", text=f"{backbone.name} not timed: {found.get('error')}")
+        rates |= found["ms"]
+    tail = forms.Tail(stages=backbone.stages, measured=rates)
+    chosen = forms.describe(backbone.stages, forms.choose(tail, forms.strongest_isa(), fixed=fixed_isa()))
+    lines = [f"{kind} {' '.join(f'{ms:.0f}' for ms in each.values())}" for kind, each in rates.items()]
+    text = f"{backbone.name}, ms a stage: {', '.join(lines)}; {chosen}"
+    try:
+        speeds.remember(backbone, rates)
+    except ResourceError as error:
+        return Remark(level="warning", topic="training", text=f"{text}; not saved: {error}")
+    return Remark(level="ok", topic="training", text=f"{text}; saved in {speeds.place()}")
+
+
+def may_choose_isa() -> bool:
+    """Tell whether a run may both cap oneDNN and leave it uncapped."""
+    return forms.strongest_isa() == "avx512" and not os.environ.get("ONEDNN_MAX_CPU_ISA")
+
+
+def fixed_isa() -> bool | None:
+    """Return what a new process is bound to: uncapped, capped, or None where it may choose."""
+    return None if may_choose_isa() else forms.strongest_isa() == "avx512"
 
 
 def inference(found: dict[str, Any]) -> Iterator[Remark]:

@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TIME_LIMIT = 120.0
+STAGES_LIMIT = 900.0  # compiling takes most of it
 LIBRARIES = {"gpu": "libmindspore_gpu.so*", "ascend": "libmindspore_ascend.so*"}
 CONVOLUTION = (1, 64, 28, 3)  # batch, channels, side, kernel: a layer of a ResNet
-POINTWISE = (16, 1024, 512, 14)  # batch, channels in and out, side: a 1x1 convolution of one, as it is trained
+BACKBONE = "FINETUNE_PROBED_BACKBONE"  # in the environment of a probe that times one
 
 
-def ask(what: str, **environment: str) -> dict[str, Any]:
+def ask(what: str, limit: float | None = None, **environment: str) -> dict[str, Any]:
     """Return what the function ``what`` of this module finds in a new process, or ``{"error": ...}``."""
     package = str(Path(__file__).parents[2])
     paths = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), package]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(paths)))} | environment
+    limit = limit or TIME_LIMIT
     code = f"from finetune.machine import probe; probe.answer(probe.{what})"
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+            [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"no answer in {TIME_LIMIT:g} s"}
+        return {"error": f"no answer in {limit:g} s"}
     return _read(done)
 
 
@@ -107,37 +109,20 @@ def as_used() -> dict[str, Any]:
     return _convolution(quiet_mindspore())
 
 
-def convolution_step() -> dict[str, Any]:
-    """Return the speed of a 1x1 convolution with its gradients, as networks of convolutions are set up."""
-    device.setup(device="cpu")
-    ms = quiet_mindspore()
-    batch, inputs, outputs, side = POINTWISE
-    layer = ms.nn.Conv2d(inputs, outputs, 1)
-    return _step(ms, layer, layer.weight, ms.ops.ones((batch, inputs, side, side), ms.float32))
+def capped_stages() -> dict[str, Any]:
+    """Return milliseconds of the stages of the backbone named in ``BACKBONE``, in both forms, as capped."""
+    return _stages(uncapped=False)
 
 
-def product_step() -> dict[str, Any]:
-    """Return the speed of the same as a matrix product, with all that the processor has."""
-    ms = quiet_mindspore()
-    ms.set_context(mode=ms.GRAPH_MODE)
-    device.set_device(ms, cpu.KIND)
-    batch, inputs, outputs, side = POINTWISE
-    layer = ms.nn.Dense(inputs, outputs, has_bias=False)
-    return _step(ms, layer, layer.weight, ms.ops.ones((side**2 * batch, inputs), ms.float32))
+def uncapped_stages() -> dict[str, Any]:
+    """Return the same in matmul form, with all instruction sets that the processor has."""
+    return _stages(uncapped=True)
 
 
-def _step(ms: Any, layer: Any, weight: Any, maps: Any) -> dict[str, Any]:
-    batch, inputs, outputs, side = POINTWISE
-    ahead = layer(maps)
-    differentiate = ms.ops.GradOperation(get_all=True, get_by_list=True, sens_param=True)
-    gradients = differentiate(layer, ms.ParameterTuple([weight]))
+def _stages(*, uncapped: bool) -> dict[str, Any]:
+    from finetune.machine import stagespeeds
 
-    def run() -> None:
-        (by_maps,), (by_weight,) = gradients(maps, ahead)
-        by_maps.asnumpy()
-        by_weight.asnumpy()
-
-    return _timed(run, 3 * 2 * batch * side**2 * inputs * outputs)
+    return {"ms": stagespeeds.time_stages(os.environ[BACKBONE], uncapped=uncapped)}
 
 
 def _convolution(ms: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How fast this machine computes convolutions and matrix products, as `finetune doctor --measure` found it."""
+"""How long each stage of a backbone trains in either form here, as `finetune doctor --measure` found it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from finetune.files import atomic
 from finetune.files.home import cache_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-NAMES = ("convolution", "products")
+    from finetune.components import Backbone
+
+Rates = dict[str, dict[str, float]]
+"""Milliseconds of a training step by kind (``convolutions``, ``matmul``, ``avx512``) and stage."""
 
 
 def place() -> Path:
@@ -20,25 +24,40 @@ def place() -> Path:
     return cache_folder() / "speeds.json"
 
 
-def known() -> dict[str, float]:
-    """Return GFLOP/s of a training step by name, if they were measured on this machine; else nothing."""
+def known(backbone: Backbone) -> Rates:
+    """Return what was measured of a backbone on this machine with the code it has now; else nothing."""
     try:
-        found = json.loads(place().read_text(encoding="utf-8"))
-        if found["machine"] == this_machine():
-            return {name: float(found[name]) for name in NAMES}
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(place().read_text(encoding="utf-8"))["backbones"][backbone.name]
+        if kept["machine"] == this_machine() and kept["code"] == code_of(backbone):
+            return {kind: {stage: float(ms) for stage, ms in each.items()} for kind, each in kept["ms"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return {}
 
 
-def remember(measured: dict[str, float]) -> None:
+def remember(backbone: Backbone, rates: Mapping[str, Mapping[str, float]]) -> None:
     """Keep what was measured for the runs to come."""
-    atomic.write_json(place(), {"machine": this_machine(), **measured})
+    try:
+        kept = dict(json.loads(place().read_text(encoding="utf-8"))["backbones"])
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or that of an older version
+        kept = {}
+    kept[backbone.name] = {"machine": this_machine(), "code": code_of(backbone), "ms": rates}
+    atomic.write_json(place(), {"backbones": kept})
+
+
+def code_of(backbone: Backbone) -> str:
+    """Return a hash of the code of a backbone."""
+    from finetune.trunk import identity
+
+    return identity.of_code(backbone)
 
 
 def this_machine() -> str:
-    """Return what a measurement holds for: processor, cores and MindSpore's version."""
+    """Return what a measurement holds for: processor, its instruction sets, cores, and MindSpore's version."""
     from finetune.machine import environment
+    from finetune.machine.cores import cpu_flags, usable_cores
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{environment.cpu_model()}, {cores} cores, MindSpore {environment.packages()['mindspore']}"
+    flags = " ".join(flag for flag in environment.ISA_FLAGS if flag in cpu_flags())
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "-")
+    version = environment.packages()["mindspore"]
+    return f"{environment.cpu_model()}, {flags}, {limit}, {usable_cores()} cores, MindSpore {version}"

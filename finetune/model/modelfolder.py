@@ -20,7 +20,8 @@ from pydantic import (
 
 from finetune.components import Backbone, ImageSpec
 from finetune.data.normalisation import image_fault
-from finetune.devices.cpu import uncapped
+from finetune.devices.cpu import is_uncapped
+from finetune.devices.forms import Forms
 from finetune.errors import UsageError, WeightsError
 from finetune.files import atomic
 from finetune.model import card
@@ -184,7 +185,7 @@ def open_model(
         image=image_spec(about["image"]),
         catalogue=catalogue,
         folder=folder,
-        products=product_form(backbone, network, wanted=uncapped()),
+        products=product_form(backbone, network, Forms(uncapped=bool(is_uncapped()))),
         trunk=trunk,
         device=device,
         say=say,

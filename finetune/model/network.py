@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.components import Backbone
+    from finetune.devices.forms import Forms
 
     Stages = Mapping[str, nn.Cell]
 
@@ -88,33 +89,56 @@ class Network(nn.Cell):
 class Chain(nn.Cell):
     """Some stages of a network in a row; after the last stage comes the mean over positions.
 
-    ``products`` are the stages in a form that has maps (C, H, W, N), if that is to be used.
+    ``products`` holds the stages that are to compute in matmul form, on maps (C, H, W, N). Maps change their layout
+    only where the form changes.
     """
 
     def __init__(self, network: Network, stages: slice, products: Stages | None) -> None:
         super().__init__(auto_prefix=False)
-        names = network.names[:-1][stages]
-        cells = [network.cell(name) if products is None else products[name] for name in names]
-        self.stages = nn.CellList(cells, auto_prefix=False)
-        self.moves = products is not None and len(names) > 0
+        names, form = network.names[:-1][stages], products or {}
+        cells: list[nn.Cell] = []
+        in_form = False
+        for name in names:
+            if (name in form) != in_form:
+                cells.append(ImagesFirst() if in_form else ImagesLast())
+                in_form = not in_form
+            cells.append(form[name] if in_form else network.cell(name))
         self.pools = names[-1:] == network.names[-2:-1]
-        self.product = ops.MatMul(transpose_a=True)
+        self.averages = self.pools and in_form
+        if in_form and not self.pools:
+            cells.append(ImagesFirst())
+        self.stages = nn.CellList(cells, auto_prefix=False)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map what the first of the stages takes to what follows the last, (N, …) both."""
-        if self.moves:
-            n, c, h, w = x.shape
-            # A product with the unit matrix is exact, and a third of the time of a transpose.
-            x = self.product(x.reshape(n, c * h * w), ops.eye(n, n, x.dtype)).reshape(c, h, w, n)
         for stage in self.stages:
             x = stage(x)
-        if self.moves and self.pools:
+        if self.averages:
             return ops.transpose(x.mean((1, 2)), (1, 0))
-        if self.moves:
-            return ops.transpose(x, (3, 0, 1, 2))
         if self.pools and x.ndim == 4:
             return x.mean((2, 3))
         return x
+
+
+class ImagesLast(nn.Cell):
+    """Convert maps from (N, C, H, W) to (C, H, W, N), which the matmul form takes."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.product = ops.MatMul(transpose_a=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Multiply by the unit matrix, which is exact and takes a third of the time of a transpose."""
+        n, c, h, w = x.shape
+        return self.product(x.reshape(n, c * h * w), ops.eye(n, n, x.dtype)).reshape(c, h, w, n)
+
+
+class ImagesFirst(nn.Cell):
+    """Convert maps from (C, H, W, N) to (N, C, H, W), which convolutions take."""
+
+    def construct(self, maps: Tensor) -> Tensor:
+        """Transpose."""
+        return ops.transpose(maps, (3, 0, 1, 2))
 
 
 class Trunk(nn.Cell):
@@ -142,11 +166,13 @@ class Tail(nn.Cell):
         return self.head(self.chain(x), mask)
 
 
-def product_form(backbone: Backbone, network: Network, *, wanted: bool) -> Stages | None:
-    """Return the stages as matrix products, if that is ``wanted`` and the backbone has them so."""
-    if backbone.products is None or not wanted:
+def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages | None:
+    """Return the stages that are to compute in matmul form, None where there are none."""
+    names = backbone.stages if forms.uncapped else forms.matmul
+    if backbone.products is None or not names:
         return None
-    return backbone.products({name: network.cell(name) for name in backbone.stages})
+    made = backbone.products({name: network.cell(name) for name in backbone.stages})
+    return {name: made[name] for name in names}
 
 
 def statistics(parameter: Parameter) -> bool:

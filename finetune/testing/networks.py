@@ -188,8 +188,20 @@ class Examined:
             text = "products(stages) has other stages or parameters than those given; use the very same"
             self.inspection.breaks("products", text)
             return
-        found = Trunk(self.network, len(self.stages), made).set_train(False)(Tensor(self.images)).asnumpy()
-        self.compare("products", "as matrix products", found)
+        if unknown := {*self.backbone.products_avx2} - {*self.stages}:
+            text = f"products_avx2 names {', '.join(sorted(unknown))}, which are not stages; name stages"
+            self.inspection.breaks("products", text)
+            return
+        self.compare("products", "as matrix products", self.features_of(made))
+        some = {name: made[name] for name in self.stages if name in self.backbone.products_avx2}
+        if some and len(some) < len(made):
+            self.compare("products", f"with {', '.join(some)} as matrix products", self.features_of(some))
+
+    def features_of(self, form: Any) -> Array:
+        """Return the features with some stages in matmul form."""
+        cell = Trunk(self.network, len(self.stages), form).set_train(False)
+        found: Array = cell(Tensor(self.images)).asnumpy()
+        return found
 
     def compare(self, rule: str, how: str, found: Array) -> None:
         """Note features that are not those of PyNative mode."""

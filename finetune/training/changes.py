@@ -62,7 +62,8 @@ def check_same(
             raise DataError(f"{named} since this run began{counts}; {remedy}")
         say(f"{named}{counts}; continuing with those there are now")
         changed = True
-    costs = differences(state["exactness"], own["exactness"])
+    before, now = state["exactness"], own["exactness"]
+    costs = differences(before, {key: value for key, value in now.items() if key in before})  # older ones say less
     if costs:
         say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
     return changed

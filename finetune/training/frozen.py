@@ -113,10 +113,15 @@ class Frozen:
         """Return what computes the stages, as far as it decides on bits."""
         device, recipe = self.prepared.device, self.prepared.plan.recipe
         about = self._engine.about if self._engine else engines.expected(recipe.trunk, device.name)
-        own = (
-            {"isa": device.isa, "products": self.prepared.products is not None} if about["name"] == "mindspore" else {}
-        )
+        own = {"isa": device.isa, "products": self._form()} if about["name"] == "mindspore" else {}
         return {**about, **own, "device": device.name, "processor": identity.processor()}
+
+    def _form(self) -> bool | list[str]:
+        """Return whether all stages are in matmul form, or which of the frozen ones are."""
+        products = self.prepared.products or {}
+        if len(products) == len(self.prepared.network.stages):
+            return True
+        return [stage for stage in self.stages if stage in products] or False
 
     def _augmentation(self, view: int) -> dict[str, Any]:
         plan = self.prepared.plan

@@ -12,15 +12,15 @@ from finetune.components import ImageSpec, Options
 from finetune.data import heldback, splitfile, targets
 from finetune.data import loading as datas
 from finetune.data.scan import told
-from finetune.devices import cpu
 from finetune.devices import device as devices
+from finetune.devices import forms
 from finetune.errors import PluginError, UsageError
 from finetune.files.promise import public
 from finetune.machine.cores import usable_cores
 from finetune.parallel import launch
 from finetune.parallel import world as worlds
 from finetune.plugins import HERE, Origin, Plugins, named
-from finetune.training import batchsize, constant, phases, preflight, start, trial
+from finetune.training import batchsize, choosing, constant, phases, preflight, start, trial
 from finetune.trunk import engines
 from finetune.weights import fetching, labels, loading, preprocessing, sources
 
@@ -84,7 +84,7 @@ def prepare(
     preflight.check_device(plan)
     workers = usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     planned = plan_phases(plan, catalogue)
-    world = meet(plan, planned, say)
+    world = meet(plan, planned, resume)
     plugins = run_plugins(plan, catalogue, watchers)
     asked = plan.backbone.component.options
     load = partial(load_data, plan, catalogue, workers, told(say), method=split_method(resume))
@@ -110,7 +110,7 @@ def prepare(
     with world.together():
         if world.first:
             trial.try_images(data, trial.Trial(spec=image, transforms=transforms, seed=recipe.seed, most=tried))
-    device = device_for(plan, planned, say)
+    device = device_for(plan, planned, resume, say)
     if recipe.trunk.engine == "openvino" and (reason := engines.unavailable(device.name)):
         raise UsageError(f"trunk.engine=openvino cannot be used: {reason}; write trunk.engine=auto")
     if device.odd:
@@ -144,7 +144,7 @@ def prepare(
         world=world,
         workers=workers,
         network=network,
-        products=product_form(plan.backbone.component, network, wanted=device.products and not synchronised),
+        products=None if synchronised else product_form(plan.backbone.component, network, device.forms),
         backbone_options=options,
         phases=planned,
         weights=begun.weights if begun else report | {"preprocessing": expected.report()},
@@ -164,27 +164,29 @@ def check_mixing(recipe: Recipe, images: int, processes: int) -> None:
         raise UsageError(f"train.{used[0]} has no effect: {what}; raise train.batch_size or set train.{used[0]}=0")
 
 
-def meet(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> World:
+def meet(plan: Plan, planned: Sequence[phases.Phase], resume: Path | None) -> World:
     """Return the processes that train together: this one alone, unless MindSpore's launcher started it."""
     if not worlds.is_member():
         return worlds.ALONE
-    device_for(plan, planned, say)
+    device_for(plan, planned, resume, lambda message: None)  # it is reported later, by the first process alone
     world = worlds.join()
     launch.fits(plan.recipe, world.size)
     return world
 
 
-def device_for(plan: Plan, planned: Sequence[phases.Phase], say: Callable[[str], None]) -> devices.Device:
-    """Set up the device for what a plan trains on it."""
-    runner, backbone = plan.recipe.runner, plan.backbone.component
-    # For the head alone it would not pay: the first products take longer than all steps gain.
-    products = backbone.products is not None and any({*phase.trainable} - {"head"} for phase in planned)
-    device = devices.for_runner(runner, products=products)
-    if device.name == "cpu" and cpu.uncapped() and backbone.products is None:
-        say(f"{backbone.name} trains slowly here: this process was set up for another network; start a new one for it")
-    if products and device.isa == cpu.CAPPED and cpu.products_pay():
-        why = "this process was set up for convolutions"
-        say(f"{backbone.name} trains at half speed here: {why}; start a new one for it")
+def device_for(
+    plan: Plan, planned: Sequence[phases.Phase], resume: Path | None, say: Callable[[str], None]
+) -> devices.Device:
+    """Set up the device for what a plan trains on it, and report the form that each stage trains in."""
+    backbone, stages = plan.backbone.component, choosing.trained_stages(plan, planned)
+    device = devices.for_runner(plan.recipe.runner, choosing.forms_for(plan, stages, resume))
+    if device.name != "cpu":
+        return device
+    if device.forms.uncapped and backbone.products is None:
+        text = f"{backbone.name}: convolutions are slow in this process, which was set up for another network"
+        say(f"{text}; start a new process")
+    if backbone.products is not None and stages:
+        say(forms.describe(stages, device.forms))
     return device
 
 
@@ -393,7 +395,7 @@ def pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Cal
         about=about,
         image=image_spec(plan, expected, say),
         catalogue=catalogue,
-        products=product_form(plan.backbone.component, network, wanted=device.products),
+        products=product_form(plan.backbone.component, network, device.forms),
         trunk=plan.recipe.trunk,
         device=device.name,
         say=say,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data import splitfile
 from finetune.data.findings import finding_line
+from finetune.devices import forms
 from finetune.errors import PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment
@@ -87,6 +88,7 @@ def write_start(prepared: Prepared, run: Run) -> None:
     write_recipe(prepared, run.folder)
     device = prepared.device
     about = environment.describe() | {"device": device.name, "device_why": device.why, "isa": device.isa}
+    about["forms"] = forms.record(device.forms)
     atomic.write_json(run.folder / "environment.json", about)
     write_data(prepared, run.folder)
     atomic.write_json(run.folder / "weights.json", prepared.weights)
@@ -149,6 +151,7 @@ def identity(prepared: Prepared) -> dict[str, Any]:
         "exactness": {
             "trunk": trunk_engine(prepared),
             "instruction set": prepared.device.isa,
+            "matmul form": list(prepared.products or ()),
             "cores": usable_cores(),
             "devices": prepared.world.size,
             **{name: version for name, version in environment.packages().items() if name in ("mindspore", "numpy")},

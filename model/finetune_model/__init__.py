@@ -59,6 +59,11 @@ def shapes_of(numbers: design.Design) -> Callable[[ResNeXtOptions], dict[str, tu
     return lambda options: design.shapes(numbers)
 
 
+def activations_of(numbers: design.Design) -> Callable[[ResNeXtOptions, int], dict[str, int]]:
+    """Return what counts the numbers that each stage returns for an image; none of the options changes them."""
+    return lambda options, side: design.activations(numbers, side)
+
+
 @hookimpl
 def finetune_backbones() -> Iterator[Backbone]:
     """Return both networks."""
@@ -73,6 +78,8 @@ def finetune_backbones() -> Iterator[Backbone]:
         shapes=shapes_of(design.RESNEXT50),
         products=products,
         aliases=("resnext50_32x4d",),
+        products_avx2=("layer3", "layer4"),
+        activations=activations_of(design.RESNEXT50),
     )
     yield Backbone(
         name="resnext_nano",

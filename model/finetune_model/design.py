@@ -59,3 +59,26 @@ def _unit(convolution: str, norm: str, outputs: int, inputs: int, kernel: int) -
     yield f"{convolution}.weight", (outputs, inputs, kernel, kernel)
     for name in ("moving_mean", "moving_variance", "gamma", "beta"):
         yield f"{norm}.{name}", (outputs,)
+
+
+def activations(design: Design, side: int) -> dict[str, int]:
+    """Return how many numbers the cells of each stage return on the way forward, for one image of ``side`` pixels."""
+    channels, _ = design.stem
+    half = _halved(side)
+    inputs, side = channels, _halved(half) if design.stem_pool else half
+    found = {"stem": 3 * channels * half**2 + channels * side**2 * design.stem_pool}
+    for number, (depth, outputs) in enumerate(zip(design.depths, design.widths, strict=True), 1):
+        width, count = outputs // design.narrow, 0
+        for position in range(depth):
+            first = position == 0
+            after = _halved(side) if first and number > 1 else side
+            projected = first and (inputs != outputs or number > 1)
+            count += 3 * width * (side**2 + after**2)  # a convolution, BatchNorm and ReLU, twice
+            count += (3 + (2 if projected else 1)) * outputs * after**2
+            inputs, side = outputs, after
+        found[f"layer{number}"] = count
+    return found
+
+
+def _halved(side: int) -> int:
+    return (side + 1) // 2

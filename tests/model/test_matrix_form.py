@@ -12,6 +12,7 @@ from finetune_model import design
 
 pytestmark = pytest.mark.once
 
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 LOSS = np.random.default_rng(1).standard_normal((1, design.NANO.widths[-1])).astype(np.float32)
 
 
@@ -32,18 +33,23 @@ def network(pool: str) -> Any:
     return Network(resnext.build(design.NANO, pool), nn.Identity())
 
 
-def step(net: Any, sides: tuple[int, int], *, products: bool, train: bool, first: int = 0) -> Any:
-    """Return features, gradients and statistics by name."""
+def in_form(net: Any, stages: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return some stages in matmul form."""
+    from finetune_model import matrix_form
+
+    made = matrix_form.products({name: net.cell(name) for name in net.names[:-1]})
+    return {name: made[name] for name in stages} or None
+
+
+def step(net: Any, sides: tuple[int, int], *, form: tuple[str, ...], train: bool, first: int = 0) -> Any:
+    """Return features, gradients and statistics by name, with the stages of ``form`` in matmul form."""
     import mindspore as ms
     from mindspore import Tensor
 
     from finetune.model.network import Chain, statistics
-    from finetune_model import matrix_form
 
-    stages = {name: net.cell(name) for name in net.names[:-1]}
-    form = matrix_form.products(stages) if products else None
-    chain = Chain(net, slice(first, None), form)
-    for stage in stages.values():
+    chain = Chain(net, slice(first, None), in_form(net, form))
+    for stage in net.stages:
         stage.set_train(train)
     images = np.random.default_rng(0).standard_normal((4, 3 if not first else 64, *sides), np.float32)
     learnt = [p for p in chain.get_parameters() if not statistics(p)]
@@ -58,11 +64,17 @@ def step(net: Any, sides: tuple[int, int], *, products: bool, train: bool, first
 
 
 @pytest.mark.parametrize(
-    ("pool", "sides", "train"),
-    [("same", (64, 64), True), ("symmetric", (45, 38), True), ("symmetric", (64, 64), False)],
+    ("pool", "sides", "train", "form"),
+    [
+        ("same", (64, 64), True, STAGES),
+        ("symmetric", (45, 38), True, STAGES),
+        ("symmetric", (64, 64), False, STAGES),
+        ("symmetric", (45, 38), True, ("layer3", "layer4")),
+        ("same", (32, 32), True, ("stem", "layer2", "layer3")),  # to matmul form and back, twice
+    ],
 )
-def test_products_equal_convolutions(pool: str, sides: tuple[int, int], train: bool) -> None:
-    expected, found = (step(network(pool), sides, products=form, train=train) for form in (False, True))
+def test_products_equal_convolutions(pool: str, sides: tuple[int, int], train: bool, form: tuple[str, ...]) -> None:
+    expected, found = (step(network(pool), sides, form=each, train=train) for each in ((), form))
     np.testing.assert_allclose(found[0], expected[0], rtol=2e-5, atol=2e-5 * float(np.abs(expected[0]).max()))
     for kind in (1, 2):
         assert list(found[kind]) == list(expected[kind])
@@ -72,7 +84,7 @@ def test_products_equal_convolutions(pool: str, sides: tuple[int, int], train: b
 
 
 def test_a_tail_takes_the_maps_that_a_trunk_returns() -> None:
-    expected, found = (step(network("same"), (16, 16), products=form, train=False, first=2) for form in (False, True))
+    expected, found = (step(network("same"), (16, 16), form=form, train=False, first=2) for form in ((), STAGES))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-5 * float(np.abs(expected[0]).max()))
 
 
@@ -87,7 +99,20 @@ def test_parameters_are_shared_and_keep_their_names() -> None:
     assert {p.name for p in net.get_parameters()} == set(before.values())
 
 
-def test_training_steps_are_the_same_in_both_forms() -> None:
+def test_a_trunk_ends_in_maps_that_convolutions_take() -> None:
+    from mindspore import Tensor
+
+    from finetune.model.network import Trunk
+
+    net = network("same")
+    net.set_train(False)
+    images = Tensor(np.random.default_rng(0).standard_normal((3, 3, 32, 32), np.float32))
+    expected, found = (Trunk(net, 3, in_form(net, form))(images).asnumpy() for form in ((), ("layer1", "layer2")))
+    assert found.shape == expected.shape == (3, 128, 4, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max()))
+
+
+def test_training_steps_are_the_same_in_all_forms() -> None:
     import json
 
     from finetune.data.loader import Batch
@@ -96,24 +121,23 @@ def test_training_steps_are_the_same_in_both_forms() -> None:
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
-    from finetune_model import matrix_form
 
     rng, trained = np.random.default_rng(0), []
     images, soft = rng.standard_normal((4, 3, 48, 48), np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     every = np.arange(4)
     batch = Batch(images=images, labels=every, weights=np.ones(4, np.float32), indices=every, targets=soft)
-    for products in (False, True):
+    for form in ((), STAGES, ("layer3", "layer4")):
         said = {"dataset": {"use": "none"}, "optimizer": {"use": "sgd", "lr": 0.01}, "train": {"batch_size": 4}}
         recipe = Recipe.model_validate_json(json.dumps(said))
         stages = {name: cell for name, cell in zip(network("same").names, network("same").stages, strict=False)}
         net = Network(stages, heads.build(recipe.head, design.NANO.widths[-1], 3, 0))
-        form = matrix_form.products({name: net.cell(name) for name in net.names[:-1]}) if products else None
         trainer = Trainer(recipe, net, features=design.NANO.widths[-1], images=4, amp="off")
-        trainer.enter(Phase(number=1, first=1, last=9, trainable=net.names), 0, form)
+        trainer.enter(Phase(number=1, first=1, last=9, trainable=net.names), 0, in_form(net, form))
         losses = [trainer.step([batch], 1, number) for number in range(3)]
         trained.append((losses, values(net.get_parameters())))
-    (expected, before), (found, after) = trained
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert {name: array.shape for name, array in after.items()} == {name: array.shape for name, array in before.items()}
-    for name, array in before.items():
-        assert float(np.abs(after[name] - array).max()) <= 1e-3 * max(float(np.abs(array).max()), 1e-3), name
+    expected, before = trained[0]
+    for found, after in trained[1:]:
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert {name: each.shape for name, each in after.items()} == {name: each.shape for name, each in before.items()}
+        for name, array in before.items():
+            assert float(np.abs(after[name] - array).max()) <= 1e-3 * max(float(np.abs(array).max()), 1e-3), name

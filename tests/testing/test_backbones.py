@@ -260,6 +260,12 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "products",
         "products(stages) has other stages or parameters than those given; use the very same",
     ),
+    (
+        "products of unknown stages",
+        mine(stem, stages=("stem",), products=rows(1.0), products_avx2=("layer9",)),
+        "products",
+        "products_avx2 names layer9, which are not stages; name stages",
+    ),
     ("prints", mine(printing), "process", "prints 'building …\\n"),
     ("unpickles", mine(unpickling), "pickle", "PosixPath was unpickled, which can run any code; read JSON, "),
 ]

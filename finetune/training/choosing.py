@@ -1,0 +1,60 @@
+"""Choice of the form that each stage of a run trains in, from its plan, this machine and the run that it resumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetune.components import ImageSpec
+from finetune.devices import cpu, forms
+from finetune.devices.forms import Forms, Tail
+from finetune.machine import speeds
+from finetune.machine.doctor import available_memory_mb
+from finetune.parallel import world as worlds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from finetune.recipe.plan import Plan
+    from finetune.training.phases import Phase
+
+SHARE = 0.8  # of the free memory, since the estimate leaves out weights and what else the process holds
+
+
+def trained_stages(plan: Plan, planned: Sequence[Phase]) -> tuple[str, ...]:
+    """Return the stages from the first on that some phase trains, the head left out."""
+    stages = plan.backbone.component.stages
+    trained = {name for phase in planned for name in phase.trainable}
+    first = min((number for number, stage in enumerate(stages) if stage in trained), default=len(stages))
+    return stages[first:]
+
+
+def forms_for(plan: Plan, stages: tuple[str, ...], resume: Path | None) -> Forms:
+    """Return the forms that some stages are to train in; a resumed run keeps those that it began with."""
+    backbone, runner = plan.backbone.component, plan.recipe.runner
+    if backbone.products is None or not stages:
+        return Forms()
+    if runner.mode != "graph" or runner.amp == "O2" or (worlds.is_member() and plan.recipe.train.sync_batch_norm):
+        return Forms(why="the matmul form needs graph mode, no mixed precision and no synchronised BatchNorm")
+    isa, fixed = forms.strongest_isa(), cpu.is_uncapped()
+    begun = None if resume is None else forms.recorded(resume, backbone.stages, cpu.PRODUCTS)
+    if begun is not None and (isa == "avx512" or not begun.uncapped):
+        return begun
+    # Several processes could not agree on what is free before they have met.
+    free = None if worlds.is_member() else available_memory_mb()
+    free = None if free is None or plan.recipe.train.batch_size == "auto" else SHARE * free
+    return forms.choose(describe_tail(plan, stages), isa, fixed=fixed, free_mb=free)
+
+
+def describe_tail(plan: Plan, stages: tuple[str, ...]) -> Tail:
+    """Return what is known about some stages of the plan's backbone."""
+    backbone, section = plan.backbone.component, plan.recipe.image
+    side = ImageSpec().size if section.size == "auto" else section.size
+    values = backbone.activations(plan.backbone.options, side) if backbone.activations is not None else {}
+    batch = 1 if plan.recipe.train.batch_size == "auto" else plan.recipe.train.batch
+    return Tail(
+        stages=stages,
+        table=frozenset(backbone.products_avx2),
+        measured=speeds.known(backbone),
+        values={stage: batch * count for stage, count in values.items()},
+    )
