@@ -175,8 +175,9 @@ def export(
     """Write a model for another runtime.
 
     MODEL is a run folder or a model folder. Labels and preprocessing are written
-    beside the file, and the file is run once and
-    compared with the model.
+    next to the file. The file is run once and compared with the model: ONNX with
+    onnxruntime or, where that is not installed, OpenVINO; MindIR with MindSpore.
+    A file that gives different probabilities is an error, and is removed.
     """
     network = opened(model, device)
     assert network.folder is not None

@@ -140,6 +140,7 @@ def test_export(finetune: Finetune, project: Path, model: str, tmp_path: Path) -
     done = finetune("export", model, "--format", "onnx", "--output", tmp_path / "x.onnx", "--json")
     assert done.returncode == 0, done.stderr
     assert answer(done)["file"] == str(tmp_path / "x.onnx")
+    assert answer(done)["compared"].startswith(("onnxruntime 1.", "openvino 20"))
     assert (tmp_path / "x.onnx").stat().st_size > 1000
 
 
