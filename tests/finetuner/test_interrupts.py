@@ -13,6 +13,7 @@ import pytest
 from finetune import Finetuner, hookimpl
 from finetune.errors import UsageError
 from finetune.recipe import plan as plans
+from tests.clocks import LONGEST
 from tests.finetuner.small import tiny_finetuner, weights
 from tests.trunk import tiny
 
@@ -114,5 +115,5 @@ except KeyboardInterrupt:
 def test_interrupting_predict_leaves_the_process_alive(fitted: Finetuner, paths: list[Path]) -> None:
     assert fitted.run is not None
     command = [sys.executable, "-c", PREDICTING, str(fitted.run.folder), str(paths[0])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
     assert (done.stdout, done.returncode) == ("interrupted 1\nalive\n", 0), done.stderr
