@@ -21,6 +21,7 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.recipe import plan
 from finetune.training import prepare
+from tests.clocks import LONGEST
 from tests.drawn import COLOURS, folder
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def test_own_callback(repo: Path, photos: Path, tmp_path: Path) -> None:
 def test_compare_says_what_it_needs(repo: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
     (tmp_path / "photos").mkdir()
     command = [sys.executable, repo / "examples" / "compare.py", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(said)
     assert "Traceback" not in done.stderr

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.clocks import LONGEST
+
 CLASSES = {"1": "pink primrose", "10": "globe thistle", "16": "globe-flower"}
 
 
@@ -111,7 +113,7 @@ def test_flowers_without_weights_and_network_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("FINETUNE_OFFLINE", "1")
     command = [sys.executable, "-m", "finetune", "run", str(repo / "recipes" / "flowers.yaml"), f"dataset.root={three}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LONGEST)
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) <= 24
     for needed in ("hub-v1.1", "https://download.mindspore.cn", "581d3e7a97d408d4", "backbone.weights="):

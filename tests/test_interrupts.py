@@ -6,12 +6,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from finetune.training.checkpoint import newest
+from tests.clocks import LONGEST, catches, wait_for
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -40,14 +40,6 @@ def started(place: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
-    """Wait until a file is there."""
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     ("signum", "code", "after"),
     [
@@ -60,9 +52,9 @@ def test_a_signal_ends_with_a_checkpoint_and_its_code(
     place: Path, signum: signal.Signals, code: int, after: str
 ) -> None:
     process = started(place)
-    wait_for(place / "runs" / "long-001" / after)
+    wait_for((place / "runs" / "long-001" / after).exists, process)
     process.send_signal(signum)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert "saving, then stopping" in errors
@@ -78,9 +70,9 @@ def test_a_signal_ends_with_a_checkpoint_and_its_code(
 
 def test_a_signal_before_training_leaves_nothing(place: Path) -> None:
     process = started(place)
-    time.sleep(0.4)
+    wait_for(lambda: catches(process.pid, signal.SIGTERM))  # from here on finetune answers for signals
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
 
@@ -99,7 +91,7 @@ def interrupt(*_):
     ("code", "printed"),
     [
         ("with interrupts.whole():\n    interrupt()\n    print('whole')\nprint('never')", "whole\n"),
-        ("a = type('A', (), {})()\nr = weakref.ref(a, interrupt)\ndel a\ntime.sleep(9)\nprint('never')", ""),
+        ("a = type('A', (), {})()\nr = weakref.ref(a, interrupt)\ndel a\ntime.sleep(200)\nprint('never')", ""),
         ("interrupts.taken()\ninterrupt()\nprint('done')", "done\n"),
     ],
     ids=["not inside a whole block", "again where it was lost", "not once all is done"],
@@ -109,7 +101,7 @@ def test_an_interrupt_outside_of_runs_is_raised_where_it_can_be_answered(code: s
         "try:\n" + "".join(f"    {line}\n" for line in code.splitlines()) + "except KeyboardInterrupt: sys.exit(130)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", LISTENING + wrapped], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", LISTENING + wrapped], capture_output=True, text=True, timeout=LONGEST, check=False
     )
     assert (done.returncode, done.stdout) == (0 if printed == "done\n" else 130, printed), done.stderr
 
@@ -117,7 +109,7 @@ def test_an_interrupt_outside_of_runs_is_raised_where_it_can_be_answered(code: s
 def test_a_second_interrupt_ends_even_a_whole_block() -> None:
     code = "with interrupts.whole():\n    interrupt()\n    interrupt()\n    print('never')"
     done = subprocess.run(
-        [sys.executable, "-c", LISTENING + code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", LISTENING + code], capture_output=True, text=True, timeout=LONGEST, check=False
     )
     assert (done.returncode, done.stdout) == (130, "")
     assert "SIGINT again: stopped at once" in done.stderr

@@ -23,6 +23,7 @@ from finetune.new import recipe as recipes
 from finetune.recipe import plan as plans
 from finetune.training.prepare import plan_phases
 from tests.cli.calling import environment
+from tests.clocks import LONGEST
 from tests.drawn import folder
 
 pytestmark = pytest.mark.once
@@ -66,7 +67,7 @@ def test_the_tests_of_new_packages_pass(packages: dict[str, Path], repo: Path, t
 def test_new_packages_are_listed_and_shown(packages: dict[str, Path], repo: Path, tmp_path: Path) -> None:
     env = with_packages(packages, repo)
     command = [sys.executable, "-m", "finetune", "plugins"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LONGEST, check=False)
     assert done.returncode == 0, done.stderr
     for kind in KINDS:
         assert f"my-{kind}" in done.stdout

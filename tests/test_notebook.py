@@ -21,6 +21,7 @@ from finetune.display.progress import Progress
 from finetune.model.prediction import Predictions
 from finetune.recipe.models import Recipe
 from finetune.run import Best
+from tests.clocks import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,7 +199,7 @@ class Kernel:
         self.manager.start_kernel(cwd=str(folder))
         self.client = self.manager.client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        self.client.wait_for_ready(timeout=LONGEST)
 
     def run(self, code: str, *, interrupt_at: str | None = None) -> tuple[dict[str, Any], str]:
         """Return how a cell ended and what it printed; interrupt it once what it shows holds a text."""
@@ -212,7 +213,7 @@ class Kernel:
                 waiting.clear()
                 self.manager.interrupt_kernel()
 
-        reply = self.client.execute_interactive(code, output_hook=hook, timeout=120)
+        reply = self.client.execute_interactive(code, output_hook=hook, timeout=LONGEST)
         assert not waiting, f"{interrupt_at} was never shown"
         return reply["content"], "".join(printed)
 

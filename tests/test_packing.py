@@ -18,6 +18,7 @@ from finetune.data import mindrecords, packing, packwriter
 from finetune.data.packed import read_pack
 from finetune.errors import ResourceError
 from tests.cli.calling import command, environment
+from tests.clocks import LONGEST
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ for row in rows:
     assert row["data"].tobytes() == (Path({str(photos)!r}) / str(row["path"])).read_bytes()
     assert 0 <= int(row["label"]) < 3
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LONGEST)
 
 
 def test_a_pack_is_the_same_again_and_from_itself(
@@ -286,15 +287,14 @@ def test_a_killed_pack_leaves_none(
 def test_a_stopped_pack_leaves_nothing(photos: Path, tmp_path: Path, repo: Path, signum: int, code: int) -> None:
     process = begun(repo, photos, tmp_path / "out")
     process.send_signal(signum)
-    process.communicate(timeout=60)
+    process.communicate(timeout=LONGEST)
     assert process.returncode == code
     assert not [*tmp_path.glob("*out*")]
 
 
 def test_the_command_says_how_far_it_is(photos: Path, tmp_path: Path, repo: Path) -> None:
-    done = subprocess.run(
-        command("pack", photos, tmp_path / "out"), env=environment(repo), capture_output=True, text=True, timeout=120
-    )
+    line = command("pack", photos, tmp_path / "out")
+    done = subprocess.run(line, env=environment(repo), capture_output=True, text=True, timeout=LONGEST)
     assert done.returncode == 0
     assert "train-00000.mindrecord: 18 photos" in done.stderr
     said = "".join(done.stdout.split())  # long paths are broken to fit the screen

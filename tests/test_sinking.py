@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from finetune.data import pipeline
 from finetune.data.images import decode
 from finetune.errors import DataError, Interrupted, PluginError
 from finetune.recipe import plan as plans
+from tests.clocks import LONGEST, wait_for
 from tests.drawn import folder
 from tests.test_engine import Watcher, recipe, run, weights
 
@@ -130,16 +130,12 @@ def test_a_signal_ends_a_sunk_run_and_its_workers(photos: Path, tmp_path: Path) 
     command = [sys.executable, "-m", "finetune", "run", "long.yaml"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         begun = tmp_path / "runs" / "small-001" / "metrics.jsonl"
-        while not begun.exists() and process.poll() is None:
-            time.sleep(0.1)
+        wait_for(begun.exists, process)
         process.terminate()
-        told = process.communicate(timeout=60)[1]
+        told = process.communicate(timeout=LONGEST)[1]
     assert process.returncode == 143, told
     assert "saved and stopped" in told
-    until = time.monotonic() + 10
-    while alive(process.pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not alive(process.pid)
+    wait_for(lambda: not alive(process.pid))
 
 
 def alive(group: int) -> bool:

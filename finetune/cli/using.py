@@ -190,7 +190,9 @@ def export(
     """Write a model for another runtime.
 
     MODEL is a run folder or a model folder. Labels and preprocessing are written
-    next to the file, and the file is run once and compared with the model.
+    next to the file. The file is run once and compared with the model: ONNX with
+    onnxruntime or, where that is not installed, OpenVINO; MindIR with MindSpore.
+    A file that gives different probabilities is an error, and is removed.
     """
     from finetune.model import modelfolder
     from finetune.model.places import export_outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import mindspore as ms
@@ -13,18 +12,19 @@ from finetune.errors import FinetuneError
 from finetune.files import atomic
 from finetune.files.outputs import API_REMEDY
 from finetune.model.places import export_outputs
+from finetune.model.runtimes import find_runtime, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from finetune.model.model import Model
     from finetune.model.network import Network
+    from finetune.model.runtimes import Runtime
 
-COMPARED = "yes, with the network itself"
 TOLERANCE = 1e-4  # of probabilities; other runtimes add up in another order
+REMEDY = "nothing was written; use another format, or report this to the author of the backbone"
 
 
 class Exported(nn.Cell):
@@ -44,10 +44,11 @@ class Exported(nn.Cell):
 
 
 def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force: bool = False) -> dict[str, Any]:
-    """Write ``path`` and ``path`` + ``.json``; return the largest difference of probabilities that was found.
+    """Write ``path`` and ``path`` + ``.json``; return what was written, and what it was compared with.
 
-    The graph takes (1, 3, size, size) float32 RGB in 0..1. Raises ``UsageError`` for files that exist unless ``force``
-    replaces them, and ``FinetuneError`` if the exported graph answers differently, and removes it.
+    The graph takes (1, 3, size, size) float32 RGB in 0..1. A runtime that is installed runs the written file.
+    Raises ``UsageError`` for files that exist unless ``force`` replaces them, and ``FinetuneError`` if the
+    probabilities differ from those of the network; then nothing is written.
     """
     graph, beside = export_outputs(path, format, model.folder, force=force, remedy=API_REMEDY)
     suffix = f".{format}"
@@ -56,11 +57,12 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
     size = model.image.size
     sample = np.random.Generator(np.random.Philox(key=[0, 0])).random((1, 3, size, size), np.float32)
     expected = cell(Tensor(sample)).asnumpy()
+    runtime, reason = find_runtime(format)
     with atomic.atomic_path(graph.place) as temporary:
         written = temporary.with_name(temporary.name + suffix)  # MindSpore appends it
         try:
             write(cell, sample, temporary, format)
-            difference = check(RUNTIMES[format](written, sample), expected)
+            difference = compare(runtime, written, sample, expected) if runtime else None
             written.replace(temporary)
         finally:
             written.unlink(missing_ok=True)
@@ -71,7 +73,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
         "input": {"shape": [1, 3, size, size], "values": "RGB in 0..1; mean and std are in the graph"},
         "output": {"shape": [1, len(model.classes)], "values": "probabilities"},
         "largest_difference": difference,
-        "compared": COMPARED if difference is not None else "no: onnxruntime is not installed",
+        "compared": str(runtime) if runtime else f"no: {reason}",
     }
     beside.write(atomic.json_bytes(about | report))
     return report
@@ -86,34 +88,21 @@ def write(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -
         raise FinetuneError(f"MindSpore cannot export this network as {format}: {reason}") from error
 
 
-def check(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> float | None:
-    """Return the largest difference; None where there is no runtime to ask."""
-    if found is None:
-        return None
+def compare(runtime: Runtime, file: Path, sample: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the largest difference between what a runtime makes of an exported file and what was expected.
+
+    Raises ``FinetuneError`` if that is more than ``TOLERANCE``, or if the runtime cannot run the file.
+    """
+    try:
+        found = runtime.run(file, sample)
+    except Exception as error:  # each library raises its own kinds
+        raise FinetuneError(f"{runtime} cannot run the exported graph: {first_line(error)}; {REMEDY}") from error
+    if found.shape != expected.shape:
+        raise FinetuneError(
+            f"{runtime} gets shape {found.shape} from the exported graph, not {expected.shape}; {REMEDY}"
+        )
     difference = float(np.abs(found - expected).max())
-    if difference > TOLERANCE:
-        raise FinetuneError(f"the exported graph differs by {difference:.2g} in probability; nothing was written")
+    if not difference <= TOLERANCE:  # NaN does not agree
+        what = f"the exported graph, run with {runtime}, differs from the network by {difference:.2g} in probability"
+        raise FinetuneError(f"{what}; {REMEDY}")
     return difference
-
-
-def run_onnx(path: Path, sample: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Run an ONNX file with onnxruntime, if that is installed."""
-    if find_spec("onnxruntime") is None:
-        return None
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    result: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: sample})[0]
-    return result
-
-
-def run_mindir(path: Path, sample: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Load a MindIR file and run it."""
-    result: NDArray[np.float32] = nn.GraphCell(ms.load(str(path)))(Tensor(sample)).asnumpy()
-    return result
-
-
-RUNTIMES: dict[str, Callable[[Path, NDArray[np.float32]], NDArray[np.float32] | None]] = {
-    "onnx": run_onnx,
-    "mindir": run_mindir,
-}

@@ -13,6 +13,7 @@ import pytest
 
 from finetune import DataError, Finetuner
 from tests.cli.calling import RECIPE, Finetune, answer, command, environment
+from tests.clocks import LONGEST
 from tests.drawn import COLOURS
 
 Done = subprocess.CompletedProcess[str]
@@ -140,6 +141,7 @@ def test_export(finetune: Finetune, project: Path, model: str, tmp_path: Path) -
     done = finetune("export", model, "--format", "onnx", "--output", tmp_path / "x.onnx", "--json")
     assert done.returncode == 0, done.stderr
     assert answer(done)["file"] == str(tmp_path / "x.onnx")
+    assert answer(done)["compared"].startswith(("onnxruntime 1.", "openvino 20"))
     assert (tmp_path / "x.onnx").stat().st_size > 1000
 
 
@@ -165,7 +167,7 @@ def test_terminate_then_resume(repo: Path, project: Path, finetune: Finetune, tm
         while not process.stderr.readline().startswith("epoch 1/15"):
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=LONGEST)
     assert process.returncode == 143, err
     assert json.loads(out)["error"]["exit_code"] == 143
     assert f"go on with: finetune run --resume {tmp_path}/stopped-001" in err

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.calling import environment
+from tests.clocks import LONGEST
 from tests.downloads.server import SHA256, serving
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ from finetune.files.download import fetch
 from finetune.files.transfer import Limits
 {first}
 try:
-    fetch(sys.argv[1], sys.argv[2], Path(sys.argv[3]), limits=Limits(stall=5, tries=2, pause=0.01))
+    fetch(sys.argv[1], sys.argv[2], Path(sys.argv[3]), limits=Limits(stall=240, tries=2, pause=0.01))
 except FinetuneError as error:
     print(type(error).__name__, error)
     sys.exit(error.exit_code)
@@ -73,5 +74,5 @@ def child(repo: Path) -> Iterator[Child]:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Return exit code and output of a process, which ends in seconds."""
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=LONGEST)
     return process.returncode, said

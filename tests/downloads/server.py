@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 from finetune.files.transfer import Limits
+from tests.clocks import LONGEST
 
 if TYPE_CHECKING:
     import ssl
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 DATA = bytes(range(256)) * 2000
 SHA256 = "sha256:" + hashlib.sha256(DATA).hexdigest()
-QUICK = Limits(connect=2.0, stall=0.3, trickle=100, tries=3, pause=0.01)
+QUICK = Limits(connect=LONGEST, stall=LONGEST, trickle=100, tries=3, pause=0.01)
+HASTY = Limits(connect=LONGEST, stall=0.3, trickle=100, tries=3, pause=0.01)  # for a server that does not answer
 LOGIN = b"<!DOCTYPE html><html><head><title>Log in\n to WiFi</title></head></html>"
 
 
@@ -135,7 +137,7 @@ class Server(BaseHTTPRequestHandler):
 
     def stall(self) -> None:
         self.answer(200, DATA[:1000], length=len(DATA))
-        self.release.wait(5)
+        self.release.wait(LONGEST)
 
     def drip(self) -> None:
         self.answer(200, b"", length=len(DATA))
@@ -149,7 +151,7 @@ class Server(BaseHTTPRequestHandler):
                 self.wfile.write(b"x")
 
     def silent(self) -> None:
-        self.release.wait(5)
+        self.release.wait(LONGEST)
 
     def wrong(self) -> None:
         self.answer(200, DATA[:-1] + b"!")

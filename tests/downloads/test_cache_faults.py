@@ -14,6 +14,7 @@ import pytest
 from finetune.errors import DownloadError, ResourceError
 from finetune.files.download import fetch
 from tests.cli.calling import environment
+from tests.clocks import LONGEST
 from tests.downloads.conftest import CHILD, ended
 from tests.downloads.server import DATA, QUICK, SHA256, Server, files
 
@@ -114,7 +115,7 @@ def test_a_full_disk(server: str, tmp_path: Path, repo: Path, name: str, text: s
         env=environment(repo, CHILD=CHILD.format(first="")),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONGEST,
         check=False,
     )
     assert done.returncode == 7, done.stderr

@@ -13,6 +13,7 @@ import pytest
 
 from finetune.files.download import fetch
 from tests.cli.calling import command, environment
+from tests.clocks import LONGEST, wait_for
 from tests.downloads.conftest import ended
 from tests.downloads.server import DATA, SHA256, Server, files
 
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 
 # What some file systems do, and what `huggingface_hub` was once found to survive badly.
 NO_LOCKS = "import fcntl; fcntl.flock = lambda *_: None"
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("sent", [0, 10_000, 250_000, len(DATA)])
@@ -70,13 +64,11 @@ def test_r5_a_signal_while_weights_are_fetched(
     words = command("weights", "fetch", address, "--backbone", "resnext_nano")
     env, pipe = environment(repo, FINETUNE_HOME=str(tmp_path / "home")), subprocess.PIPE
     with subprocess.Popen(words, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True) as process:
-        wait_for(lambda: bool(Server.calls))
+        wait_for(lambda: bool(Server.calls), process)
         time.sleep(0.3)
-        began = time.monotonic()
         process.send_signal(signum)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=LONGEST)  # the download would take hours
     assert process.returncode == code, errors
-    assert time.monotonic() - began < 10
     assert "Traceback" not in errors
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".part", ".bin")]
 

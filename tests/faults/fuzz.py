@@ -42,7 +42,7 @@ from tests.weights.test_fuzz import examined
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-SECONDS, BLOCKED, MB, TURN = 2.0, 10.0, 300.0, 0.2
+SECONDS, BLOCKED, MB, TURN = 2.0, 60.0, 300.0, 0.2
 CARDS = [HUB.encode(), *(kind.text().encode() for kind, _ in READ.values())]
 CANVAS = 1700.0  # MB: what an image of as many pixels as are allowed may take on the way
 REPO = Path(__file__).resolve().parents[2]

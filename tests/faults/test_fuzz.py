@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.clocks import LONGEST
 from tests.faults import fuzz
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.once
 
 def test_no_reader_raises_anything_else(tmp_path: Path, home: Path) -> None:
     (tmp_path / "work").mkdir()
-    counts, wrong = fuzz.fuzz(tmp_path / "work", tmp_path, seed=1, seconds=60, each=150)
+    counts, wrong = fuzz.fuzz(tmp_path / "work", tmp_path, seed=1, seconds=LONGEST, each=150)
     assert wrong == []
     for name in ("recipe", "override", ".ckpt", "safetensors", "Hub card", "scan"):
         assert counts[f"{name} refused"]
@@ -53,5 +54,5 @@ def test_memory_is_noticed_each_time() -> None:
 
 def test_a_wait_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "BLOCKED", 0.2)
-    reader = fuzz.Reader(lambda content: time.sleep(60), [b"a"], [b"b"], fuzz.RecipeError)
+    reader = fuzz.Reader(lambda content: time.sleep(LONGEST), [b"a"], [b"b"], fuzz.RecipeError)
     assert "Blocked" in fuzz.tried(reader, b"").wrong

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import sys
-import time
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,14 +160,16 @@ def test_g8_a_plugin_for_other_versions(
 
 
 def test_g11_a_plugin_that_takes_long(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
     class Slow:
         @hookimpl
         def finetune_epoch_end(self) -> None:
-            time.sleep(0.3)
+            now[0] += plugins.SLOW + 1
 
-    monkeypatch.setattr(plugins, "SLOW", 0.25)
+    monkeypatch.setattr(plugins, "time", SimpleNamespace(monotonic=lambda: now[0]))
     made = run(recipe(photos, tmp_path), watchers=[Slow()])
-    (message,) = made.told("took 0 s in finetune_epoch_end; training waits for it")
+    (message,) = made.told(f"took {plugins.SLOW + 1:.0f} s in finetune_epoch_end; training waits for it")
     assert message.startswith("warning: plugin 'slow' (")
 
 

@@ -16,6 +16,7 @@ from finetune import hookimpl
 from finetune.errors import Interrupted
 from finetune.training import checkpoint, saving
 from finetune.training.session import Session
+from tests.clocks import LONGEST, wait_for
 from tests.faults import signals
 from tests.faults.small import recipe
 from tests.trunk.tiny import At, Made, run, terminate
@@ -122,7 +123,7 @@ def test_r8_a_reader_that_leaves_does_not_end_training(photos: Path, tmp_path: P
         assert process.stdout is not None
         assert process.stdout.readline()
         process.stdout.close()
-        process.wait(120)
+        process.wait(LONGEST)
     assert (tmp_path / "runs" / "long-001" / "result.json").exists()
     assert "Traceback" not in (tmp_path / "runs" / "long-001" / "log.txt").read_text()
     assert process.returncode == 0
@@ -132,18 +133,18 @@ def test_r8_a_reader_that_leaves_does_not_end_training(photos: Path, tmp_path: P
 def test_r9_stopped_and_continued(photos: Path, tmp_path: Path) -> None:
     command = commanded(tmp_path, photos, 80)
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        signals.waited(tmp_path / "runs" / "long-001" / "metrics.jsonl", process)
+        wait_for((tmp_path / "runs" / "long-001" / "metrics.jsonl").exists, process)
         process.send_signal(signal.SIGSTOP)
         time.sleep(2)
         process.send_signal(signal.SIGCONT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == 0, errors
     assert not re.search(r"-\d+:\d\d|-\d+ s", errors)  # no time that is left, or was taken, is negative
 
 
 def test_w3_few_descriptors_are_enough(photos: Path, tmp_path: Path) -> None:
     command = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *commanded(tmp_path, photos, 2)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -6,18 +6,17 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.weights import tensorfile
+from tests.clocks import LONGEST, wait_for
 
 if TYPE_CHECKING:
     import numpy as np
 
 TIMES = ("seconds", "images_per_second")
-LONGEST = 240  # seconds of a run, before it is taken for hung
 
 # 48 photos of training and 12 of validation; with batches of 9 no share is like another.
 RECIPE = """\
@@ -90,11 +89,9 @@ def run(place: Path, photos: Path, *changes: str, flags: tuple[str, ...] = ()) -
 
 def after_step(place: Path, process: subprocess.Popen[str]) -> Path:
     """Wait until a run has written a checkpoint, and return its folder."""
-    folder, end = place / "runs" / "shared-001", time.monotonic() + LONGEST
-    while not any(folder.glob("checkpoints/step-*.safetensors")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    folder = place / "runs" / "shared-001"
+    wait_for(lambda: any(folder.glob("checkpoints/step-*.safetensors")), process)
+    assert process.poll() is None, process.communicate()[1]
     return folder
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from tests import drawn
+from tests.clocks import catches, wait_for
 from tests.parallel import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SOON = 15.0  # seconds from the death of a process to the end of all
 PAIR = ("runner.devices=2", "runner.mode=graph")
 ENDLESS = ("runner.devices=2", "train.epochs=500")
 
@@ -110,9 +110,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_with_one(photos: Path, tm
     process = runs.begun(tmp_path, photos, *ENDLESS)
     folder = runs.after_step(tmp_path, process)
     os.kill(runs.members(tmp_path)[1], signal.SIGKILL)
-    began = time.monotonic()
     done = runs.ended(process, tmp_path)
-    assert time.monotonic() - began < SOON
     assert done.code == 7
     assert "process 1 of the run was killed by SIGKILL" in done.errors
     assert str(folder / "logs" / "001" / "worker_1.log") in done.errors
@@ -145,16 +143,14 @@ def test_when_the_parent_is_killed_nothing_is_left(photos: Path, tmp_path: Path)
     runs.after_step(tmp_path, process)
     process.kill()
     process.communicate()
-    until = time.monotonic() + SOON
-    while runs.remains(tmp_path) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert runs.remains(tmp_path) == []
+    wait_for(lambda: runs.remains(tmp_path) == [])
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("seconds", [0.4, 2.5])
+@pytest.mark.parametrize("seconds", [0.0, 2.5])
 def test_an_interrupt_before_training_leaves_nothing(photos: Path, tmp_path: Path, seconds: float) -> None:
     process = runs.begun(tmp_path, photos, *ENDLESS)
+    wait_for(lambda: catches(process.pid, signal.SIGTERM))  # from here on finetune answers for signals
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     done = runs.ended(process, tmp_path)

@@ -173,7 +173,7 @@ def test_missing_files_and_folders(root: Path) -> None:
         table(root, "path,label\na.jpg,x\n", root=root / "dep")
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=st.one_of(st.binary(max_size=60), st.text('pathlbe,;\t"\n\r0-\0\ufeff', max_size=40).map(str.encode)))
 def test_any_bytes_give_samples_or_a_clear_error(root: Path, text: bytes) -> None:
     with suppress(DataError):

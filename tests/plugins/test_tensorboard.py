@@ -20,6 +20,7 @@ from finetune.errors import PluginError
 from finetune.run import Best, Predicted, Run
 from finetune_plugins import drawing, event_file, tensorboard
 from finetune_plugins.event_file import EventFile
+from tests.clocks import LONGEST, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,14 +246,6 @@ def test_a_run_resumed_within_a_phase_shows_its_start_once(new_run: MakeRun, fir
     assert steps(shown.Images("images/augmented")) == [1, 7]
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_two_writers_in_one_second_do_not_meet(new_run: MakeRun, fire_on: FireOn) -> None:
     run = new_run()
     for _ in range(5):
@@ -348,7 +341,7 @@ print("finished")
 
 def test_a_full_disk_neither_stops_nor_hangs_a_run(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     *warnings, end, finished = done.stdout.splitlines()
     assert len(warnings) <= 1
@@ -359,42 +352,47 @@ def test_a_full_disk_neither_stops_nor_hangs_a_run(tmp_path: Path) -> None:
 def test_a_killed_process_loses_only_the_tail(tmp_path: Path, new_run: MakeRun) -> None:
     script = FULL_DISK.replace("resource.setrlimit", "# ").replace("callback.finetune_run_end(run)", KILL)
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
-    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == -9
+    assert subprocess.run(command, capture_output=True, timeout=LONGEST, check=False).returncode == -9
     found = logged(new_run(), "step/loss")
     assert len(found) > 100
     assert found == list(range(1, len(found) + 1))
 
 
-KILL = "import os, time; time.sleep(0.5); os.kill(os.getpid(), signal.SIGKILL)"
+KILL = """
+import os, time
+while not any(path.stat().st_size > 20_000 for path in run.folder.rglob("events*")):
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_a_hung_disk_does_not_hang_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_file, "STALLED", 0.2)
-    hung, answer = threading.Event(), threading.Event()
+    hung, answer, returned = threading.Event(), threading.Event(), threading.Event()
     file = EventFile(tmp_path)
 
     def wait() -> None:
         hung.set()
-        answer.wait(60)
+        answer.wait(LONGEST)
+        returned.set()
         raise TimeoutError
 
     file.put(1, wait)
-    assert hung.wait(10)
+    assert hung.wait(LONGEST)
     file.put(2, wait)
     assert file.failure is None
+    monkeypatch.setattr(event_file, "STALLED", 0.2)
     time.sleep(0.3)
     file.put(3, wait)
     assert file.failure == "the disk has not answered for 0.2 seconds"
-    began = time.monotonic()
     file.close()
-    assert time.monotonic() - began < 5
+    assert not returned.is_set()  # the file is closed while the disk still hangs
     answer.set()
 
 
 def test_closing_gives_up_on_a_hung_disk(tmp_path: Path) -> None:
     answer = threading.Event()
     file = EventFile(tmp_path)
-    file.put(1, lambda: answer.wait(60))
+    file.put(1, lambda: answer.wait(LONGEST))
     file.close(patience=0.3)
     assert file.failure == "the disk has not answered for 0.3 seconds"
     answer.set()
@@ -421,12 +419,16 @@ def test_steps_faster_than_the_disk_wait_for_it(tmp_path: Path, monkeypatch: pyt
 def test_a_hung_disk_holds_a_full_queue_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_file, "WAITING", 10)
     monkeypatch.setattr(event_file, "STALLED", 0.5)
-    answer = threading.Event()
+    answer, returned = threading.Event(), threading.Event()
     file = EventFile(tmp_path)
-    began = time.monotonic()
+
+    def wait() -> None:
+        answer.wait(LONGEST)
+        returned.set()
+
     for step in range(1000):
-        file.put(step, lambda: answer.wait(60))
-    assert time.monotonic() - began < 10
+        file.put(step, wait)
+    assert not returned.is_set()  # all steps are over while the disk still hangs
     assert file.failure == "the disk has not answered for 0.5 seconds"
     answer.set()
 
@@ -464,7 +466,7 @@ def test_its_library_is_asked_for_when_missing(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_module_is_cheap_to_import() -> None:
     script = "import sys, finetune_plugins.tensorboard; print({'tensorboardX', 'PIL', 'numpy'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=LONGEST, check=True)
     assert done.stdout == "set()\n"
 
 

@@ -24,6 +24,7 @@ from finetune.testing import (
     draw_photos,
 )
 from tests.cli.calling import environment
+from tests.clocks import LONGEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,7 +160,7 @@ def test_pytest_has_photos_and_imports_nothing_before_they_are_wanted(repo: Path
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONGEST,
         check=False,
     )
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr

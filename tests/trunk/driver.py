@@ -9,11 +9,11 @@ import argparse
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 from finetune.trunk import store
+from tests.clocks import wait_for
 from tests.trunk import tiny
 
 
@@ -33,19 +33,12 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if len(written) == 2 and asked.hold:
             print("holding", flush=True)
-            waited(asked.hold)
+            wait_for(asked.hold.exists)
         return seal(*arguments)
 
     store.Table.seal = sealed  # type: ignore[assignment]
     made = tiny.run(json.loads(asked.recipe.read_text(encoding="utf-8")))
     print(json.dumps({"weights": made.weights, "features": made.features, "said": made.said}))
-
-
-def waited(file: Path, most: float = 60.0) -> None:
-    """Return when there is a file."""
-    end = time.monotonic() + most
-    while not file.exists() and time.monotonic() < end:
-        time.sleep(0.02)
 
 
 if __name__ == "__main__":

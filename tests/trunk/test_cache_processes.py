@@ -13,6 +13,7 @@ import pytest
 
 from finetune.trunk import entries, store
 from tests.cli.calling import environment
+from tests.clocks import LONGEST
 from tests.trunk import tiny
 from tests.trunk.tiny import recipe, run, shards
 
@@ -55,7 +56,7 @@ def test_killed_while_writing(
 ) -> None:
     said = recipe(photos, tmp_path)
     with started(repo, home, said, tmp_path / "r.json", "--kill-at", str(kill_at)) as child:
-        _, err = child.communicate(timeout=120)
+        _, err = child.communicate(timeout=LONGEST)
     assert child.returncode == -signal.SIGKILL, err
     assert len(shards(home)) == kill_at - 1
     made = run(said)
@@ -71,7 +72,7 @@ def test_killed_while_writing(
 def test_what_a_killed_run_left_half_written_goes(home: Path, photos: Path, tmp_path: Path, repo: Path) -> None:
     said = recipe(photos, tmp_path)
     with started(repo, home, said, tmp_path / "r.json", "--kill-at", "2") as child:
-        child.communicate(timeout=120)
+        child.communicate(timeout=LONGEST)
     (left,) = (home / "features").rglob(".*.tmp")
     os.utime(left, (1, 1))  # it may be another run's while it is young
     run(said)
@@ -90,7 +91,7 @@ def test_two_runs_that_want_the_same(
             made = run(said, say=lambda message: go.touch() if "waiting for it" in message else None)
         finally:
             go.touch()
-        out, err = child.communicate(timeout=120)
+        out, err = child.communicate(timeout=LONGEST)
     assert child.returncode == 0, err
     other = json.loads(out.splitlines()[-1])
     assert made.told("another run computes the same features; waiting for it")
@@ -115,7 +116,7 @@ def test_waiting_for_another_run_can_be_stopped(
                 run(said, say=lambda message: tiny.terminate() if "waiting for it" in message else None)
         finally:
             go.touch()
-        child.communicate(timeout=120)
+        child.communicate(timeout=LONGEST)
     assert child.returncode == 0
     made = run(said, resume=tmp_path / "small-001")
     assert made.weights == expected

@@ -18,6 +18,7 @@ from finetune.machine import cores
 from finetune.recipe.models import TrunkSection
 from finetune.trunk import engines
 from finetune.trunk.openvino_graph import REQUESTS
+from tests.clocks import LONGEST
 from tests.trunk import tiny
 
 if TYPE_CHECKING:
@@ -344,5 +345,5 @@ print(*seen)
 
 
 def test_a_signal_after_another_thread_dropped_the_graph(repo: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=100, cwd=repo)
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=LONGEST, cwd=repo)
     assert (done.returncode, done.stdout) == (0, "signal\n"), done.stderr

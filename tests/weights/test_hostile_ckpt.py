@@ -16,6 +16,7 @@ from finetune.devices import device
 from finetune.errors import WeightsError
 from finetune.weights import loading, opening, sources
 from tests.cli.calling import command, environment
+from tests.clocks import LONGEST
 from tests.weights.files import boundaries, entry, item
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def test_the_worst_files_cost_little_time_and_memory(tmp_path: Path, repo: Path,
     path = tmp_path / "x.ckpt"
     path.write_bytes(content())
     line = [sys.executable, "-c", MEASURE, *command("weights", "inspect", path, "--backbone", "resnext50")]
-    done = subprocess.run(line, env=environment(repo), capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(line, env=environment(repo), capture_output=True, text=True, timeout=LONGEST, check=True)
     code, seconds, kibibytes = map(float, done.stdout.split())
     assert reason in done.stderr
     assert code == 4

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 import finetune_model
 from tests.cli.calling import answer, command, environment
+from tests.clocks import LONGEST
 from tests.drawn import folder
 from tests.weights.drawn_files import ascend, checkpoint, drawn
 from tests.weights.files import entry
@@ -50,7 +51,7 @@ def call(repo: Path) -> Call:
     def run(*arguments: str | Path, cwd: Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         line = [*before, *command(*arguments, "--json")]
         return subprocess.run(
-            line, cwd=cwd, env=environment(repo), capture_output=True, text=True, timeout=100, check=False
+            line, cwd=cwd, env=environment(repo), capture_output=True, text=True, timeout=LONGEST, check=False
         )
 
     return run
