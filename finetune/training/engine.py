@@ -43,7 +43,7 @@ def fine_tune(
         return finished
     launch.refuse_alone(plan.recipe)
     if not is_member():  # whose parent has looked
-        preflight.check(plan)
+        preflight.check(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with opened(prepared, resume) as folder, interrupts.watched() as stop:
         session = Session(prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed)
