@@ -85,7 +85,7 @@ def run(
     from finetune.training import preflight
 
     if not (folder and (folder / "result.json").exists()):
-        preflight.check(plan)
+        preflight.check(plan, folder)
     from finetune.training import engine
 
     progress = Progress(report=False)

@@ -50,7 +50,7 @@ def fine_tune(
             return done
     launch.refuse_alone(plan.recipe)
     if not is_member():  # whose parent has looked
-        preflight.check(plan)
+        preflight.check(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with opened(prepared, resume) as folder, interrupts.watched() as stop:
         session = Session(

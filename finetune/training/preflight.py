@@ -22,10 +22,13 @@ MB = 2**20
 LEAST = 1.0  # MB that are free where a run is written; what it needs in all is known once the network is built
 
 
-def check(plan: Plan) -> None:
-    """Raise ``UsageError`` for a device that the machine lacks, ``ResourceError`` for a disk that takes no run."""
+def check(plan: Plan, resume: Path | None = None) -> None:
+    """Raise ``UsageError`` for a device that the machine lacks, ``ResourceError`` for a disk that takes no run.
+
+    A run that resumes is written into its folder ``resume``, wherever the recipe's output is.
+    """
     check_device(plan)
-    check_output(plan.recipe.output)
+    check_output(resume or plan.recipe.output)
 
 
 def check_device(plan: Plan) -> None:

@@ -65,7 +65,7 @@ def logged(say: Callable[[str], None], path: Path) -> Callable[[str], None]:
 
 def log(folder: Path, message: str) -> None:
     """Append a line to a run's ``log.txt``; a log that cannot be written stops nothing."""
-    with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as file:
+    with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
 

@@ -13,13 +13,26 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults import bad_data, bad_folders, bad_images, bad_models, bad_plugins, bad_recipes, bad_runs, bad_weights
+from tests.faults import (
+    bad_data,
+    bad_folders,
+    bad_images,
+    bad_models,
+    bad_outputs,
+    bad_plugins,
+    bad_recipes,
+    bad_runs,
+    bad_weights,
+)
 from tests.faults.case import outcome, told
 
 if TYPE_CHECKING:
     from tests.faults.case import Case, Outcome
 
-MODULES = (bad_recipes, bad_data, bad_folders, bad_images, bad_models, bad_runs, bad_weights, bad_plugins)
+MODULES = (
+    *(bad_recipes, bad_data, bad_folders, bad_images, bad_models, bad_runs, bad_outputs, bad_weights),
+    bad_plugins,
+)
 CASES: list[Case] = [each for module in MODULES for each in module.CASES]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- bad inputs: begin -->", "<!-- bad inputs: end -->"

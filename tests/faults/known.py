@@ -67,6 +67,8 @@ FAULTS = [
         "R5 SIGTERM at every stage, and twice",
         "test_interrupts::a_signal_ends_with_a_checkpoint_and_its_code",
         "test_interrupts::a_second_interrupt_ends_even_a_whole_block",
+        "test_background::an_interrupt_stops_a_job_in_the_background_after_saving",
+        "test_background::nohup_keeps_a_run_from_a_closed_terminal",
         "faults/test_signals::r5_sigterm_in_an_evaluation r5_sigterm_while_a_checkpoint_is_written",
         "downloads/test_interrupted::r5_a_signal_while_weights_are_fetched",
         "trunk/test_feed::stopping_while_features_are_computed",
@@ -335,6 +337,7 @@ FAULTS = [
     fault("Y4 where recipes come from", "test_document::standard_input any_file_name read_only_folder", BAD),
     fault(
         "Y5 help without MindSpore; checks without training",
+        "test_preflight::a_missing_device_comes_first the_disk_comes_before_the_data",
         "cli/test_help::the_command_line_is_imported_without_heavy_libraries",
         "cli/test_help::help_takes_less_than_a_third_of_a_second",
         "cli/test_run::looking_first_writes_nothing",
@@ -347,7 +350,9 @@ FAULTS = [
         "test_progress::text_cannot_steer_a_terminal",
     ),
     fault(
-        "Y7 run folders",
+        "Y7 run folders and outputs",
+        "test_outputs::an_existing_file_is_refused_unless_forced an_input_is_never_written",
+        "cli/test_outputs::a_command_overwrites_nothing_but_its_own inputs_are_never_overwritten",
         "test_runfolder::runs_that_start_together_get_folders_of_their_own",
         "test_runfolder::a_second_run_in_the_same_folder_is_refused_by_name",
         "faults/test_disk::y7_a_disk_without_room_is_noticed_before",
@@ -394,6 +399,7 @@ FAULTS = [
     ),
     fault(
         "S2 names that are code",
+        "test_names::what_is_printed_cannot_steer_a_terminal every_name_comes_back_from_csv_and_json",
         "cli/test_run::names_of_photos_cannot_steer_the_terminal",
         gap="there is no HTML report yet",
     ),
