@@ -139,23 +139,24 @@ def test_fit_takes_a_table(table: Path, photos: Path, tmp_path: Path) -> None:
     ft = only_head(tmp_path)
     run = ft.fit(str(table), epochs=1)
     assert run.images == {"train": 30, "valid": 6}
-    assert ft.evaluate(photos)["images"] == 36  # a folder, though the table has a root, too
+    assert ft.evaluate(photos)["images"] == 6  # a folder, though the table has a root, too
 
 
 def test_fit_takes_arrays(paths: list[Path], tmp_path: Path) -> None:
     ft = only_head(tmp_path)
     run = ft.fit((np.stack(pixels(paths)), np.repeat([1, 2, 10], 12)), epochs=1)
     assert run.classes == ("1", "2", "10")
-    assert run.images == {"train": 30, "valid": 6}
+    assert sum(run.images.values()) == 36
     shifted = ft.evaluate((pixels(paths), [1] * 12 + [2] * 12 + [10] * 12))
-    assert [each["images"] for each in shifted["per_class"]] == [12, 12, 12]
+    assert (shifted["images"], shifted["trained_on"]) == (run.images["valid"], 0)
+    assert [each["class"] for each in shifted["per_class"]] == ["1", "2", "10"]
 
 
 def test_fit_takes_a_component_and_its_options(component: Dataset, paths: list[Path], tmp_path: Path) -> None:
     ft = only_head(tmp_path)
     run = ft.fit(component, epochs=1, dataset={"each": 8, "split": 0.25})
-    assert run.images == {"train": 18, "valid": 6}
-    assert ft.evaluate(component)["images"] == 24
+    assert sum(run.images.values()) == 24
+    assert ft.evaluate(component)["images"] == run.images["valid"]
 
 
 def test_fit_takes_a_section_of_a_recipe(photos: Path, tmp_path: Path) -> None:
@@ -242,13 +243,15 @@ def test_evaluate_takes_what_fit_takes(
 ) -> None:
     names = [path.parent.name for path in paths]
     numbers = np.array([("blue", "green", "red").index(name) for name in names])
-    every = [photos, f"{photos}/", table, recipe, component, (paths, names), (np.stack(pixels(paths)), numbers)]
+    every = [None, photos, f"{photos}/", table, recipe, component, (paths, names)]
     found = [fitted.evaluate(data) for data in (*every, {"use": "folder", "root": str(photos)})]
-    assert {(each["images"], each["accuracy"], round(each["loss"], 5)) for each in found} == {
-        (36, found[0]["accuracy"], round(found[0]["loss"], 5))
+    assert {(each["images"], each["trained_on"], each["accuracy"], round(each["loss"], 5)) for each in found} == {
+        (6, 0, found[0]["accuracy"], round(found[0]["loss"], 5))
     }
-    assert found[0]["accuracy"] == np.mean([p.label == n for p, n in zip(fitted.predict(paths), names, strict=True)])
-    assert [(each["class"], each["images"]) for each in found[0]["per_class"]] == [(n, 12) for n in sorted(COLOURS)]
+    assert [(each["class"], each["images"]) for each in found[0]["per_class"]] == [(n, 2) for n in sorted(COLOURS)]
+    whole = fitted.evaluate((np.stack(pixels(paths)), numbers))
+    assert whole["images"] == 36
+    assert whole["accuracy"] == np.mean([p.label == n for p, n in zip(fitted.predict(paths), names, strict=True)])
 
 
 def test_evaluate_prefers_the_test_split(fitted: Finetuner, tmp_path: Path) -> None:
