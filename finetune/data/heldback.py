@@ -156,8 +156,8 @@ def warnings(selection: Selection) -> list[str]:
         found.append(f"{many}; the metrics are better than those of new images")
     gone, changed = selection.counts.get("deleted", 0), selection.counts.get("changed", 0)
     if gone or changed:
-        held = total + gone + changed
-        found.append(f"of {held:,} images held back, {gone:,} were deleted and {changed:,} changed since the run")
+        missing = f"{gone + changed:,} of the {total + gone + changed:,} images held back are missing"
+        found.append(f"{missing} ({gone:,} deleted, {changed:,} changed since the run); the rest are evaluated")
     return found
 
 

@@ -56,6 +56,14 @@ def test_a_finished_run_has_nothing_to_do(finetune: Finetune, trained: Done, pro
     assert {path: path.stat().st_mtime_ns for path in (project / "runs" / "small-001").rglob("*")} == before
 
 
+def test_auto_refuses_another_recipe(finetune: Finetune, trained: Done, project: Path) -> None:
+    done = finetune("run", "small.yaml", "optimizer.lr=0.1", "train.epochs=3", "--resume", "auto", cwd=project)
+    assert done.returncode == 2
+    assert "  optimizer.lr: 0.003 → 0.1\n  train.epochs: 2 → 3\ndrop --resume to start a new run\n" in done.stderr
+    assert "--allow-changed" in done.stderr
+    assert done.stdout == ""
+
+
 def test_what_has_no_effect_is_noted(finetune: Finetune, project: Path) -> None:
     done = finetune("check", "small.yaml", "train.epochs=1", "--json", cwd=project)
     note = "freeze.schedule.2: comes after the last epoch; raise train.epochs, which is 1, or take the entry out"
