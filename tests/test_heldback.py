@@ -102,6 +102,7 @@ def test_photos_that_came_went_and_changed(copy: Path) -> None:
     found, red = copy / "runs" / "small-001", copy / "photos" / "red"
     assert known(evaluate(found)) == ("valid", 6, True, 0)
     shutil.copy(red / "00.jpg", red / "copy.jpg")
+    shutil.copytree(red, copy / "photos" / "new class")
     (red / "new.jpg").write_bytes((red / "00.jpg").read_bytes() + b"\0")
     (red / "08.jpg").unlink()
     record = splitfile.read(found)
