@@ -24,7 +24,8 @@ print(f"epochs trained: {len(ft.history)}, into {run.folder}")
 
 report = ft.evaluate(given.photos)
 print(f"accuracy {report['accuracy']:.1%} on {report['images']} photos ({report['part']})")
-hardest = min(report["per_class"], key=lambda each: each["recall"])
+evaluated = [each for each in report["per_class"] if each["images"]]
+hardest = min(evaluated, key=lambda each: each["recall"])
 print(f"the hardest class is {hardest['class']}: {hardest['recall']:.1%} found")
 
 photos = sorted(given.photos.rglob("*.jpg"))[:3]

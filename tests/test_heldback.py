@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 
 from finetune.data import splitfile
-from finetune.errors import DataError, UsageError
+from finetune.errors import DataError, Interrupted, UsageError
 from finetune.model import modelfolder
+from finetune.training import prepare, records
+from finetune.training.prepare import split_method
 from tests.drawn import folder
 from tests.trunk import tiny
-from tests.trunk.tiny import run
+from tests.trunk.tiny import At, run, terminate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +102,7 @@ def test_photos_that_came_went_and_changed(copy: Path) -> None:
     found, red = copy / "runs" / "small-001", copy / "photos" / "red"
     assert known(evaluate(found)) == ("valid", 6, True, 0)
     shutil.copy(red / "00.jpg", red / "copy.jpg")
+    shutil.copytree(red, copy / "photos" / "new class")
     (red / "new.jpg").write_bytes((red / "00.jpg").read_bytes() + b"\0")
     (red / "08.jpg").unlink()
     record = splitfile.read(found)
@@ -110,7 +114,9 @@ def test_photos_that_came_went_and_changed(copy: Path) -> None:
     report = evaluate(found)
     assert known(report) == ("valid", 4, True, 0)
     assert (report["skipped"], report["added"], report["deleted"], report["changed"]) == (25, 2, 1, 1)
-    assert SAID == ["warning: of 6 images held back, 1 were deleted and 1 changed since the run"]
+    assert SAID == [
+        "warning: 2 of the 6 images held back are missing (1 deleted, 1 changed since the run); the rest are evaluated"
+    ]
     for name in ("green", "blue"):
         for number in ("08", "09"):
             (copy / "photos" / name / f"{number}.jpg").unlink()
@@ -168,8 +174,6 @@ def test_weights_of_a_run_that_trained_on_what_is_held_back_now(project: Path, t
 
 
 def test_images_trained_on_before_they_were_changed_count(tmp_path: Path) -> None:
-    from finetune.training import records
-
     photos = folder(tmp_path / "photos", each=6, size=20)
     found = run(recipe(photos, tmp_path / "runs")).run.folder
     ready = tiny.prepared(recipe(photos, tmp_path / "runs", seed=1))
@@ -179,13 +183,34 @@ def test_images_trained_on_before_they_were_changed_count(tmp_path: Path) -> Non
     assert len(record.trained) > sum(row.split == "train" for row in record.rows)
 
 
-def test_a_run_keeps_the_split_that_it_began_with(tmp_path: Path) -> None:
-    import json
-
-    from finetune.training.prepare import split_method
-
+def test_how_a_run_split_its_images(tmp_path: Path) -> None:
     assert split_method(None) == "hash"
-    assert split_method(tmp_path) == "stratified"
-    for method in ("stratified", "hash"):
+    assert split_method(tmp_path) == "stratified"  # no record at all: of an earlier version
+    for method, expected in (("stratified", "stratified"), ("hash", "hash"), ("dataset", "hash")):
         (tmp_path / "data.json").write_text(json.dumps({"split": {"method": method}}))
-        assert split_method(tmp_path) == method
+        assert split_method(tmp_path) == expected
+    (tmp_path / "data.json").write_text("{")
+    (tmp_path / "split.csv").touch()
+    assert split_method(tmp_path) == "hash"
+
+
+def test_a_run_of_an_earlier_version_resumes_with_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = folder(tmp_path / "photos", each=10, size=20)
+    what = recipe(photos, tmp_path / "runs", train={"epochs": 2}, callbacks=[{"use": "checkpoint"}])
+    monkeypatch.setattr(prepare, "split_method", lambda resume: "stratified")
+    with pytest.raises(Interrupted):
+        run(what, watchers=[At(terminate, step=2)])
+    monkeypatch.undo()
+    found = tmp_path / "runs" / "small-001"
+    (found / "split.csv").unlink()
+    before = json.loads((found / "data.json").read_text())
+    assert before["split"]["method"] == "stratified"
+    moved = photos.rename(tmp_path / "moved")
+    what["dataset"] = {"use": "folder", "root": str(moved)}
+    made = run(what, resume=found)
+    assert not made.told("changed")
+    after = json.loads((found / "data.json").read_text())
+    assert after["fingerprint"] == before["fingerprint"]
+    assert after["split"] == {"method": "stratified", "share": 0.2, "seed": 42}
+    assert run(what, resume=found).told("nothing to do")
+    assert known(evaluate(found)) == ("valid", 6, True, 0)

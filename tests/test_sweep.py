@@ -133,6 +133,22 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["run", str(recipe), "--resume", str(top)]) == 2
     assert "a sweep goes on as it began; leave recipe and changes out" in capsys.readouterr().err
 
+    own = Path(told["runs"][0]["run"])
+    assert main(["run", "--resume", str(own), "--extend", "1"]) == 0
+    capsys.readouterr()
+    assert main(["run", "--resume", str(top), "--json"]) == 0
+    extended = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    more = [run["result"]["epochs"] - told["runs"][number]["result"]["epochs"] for number, run in enumerate(extended)]
+    assert more == [1, 0, 0, 0]
+    photo = next((recipe.parent / "photos").rglob("*.jpg"))
+    content = photo.read_bytes()
+    try:
+        photo.write_bytes(content + b"\0")
+        assert main(["run", "--resume", str(top)]) == 2
+        assert "images: 1 changed; start a new sweep" in capsys.readouterr().err
+    finally:
+        photo.write_bytes(content)
+
 
 def begun(recipe: Path, tmp_path: Path, catalogue: Catalogue, *, epochs: int = 2) -> runs.Sweep:
     def load(changes: Sequence[str]) -> plans.Plan:

@@ -94,11 +94,11 @@ def run(
     if extend is not None and folder is None:
         raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
     how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
-    if (started := several(plan)) is not None and not has_nothing_to_do(plan, catalogue, how):
+    if (started := several(plan)) is not None and (to_train := plan_to_train(plan, catalogue, how)) is not None:
         from finetune.parallel import launcher
 
         launched = launcher.run(
-            started, plan, resume=folder, allow_changed=allow_changed, extend=extend, progress=progress
+            started, to_train, resume=folder, allow_changed=allow_changed, extend=extend, progress=progress
         )
         result = launched["result"]
         return Answer(data=result, view=lambda: pairs(outcome(result, launched["folder"])) if result else "")
@@ -125,16 +125,16 @@ class Resumption:
     extend: int | None
 
 
-def has_nothing_to_do(plan: Plan, catalogue: Catalogue, how: Resumption) -> bool:
-    """Tell whether the run to resume is finished as it is asked for; raises what forbids to resume it."""
+def plan_to_train(plan: Plan, catalogue: Catalogue, how: Resumption) -> Plan | None:
+    """Return the plan that is trained, None if the run to resume is finished; raises what forbids to resume it."""
     from finetune.training import finished
 
     if how.folder is None:
-        return False
-    _, done, _ = finished.settle(
+        return plan
+    settled, done, _ = finished.settle(
         how.folder, plan, catalogue, extend=how.extend, allow_changed=how.allow_changed, say=lambda message: None
     )
-    return done is not None
+    return settled if done is None else None
 
 
 def swept(resume: str | None, asked: source.Asked) -> Sweep | None:

@@ -63,7 +63,7 @@ def select_images(
         return _compare(part, record, own=record is not None and _same_content(part, record), split="train")
     found = sources.find_labelled(data, about, catalogue)
     own = record is not None and _is_own(found.dataset, found.options, about, catalogue)
-    part = found.scan(about, workers, skip=own and _skips(about))
+    part = found.scan(about, workers, skip=own and _skips(about), own=own)
     own = own or (record is not None and _same_content(part, record))
     return _compare(part, record, own=own, split=found.split)
 
@@ -79,7 +79,7 @@ def _select_own(about: Mapping[str, Any], catalogue: Catalogue, record: SplitRec
     section = about.get("dataset", {})
     try:
         found = sources.find_labelled(dict(section), about, catalogue)
-        part = found.scan(about, workers, skip=_skips(about))
+        part = found.scan(about, workers, skip=_skips(about), own=True)
     except DataError as error:
         said = f"the images of {record.folder} cannot be read: {error}"
         raise DataError(f"{said}\nname the data to evaluate on, if they are elsewhere now") from error
@@ -156,8 +156,8 @@ def warnings(selection: Selection) -> list[str]:
         found.append(f"{many}; the metrics are better than those of new images")
     gone, changed = selection.counts.get("deleted", 0), selection.counts.get("changed", 0)
     if gone or changed:
-        held = total + gone + changed
-        found.append(f"of {held:,} images held back, {gone:,} were deleted and {changed:,} changed since the run")
+        missing = f"{gone + changed:,} of the {total + gone + changed:,} images held back are missing"
+        found.append(f"{missing} ({gone:,} deleted, {changed:,} changed since the run); the rest are evaluated")
     return found
 
 

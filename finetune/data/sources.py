@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from finetune.components import Dataset, Options, Split
 from finetune.data import arrays
+from finetune.data import labelled as labelled_images
 from finetune.data import loading as datas
 from finetune.data.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
@@ -106,10 +108,25 @@ class Labelled:
     split: Split
     samples: Samples
 
-    def scan(self, about: Mapping[str, Any], workers: int, *, skip: bool = False) -> Part:
-        """Return the images as a part that a model with the record ``about`` can be evaluated on."""
-        name = "all" if self.split == "train" else self.split
-        return datas.part(self.samples, tuple(about["classes"]), name, workers, skip=skip)
+    def scan(self, about: Mapping[str, Any], workers: int, *, skip: bool = False, own: bool = False) -> Part:
+        """Return the images as a part that a model with the record ``about`` can be evaluated on.
+
+        Of a run's ``own`` data, classes that were added since are left out.
+        """
+        name, classes = "all" if self.split == "train" else self.split, tuple(about["classes"])
+        samples = of_classes(self.samples, classes) if own else self.samples
+        return datas.part(samples, classes, name, workers, skip=skip)
+
+
+def of_classes(samples: Samples, classes: tuple[str, ...]) -> Samples:
+    """Return the samples of some classes."""
+    labels = np.asarray(samples.labels)
+    rows = np.flatnonzero(np.isin(labels, [n for n, name in enumerate(samples.classes) if name in classes]))
+    if len(rows) == len(labels):
+        return samples
+    digests = None if samples.digests is None else labelled_images.chosen(samples.digests, rows)
+    images = labelled_images.chosen(samples.images, rows)
+    return replace(samples, images=images, labels=labels[rows].tolist(), digests=digests)
 
 
 def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) -> Labelled:

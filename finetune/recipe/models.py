@@ -41,7 +41,7 @@ class DatasetSection(Section):
     """Which photos."""
 
     split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Share of each class kept for validation, where the dataset has no validation split of its own."""
+    """Average share of each class that is held back, where the dataset has no validation split of its own."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What an image that cannot be read does: end the run before training, or be left out and listed."""
 

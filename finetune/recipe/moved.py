@@ -27,10 +27,13 @@ def load_run_recipe(folder: Path) -> Path | Mapping[str, Any]:
     return file if moved == values else moved
 
 
-def follow_move(said: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def follow_move(
+    said: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any] | None = None, *, copied: bool = False
+) -> dict[str, Any]:
     """Return a section of a run's recipe with its paths where they are now; ``folder`` is that of the run.
 
-    The recipe says where the run was made. A path that is gone is looked for in the folder that was moved along.
+    The recipe says where the run was made. A path that is gone, or with ``copied`` any path, is looked for in the
+    folder that was moved along.
     """
     if recipe is None:
         from finetune.errors import RecipeError
@@ -46,7 +49,7 @@ def follow_move(said: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any]
     before, now = _prefixes(Path(made_in) / folder.absolute().name, folder.absolute())
     if before == now:
         return dict(said)
-    found: dict[str, Any] = _replaced(dict(said), lambda text: _moved_path(text, before, now))
+    found: dict[str, Any] = _replaced(dict(said), lambda text: _moved_path(text, before, now, copied=copied))
     return found
 
 
@@ -57,9 +60,9 @@ def _prefixes(before: Path, now: Path) -> tuple[Path, Path]:
     return before, now
 
 
-def _moved_path(text: str, before: Path, now: Path) -> str:
+def _moved_path(text: str, before: Path, now: Path, *, copied: bool) -> str:
     path = Path(text)
-    if not path.is_absolute() or not path.is_relative_to(before) or os.path.lexists(path):
+    if not path.is_absolute() or not path.is_relative_to(before) or (os.path.lexists(path) and not copied):
         return text
     candidate = now / path.relative_to(before)
     return str(candidate) if os.path.lexists(candidate) else text

@@ -151,13 +151,28 @@ def opened(folder: Path) -> Sweep:
         said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         rows = [
             Row(
-                name=each["name"], values=each["values"], folder=each["run"], result=each["result"], error=each["error"]
+                name=each["name"],
+                values=each["values"],
+                folder=each["run"],
+                result=newest_result(folder, each["run"], each["result"]),
+                error=each["error"],
             )
             for each in said["runs"]
         ]
         return Sweep(folder=folder, metric=said["metric"], rows=rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder / RECORD} cannot be read: {error}; begin the sweep anew") from error
+
+
+def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a run, which may have been extended since the sweep recorded it."""
+    if not run or not recorded:
+        return recorded
+    try:
+        found: dict[str, Any] = json.loads((folder / Path(run).name / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return recorded
+    return found
 
 
 def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], None]) -> None:

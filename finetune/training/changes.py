@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from finetune.data import splitfile
 from finetune.errors import DataError, UsageError
+from finetune.recipe.moved import follow_move
 from finetune.recipe.paths import is_weights_file, resolved
 from finetune.training import masking, older, records
 
@@ -37,36 +38,54 @@ def check_same(
     the images changed.
     """
     own, state = records.identity(prepared), older.completed(state)
-    changes = recipe_changes(state["recipe"], own["recipe"], prepared.plan, same_weights=_same_weights(state, own))
-    changed = bool(changes)
+    changes = _changes_since(state, own, prepared, folder)
     unexpected = [change for change in changes if not (extended and change.startswith(f"{EPOCHS}: "))]
     if unexpected and not allow:
         said = "the recipe differs from the one this run began with: " + "; ".join(unexpected)
         raise UsageError(f"{said}; undo that, start a new run, or add --allow-changed")
     if unexpected:
         say(f"the recipe changed; continuing with the new one: {'; '.join(changes)}")
+    _check_start(state, own, allow=bool(changes))
+    images = _check_images(state, own, prepared.data, folder, allow=allow)
+    if images:
+        say(f"{images}; continuing with those there are now")
+    before, now = state["exactness"], own["exactness"]
+    costs = differences(before, {key: value for key, value in now.items() if key in before})  # older ones say less
+    if costs:
+        say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
+    return bool(changes or images)
+
+
+def _changes_since(state: Mapping[str, Any], own: Mapping[str, Any], prepared: Prepared, folder: Path) -> list[str]:
+    """Return what differs in the recipe; a project that was moved or copied counts as if it were in its old place."""
+    same_weights = _same_weights(state, own)
+    recipes = (state["recipe"], follow_move(state["recipe"], folder, copied=True))
+    found = [recipe_changes(each, own["recipe"], prepared.plan, same_weights=same_weights) for each in recipes]
+    return min(found, key=len)
+
+
+def _check_start(state: Mapping[str, Any], own: Mapping[str, Any], *, allow: bool) -> None:
     changes = differences(state.get("start", own["start"]), own["start"])  # older checkpoints do not say it
-    if changes and not changed:
+    if changes and not allow:
         why = "the weights, or what they ask for, changed since this run began: " + "; ".join(changes)
         raise UsageError(f"{why}; restore the file or start a new run")
+
+
+def _check_images(state: Mapping[str, Any], own: Mapping[str, Any], data: Data, folder: Path, *, allow: bool) -> str:
+    """Return in words which images changed, empty if none did; raises ``DataError`` if that is not allowed."""
     before, now = state["classes"], own["classes"]
     if before != now:
         gone, new = [c for c in before if c not in now][:5], [c for c in now if c not in before][:5]
         raise DataError(f"the classes or their order changed: gone {gone}, new {new}; start a new run")
     parts = [part for part, found in own["fingerprint"].items() if state["fingerprint"][part] != found]
-    if parts:
-        named = f"the images for {' and '.join(map(repr, parts))} changed"
-        counts = f" ({found})" if (found := image_changes(folder, prepared.data)) else ""
-        if not allow:
-            remedy = "restore them, start a new run, or add --allow-changed"
-            raise DataError(f"{named} since this run began{counts}; {remedy}")
-        say(f"{named}{counts}; continuing with those there are now")
-        changed = True
-    before, now = state["exactness"], own["exactness"]
-    costs = differences(before, {key: value for key, value in now.items() if key in before})  # older ones say less
-    if costs:
-        say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
-    return changed
+    if not parts:
+        return ""
+    named = f"the images for {' and '.join(map(repr, parts))} changed"
+    counts = f" ({found})" if (found := image_changes(folder, data)) else ""
+    if not allow:
+        remedy = "restore them, start a new run, or add --allow-changed"
+        raise DataError(f"{named} since this run began{counts}; {remedy}")
+    return f"{named}{counts}"
 
 
 def is_moved(state: Mapping[str, Any], prepared: Prepared) -> bool:

@@ -51,7 +51,8 @@ def extend(session: Session) -> None:
     run.stop_reason = None
     rate = session.trainer.rate(session.trainer.at(first, 0))
     schedule = f"the schedule is computed over all {session.epochs} epochs; the learning rate continues at {rate:.2g}"
-    run.say(f"extending {run.folder}: epochs {first} to {session.epochs}; {schedule}")
+    epochs = f"epochs {first} to {session.epochs}" if first < session.epochs else f"epoch {first}"
+    run.say(f"extending {run.folder}: {epochs}; {schedule}")
 
 
 def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = False) -> None:

@@ -285,9 +285,10 @@ class Session:
 
     def save_changed(self) -> None:
         """Write the checkpoint and the records of a run that resumes with another recipe or other images."""
-        if self.world.first:
-            self.saver.write(self._snapshot())
-            records.write_changed(self.prepared, self.run.folder)
+        with self.world.together():
+            if self.world.first:
+                self.saver.write(self._snapshot())
+                records.write_changed(self.prepared, self.run.folder)
 
     def tell(self) -> None:
         """Tell plugins of the checkpoints that were written since."""

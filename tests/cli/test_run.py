@@ -57,6 +57,14 @@ def test_a_finished_run_has_nothing_to_do(finetune: Finetune, trained: Done, pro
     assert {path: path.stat().st_mtime_ns for path in (project / "runs" / "small-001").rglob("*")} == before
 
 
+def test_auto_refuses_another_recipe(finetune: Finetune, trained: Done, project: Path) -> None:
+    done = finetune("run", "small.yaml", "optimizer.lr=0.1", "train.epochs=3", "--resume", "auto", cwd=project)
+    assert done.returncode == 2
+    assert "  optimizer.lr: 0.003 → 0.1\n  train.epochs: 2 → 3\ndrop --resume to start a new run\n" in done.stderr
+    assert "--allow-changed" in done.stderr
+    assert done.stdout == ""
+
+
 def test_what_has_no_effect_is_noted(finetune: Finetune, project: Path) -> None:
     done = finetune("check", "small.yaml", "train.epochs=1", "--json", cwd=project)
     note = "freeze.schedule.2: comes after the last epoch; raise train.epochs, which is 1, or take the entry out"
@@ -130,11 +138,25 @@ def test_names_of_photos_cannot_steer_the_terminal(
 
 
 def test_eval(finetune: Finetune, project: Path, model: str) -> None:
-    found = answer(finetune("eval", model, "photos", "--json", cwd=project))
-    assert found["images"] == 24
+    found = answer(finetune("eval", model, "--json", cwd=project))
+    assert [found[key] for key in ("part", "images", "held_back", "trained_on", "skipped")] == ["valid", 6, True, 0, 18]
     assert {each["class"] for each in found["per_class"]} == set(COLOURS)
     text = finetune("eval", model, "photos", cwd=project).stdout
-    assert f"accuracy  {found['accuracy']:.4f}" in text
+    assert "part        validation images, held back from training" in text
+    assert "trained on  0 of these images" in text
+    assert f"accuracy    {found['accuracy']:.4f}" in text
+
+
+def test_eval_says_how_many_photos_were_trained_on(
+    finetune: Finetune, project: Path, model: str, tmp_path: Path
+) -> None:
+    for name in COLOURS:
+        (tmp_path / name).mkdir()
+        for number in ("00", "06"):
+            (tmp_path / name / f"{number}.jpg").write_bytes((project / "photos" / name / f"{number}.jpg").read_bytes())
+    done = finetune("eval", model, tmp_path)
+    assert "trained on  3 of these images" in done.stdout
+    assert "warning: 3 of the 6 images were trained on; the metrics are better than those of new images" in done.stderr
 
 
 def test_export(finetune: Finetune, project: Path, model: str, tmp_path: Path) -> None:

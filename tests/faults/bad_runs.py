@@ -79,7 +79,7 @@ CASES: list[Case] = [
     case("R12", "finished run, a photo less", resume(act=other_photos), 2, "images: 1 removed", *BOTH),
     case("R12", "finished run, allowed", resume("seed=5", "--allow-changed"), 2, "has trained", "--extend EPOCHS"),
     case("R12", "extending without a run", line("run", "quickstart", "--extend", "1"), 2, "--extend needs a finished"),
-    case("R12", "extending by no epoch", resume("--extend", "0"), 2, "0 is not in the range"),
+    case("R12", "extending by no epoch", resume("--extend", "0"), 2, "invalid value for '--extend'"),
     case("R12", "extending far", resume("--extend", "1000000"), 2, "100,000 are the most"),
     case("R12", "extending an unfinished run", resume("--extend", "1", act=unfinished), 2, "r is not finished; finish"),
     case(

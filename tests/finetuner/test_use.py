@@ -36,13 +36,16 @@ def test_evaluate_takes_what_fit_takes(
 ) -> None:
     names = [path.parent.name for path in paths]
     numbers = np.array([("blue", "green", "red").index(name) for name in names])
-    every = [photos, f"{photos}/", table, recipe, component, (paths, names), (np.stack(pixels(paths)), numbers)]
+    every = [None, photos, f"{photos}/", table, recipe, component, (paths, names)]
     found = [fitted.evaluate(data) for data in (*every, {"use": "folder", "root": str(photos)})]
-    assert {(each["images"], each["accuracy"], round(each["loss"], 5)) for each in found} == {
-        (36, found[0]["accuracy"], round(found[0]["loss"], 5))
+    assert fitted.run is not None
+    assert {(each["images"], each["trained_on"], each["accuracy"], round(each["loss"], 5)) for each in found} == {
+        (fitted.run.images["valid"], 0, found[0]["accuracy"], round(found[0]["loss"], 5))
     }
-    assert found[0]["accuracy"] == np.mean([p.label == n for p, n in zip(fitted.predict(paths), names, strict=True)])
-    assert [(each["class"], each["images"]) for each in found[0]["per_class"]] == [(n, 12) for n in sorted(COLOURS)]
+    assert [each["class"] for each in found[0]["per_class"]] == sorted(COLOURS)
+    whole = fitted.evaluate((np.stack(pixels(paths)), numbers))
+    assert whole["images"] == 36
+    assert whole["accuracy"] == np.mean([p.label == n for p, n in zip(fitted.predict(paths), names, strict=True)])
 
 
 def test_evaluate_prefers_the_test_split(fitted: Finetuner, tmp_path: Path) -> None:

@@ -95,3 +95,13 @@ def test_a_wrong_metric_is_an_error_of_the_recipe(name: str) -> None:
 def test_refuses_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         callback(**options)
+
+
+def test_an_extended_run_waits_again(new_run: MakeRun, fire_on: FireOn) -> None:
+    run = new_run()
+    fire = fire_on(callback(patience=2))
+    assert evaluate(run, fire, [0.5, 0.4, 0.4]) == 3
+    run.state, run.stop_reason = json.loads(json.dumps(run.state)), None
+    fire("finetune_run_start", run=run)
+    assert evaluate(run, fire, [0.4, 0.4], first=4) == 5
+    assert run.stop_reason == "no better val_accuracy for 2 evaluations; best 0.5 in epoch 1"
