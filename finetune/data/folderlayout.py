@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from finetune.data.splitnames import EXACT, FLEXIBLE, is_usual, role_of
+from finetune.data.splitnames import EXACT, FLEXIBLE, is_usual, role_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ WRAPPERS = (
     *("images", "image", "imgs", "img", "photos", "photo", "pictures", "pics", "data", "dataset", "datasets", "files"),
     *("jpegimages", "jpg", "jpeg", "jpegs", "png", "pngs", "input", "inputs", "raw", "all"),
 )
-UNLABELLED = ("unlabeled", "unlabelled", "unlabeld", "unsup", "predict", "pred", "inference", "samples", "submission")
+UNLABELLED = ("unlabeled", "unlabelled", "unsup", "unsupervised", "predict", "pred", "inference", "submission")
 ORDER: tuple[Split, ...] = ("train", "valid", "test")
 DEEPEST = 3  # wrapper folders within one another
 
@@ -169,7 +169,7 @@ def repeats_siblings(folder: Tree, base: Tree) -> bool:
 
 def could_be_classes(folders: Iterable[Tree]) -> bool:
     """Return whether folders next to ``train`` look like classes of their own, not like images without labels."""
-    labelled = [each for each in folders if each.name.lower() not in UNLABELLED and not role_of(each.name)]
+    labelled = [each for each in folders if not role_of(each.name) and not {*words_of(each.name)} & {*UNLABELLED}]
     flat = [each for each in labelled if each.images]
     return len(flat) > 1 or len(flat) < len(labelled)
 

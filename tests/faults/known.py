@@ -236,6 +236,7 @@ FAULTS = [
         "test_data::a_class_that_training_does_not_know",
         "test_data::names_that_look_alike_are_mentioned",
         "data/test_twins::twins_are_told_with_what_sets_them_apart",
+        "data/test_folderlayout::layouts_that_are_not_clear",
         BAD,
     ),
     fault(
@@ -249,6 +250,8 @@ FAULTS = [
     fault(
         "I9 links, odd names, unreadable folders",
         "plugins/test_folder::links names_that_are_no_text a_folder_that_may_not_be_read",
+        "data/test_walk::what_is_skipped_has_a_reason",
+        "cli/test_predict::what_is_skipped_is_named_after_the_rest_is_labelled",
         BAD,
         gap="10,000 files are measured, a million are not",
     ),
