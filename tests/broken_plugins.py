@@ -259,14 +259,14 @@ TRAINING: list[Row] = [
     ),
     (
         "an augmentation that fails later",
-        augmentation(f"{COUNT}return pixels[: 30 // (20 - change.count)]"),
+        augmentation(f"{COUNT}return pixels[: 30 // (28 - change.count)]"),
         {"augment": "[{use: bad}]"},
         6,
         (f"augment[0] ('bad' of {TITLE}) failed on '", "ZeroDivisionError: integer division or modulo by zero", LEAVE),
     ),
     (
         "an augmentation of another type",
-        augmentation(f"{COUNT}return pixels if change.count < 20 else pixels / 2"),
+        augmentation(f"{COUNT}return pixels if change.count < 28 else pixels / 2"),
         {"augment": "[{use: bad}]"},
         6,
         (

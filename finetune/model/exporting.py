@@ -68,6 +68,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
             written.unlink(missing_ok=True)
     graph.note()
     about = {key: model.about[key] for key in ("name", "classes", "image", "metrics")}
+    about["image"] = {**about["image"], "color": model.image.color}  # records of older versions do not say it
     report = {
         "file": str(path),
         "input": {"shape": [1, 3, size, size], "values": "RGB in 0..1; mean and std are in the graph"},

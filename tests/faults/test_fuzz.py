@@ -41,7 +41,7 @@ def test_an_error_that_the_scan_swallows_is_noticed(
     def broken(path: Path) -> None:
         raise KeyError("planted")
 
-    monkeypatch.setattr("finetune.data.scan.decode", broken)
+    monkeypatch.setattr("finetune.data.scan.examine", broken)
     reader = fuzz.readers(tmp_path)["scan"]
     assert "KeyError: 'planted'" in fuzz.tried(reader, fuzz.photos()[0]).wrong
 

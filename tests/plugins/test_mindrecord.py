@@ -131,7 +131,7 @@ def test_nothing_is_decoded_before_the_run(made: Path, monkeypatch: pytest.Monke
     def decode(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("finetune.data.scan.decode", decode)
+    monkeypatch.setattr("finetune.data.scan.examine", decode)
     assert len(data("mindrecord", made / "pack").train)
 
 
