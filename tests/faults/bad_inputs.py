@@ -13,13 +13,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults import bad_data, bad_models, bad_plugins, bad_recipes, bad_weights
+from tests.faults import bad_data, bad_models, bad_options, bad_plugins, bad_recipes, bad_weights
 from tests.faults.case import outcome, told
 
 if TYPE_CHECKING:
     from tests.faults.case import Case, Outcome
 
-CASES: list[Case] = [*bad_recipes.CASES, *bad_data.CASES, *bad_models.CASES, *bad_weights.CASES, *bad_plugins.CASES]
+CASES: list[Case] = [
+    *bad_recipes.CASES,
+    *bad_options.CASES,
+    *bad_data.CASES,
+    *bad_models.CASES,
+    *bad_weights.CASES,
+    *bad_plugins.CASES,
+]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- bad inputs: begin -->", "<!-- bad inputs: end -->"
 SECONDS, MB = 1.0, 200.0  # the most that a bad input may take, once Python has loaded what every command needs
