@@ -30,7 +30,7 @@ pytestmark = pytest.mark.checkout
 # Programs that pages name, beside those that are looked at below.
 OTHERS = {"export", "tensorboard", "wget", "sudo", "source"}
 # Names that a plugin needs and docs/plugins.md explains.
-EXPLAINED = {"hookimpl", "Split", "NoOptions", "IMAGENET_MEAN", "IMAGENET_STD"}
+EXPLAINED = {"hookimpl", "Split", "Stage", "NoOptions", "IMAGENET_MEAN", "IMAGENET_STD"}
 # Commands that a text may name without what they need, and one that acts as soon as it is understood.
 NAMED = {("run",), ("check",), ("eval",), ("predict",), ("pack",), ("weights", "inspect"), ("weights", "fetch")}
 NAMED |= {("--install-completion",)}

@@ -163,7 +163,7 @@ def test_photos_of_unknown_classes_are_refused(plugin: Plugin, photos: Path, tmp
         ft.fit(photos, epochs=1)
     text = str(caught.value)
     assert text.startswith("the head of 'named' has 6 classes, and none named 'Red' (did you mean 'red', which differs")
-    assert "'azure'; write head.keep_pretrained=false for a new head" in text
+    assert "'azure'; write head={\"keep_pretrained\": False} for a new head" in text
     assert not (tmp_path / "runs").exists()
 
 

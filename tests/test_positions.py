@@ -13,6 +13,7 @@ from finetune.plugins import Origin
 from finetune.recipe import bundled
 from finetune.recipe.plan import Plan, load
 from finetune.recipe.positions import replace_positions
+from finetune.recipe.schema import json_schema
 from finetune.testing import ContractError, check_freezer
 from finetune.training.prepare import plan_phases
 
@@ -195,3 +196,11 @@ def test_extending_a_bundled_recipe_with_another_backbone(catalogue: Catalogue, 
     (tmp_path / "mine.yaml").write_text("extends: folder\nbackbone: {use: foreign}\n")
     found = load(tmp_path / "mine.yaml", [], catalogue)
     assert [phase.trainable for phase in plan_phases(found, catalogue)] == [("head",), ("neck", "head")]
+
+
+def test_the_schema_offers_positions(catalogue: Catalogue) -> None:
+    definitions = json_schema(catalogue)["$defs"]
+    (train, _) = definitions["freeze.stages"]["properties"]["train"]["anyOf"]
+    schedule = definitions["freeze.gradual"]["properties"]["schedule"]
+    for taken in (train["items"], schedule["additionalProperties"]):
+        assert taken == {"type": "string", "examples": ["head", "last", "last 2", "all"]}

@@ -79,8 +79,24 @@ class Writing:
             for model in _models(Recipe.model_fields[str(path[0])]):
                 for each in get_args(model.model_fields[str(name)].annotation):
                     yield str(each), _told([model])
+        elif path[0] == "freeze" and (found := [*self._stages(path)]):
+            yield from found
         elif (field := self.fields(path[:-1]).get(str(name))) is not None:
             yield from ((text, "") for text in dict.fromkeys(_named(field.annotation)))
+
+    def _stages(self, path: KeyPath) -> Iterator[Offer]:
+        """Yield stages by position and by name for an option of the freezing policy that takes text."""
+        field = self.fields(path[:1]).get(str(path[1]))
+        chosen = self._component(("backbone",))
+        if field is None or field.annotation is None or not _holds(field.annotation, str) or path[1] == "use":
+            return
+        stages = chosen.stages if isinstance(chosen, Backbone) else ()
+        words = [("last", "the last stage"), ("all", "every stage"), ("head", "the classifier")]
+        in_list = len(path) == 2 and any(_holds_type(field.annotation, kind) for kind in (list, tuple, set, frozenset))
+        if len(path) == 2 and _holds_type(field.annotation, dict):
+            return
+        for word, about in [*words, *((stage, "") for stage in reversed(stages))]:
+            yield (f"[{word}]" if in_list else word), about
 
     def takes_files(self, key: str) -> bool:
         """Tell whether a key takes the name of a file or folder."""
@@ -185,3 +201,8 @@ def _named(annotation: Any) -> Iterator[str]:
 
 def _holds(annotation: Any, wanted: type) -> bool:
     return annotation is wanted or any(_holds(each, wanted) for each in get_args(annotation))
+
+
+def _holds_type(annotation: Any, wanted: type) -> bool:
+    """Return whether a collection of this type is anywhere in an annotation."""
+    return get_origin(annotation) is wanted or any(_holds_type(each, wanted) for each in get_args(annotation))

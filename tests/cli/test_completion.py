@@ -60,6 +60,9 @@ def told(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     return None if code else {text: said for text, said in lines}
 
 
+LASTS = ("last", "layer1", "layer2", "layer3", "layer4")
+
+
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
@@ -76,6 +79,9 @@ def told(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         ("check mine.yaml optimizer.use=", ["optimizer.use=adamw", "optimizer.use=sgd"]),
         ("lr mine.yaml freeze.use=gr", ["freeze.use=gradual"]),
         ("run mine.yaml freeze.use=gradual freeze.sch", ["freeze.schedule="]),
+        ("run mine.yaml freeze.use=gradual freeze.schedule.4=l", [f"freeze.schedule.4={each}" for each in LASTS]),
+        ("run mine.yaml freeze.use=stages freeze.train=[la", [f"freeze.train=[{each}]" for each in LASTS]),
+        ("run mine.yaml freeze.use=stages freeze.train=[he", ["freeze.train=[head]"]),
         ("run mine.yaml augment", ["augment[0]."]),
         ("run mine.yaml augment[0].pre", ["augment[0].preset="]),
         ("run mine.yaml augment=[] augment", []),

@@ -18,6 +18,7 @@ from tests.faults import (
     bad_folders,
     bad_images,
     bad_models,
+    bad_options,
     bad_outputs,
     bad_plugins,
     bad_recipes,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tests.faults.case import Case, Outcome
 
 MODULES = (
-    *(bad_recipes, bad_data, bad_folders, bad_images, bad_models, bad_runs, bad_outputs, bad_weights),
+    *(bad_recipes, bad_options, bad_data, bad_folders, bad_images, bad_models, bad_runs, bad_outputs, bad_weights),
     bad_plugins,
 )
 CASES: list[Case] = [each for module in MODULES for each in module.CASES]
