@@ -167,6 +167,15 @@ def test_texts_in_the_file_come_first(file: Path) -> None:
     assert conflict[0]["image"]["mean"] == (0.4, 0.4, 0.4)
 
 
+def test_a_folder_of_hugging_face_is_a_file_with_its_configuration(file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "toy.a1_in1k"
+    folder.mkdir()
+    file.rename(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(TIMM))
+    found_here = found(folder, toy())
+    assert (found_here.image, found_here.why) == (INCEPTION, "'config.json' next to the file")
+
+
 def test_weights_inspect_knows_the_same(file: Path) -> None:
     backbone = replace(toy(a=offer(**INCEPTION)), shapes=lambda options: {"stem.conv.weight": (4, 2)})
     report = examining.report(examining.examine(file, [backbone]))
