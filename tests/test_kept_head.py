@@ -201,7 +201,7 @@ def test_a_file_that_the_plugin_does_not_know_gets_its_preprocessing(
     ft = finetuner(plugin, tmp_path / "runs", str(own), head={}, progress=True)
     assert np.allclose(ft.embed(paths), finetuner(plugin, tmp_path / "runs", head={}).embed(paths))
     line = "size: 32, resize: 32, keep_aspect: true, mean: [0, 0, 0], std: [1, 1, 1]"
-    said = f"images for weights '{own}' as for weights 'named', 'nameless', 'unverified': {{{line}}}"
+    said = f"weights '{own}': using the preprocessing of weights 'named', 'nameless', 'unverified': {{{line}}}"
     assert said in capsys.readouterr().out
     run = ft.fit(photos, epochs=1)
     assert json.loads((run.folder / "weights.json").read_text())["preprocessing"] == {
@@ -214,4 +214,4 @@ def test_a_file_that_the_plugin_does_not_know_gets_its_preprocessing(
     capsys.readouterr()
     stated = finetuner(plugin, tmp_path / "runs", str(own), head={}, image=image, progress=True)
     assert not np.allclose(stated.embed(paths), ft.embed(paths))
-    assert "images for weights" not in capsys.readouterr().out
+    assert "using the preprocessing" not in capsys.readouterr().out

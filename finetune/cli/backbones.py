@@ -21,7 +21,7 @@ def facts(backbone: Backbone) -> dict[str, Any]:
     weights = [
         offer(backbone, name, record)
         | {"default": name == default, "hash": hash_state(record), "layout": record.layout, "classes": record.classes}
-        | {"image": {key: getattr(record, key) for key in KEYS}}
+        | {"image": {key: getattr(record, key) for key in KEYS}, "options": dict(record.options)}
         for name, record in backbone.weights.items()
     ]
     return {
@@ -89,10 +89,13 @@ def rows_of(each: Mapping[str, Any]) -> list[tuple[str, str]]:
         if each["bytes"] is None
         else f"{'' if each['measured'] else 'about '}{each['bytes'] / 1e6:.1f} MB"
     )
-    return [
+    options = ", ".join(f"{key}: {value}" for key, value in each["options"].items())
+    rows = [
         ("accuracy", accuracy),
         ("file", f"{size}, layout {each['layout']}, {'in the cache' if each['cached'] else 'not in the cache'}"),
         ("hash", each["hash"]),
         ("licence", each["licence"]),
         ("images", recipe_line(each["image"]).removeprefix("image: ").strip("{}")),
+        ("options", options),
     ]
+    return [row for row in rows if row[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[
         wanted = [name for name in expected if keep_head or name not in head]
         fitting.check(found, wanted, expected, index.records, keep_head=keep_head)
     except WeightsError as error:
-        raise WeightsError(f"'{source.path}': {error}") from None
+        raise WeightsError(f"'{source.path}'{made_for(index, backbone)}: {error}") from None
     if record is not None and record.layout not in ("", found.layout):
         raise WeightsError(
             f"'{source.path}' names its parameters as '{found.layout}' does, not as '{record.layout}'; "
@@ -100,6 +101,15 @@ def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[
     about = {"source": source.name, "path": str(source.path), "sha256": digest, "layout": found.layout}
     about |= {"not_kept": opened.not_kept} if opened.not_kept else {}
     return Loaded(tensors=arrays, report=about | names(found, index, wanted, expected))
+
+
+def made_for(index: Index, backbone: Backbone) -> str:
+    """Return which other backbone a file of this project is for, as part of a message; empty for all other files."""
+    try:
+        used = json.loads(index.metadata["backbone"])["use"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    return "" if used == backbone.name else f" is for backbone '{used:.80}'" if isinstance(used, str) else ""
 
 
 def _float32(path: Path, name: str, record: Record) -> NDArray[np.float32]:

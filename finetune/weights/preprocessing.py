@@ -68,10 +68,10 @@ class Preprocessing:
         """Return what the user should know; empty where it is certain, or the recipe states all of these keys."""
         if self.certain or not keys:
             return ""
-        line = recipe_line(self.image)
+        line = recipe_line(self.image, keys)
         if conflicts := self.conflicts(keys):
             others = "".join(
-                f"\n  {each.said_by}: {recipe_line(complete(each.image, self.image))}" for each in conflicts
+                f"\n  {each.said_by}: {recipe_line(complete(each.image, self.image), keys)}" for each in conflicts
             )
             return (
                 f"warning: sources disagree on the images that the weights '{self.name}' expect; "
@@ -82,7 +82,7 @@ class Preprocessing:
                 f"warning: nothing says which images the weights '{self.name}' expect; using {self.why}; "
                 f"if that is wrong, change this line and add it to the recipe:\n  {line}"
             )
-        return f"images for weights '{self.name}' as for {self.why}: {line.removeprefix('image: ')}"
+        return f"weights '{self.name}': using the preprocessing of {self.why}: {line.removeprefix('image: ')}"
 
     def report(self) -> dict[str, Any]:
         """Return it for ``weights.json``: what is used and why, and what contradicts that."""
@@ -170,9 +170,16 @@ def comparable(image: Mapping[str, Any], keys: Collection[str]) -> tuple[Any, ..
     return tuple(found)
 
 
-def recipe_line(image: Mapping[str, Any]) -> str:
-    """Return the line of a recipe that states a preprocessing."""
-    numbers = {key: f"[{', '.join(f'{each:.4g}' for each in image[key])}]" for key in ("mean", "std")}
-    keep = "true" if image["keep_aspect"] else "false"
-    sides = f"size: {image['size']}, resize: {image['resize']}, keep_aspect: {keep}"
-    return f"image: {{{sides}, mean: {numbers['mean']}, std: {numbers['std']}}}"
+def recipe_line(image: Mapping[str, Any], keys: Collection[str] = KEYS) -> str:
+    """Return the line of a recipe that states some keys; resize is left out beside a size of the recipe's own."""
+    shown = [key for key in KEYS if key in keys]
+    if "size" not in shown and len(shown) > 1:
+        shown = [key for key in shown if key != "resize"]
+    return f"image: {{{', '.join(f'{key}: {spell(image[key])}' for key in shown)}}}"
+
+
+def spell(value: Any) -> str:
+    """Return a value as a recipe writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"[{', '.join(f'{each:.4g}' for each in value)}]" if isinstance(value, tuple | list) else str(value)

@@ -18,6 +18,7 @@ from tests.faults.bad_data import HTML, LFS, put, sound
 from tests.faults.case import Case, case
 from tests.weights.drawn_files import drawn
 from tests.weights.files import entry
+from tests.weights.hub_cards import NEWEST, OTHERS, REFUSED, RESNEXT50, Kind
 from tests.weights.test_hostile_ckpt import CRAFTED as CKPT
 from tests.weights.test_hostile_safetensors import CRAFTED as SAFETENSORS
 from tests.weights.test_hostile_safetensors import written
@@ -122,6 +123,34 @@ def archive(name: str) -> bytes:
     return content.getvalue()
 
 
+def carded(kind: Kind) -> Make:
+    """Return what fetches the weights of a card."""
+    return fetched("card.md", "--backbone", "resnext50", act=lambda f: put(f / "card.md", kind.text().encode()))
+
+
+def own_run(folder: Path) -> None:
+    """Write a model of a run without what is not needed here."""
+    put(folder / "run" / "weights.safetensors", save(OWN))
+    put(folder / "run" / "model.json", b"{}")
+
+
+def empty_run(folder: Path) -> None:
+    """Write the folder of a run that has saved nothing."""
+    put(folder / "run" / "recipe.yaml", b"name: x")
+
+
+def cut_run(folder: Path) -> None:
+    """Write a checkpoint of a run that lacks its end."""
+    content = save({f"network/{name}": array for name, array in OWN.items()}, {"finetune": "{}"})
+    put(folder / "run" / "checkpoints" / "step-00000001.safetensors", content[:-9])
+
+
+def stateless(folder: Path) -> None:
+    """Write a checkpoint of a run whose state is cut off."""
+    put(folder / "w.safetensors", save({f"network/{n}": a for n, a in OWN.items()}, {"finetune": '{"version": 1'}))
+
+
+CARDS_OF_OTHERS = {name: fields for name, (fields, _) in OTHERS.items()}
 DAMAGED = "damaged"
 ANEW = "download or copy it anew"
 STATED = "damaged metadata of its backbone"
@@ -239,6 +268,27 @@ CASES: list[Case] = [
     ),
     case(
         "C3", "pipe for a card", fetched("card.md", act=lambda f: os.mkfifo(f / "card.md")), 4, "is no file; name the"
+    ),
+    *(
+        case("C3", f"card with {name}", carded(kind), 4, says.partition("'")[0].rstrip())
+        for name, (kind, says) in REFUSED.items()
+    ),
+    *(
+        case("C3", f"card of {name}", carded(Kind(fields={**RESNEXT50, **fields}, assets=NEWEST)), 4, "is a card of '")
+        for name, fields in CARDS_OF_OTHERS.items()
+    ),
+    case("C3", "model.json of a run", used("./run/model.json", own_run), 4, "holds no weights; name its folder"),
+    case("C3", "run without a checkpoint", used("./run", empty_run), 4, "has saved no checkpoint", "name another run"),
+    case(
+        "C1", "checkpoint of a run cut off", used("./run/checkpoints", cut_run), 4, "step-00000001.safetensors", DAMAGED
+    ),
+    case(
+        "C5",
+        "state of a run cut off",
+        used("./w.safetensors", stateless),
+        4,
+        "whose state cannot be read",
+        "give anoth",
     ),
     case("C3", "missing file", used("./gone.ckpt"), 4, "gone.ckpt"),
     case("C3", "folder for weights of a recipe", used("./photos"), 4, "photos"),

@@ -12,10 +12,11 @@ import pytest
 from finetune.components import Backbone
 from finetune.errors import Interrupted, WeightsError
 from finetune.training import checkpoint
-from finetune.weights import examining, labels, preprocessing, sources, tensorfile
+from finetune.weights import examining, labels, loading, preprocessing, sources, tensorfile
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At
+from tests.weights.nano import NANO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +129,14 @@ def test_a_checkpoint_can_be_inspected(unfinished: Path) -> None:
     assert (report["backbone"], report["layout"], report["classes"]) == ("tiny", "finetune", 3)
     assert report["preprocessing"]["image"]["resize"] == 20
     assert all(name.startswith("optimizer/") for name in report["ignored"])
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints"])
+def test_a_run_of_another_backbone_is_refused_by_name(name: str, finished: Path) -> None:
+    source = sources.resolve(str(finished / name), NANO)
+    assert source is not None
+    with pytest.raises(WeightsError, match=r"safetensors' is for backbone 'tiny': these are not the weights of"):
+        loading.load(source, NANO, {"stem.conv.weight": (32, 3, 3, 3)}, frozenset(), False)
 
 
 @pytest.mark.parametrize("name", ["model/model.json", "model/README.md", "recipe.yaml", "weights.json"])

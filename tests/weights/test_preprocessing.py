@@ -55,7 +55,7 @@ def test_offers_of_the_layout_that_agree_are_used_and_reported(file: Path) -> No
     found_here = found(file, toy(a=offer(**INCEPTION), b=offer(**INCEPTION, accuracy=0.8)))
     assert found_here.image == INCEPTION
     said = found_here.message()
-    assert said == f"images for weights '{file}' as for weights 'a', 'b': {LINE.removeprefix('image: ')}"
+    assert said == (f"weights '{file}': using the preprocessing of weights 'a', 'b': {LINE.removeprefix('image: ')}")
     assert found_here.report() == {
         "image": INCEPTION,
         "why": "weights 'a', 'b'",
@@ -92,6 +92,14 @@ def test_offers_that_disagree_are_named_with_a_line_for_each(file: Path) -> None
 def test_what_the_recipe_states_needs_no_warning(keys: tuple[str, ...], quiet: bool, file: Path) -> None:
     found_here = found(file, toy(a=offer(resize=256), b=offer(resize=232)))
     assert ("disagree" not in found_here.message(keys)) is quiet
+
+
+def test_lines_have_only_what_the_recipe_leaves_open(file: Path) -> None:
+    found_here = found(file, toy(a=offer(), b=offer(**INCEPTION)))
+    assert found_here.message(("resize", "mean", "std")).splitlines()[1:] == [
+        "  weights 'a' (used): image: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
+        "  weights 'b': image: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}",
+    ]
 
 
 def test_nothing_known_is_a_warning(file: Path) -> None:
@@ -133,7 +141,7 @@ def test_a_configuration_next_to_the_file_is_used(name: str, data: Any, file: Pa
     file.with_name(name).write_text(json.dumps(data))
     found_here = found(file, toy())
     assert found_here.image == INCEPTION
-    assert found_here.message().startswith(f"images for weights '{file}' as for '{name}' next to the file")
+    assert found_here.message().startswith(f"weights '{file}': using the preprocessing of '{name}' next to")
     assert ("which resizes images bicubic" in found_here.why) is (data is FACE)
 
 
@@ -157,6 +165,15 @@ def test_texts_in_the_file_come_first(file: Path) -> None:
     conflict = found_here.report()["alternatives"]
     assert [each["from"] for each in conflict] == ["'config.json' next to the file"]
     assert conflict[0]["image"]["mean"] == (0.4, 0.4, 0.4)
+
+
+def test_a_folder_of_hugging_face_is_a_file_with_its_configuration(file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "toy.a1_in1k"
+    folder.mkdir()
+    file.rename(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(TIMM))
+    found_here = found(folder, toy())
+    assert (found_here.image, found_here.why) == (INCEPTION, "'config.json' next to the file")
 
 
 def test_weights_inspect_knows_the_same(file: Path) -> None:
