@@ -1,7 +1,9 @@
 """ResNeXt-50 in PyTorch, trained as PyTorch's transfer-learning tutorial does; `benchmarks/jobs.py` starts it.
 
-    python benchmarks/rivals_torch.py train PHOTOS --weights FILE --trains fc --epochs 2 --save FILE [--bf16 | --channels-last]
+    python benchmarks/rivals_torch.py train PHOTOS --weights FILE --trains fc --epochs 2 --save FILE [--bf16]
     python benchmarks/rivals_torch.py predict PHOTOS --state FILE --csv FILE [--bf16]
+
+``--channels-last`` stands for float32 with channels last, in place of ``--bf16``.
 
 The wheels of torchvision on PyPI cannot be imported beside the CPU build of torch, so its network and its transforms on
 PIL images are written out here, step for step. Printed at last is a line of JSON with the seconds of each epoch.
@@ -161,9 +163,8 @@ def train(given: argparse.Namespace) -> dict[str, object]:
     photos = {name: Photos(given.photos / name, given.size, transform) for name, transform in parts.items()}
     loaders = {n: DataLoader(p, given.batch, shuffle=n == "train", num_workers=WORKERS) for n, p in photos.items()}
     classes = photos["train"].classes
-    machine = Machine(
-        pretrained(given.weights, len(classes), given.trains), bf16=given.bf16, channels_last=given.channels_last
-    )
+    network = pretrained(given.weights, len(classes), given.trains)
+    machine = Machine(network, bf16=given.bf16, channels_last=given.channels_last)
     optimizer, best, state, seconds = machine.optimizer(), -1.0, {}, []
     for _ in range(given.epochs):
         began = time.perf_counter()
