@@ -2,12 +2,12 @@
 
     python benchmarks/jobs.py --flowers FOLDER [--job head layer4 layer3 predict all] [--rounds 3] [--without mindcv]
 
-ResNeXt-50 (32x4d) from one file of random weights, on photos of Oxford 102 Flowers. `head`, `layer4` and `layer3` (with
-layer4, without MindCV) are what trains, with validation every epoch; `predict` labels photos; `all` is the full
-training step on random images. Every side is a process of its own, from Python's start to its end, in turn.
-*ours* begins with an empty cache; *ours, next run* has another learning rate and the same cache. PyTorch trains some epochs and MindCV takes a few
-photos twice; the rest of their job is added at the speed of all but the first time, which holds what is done only once.
-PyTorch and MindCV come with `pip install mindspore-finetune[dev,bench]`.
+ResNeXt-50 (32x4d) from one file of random weights, on photos of Oxford 102 Flowers. `head`, `layer4` and `layer3`
+(with layer4, without MindCV) are what trains, with validation every epoch; `predict` labels photos; `all` is the full
+training step on random images. Every side is a process of its own, from Python's start to its end, in turn. *ours*
+begins with an empty cache; *ours, next run* has another learning rate and the same cache. PyTorch trains some epochs
+and MindCV takes a few photos twice; the rest of their job is added at the speed of all but the first time, which
+holds what is done only once. PyTorch and MindCV come with `pip install mindspore-finetune[dev,bench]`.
 """
 
 from __future__ import annotations
