@@ -55,4 +55,5 @@ def read_attributes() -> list[int] | None:
 def write_attributes(attributes: list[int]) -> bool:
     """Set this thread's ``struct sched_attr``; False where the kernel refuses."""
     put, _ = CALLS[platform.machine()]
-    return ctypes.CDLL(None).syscall(put, 0, struct.pack(ATTRIBUTES, *attributes), 0) == 0
+    failed = ctypes.CDLL(None).syscall(put, 0, struct.pack(ATTRIBUTES, *attributes), 0)
+    return not failed
