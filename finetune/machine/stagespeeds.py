@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.components import Backbone, ImageSpec
+from finetune.components import ImageSpec
 from finetune.devices import device
 from finetune.devices.forms import CONVOLUTIONS, MATMUL, Forms
 from finetune.devices.kind import Settings, quiet_mindspore
@@ -15,25 +15,25 @@ from finetune.devices.kind import Settings, quiet_mindspore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from finetune.components import Backbone
     from finetune.model.network import Network
 
 BATCH, ROUNDS = 8, 3
 AVX512 = "avx512"
 
 
-def time_stages(name: str, *, uncapped: bool) -> dict[str, dict[str, float]]:
-    """Return milliseconds by kind and stage; ``uncapped`` times the matmul form alone, with AVX-512."""
-    from finetune import plugins
-    from finetune.catalogue import Catalogue
+def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().size) -> dict[str, dict[str, float]]:
+    """Return milliseconds by kind and stage; ``uncapped`` times the matmul form alone, with AVX-512.
+
+    ``side`` is that of the images in pixels.
+    """
     from finetune.model.network import Network, build_stages, product_form
 
-    backbone = Catalogue(plugins.load()).get(Backbone, name)
     device.setup(device="cpu", said=Settings(forms=Forms(uncapped=uncapped)))
     ms = quiet_mindspore()
     network = Network(build_stages(backbone, backbone.options()), ms.nn.Identity())
     made = product_form(backbone, network, Forms(matmul=backbone.stages))
     rng = np.random.default_rng(0)
-    side = ImageSpec().size
     given = rng.standard_normal((BATCH, 3, side, side), np.float32)
     kinds = {AVX512: made} if uncapped else {CONVOLUTIONS: None, MATMUL: made}
     found: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
