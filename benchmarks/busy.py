@@ -36,6 +36,7 @@ def training() -> Callable[[], float]:
     from finetune.devices import device
 
     device.setup(device="cpu")
+    import mindspore as ms
     import numpy as np
 
     from finetune import Backbone, plugins
@@ -48,6 +49,7 @@ def training() -> Callable[[], float]:
     from finetune.training.trainer import Trainer
 
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext_nano")
+    ms.set_seed(0)
     head = heads.build(LinearHead(), backbone.features, step.CLASSES, 0)
     network = Network(build_stages(backbone, backbone.options()), head)
     said = {"dataset": {"use": "folder"}, "optimizer": {"use": "sgd", "lr": 0.01}, "train": {"batch_size": BATCH}}

@@ -66,7 +66,11 @@ def step_of(network: Network, number: int, given: Any, form: Any) -> Callable[[]
     chain = Chain(network, slice(number, number + 1), form)
     chain.set_train(True)
     learnt = [p for p in chain.get_parameters() if p.requires_grad and not statistics(p)]
-    differentiate = ms.value_and_grad(lambda x: chain(x).sum(), 0 if number else None, learnt)
+
+    def total(x: Any) -> Any:
+        return chain(x).sum()
+
+    differentiate = ms.value_and_grad(total, 0 if number else None, learnt)
     maps = ms.Tensor(given)
     return lambda: differentiate(maps)[0].asnumpy()
 
