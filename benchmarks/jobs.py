@@ -1,13 +1,13 @@
 """Compare wall clock from photos to model, and from photos to labels: ours, PyTorch as its tutorial has it, and MindCV.
 
-    python benchmarks/jobs.py --flowers FOLDER [--job head layer4 predict all] [--rounds 3] [--without mindcv]
+    python benchmarks/jobs.py --flowers FOLDER [--job head layer4 layer3 predict all] [--rounds 3] [--without mindcv]
 
-ResNeXt-50 (32x4d) from one file of random weights, on photos of Oxford 102 Flowers. `head` and `layer4` are what
-trains, with validation every epoch; `predict` labels photos; `all` is the full training step on random images. Every
-side is a process of its own, from Python's start to its end, and the sides take turns. *ours* begins with an empty
-cache; *ours, next run* has another learning rate and the same cache. PyTorch trains some epochs and MindCV takes a few
-photos twice; the rest of their job is added at the speed of all but the first time, which holds what is done only once.
-PyTorch and MindCV come with `pip install mindspore-finetune[dev,bench]`.
+ResNeXt-50 (32x4d) from one file of random weights, on photos of Oxford 102 Flowers. `head`, `layer4` and `layer3`
+(with layer4, without MindCV) are what trains, with validation every epoch; `predict` labels photos; `all` is the full
+training step on random images. Every side is a process of its own, from Python's start to its end, in turn. *ours*
+begins with an empty cache; *ours, next run* has another learning rate and the same cache. PyTorch trains some epochs
+and MindCV takes a few photos twice; the rest of their job is added at the speed of all but the first time, which
+holds what is done only once. PyTorch and MindCV come with `pip install mindspore-finetune[dev,bench]`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from measured import Measured, Side, kilobytes, machine, measure
 
 HERE = Path(__file__).parent
 FREEZE = {"head": "{use: head}", "layer4": "{use: stages, train: [layer4]}"}
-TORCH = {"torch fp32": [], "torch bf16": ["--bf16"]}
+FREEZE["layer3"] = "{use: stages, train: [layer3, layer4]}"
+TORCH = {"torch fp32": [], "torch fp32 channels-last": ["--channels-last"], "torch bf16": ["--bf16"]}
 FEW = {"train": 40, "valid": 20}  # photos of the models that only label
 RECIPE = """
 backbone: {{use: resnext50, weights: {weights}}}
@@ -65,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     jobs = [*FREEZE, "predict", "all"]
     parser.add_argument("--flowers", type=Path, required=True, help="Oxford 102 Flowers, with train, valid and test")
-    parser.add_argument("--job", nargs="+", default=jobs[:3], choices=jobs)
+    parser.add_argument("--job", nargs="+", default=["head", "layer4", "predict"], choices=jobs)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--train", type=int, default=300, help="photos to train on")
     parser.add_argument("--valid", type=int, default=150, help="photos to validate on")
@@ -118,7 +119,8 @@ class Bench:
         whole = {split: given.epochs * getattr(given, split) / given.mindcv_photos for split in ("train", "valid")}
         trains = ["--trains", "classifier" if job == "head" else job]
         ours = [cold, again] if job == "head" else [cold]
-        return [*ours, *rivals, *self.mindcv(["train", str(self.photos), *trains], whole)]
+        mindcv = [] if job == "layer3" else self.mindcv(["train", str(self.photos), *trains], whole)
+        return [*ours, *rivals, *mindcv]
 
     def models(self) -> None:
         """Train the models that label, on few photos."""

@@ -3,6 +3,8 @@
     python benchmarks/rivals_torch.py train PHOTOS --weights FILE --trains fc --epochs 2 --save FILE [--bf16]
     python benchmarks/rivals_torch.py predict PHOTOS --state FILE --csv FILE [--bf16]
 
+``--channels-last`` stands for float32 with channels last, in place of ``--bf16``.
+
 The wheels of torchvision on PyPI cannot be imported beside the CPU build of torch, so its network and its transforms on
 PIL images are written out here, step for step. Printed at last is a line of JSON with the seconds of each epoch.
 """
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 DEPTHS, GROUPS, WIDTH = (3, 4, 6, 3), 32, 4
 WORKERS = 2
+TRAINED = {"layer3": ("layer3.", "layer4.")}
 
 
 class Bottleneck(nn.Module):
@@ -129,10 +132,11 @@ class Photos(Dataset[tuple[Tensor, int]]):
 
 
 class Machine:
-    """A network in float32 as it comes, or with autocast to bfloat16 and channels last."""
+    """A network in float32 as it comes, with channels last, or with autocast to bfloat16 as well."""
 
-    def __init__(self, network: ResNeXt50, *, bf16: bool) -> None:
-        self.bf16, self.format = bf16, torch.channels_last if bf16 else torch.contiguous_format
+    def __init__(self, network: nn.Module, *, bf16: bool, channels_last: bool = False) -> None:
+        self.bf16 = bf16
+        self.format = torch.channels_last if bf16 or channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.format)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -148,7 +152,7 @@ def pretrained(weights: Path, classes: int, trains: str) -> ResNeXt50:
     network = ResNeXt50(1000)
     network.load_state_dict(load_file(weights))
     for name, parameter in network.named_parameters():
-        parameter.requires_grad = trains == "all" or name.startswith(f"{trains}.")
+        parameter.requires_grad = trains == "all" or name.startswith(TRAINED.get(trains, (f"{trains}.",)))
     network.fc = nn.Linear(network.fc.in_features, classes)
     return network
 
@@ -159,7 +163,8 @@ def train(given: argparse.Namespace) -> dict[str, object]:
     photos = {name: Photos(given.photos / name, given.size, transform) for name, transform in parts.items()}
     loaders = {n: DataLoader(p, given.batch, shuffle=n == "train", num_workers=WORKERS) for n, p in photos.items()}
     classes = photos["train"].classes
-    machine = Machine(pretrained(given.weights, len(classes), given.trains), bf16=given.bf16)
+    network = pretrained(given.weights, len(classes), given.trains)
+    machine = Machine(network, bf16=given.bf16, channels_last=given.channels_last)
     optimizer, best, state, seconds = machine.optimizer(), -1.0, {}, []
     for _ in range(given.epochs):
         began = time.perf_counter()
@@ -194,7 +199,8 @@ def predict(given: argparse.Namespace) -> dict[str, object]:
     saved = torch.load(given.state, weights_only=True)
     network = ResNeXt50(len(saved["classes"]))
     network.load_state_dict(saved["state"])
-    machine, photos = Machine(network.eval(), bf16=given.bf16), Photos(given.photos, given.size, for_evaluation)
+    machine = Machine(network.eval(), bf16=given.bf16, channels_last=given.channels_last)
+    photos = Photos(given.photos, given.size, for_evaluation)
     loader = DataLoader(photos, given.batch, num_workers=WORKERS)
     with torch.inference_mode():
         batches = [machine.logits(images).float().softmax(1) for images, _ in loader]
@@ -205,12 +211,12 @@ def predict(given: argparse.Namespace) -> dict[str, object]:
     return {"seconds": {}}
 
 
-def stepping(*, bf16: bool) -> Callable[[int, int], Callable[[], float]]:
+def stepping(*, bf16: bool, channels_last: bool) -> Callable[[int, int], Callable[[], float]]:
     """Return what builds a full training step on random images, for ``step.serve``."""
 
     def build(batch: int, size: int) -> Callable[[], float]:
         torch.manual_seed(0)
-        machine = Machine(ResNeXt50(step.CLASSES).train(), bf16=bf16)
+        machine = Machine(ResNeXt50(step.CLASSES).train(), bf16=bf16, channels_last=channels_last)
         optimizer, (images, labels) = machine.optimizer(), map(torch.from_numpy, step.arrays(batch, size))
 
         def one() -> float:
@@ -232,14 +238,15 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="?")
     for name in ("weights", "save", "state", "csv"):
         parser.add_argument(f"--{name}", type=Path)
-    parser.add_argument("--trains", choices=["fc", "layer4", "all"], default="fc")
+    parser.add_argument("--trains", choices=["fc", "layer4", "layer3", "all"], default="fc")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--channels-last", action="store_true")
     given = parser.parse_args()
     if given.job == "step":
-        step.SIDES["torch"] = stepping(bf16=given.bf16)
+        step.SIDES["torch"] = stepping(bf16=given.bf16, channels_last=given.channels_last)
         step.serve("torch", given.batch, given.size)
     else:
         print(json.dumps({"train": train, "predict": predict}[given.job](given)))

@@ -19,7 +19,7 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 @command("", "finetune doctor", "finetune doctor --device gpu --measure")
 def doctor(
     device: Device = "auto",
-    measure: Annotated[bool, typer.Option("--measure", help="Time a convolution, too; takes some seconds.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Time each stage of networks; takes minutes.")] = False,
 ) -> Answer:
     """Look at what this machine has and lacks.
 

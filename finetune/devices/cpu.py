@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.devices.forms import Forms, strongest_isa
 from finetune.devices.kind import Kind, Settings
 from finetune.machine.cores import cpu_flags
+from finetune.machine.timeslice import shorten_time_slice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,8 @@ _ISA: list[str] = []
 
 
 def prepare(ms: Any, settings: Settings) -> str:
-    """Cap oneDNN, set the number of threads, and return the instruction set in force."""
+    """Cap oneDNN, shorten the time slice, set the number of threads, and return the instruction set in force."""
+    shorten_time_slice()
     isa = cap_onednn(uncapped=settings.forms.uncapped)
     if settings.threads:
         ms.runtime.dispatch_threads_num(settings.threads)

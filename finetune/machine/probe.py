@@ -120,9 +120,13 @@ def uncapped_stages() -> dict[str, Any]:
 
 
 def _stages(*, uncapped: bool) -> dict[str, Any]:
+    from finetune import plugins
+    from finetune.catalogue import Catalogue
+    from finetune.components import Backbone
     from finetune.machine import stagespeeds
 
-    return {"ms": stagespeeds.time_stages(os.environ[BACKBONE], uncapped=uncapped)}
+    backbone = Catalogue(plugins.load()).get(Backbone, os.environ[BACKBONE])
+    return {"ms": stagespeeds.time_stages(backbone, uncapped=uncapped)}
 
 
 def _convolution(ms: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.components import Backbone, ImageSpec
+from finetune.components import ImageSpec
 from finetune.devices import device
 from finetune.devices.forms import CONVOLUTIONS, MATMUL, Forms
 from finetune.devices.kind import Settings, quiet_mindspore
@@ -15,25 +15,25 @@ from finetune.devices.kind import Settings, quiet_mindspore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from finetune.components import Backbone
     from finetune.model.network import Network
 
 BATCH, ROUNDS = 8, 3
 AVX512 = "avx512"
 
 
-def time_stages(name: str, *, uncapped: bool) -> dict[str, dict[str, float]]:
-    """Return milliseconds by kind and stage; ``uncapped`` times the matmul form alone, with AVX-512."""
-    from finetune import plugins
-    from finetune.catalogue import Catalogue
+def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().size) -> dict[str, dict[str, float]]:
+    """Return milliseconds by kind and stage; ``uncapped`` times the matmul form alone, with AVX-512.
+
+    ``side`` is that of the images in pixels.
+    """
     from finetune.model.network import Network, build_stages, product_form
 
-    backbone = Catalogue(plugins.load()).get(Backbone, name)
     device.setup(device="cpu", said=Settings(forms=Forms(uncapped=uncapped)))
     ms = quiet_mindspore()
     network = Network(build_stages(backbone, backbone.options()), ms.nn.Identity())
     made = product_form(backbone, network, Forms(matmul=backbone.stages))
     rng = np.random.default_rng(0)
-    side = ImageSpec().size
     given = rng.standard_normal((BATCH, 3, side, side), np.float32)
     kinds = {AVX512: made} if uncapped else {CONVOLUTIONS: None, MATMUL: made}
     found: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
@@ -66,7 +66,11 @@ def step_of(network: Network, number: int, given: Any, form: Any) -> Callable[[]
     chain = Chain(network, slice(number, number + 1), form)
     chain.set_train(True)
     learnt = [p for p in chain.get_parameters() if p.requires_grad and not statistics(p)]
-    differentiate = ms.value_and_grad(lambda x: chain(x).sum(), 0 if number else None, learnt)
+
+    def total(x: Any) -> Any:
+        return chain(x).sum()
+
+    differentiate = ms.value_and_grad(total, 0 if number else None, learnt)
     maps = ms.Tensor(given)
     return lambda: differentiate(maps)[0].asnumpy()
 
