@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finetune import DataError, Finetuner
-from tests.cli.calling import RECIPE, Finetune, answer, command, environment
+from tests.cli.calling import RECIPE, Finetune, answer, call_in_process, command, environment
 from tests.clocks import LONGEST
 from tests.drawn import COLOURS
 
@@ -109,8 +109,10 @@ def test_predict_labels_all_that_can_be_read(finetune: Finetune, project: Path, 
         Finetuner.load(project / model).predict([tmp_path / "a.jpg", tmp_path / "b.jpg"])
 
 
-def test_predict_for_programs(finetune: Finetune, project: Path, model: str) -> None:
-    found = answer(finetune("predict", f"{model}/model", "photos/red/00.jpg", "--json", "--top", "3", cwd=project))
+def test_predict_for_programs(project: Path, model: str) -> None:
+    found = answer(
+        call_in_process("predict", f"{model}/model", "photos/red/00.jpg", "--json", "--top", "3", cwd=project)
+    )
     (only,) = found["predictions"]
     assert only["path"] == "photos/red/00.jpg"
     assert {each["label"] for each in only["top"]} == set(COLOURS)
@@ -129,16 +131,16 @@ def test_names_of_photos_cannot_steer_the_terminal(
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_eval(finetune: Finetune, project: Path, model: str) -> None:
-    found = answer(finetune("eval", model, "photos", "--json", cwd=project))
+def test_eval(project: Path, model: str) -> None:
+    found = answer(call_in_process("eval", model, "photos", "--json", cwd=project))
     assert found["images"] == 24
     assert {each["class"] for each in found["per_class"]} == set(COLOURS)
-    text = finetune("eval", model, "photos", cwd=project).stdout
+    text = call_in_process("eval", model, "photos", cwd=project).stdout
     assert f"accuracy  {found['accuracy']:.4f}" in text
 
 
-def test_export(finetune: Finetune, project: Path, model: str, tmp_path: Path) -> None:
-    done = finetune("export", model, "--format", "onnx", "--output", tmp_path / "x.onnx", "--json")
+def test_export(model: str, tmp_path: Path) -> None:
+    done = call_in_process("export", model, "--format", "onnx", "--output", tmp_path / "x.onnx", "--json")
     assert done.returncode == 0, done.stderr
     assert answer(done)["file"] == str(tmp_path / "x.onnx")
     assert answer(done)["compared"].startswith(("onnxruntime 1.", "openvino 20"))
