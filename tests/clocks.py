@@ -77,7 +77,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | N
 
 
 def catches(pid: int, signum: signal.Signals) -> bool:
-    """Tell whether a process has a handler for a signal."""
+    """Tell whether a process has a handler for a signal, or blocks it in order to wait for it, as finetune does."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-    return bool(caught >> (signum - 1) & 1)
+    masks = [int(status.partition(f"{name}:")[2].split()[0], 16) for name in ("SigCgt", "SigBlk")]
+    return any(mask >> (signum - 1) & 1 for mask in masks)

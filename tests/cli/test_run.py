@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finetune import DataError, Finetuner
-from tests.cli.calling import RECIPE, Finetune, answer, command, environment
+from tests.cli.calling import RECIPE, Finetune, answer, call_in_process, command, environment
 from tests.clocks import LONGEST
 from tests.drawn import COLOURS
 
@@ -117,8 +117,10 @@ def test_predict_labels_all_that_can_be_read(finetune: Finetune, project: Path, 
         Finetuner.load(project / model).predict([tmp_path / "a.jpg", tmp_path / "b.jpg"])
 
 
-def test_predict_for_programs(finetune: Finetune, project: Path, model: str) -> None:
-    found = answer(finetune("predict", f"{model}/model", "photos/red/00.jpg", "--json", "--top", "3", cwd=project))
+def test_predict_for_programs(project: Path, model: str) -> None:
+    found = answer(
+        call_in_process("predict", f"{model}/model", "photos/red/00.jpg", "--json", "--top", "3", cwd=project)
+    )
     (only,) = found["predictions"]
     assert only["path"] == "photos/red/00.jpg"
     assert {each["label"] for each in only["top"]} == set(COLOURS)
@@ -137,30 +139,28 @@ def test_names_of_photos_cannot_steer_the_terminal(
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_eval(finetune: Finetune, project: Path, model: str) -> None:
-    found = answer(finetune("eval", model, "--json", cwd=project))
+def test_eval(project: Path, model: str) -> None:
+    found = answer(call_in_process("eval", model, "--json", cwd=project))
     assert [found[key] for key in ("part", "images", "held_back", "trained_on", "skipped")] == ["valid", 6, True, 0, 18]
     assert {each["class"] for each in found["per_class"]} == set(COLOURS)
-    text = finetune("eval", model, "photos", cwd=project).stdout
+    text = call_in_process("eval", model, "photos", cwd=project).stdout
     assert "part        validation images, held back from training" in text
     assert "trained on  0 of these images" in text
     assert f"accuracy    {found['accuracy']:.4f}" in text
 
 
-def test_eval_says_how_many_photos_were_trained_on(
-    finetune: Finetune, project: Path, model: str, tmp_path: Path
-) -> None:
+def test_eval_says_how_many_photos_were_trained_on(project: Path, model: str, tmp_path: Path) -> None:
     for name in COLOURS:
         (tmp_path / name).mkdir()
         for number in ("00", "06"):
             (tmp_path / name / f"{number}.jpg").write_bytes((project / "photos" / name / f"{number}.jpg").read_bytes())
-    done = finetune("eval", model, tmp_path)
+    done = call_in_process("eval", model, tmp_path)
     assert "trained on  3 of these images" in done.stdout
     assert "warning: 3 of the 6 images were trained on; the metrics are better than those of new images" in done.stderr
 
 
-def test_export(finetune: Finetune, project: Path, model: str, tmp_path: Path) -> None:
-    done = finetune("export", model, "--format", "onnx", "--output", tmp_path / "x.onnx", "--json")
+def test_export(model: str, tmp_path: Path) -> None:
+    done = call_in_process("export", model, "--format", "onnx", "--output", tmp_path / "x.onnx", "--json")
     assert done.returncode == 0, done.stderr
     assert answer(done)["file"] == str(tmp_path / "x.onnx")
     assert answer(done)["compared"].startswith(("onnxruntime 1.", "openvino 20"))
