@@ -231,8 +231,9 @@ class Finetuner:
             refused: dict[int, BadImage] = {}
             found = model.predict(given.images, top=top, refused=refused if given.listed else None)
         missing = inputs.of_folders(given, refused)
-        if missing and self.progress:
-            print(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
+        say = print if self.progress else silent
+        if missing:
+            say(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
         return Predictions(found, missing)
 
     @in_python_words
