@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import PluginError, UsageError
-from finetune.plugins import HERE, Broken, Origin, Plugins
+from finetune.plugins import HERE, Broken, Origin, Plugins, named
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 C = TypeVar("C", bound=Component)
 
@@ -87,6 +87,11 @@ class Catalogue:
                 if offered is component:
                     return origin
         return Origin(name=component.name, distribution=HERE, version="-")
+
+    def call(self, component: Component, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a component's function; what it raises names its plugin."""
+        with named(self.origin(component), f"{what} of {component.kind} '{component.name}'"):
+            return function(*arguments)
 
     def __iter__(self) -> Iterator[tuple[Origin, Component]]:
         """Iterate over all components by kind and name, doubles included."""

@@ -332,7 +332,7 @@ class Finetuner:
         """Return the pretrained network; once it was asked for with its head, that one serves for all."""
         if self._pretrained is None or (head and not self._pretrained_head):
             from finetune.recipe import pythonwords
-            from finetune.training.prepare import pretrained
+            from finetune.training.pretrained import load_pretrained
 
             say = pythonwords.in_python(print) if self.progress else silent
             self._pretrained = pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)

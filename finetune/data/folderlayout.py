@@ -28,10 +28,9 @@ DEEPEST = 3  # wrapper folders within one another
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where the images of each split are, and what else may be meant in ``doubt``."""
+    """Where the images of each split are."""
 
     splits: Mapping[Split, str]
-    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +150,19 @@ def classes_only(base: Tree, prefix: str) -> Layout | Unclear:
         extra = {split: f"{prefix}{each.name}/*" for split, each in zip(names, odd, strict=False)}
         return Unclear(readings=(Layout(splits={"train": f"{prefix}*", **extra}), everything))
     folders = full(base)
-    inside = {names_in(each) if not each.images else frozenset() for each in folders}
-    if len(folders) > 1 and len(inside) == 1 and len(next(iter(inside))) > 1:
-        first, second = (each.name for each in folders[:2])
-        pair = Layout(splits={"train": f"{prefix}{first}/*", "valid": f"{prefix}{second}/*"})
-        doubt = f"'{first}' and '{second}' are read as classes, but hold the same folders and no images of their own"
-        return Layout(splits=everything.splits, doubt=f"{doubt}; if they are splits, write {options_of(pair)}")
-    return everything
+    if not hold_the_same(folders):
+        return everything
+    splits = {split: f"{prefix}{each.name}/*" for split, each in zip(ORDER, folders, strict=False)}
+    return Unclear(readings=(Layout(splits=splits), everything))
+
+
+def hold_the_same(folders: Sequence[Tree]) -> bool:
+    """Return whether several folders hold no images themselves, but mostly folders of the same names."""
+    inside = [names_in(each) for each in folders if not each.images]
+    if len(folders) < 2 or len(inside) < len(folders):
+        return False
+    common = frozenset.intersection(*inside)
+    return len(common) > 1 and 2 * len(common) >= len(frozenset.union(*inside))
 
 
 def repeats_siblings(folder: Tree, base: Tree) -> bool:

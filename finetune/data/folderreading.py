@@ -52,11 +52,6 @@ class FolderReading:
             f"{split} in {describe(pattern)}" for split, pattern in self.splits.items()
         )
 
-    @property
-    def doubt(self) -> str:
-        """Return what may be meant otherwise."""
-        return self.layout.doubt
-
     def folder_of(self, split: Split) -> Path:
         """Return the folder that holds the class folders of a split; raises ``DataError`` if it does not exist."""
         above, _ = halves(self.splits[split])

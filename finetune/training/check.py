@@ -16,7 +16,8 @@ from finetune.recipe.models import AdamW
 from finetune.training import preflight, trial
 from finetune.training.feed import Feed
 from finetune.training.preflight import existing
-from finetune.training.prepare import Prepared, load_data, prepare
+from finetune.training.prepare import Prepared, prepare
+from finetune.training.rundata import load_data
 from finetune.training.views import fitting
 from finetune.trunk import division, engines, entries
 

@@ -11,7 +11,7 @@ from finetune.errors import DataError, UsageError
 from finetune.machine.cores import usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.moved import load_run_recipe
-from finetune.training import changes, checkpoint, older, prepare, records
+from finetune.training import changes, checkpoint, older, pretrained, records, rundata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,8 +119,8 @@ def load_own_data(
     folder: Path, plan: Plan, catalogue: Catalogue, classes: tuple[str, ...], say: Callable[[str], None]
 ) -> Data:
     """Return the data of a plan as the run in a folder would have it."""
-    method = prepare.split_method(folder)
-    data = prepare.load_data(plan, catalogue, usable_cores(), told(say), method=method)
-    if prepare.keeps_head(plan) and {*data.classes} <= {*classes}:
+    method = rundata.split_method(folder)
+    data = rundata.load_data(plan, catalogue, usable_cores(), told(say), method=method)
+    if pretrained.keeps_head(plan) and {*data.classes} <= {*classes}:
         return datas.relabelled(data, classes)
     return data

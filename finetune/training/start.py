@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import WeightsError
+from finetune.errors import FinetuneError, WeightsError
 from finetune.model import modelfolder
 from finetune.training import checkpoint
 
@@ -52,6 +53,15 @@ def found(
             raise
         say(f"going on without the pretrained weights, since the checkpoint holds every parameter ({error})")
         return None, begun
+
+
+def read_image(folder: Path | None) -> ImageSpec | None:
+    """Return the preprocessing of the run in a folder, by its newest checkpoint; None where no checkpoint says it."""
+    if folder is None:
+        return None
+    with suppress(FinetuneError, KeyError):
+        return modelfolder.image_spec(checkpoint.newest(folder / "checkpoints")[0].state["start"]["image"])
+    return None
 
 
 def read(folder: Path, options: type[Options]) -> Start | None:

@@ -10,19 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from finetune.components import ImageSpec
+from finetune.components import ImageSpec, Weights
 from finetune.weights import configs, layouts, loading
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from finetune.components import Backbone, Weights
+    from finetune.components import Backbone
     from finetune.weights.sources import Source
 
 Image = dict[str, Any]
 
-DEFAULTS: Image = {each.name: each.default for each in fields(ImageSpec) if each.name != "background"}
+STATED = {each.name for each in fields(Weights)}
+DEFAULTS: Image = {each.name: each.default for each in fields(ImageSpec) if each.name in STATED}
 KEYS = tuple(DEFAULTS)
 RESIZED = "bilinear"  # how images are resized, whatever other projects state
 

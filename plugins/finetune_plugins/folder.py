@@ -145,8 +145,6 @@ class Reader:
         """Say how the folders were read where that is not plain, and what is not used."""
         if self.reading.note:
             self.find("note", self.reading.root, self.reading.note)
-        if self.reading.doubt:
-            self.find("warning", self.reading.root, self.reading.doubt)
         for path, is_unlabelled in self.reading.unused():
             text = "is not used; it lies next to the folders of the splits"
             if is_unlabelled:

@@ -72,7 +72,6 @@ CLEAR = {
     "a/a b/b": {"train": "*"},
     "a/:3 a/x b/x": {"train": "*"},
     "dogs/poodle dogs/beagle cats/siamese": {"train": "*"},
-    "a/shop a/home b/shop b/home": {"train": "*"},
 }
 
 
@@ -128,11 +127,25 @@ def test_images_of_splits_inside_a_class_are_counted_once() -> None:
     assert count(layout, "test", photos) == {"a": 2}
 
 
-def test_nested_classes_that_hold_the_same_folders_are_doubted() -> None:
-    found = read_layout(tree("2023/cat 2023/dog 2024/cat 2024/dog"))
-    assert isinstance(found, Layout)
-    assert "'2023' and '2024' are read as classes, but hold the same folders" in found.doubt
-    assert 'train: "2023/*", valid: "2024/*"' in found.doubt
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        ("2023/cat 2023/dog 2024/cat 2024/dog", {"train": "2023/*", "valid": "2024/*"}),
+        ("set1/a set1/b set1/c set2/a set2/b", {"train": "set1/*", "valid": "set2/*"}),
+        ("x/one/a x/one/b x/two/a x/two/b", {"train": "x/one/*", "valid": "x/two/*"}),
+        ("f1/a f1/b f2/a f2/b f3/a f3/b", {"train": "f1/*", "valid": "f2/*", "test": "f3/*"}),
+    ],
+)
+def test_folders_that_hold_the_same_may_be_splits_or_classes(folders: str, splits: dict[str, str]) -> None:
+    found = read_layout(tree(folders))
+    assert isinstance(found, Unclear)
+    prefix = "x/" if folders.startswith("x/") else ""
+    assert [dict(each.splits) for each in found.readings] == [splits, {"train": f"{prefix}*"}]
+
+
+@pytest.mark.parametrize("folders", ["a/x b/x", "a/x a/y b/p b/q", "a/:1 a/x a/y b/x b/y", "a/x a/y a/z b/x b/p b/q"])
+def test_nested_folders_of_different_names_are_parts_of_their_class(folders: str) -> None:
+    assert read_layout(tree(folders)) == Layout(splits={"train": "*"})
 
 
 @pytest.mark.parametrize(
