@@ -335,7 +335,7 @@ class Finetuner:
             from finetune.training.pretrained import load_pretrained
 
             say = pythonwords.in_python(print) if self.progress else silent
-            self._pretrained = pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
+            self._pretrained = load_pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
             self._pretrained_head = head
         return self._pretrained
 

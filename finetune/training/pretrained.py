@@ -100,7 +100,9 @@ def mixed_precision(network: Network) -> None:
     ms.amp.auto_mixed_precision(network, "O2")
 
 
-def load_pretrained(plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Callable[[str], None] = print) -> Model:
+def load_pretrained(
+    plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Callable[[str], None] = print
+) -> Model:
     """Return the pretrained network of a plan without training it: good for ``embed``, and with ``head`` to predict.
 
     With ``head`` it has the classifier and the classes of its weights, else a random classifier of one class.

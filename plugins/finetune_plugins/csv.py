@@ -133,7 +133,7 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
 def check_text(file: Path, line: int, cells: Iterable[str]) -> None:
     """Raise ``DataError`` for cells that are not UTF-8."""
     if not all(map(is_text, cells)):
-        raise DataError(f"'{file}' is no UTF-8 text, see line {line}; save it as CSV in UTF-8")
+        raise DataError(f"'{file}' is not UTF-8 text, see line {line}; save it as CSV in UTF-8")
 
 
 def wanted(options: Table) -> list[tuple[str, str]]:

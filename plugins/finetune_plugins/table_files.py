@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = ",;\t"
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # XLSX and ODS, XLS
 SEPARATOR_LINE = re.compile(
     r'"?sep=(.|\\t)"?[,;\t ]*(\r\n|\r|\n)', re.IGNORECASE
 )  # by which Excel learns the separator
@@ -58,6 +59,8 @@ def _decoded(file: Path) -> str:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"'{file}' cannot be read: {error.strerror}; check dataset.file") from error
+    if content.startswith(SPREADSHEETS):
+        raise DataError(f"'{file}' is a spreadsheet or an archive, not text; save it as CSV in UTF-8")
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
         # Paths are bytes: those that are not UTF-8 come through, and where no file has them the text is refused later.

@@ -353,7 +353,7 @@ CASES: list[Case] = [
     case("I7", "comma not quoted", rows("photos/a,b.png,red"), 3, "t.csv:8: has 3 cells below 2 columns; put cells t"),
     case("I7", "quote not closed", rows('"photos/red/0.png,red'), 3, "cannot be read from line 8 on", "fix the quotes"),
     case("I7", "Latin-1", table("path,label\na,caf\u00e9\n".encode("latin-1")), 3, "is not UTF-8 text, see line 2;"),
-    case("I7", "spreadsheet", table(ZIP + b"\xff"), 3, "t.csv' is not UTF-8 text", "save it as CSV in UTF-8"),
+    case("I7", "spreadsheet", table(ZIP + b"\xff"), 3, "t.csv' is a spreadsheet", "save it as CSV in UTF-8"),
     case("I7", "no folder of photos", rows(more=", root: nowhere"), 3, "has no 'nowhere'; check dataset.root"),
     case("I7", "no flowers", data("use: flowers102, root: photos"), 3, "lacks 102flowers.tgz", "dataset.download=true"),
     case("I1", "bad photo to measure", measured(lambda root: put(root / "red/x.jpg", b"")), 3, "red/x.jpg: is empty"),

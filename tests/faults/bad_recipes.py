@@ -100,7 +100,9 @@ CASES: list[Case] = [
     case("Y1", "too few channels", above("image: {mean: [0.5]}"), 2, "image.mean: must have at least 3 items, got 1"),
     case("Y1", "slash in the name", above("name: a/b"), 2, "name: must be 1 to 80 letters, digits", "got 'a/b'"),
     case("Y1", "the same callback twice", above("callbacks: [{use: checkpoint}, {use: checkpoint}]"), 2, "is there al"),
-    case("Y1", "no home folder", above("output: ~nobody-has-this-name/x"), 2, "no home folder for", "as it stands"),
+    case(
+        "Y1", "no home folder", above("output: ~nobody-has-this-name/x"), 2, "no home folder for", "write the full pat"
+    ),
     case("Y1", "key given twice", above("seed: 1\nseed: 2"), 2, "r.yaml:2:1: seed: given twice", "is on line 1"),
     case("Y1", "tab for indentation", above("train:\n\tepochs: 3"), 2, "r.yaml:2:1: a tab character", "use spaces"),
     case("Y1", "colon out of place", above("a: b: c"), 2, "r.yaml:1:5: a ':' out of place", "check the indentation"),
