@@ -116,7 +116,7 @@ def test_flowers_without_weights_and_network_says_what_to_do(
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LONGEST)
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) <= 24
-    for needed in ("hub-v1.1", "https://download.mindspore.cn", "581d3e7a97d408d4", "backbone.weights="):
+    for needed in ("hub-v2.5", "https://download-mindspore.osinfra.cn", "988f75bc", "backbone.weights="):
         assert needed in done.stderr.replace("\n", ""), needed
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

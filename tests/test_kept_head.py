@@ -200,7 +200,7 @@ def test_a_file_that_the_plugin_does_not_know_gets_its_preprocessing(
     paths = sorted(photos.rglob("*.jpg"))
     ft = finetuner(plugin, tmp_path / "runs", str(own), head={}, progress=True)
     assert np.allclose(ft.embed(paths), finetuner(plugin, tmp_path / "runs", head={}).embed(paths))
-    line = "size: 32, resize: 32, keep_aspect: true, mean: [0, 0, 0], std: [1, 1, 1]"
+    line = '"size": 32, "resize": 32, "keep_aspect": True, "mean": [0, 0, 0], "std": [1, 1, 1]'
     said = f"weights '{own}': using the preprocessing of weights 'named', 'nameless', 'unverified': {{{line}}}"
     assert said in capsys.readouterr().out
     run = ft.fit(photos, epochs=1)

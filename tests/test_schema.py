@@ -137,7 +137,7 @@ def test_documentation_of_keys_is_in_it(catalogue: Catalogue) -> None:
     folder = json_schema(catalogue)["$defs"]["dataset.folder"]
     assert folder["description"] == "Images in folders."
     assert folder["properties"]["root"]["description"] == "The folder of class folders."
-    assert "kept for validation" in folder["properties"]["split"]["description"]
+    assert "held back" in folder["properties"]["split"]["description"]
     assert folder["required"] == ["use", "root"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from finetune.errors import UsageError
+from finetune.text import escape_line
 
 
 def is_removed() -> bool:
@@ -18,8 +19,17 @@ def is_removed() -> bool:
 
 def removed_error() -> UsageError:
     """Return the error for a working folder that was removed."""
-    named = f"'{os.environ['PWD']}'" if os.environ.get("PWD") else "the current folder"
-    return UsageError(f"the working folder, {named}, was removed; change to a folder that exists, with `cd`")
+    name = removed_name()
+    what = f"the working folder, '{escape_line(name)}'," if name else "the working folder"
+    return UsageError(f"{what} was removed; change to a folder that exists, with `cd`")
+
+
+def removed_name() -> str:
+    """Return the path that the removed working folder had, as Linux remembers it; empty elsewhere."""
+    try:
+        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def check() -> None:

@@ -140,7 +140,7 @@ class Kinds:
         """A full disk is seen before anything is trained."""
         self.disk.fill()
         code, errors = self.said("run", str(self.scratch / "nano.yaml"), "--output", str(self.disk.top / "runs"))
-        return self.refused(code, errors, "free some or set --output")
+        return self.refused(code, errors, "is full; free some space or choose another")
 
     def pack(self) -> list[str]:
         """The disk becomes full while MindSpore writes: no pack is there, nor anything that begins one."""
@@ -172,9 +172,12 @@ class Kinds:
         weights = f"{self.made}/model/weights.safetensors"
         photo = str(next(self.photos.rglob("*.jpg")))
         commands = {
-            "export to ONNX": (["export", self.made, "--format", "onnx", "--output", "TARGET"], "a.onnx"),
-            "export to MindIR": (["export", self.made, "--format", "mindir", "--output", "TARGET"], "a.mindir"),
-            "predictions": (["predict", self.made, photo, "--csv", "TARGET"], "a.csv"),
+            "export to ONNX": (["export", self.made, "--format", "onnx", "--output", "TARGET", "--force"], "a.onnx"),
+            "export to MindIR": (
+                ["export", self.made, "--format", "mindir", "--output", "TARGET", "--force"],
+                "a.mindir",
+            ),
+            "predictions": (["predict", self.made, photo, "--csv", "TARGET", "--force"], "a.csv"),
             "converted weights": (
                 ["weights", "convert", weights, "--to", "ckpt", "--output", "TARGET", "--force"],
                 "a.ckpt",

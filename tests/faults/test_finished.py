@@ -112,7 +112,7 @@ def test_a_raised_number_of_epochs_is_the_same(photos: Path, tmp_path: Path) -> 
 
 
 def test_an_early_stop_is_extended_and_waits_again(photos: Path, tmp_path: Path) -> None:
-    stop = [{"use": "checkpoint"}, {"use": "early_stopping", "patience": 1, "min_delta": 2.0}]
+    stop = [{"use": "checkpoint"}, {"use": "early_stopping", "patience": 1, "min_delta": 0.99}]
     what = {**recipe(photos, tmp_path, train={"epochs": 9}), "callbacks": stop}
     first = run(what)
     assert (first.run.epoch, run(what, resume=first.run.folder).told("nothing to do") != []) == (2, True)

@@ -60,7 +60,11 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
         (lambda ft: ft.fit("tests", epochs=0), RecipeError, r"train\.epochs: must be more than 0, got 0"),
         (lambda ft: ft.fit("tests", optimiser="sgd"), RecipeError, "unknown key 'optimiser'; did you mean 'optimizer'"),
         (lambda ft: ft.fit("tests", freeze="haed"), RecipeError, "no freezer named 'haed'; did you mean 'head'"),
-        (lambda ft: ft.fit("tests", dataset={"use": "csv"}), UsageError, "dataset.use=csv is of no use beside data"),
+        (
+            lambda ft: ft.fit("tests", dataset={"use": "csv"}),
+            UsageError,
+            '"csv"} conflicts with the `data`',
+        ),
         (lambda ft: ft.export("a.pb"), UsageError, r"cannot export to 'a\.pb'; end the file's name with \.onnx or"),
         (lambda ft: ft.export("a.bin", "onnx"), UsageError, r"a\.bin does not end with \.onnx; name the file a\.onnx"),
         (lambda ft: ft.save(Path(__file__).parent), UsageError, "is not empty; name a new folder"),

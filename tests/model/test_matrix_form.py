@@ -133,11 +133,15 @@ def test_training_steps_are_the_same_in_all_forms() -> None:
         net = Network(stages, heads.build(recipe.head, design.NANO.widths[-1], 3, 0))
         trainer = Trainer(recipe, net, features=design.NANO.widths[-1], images=4, amp="off")
         trainer.enter(Phase(number=1, first=1, last=9, trainable=net.names), 0, in_form(net, form))
-        losses = [trainer.step([batch], 1, number) for number in range(3)]
-        trained.append((losses, values(net.get_parameters())))
+        # After the first step, since a rounding that flips one ReLU changes the gradients of the next by 2 %, in
+        # convolutions alone as well (images scaled by 1.000001).
+        losses = [trainer.step([batch], 1, 0)]
+        after = {name: array.copy() for name, array in values(net.get_parameters()).items()}
+        losses += [trainer.step([batch], 1, number) for number in (1, 2)]
+        trained.append((losses, after))
     expected, before = trained[0]
     for found, after in trained[1:]:
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         assert {name: each.shape for name, each in after.items()} == {name: each.shape for name, each in before.items()}
         for name, array in before.items():
-            assert float(np.abs(after[name] - array).max()) <= 1e-3 * max(float(np.abs(array).max()), 1e-3), name
+            assert float(np.abs(after[name] - array).max()) <= 1e-4 * max(float(np.abs(array).max()), 1e-3), name

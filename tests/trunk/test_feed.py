@@ -120,7 +120,7 @@ def test_two_streaming_runs_are_equal_and_keep_nothing(
     assert made.weights == streamed.weights
     assert made.lines == streamed.lines
     assert (made.features["computed"], made.features["reused"]) == (0, 0)
-    assert not made.told("features")
+    assert not [line for line in made.told("features") if "no effect" not in line]
     assert not shards(home)
 
 
