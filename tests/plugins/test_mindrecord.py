@@ -246,7 +246,7 @@ def test_a_bit_that_changes_in_the_middle_of_a_run(pack: Path) -> None:
     content = bytearray(file.read_bytes())
     content[content.index(image.data) + len(image.data) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DataError, match=rf"'{file}' has changed since the run began, at '{image.name}'"):
+    with pytest.raises(DataError, match=rf"'{file}' has changed since the run began, at '\w+/\d+\.jpg'"):
         batches(part, train=True)
     with pytest.raises(DataError, match="has changed since the run began"):
         same(part, range(1))
