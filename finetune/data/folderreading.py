@@ -61,6 +61,12 @@ class FolderReading:
         """Return the name and the folder of each class of a split, in natural order."""
         return [(name, self.root / path) for name, path in class_folders(self.layout, split, self._names)]
 
+    def is_unlabelled(self, split: Split) -> bool:
+        """Return whether the folder of a split other than ``train`` holds images, but no class folders."""
+        if split == "train" or self.class_folders(split):
+            return False
+        return any(kind == "image" for _, kind in self.loose(split))
+
     def inner_splits(self, split: Split, folder: Path) -> list[str]:
         """Return the folders inside a class folder that belong to other splits."""
         inside = inner_splits(self.layout, split, os.path.relpath(folder, self.root), self._names)
@@ -74,6 +80,7 @@ class FolderReading:
 
     def unused(self) -> Iterator[tuple[Path, bool]]:
         """Yield what lies next to the folders of splits and is not used, and whether it holds images without labels."""
+        yield from ((self.folder_of(split), True) for split in self.splits if self.is_unlabelled(split))
         bases = {self.root / halves(pattern)[0] for pattern in self.splits.values()}
         classes = {name for name, _ in self.class_folders("train")} if "train" in self.splits else set()
         above = {parent for base in bases for parent in base.parents if parent.is_relative_to(self.root)} - bases

@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere, is_member
-from finetune.training import check, finished, finishing, older, preflight, resuming, runfolder
+from finetune.training import check, finished, finishing, preflight, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -40,7 +40,6 @@ def fine_tune(
     ``watchers`` are objects with event hooks. Raises the ``FinetuneError`` that says what was wrong, and
     ``Interrupted`` after a signal; what was trained until then is in the run folder.
     """
-    plan = older.keep_defaults(plan, resume)
     extended = False
     if resume is not None:
         plan, done, extended = finished.settle(

@@ -41,6 +41,7 @@ def settle(
     epochs more; with ``allow_changed`` it trains on to ``train.epochs``. Raises ``UsageError`` that lists what differs
     otherwise.
     """
+    plan = older.keep_defaults(plan, folder)
     done = records.finished(folder, plan)
     if done is None:
         if extend is not None:

@@ -65,6 +65,18 @@ def test_images_without_labels_are_reported(tmp_path: Path) -> None:
     assert build(Folder(root=root), "test") is None
 
 
+def test_a_flat_folder_named_like_a_split_is_a_class_or_has_no_labels(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a/1.jpg", "b/2.jpg", "test/3.jpg")
+    with pytest.raises(DataError, match="can be read in more than one way"):
+        photos(root)
+    assert everything(root, train="*") == {"train": ["a/1.jpg", "b/2.jpg", "test/3.jpg"]}
+    assert everything(root, train="*", test="test/*") == {"train": ["a/1.jpg", "b/2.jpg"]}
+    text = "is not used: its images have no labels; `finetune predict` labels them with the trained model"
+    found = build(Folder(root=root, train="*", test="test/*"), "train")
+    assert found is not None
+    assert findings(found, root) == [("warning", "test", text)]
+
+
 def test_links_to_splits_and_classes(tmp_path: Path) -> None:
     tree(tmp_path / "all", "a/1.jpg", "b/2.jpg")
     root = tree(tmp_path / "root", "training/")
