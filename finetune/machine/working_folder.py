@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from finetune.errors import UsageError
+from finetune.text import escape_line
 
 
 def is_removed() -> bool:
@@ -18,8 +19,16 @@ def is_removed() -> bool:
 
 def removed_error() -> UsageError:
     """Return the error for a working folder that was removed."""
-    named = f"'{os.environ['PWD']}'" if os.environ.get("PWD") else "the current folder"
-    return UsageError(f"the working folder, {named}, was removed; change to a folder that exists, with `cd`")
+    return UsageError(f"the working folder, {removed_name()}, was removed; change to a folder that exists, with `cd`")
+
+
+def removed_name() -> str:
+    """Return the name of the working folder that was removed: Linux knows it, elsewhere the shell may."""
+    try:
+        name = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+    except OSError:
+        name = os.environ.get("PWD", "")
+    return f"'{escape_line(name)}'" if name else "the current folder"
 
 
 def check() -> None:
