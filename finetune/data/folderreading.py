@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.data.classfolders import class_folders, explain, halves, inner_splits, normalised
@@ -16,7 +17,6 @@ from finetune.files.existing import existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from finetune.components import Split
     from finetune.data.foldertree import Tree
@@ -77,6 +77,8 @@ class FolderReading:
         for entry in list_folder(self.folder_of(split)):
             if not is_visible_folder(entry):
                 yield entry.name, kind_of(entry.name)
+            elif leads_up(entry):
+                yield entry.name, "link"
 
     def unused(self) -> Iterator[tuple[Path, bool]]:
         """Yield what lies next to the folders of splits and is not used, and whether it holds images without labels."""
@@ -89,13 +91,16 @@ class FolderReading:
                 path = folder / entry.name
                 if any(base.is_relative_to(path) for base in bases):
                     continue
+                if leads_up(entry):
+                    continue
                 if is_visible_folder(entry):
                     yield path, not self.given and entry.name not in classes and is_flat(path)
                 elif kind_of(entry.name) == "image":
                     yield path, False
 
     def _names(self, folder: str) -> list[str]:
-        return [entry.name for entry in list_folder(self.root / folder) if is_visible_folder(entry)]
+        entries = list_folder(self.root / folder)
+        return [entry.name for entry in entries if is_visible_folder(entry) and not leads_up(entry)]
 
 
 def read_folder(root: Path, given: Mapping[Split, str] | None = None) -> FolderReading:
@@ -130,6 +135,13 @@ def without(tree: Tree, path: Sequence[str]) -> Tree:
     first, *rest = path
     kept = (without(each, rest) if rest and each.name == first else each for each in tree.folders)
     return replace(tree, folders=tuple(each for each in kept if rest or each.name != first))
+
+
+def leads_up(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to the folder that it lies in, or to one above."""
+    if not entry.is_symlink():
+        return False
+    return Path(os.path.realpath(os.path.dirname(entry.path))).is_relative_to(os.path.realpath(entry.path))
 
 
 def is_flat(folder: Path) -> bool:

@@ -98,7 +98,7 @@ def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[
 
 def find_callback_changes(folder: Path, made_of: Plan, plan: Plan, say: Callable[[str], None]) -> list[str]:
     """Return how callbacks differ if one of them ended the finished run; otherwise they are only reported."""
-    found = changes.differences(*(records.callbacks(each) for each in (made_of, plan)), "callbacks")
+    found = changes.differences(records.callbacks(made_of), records.callbacks(plan), "callbacks")
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     if result.get("stopped_early"):
         return found

@@ -77,6 +77,15 @@ def test_a_flat_folder_named_like_a_split_is_a_class_or_has_no_labels(tmp_path: 
     assert findings(found, root) == [("warning", "test", text)]
 
 
+@pytest.mark.parametrize("link", ["again", "train/again"])
+def test_a_link_to_a_folder_that_holds_it_is_not_a_class(tmp_path: Path, link: str) -> None:
+    root = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg")
+    (root / link).symlink_to(root)
+    found = photos(root)
+    assert found.classes == ("a", "b")
+    assert len(found.images) == 2
+
+
 def test_links_to_splits_and_classes(tmp_path: Path) -> None:
     tree(tmp_path / "all", "a/1.jpg", "b/2.jpg")
     root = tree(tmp_path / "root", "training/")
