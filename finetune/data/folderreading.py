@@ -11,7 +11,7 @@ from finetune.data.classfolders import class_folders, explain, halves, inner_spl
 from finetune.data.filenames import kind_of
 from finetune.data.folderlayout import ORDER, Layout, Unclear, is_plain, read_layout
 from finetune.data.foldertree import survey
-from finetune.data.walk import find_images, is_visible_folder, list_folder
+from finetune.data.walk import classify, find_images, is_visible_folder, list_folder
 from finetune.errors import DataError
 from finetune.files.existing import existing_folder
 
@@ -63,9 +63,10 @@ class FolderReading:
 
     def is_unlabelled(self, split: Split) -> bool:
         """Return whether the folder of a split other than ``train`` holds images, but no class folders."""
-        if split == "train" or self.class_folders(split):
+        if split == "train":
             return False
-        return any(kind == "image" for _, kind in self.loose(split))
+        has_images = any(kind == "image" for _, kind in self.loose(split))
+        return has_images and not self.class_folders(split)
 
     def inner_splits(self, split: Split, folder: Path) -> list[str]:
         """Return the folders inside a class folder that belong to other splits."""
@@ -73,12 +74,12 @@ class FolderReading:
         return [str(self.root / each) for each in inside]
 
     def loose(self, split: Split) -> Iterator[tuple[str, str]]:
-        """Yield the name of each file next to the class folders of a split, and its kind."""
+        """Yield the name of each entry next to the class folders of a split that is not one of them, and its kind."""
         for entry in list_folder(self.folder_of(split)):
-            if not is_visible_folder(entry):
-                yield entry.name, kind_of(entry.name)
-            elif leads_up(entry):
+            if leads_up(entry):
                 yield entry.name, "link"
+            elif not is_visible_folder(entry):
+                yield entry.name, classify(entry)
 
     def unused(self) -> Iterator[tuple[Path, bool]]:
         """Yield what lies next to the folders of splits and is not used, and whether it holds images without labels."""

@@ -65,5 +65,5 @@ def test_both_counts_are_reported() -> None:
     part = Part(name="train", images=[Path("x")] * 8, labels=labels)
     audit.training(part, ("rose", "ro\u200bse", "tulip"), notes)
     (note,) = notes.all
-    assert (note.kind, note.finding.severity, note.finding.subject) == ("class", "warning", "'ro\\u200bse'")
+    assert (note.kind, note.finding.severity, note.finding.subject) == ("class", "warning", "'ro\u200bse'")
     assert note.finding.text == "looks like 'rose', which differs in invisible characters (1 image and 3)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from finetune import DataError, Split
 from finetune.catalogue import Catalogue
@@ -84,6 +85,17 @@ def test_a_link_to_a_folder_that_holds_it_is_not_a_class(tmp_path: Path, link: s
     found = photos(root)
     assert found.classes == ("a", "b")
     assert len(found.images) == 2
+
+
+def test_what_lies_next_to_class_folders_is_told_apart_as_inside_them(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a/1.jpg", "b/2.jpg", "notes.txt")
+    (root / "gone").symlink_to("nowhere")
+    Image.new("RGB", (2, 2)).save(root / "scan", "PNG")
+    assert findings(photos(root), root) == [
+        ("note", ".", "left out, not images: 'notes.txt'"),
+        ("warning", ".", "left out, links that lead nowhere: 'gone'; restore what they lead to, or remove them"),
+        ("warning", ".", "left out, images whose names do not end like one: 'scan'; rename them"),
+    ]
 
 
 def test_links_to_splits_and_classes(tmp_path: Path) -> None:
