@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.training.checkpoint import newest
-from tests.test_interrupts import place, wait_for
+from tests.clocks import wait_for
+from tests.test_interrupts import place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def background(command: str, place: Path) -> subprocess.Popen[str]:
 
 def test_an_interrupt_stops_a_job_in_the_background_after_saving(place: Path) -> None:
     shell = background(RUN, place)
-    wait_for(place / "runs" / "long-001" / "metrics.jsonl")
+    wait_for((place / "runs" / "long-001" / "metrics.jsonl").exists, shell)
     os.kill(int((place / "pid").read_text()), signal.SIGINT)
     _, errors = shell.communicate(timeout=60)
     assert shell.returncode == 130, errors
@@ -58,7 +59,7 @@ def test_an_interrupt_stops_a_job_in_the_background_after_saving(place: Path) ->
 
 def test_nohup_keeps_a_run_from_a_closed_terminal(place: Path) -> None:
     shell = background(f"nohup {RUN}", place)
-    wait_for(place / "runs" / "long-001" / "metrics.jsonl")
+    wait_for((place / "runs" / "long-001" / "metrics.jsonl").exists, shell)
     pid = int((place / "pid").read_text())
     before = len((place / "runs" / "long-001" / "metrics.jsonl").read_text().splitlines())
     os.kill(pid, signal.SIGHUP)
