@@ -1,4 +1,4 @@
-"""What ``plugins show`` says of a backbone beside its options: stages, features, and the weights on offer."""
+"""What ``plugins show`` says of a backbone in addition to its options: stages, features, and the weights on offer."""
 
 from __future__ import annotations
 

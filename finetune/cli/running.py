@@ -79,8 +79,11 @@ def run(
         return sweeping.new(found, asked, catalogue, output, dry_run=dry_run, check=checked)
     folder = source.run_to_resume(resume, asked, catalogue, output)
     plan = asked.plan(catalogue, output=output, folder=folder)
+    if extend is not None and folder is None:
+        raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
+    how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
     if dry_run:
-        return checked(plan, catalogue)
+        return checked(plan, catalogue, how)
     from finetune.display.progress import Progress, outcome
     from finetune.training import preflight
 
@@ -90,10 +93,7 @@ def run(
 
     progress = Progress(report=False)
     if resume == source.AUTO:
-        progress.say(f"going on with {folder}" if folder else "no run to go on with yet: this is a new one")
-    if extend is not None and folder is None:
-        raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
-    how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
+        progress.say(f"resuming {folder}" if folder else "no run to resume yet: starting a new one")
     if (started := several(plan)) is not None and (to_train := plan_to_train(plan, catalogue, how)) is not None:
         from finetune.parallel import launcher
 
@@ -174,16 +174,23 @@ def check(words: Words = None) -> Answer:
     return checked(asked.plan(catalogue), catalogue)
 
 
-def checked(plan: Plan, catalogue: Catalogue) -> Answer:
-    """Return the report on a plan."""
+def checked(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> Answer:
+    """Return the report on a plan, which resumes a run where ``how`` names one."""
     from finetune.display.progress import Progress
     from finetune.training import preflight
 
-    preflight.check(plan)
+    folder = how.folder if how else None
+    if not (folder and (folder / "result.json").exists()):
+        preflight.check(plan, folder)
     from finetune.training import check
 
-    planned = several(plan)
-    report = check.check(plan, catalogue, say=Progress().say)
+    say, planned = Progress().say, several(plan)
+    if how and folder:
+        report = check.check_resumed(
+            plan, catalogue, folder, extend=how.extend, allow_changed=how.allow_changed, say=say
+        )
+    else:
+        report = check.check(plan, catalogue, say=say)
     if planned is not None:
         report["launch"] = planned.describe(Path("RUN/logs/001"), Path("TASK"))
     return Answer(data=report, view=lambda: pairs(lines(report)))

@@ -1,6 +1,6 @@
 """Bands of an image file: says what a TIFF, JPEG or JPEG 2000 holds where it is not grey, RGB or CMYK.
 
-Scientific and aerial images often have other numbers of bands, or bands that are no colours. A band that the file
+Scientific and aerial images often have other numbers of bands, or bands that are not colours. A band that the file
 does not declare as transparency is not taken for it, and not left out in silence: the file is refused with what it is
 and how to export its colours.
 """

@@ -92,6 +92,10 @@ def describe(layout: Layout, tree: Tree) -> str:
     for split in ORDER:
         if split in layout.splits:
             counts = count(layout, split, tree)
+            flat = total(tree, halves(layout.splits[split])[0])
+            if flat and not counts:
+                parts.append(f"{split} {flat:,} image{'s' * (flat != 1)} without labels, not used")
+                continue
             first = ", ".join(f"{name} {number:,}" for name, number in list(counts.items())[:LISTED])
             more = f" and {len(counts) - LISTED:,} more" if len(counts) > LISTED else ""
             plural = "class" if len(counts) == 1 else "classes"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from finetune.data.splitnames import EXACT, FLEXIBLE, is_usual, role_of, words_of
+from finetune.data.splitnames import EXACT, FLEXIBLE, is_split_name, is_usual, role_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,12 +61,15 @@ def unwrap(tree: Tree) -> tuple[Tree, str]:
 def wrapped(tree: Tree) -> Tree | None:
     """Return the one folder that a folder is only a wrapper of, if it is."""
     inside = full(tree)
-    if tree.images or len(inside) != 1:
+    if len(inside) != 1:
         return None
     inner = inside[0]
-    if inner.images or (len(tree.folders) > 1 and inner.name.lower() not in WRAPPERS):
+    if len(tree.folders) > 1 and inner.name.lower() not in WRAPPERS:
         return None
     below = full(inner)
+    roles = {role_of(each.name) for each in below}
+    if (tree.images or inner.images) and not ("train" in roles and len(roles) > 1):
+        return None
     worth = len(below) > 1 or any(role_of(each.name) for each in below) or wrapped(inner) is not None
     return inner if worth else None
 
@@ -83,9 +86,23 @@ def class_first(base: Tree, prefix: str) -> Layout | Unclear | None:
     if mixed and len(holding) * 2 < len(folders):
         return None
     splits = {"train": f"{prefix}*", **splits}
+    if readings := complete_datasets(holding, prefix):
+        return Unclear(readings=(*readings, Layout(splits=splits)))
     if not mixed and len(holding) == len(folders) and len(names) == len(by_split(sorted(names))):
         return Layout(splits=splits)
     return Unclear(readings=(Layout(splits=splits), Layout(splits={"train": f"{prefix}*"})))
+
+
+def complete_datasets(folders: Sequence[Tree], prefix: str) -> list[Layout]:
+    """Return one layout for each folder where all of them have the same classes in their splits, such as folds."""
+    trains = [each for folder in folders for each in full(folder) if role_of(each.name) == "train"]
+    if not hold_the_same(trains):
+        return []
+    found = [(folder, by_split([each.name for each in full(folder)])) for folder in folders]
+    return [
+        Layout(splits={split: f"{prefix}{folder.name}/{name}/*" for split, (name, *_) in names.items()})
+        for folder, names in found
+    ]
 
 
 def holds_splits(folder: Tree) -> bool:
@@ -150,10 +167,42 @@ def classes_only(base: Tree, prefix: str) -> Layout | Unclear:
         extra = {split: f"{prefix}{each.name}/*" for split, each in zip(names, odd, strict=False)}
         return Unclear(readings=(Layout(splits={"train": f"{prefix}*", **extra}), everything))
     folders = full(base)
+    if (labelled := labelled_folder(folders)) is not None:
+        return Layout(splits={"train": f"{prefix}{labelled.name}/*"})
+    if flat := flat_splits(folders):
+        extra = {split: f"{prefix}{name}/*" for split, name in flat.items()}
+        return Unclear(readings=(Layout(splits={"train": f"{prefix}*", **extra}), everything))
     if not hold_the_same(folders):
         return everything
     splits = {split: f"{prefix}{each.name}/*" for split, each in zip(ORDER, folders, strict=False)}
     return Unclear(readings=(Layout(splits=splits), everything))
+
+
+def labelled_folder(folders: Sequence[Tree]) -> Tree | None:
+    """Return the one folder that holds classes where all others are flat and named like images without labels."""
+    deep = [each for each in folders if not each.images]
+    flat = [each for each in folders if each.images]
+    is_clear = len(deep) == 1 and len(full(deep[0])) > 1 and flat and all(is_unlabelled(each.name) for each in flat)
+    return deep[0] if is_clear else None
+
+
+def flat_splits(folders: Sequence[Tree]) -> dict[Split, str]:
+    """Return flat folders that are named like nothing but a split and lie next to at least two classes.
+
+    They are splits without labels or classes. Next to a flat folder ``train`` they are classes.
+    """
+    named = [each.name for each in folders if each.images and (is_split_name(each.name) or is_unlabelled(each.name))]
+    found = by_split(named)
+    if "train" in found or len(folders) - len(named) < 2:
+        return {}
+    unlabelled = [name for name in named if is_unlabelled(name)]
+    first = {split: names[0] for split, names in found.items()}
+    return {"test": unlabelled[0], **first} if unlabelled else first
+
+
+def is_unlabelled(name: str) -> bool:
+    """Return whether a folder's name says that its images have no labels."""
+    return bool({*words_of(name)} & {*UNLABELLED})
 
 
 def hold_the_same(folders: Sequence[Tree]) -> bool:
@@ -174,7 +223,7 @@ def repeats_siblings(folder: Tree, base: Tree) -> bool:
 
 def could_be_classes(folders: Iterable[Tree]) -> bool:
     """Return whether folders next to ``train`` look like classes of their own, not like images without labels."""
-    labelled = [each for each in folders if not role_of(each.name) and not {*words_of(each.name)} & {*UNLABELLED}]
+    labelled = [each for each in folders if not role_of(each.name) and not is_unlabelled(each.name)]
     flat = [each for each in labelled if each.images]
     return len(flat) > 1 or len(flat) < len(labelled)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.data.classfolders import class_folders, explain, halves, inner_splits, normalised
 from finetune.data.filenames import kind_of
 from finetune.data.folderlayout import ORDER, Layout, Unclear, is_plain, read_layout
 from finetune.data.foldertree import survey
-from finetune.data.walk import find_images, is_visible_folder, list_folder
+from finetune.data.walk import classify, find_images, is_visible_folder, list_folder
 from finetune.errors import DataError
 from finetune.files.existing import existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from finetune.components import Split
     from finetune.data.foldertree import Tree
@@ -61,19 +61,29 @@ class FolderReading:
         """Return the name and the folder of each class of a split, in natural order."""
         return [(name, self.root / path) for name, path in class_folders(self.layout, split, self._names)]
 
+    def is_unlabelled(self, split: Split) -> bool:
+        """Return whether the folder of a split other than ``train`` holds images, but no class folders."""
+        if split == "train":
+            return False
+        has_images = any(kind == "image" for _, kind in self.loose(split))
+        return has_images and not self.class_folders(split)
+
     def inner_splits(self, split: Split, folder: Path) -> list[str]:
         """Return the folders inside a class folder that belong to other splits."""
         inside = inner_splits(self.layout, split, os.path.relpath(folder, self.root), self._names)
         return [str(self.root / each) for each in inside]
 
     def loose(self, split: Split) -> Iterator[tuple[str, str]]:
-        """Yield the name of each file next to the class folders of a split, and its kind."""
+        """Yield the name of each entry next to the class folders of a split that is not one of them, and its kind."""
         for entry in list_folder(self.folder_of(split)):
-            if not is_visible_folder(entry):
-                yield entry.name, kind_of(entry.name)
+            if leads_up(entry):
+                yield entry.name, "link"
+            elif not is_visible_folder(entry):
+                yield entry.name, classify(entry)
 
     def unused(self) -> Iterator[tuple[Path, bool]]:
         """Yield what lies next to the folders of splits and is not used, and whether it holds images without labels."""
+        yield from ((self.folder_of(split), True) for split in self.splits if self.is_unlabelled(split))
         bases = {self.root / halves(pattern)[0] for pattern in self.splits.values()}
         classes = {name for name, _ in self.class_folders("train")} if "train" in self.splits else set()
         above = {parent for base in bases for parent in base.parents if parent.is_relative_to(self.root)} - bases
@@ -82,13 +92,16 @@ class FolderReading:
                 path = folder / entry.name
                 if any(base.is_relative_to(path) for base in bases):
                     continue
+                if leads_up(entry):
+                    continue
                 if is_visible_folder(entry):
                     yield path, not self.given and entry.name not in classes and is_flat(path)
                 elif kind_of(entry.name) == "image":
                     yield path, False
 
     def _names(self, folder: str) -> list[str]:
-        return [entry.name for entry in list_folder(self.root / folder) if is_visible_folder(entry)]
+        entries = list_folder(self.root / folder)
+        return [entry.name for entry in entries if is_visible_folder(entry) and not leads_up(entry)]
 
 
 def read_folder(root: Path, given: Mapping[Split, str] | None = None) -> FolderReading:
@@ -123,6 +136,13 @@ def without(tree: Tree, path: Sequence[str]) -> Tree:
     first, *rest = path
     kept = (without(each, rest) if rest and each.name == first else each for each in tree.folders)
     return replace(tree, folders=tuple(each for each in kept if rest or each.name != first))
+
+
+def leads_up(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to the folder that it lies in, or to one above."""
+    if not entry.is_symlink():
+        return False
+    return Path(os.path.realpath(os.path.dirname(entry.path))).is_relative_to(os.path.realpath(entry.path))
 
 
 def is_flat(folder: Path) -> bool:

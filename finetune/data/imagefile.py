@@ -95,7 +95,7 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
         except BadImage:
             raise
         except heif.DecoderMissing as error:
-            raise BadImage(shown(path), str(error), lasting=False) from error
+            raise BadImage(path, str(error), lasting=False) from error
         except Exception as error:  # decoders raise almost anything on damaged files
             if isinstance(error, OSError) and error.errno in DISK:
                 raise BadImage(path, _unreachable(path, error), lasting=False) from error

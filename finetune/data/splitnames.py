@@ -38,6 +38,13 @@ def role_of(name: str) -> Role | None:
     return found.pop() if len(found) == 1 else None
 
 
+def is_split_name(name: str) -> bool:
+    """Return whether a name means a split and has no other word, such as ``test_images``."""
+    words = words_of(name)
+    rest = [word for word in words if not any(pattern.fullmatch(word) for pattern in PATTERNS.values())]
+    return role_of(name) is not None and all(re.fullmatch(ENDS, word) for word in rest)
+
+
 def words_of(name: str) -> list[str]:
     """Return the words of a name in lower case; capitals, digits, spaces and punctuation divide them."""
     words = [word.lower() for word in PIECES.findall(name)]

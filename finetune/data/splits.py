@@ -41,7 +41,7 @@ def split_by_hash(
     ``share`` of the range of hashes. So an image stays on its side whichever images come, go or are renamed, and
     copies are on the same side. A class with at least two different contents has at least one on either side: the
     smallest hash is held back if none would be, and the largest stays in training if all would be held back.
-    An image without a content hash is told from others by ``name_of`` its index.
+    An image without a content hash is identified by ``name_of`` its index.
     """
     valid = np.zeros(len(labels), bool)
     for members in members_of_classes(labels):

@@ -116,7 +116,7 @@ def is_input(path: Path, inputs: Sequence[Path]) -> bool:
 
 
 OUTPUT_ENDINGS = (".csv", ".svg", ".json", ".yaml", ".yml")
-"""Files in a folder of photos that are no photos, so that they may be replaced."""
+"""Endings of files that are not photos, so that a command may replace them in a folder of photos."""
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -19,17 +19,16 @@ def is_removed() -> bool:
 
 def removed_error() -> UsageError:
     """Return the error for a working folder that was removed."""
-    name = removed_name()
-    what = f"the working folder, '{escape_line(name)}'," if name else "the working folder"
-    return UsageError(f"{what} was removed; change to a folder that exists, with `cd`")
+    return UsageError(f"the working folder, {removed_name()}, was removed; change to a folder that exists, with `cd`")
 
 
 def removed_name() -> str:
-    """Return the path that the removed working folder had, as Linux remembers it; empty elsewhere."""
+    """Return the name of the working folder that was removed: Linux knows it, elsewhere the shell may."""
     try:
-        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+        name = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
     except OSError:
-        return ""
+        name = os.environ.get("PWD", "")
+    return f"'{escape_line(name)}'" if name else "the current folder"
 
 
 def check() -> None:

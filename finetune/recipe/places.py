@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from finetune.text import escape_line
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -54,6 +56,6 @@ def _segment(element: str | int) -> str:
 
 def shortened(text: str, length: int = 60) -> str:
     """Return ``text`` on one line, its middle left out when it is longer than ``length``."""
-    line = text.encode("unicode_escape").decode("ascii") if not text.isprintable() else text
+    line = escape_line(text)
     half = length // 2
     return line if len(line) <= length else f"{line[: half - 1]}…{line[-half:]}"

@@ -13,7 +13,7 @@ from finetune.machine.doctor import available_memory_mb
 from finetune.machine.environment import peak_memory_mb
 from finetune.model.network import Trunk, statistics
 from finetune.recipe.models import AdamW
-from finetune.training import preflight, trial
+from finetune.training import changes, checkpoint, finished, preflight, trial
 from finetune.training.feed import Feed
 from finetune.training.preflight import existing
 from finetune.training.prepare import Prepared, prepare
@@ -23,6 +23,7 @@ from finetune.trunk import division, engines, entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from finetune.catalogue import Catalogue
     from finetune.recipe.plan import Plan
@@ -37,7 +38,31 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
         prepared = prepare(plan, catalogue, say=say, tried=trial.CHECK)
     except (WeightsError, DownloadError) as error:
         raise with_data(error, plan, catalogue) from None
-    recipe = prepared.plan.recipe
+    return report(prepared, say)
+
+
+def check_resumed(
+    plan: Plan,
+    catalogue: Catalogue,
+    folder: Path,
+    *,
+    extend: int | None,
+    allow_changed: bool,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Prepare to resume the run in a folder and return what was found, as ``check`` does; nothing is written."""
+    plan, done, extended = finished.settle(folder, plan, catalogue, extend=extend, allow_changed=allow_changed, say=say)
+    preflight.check(plan, folder)
+    prepared = prepare(plan, catalogue, resume=folder, say=say, tried=trial.CHECK)
+    if done is None:
+        state = checkpoint.newest(folder / "checkpoints")[0].state
+        changes.check_same(state, prepared, say, folder=folder, allow=allow_changed, extended=extended)
+    return report(prepared, say)
+
+
+def report(prepared: Prepared, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what is known of a run before its first step, ready for JSON."""
+    plan, recipe = prepared.plan, prepared.plan.recipe
     steps = -(-len(prepared.data.train) // (recipe.train.batch * recipe.train.accumulate))
     return {
         "recipe": recipe.name,

@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere, is_member
-from finetune.training import check, finished, finishing, older, preflight, resuming, runfolder
+from finetune.training import check, finished, finishing, preflight, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -33,14 +33,13 @@ def fine_tune(
     watchers: Sequence[object] = (),
     say: Callable[[str], None] = print,
 ) -> Run:
-    """Fine-tune as the plan says and return the run; with ``resume``, go on in that run folder.
+    """Fine-tune as the plan says and return the run; with ``resume``, continue in that run folder.
 
-    ``allow_changed`` lets it go on with another recipe than it began with, as far as the network is the same;
+    ``allow_changed`` accepts another recipe than the run began with, as long as the network is the same;
     ``extend`` trains a finished run for that many epochs more.
     ``watchers`` are objects with event hooks. Raises the ``FinetuneError`` that says what was wrong, and
     ``Interrupted`` after a signal; what was trained until then is in the run folder.
     """
-    plan = older.keep_defaults(plan, resume)
     extended = False
     if resume is not None:
         plan, done, extended = finished.settle(

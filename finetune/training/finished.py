@@ -41,6 +41,7 @@ def settle(
     epochs more; with ``allow_changed`` it trains on to ``train.epochs``. Raises ``UsageError`` that lists what differs
     otherwise.
     """
+    plan = older.keep_defaults(plan, folder)
     done = records.finished(folder, plan)
     if done is None:
         if extend is not None:
@@ -91,7 +92,19 @@ def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[
     if plan.recipe.train.batch_size == "auto":  # the run has the number that was chosen
         now["train"] = {**now["train"], "batch_size": before["train"]["batch_size"]}
     found = changes.recipe_changes(before, now, plan, same_weights=same_weights)
+    found += find_callback_changes(folder, made_of, plan, say)
     return [*found, *weights, *find_data_changes(folder, plan, catalogue, say)]
+
+
+def find_callback_changes(folder: Path, made_of: Plan, plan: Plan, say: Callable[[str], None]) -> list[str]:
+    """Return how callbacks differ if one of them ended the finished run; otherwise they are only reported."""
+    found = changes.differences(records.callbacks(made_of), records.callbacks(plan), "callbacks")
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    if result.get("stopped_early"):
+        return found
+    for change in found:
+        say(f"note: {change}; callbacks have no effect on epochs that are finished")
+    return []
 
 
 def find_data_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Older runs: fills in what their records lack, so that a run that is resumed goes on as it began."""
+"""Older runs: fills in what their records lack, so that a resumed run continues as it began."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def keep_defaults(plan: Plan, folder: Path | None) -> Plan:
     """Return the plan with which the run in a folder is resumed.
 
-    A run of a version that read no colour profiles goes on without them, unless the plan itself says
+    A run of a version that ignored colour profiles continues to ignore them, unless the plan itself says
     ``image.color``. Without a folder the plan stays as it is.
     """
     image = plan.recipe.image

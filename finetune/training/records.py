@@ -190,6 +190,12 @@ def mathematics(plan: Plan) -> dict[str, Any]:
     return kept | {"runner": {"amp": said["runner"]["amp"]}}
 
 
+def callbacks(plan: Plan) -> list[Any]:
+    """Return the callbacks of the resolved recipe without its secrets."""
+    found: list[Any] = masking.without_secrets(plan.recipe).model_dump(mode="json")["callbacks"]
+    return found
+
+
 def finished(folder: Path, plan: Plan) -> Run | None:
     """Return a run folder's run if it is finished; ``UsageError`` if the folder is not one."""
     if not (folder / "recipe.yaml").exists():

@@ -73,7 +73,7 @@ def build(options: Folder, split: Split) -> Samples | None:
     try:
         given: dict[Split, str | None] = {"train": options.train, "valid": options.valid, "test": options.test}
         reading = read_folder(root, {each: pattern for each, pattern in given.items() if pattern})
-        if split in reading.splits:
+        if split in reading.splits and not reading.is_unlabelled(split):
             return Reader(reading, split, options.allow_empty).read()
     except OSError as error:
         raise DataError(f"'{error.filename}' cannot be read: {error.strerror}; check who may read it") from error

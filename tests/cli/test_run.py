@@ -81,6 +81,18 @@ def test_looking_first_writes_nothing(finetune: Finetune, project: Path) -> None
     assert not (project / "elsewhere").exists()
 
 
+def test_looking_first_at_a_run_to_resume_says_what_forbids_it(
+    finetune: Finetune, trained: Done, project: Path
+) -> None:
+    words = ("run", "small.yaml", "--resume", "runs/small-001", "--dry-run")
+    refused = finetune(*words, "seed=7", cwd=project)
+    assert refused.returncode == 2
+    assert "  seed: 42 → 7\n" in refused.stderr
+    extended = finetune(*words, "--extend", "3", "--json", cwd=project)
+    assert answer(extended)["phases"][-1]["epochs"] == [2, 5]
+    assert "nothing to do" in finetune(*words, cwd=project).stderr
+
+
 def test_a_recipe_from_standard_input(finetune: Finetune, project: Path) -> None:
     done = finetune("check", "-", "train.epochs=7", "--json", cwd=project, stdin=RECIPE)
     assert answer(done)["phases"][-1]["epochs"] == [2, 7]
@@ -207,7 +219,7 @@ def test_terminate_then_resume(repo: Path, project: Path, finetune: Finetune, tm
     )
     assert done.returncode == 0, done.stderr
     assert answer(done)["epochs"] == 15
-    assert f"going on with {tmp_path}/stopped-001" in done.stderr
+    assert f"resuming {tmp_path}/stopped-001" in done.stderr
 
 
 def test_check_tells_what_is_wrong_with_weights_and_photos_at_once(finetune: Finetune, tmp_path: Path) -> None:

@@ -64,9 +64,14 @@ CLEAR = {
     "train/a train/b test:9": {"train": "train/*"},
     "train/a train/b unlabeled:9": {"train": "train/*"},
     "train/a train/b val/a photos_2024:9": {"train": "train/*", "valid": "val/*"},
+    "labeled/a labeled/b unlabeled:9": {"train": "labeled/*"},
+    # images next to a wrapper of splits
+    ":1 x/train/a x/train/b x/val/a": {"train": "x/train/*", "valid": "x/val/*"},
+    "x/:1 x/train/a x/train/b x/val/a": {"train": "x/train/*", "valid": "x/val/*"},
     # classes that are named like splits, and nested classes
     "bus car train": {"train": "*"},
     "bus car train test": {"train": "*"},
+    "bus car test_tubes": {"train": "*"},
     "control test": {"train": "*"},
     "a/x a/y b/z": {"train": "*"},
     "a/a b/b": {"train": "*"},
@@ -94,6 +99,14 @@ UNCLEAR = {
         {"train": "train/*", "valid": "valid_2/*"},
         {"train": "*"},
     ],
+    "a b test": [{"train": "*", "test": "test/*"}, {"train": "*"}],
+    "a b val_images:7": [{"train": "*", "valid": "val_images/*"}, {"train": "*"}],
+    "a b Unlabelled:7": [{"train": "*", "test": "Unlabelled/*"}, {"train": "*"}],
+    "1/train/a 1/train/b 1/val/a 2/train/a 2/train/b 2/val/b": [
+        {"train": "1/train/*", "valid": "1/val/*"},
+        {"train": "2/train/*", "valid": "2/val/*"},
+        {"train": "*/train", "valid": "*/val"},
+    ],
     "a/train a/test b": [{"train": "*/train", "test": "*/test"}, {"train": "*"}],
     "a/:3 a/test b/:3 b/test": [{"train": "*", "test": "*/test"}, {"train": "*"}],
 }
@@ -117,6 +130,16 @@ def test_an_unclear_tree_is_explained_with_counts_and_recipe_lines() -> None:
         "  train 3 classes (a 3, b 2, extra 5)",
         "    dataset: {use: folder, root: 'my photos', train: \"*\"}",
         "write the line that you mean into the recipe",
+    ]
+
+
+def test_a_flat_folder_named_like_a_split_is_explained() -> None:
+    photos = tree("a:3 b:2 test:7")
+    found = read_layout(photos)
+    assert isinstance(found, Unclear)
+    assert explain(found, photos, "photos").splitlines()[1:3] == [
+        "  train 2 classes (a 3, b 2); test 7 images without labels, not used",
+        '    dataset: {use: folder, root: photos, train: "*", test: "test/*"}',
     ]
 
 

@@ -56,6 +56,17 @@ CASES: list[Case] = [
     case("I6", "train next to classes", tree("bus", "car", "train/a", "train/b"), 3, WAYS, 'train: "train/*"}'),
     case("I6", "splits in some classes", tree("a/train", "a/test", "b"), 3, WAYS, 'train: "*/train", test: "*/test"'),
     case("I6", "splits next to photos of a class", tree("a", "a/test", "b", "b/test"), 3, WAYS, 'test: "*/test"}'),
+    case(
+        "I6", "flat test next to classes", tree("a", "b", "test"), 3, WAYS, "test 3 images without labels", '"test/*"}'
+    ),
+    case(
+        "I6",
+        "folds",
+        tree("1/train/a", "1/train/b", "1/val/a", "2/train/a", "2/train/b", "2/val/a"),
+        3,
+        WAYS,
+        "1/val/*",
+    ),
     case("I6", "train and training_set", tree("train/a", "training_set/a"), 3, "which mean the same split; keep one"),
     case("I6", "splits without classes", tree("training_set", "test_set"), 3, "no class folder", "dataset.train='*'"),
     case("I6", "pattern of no folder", tree("a", "b", more=", train: tarin"), 3, "has no 'tarin'; check dataset.train"),

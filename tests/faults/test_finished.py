@@ -44,7 +44,9 @@ def test_a_finished_run_says_what_differs_and_both_ways_out(tmp_path: Path) -> N
     what, found = made(photos, tmp_path / "runs")
     assert run(what, resume=found).told("nothing to do")
     same = {**what, "name": "other", "callbacks": [], "runner": {"mode": "graph"}}
-    assert run(same, resume=found).told("nothing to do")
+    other_name = run(same, resume=found)
+    assert other_name.told("nothing to do")
+    assert other_name.told("callbacks have no effect on epochs that are finished")
     changed = {**what, "optimizer": {"use": "adamw", "lr": 1e-2}, "freeze": {"use": "none"}, "seed": 7}
     message = refused(changed, found)
     assert all(way in message for way in WAYS_OUT)
@@ -116,6 +118,8 @@ def test_an_early_stop_is_extended_and_waits_again(photos: Path, tmp_path: Path)
     what = {**recipe(photos, tmp_path, train={"epochs": 9}), "callbacks": stop}
     first = run(what)
     assert (first.run.epoch, run(what, resume=first.run.folder).told("nothing to do") != []) == (2, True)
+    patient = {**what, "callbacks": [*stop[:1], {**stop[1], "patience": 3}]}
+    assert "'patience': 1, 'min_delta': 0.99}] → [" in refused(patient, first.run.folder)
     again = run(what, resume=first.run.folder, extend=3)
     assert again.run.epoch == 3
     assert again.run.result is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from finetune import DataError, Split
 from finetune.catalogue import Catalogue
@@ -63,6 +64,38 @@ def test_images_without_labels_are_reported(tmp_path: Path) -> None:
     text = "is not used: its images have no labels; `finetune predict` labels them with the trained model"
     assert findings(photos(root), root) == [("warning", "seg_pred", text), ("warning", "test", text)]
     assert build(Folder(root=root), "test") is None
+
+
+def test_a_flat_folder_named_like_a_split_is_a_class_or_has_no_labels(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a/1.jpg", "b/2.jpg", "test/3.jpg")
+    with pytest.raises(DataError, match="can be read in more than one way"):
+        photos(root)
+    assert everything(root, train="*") == {"train": ["a/1.jpg", "b/2.jpg", "test/3.jpg"]}
+    assert everything(root, train="*", test="test/*") == {"train": ["a/1.jpg", "b/2.jpg"]}
+    text = "is not used: its images have no labels; `finetune predict` labels them with the trained model"
+    found = build(Folder(root=root, train="*", test="test/*"), "train")
+    assert found is not None
+    assert findings(found, root) == [("warning", "test", text)]
+
+
+@pytest.mark.parametrize("link", ["again", "train/again"])
+def test_a_link_to_a_folder_that_holds_it_is_not_a_class(tmp_path: Path, link: str) -> None:
+    root = tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg")
+    (root / link).symlink_to(root)
+    found = photos(root)
+    assert found.classes == ("a", "b")
+    assert len(found.images) == 2
+
+
+def test_what_lies_next_to_class_folders_is_told_apart_as_inside_them(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a/1.jpg", "b/2.jpg", "notes.txt")
+    (root / "gone").symlink_to("nowhere")
+    Image.new("RGB", (2, 2)).save(root / "scan", "PNG")
+    assert findings(photos(root), root) == [
+        ("note", ".", "left out, not images: 'notes.txt'"),
+        ("warning", ".", "left out, links that lead nowhere: 'gone'; restore what they lead to, or remove them"),
+        ("warning", ".", "left out, images whose names do not end like one: 'scan'; rename them"),
+    ]
 
 
 def test_links_to_splits_and_classes(tmp_path: Path) -> None:
