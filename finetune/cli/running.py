@@ -92,7 +92,7 @@ def run(
     if resume == source.AUTO:
         progress.say(f"going on with {folder}" if folder else "no run to go on with yet: this is a new one")
     if extend is not None and folder is None:
-        raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
+        raise UsageError("--extend needs a finished run, and this recipe has none yet; leave it out")
     how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
     if (started := several(plan)) is not None and (to_train := plan_to_train(plan, catalogue, how)) is not None:
         from finetune.parallel import launcher

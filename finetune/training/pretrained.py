@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> sources.Source | None:
-    """Return the file of the plan's weights, None for a random start; what should be known of it is said."""
+    """Return the file of the plan's weights, None for a random start; report the note of the source."""
     source = sources.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
     if source is not None and source.note:
         say(source.note)
@@ -36,7 +36,7 @@ def keeps_head(plan: Plan) -> bool:
 def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[[str], None]) -> ImageSpec:
     """Return the preprocessing: what the recipe says, and for ``auto`` what the weights expect.
 
-    Where what the weights expect is not certain, that is said, unless the recipe states it.
+    Reports what is used where that is not certain, unless the recipe states it.
     """
     section, defaults = plan.recipe.image, ImageSpec(**expected.image)
     said = {name: getattr(section, name) for name in ImageSpec.__slots__}
