@@ -7,20 +7,18 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from finetune.training.checkpoint import newest
-from tests.test_interrupts import place, wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.clocks import LONGEST, wait_for
+from tests.test_interrupts import place
 
 __all__ = ["place"]  # a fixture
 
+METRICS = Path("runs", "long-001", "metrics.jsonl")
 RUN = f"{sys.executable} -m finetune run long.yaml"
 AT_TERMINAL = """
 import fcntl, signal, sys, termios, time
@@ -46,9 +44,9 @@ def background(command: str, place: Path) -> subprocess.Popen[str]:
 
 def test_an_interrupt_stops_a_job_in_the_background_after_saving(place: Path) -> None:
     shell = background(RUN, place)
-    wait_for(place / "runs" / "long-001" / "metrics.jsonl")
+    wait_for((place / METRICS).exists, shell)
     os.kill(int((place / "pid").read_text()), signal.SIGINT)
-    _, errors = shell.communicate(timeout=60)
+    _, errors = shell.communicate(timeout=LONGEST)
     assert shell.returncode == 130, errors
     assert "SIGINT: saving, then stopping" in errors
     saved, broken = newest(place / "runs" / "long-001" / "checkpoints")
@@ -58,17 +56,14 @@ def test_an_interrupt_stops_a_job_in_the_background_after_saving(place: Path) ->
 
 def test_nohup_keeps_a_run_from_a_closed_terminal(place: Path) -> None:
     shell = background(f"nohup {RUN}", place)
-    wait_for(place / "runs" / "long-001" / "metrics.jsonl")
+    wait_for((place / METRICS).exists, shell)
     pid = int((place / "pid").read_text())
-    before = len((place / "runs" / "long-001" / "metrics.jsonl").read_text().splitlines())
+    before = len((place / METRICS).read_text().splitlines())
     os.kill(pid, signal.SIGHUP)
-    end = time.monotonic() + 60
-    while len((place / "runs" / "long-001" / "metrics.jsonl").read_text().splitlines()) < before + 2:
-        assert shell.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: len((place / METRICS).read_text().splitlines()) >= before + 2, shell)
+    assert shell.poll() is None
     os.kill(pid, signal.SIGTERM)
-    assert (shell.communicate(timeout=60), shell.returncode)[1] == 143
+    assert (shell.communicate(timeout=LONGEST), shell.returncode)[1] == 143
 
 
 @pytest.mark.parametrize(("ignored", "code", "printed"), [(False, 130, "ready"), (True, 0, "ready\r\ndone")])
@@ -87,5 +82,5 @@ def test_ctrl_c_at_a_terminal_passes_a_job_in_the_background_by(ignored: bool, c
         while more := os.read(terminal, 1000):
             shown += more
     os.close(terminal)
-    assert child.wait(timeout=60) == code
+    assert child.wait(timeout=LONGEST) == code
     assert shown.decode().replace("^C", "").strip() == printed
