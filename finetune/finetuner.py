@@ -196,7 +196,7 @@ class Finetuner:
             file = expand_home(str(data))
             return plans.load(file, keywords.overrides(said), catalogue), catalogue
         if "use" in said.get("dataset", {}):
-            raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the `data` argument; pass only one")
+            raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the data argument; pass only one")
         return plans.load(keywords.merged({"dataset": sources.section(data)}, said), [], catalogue), catalogue
 
     def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import chdir
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,10 @@ from finetune import Finetuner, UsageError
 from finetune.cli import main
 from finetune.data import loading
 from finetune.devices import ascend, device, gpu
+from finetune.errors import ResourceError
 from finetune.files import download
 from finetune.machine.cores import usable_cores
+from finetune.training import preflight
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -93,6 +96,17 @@ def test_the_disk_comes_before_the_data(project: Path, capsys: pytest.CaptureFix
                 "file is a file; choose another with --output"
                 in json.loads(capsys.readouterr().out)["error"]["message"]
             )
+
+
+def test_a_file_system_that_does_not_report_its_size_is_not_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (preflight.check_output(tmp_path) or 0) > 1
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: SimpleNamespace(total=0, used=0, free=0))
+    assert preflight.check_output(tmp_path) is None
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: SimpleNamespace(total=9, used=9, free=0))
+    with pytest.raises(ResourceError, match="is full"):
+        preflight.check_output(tmp_path)
 
 
 def test_data_comes_before_a_download_and_missing_weights_before_data(

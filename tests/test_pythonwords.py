@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ("add freeze.train=[last, head]; x", 'add freeze={"train": ["last", "head"]}; x'),
         ("freeze.schedule={1: head, 3: all}", 'freeze={"schedule": {1: "head", 3: "all"}}'),
         ("a list of stages such as [last 2]", 'a list of stages such as ["last 2"]'),
+        ("expected a list, got 'last'; write [last]", "expected a list, got 'last'; write [\"last\"]"),
         ("lower train.batch_size", 'lower train={"batch_size": …}'),
         ("raise train.epochs, which is 4", 'raise train={"epochs": …}, which is 4'),
         ("write {use: linear}", 'write {"use": "linear"}'),

@@ -52,6 +52,9 @@ def catalogue() -> Catalogue:
         ),
         ("callbacks", "checkpoint", "callbacks: expected a list, got 'checkpoint'; write [{use: checkpoint}]"),
         ("train", 5, "its keys are epochs, batch_size, accumulate, clip_norm, mixup, cutmix, ema, sync_batch_norm, …"),
+        ("image", [64], "image: expected a mapping, got a list; its keys are size, resize"),
+        ("loss", "focal", "loss: expected a mapping, got 'focal'; write {use: cross_entropy}"),
+        ("freeze", {"use": "stages", "train": "last"}, "freeze.train: expected a list, got 'last'; write [last]"),
         ("cache", "off", "cache: expected a mapping, got 'off'; its keys are features, views, max_gb"),
     ],
 )

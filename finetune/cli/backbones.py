@@ -1,4 +1,4 @@
-"""What ``plugins show`` says of a backbone in addition to its options: stages, features, and the weights on offer."""
+"""Facts about a backbone for ``plugins show``: its stages, features and the weights that it offers."""
 
 from __future__ import annotations
 

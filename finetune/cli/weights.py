@@ -188,12 +188,16 @@ def inspect(file: File, backbone: Of = None) -> Answer:
 
 def examined(file: Path, backbone: str | None) -> Examined:
     """Return what is in a file or in the folder of a run or model, compared with one backbone or all."""
+    from finetune.errors import WeightsError
     from finetune.weights import examining, sources
 
     catalogue = load_catalogue()
     chosen = None if backbone is None else named(catalogue, backbone)
     path = sources.in_folder(expand_home(file))
     sources.check_name(path)
+    if path.suffix.lower() == sources.CARD and path.is_file():
+        remedy = "get them with `finetune weights fetch`, and name the file that it prints"
+        raise WeightsError(f"'{path}' is a card, which only describes weights; {remedy}")
     return examining.examine(path, every(catalogue), chosen)
 
 

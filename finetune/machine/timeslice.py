@@ -15,7 +15,7 @@ import struct
 import sys
 
 VARIABLE = "FINETUNE_TIME_SLICE_US"
-MICROSECONDS = 100  # the least that Linux takes
+MICROSECONDS, LONGEST = 100, 100_000  # the least and the most that Linux takes
 CALLS = {"x86_64": (314, 315), "aarch64": (274, 275)}  # sched_setattr, sched_getattr
 ATTRIBUTES = "IIQiIQQQII"  # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period, clamps
 SIZE = struct.calcsize(ATTRIBUTES)
@@ -40,8 +40,10 @@ def shorten_time_slice() -> int | None:
 
 
 def wanted_microseconds(text: str) -> int:
-    """Return what the environment variable asks for; text that is not a number counts as unset."""
-    return int(text) if text.isdecimal() else MICROSECONDS
+    """Return what the environment variable asks for, at most ``LONGEST``; text that is not a number counts as unset."""
+    if not text.isdecimal():
+        return MICROSECONDS
+    return min(int(text[:20]), LONGEST)
 
 
 def read_attributes() -> list[int] | None:

@@ -141,7 +141,7 @@ def shape(images: int, most: int) -> int:
 
 
 def as_listed(images: Images) -> Images:
-    """Return images that can be asked for by their place; anything else is left for a check."""
+    """Return images as a list; a value that is not a list of images stays as it is, to be refused later."""
     return list(images) if isinstance(images, Iterable) and not isinstance(images, SINGLE) else images
 
 

@@ -11,6 +11,7 @@ from finetune.files.outputs import API_REMEDY, CLI_REMEDY, Output
 if TYPE_CHECKING:
     from pathlib import Path
 
+FORMATS = ("onnx", "mindir")
 MODEL_FILES = ("model.json", "weights.safetensors", "README.md")
 RUN_FILES = (
     *("recipe.yaml", "environment.json", "data.json", "weights.json", "split.csv"),
@@ -34,7 +35,9 @@ def export_outputs(
     Raises ``UsageError`` for a name with another ending, and for files that exist unless ``force`` replaces them.
     """
     if path.suffix != f".{format}":
-        raise UsageError(f"{path} does not end with .{format}; name the file {path.with_suffix(f'.{format}')}")
+        renamed = path.with_suffix(f".{format}")
+        other = f", or choose the format {path.suffix[1:]}" if path.suffix[1:] in FORMATS else ""
+        raise UsageError(f"{path} does not end with .{format}; name the file {renamed}{other}")
     inputs = own_files(folder) if folder else []
     graph = Output(path=path, command="export", force=force, inputs=inputs, remedy=remedy)
     beside = path.with_name(f"{path.name}.json")

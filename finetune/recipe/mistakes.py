@@ -195,7 +195,8 @@ def mapping_remedy(path: KeyPath, value: Any, models: Sequence[type[BaseModel]])
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], str):
             return mapping_remedy(path, value[0], models)
-        return "; write its keys without brackets and '- '" if any(isinstance(item, dict) for item in value) else ""
+        if any(isinstance(item, dict) for item in value):
+            return "; write its keys without brackets and '- '"
     keys = list(dict.fromkeys(key for model in models for key in model.model_fields))
     told_by = next((key for key in ("use", "device") if all(key in model.model_fields for model in models)), None)
     if not models or not keys:
@@ -209,6 +210,8 @@ def mapping_remedy(path: KeyPath, value: Any, models: Sequence[type[BaseModel]])
     near = get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
     if not choices or value in choices:
         return f"; write {{{told_by}: {shortened(value)}}}"
+    if len(choices) == 1:
+        return f"; write {{{told_by}: {choices[0]}}}"
     if near:
         return f"; did you mean {{{told_by}: {near[0]}}}?"
     return f"; write {{{told_by}: NAME}}, where NAME is {listed(choices)}"
@@ -279,6 +282,8 @@ def _hint(expected: Sequence[str], value: Any) -> str:
 
 
 def _hint_for_text(expected: Sequence[str], value: str) -> str:
+    if [*expected] == [LIST] and value.strip():
+        return f"; write [{shortened(value)}]"
     if SWITCH in expected and value.lower() in _SWITCHES:
         return f"; write {_SWITCHES[value.lower()]}"
     if {INTEGER, NUMBER} & set(expected):

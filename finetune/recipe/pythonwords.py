@@ -26,7 +26,7 @@ _VALUE = r"\[[^\[\]]*\]|\{[^{}]*\}|'[^']*'|\"[^\"]*\"|[^\s;,()'\"`]+"
 _PAIR = re.compile(rf"(?<![\w.])({_SECTION})\.([a-z]\w*)=({_VALUE})")
 _KEY = re.compile(rf"\b((?:[Ll]ower|[Rr]aise|[Ss]et|[Gg]ive|[Cc]hange|[Ww]rite) )({_SECTION})\.([a-z]\w*)(?![\w.=:])")
 _FLOW = re.compile(rf"(?:(?<![\w.])({_SECTION}): )?(\[?\{{(?:[a-z_]+|\d+): [^{{}}]*\}}\]?)")
-_LIST = re.compile(r"\bsuch as (\[[^\[\]{}]+\])")
+_LIST = re.compile(r"\b(such as|got '[^']*'; write) (\[[^\[\]{}]+\])")
 _WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"`?\bfinetune run --resume (\S+?)`?(?=[\s;,]|$)"), r'fit(…, resume="\1")'),
     (re.compile(r"--allow-changed\b"), "allow_changed=True"),
@@ -45,7 +45,7 @@ def python_words(text: str) -> str:
     """Return a message with Python's keywords in place of keys, options and mappings of the command line."""
     for pattern, replacement in _WORDS:
         text = pattern.sub(replacement, text)
-    text = _LIST.sub(lambda found: f"such as {_python(_read(found[1]))}", text)
+    text = _LIST.sub(lambda found: f"{found[1]} {_python(_read(found[2]))}", text)
     text = _FLOW.sub(_flow, text)
     text = _PAIR.sub(_pair, text)
     return _KEY.sub(_key, text)

@@ -173,6 +173,8 @@ def disk(prepared: Prepared) -> dict[str, float]:
     one = 4 * (weights * (2 if recipe.train.ema else 1) + moments * most) / MB
     needed = 4 * one + 4 * weights / MB  # two kept, the best, the one being written, and the model
     free = preflight.check_output(recipe.output)
+    if free is None:
+        return {"checkpoints_mb": round(needed, 1)}
     if needed > free:
         have = f"{free:.0f} MB are free"
         need = f"checkpoints need {max(needed, 1):.0f} MB in {recipe.output}"

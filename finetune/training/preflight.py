@@ -37,15 +37,21 @@ def check_device(plan: Plan) -> None:
     device.check_count(device.choose(runner.device), runner.devices)
 
 
-def check_output(output: Path) -> float:
-    """Return how many MB are free where a run goes; raise ``ResourceError`` where none can be written."""
+def check_output(output: Path) -> float | None:
+    """Return how many MB are free where a run goes; raise ``ResourceError`` where none can be written.
+
+    Returns None for a file system that does not report its size, as some network drives do not.
+    """
     place, name = existing(output), escape_line(str(output))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         why = "takes no files" if place.is_dir() else "is a file"
         raise ResourceError(
             f"runs cannot be written to {name}: {escape_line(str(place))} {why}; choose another with --output"
         )
-    free = shutil.disk_usage(place).free / MB
+    usage = shutil.disk_usage(place)
+    if not usage.total:
+        return None
+    free = usage.free / MB
     if free < LEAST:
         raise ResourceError(f"the disk of {name} is full; free some space or choose another with --output")
     return free

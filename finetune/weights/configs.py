@@ -1,4 +1,4 @@
-"""Preprocessing that other projects state beside their weights: timm, Hugging Face, and texts in a safetensors file."""
+"""Preprocessing that other projects state next to their weights: timm, Hugging Face, texts in safetensors files."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def decide(name: str, stated: list[Candidate], offers: list[Candidate]) -> Prepr
 
 
 def stated_by(path: Path, metadata: Mapping[str, str], *, beside: bool) -> list[Candidate]:
-    """Return what a file's own texts and, for a file of the user's, the files ``beside`` it state."""
+    """Return what a file's own texts and, for a file of the user's, the files next to it (``beside``) state."""
     found = [Candidate(said_by="the file's metadata", image=image)] if (image := configs.from_texts(metadata)) else []
     if beside:
         found += [Candidate(said_by=f"'{name}' next to the file", image=image) for name, image in configs.beside(path)]
@@ -172,7 +172,7 @@ def comparable(image: Mapping[str, Any], keys: Collection[str]) -> tuple[Any, ..
 
 
 def recipe_line(image: Mapping[str, Any], keys: Collection[str] = KEYS) -> str:
-    """Return the line of a recipe that states some keys; resize is left out beside a size of the recipe's own."""
+    """Return the line of a recipe that states some keys; resize is left out where the recipe states the size."""
     shown = [key for key in KEYS if key in keys]
     if "size" not in shown and len(shown) > 1:
         shown = [key for key in shown if key != "resize"]

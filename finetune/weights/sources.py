@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 CARD = ".md"
 # In a run folder, in a model folder, in a folder of Hugging Face.
 SAVED = ("model/weights.safetensors", "weights.safetensors", "model.safetensors")
-DESCRIBING = ("model.json", "recipe.yaml", "weights.json", "result.json", "README.md")  # beside weights of ours
+DESCRIBING = (
+    "model.json",
+    "recipe.yaml",
+    "weights.json",
+    "result.json",
+    "README.md",
+)  # next to weights that this project wrote
 ENDINGS = (CARD, ".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".h5", ".npz", ".onnx", ".zip")
 
 

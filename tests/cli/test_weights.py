@@ -205,6 +205,7 @@ NO_WEIGHTS = {
     **NO_FILES,
     "gone.ckpt": "does not exist",
     "page.ckpt": "is a web page",
+    "card.md": "is a card, which only describes weights; get them with `finetune weights fetch`",
     "cut.ckpt": "damaged MindSpore checkpoint",
 }
 
@@ -223,6 +224,7 @@ def test_what_is_no_weights_file_is_named(
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty").touch()
     (tmp_path / "page.ckpt").write_text("<html>")
+    (tmp_path / "card.md").write_text("---\nmodel-name: resnext50\n---\n")
     (tmp_path / "cut.ckpt").write_bytes(split.read_bytes()[:-5])
     os.mkfifo(tmp_path / "pipe")
     code, said = ask(what[0], tmp_path / name, *what[1:])

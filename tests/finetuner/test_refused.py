@@ -63,10 +63,11 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
         (
             lambda ft: ft.fit("tests", dataset={"use": "csv"}),
             UsageError,
-            '"csv"} conflicts with the `data`',
+            'dataset={"use": "csv"} conflicts with the data argument',
         ),
         (lambda ft: ft.export("a.pb"), UsageError, r"cannot export to 'a\.pb'; end the file's name with \.onnx or"),
         (lambda ft: ft.export("a.bin", "onnx"), UsageError, r"a\.bin does not end with \.onnx; name the file a\.onnx"),
+        (lambda ft: ft.export("a.mindir", "onnx"), UsageError, r"name the file a\.onnx, or choose the format mindir"),
         (lambda ft: ft.save(Path(__file__).parent), UsageError, "is not empty; name a new folder"),
         (lambda ft: ft.save(__file__), ResourceError, "cannot write .* a part of this path is a file"),
         (lambda ft: Finetuner.load("nowhere"), UsageError, "no model in nowhere: name a run folder"),

@@ -52,6 +52,7 @@ def prepared(repo: Path, *, before: str = "", **environment: str) -> str:
         ({"FINETUNE_TIME_SLICE_US": "500"}, "500000"),
         ({"FINETUNE_TIME_SLICE_US": "0"}, "changed []"),
         ({"FINETUNE_TIME_SLICE_US": "nonsense"}, "100000"),
+        ({"FINETUNE_TIME_SLICE_US": "9" * 5000}, "100000000"),
     ],
 )
 def test_a_process_has_short_slices_unless_the_user_says_otherwise(
