@@ -205,7 +205,7 @@ def test_all_bad_images_are_listed_before_training(tmp_path: Path) -> None:
     assert lines[21:] == [
         f"  train: {tmp_path}/train/19.png: is not an image: it starts with the text 'oops'",
         "  … and 6 more",
-        "mend or remove these files, or leave them out with dataset.on_bad_image=skip",
+        "repair or remove these files, or skip them with dataset.on_bad_image=skip",
     ]
 
 
@@ -240,7 +240,7 @@ def test_errors_of_all_kinds_come_together(tmp_path: Path) -> None:
         "1 class does not fit:",
         "  valid: 'B': is not a class of the training split; did you mean 'b', which differs in upper and lower case? "
         "(1 image)",
-        "mend or remove these files, or leave them out with dataset.on_bad_image=skip",
+        "repair or remove these files, or skip them with dataset.on_bad_image=skip",
         "give every class images for training, and the classes of all splits the same names",
     ]
 

@@ -128,12 +128,9 @@ def test_links_stay_links(top: Path) -> None:
 def test_folders_and_places_below_files(top: Path) -> None:
     (top / "folder").mkdir()
     (top / "file").touch()
-    for path, why in (
-        (top / "folder", "a folder has this name"),
-        (top / "file" / "a", "a part of this path is a file"),
-    ):
-        with pytest.raises(ResourceError, match=why):
-            out(path, force=True).check()
+    refused(out(top / "folder", force=True), "this is a folder; name a file in it")
+    with pytest.raises(ResourceError, match="a part of this path is a file"):
+        out(top / "file" / "a", force=True).check()
     out(top / "new" / "deep" / "a.csv").write(b"1")
 
 
@@ -153,6 +150,7 @@ def test_pipes_and_devices_are_written_to(top: Path) -> None:
     content: list[bytes] = []
     descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
+    other = os.open(pipe, os.O_WRONLY)  # without a writer, the reader would end at once
 
     def read() -> None:
         with open(descriptor, "rb") as file:
@@ -161,6 +159,7 @@ def test_pipes_and_devices_are_written_to(top: Path) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     out(pipe).write(b"x" * 200_000)
+    os.close(other)
     reader.join()
     assert len(content[0]) == 200_000
     assert pipe.is_fifo()

@@ -41,6 +41,7 @@ def new(
     found: list[Axis], asked: Asked, catalogue: Catalogue, output: Path | None, *, dry_run: bool, check: Check
 ) -> Answer:
     """Begin a sweep; what is wrong with any of its runs is raised before the first."""
+    from finetune.display.progress import Progress
     from finetune.sweep import axes, runs
     from finetune.training import preflight
 
@@ -51,6 +52,8 @@ def new(
     )
     for plan in made:
         preflight.check(plan)
+    if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
+        Progress().say("warning: runs of different seeds or datasets are judged on different images; compare with care")
     if dry_run:
         first = check(made[0], catalogue)
         return replace(first, data={**first.data, "sweep": [trial.values for trial in trials]})

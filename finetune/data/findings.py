@@ -27,8 +27,8 @@ TITLES: dict[Kind, tuple[str, str]] = {
     "profile": ("colour profile", "colour profiles"),
 }
 REMEDIES: dict[Kind, str] = {
-    "image": "mend or remove these files, or leave them out with dataset.on_bad_image=skip",
-    "photo": "mend or remove these files",
+    "image": "repair or remove these files, or skip them with dataset.on_bad_image=skip",
+    "photo": "repair or remove these files",
     "class": "give every class images for training, and the classes of all splits the same names",
     "unknown": "leave these photos out, or fine-tune a model on these classes",
     "split": "give every split images that can be used; of a class with one photo none is left to validate on",
@@ -64,10 +64,10 @@ class Notes:
         """Return all findings ready for JSON."""
         return [{"kind": noted.kind, "split": noted.split, **asdict(noted.finding)} for noted in self.all]
 
-    def raise_errors(self, what: str) -> None:
-        """Raise one ``DataError`` that lists every error, if there is any."""
+    def raise_errors(self, what: str, remedies: Mapping[Kind, str] = REMEDIES) -> None:
+        """Raise one ``DataError`` that lists every error, if there is any, and what to do about each kind."""
         if errors := self.errors():
-            raise DataError(message(what, errors))
+            raise DataError(message(what, errors, remedies))
 
     def errors(self) -> list[Noted]:
         """Return what forbids to go on."""
@@ -79,7 +79,7 @@ def finding_line(found: Mapping[str, Any]) -> str:
     return escape_line(f"{found['split']}: {found['subject']}: {found['text']}")
 
 
-def message(what: str, errors: list[Noted]) -> str:
+def message(what: str, errors: list[Noted], remedies: Mapping[Kind, str]) -> str:
     """Return a block for each kind of error, the first of each spelt out, then what to do."""
     lines = [f"{what} cannot be used"]
     for kind, count in Counter(noted.kind for noted in errors).items():
@@ -88,5 +88,5 @@ def message(what: str, errors: list[Noted]) -> str:
         lines += [f"  {finding_line({'split': noted.split, **asdict(noted.finding)})}" for noted in of_kind[:LISTED]]
         if count > LISTED:
             lines.append(f"  … and {count - LISTED} more")
-    remedies = [REMEDIES[kind] for kind in REMEDIES if any(noted.kind == kind for noted in errors)]
-    return "\n".join([*lines, *remedies])
+    found = [text for kind, text in remedies.items() if any(noted.kind == kind for noted in errors)]
+    return "\n".join([*lines, *found])

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 LEVEL = 1 / 255  # the smallest difference between two values of a pixel; as a std it leaves pixels in 0..255
+LEAST_LEVEL = 3  # below it, a value was hardly meant for pixels in 0..255
 DEEPEST = 65535  # the largest value of a pixel of 16 bits
 CHANNELS = 3
 
@@ -18,7 +19,8 @@ def mean_fault(mean: Any) -> str | None:
         return fault
     if min(mean) < 0:
         return f"a mean cannot be negative, got {listed(mean)}; give the mean of pixels in 0..1"
-    return _scale_fault(mean)
+    fault = _scale_fault(mean)
+    return fault and f"{fault}; a std for the same pixels is divided likewise"
 
 
 def std_fault(std: Any) -> str | None:
@@ -67,6 +69,8 @@ def _scale_fault(values: Sequence[float]) -> str | None:
     highest = max(values)
     if highest <= 1:
         return None
+    if highest < LEAST_LEVEL:
+        return f"{listed(values)} is not in 0..1; give the values for pixels in 0..1"
     scale = next((most for most in (255, DEEPEST) if highest <= most), None)
     if scale is None:
         return f"{listed(values)} is not in 0..1; give the values for pixels in 0..1"

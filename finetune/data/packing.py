@@ -16,7 +16,7 @@ import numpy as np
 from finetune.components import Encoded
 from finetune.data import mindrecords, packfile
 from finetune.data import samples as given
-from finetune.data.findings import Notes
+from finetune.data.findings import REMEDIES, Notes
 from finetune.data.imagefile import shown
 from finetune.data.loading import SPLITS, examined
 from finetune.data.packwriter import SplitWriter
@@ -89,7 +89,8 @@ def gathered(job: Job, notes: Notes) -> tuple[dict[Split, Samples], dict[Split, 
     for split, part in parts.items():
         if not len(part):
             notes.add("split", "error", split, "images", "there is none to pack")
-    notes.raise_errors(what)
+    skip = "repair or remove these files, or skip them with --on-bad-image skip"
+    notes.raise_errors(what, {**REMEDIES, "image": skip})
     return found, parts
 
 

@@ -32,7 +32,8 @@ PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 def role_of(name: str) -> Role | None:
     """Return which split a folder's name means, by the complete words in it; None for none or for several."""
-    found = {role for word in words_of(name) for role, pattern in PATTERNS.items() if pattern.fullmatch(word)}
+    words = {*words_of(name), name.lower()}  # the complete name too: tEsT
+    found = {role for word in words for role, pattern in PATTERNS.items() if pattern.fullmatch(word)}
     if found == {"train", "valid"}:
         return "train"  # trained on once the hyperparameters are chosen
     return found.pop() if len(found) == 1 else None

@@ -55,8 +55,10 @@ class Output:
         """
         if self.path == STDOUT or is_stream(self.path):
             return
-        atomic.check_place(self.path)
         name = escape_line(str(self.path))
+        if os.path.isdir(self.path):
+            raise UsageError(f"'{name}': this is a folder; name a file in it")
+        atomic.check_place(self.path)
         if os.path.islink(self.place):
             raise UsageError(f"'{name}': the link leads to itself; choose another name")
         if not os.path.lexists(self.path):

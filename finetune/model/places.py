@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
 from finetune.files import atomic, outputs
 from finetune.files.outputs import API_REMEDY, CLI_REMEDY, Output
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +36,8 @@ def export_outputs(
 
     Raises ``UsageError`` for a name with another ending, and for files that exist unless ``force`` replaces them.
     """
+    if not path.name or os.path.isdir(path):
+        raise UsageError(f"'{escape_line(str(path))}' is a folder; name a file in it that ends with .{format}")
     if path.suffix != f".{format}":
         renamed = path.with_suffix(f".{format}")
         other = f", or choose the format {path.suffix[1:]}" if path.suffix[1:] in FORMATS else ""

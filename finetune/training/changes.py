@@ -88,6 +88,15 @@ def _check_images(state: Mapping[str, Any], own: Mapping[str, Any], data: Data, 
     return f"{named}{counts}"
 
 
+def is_judged_differently(state: Mapping[str, Any], prepared: Prepared) -> bool:
+    """Tell whether epochs before and after a checkpoint are judged by another metric, preprocessing or other images."""
+    own, state = records.identity(prepared), older.completed(state)
+    metrics = [each["recipe"]["evaluate"]["metric"] for each in (state, own)]
+    images = [each.get("start", own["start"])["image"] for each in (state, own)]
+    valid = [each["fingerprint"]["valid"] for each in (state, own)]
+    return any(before != now for before, now in (metrics, images, valid))
+
+
 def is_moved(state: Mapping[str, Any], prepared: Prepared) -> bool:
     """Tell whether a run that is otherwise the same finds its images or weights at other paths."""
     before: dict[str, Any] = masking.hidden("recipe", dict(state["recipe"]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from finetune.data import loading as datas
 from finetune.data.scan import told
-from finetune.errors import DataError, UsageError
+from finetune.errors import UsageError
 from finetune.machine.cores import usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.moved import load_run_recipe
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from finetune.run import Run
 
 MOST_EPOCHS = 100_000
+NEW_NETWORK = ("classes: ", "backbone.use: ", "head.use: ", "head.hidden: ")  # which no checkpoint of the run fits
 
 
 def settle(
@@ -67,10 +68,12 @@ def settle(
 
 
 def explain(folder: Path, found: list[str], last: int) -> str:
-    """Return the message that lists what differs, with both ways out."""
+    """Return the message that lists what differs, with both ways out, or one where the network is another."""
     lines = [f"{folder} is finished, and was made from another recipe or other images than you ask for now:"]
     lines += [f"  {change}" for change in found]
     lines.append("drop --resume to start a new run")
+    if any(change.startswith(NEW_NETWORK) for change in found):
+        return "\n".join(lines)
     train_on = f"or train on from its last state, epoch {last}: add --allow-changed to accept these differences"
     lines.append(f"{train_on}, and --extend EPOCHS or a higher train.epochs")
     return "\n".join(lines)
@@ -114,10 +117,7 @@ def find_data_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Calla
         before, classes = about["fingerprint"], tuple(about["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"images: cannot be compared, since {folder / 'data.json'} cannot be read ({error})"]
-    try:
-        data = load_own_data(folder, plan, catalogue, classes, say)
-    except DataError as error:
-        return [f"images: {error}"]
+    data = load_own_data(folder, plan, catalogue, classes, say)
     if data.classes != classes:
         gone, new = [c for c in classes if c not in data.classes][:5], [c for c in data.classes if c not in classes][:5]
         return [f"classes: gone {gone}, new {new}", *_image_lines(folder, data)]

@@ -81,8 +81,9 @@ def prepare(
     is how many images of each split are put through the pipelines.
     """
     plan = batchsize.resumed(plan, resume, catalogue)
-    for note in plan.notes:
-        say(note)
+    if resume is None:  # a complete recipe, as in a run's folder, states every default
+        for note in plan.notes:
+            say(note)
     preflight.check_device(plan)
     planned = plan_phases(plan, catalogue)
     world = meet(plan, planned, resume)

@@ -34,6 +34,9 @@ def resume(session: Session) -> None:
         extended=session.extended,
     )
     restore(session, saved, changed=changed)
+    if changed and session.run.best and changes.is_judged_differently(saved.state, session.prepared):
+        session.run.best = None
+        session.run.say("the best epoch is chosen from the epochs that follow: earlier ones were judged differently")
     if session.extended:
         extend(session)
     if changed or session.extended:

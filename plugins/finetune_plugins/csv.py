@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     Severity = Literal["error", "warning", "note"]
     Find = Callable[[Split, Severity, int, str], None]
 
-SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "validate", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
 NO_LABEL = ("", "nan", "<na>")
 
 

@@ -175,6 +175,7 @@ def test_nested_folders_of_different_names_are_parts_of_their_class(folders: str
     ("name", "role"),
     [
         *(("train", "train"), ("Training_Set", "train"), ("x-train", "train"), ("trainset", "train"), ("TRN", "train")),
+        *(("tEsT", "test"), ("vAlIdAtIoN", "valid")),
         *(("trainImages", "train"), ("train2017", "train"), ("trainval", "train"), ("train_val", "train")),
         *(("val", "valid"), ("Validation Images", "valid"), ("imagenet_val", "valid"), ("dev", "valid")),
         *(("test2", "test"), ("TestData", "test"), ("testing", "test"), ("my.tst", "test"), ("held out", "holdout")),

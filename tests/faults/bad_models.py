@@ -77,7 +77,6 @@ CASES: list[Case] = [
     case("I5", "photo without a name", use("predict", "m", ""), 2, "no such photo or folder: ''"),
     case("I5", "data without a name", use("eval", "m", ""), 2, "no data given; name a folder"),
     case("I5", "data of 300 letters", use("eval", "m", LONG), 3, "no data at xxx", "name a folder"),
-    case("Y7", "predictions into a folder", use("predict", "m", "photos", "--csv", "photos"), 7, "a folder has this"),
     case(
         "Y7", "predictions below a photo", use("predict", "m", "photos", "--csv", "photos/red/0.png/x.csv"), 7, "a file"
     ),
@@ -85,7 +84,11 @@ CASES: list[Case] = [
         "Y7",
         "export into a folder",
         use("export", "m", "--output", "x.onnx", act=lambda folder: (folder / "x.onnx").mkdir()),
-        7,
-        "a folder has this name; choose another name",
+        2,
+        "'x.onnx' is a folder; name a file in it that ends with .onnx",
+    ),
+    case("Y7", "export to here", use("export", "m", "--output", "."), 2, "'.' is a folder; name a file in it"),
+    case(
+        "Y7", "predictions into a folder", use("predict", "m", "photos", "--csv", "photos"), 2, "this is a folder; na"
     ),
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.errors import Interrupted, PluginError, UsageError
+from finetune.errors import DataError, Interrupted, PluginError, UsageError
 from finetune.training import checkpoint, records
 from tests.drawn import folder
 from tests.trunk import tiny
@@ -76,13 +76,6 @@ def test_renamed_and_relabelled_images(tmp_path: Path) -> None:
     what, found = made(photos, tmp_path / "runs")
     (photos / "red" / "00.jpg").rename(photos / "blue" / "zz.jpg")
     assert "images: 1 relabelled" in refused(what, found)
-
-
-def test_a_missing_photo_folder_is_no_finished_run(tmp_path: Path) -> None:
-    photos = folder(tmp_path / "photos", each=5, size=20)
-    what, found = made(photos, tmp_path / "runs")
-    photos.rename(tmp_path / "elsewhere")
-    assert f"images: no folder '{photos}'" in refused(what, found)
 
 
 def test_extending_is_the_longer_run_from_there_on(photos: Path, tmp_path: Path) -> None:
@@ -193,3 +186,34 @@ def test_a_changed_run_that_is_killed_at_once_resumes_by_its_own_recipe(
         run({**what, "optimizer": {"use": "adamw", "lr": 1e-2}}, resume=found, allow_changed=True)
     monkeypatch.undo()
     assert not run(own_recipe(found), resume=found).told("changed")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"evaluate": {"metric": "loss"}}, {"image": {"size": 24, "resize": 28}}],
+    ids=["another metric", "another size"],
+)
+def test_the_best_epoch_is_chosen_again_where_epochs_are_judged_differently(
+    photos: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    what, found = made(photos, tmp_path)
+    done = run({**what, **changed}, resume=found, extend=1, allow_changed=True).run
+    assert done.result is not None
+    assert done.result["best"]["epoch"] == 3
+    metric = changed.get("evaluate", {}).get("metric", "accuracy")
+    assert done.result["best"][f"val_{metric}"] == done.history[-1][f"val_{metric}"]
+
+
+def test_another_network_leaves_a_new_run_as_the_only_way_out(photos: Path, tmp_path: Path) -> None:
+    what, found = made(photos, tmp_path)
+    message = refused({**what, "head": {"use": "mlp"}}, found)
+    assert "drop --resume to start a new run" in message
+    assert "--allow-changed" not in message
+
+
+def test_photos_that_are_gone_are_an_error_of_the_data(tmp_path: Path) -> None:
+    photos = folder(tmp_path / "photos", each=5, size=20)
+    what, found = made(photos, tmp_path / "runs")
+    photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="no folder"):
+        run(what, resume=found)
