@@ -135,6 +135,8 @@ class Finetuner:
         said = keywords.merged(self.sections, keywords.spelled_out(sections))
         if epochs is not None:
             said = keywords.merged(said, {"train": {"epochs": epochs}})
+        if resume == "auto":
+            raise UsageError("resume='auto' is an option of the command line; pass the folder of the run")
         folder = None if resume is None else expand_home(resume)
         if extend is not None and (folder is None or extend < 1):
             raise UsageError(f"extend={extend} needs `resume`, the folder of a finished run, and 1 epoch or more")

@@ -94,9 +94,9 @@ def test_new_packages_are_typed(kind: str, packages: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "told"),
     [
-        ("Birds", "dataset", "'Birds' is no name for a plugin; take lower-case letters, digits and '-'"),
-        ("class", "dataset", "'class' is no name for a plugin"),
-        ("../x", "dataset", "is no name for a plugin"),
+        ("Birds", "dataset", "'Birds' is not a valid plugin name; use lower-case letters, digits and '-'"),
+        ("class", "dataset", "'class' is a word of Python, which no module can have as its name; choose another"),
+        ("../x", "dataset", "is not a valid plugin name"),
         ("folder", "dataset", r"plugin 'folder' \(mindspore-finetune .*\) offers a dataset named 'folder' already"),
         ("birds", "datset", "no kind of plugin named 'datset'; did you mean 'dataset'?"),
     ],

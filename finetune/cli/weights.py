@@ -139,7 +139,7 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
     chosen = offering(catalogue, name) if backbone is None else named(catalogue, backbone)
     source = sources.resolve(name, chosen, fetching.asking(catalogue.plugins))
     if source is None:
-        raise UsageError("'none' is no file; name weights that `finetune weights ls` lists")
+        raise UsageError("nothing to download for 'none'; choose one of the weights listed by `finetune weights ls`")
     digest = opening.digest(source.path)
     failure: WeightsError | None
     try:

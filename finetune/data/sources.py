@@ -135,13 +135,16 @@ def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) 
     try:
         dataset, given = chosen(data, like, catalogue)
         split, samples = judged(dataset, given, catalogue)
-    except DataError:
-        same = not isinstance(data, Dataset) and not is_recipe(data) and like.get("use") == section(data)["use"]
-        patterned = same and any(like.get(split) for split in JUDGED)  # folders that these data need not have
-        if isinstance(data, Dataset) or is_recipe(data) or (same and not patterned):
+    except DataError as error:
+        if isinstance(data, Dataset) or is_recipe(data):
             raise
-        dataset, given = chosen(data, {}, catalogue)  # another form than the training data's
-        split, samples = judged(dataset, given, catalogue)
+        try:  # another form than the training data's, or other names of columns and folders
+            dataset, given = chosen(data, {}, catalogue)
+            split, samples = judged(dataset, given, catalogue)
+        except DataError:
+            if like.get("use") == section(data)["use"]:
+                raise error from None
+            raise
     return Labelled(dataset=dataset, options=given, split=split, samples=samples)
 
 

@@ -101,8 +101,11 @@ def publish(made: Path, target: Path) -> None:
 
 def check(name: str, kind: str, module: str, catalogue: Catalogue) -> None:
     """Raise ``UsageError`` for a name that no package can have, or that a component or a module has already."""
-    if not NAME.fullmatch(name) or keyword.iskeyword(name) or len(name) > 40:
-        raise UsageError(f"'{name}' is no name for a plugin; take lower-case letters, digits and '-', such as my-birds")
+    if not NAME.fullmatch(name) or len(name) > 40:
+        remedy = "use lower-case letters, digits and '-', such as my-birds"
+        raise UsageError(f"'{name}' is not a valid plugin name; {remedy}")
+    if keyword.iskeyword(name):
+        raise UsageError(f"'{name}' is a word of Python, which no module can have as its name; choose another name")
     if name in catalogue.names(BY_KIND[kind]):
         origin = catalogue.origin(catalogue.get(BY_KIND[kind], name))
         raise UsageError(f"{origin} offers a {kind} named '{name}' already; choose another name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,9 @@ def _weights(part: Part) -> Iterator[Problem]:
     if not isinstance(weights, str) or weights in names or is_weights_file(weights):
         return
     if "://" not in weights:
-        text = f"no weights named '{shortened(weights)}' for '{part.component.name}'{did_you_mean(weights, names)}"
+        file = f"; write './{shortened(weights)}' for the file or folder of this name"
+        remedy = file if os.path.lexists(weights) else did_you_mean(weights, names)
+        text = f"no weights named '{shortened(weights)}' for '{part.component.name}'{remedy}"
         yield Problem((*part.path, "weights"), "weights", text)
     elif not _DIGEST.search(weights):
         yield Problem((*part.path, "weights"), "weights", "a URL needs the sha256 of its file; add '#sha256=HEX'")

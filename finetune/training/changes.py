@@ -59,9 +59,15 @@ def check_same(
 def _changes_since(state: Mapping[str, Any], own: Mapping[str, Any], prepared: Prepared, folder: Path) -> list[str]:
     """Return what differs in the recipe; a project that was moved or copied counts as if it were in its old place."""
     same_weights = _same_weights(state, own)
-    recipes = (state["recipe"], follow_move(state["recipe"], folder, copied=True))
-    found = [recipe_changes(each, own["recipe"], prepared.plan, same_weights=same_weights) for each in recipes]
-    return min(found, key=len)
+    return changes_since(state["recipe"], own["recipe"], prepared.plan, folder, same_weights=same_weights)
+
+
+def changes_since(
+    before: Mapping[str, Any], now: Mapping[str, Any], plan: Plan, folder: Path, *, same_weights: bool
+) -> list[str]:
+    """Return what differs between the recipe that a checkpoint in ``folder`` holds and that of ``plan``, ``now``."""
+    recipes = (before, follow_move(before, folder, copied=True))
+    return min((recipe_changes(each, now, plan, same_weights=same_weights) for each in recipes), key=len)
 
 
 def _check_start(state: Mapping[str, Any], own: Mapping[str, Any], *, allow: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from finetune.data import loading as datas
 from finetune.data.scan import told
-from finetune.errors import UsageError
+from finetune.errors import FinetuneError, UsageError
 from finetune.machine.cores import usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.moved import load_run_recipe
@@ -91,12 +92,20 @@ def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[
     """Return what differs between a plan and what the finished run in a folder was made of, ready to read."""
     made_of = older.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
     same_weights, weights = changes.weights_changes(folder, plan)
-    before, now = records.mathematics(made_of), records.mathematics(plan)
+    before, now = recorded_recipe(folder) or records.mathematics(made_of), records.mathematics(plan)
     if plan.recipe.train.batch_size == "auto":  # the run has the number that was chosen
         now["train"] = {**now["train"], "batch_size": before["train"]["batch_size"]}
-    found = changes.recipe_changes(before, now, plan, same_weights=same_weights)
+    found = changes.changes_since(before, now, plan, folder, same_weights=same_weights)
     found += find_callback_changes(folder, made_of, plan, say)
     return [*found, *weights, *find_data_changes(folder, plan, catalogue, say)]
+
+
+def recorded_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe that the run's newest checkpoint holds, which nobody edits; empty where there is none."""
+    with suppress(FinetuneError, KeyError):
+        recipe: dict[str, Any] = older.completed(checkpoint.newest(folder / "checkpoints")[0].state)["recipe"]
+        return recipe
+    return {}
 
 
 def find_callback_changes(folder: Path, made_of: Plan, plan: Plan, say: Callable[[str], None]) -> list[str]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from finetune.errors import DataError, Interrupted, PluginError, UsageError
-from finetune.training import checkpoint, records
+from finetune.recipe import plan
+from finetune.training import checkpoint, engine, records
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At, run
@@ -217,3 +218,14 @@ def test_photos_that_are_gone_are_an_error_of_the_data(tmp_path: Path) -> None:
     photos.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="no folder"):
         run(what, resume=found)
+
+
+def test_the_recipe_in_the_run_folder_is_compared_with_what_the_run_was_made_of(photos: Path, tmp_path: Path) -> None:
+    _, found = made(photos, tmp_path)
+    file = found / "recipe.yaml"
+    edited = file.read_text(encoding="utf-8").replace("seed: 42", "seed: 7").replace("lr: 0.003", "lr: 0.01")
+    file.write_text(edited, encoding="utf-8")
+    catalogue = tiny.catalogue()
+    with pytest.raises(UsageError, match=r"optimizer.lr: 0.003 → 0.01") as caught:
+        engine.fine_tune(plan.load(file, [], catalogue), catalogue, resume=found, say=lambda message: None)
+    assert "seed: 42 → 7" in str(caught.value)

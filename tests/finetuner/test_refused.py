@@ -72,6 +72,12 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
         (lambda ft: ft.save(__file__), ResourceError, "cannot write .* a part of this path is a file"),
         (lambda ft: Finetuner.load("nowhere"), UsageError, "no model in nowhere: name a run folder"),
         (lambda ft: Finetuner(weights="nosuch", backbone="resnext_nano").embed([]), RecipeError, "no weights named"),
+        (
+            lambda ft: Finetuner(weights="tests", backbone="resnext_nano").embed([]),
+            RecipeError,
+            r"write '\./tests' for",
+        ),
+        (lambda ft: ft.fit("tests", resume="auto"), UsageError, "resume='auto' is an option of the command line"),
         (lambda ft: Finetuner("resnext5").embed([]), RecipeError, "no backbone named 'resnext5'; did you mean"),
     ],
 )
