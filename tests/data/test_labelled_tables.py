@@ -15,7 +15,10 @@ from tests.drawn import folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-TRAINED_ON = {"dataset": {"use": "csv", "path_column": "filename", "label_column": "kind"}, "classes": ["blue", "red"]}
+TRAINED_ON = {
+    "dataset": {"use": "csv", "file": "t.csv", "path_column": "filename", "label_column": "kind"},
+    "classes": ["blue", "red"],
+}
 
 
 def table(place: Path, header: str) -> Path:
