@@ -25,6 +25,17 @@ for ignored in (signal.SIGINT, signal.SIGHUP):
 REPO = Path(__file__).resolve().parents[1]
 
 
+ENGINE_LOGIC = ("data", "devices", "downloads", "machine", "trunk")  # folders of tests that no packaging can change
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of engine logic, which CI does not run a second time on the wheel."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in ENGINE_LOGIC:
+            item.add_marker(pytest.mark.once)
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """Return the root of the source tree."""

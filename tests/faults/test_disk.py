@@ -121,7 +121,7 @@ def test_y7_a_disk_without_room_is_noticed_before(
     from finetune.training import preflight
 
     class Usage:
-        free = 10_000
+        free, total = 10_000, 10**9
 
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(ResourceError, match=r"the disk of .* is full; free some space or choose another"):
