@@ -181,7 +181,8 @@ def test_photos_from_a_zip_file(fresh: Path, photos: Path, tmp_path: Path) -> No
     assert answer(fresh, "run", "zipped.yaml", cwd=tmp_path)["epochs"] == 1
     found = answer(fresh, "eval", "runs/zipped-001", "photos.zip", cwd=tmp_path)
     assert [each["class"] for each in found["per_class"]] == sorted(COLOURS)
-    assert found["images"] == 36
+    assert (found["held_back"], found["trained_on"]) == (True, 0)
+    assert found["images"] + found["skipped"] == 36
 
 
 @pytest.mark.slow
