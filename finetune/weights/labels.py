@@ -26,7 +26,7 @@ NEW_HEAD = "write head.keep_pretrained=false for a new head"
 def kept(source: Source | None, say: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
     """Return the classes of a head that ``head.keep_pretrained`` keeps, in the order of its logits.
 
-    ``say`` is told which names were made distinct. Raises ``UsageError`` without weights and ``WeightsError`` for
+    ``say`` receives the names made distinct. Raises ``UsageError`` without weights and ``WeightsError`` for
     weights that say no class names.
     """
     if source is None:
