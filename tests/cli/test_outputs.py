@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import chdir
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from finetune import Finetuner, UsageError
@@ -135,10 +136,21 @@ def test_standard_output_takes_texts(call: Call, top: Path) -> None:
     assert {path.name for path in top.iterdir()} <= {"m", "photos", "drawn", "r.yaml", "home"}
 
 
+def answers(graph: bytes) -> Any:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    images = np.random.default_rng(1).random([1, *given.shape[1:]], np.float32)
+    return session.run(None, {given.name: images})[0]
+
+
 def test_standard_output_takes_files_of_bytes(call: Call, top: Path) -> None:
     assert call("export", "m", "--output", "a.onnx")[0] == 0
     code, graph, errors = call("export", "m", "--output", "-")
-    assert (code, graph[:20], len(graph)) == (0, (file := (top / "a.onnx").read_bytes())[:20], len(file))
+    assert code == 0
+    # Two exports of one model differ in the names of their graphs, which MindSpore counts on.
+    assert np.array_equal(answers(graph), answers((top / "a.onnx").read_bytes()))
     assert errors.startswith(("compared: onnxruntime", "compared: openvino"))
     assert call("weights", "convert", "m/weights.safetensors", "--to", "ckpt", "--output", "a.ckpt")[0] == 0
     words = ("weights", "convert", "m/weights.safetensors", "--to", "ckpt", "--output", "-")
