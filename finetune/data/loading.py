@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,15 +28,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "Part", "load", "part"]
 
+Folds = Callable[[int], int]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+def none(images: int) -> int:
+    """Return 0: no folds, whatever the number of images."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Data:
-    """Everything a run trains and is judged on; ``report`` is ready for JSON."""
+    """Everything a run trains and is judged on; ``report`` is ready for JSON.
+
+    ``valid`` is None where the run is judged by folds of the training images.
+    """
 
     train: Part
-    valid: Part
+    valid: Part | None
     test: Part | None
     classes: tuple[str, ...]
     report: dict[str, Any]
@@ -51,12 +61,13 @@ def load(
     *,
     whose: str = "",
     method: Method = "hash",
+    folds: Folds = none,
     color: Color = "convert",
 ) -> Data:
     """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
 
     The classes are those of the training split. Without a validation split of its own, ``section.split`` of each
-    class is taken from training by ``method``. Raises ``PluginError`` if the dataset's code fails. What concerns that
+    class is taken from training by ``method``, unless ``folds`` of their number is a number of folds. Raises ``PluginError`` if the dataset's code fails. What concerns that
     code opens with ``whose`` it is, such as an installed plugin's. Colour profiles are reported where ``color``
     converts them.
     """
@@ -82,12 +93,12 @@ def load(
         for split, samples in splits.items()
     }
     audit.training(parts["train"], classes, notes)
-    split = divide(parts, section, seed, notes, classes, method)
+    split = divide(parts, section, seed, notes, classes, method, folds)
     audit.others(parts, classes, notes, own="valid" in splits)
     audit.duplicates(parts.values(), classes, notes)
     notes.raise_errors(f"{whose}{what}")
     report = {"dataset": dataset.name, "split": split, **describe(parts, classes, notes)}
-    return Data(train=parts["train"], valid=parts["valid"], test=parts.get("test"), classes=classes, report=report)
+    return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
 
 
 def part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:
@@ -156,13 +167,16 @@ def divide(
     notes: Notes,
     classes: tuple[str, ...],
     method: Method = "hash",
+    folds: Folds = none,
 ) -> dict[str, Any]:
-    """Take a validation part from training if there is none, in place; return how."""
+    """Take a validation part from training if there is none and the run is not judged by folds; return how."""
     if "valid" in parts:
         if "split" in section.model_fields_set:
             notes.add("split", "note", "valid", "dataset.split", "not used: the dataset has a validation split")
         return {"method": "dataset"}
     whole = parts["train"]
+    if count := folds(len(whole)):
+        return {"method": "folds", "folds": count, "seed": seed}
     if method == "hash":
         name_of = partial(split_name, whole.images)
         train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.split, seed, name_of)
@@ -193,7 +207,7 @@ def relabelled(data: Data, classes: tuple[str, ...]) -> Data:
     whole: dict[Split, Part | None] = {"train": data.train, "valid": data.valid, "test": data.test}
     parts = {split: replace(part, labels=index_of[part.labels]) for split, part in whole.items() if part is not None}
     report = data.report | describe(parts, classes, Notes()) | {"findings": data.report["findings"]}
-    return Data(train=parts["train"], valid=parts["valid"], test=parts.get("test"), classes=classes, report=report)
+    return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
 
 
 def fingerprint(part: Part) -> str:

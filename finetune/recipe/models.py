@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,6 +71,9 @@ class LinearHead(Options):
     """Share of the features that is put to zero in each step."""
     keep_pretrained: bool = False
     """Keep the classifier and the classes that came with the weights."""
+    start: Literal["auto", "fitted", "random"] = "auto"
+    """`fitted` starts at the optimum of a logistic regression on the features of the frozen network; `auto` does so
+    where the backbone is pretrained and the features are kept."""
 
 
 class MlpHead(Options):
@@ -88,16 +92,28 @@ class CrossEntropy(Options):
     use: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: Fraction = 0.0
     """Share of each label that is spread over all classes."""
-    class_weights: Literal["none", "auto"] | dict[str, PositiveFloat] = "none"
-    """`auto` weighs each class by the inverse of its share, so that all classes count the same."""
+    class_weights: Literal["measured", "none", "sqrt", "auto"] | dict[str, PositiveFloat] = "measured"
+    """`auto` weighs each class by the inverse of its share, so that all classes count the same, `sqrt` by the square
+    root of that; `measured` is `sqrt` where the classes are unbalanced and it is better out of fold, else `none`."""
 
 
-class AdamW(Options):
+class Optimizer(Options):
+    """What all optimizers share."""
+
+    lr: PositiveFloat | Literal["auto"] = "auto"
+    """Highest learning rate of the head; `auto` measures it by a range test where more than the head trains."""
+
+    @property
+    def rate(self) -> float:
+        """Return the learning rate, which is a number once a run has measured it."""
+        assert self.lr != "auto"
+        return self.lr
+
+
+class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     use: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    """Highest learning rate of the head."""
     weight_decay: NonNegativeFloat = 1e-4
     """Applies to weights only, never to biases and BatchNorm."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -108,12 +124,10 @@ class AdamW(Options):
     """Keeps what divides each step from 0."""
 
 
-class Sgd(Options):
+class Sgd(Optimizer):
     """Stochastic gradient descent with momentum."""
 
     use: Literal["sgd"]
-    lr: PositiveFloat = 1e-2
-    """Highest learning rate of the head."""
     momentum: Fraction = 0.9
     """Share of the last step that goes into the next."""
     weight_decay: NonNegativeFloat = 1e-4
@@ -122,34 +136,38 @@ class Sgd(Options):
     """Each stage below the head learns this much slower than the one above it."""
 
 
-class Cosine(Options):
+class Schedule(Options):
+    """What all schedules share."""
+
+    warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs over which the learning rate rises from near 0."""
+    phase_warmup: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Share of the steps of each phase over which its learning rate rises from near 0, where more than the head trains:
+    a new phase has a new optimizer, whose first steps are rough."""
+
+
+class Cosine(Schedule):
     """Half a cosine from the learning rate down to ``final`` times it."""
 
     use: Literal["cosine"] = "cosine"
-    warmup_epochs: NonNegativeFloat = 0.0
-    """Epochs over which the learning rate rises from near 0."""
     final: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of the learning rate that is left at the end."""
 
 
-class StepDecay(Options):
+class StepDecay(Schedule):
     """Multiply by ``gamma`` after every ``every`` epochs."""
 
     use: Literal["step"]
-    warmup_epochs: NonNegativeFloat = 0.0
-    """Epochs over which the learning rate rises from near 0."""
     every: PositiveInt = 10
     """Epochs between two drops."""
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Share of the learning rate that a drop leaves."""
 
 
-class Constant(Options):
+class Constant(Schedule):
     """The learning rate as given."""
 
     use: Literal["constant"]
-    warmup_epochs: NonNegativeFloat = 0.0
-    """Epochs over which the learning rate rises from near 0."""
 
 
 class ImageSection(Options):
@@ -199,11 +217,11 @@ class ImageSection(Options):
 class TrainSection(Options):
     """How long and in which portions."""
 
-    epochs: Annotated[int, Field(gt=0, le=100_000)] = 10
-    """How often each photo is trained on."""
-    batch_size: Annotated[int, Field(gt=0, le=100_000)] | Literal["auto"] = 32
-    """Images of a step, on all devices together; `auto` is as many as memory and number of images allow."""
-    """Photos in a step, of all devices together."""
+    epochs: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
+    """How often each photo is trained on; `auto` makes enough steps however few photos there are, and none where only
+    the head trains and is fitted. 0 keeps the fitted head."""
+    batch_size: Annotated[int, Field(gt=0, le=100_000)] | Literal["auto"] = "auto"
+    """Photos in a step, on all devices together; `auto` chooses by the number of photos and the memory."""
     accumulate: Annotated[int, Field(gt=0, le=100_000)] = 1
     """Batches whose gradients are averaged into one optimizer step."""
     clip_norm: PositiveFloat | None = None
@@ -226,6 +244,12 @@ class TrainSection(Options):
         assert self.batch_size != "auto"
         return self.batch_size
 
+    @property
+    def length(self) -> int:
+        """Return the number of epochs, which is a number once a run is prepared."""
+        assert self.epochs != "auto"
+        return self.epochs
+
 
 class TrunkSection(Options):
     """What computes the frozen part of the network, and all of it where nothing trains."""
@@ -247,47 +271,61 @@ class CacheSection(Options):
     """What all that is kept may take on disk, of all runs; the longest unused makes room."""
 
 
+class ValidateSection(Options):
+    """What the run is judged on where the dataset has no validation split of its own."""
+
+    folds: Annotated[int, Field(ge=2, le=100)] | Literal["auto", "off"] = "auto"
+    """Estimate the accuracy out of so many folds of all training photos, for which the head must be fitted and nothing
+    else train; `off` holds back `dataset.split` of the photos. `auto` folds below 1,000 photos."""
+
+
 class EvaluateSection(Options):
     """How the run is judged."""
 
-    metric: Literal["accuracy", "top5", "macro_f1", "loss"] = "accuracy"
-    """What the best epoch is chosen by, on the validation photos."""
+    metric: Literal["auto", "accuracy", "top5", "macro_f1", "loss"] = "auto"
+    """What the best epoch is chosen by, on the validation photos; `auto` is the loss, and `macro_f1` where the rarest
+    class has less than a fifth of the photos of the commonest."""
     every: PositiveInt = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     restore_best: bool = True
     """Keep the weights of the best epoch in the model folder, not those of the last."""
 
 
-class Recipe(Options):
-    """A whole recipe."""
+with warnings.catch_warnings():
+    # The section `validate` hides a method of pydantic's that is deprecated and not used here.
+    warnings.filterwarnings("ignore", 'Field name "validate"', UserWarning)
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")] = "run"
-    """What the run folder is called, with a number; the name of the file if left out."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    """Decides all that is random: split, order, augmentation, noise, and the weights of a new head."""
-    backbone: BackboneSection = BackboneSection()
-    head: Annotated[LinearHead | MlpHead, Field(discriminator="use")] = LinearHead()
-    """What turns the features into a logit for each class."""
-    dataset: DatasetSection
-    image: ImageSection = ImageSection()
-    augment: tuple[AugmentSection, ...] = (AugmentSection.model_validate({"use": "albumentations"}),)
-    """Changes of the training images, one after the other; `[]` for none."""
-    freeze: FreezeSection = FreezeSection()
-    loss: CrossEntropy = CrossEntropy()
-    optimizer: Annotated[AdamW | Sgd, Field(discriminator="use")] = AdamW()
-    """How gradients change the weights."""
-    schedule: Annotated[Cosine | StepDecay | Constant, Field(discriminator="use")] = Cosine()
-    """How the learning rate goes from epoch to epoch."""
-    train: TrainSection = TrainSection()
-    trunk: TrunkSection = TrunkSection()
-    cache: CacheSection = CacheSection()
-    evaluate: EvaluateSection = EvaluateSection()
-    callbacks: tuple[CallbackSection, ...] = (
-        CallbackSection(use="tensorboard"),
-        CallbackSection(use="checkpoint"),
-    )
-    """Watchers of the run, in their order; `[]` for none."""
-    runner: Annotated[Runner, Field(discriminator="device")] = AutoRunner()
-    """What computes, and on how many devices."""
-    output: Path = Path("runs")
-    """Folder in which run folders are made."""
+    class Recipe(Options):
+        """A whole recipe."""
+
+        name: Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")] = "run"
+        """What the run folder is called, with a number; the name of the file if left out."""
+        seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+        """Decides all that is random: split, order, augmentation, noise, and the weights of a new head."""
+        backbone: BackboneSection = BackboneSection()
+        head: Annotated[LinearHead | MlpHead, Field(discriminator="use")] = LinearHead()
+        """What turns the features into a logit for each class."""
+        dataset: DatasetSection
+        image: ImageSection = ImageSection()
+        augment: tuple[AugmentSection, ...] = (AugmentSection.model_validate({"use": "albumentations"}),)
+        """Changes of the training images, one after the other; `[]` for none."""
+        freeze: FreezeSection = FreezeSection()
+        loss: CrossEntropy = CrossEntropy()
+        optimizer: Annotated[AdamW | Sgd, Field(discriminator="use")] = AdamW()
+        """How gradients change the weights."""
+        schedule: Annotated[Cosine | StepDecay | Constant, Field(discriminator="use")] = Cosine()
+        """How the learning rate goes from epoch to epoch."""
+        train: TrainSection = TrainSection()
+        trunk: TrunkSection = TrunkSection()
+        cache: CacheSection = CacheSection()
+        validate: ValidateSection = ValidateSection()  # type: ignore[assignment]
+        evaluate: EvaluateSection = EvaluateSection()
+        callbacks: tuple[CallbackSection, ...] = (
+            CallbackSection(use="tensorboard"),
+            CallbackSection(use="checkpoint"),
+        )
+        """Watchers of the run, in their order; `[]` for none."""
+        runner: Annotated[Runner, Field(discriminator="device")] = AutoRunner()
+        """What computes, and on how many devices."""
+        output: Path = Path("runs")
+        """Folder in which run folders are made."""

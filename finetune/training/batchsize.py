@@ -1,4 +1,4 @@
-"""``train.batch_size: auto``: as large a batch as the memory and the number of images allow."""
+"""``train.batch_size: auto``: no larger a batch than the memory allows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from finetune.trunk import division
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from finetune.catalogue import Catalogue
     from finetune.model.network import Network
     from finetune.parallel.world import World
     from finetune.recipe.plan import Plan
     from finetune.training.phases import Phase
 
-LARGEST = 256
-STEPS = 8  # of an epoch, at least
 SHARE = 0.6  # of the free memory
 # Bytes that a training step holds for each byte that cells return on the way forward: 1.1 where all of ResNeXt-50
 # trains and 1.9 where its last stage does, by the peak memory of a process (docs/performance.md).
@@ -31,42 +27,29 @@ SMALLER = 4  # times the side of the image that is counted: one of full size tak
 MB = 2**20
 
 
-def settled(
-    plan: Plan,
-    network: Network,
-    phases: Sequence[Phase],
-    *,
-    side: int,
-    images: int,
-    world: World,
-    say: Callable[[str], None],
+def fit_memory(
+    plan: Plan, network: Network, phases: Sequence[Phase], *, side: int, world: World, say: Callable[[str], None]
 ) -> Plan:
-    """Return a plan whose batch size is a number, and say which was chosen and why; one that has it is returned."""
-    if plan.recipe.train.batch_size != "auto":
-        return plan
-    first = min(len(division.trunk(network.names, phase.trainable)) for phase in phases)
-    each = HELD * activations(network, first, side) / MB
-    free = available_memory_mb()
-    size, why = chosen(images, each, None if free is None else SHARE * free, world.size)
+    """Return a plan whose batch size, which nobody asked for, fits the free memory; say what was chosen and why."""
+    size, steps = plan.recipe.train.batch, "chosen by the number of images"
+    first = min((len(division.trunk(network.names, phase.trainable)) for phase in phases), default=len(network.stages))
+    each, free = HELD * activations(network, first, side) / MB, available_memory_mb()
+    size, why = limit(size, steps, each, None if free is None else SHARE * free, world.size)
     size, why = world.from_first([size, why])
-    say(f"train.batch_size=auto chose {size}: {why}")
+    if plan.recipe.train.length:
+        say(f"train.batch_size=auto chose {size}: {why}")
     return with_size(plan, size)
 
 
-def chosen(images: int, each_mb: float, memory_mb: float | None, processes: int) -> tuple[int, str]:
-    """Return the batch size for some images, and what bounds it.
+def limit(size: int, why: str, each_mb: float, memory_mb: float | None, processes: int) -> tuple[int, str]:
+    """Return a batch size that is at most ``size``, a power of two for each process, and what bounds it.
 
-    It is a power of two for each process. ``each_mb`` is what one image takes, ``memory_mb`` what there is for all.
+    ``each_mb`` is what one image takes, ``memory_mb`` what there is for all.
     """
-    bounds = {
-        f"{LARGEST} is the most": float(LARGEST),
-        f"an epoch of {images:,} images is to have {STEPS} steps": images / STEPS,
-    }
-    if memory_mb is not None and each_mb > 0:
-        bounds[f"{memory_mb:,.0f} MB hold as many images of {each_mb:,.1f} MB"] = processes * memory_mb / each_mb
-    why = min(bounds, key=bounds.__getitem__)
-    share = max(1, int(bounds[why] / processes))
-    return processes * (1 << (share.bit_length() - 1)), why
+    if memory_mb is None or each_mb <= 0 or size * each_mb <= processes * memory_mb:
+        return size, why
+    share = max(1, int(memory_mb / each_mb))
+    return processes * (1 << (share.bit_length() - 1)), f"{memory_mb:,.0f} MB hold as many images of {each_mb:,.1f} MB"
 
 
 def activations(network: Network, first: int, side: int) -> float:
@@ -102,12 +85,3 @@ def with_size(plan: Plan, size: int) -> Plan:
     """Return a plan with a batch size."""
     train = plan.recipe.train.model_copy(update={"batch_size": size})
     return replace(plan, recipe=plan.recipe.model_copy(update={"train": train}))
-
-
-def resumed(plan: Plan, folder: Path | None, catalogue: Catalogue) -> Plan:
-    """Return a plan with the batch size that its run in a folder has, where it leaves that open."""
-    if folder is None or plan.recipe.train.batch_size != "auto":
-        return plan
-    from finetune.recipe import plan as plans
-
-    return with_size(plan, plans.load(folder / "recipe.yaml", [], catalogue).recipe.train.batch)

@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere, is_member
-from finetune.training import check, finished, finishing, preflight, resuming, runfolder
+from finetune.training import check, finished, finishing, fitting, preflight, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -105,7 +105,7 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
 
 def train(session: Session, stop: interrupts.Stop) -> None:
     """Train every epoch that is left, then test and keep the best weights."""
-    epoch = session.start()
+    epoch = session.start()  # 0 where the head is fitted first
     session.plugins.fire("finetune_run_start", run=session.run)
 
     while epoch <= session.epochs and session.run.stop_reason is None:
@@ -124,6 +124,8 @@ def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:
     session.begin_epoch(epoch)
     plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 
+    if epoch == 0:
+        fitting.fit_head(session, stop.check)
     for block in session.blocks(epoch, stop.check):
         for loss in session.train(block):
             plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from finetune.data import targets
 from finetune.data.loader import Batch, Loader
 from finetune.data.seeding import Stream, generator
@@ -20,7 +22,6 @@ from finetune.trunk.keeping import GB, Keeper
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from finetune.data.labelled import Part
@@ -45,19 +46,24 @@ class Feed:
         self._loaders: dict[tuple[str, bool, int], Loader] = {}
         self.enter(0, epochs=(), last=False)
 
-    def enter(self, first: int, *, epochs: Sequence[int], last: bool) -> None:
+    def enter(self, first: int, *, epochs: Sequence[int], last: bool, fitted: Sequence[int] = ()) -> None:
         """Begin a phase of some epochs; its weights are looked at when the first batch is asked for.
 
-        In the ``last`` phase the test images are wanted, too.
+        In the ``last`` phase the test images are wanted, too. ``fitted`` are the views of the training images that the
+        head is fitted to.
         """
         self.first = first
         self.frozen = Frozen(self.prepared, first, self._sample, self.say)
-        self.views = Views(self.prepared, epochs, last=last)
+        self.views = Views(self.prepared, epochs, last=last, fitted=fitted)
         self._large: set[tuple[str, int]] = set()
         self._notes: list[str] = []
         self._noted = False
         self._kept: frozenset[str] | None = None
         self._open: dict[tuple[str, int], FeatureLoader] = {}
+
+    def take(self, prepared: Prepared, class_weights: NDArray[np.float32] | None) -> None:
+        """Take a recipe in which something is settled that was open."""
+        self.prepared, self.recipe, self.class_weights = prepared, prepared.plan.recipe, class_weights
 
     def training(self, epoch: int, start: int, check: Check) -> Iterator[Batch]:
         """Return the batches of an epoch from number ``start`` on, each with soft targets."""
@@ -91,7 +97,8 @@ class Feed:
 
     def keeps(self, part: str) -> bool:
         """Tell whether the features of a part are to be kept: decided once a phase, the same in every run."""
-        if not self.first or self.recipe.cache.features == "off" or (part == "train" and self.views.mixes):
+        streams = part == "train" and self.views.mixes and not self.views.fitted
+        if not self.first or self.recipe.cache.features == "off" or streams:
             self._note_streaming()
             return False
         if self._kept is None:
@@ -110,7 +117,8 @@ class Feed:
         if not all(each.entry.known().get("seconds") for several in wanted.values() for each in several):
             self.frozen.engine()  # may be another than expected
             wanted = self._wanted()
-        if shape := next((tuple(known["shape"]) for each in wanted["valid"] if (known := each.entry.known())), None):
+        known = (each.entry.known() for several in wanted.values() for each in several)
+        if shape := next((tuple(each["shape"]) for each in known if each), None):
             self.frozen.expect(shape)
         sizes = self.views.sizes(self.frozen.shape())
         chosen = fitting(sizes, self.keeper.limit)
@@ -131,7 +139,22 @@ class Feed:
 
     def finish(self) -> None:
         """Ask for no features of training images any more."""
-        self.views.epochs = ()
+        self.views.epochs = self.views.fitted = ()
+
+    def gather(self, view: int, check: Check) -> NDArray[np.float32]:
+        """Return the features of all training images in a view, (N, width), in their order; kept, where they can be."""
+        if not self.frozen.settled:
+            self.frozen.settle()
+        features = self._features("train", view, check) if self.keeps("train") else None
+        self._say_notes()
+        if features is not None:
+            return features.kept.take(np.arange(len(self.data.train)))
+        images = self.loader("train", train=view != PLAIN, ordered=self.frozen.chunk).epoch(max(view, 1))
+        rows = []
+        for batch in self._through(images, rounds=True):
+            rows.append(batch.images[batch.weights > 0])
+            check()
+        return np.concatenate(rows)
 
     def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
         """Return kept features; None where the disk does not take them, or float16 does not hold them."""

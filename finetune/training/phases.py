@@ -21,6 +21,9 @@ class Phase:
     trainable: tuple[str, ...]
 
 
+FITTING = Phase(number=0, first=0, last=0, trainable=("head",))  # in which the head is fitted
+
+
 def plan(policy: Policy, stages: tuple[str, ...], epochs: int, *, name: str) -> tuple[Phase, ...]:
     """Return the phases of a run; ``stages`` ends with the head.
 

@@ -23,6 +23,7 @@ from finetune.training import (
     batchsize,
     choosing,
     constant,
+    defaults,
     phases,
     preflight,
     pretrained,
@@ -80,21 +81,23 @@ def prepare(
     weights and data before the others, which find what it downloaded and noted, and it alone has plugins. ``tried``
     is how many images of each split are put through the pipelines.
     """
-    plan = batchsize.resumed(plan, resume, catalogue)
     if resume is None:  # a complete recipe, as in a run's folder, states every default
         for note in plan.notes:
             say(note)
     preflight.check_device(plan)
     planned = plan_phases(plan, catalogue)
+    plan, asked = defaults.settle_start(plan, planned, say), plan
     world = meet(plan, planned, resume)
     plugins = run_plugins(plan, catalogue, watchers)
     inputs = gather_inputs(plan, catalogue, plugins, world, resume=resume, say=say)
+    plan = defaults.settle_length(plan, planned, inputs.data, world.size, say)
+    planned = plan_phases(plan, catalogue)
     check_inputs(plan, catalogue, inputs, world, tried=tried, say=say)
     device = device_for(plan, planned, resume, say)
     check_device(plan, device, say)
     network, report = build(plan, catalogue, inputs, world)
-    size = {"side": inputs.image.size, "images": len(inputs.data.train)}
-    plan = batchsize.settled(plan, network, planned, **size, world=world, say=say)
+    if asked.recipe.train.batch_size == "auto":
+        plan = batchsize.fit_memory(plan, network, planned, side=inputs.image.size, world=world, say=say)
     rundata.check_mixing(plan.recipe, len(inputs.data.train), world.size)
     return Prepared(
         plan=plan,
@@ -253,7 +256,12 @@ def device_for(
 
 
 def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
-    """Return the phases that the recipe's freezing policy gives."""
+    """Return the phases that the recipe's freezing policy gives, for many epochs where their number is open.
+
+    A head that starts fitted has a phase of its own, which is epoch 0.
+    """
+    train = plan.recipe.train
+    epochs = defaults.HORIZON if train.epochs == "auto" else train.epochs
     freezer, stages = plan.freezer.component, (*plan.backbone.component.stages, "head")
     policy = catalogue.call(freezer, "build", freezer.build, plan.freezer.options)
 
@@ -265,7 +273,8 @@ def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
         return frozenset(found)
 
     with named(catalogue.origin(freezer), f"policy of freezer '{freezer.name}'"):
-        return phases.plan(answer, stages, plan.recipe.train.epochs, name=freezer.name)
+        planned = phases.plan(answer, stages, epochs, name=freezer.name)
+    return (phases.FITTING, *planned) if train.epochs != "auto" and defaults.is_fitted(plan.recipe) else planned
 
 
 def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) -> Plugins:

@@ -146,7 +146,7 @@ def identity(prepared: Prepared) -> dict[str, Any]:
     return {
         "recipe": mathematics(prepared.plan),
         "classes": list(data.classes),
-        "fingerprint": {part: data.report["fingerprint"][part] for part in ("train", "valid")},
+        "fingerprint": {part: data.report["fingerprint"].get(part) for part in ("train", "valid")},
         "start": start.record(prepared),
         "exactness": {
             "trunk": trunk_engine(prepared),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from finetune.data import loading as datas
 from finetune.data import splitfile
 from finetune.errors import UsageError
 from finetune.plugins import named
+from finetune.training import defaults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +35,10 @@ def split_method(resume: Path | None) -> Method:
 
 
 def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress, *, method: Method = "hash") -> Data:
-    """Return the data of a plan, scanned, split and with one class map."""
+    """Return the data of a plan, scanned, split and with one class map.
+
+    A plan whose ``validate.folds`` is open must be one for which only the number of images decides that.
+    """
     chosen, recipe = plan.dataset, plan.recipe
     with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
         whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
@@ -46,6 +51,7 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress
             progress,
             whose=whose,
             method=method,
+            folds=partial(defaults.choose_folds, recipe),
             color=recipe.image.color,
         )
 

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,23 @@ import numpy as np
 
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
+from finetune.machine import environment
 from finetune.model.evaluation import Evaluation, Predictor
 from finetune.model.metrics import better
 from finetune.model.network import values
+from finetune.recipe import plan as plans
 from finetune.run import Best
-from finetune.training import checkpoint, pictures, records, resuming, sinking
+from finetune.training import (
+    checkpoint,
+    defaults,
+    fitting,
+    masking,
+    pictures,
+    ratetest,
+    records,
+    resuming,
+    sinking,
+)
 from finetune.training.feed import Feed
 from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.trainer import Trainer
@@ -27,6 +40,8 @@ from finetune.trunk import division
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from finetune.data.loader import Batch
     from finetune.training.phases import Phase
@@ -54,13 +69,13 @@ class Session:
         self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
         self.world = prepared.world
         self.allow_changed, self.extended = allow_changed, extended
-        self.epochs = self.recipe.train.epochs
+        self.epochs = self.recipe.train.length
         self.trainer = self._trainer()
-        weights = targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
-        self.feed = Feed(prepared, weights, self._say)
+        self.feed = Feed(prepared, self.class_weights(), self._say)
         self.predictors: dict[int, Predictor] = {}
         self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
         self.evaluation: Evaluation | None = None
+        self.estimate: Evaluation | None = None  # out of fold, once the head is fitted
         self.frozen: dict[str, str] = {}
         self.compared, self.rollbacks, self.finishing = 0, 0, False
         self.sinking = 0  # steps that are sent to the device at once, in this phase
@@ -81,15 +96,32 @@ class Session:
             world=self.world,
         )
 
+    def class_weights(self) -> NDArray[np.float32] | None:
+        """Return the weight of each class in the loss, None for none."""
+        return targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
+
     def start(self) -> int:
-        """Write the run's records, or restore its newest checkpoint; return the epoch to go on with."""
-        if not self.resumed:
-            if self.world.first:
-                records.write_start(self.prepared, self.run)
-            records.say_findings(self.data.report["findings"], self.run.say)
-            return 1
-        resuming.resume(self)
-        return self.run.epoch + self.epoch_is_closed()
+        """Write the run's records, or restore its newest checkpoint; return the epoch to go on with.
+
+        Epoch 0 is that in which the head is fitted.
+        """
+        if self.resumed and resuming.has_checkpoint(self):
+            resuming.resume(self)
+            return self.run.epoch + self.epoch_is_closed()
+        if self.world.first:
+            records.write_start(self.prepared, self.run)
+        records.say_findings(self.data.report["findings"], self.run.say)
+        return self.prepared.phases[0].first
+
+    def settle(self, section: str, **values: Any) -> None:
+        """Give a section of the recipe values that were left open until now, and write them into the run's recipe."""
+        self.prepared = replace(self.prepared, plan=defaults.changed(self.prepared.plan, section, **values))
+        self.recipe = self.trainer.recipe = self.prepared.plan.recipe
+        self.feed.take(self.prepared, self.class_weights())
+        self.run.recipe = masking.without_secrets(self.recipe)
+        self.run.recipe_text = environment.masked(plans.dump(self.prepared.plan))
+        if self.world.first:
+            records.write_recipe(self.prepared, self.run.folder)
 
     def slow_down(self, rollbacks: int) -> None:
         """Halve the learning rate for every time that the run was rolled back."""
@@ -111,6 +143,8 @@ class Session:
             self.check_frozen()
             self.enter(phase)
             self.frozen = self.trainer.frozen()
+        if phase.number and self.recipe.optimizer.lr == "auto":
+            ratetest.settle_rate(self)
         self.trainer.training_mode()
         self.run.checkpoint_keep = None
         self.began, self.images_before = time.monotonic(), self.images
@@ -123,7 +157,9 @@ class Session:
         """Build what trains and feeds a phase."""
         first = len(division.trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
-        self.feed.enter(first, epochs=range(phase.first, phase.last + 1), last=phase == self.prepared.phases[-1])
+        last, fits = phase == self.prepared.phases[-1], phase.number == 0
+        epochs = () if fits else range(phase.first, phase.last + 1)
+        self.feed.enter(first, epochs=epochs, last=last, fitted=fitting.VIEWS if fits else ())
         self.sinking = sinking.steps(self, first)
         self.predictors = {}
         self.run.phase, self.run.trainable = phase.number, phase.trainable
@@ -193,7 +229,7 @@ class Session:
         self._check_weights()
         if epoch % self.recipe.evaluate.every == 0 or epoch == self.epochs:
             line |= {f"val_{name}": value for name, value in self._evaluate(check).items()}
-        line |= {"lr": self.trainer.rate(), **self.trainer.overflowed(self.run.say)}
+        line |= {"lr": self.trainer.rate() if epoch else 0.0, **self.trainer.overflowed(self.run.say)}
         line["images_per_second"] = round((self.images - self.images_before) / max(seconds, 1e-9), 2)
         line["seconds"] = round(time.monotonic() - self.began, 3)
         self.seconds += line["seconds"]
@@ -216,8 +252,14 @@ class Session:
 
     def _evaluate(self, check: Check) -> dict[str, float]:
         metric = self.recipe.evaluate.metric
-        with self.kept_weights():
-            self.evaluation = self.judged("valid", check, others=bool(self.trainer.average))
+        if self.data.valid is not None:
+            with self.kept_weights():
+                self.evaluation = self.judged("valid", check, others=bool(self.trainer.average))
+        elif self.run.epoch == 0 and self.estimate is not None:
+            self.evaluation = self.estimate
+        else:  # nothing was held back, so that there is nothing to choose an epoch by
+            self.run.best = None
+            return {}
         if not all(map(math.isfinite, self.evaluation.metrics.values())):
             raise DivergedError(f"the validation loss is not finite in epoch {self.run.epoch}; lower optimizer.lr")
         self.run.confusion = self.evaluation.confusion

@@ -201,8 +201,9 @@ class Trainer:
     def rate(self, step: int | None = None) -> float:
         """Return the head's learning rate at a step, the current one if none is given."""
         section, at = self.recipe.schedule, self.global_step if step is None else step
-        factor = schedules.factor(section, at, self.steps_per_epoch, self.recipe.train.epochs)
-        return self.recipe.optimizer.lr * factor * self.slower
+        factor = schedules.factor(section, at, self.steps_per_epoch, self.recipe.train.length)
+        factor *= schedules.phase_factor(section, self.phase, at, self.steps_per_epoch)
+        return self.recipe.optimizer.rate * factor * self.slower
 
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each stage that trains."""

@@ -20,13 +20,18 @@ LEAST = 0.1  # seconds that are worth saying
 
 
 class Views:
-    """The views of each part in the ``epochs`` of a phase; those of test images only in the ``last`` phase."""
+    """The views of each part in the ``epochs`` of a phase; those of test images only in the ``last`` phase.
 
-    def __init__(self, prepared: Prepared, epochs: Sequence[int], *, last: bool) -> None:
-        self.prepared, self.epochs, self.last = prepared, epochs, last
+    Of the training images, those in ``fitted`` come on top.
+    """
+
+    def __init__(
+        self, prepared: Prepared, epochs: Sequence[int], *, last: bool, fitted: Sequence[int] = ()
+    ) -> None:
+        self.prepared, self.epochs, self.last, self.fitted = prepared, epochs, last, fitted
         recipe = prepared.plan.recipe
         self.mixes = bool(recipe.train.mixup or recipe.train.cutmix)
-        self.count = min(recipe.cache.views, recipe.train.epochs) if prepared.transforms else 1
+        self.count = max(1, min(recipe.cache.views, recipe.train.length)) if prepared.transforms else 1
 
     def of(self, epoch: int) -> int:
         """Return the view that an epoch gets of its training images."""
@@ -34,9 +39,11 @@ class Views:
 
     def parts(self) -> dict[str, Sequence[int]]:
         """Return the views of each part that could be kept, the most wanted part first."""
-        views = sorted({self.of(epoch) for epoch in self.epochs})
-        found: dict[str, Sequence[int]] = {"train": views} if views and not self.mixes else {}
-        found["valid"] = [PLAIN]
+        trained = set() if self.mixes else {self.of(epoch) for epoch in self.epochs}
+        views = sorted({*trained, *self.fitted})
+        found: dict[str, Sequence[int]] = {"train": views} if views else {}
+        if self.prepared.data.valid is not None:
+            found["valid"] = [PLAIN]
         if self.last and self.prepared.data.test is not None:
             found["test"] = [PLAIN]
         return found

@@ -1,0 +1,180 @@
+"""Defaults that depend on the data: how the head starts, how the run is judged, and how long it trains.
+
+What a recipe leaves open (``auto``) becomes a number or a name, in this order: ``settle_start`` before the dataset is
+read, ``settle_length`` once its images are counted, and the learning rate and ``loss.class_weights`` once there are
+features to measure them on. Each choice is reported with its reason and written into the run's recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune.data import audit
+from finetune.errors import UsageError
+from finetune.recipe.models import AdamW, LinearHead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from finetune.data.loading import Data
+    from finetune.recipe.models import Recipe
+    from finetune.recipe.plan import Plan
+    from finetune.training.phases import Phase
+
+    Say = Callable[[str], None]
+
+HORIZON = 1000  # epochs for which a freezing policy is asked while their number is open
+FEW_IMAGES = 1000  # below which a fifth of the images is too few to judge a run by
+FOLDS = 5
+HEAD_STEPS, TAIL_STEPS = 1000, 600  # optimizer steps that are enough for the head alone, and for more than the head
+HEAD_EPOCHS, TAIL_EPOCHS = (10, 200), (6, 60)  # fewest and most
+STEPS_PER_EPOCH = 16  # at least, by which the batch size is chosen
+BATCH_SIZES = (8, 64)  # smallest and largest that are chosen
+RATES = {"adamw": 1e-3, "sgd": 1e-2}  # where none is measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why the head does not start fitted; ``final`` where asking for it is an error."""
+
+    reason: str
+    final: bool
+
+
+def trains_head_only(planned: Sequence[Phase]) -> bool:
+    """Tell whether no phase trains anything but the head."""
+    return all(phase.trainable == ("head",) for phase in planned)
+
+
+def find_obstacle(plan: Plan, planned: Sequence[Phase]) -> Obstacle | None:
+    """Return what keeps the head of a plan from starting fitted, None if nothing does."""
+    recipe = plan.recipe
+    if not isinstance(recipe.head, LinearHead):
+        return Obstacle(reason=f"head.use={recipe.head.use} has a hidden layer", final=True)
+    if recipe.head.keep_pretrained:
+        return Obstacle(reason="head.keep_pretrained keeps the classifier of the weights", final=True)
+    if recipe.cache.features == "off":
+        return Obstacle(reason="cache.features=off keeps no features to fit it to", final=True)
+    if trains_head_only(planned) and (recipe.train.mixup or recipe.train.cutmix):
+        return Obstacle(reason="train.mixup and train.cutmix change the images in every epoch", final=False)
+    if recipe.backbone.weights == "none":
+        return Obstacle(reason="backbone.weights=none has no pretrained features", final=False)
+    return None
+
+
+def settle_start(plan: Plan, planned: Sequence[Phase], say: Say) -> Plan:
+    """Return a plan that says how the head starts and, as far as that decides it, whether the run is judged by folds.
+
+    Raises ``UsageError`` for a fitted start or for folds that the rest of the recipe rules out.
+    """
+    recipe, obstacle = plan.recipe, find_obstacle(plan, planned)
+    if isinstance(recipe.head, LinearHead) and recipe.head.start == "auto":
+        start = "random" if obstacle else "fitted"
+        if obstacle and recipe.backbone.weights != "none":
+            say(f"head.start=auto chose random: {obstacle.reason}")
+        plan = changed(plan, "head", start=start)
+    elif isinstance(recipe.head, LinearHead) and recipe.head.start == "fitted" and obstacle and obstacle.final:
+        raise UsageError(f"head.start=fitted: {obstacle.reason}; write head.start=random")
+    return _settle_folds(plan, planned)
+
+
+def _settle_folds(plan: Plan, planned: Sequence[Phase]) -> Plan:
+    """Return a plan whose ``validate.folds`` is open only where the number of images is all that decides it."""
+    recipe, folds = plan.recipe, plan.recipe.validate.folds
+    fits_only = is_fitted(recipe) and trains_head_only(planned) and recipe.train.epochs in ("auto", 0)
+    if folds == "off" or fits_only:
+        return plan
+    if folds == "auto":
+        return changed(plan, "validate", folds="off")
+    what = "folds judge a head that is fitted while nothing else trains"
+    if not is_fitted(recipe):
+        why = "this head starts at random"
+    else:
+        more = next((phase.trainable[0] for phase in planned if phase.trainable != ("head",)), None)
+        why = f"this recipe trains {more}" if more else f"this recipe trains for {recipe.train.epochs} epochs"
+    raise UsageError(f"validate.folds={folds}: {what}, and {why}; write validate.folds=off")
+
+
+def is_fitted(recipe: Recipe) -> bool:
+    """Tell whether the head of a settled recipe starts fitted."""
+    return isinstance(recipe.head, LinearHead) and recipe.head.start == "fitted"
+
+
+def choose_folds(recipe: Recipe, images: int) -> int:
+    """Return in how many folds so many training images are judged, 0 for holding some back."""
+    folds = recipe.validate.folds
+    if folds == "auto":
+        return FOLDS if images < FEW_IMAGES and "split" not in recipe.dataset.model_fields_set else 0
+    return 0 if folds == "off" else folds
+
+
+def settle_length(plan: Plan, planned: Sequence[Phase], data: Data, processes: int, say: Say) -> Plan:
+    """Return a plan with the number of epochs, the batch size, and the metric, by the images that there are."""
+    plan = settle_judge(plan, data, say)
+    recipe = plan.recipe
+    if recipe.train.batch_size == "auto":  # the memory may ask for a smaller one, once the network is there
+        plan = changed(plan, "train", batch_size=choose_batch_size(len(data.train), processes))
+    if recipe.train.epochs == "auto":
+        epochs, why = choose_epochs(plan.recipe, planned, len(data.train))
+        say(f"train.epochs=auto chose {epochs}: {why}")
+        plan = changed(plan, "train", epochs=epochs)
+    if plan.recipe.train.epochs == 0 and not is_fitted(plan.recipe):
+        raise UsageError("train.epochs=0 trains nothing, since the head starts at random; raise it")
+    rate = None if measures_rate(plan.recipe, planned) else RATES[recipe.optimizer.use]
+    return changed(plan, "optimizer", lr=rate) if recipe.optimizer.lr == "auto" and rate else plan
+
+
+def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
+    """Return a plan with the metric by which it is judged, and with folds as the data was split."""
+    recipe = plan.recipe
+    folds = data.report["split"].get("folds", 0)
+    plan = changed(plan, "validate", folds=folds or "off")
+    if recipe.validate.folds == "auto" and folds:
+        few = f"{len(data.train):,} training images are too few to hold some back"
+        say(f"validate.folds=auto chose {folds}: {few}; each is judged by a head that was fitted without it")
+    ratio = audit.imbalance(np.bincount(data.train.labels, minlength=len(data.classes)))
+    unbalanced = ratio > audit.IMBALANCED
+    if recipe.evaluate.metric == "auto":
+        plan = changed(plan, "evaluate", metric="macro_f1" if unbalanced else "loss")
+        if unbalanced:
+            say(f"evaluate.metric=auto chose macro_f1: the commonest class has {ratio:.0f} times the images of the rarest")
+    if recipe.loss.class_weights == "measured" and not (unbalanced and is_fitted(recipe)):
+        plan = changed(plan, "loss", class_weights="none")
+    return plan
+
+
+def choose_batch_size(images: int, processes: int) -> int:
+    """Return a power of two for each process that makes an epoch of some steps."""
+    smallest, largest = BATCH_SIZES
+    share = min(largest, max(smallest, images // STEPS_PER_EPOCH)) // processes
+    return processes * (1 << (max(1, share).bit_length() - 1))
+
+
+def choose_epochs(recipe: Recipe, planned: Sequence[Phase], images: int) -> tuple[int, str]:
+    """Return how many epochs are enough optimizer steps for so many images, and why."""
+    steps = math.ceil(images / (recipe.train.batch * recipe.train.accumulate))
+    head_only = trains_head_only(planned)
+    if head_only and is_fitted(recipe):
+        return 0, "only the head trains, and it is fitted to its optimum"
+    wanted, (fewest, most) = (HEAD_STEPS, HEAD_EPOCHS) if head_only else (TAIL_STEPS, TAIL_EPOCHS)
+    count = min(max(math.ceil(wanted / steps), fewest), most)
+    most_stages = max(len(phase.trainable) for phase in planned)
+    before = next(phase.first for phase in planned if len(phase.trainable) == most_stages) - 1
+    total = before + count
+    said = f"{count * steps:,} optimizer steps of {recipe.train.batch * recipe.train.accumulate} images"
+    return total, f"{said} are enough" + (f" once all that trains does, after {before} epochs" if before else "")
+
+
+def measures_rate(recipe: Recipe, planned: Sequence[Phase]) -> bool:
+    """Tell whether the learning rate is found by a range test: where pretrained stages train."""
+    return recipe.optimizer.lr == "auto" and recipe.backbone.weights != "none" and not trains_head_only(planned)
+
+
+def changed(plan: Plan, section: str, **values: Any) -> Plan:
+    """Return a plan with other values in a section of its recipe."""
+    own = getattr(plan.recipe, section).model_copy(update=values)
+    return replace(plan, recipe=plan.recipe.model_copy(update={section: own}))
