@@ -1,0 +1,1 @@
+"""Fitted head: multinomial logistic regression on cached features, with its strength chosen out of fold."""

@@ -1,0 +1,153 @@
+"""Folds of images: stratified by class, with near duplicates and files of one content in the same fold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.fitting.logistic import measure_scaling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
+    Rows = NDArray[np.int64]
+
+CLOSE = 0.13  # of the median distance to the nearest neighbour: closer images are near duplicates
+COMPARED = 20_000  # images at most that are compared by their features
+SAMPLE = 1024  # images whose nearest neighbours the median is taken of
+SKETCH = 48  # directions in which all images are compared first
+BLOCK = 1024  # rows at once
+
+
+def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
+    """Return the fold 0..folds-1 of each image, int64 (N,).
+
+    A group stays in one fold. Groups are dealt out from large to small, in an order that depends on ``seed`` alone:
+    each to the fold with the fewest images of the group's class, then the fewest images. With fewer groups than
+    folds, some folds stay empty.
+    """
+    if not len(labels):
+        return np.zeros(0, np.int64)
+    _, group = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(group)
+    kind = _commonest_labels(labels, group)
+    order = np.lexsort((_scramble(len(sizes), seed), kind, -sizes))
+    filled = [[0] * folds for _ in range(int(kind.max()) + 1)]
+    totals = [0] * folds
+    fold_of = np.zeros(len(sizes), np.int64)
+    for at in order.tolist():
+        of_class = filled[kind[at]]
+        fold = min(range(folds), key=lambda f: (of_class[f], totals[f], f))
+        fold_of[at] = fold
+        of_class[fold] += int(sizes[at])
+        totals[fold] += int(sizes[at])
+    return fold_of[group]
+
+
+def _commonest_labels(labels: Rows, group: Rows) -> Rows:
+    """Return the label that most images of each group have; the smallest of several."""
+    pairs, counts = np.unique(np.stack([group, labels], axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    first = np.unique(pairs[order, 0], return_index=True)[1]
+    commonest: Rows = pairs[order][first, 1]
+    return commonest
+
+
+def _scramble(count: int, seed: int) -> NDArray[np.uint64]:
+    """Return a number for each of 0..count-1 that looks random: SplitMix64, the same with every version of NumPy."""
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed += np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def group_images(hashes: Sequence[str | None], features: Floats) -> Rows:
+    """Return the group of each image, int64 (N,): the number of the first image in it.
+
+    Images belong together if their files have the same content hash, or if their standardised features are closer
+    than ``CLOSE`` times the median distance between nearest neighbours. Above ``COMPARED`` images only hashes are
+    compared, since the time grows with the square of their number.
+    """
+    parents = list(range(len(hashes)))
+    first: dict[str, int] = {}
+    for at, content in enumerate(hashes):
+        if content is not None:
+            _join(parents, first.setdefault(content, at), at)
+    if 1 < len(hashes) <= COMPARED:
+        for left, right in _near_pairs(features).tolist():
+            _join(parents, left, right)
+    return np.array([_root(parents, at) for at in range(len(parents))], np.int64)
+
+
+def _root(parents: list[int], at: int) -> int:
+    while parents[at] != at:
+        parents[at] = parents[parents[at]]
+        at = parents[at]
+    return at
+
+
+def _join(parents: list[int], left: int, right: int) -> None:
+    left, right = sorted((_root(parents, left), _root(parents, right)))
+    parents[right] = left
+
+
+def _near_pairs(features: Floats) -> Rows:
+    """Return the pairs of rows that are near duplicates, int64 (P, 2).
+
+    Rows are compared in their principal directions first, where no pair is further apart than in all of them.
+    """
+    scaled = measure_scaling(features).apply(features)
+    limit = CLOSE * _median_distance(scaled)
+    pairs = _pairs_within(scaled @ _principal(scaled), limit)
+    distances = _distances(scaled, pairs)
+    near: Rows = pairs[distances < limit]
+    return near
+
+
+def _principal(scaled: Floats) -> Floats:
+    sample = scaled[:: max(1, len(scaled) // (4 * SAMPLE))].astype(np.float64)
+    vectors = np.linalg.eigh(sample.T @ sample)[1]
+    return vectors[:, -SKETCH:].astype(np.float32)
+
+
+def _median_distance(scaled: Floats) -> float:
+    """Return the median distance to the nearest neighbour of a sample; 0 if all are alike."""
+    sample = np.arange(0, len(scaled), max(1, len(scaled) // SAMPLE))
+    nearest = np.zeros(len(sample), np.int64)
+    squares = np.square(scaled).sum(axis=1)
+    for at in range(0, len(sample), BLOCK):
+        rows = sample[at : at + BLOCK]
+        apart = squares - 2.0 * (scaled[rows] @ scaled.T)
+        apart[np.arange(len(rows)), rows] = np.inf
+        nearest[at : at + BLOCK] = apart.argmin(axis=1)
+    distances = _distances(scaled, np.stack([sample, nearest], axis=1))
+    distances = distances[distances > 0.0]
+    return float(np.median(distances)) if len(distances) else 0.0
+
+
+def _distances(scaled: Floats, pairs: Rows) -> Doubles:
+    found = np.zeros(len(pairs))
+    for at in range(0, len(pairs), BLOCK):
+        left, right = pairs[at : at + BLOCK].T
+        found[at : at + BLOCK] = np.linalg.norm(scaled[left].astype(np.float64) - scaled[right], axis=1)
+    return found
+
+
+def _pairs_within(points: Floats, limit: float) -> Rows:
+    """Return the pairs of points that may be closer than ``limit``, and a few more because of rounding."""
+    squares = np.square(points).sum(axis=1)
+    slack = np.float32(limit**2 + 1e-5 * float(squares.max(initial=0.0)))
+    found = [np.zeros((0, 2), np.int64)]
+    for start in range(0, len(points), BLOCK):
+        rows = points[start : start + BLOCK]
+        others = points[start:]
+        apart = (squares[start : start + BLOCK, None] - slack) + squares[start:] - 2.0 * (rows @ others.T)
+        left, right = np.nonzero(apart < 0.0)
+        found.append(np.stack([left, right], axis=1)[left < right] + start)
+    return np.concatenate(found)

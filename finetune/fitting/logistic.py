@@ -1,0 +1,266 @@
+"""Multinomial logistic regression: scaling and basis of features, and the optimum by Newton steps.
+
+Newton's equations are solved by conjugate gradients in the eigenbasis of the features' covariance. There the loss's
+curvature is close to diagonal, so a few passes over the rows are enough where plain coordinates need hundreds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
+    Rows = NDArray[np.int64]
+
+BLOCK = 2048  # rows at once
+FLAT = 1e-6  # of the largest standard deviation: features below it count as constant
+THIN = 1e-10  # of the largest variance: directions below it are left out
+STEPS = 50  # Newton steps at most
+INNER = 40  # products with the Hessian in one Newton step at most
+HALVINGS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Mean and 1/standard deviation of each feature, float64 (D,); the latter is 0 for constant features."""
+
+    mean: Doubles
+    inverse: Doubles
+
+    def apply(self, features: Floats) -> Floats:
+        """Return standardised features, float32 (N, D)."""
+        scaled = features.astype(np.float32) - self.mean.astype(np.float32)
+        scaled *= self.inverse.astype(np.float32)
+        return scaled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """Eigenvectors (D, R) of the covariance of standardised features, and their eigenvalues (R,)."""
+
+    vectors: Doubles
+    variances: Doubles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Rows to train on: features in the basis (N, R), labels (N,) and each row's weight, float32 (N,)."""
+
+    features: Floats
+    labels: Rows
+    weights: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is minimised: the mean loss of some parts over their total weight, plus the penalty of ``strength``."""
+
+    parts: tuple[Part, ...]
+    variances: Doubles
+    classes: int
+    strength: float
+    smoothing: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """Weights and bias in the basis, float64 (K, R + 1); ``loss`` without the penalty, ``passes`` over the rows."""
+
+    point: Doubles
+    loss: float
+    passes: int
+
+
+def measure_scaling(features: Floats) -> Scaling:
+    """Return the scaling of features, with sums in float64."""
+    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    for block in _blocks(features):
+        total += block.sum(axis=0, dtype=np.float64)
+    mean = total / len(features)
+    for block in _blocks(features):
+        squares += np.square(block - mean).sum(axis=0)
+    deviation = np.sqrt(squares / len(features))
+    varies = deviation > FLAT * max(float(deviation.max(initial=0.0)), float(np.finfo(np.float32).tiny))
+    return Scaling(mean=mean, inverse=np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0))
+
+
+def find_basis(scaled: Floats) -> Basis:
+    """Return the basis of the rows' span; with fewer rows than features it comes from the rows' products."""
+    rows, columns = scaled.shape
+    if rows < columns:
+        wide = scaled.astype(np.float64)
+        variances, left = _eigen(wide @ wide.T / rows)
+        return Basis(vectors=wide.T @ left / np.sqrt(rows * variances), variances=variances)
+    covariance = np.zeros((columns, columns))
+    for block in _blocks(scaled):
+        covariance += block.T @ block
+    variances, vectors = _eigen(covariance / rows)
+    return Basis(vectors=vectors, variances=variances)
+
+
+def _eigen(matrix: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the eigenvalues and eigenvectors of a symmetric matrix that are not too small to tell from zero."""
+    variances, vectors = np.linalg.eigh(matrix)
+    chosen = variances > THIN * max(float(variances.max(initial=0.0)), float(np.finfo(np.float64).tiny))
+    return variances[chosen], vectors[:, chosen]
+
+
+def _blocks(rows: Floats) -> Iterator[Floats]:
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]
+
+
+def solve(
+    problem: Problem,
+    start: Doubles | None = None,
+    *,
+    tolerance: float = 1e-7,
+    check: Callable[[], None] = lambda: None,
+) -> Solution:
+    """Return the minimum of a problem, to within about ``tolerance`` of its value.
+
+    The loss of a row is the cross-entropy with its smoothed label, times its weight. The penalty is half of
+    ``strength`` times the squared weights, without the bias. ``check`` is called once a pass and may raise.
+    """
+    work = _Work(problem, check)
+    point = np.zeros((problem.classes, len(problem.variances) + 1)) if start is None else start.copy()
+    value, gradient = work.evaluate(point)
+    for _ in range(STEPS):
+        scale = work.preconditioner()
+        if 0.5 * float((gradient * gradient * scale).sum()) < tolerance:
+            break
+        step = work.newton_step(gradient, scale)
+        moved = _search(work, point, value, gradient, step)
+        if moved is None:
+            break
+        point, value, gradient = moved
+    return Solution(point=point, loss=value - work.penalty(point), passes=work.passes)
+
+
+def _search(
+    work: _Work, point: Doubles, value: float, gradient: Doubles, step: Doubles
+) -> tuple[Doubles, float, Doubles] | None:
+    """Return point, value and gradient after the longest step that lowers the value; None if none does."""
+    slope = float((gradient * step).sum())
+    for halving in range(HALVINGS):
+        length = 0.5**halving
+        found, after = work.evaluate(point + length * step)
+        if found <= value + 1e-4 * length * slope:
+            return point + length * step, found, after
+    return None
+
+
+class _Work:
+    """A problem's value, gradient and Hessian at the point evaluated last."""
+
+    def __init__(self, problem: Problem, check: Callable[[], None]) -> None:
+        self.problem, self.check, self.passes = problem, check, 0
+        self.total = max(sum(float(part.weights.sum(dtype=np.float64)) for part in problem.parts), 1e-300)
+        self.blocks = [
+            Part(
+                features=part.features[at : at + BLOCK],
+                labels=part.labels[at : at + BLOCK],
+                weights=part.weights[at : at + BLOCK],
+            )
+            for part in problem.parts
+            for at in range(0, len(part.labels), BLOCK)
+        ]
+        self.probabilities = [np.empty((len(b.labels), problem.classes), np.float32) for b in self.blocks]
+
+    def penalty(self, point: Doubles) -> float:
+        return 0.5 * self.problem.strength * float(np.square(point[:, :-1]).sum())
+
+    def evaluate(self, point: Doubles) -> tuple[float, Doubles]:
+        """Return value and gradient at a point, and keep each row's probabilities."""
+        self.check()
+        self.passes += 1
+        loss, gradient = 0.0, np.zeros_like(point)
+        weight, bias = point[:, :-1].astype(np.float32), point[:, -1].astype(np.float32)
+        for block, kept in zip(self.blocks, self.probabilities, strict=True):
+            np.matmul(block.features, weight.T, out=kept)
+            kept += bias
+            loss += self._normalise(block, kept)
+            self._add(gradient, block, self._residual(block, kept))
+        gradient /= self.total
+        gradient[:, :-1] += self.problem.strength * point[:, :-1]
+        return loss / self.total + self.penalty(point), gradient
+
+    def _normalise(self, block: Part, logits: Floats) -> float:
+        """Turn logits into probabilities in place, and return the sum of the rows' losses."""
+        smoothing, rows = self.problem.smoothing, np.arange(len(block.labels))
+        logits -= logits.max(axis=1, keepdims=True)
+        wanted = (1.0 - smoothing) * logits[rows, block.labels].astype(np.float64)
+        if smoothing:
+            wanted += smoothing * logits.mean(axis=1, dtype=np.float64)
+        np.exp(logits, out=logits)
+        sums = logits.sum(axis=1, keepdims=True)
+        logits /= sums
+        return float((block.weights * (np.log(sums[:, 0].astype(np.float64)) - wanted)).sum())
+
+    def _residual(self, block: Part, probabilities: Floats) -> Floats:
+        smoothing = self.problem.smoothing
+        residual = probabilities - np.float32(smoothing / self.problem.classes)
+        residual[np.arange(len(block.labels)), block.labels] -= np.float32(1.0 - smoothing)
+        residual *= block.weights[:, None]
+        return residual
+
+    def _add(self, sums: Doubles, block: Part, residual: Floats) -> None:
+        sums[:, :-1] += residual.T @ block.features
+        sums[:, -1] += residual.sum(axis=0, dtype=np.float64)
+
+    def hessian(self, direction: Doubles) -> Doubles:
+        """Return the Hessian times a direction."""
+        self.check()
+        self.passes += 1
+        product = np.zeros_like(direction)
+        weight, bias = direction[:, :-1].astype(np.float32), direction[:, -1].astype(np.float32)
+        for block, kept in zip(self.blocks, self.probabilities, strict=True):
+            change = block.features @ weight.T
+            change += bias
+            change *= kept
+            change -= kept * change.sum(axis=1, keepdims=True)
+            change *= block.weights[:, None]
+            self._add(product, block, change)
+        product /= self.total
+        product[:, :-1] += self.problem.strength * direction[:, :-1]
+        return product
+
+    def preconditioner(self) -> Doubles:
+        """Return about the inverse of the Hessian's diagonal, (K, R + 1)."""
+        curvature = np.zeros(self.problem.classes)
+        for block, kept in zip(self.blocks, self.probabilities, strict=True):
+            curvature += np.einsum("nk,n->k", kept - kept * kept, block.weights)
+        curvature = np.maximum(curvature / self.total, 1e-12)[:, None]
+        inner = 1.0 / (curvature * self.problem.variances + self.problem.strength)
+        return np.concatenate([inner, 1.0 / curvature], axis=1)
+
+    def newton_step(self, gradient: Doubles, scale: Doubles) -> Doubles:
+        """Return about minus the inverse of the Hessian times the gradient, by preconditioned conjugate gradients."""
+        step, residual = np.zeros_like(gradient), -gradient
+        scaled = residual * scale
+        direction, size = scaled, float((residual * scaled).sum())
+        goal = size * FORCING**2
+        for _ in range(INNER):
+            product = self.hessian(direction)
+            along = float((direction * product).sum())
+            if not along > 0.0:
+                break
+            step = step + (size / along) * direction
+            residual = residual - (size / along) * product
+            scaled = residual * scale
+            before, size = size, float((residual * scaled).sum())
+            if size <= goal:
+                break
+            direction = scaled + (size / before) * direction
+        return step
+
+
+FORCING = 0.2
