@@ -175,7 +175,8 @@ class Layout:
 class RunFacts:
     """What is known of a run before it begins; ``classes`` and ``steps`` are None until the dataset was looked at.
 
-    ``constant`` are the metrics, with their values, that cannot change with so many classes.
+    ``constant`` are the metrics, with their values, that cannot change with so many classes. While the recipe leaves
+    the number of epochs open, it is the largest that there can be.
     """
 
     recipe: Recipe
@@ -186,7 +187,7 @@ class RunFacts:
     @property
     def evaluations(self) -> int:
         """Return how often the run is evaluated: every so many epochs, and after the last one."""
-        return math.ceil(self.recipe.train.epochs / self.recipe.evaluate.every)
+        return max(1, math.ceil(self.recipe.train.length / self.recipe.evaluate.every))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

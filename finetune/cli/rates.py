@@ -28,8 +28,10 @@ Steps = Annotated[int, typer.Option(metavar="N", min=20, max=10_000, help="Rates
 def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force = False) -> Answer:
     """Find a learning rate for a recipe.
 
-    Short steps at ever higher rates, as its first phase would make them, show
-    where the loss falls fastest; that rate is suggested. Nothing else is kept.
+    Short steps at ever higher rates show where the loss falls fastest, or where
+    it rises if the head is fitted before; the rate is chosen by that. Tested is
+    the first phase, or after a fitted head the one that trains most. Nothing
+    else is kept.
     """
     from finetune.display.progress import Progress
     from finetune.training import preflight
@@ -80,5 +82,4 @@ def shown(found: Found) -> str:
 def suggestion(found: Found) -> str:
     """Return the rate that is suggested, and why."""
     trained = ", ".join(found.stages)
-    why = f"there the loss of {trained} falls fastest; the recipe has {found.recipe:g}"
-    return f"optimizer.lr={found.suggestion:.1e}  {why}"
+    return f"optimizer.lr={found.suggestion:.1e}  {trained}: {found.why}; the recipe has {found.recipe}"

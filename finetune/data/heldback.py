@@ -127,6 +127,8 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
         return Selection(part=part, trained_on=sum(content in trained for content in part.hashes))
     wanted: Split = "valid" if split == "train" else split
     held = [row for row in record.rows if row.split == wanted]
+    if not held and split == "train":  # the run was judged by folds, and trained on all of them
+        return Selection(part=part, trained_on=sum(content in trained for content in part.hashes))
     contents, chosen = {row.hash for row in held}, part
     counts: dict[str, int] = {}
     if split == "train":

@@ -90,17 +90,23 @@ def _name(items: Sequence[Image], place: int, source: str) -> str:
 
 
 def write(folder: Path, rows: Iterable[Row]) -> None:
-    """Write ``split.csv`` at once; bytes of file names that are not UTF-8 are written as they are."""
+    """Write ``split.csv`` at once."""
+    lines = ((encodable(row.path), row.split, row.label, row.hash) for row in rows)
+    write_table(folder / NAME, HEADER, lines)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table as CSV at once; bytes of file names that are not UTF-8 are written as they are."""
     with (
-        atomic_path(folder / NAME) as part,
+        atomic_path(path) as part,
         part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")  # quotes keep every line end
-        writer.writerow(HEADER)
-        writer.writerows((_encodable(row.path), row.split, row.label, row.hash) for row in rows)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Return text with escapes for surrogates that stand for no byte, which only made-up names have."""
     try:
         text.encode("utf-8", "surrogateescape")

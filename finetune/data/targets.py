@@ -39,16 +39,16 @@ def soft_targets(
 
 
 def class_weights(
-    choice: Literal["none", "auto"] | Mapping[str, float], labels: Rows, classes: Sequence[str]
+    choice: Literal["measured", "none", "sqrt", "auto"] | Mapping[str, float], labels: Rows, classes: Sequence[str]
 ) -> Floats | None:
     """Return the weight of each class as a recipe's ``loss.class_weights`` wants it; None for none.
 
-    A mapping may leave classes out, which then weigh 1. Raises ``UsageError`` for a class that does not exist.
+    None as well for ``measured``, until that is settled. A mapping may leave classes out, which then weigh 1. Raises ``UsageError`` for a class that does not exist.
     """
-    if choice == "none":
+    if choice in ("none", "measured"):
         return None
-    if choice == "auto":
-        return balanced(labels, len(classes))
+    if choice in ("auto", "sqrt"):
+        return balanced(labels, len(classes), power=0.5 if choice == "sqrt" else 1.0)
     assert not isinstance(choice, str)
     known = frozenset(classes)
     unknown = [f"no class named '{name}'{did_you_mean(name, classes)}" for name in choice if name not in known]
@@ -57,12 +57,13 @@ def class_weights(
     return np.array([choice.get(name, 1.0) for name in classes], np.float32)
 
 
-def balanced(labels: Rows, classes: int) -> Floats:
-    """Return weights inverse to each class's share, float32 (classes,), with mean 1 over the samples."""
+def balanced(labels: Rows, classes: int, *, power: float = 1.0) -> Floats:
+    """Return weights inverse to a power of each class's share, float32 (classes,), with mean 1 over the samples."""
     counts = np.bincount(labels, minlength=classes)
     there = counts > 0
     weights = np.zeros(classes, np.float64)
-    weights[there] = len(labels) / (there.sum() * counts[there])
+    weights[there] = counts[there] ** -power
+    weights *= len(labels) / max((weights * counts).sum(), np.finfo(np.float64).tiny)
     return weights.astype(np.float32)
 
 

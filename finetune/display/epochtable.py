@@ -59,6 +59,8 @@ def sentence(line: Line, run: Run) -> str:
             parts.append(f"val {name} {number(f'val_{name}')(line, run)}")
     if best(line, run):
         parts[-1] += " (best)"
+    if line["epoch"] == 0:
+        return f"fitted head: {', '.join([*parts, clock(line['seconds'])])}"
     parts += [f"lr {rate(line, run)}", f"{speed(line, run)} images/s", clock(line["seconds"])]
     return f"epoch {of_all(line, run)}, phase {line['phase']}, {stages(line, run)}: {', '.join(parts)}"
 
@@ -75,7 +77,7 @@ def number(key: str) -> Callable[[Line, Run], str]:
 
 def of_all(line: Line, run: Run) -> str:
     """Return ``3/12``."""
-    return f"{line['epoch']}/{run.recipe.train.epochs}"
+    return f"{line['epoch']}/{run.recipe.train.length}"
 
 
 def rate(line: Line, run: Run) -> str:

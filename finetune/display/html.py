@@ -94,7 +94,7 @@ def state(run: Run) -> str:
     """Return in words where a run stands."""
     if run.result is not None:
         return "finished"
-    return f"epoch {run.epoch} of {run.recipe.train.epochs}" if run.epoch else "not started"
+    return f"epoch {run.epoch} of {run.recipe.train.length}" if run.epoch else "not started"
 
 
 def prediction(each: Prediction) -> str:

@@ -98,7 +98,7 @@ class Block:
     def bar(self, run: Run) -> str:
         """Return where the epoch stands."""
         left = "" if self.pace.left is None else f", {clock(self.pace.left)} left"
-        words = f"epoch {run.epoch} of {run.recipe.train.epochs}, step {self.pace.done} of {self.pace.total}{left}"
+        words = f"epoch {run.epoch} of {run.recipe.train.length}, step {self.pace.done} of {self.pace.total}{left}"
         return f'<p><progress value="{self.pace.done}" max="{self.pace.total}"></progress> {html.text(words)}</p>'
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
+    from finetune.recipe.models import Recipe
     from finetune.run import Run
 
 HEARTBEAT = 30.0  # seconds between two lines where nothing can move
@@ -61,7 +62,8 @@ class Progress:
         self.opening = "starting"
         if run.phase != self.phase:
             self._enter_phase(run, epoch)
-        self.pace = Pace(run.steps_per_epoch, run.step - (epoch - 1) * run.steps_per_epoch, now=self.now)
+        steps = run.steps_per_epoch if epoch else 0
+        self.pace = Pace(steps, run.step - (epoch - 1) * steps, now=self.now)
         self._animate(run)
 
     def _enter_phase(self, run: Run, epoch: int) -> None:
@@ -85,7 +87,7 @@ class Progress:
         self.loss = loss
         self.pace.step(step - (run.epoch - 1) * run.steps_per_epoch)
         if self.live is None and self.now() - self.spoke >= HEARTBEAT:
-            self.say(f"epoch {run.epoch}/{run.recipe.train.epochs}, {', '.join(self._position(run))}")
+            self.say(f"epoch {run.epoch}/{run.recipe.train.length}, {', '.join(self._position(run))}")
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
@@ -137,10 +139,12 @@ class Progress:
     def _whole_run(self, run: Run, left: float) -> str:
         if self.epoch_seconds is None:
             return ""
-        return f" (run {clock(left + (run.recipe.train.epochs - run.epoch) * self.epoch_seconds)})"
+        return f" (run {clock(left + (run.recipe.train.length - run.epoch) * self.epoch_seconds)})"
 
     def _bar(self, run: Run) -> RenderableType:
-        pace, epoch = self.pace, f"{run.epoch}/{run.recipe.train.epochs}"
+        pace, epoch = self.pace, f"{run.epoch}/{run.recipe.train.length}"
+        if run.epoch == 0:
+            return f"fitting the head {clock(pace.elapsed)}"
         if pace.total == 0:
             return f"{epoch} finishing {clock(pace.elapsed)}"
         if not pace.marks:
@@ -178,10 +182,18 @@ def summary(run: Run) -> Iterator[tuple[str, str]]:
     yield "weights", weights_line(run.weights)
     yield (
         "training",
-        f"{several(recipe.train.epochs, 'epoch')} of {several(run.steps_per_epoch, 'step')}, "
-        f"batch size {recipe.train.batch_size}",
+        training_line(recipe, run.steps_per_epoch),
     )
     yield "run", shown(run.folder)
+
+
+def training_line(recipe: Recipe, steps: int) -> str:
+    """Return in one line how a run trains."""
+    fitted = getattr(recipe.head, "start", "random") == "fitted"
+    if not recipe.train.length:
+        return "the head is fitted to its optimum"
+    epochs = f"{several(recipe.train.length, 'epoch')} of {several(steps, 'step')}, batch size {recipe.train.batch}"
+    return f"the head is fitted, then {epochs}" if fitted else epochs
 
 
 def several(count: int, noun: str) -> str:
@@ -215,11 +227,16 @@ def weights_line(report: Mapping[str, Any]) -> str:
 def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     """Yield what a finished run came to, and what to do next, as names and values."""
     early = f"; stopped early: {result['stopped_early']}" if result.get("stopped_early") else ""
-    yield "finished", f"{result['epochs']} epoch{'s' * (result['epochs'] != 1)} in {clock(result['seconds'])}{early}"
-    best = result.get("best")
+    done = several(result["epochs"], "epoch") if result["epochs"] else "the head is fitted,"
+    yield "finished", f"{done} in {clock(result['seconds'])}{early}"
+    best, judged = result.get("best"), result.get("validation") or {}
     if best:
         values = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in best.items() if name != "epoch")
         yield "best", f"epoch {best['epoch']}, {', '.join(values)}"
+    if "accuracy_low" in judged:
+        interval = f"95 % interval {judged['accuracy_low']:.3f} to {judged['accuracy_high']:.3f}"
+        where = "out of fold" if judged["method"] == "folds" else "held back"
+        yield "accuracy", f"{judged['accuracy']:.4f} ({interval}; {judged['images']:,} images, {where})"
     if result.get("test_accuracy") is not None:
         yield "test", f"accuracy {result['test_accuracy']:.4f}"
     if "frozen_unchanged" in result:

@@ -16,7 +16,7 @@ from finetune.data.loader import Loader
 from finetune.data.loading import Part
 from finetune.errors import UsageError
 from finetune.machine.cores import usable_cores
-from finetune.model import exporting
+from finetune.model import exporting, metrics, outoffold
 from finetune.model.evaluation import Predictor
 from finetune.model.prediction import Prediction
 from finetune.recipe.models import TrunkSection
@@ -91,10 +91,13 @@ class Model:
     def evaluate(self, data: object = None, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
         """Return metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), and each class's.
 
-        Without ``data``, or with that of the model's run, the images that the run held back are evaluated.
+        Without ``data``, or with that of the model's run, the images that the run held back are evaluated. Without
+        ``data``, a run that held none back answers with its estimate out of fold.
         ``trained_on`` counts the images that the run was trained on, and is None where that cannot be told. Raises
         ``DataError`` for a class that the model does not know.
         """
+        if data is None and (path := outoffold.find(self.folder)) is not None:
+            return self._estimate(path)
         selection = heldback.select_images(data, self.about, self.catalogue, self.folder, usable_cores())
         part = selection.part
         with closing(self._loader(part, batch_size, workers)) as loader:
@@ -105,6 +108,19 @@ class Model:
             **selection.describe(),
             **evaluation.metrics,
             "per_class": per_class(evaluation.confusion, self.classes),
+        }
+
+    def _estimate(self, path: Path) -> dict[str, Any]:
+        """Return what the run estimated out of fold, as ``evaluate`` does."""
+        scored, labels = outoffold.read(path, self.classes)
+        confusion = metrics.confusion(scored, labels, len(self.classes))
+        return {
+            "part": "out of fold",
+            "images": len(scored),
+            "held_back": True,
+            "trained_on": len(scored),
+            **metrics.metrics(scored, confusion),
+            "per_class": per_class(confusion, self.classes),
         }
 
     def embed(

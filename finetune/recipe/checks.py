@@ -11,6 +11,7 @@ from finetune.components import Augmentation, Backbone, Callback, Component, Fin
 from finetune.errors import PluginError
 from finetune.plugins import named
 from finetune.recipe.overrides import keys
+from finetune.recipe.models import MOST_EPOCHS
 from finetune.recipe.parts import Part, number
 from finetune.recipe.positions import Resolution, replace_positions
 
@@ -50,12 +51,19 @@ def findings(
         named_options, resolution = with_names(part.component, options, (*(stages or ()), "head"))
         wrong = {(*part.path, *each.path): each.finding for each in resolution.wrong} if stages else {}
         yield from (Found(path, finding) for path, finding in wrong.items())
-        ask = asking(part.component, stages, epochs(values), RunFacts(recipe=recipe) if recipe else None)
+        ask = asking(part.component, stages, epochs(values), RunFacts(recipe=longest(recipe)) if recipe else None)
         if ask is not None:
             with named(catalogue.origin(part.component), f"check of {part.component.kind} '{part.component.name}'"):
                 said = list(ask(named_options))
             found = (located(part, each, catalogue, resolution) for each in said)
             yield from (each for each in found if each.path not in wrong)
+
+
+def longest(recipe: Recipe) -> Recipe:
+    """Return a recipe that has as many epochs as there can be, where it leaves their number open."""
+    if recipe.train.epochs != "auto":
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": MOST_EPOCHS})})
 
 
 def with_names(component: Component, options: M, stages: tuple[str, ...]) -> tuple[M, Resolution]:

@@ -12,6 +12,7 @@ from finetune.components import Options
 from finetune.data import normalisation
 from finetune.recipe.runners import AutoRunner, Runner
 
+MOST_EPOCHS = 100_000
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
@@ -100,6 +101,7 @@ class CrossEntropy(Options):
 class Optimizer(Options):
     """What all optimizers share."""
 
+    use: Literal["adamw", "sgd"]
     lr: PositiveFloat | Literal["auto"] = "auto"
     """Highest learning rate of the head; `auto` measures it by a range test where more than the head trains."""
 
@@ -139,6 +141,7 @@ class Sgd(Optimizer):
 class Schedule(Options):
     """What all schedules share."""
 
+    use: Literal["cosine", "step", "constant"]
     warmup_epochs: NonNegativeFloat = 0.0
     """Epochs over which the learning rate rises from near 0."""
     phase_warmup: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
@@ -217,7 +220,7 @@ class ImageSection(Options):
 class TrainSection(Options):
     """How long and in which portions."""
 
-    epochs: Annotated[int, Field(ge=0, le=100_000)] | Literal["auto"] = "auto"
+    epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)] | Literal["auto"] = "auto"
     """How often each photo is trained on; `auto` makes enough steps however few photos there are, and none where only
     the head trains and is fitted. 0 keeps the fitted head."""
     batch_size: Annotated[int, Field(gt=0, le=100_000)] | Literal["auto"] = "auto"

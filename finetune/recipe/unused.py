@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune.components import Finding
-from finetune.recipe.checks import Found
+from finetune.recipe.checks import Found, longest
 from finetune.recipe.models import Cosine, StepDecay
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def findings(recipe: Recipe) -> Iterator[Found]:
 
 
 def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    schedule, epochs = recipe.schedule, recipe.train.epochs
+    schedule, epochs = recipe.schedule, longest(recipe).train.length
     if 0 < epochs == schedule.warmup_epochs:
         text = f"the learning rate rises until the end of the run; lower it, or raise train.epochs, which is {epochs}"
         yield "schedule", "warmup_epochs", text
@@ -35,7 +35,7 @@ def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_the_rest(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    epochs, runner = recipe.train.epochs, recipe.runner
+    epochs, runner = longest(recipe).train.length, recipe.runner
     if epochs > 1 and recipe.evaluate.every > epochs:
         text = f"only the last of {epochs} epochs is evaluated, so it is always the best; lower it to compare epochs"
         yield "evaluate", "every", text

@@ -11,6 +11,7 @@ from finetune.components import Callback, Finding, RunFacts
 from finetune.errors import UsageError
 from finetune.model.metrics import constant_metrics
 from finetune.plugins import named
+from finetune.recipe.checks import longest
 from finetune.recipe.places import spelled
 
 if TYPE_CHECKING:
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
 
     from finetune.catalogue import Catalogue
     from finetune.data.loading import Data
+    from finetune.recipe.models import Recipe
     from finetune.recipe.plan import Chosen, Plan
 
 
-def check_options(plan: Plan, data: Data, catalogue: Catalogue, say: Callable[[str], None]) -> None:
-    """Report what in a plan can have no effect on such data; ``UsageError`` where that would decide on the run."""
-    found = [*_metric(plan, data), *_callbacks(plan, data, catalogue)]
+def check_options(plan: Plan, data: Data, catalogue: Catalogue, say: Callable[[str], None], asked: Recipe) -> None:
+    """Report what in a plan can have no effect on such data; ``UsageError`` where that would decide on the run.
+
+    ``asked`` is the recipe before the data settled what it leaves open.
+    """
+    found = [*_metric(plan, data), *_callbacks(plan, data, catalogue, asked)]
     errors = [f"{finding.subject}: {finding.text}" for finding in found if finding.severity == "error"]
     if errors:
         raise UsageError("\n".join(errors))
@@ -36,7 +41,7 @@ def facts(plan: Plan, data: Data) -> RunFacts:
     train, classes = plan.recipe.train, len(data.classes)
     steps = None
     if train.batch_size != "auto":
-        steps = train.epochs * math.ceil(len(data.train) / (train.batch_size * train.accumulate))
+        steps = train.length * math.ceil(len(data.train) / (train.batch_size * train.accumulate))
     return RunFacts(recipe=plan.recipe, classes=classes, steps=steps, constant=constant_metrics(classes))
 
 
@@ -47,16 +52,16 @@ def _metric(plan: Plan, data: Data) -> Iterator[Finding]:
         value, count = constant[metric], len(data.classes)
         text = f"{metric} is always {value:g} with {count} classes; write accuracy, macro_f1 or loss"
         yield Finding(severity="error", subject="evaluate.metric", text=text)
-    present = np.unique(data.valid.labels) if data.valid is not None else ()
+    present = [] if data.valid is None else np.unique(data.valid.labels).tolist()
     if len(present) == 1 and len(data.classes) > 1:
         text = f"all validation images are of the class '{data.classes[present[0]]}', so val_{metric} says nothing of "
         text += "other classes; add validation images of each class"
         yield Finding(severity="warning", subject="evaluate.metric", text=text)
 
 
-def _callbacks(plan: Plan, data: Data, catalogue: Catalogue) -> Iterator[Finding]:
+def _callbacks(plan: Plan, data: Data, catalogue: Catalogue, asked: Recipe) -> Iterator[Finding]:
     """Yield what callbacks say of their options now, and did not say before the dataset was looked at."""
-    before, now = RunFacts(recipe=plan.recipe), facts(plan, data)
+    before, now = RunFacts(recipe=longest(asked)), facts(plan, data)
     for index, chosen in enumerate(plan.callbacks):
         known = _said(chosen, before, catalogue)
         for finding in _said(chosen, now, catalogue):

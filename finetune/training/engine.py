@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere, is_member
-from finetune.training import check, finished, finishing, fitting, preflight, resuming, runfolder
+from finetune.training import check, finished, finishing, fitting, preflight, ratetest, resuming, runfolder
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -122,16 +122,24 @@ def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:
     """Train what is left of an epoch, evaluate it, and save it."""
     run, plugins = session.run, session.plugins
     session.begin_epoch(epoch)
+    if session.rate_is_open():
+        ratetest.settle_rate(session, stop.check)
     plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 
     if epoch == 0:
         fitting.fit_head(session, stop.check)
-    for block in session.blocks(epoch, stop.check):
-        for loss in session.train(block):
-            plugins.fire("finetune_step_end", run=run, step=run.step, loss=loss)
-        session.save_step()
+    else:
+        train_steps(session, epoch, stop)
 
     metrics = session.end_epoch(stop.check)
     plugins.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=metrics)
     session.agree(stop.check)
     session.save_epoch()
+
+
+def train_steps(session: Session, epoch: int, stop: interrupts.Stop) -> None:
+    """Make every step that is left of an epoch, and save within it where a plugin wants that."""
+    for block in session.blocks(epoch, stop.check):
+        for loss in session.train(block):
+            session.plugins.fire("finetune_step_end", run=session.run, step=session.run.step, loss=loss)
+        session.save_step()

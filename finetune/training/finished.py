@@ -11,6 +11,7 @@ from finetune.data.scan import told
 from finetune.errors import FinetuneError, UsageError
 from finetune.machine.cores import usable_cores
 from finetune.recipe import plan as plans
+from finetune.recipe.models import MOST_EPOCHS
 from finetune.recipe.moved import load_run_recipe
 from finetune.training import changes, checkpoint, older, pretrained, records, rundata
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
     from finetune.run import Run
 
-MOST_EPOCHS = 100_000
 NEW_NETWORK = ("classes: ", "backbone.use: ", "head.use: ", "head.hidden: ")  # which no checkpoint of the run fits
 
 
@@ -43,7 +43,7 @@ def settle(
     epochs more; with ``allow_changed`` it trains on to ``train.epochs``. Raises ``UsageError`` that lists what differs
     otherwise.
     """
-    plan = older.keep_defaults(plan, folder)
+    plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
     done = records.finished(folder, plan)
     if done is None:
         if extend is not None:
@@ -59,8 +59,8 @@ def settle(
     if not found and extend is None:
         say(f"nothing to do: {folder} is finished")
         return plan, done, False
-    if plan.recipe.train.epochs <= last:
-        said = f"{folder} has trained {last} epochs already, and train.epochs is {plan.recipe.train.epochs}"
+    if plan.recipe.train.length <= last:
+        said = f"{folder} has trained {last} epochs already, and train.epochs is {plan.recipe.train.length}"
         raise UsageError(f"{said}; add --extend EPOCHS to train on, or drop --resume to start a new run")
     if not checkpoint.steps(folder / "checkpoints"):
         remedy = f"start a new run, with backbone.weights={folder} to begin with its weights"
@@ -93,8 +93,6 @@ def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[
     made_of = older.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
     same_weights, weights = changes.weights_changes(folder, plan)
     before, now = recorded_recipe(folder) or records.mathematics(made_of), records.mathematics(plan)
-    if plan.recipe.train.batch_size == "auto":  # the run has the number that was chosen
-        now["train"] = {**now["train"], "batch_size": before["train"]["batch_size"]}
     found = changes.changes_since(before, now, plan, folder, same_weights=same_weights)
     found += find_callback_changes(folder, made_of, plan, say)
     return [*found, *weights, *find_data_changes(folder, plan, catalogue, say)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
+from finetune.fitting.intervals import wilson
 from finetune.machine import environment
 from finetune.model import modelfolder
 from finetune.model.network import assign
-from finetune.training import checkpoint, records
+from finetune.training import checkpoint, records, verdict
 from finetune.trunk import identity
 
 if TYPE_CHECKING:
@@ -34,12 +35,18 @@ def finish(session: Session, check: Check) -> None:
         assign(session.network.get_parameters(), final_weights(session))
     world.same_everywhere(list(session.network.get_parameters()))
     metrics = final_metrics(session, check)
+    found = list(verdict.warnings(session))
+    for warning in found:
+        run.say(f"warning: {warning}")
     run.result = {
         "run": str(run.folder),
         "epochs": run.history[-1]["epoch"],
         "planned_epochs": session.epochs,
         "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
         **{name: value for name, value in metrics.items() if name.startswith("test_")},
+        "validation": validation(session),
+        **({"fitted": session.fitted} if session.fitted else {}),
+        "warnings": found,
         "frozen_unchanged": True,
         "frozen_arrays_compared": session.compared,
         "stopped_early": run.stop_reason,
@@ -52,6 +59,25 @@ def finish(session: Session, check: Check) -> None:
         records.write_history(run)
         modelfolder.write(run.folder / "model", session.prepared, session.network, metrics, run)
         records.write_result(run)
+
+
+def validation(session: Session) -> dict[str, Any]:
+    """Return how the run was judged, and by how many images, ready for JSON; the accuracy with its 95 % interval."""
+    split = session.data.report["split"]
+    about = {key: split[key] for key in ("method", "folds") if key in split}
+    if session.data.valid is None:
+        report = session.fitted or {}
+        return about | {
+            key: report[key] for key in ("images", "accuracy", "accuracy_low", "accuracy_high") if key in report
+        }
+    best = session.run.best
+    line = verdict.kept_line(session.run.history, best.epoch if best else session.run.epoch)
+    count = len(session.data.valid)
+    about = about | {"images": count}
+    if "val_accuracy" not in line:
+        return about
+    low, high = wilson(round(line["val_accuracy"] * count), count)
+    return about | {"accuracy": line["val_accuracy"], "accuracy_low": low, "accuracy_high": high}
 
 
 def check_processes(session: Session) -> None:
@@ -80,6 +106,8 @@ def final_weights(session: Session) -> dict[str, NDArray[np.float32]]:
 def final_metrics(session: Session, check: Check) -> dict[str, float]:
     """Return the metrics of validation and test images, by ``val_`` and ``test_``."""
     found: dict[str, float] = {}
+    if session.data.valid is None and session.run.epoch == 0:
+        found = {name: value for name, value in session.run.history[-1].items() if name.startswith("val_")}
     for part in ("valid", "test"):
         if getattr(session.data, part) is not None:
             evaluation = session.judged(part, check, others=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
 from finetune.model.modelfolder import completed_image
+from finetune.training import defaults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,29 +16,63 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
 
 
+EARLIER: dict[tuple[str, str], Any] = {
+    ("image", "color"): "ignore",
+    ("head", "start"): "random",
+    ("schedule", "phase_warmup"): 0.0,
+    ("validate", "folds"): "off",
+}
+"""What the keys that a complete recipe of an earlier version lacks meant there."""
+
+OPEN = {
+    ("head", "start"): "auto",
+    ("loss", "class_weights"): "measured",
+    ("optimizer", "lr"): "auto",
+    ("train", "epochs"): "auto",
+    ("train", "batch_size"): "auto",
+    ("validate", "folds"): "auto",
+    ("evaluate", "metric"): "auto",
+}
+"""The keys that a run settles, and how a recipe leaves them open."""
+
+
 def keep_defaults(plan: Plan, folder: Path | None) -> Plan:
     """Return the plan with which the run in a folder is resumed.
 
-    A run of a version that ignored colour profiles continues to ignore them, unless the plan itself says
-    ``image.color``. Without a folder the plan stays as it is.
+    What the complete recipe of an earlier version does not say continues as it was there, unless the plan itself says
+    it. Without a folder the plan stays as it is.
     """
-    image = plan.recipe.image
-    if folder is None or "color" in image.model_fields_set or _says_color(folder):
+    if folder is None:
         return plan
-    older = image.model_copy(update={"color": "ignore"})
-    return replace(plan, recipe=plan.recipe.model_copy(update={"image": older}))
+    recorded = _recorded(folder)
+    for (section, key), value in EARLIER.items():
+        own = getattr(plan.recipe, section)
+        there = recorded.get(section)
+        lacks = section == "validate" if there is None else isinstance(there, Mapping) and key not in there
+        if recorded and lacks and key in type(own).model_fields and key not in own.model_fields_set:
+            plan = defaults.changed(plan, section, **{key: value})
+    return plan
 
 
-def _says_color(folder: Path) -> bool:
-    """Tell whether the complete recipe in a run's folder says what becomes of colour profiles."""
+def keep_settled(plan: Plan, folder: Path) -> Plan:
+    """Return a plan that leaves nothing open which the run in a folder has settled."""
+    recorded = _recorded(folder)
+    for (section, key), value in OPEN.items():
+        own, there = getattr(plan.recipe, section), recorded.get(section)
+        if isinstance(there, Mapping) and there.get(key, value) != value and getattr(own, key, None) == value:
+            plan = defaults.changed(plan, section, **{key: there[key]})
+    return plan
+
+
+def _recorded(folder: Path) -> Mapping[str, Any]:
+    """Return what the complete recipe in a run's folder says; nothing where it cannot be read, which others report."""
     from finetune.recipe.document import read
 
     try:
         values = read(folder / "recipe.yaml").values
-    except (FinetuneError, OSError):  # reported where the folder itself is looked at
-        return True
-    image = values.get("image") if isinstance(values, Mapping) else None
-    return not isinstance(image, Mapping) or "color" in image
+    except (FinetuneError, OSError):
+        return {}
+    return values if isinstance(values, Mapping) else {}
 
 
 def completed(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,4 +81,14 @@ def completed(state: Mapping[str, Any]) -> dict[str, Any]:
     for section in found.values():
         if isinstance(section.get("image"), Mapping):
             section["image"] = completed_image(section["image"])
+    if "recipe" in found:
+        _complete(found["recipe"])
     return {**state, **found}
+
+
+def _complete(recipe: dict[str, Any]) -> None:
+    """Give a recorded recipe the keys that earlier versions did not write."""
+    for (section, key), value in EARLIER.items():
+        own = recipe.setdefault(section, {})
+        if key != "start" or own.get("use") == "linear":
+            own.setdefault(key, value)

@@ -36,7 +36,9 @@ def predictions(session: Session, count: int) -> list[Predicted]:
     """Return validation images with their predictions: surely wrong ones first, then the least sure right ones."""
     if session.evaluation is None:
         return []
-    part, found = session.data.valid, session.evaluation
+    part, found = session.data.valid or session.data.train, session.evaluation
+    if len(found.predicted) != len(part):  # judged by one fold of many images
+        return []
     wrong = found.predicted != part.labels
     order = np.lexsort((np.where(wrong, -found.confidence, found.confidence), ~wrong))[:count]
     spec, classes = session.prepared.image, session.data.classes

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from finetune.data.loading import Data
     from finetune.model.network import Network, Stages
     from finetune.parallel.world import World
+    from finetune.recipe.models import Recipe
     from finetune.recipe.plan import Plan
 
 
@@ -92,7 +93,7 @@ def prepare(
     inputs = gather_inputs(plan, catalogue, plugins, world, resume=resume, say=say)
     plan = defaults.settle_length(plan, planned, inputs.data, world.size, say)
     planned = plan_phases(plan, catalogue)
-    check_inputs(plan, catalogue, inputs, world, tried=tried, say=say)
+    check_inputs(plan, catalogue, inputs, world, tried=tried, say=say, asked=asked.recipe)
     device = device_for(plan, planned, resume, say)
     check_device(plan, device, say)
     network, report = build(plan, catalogue, inputs, world)
@@ -182,11 +183,21 @@ def gather_inputs(
 
 
 def check_inputs(
-    plan: Plan, catalogue: Catalogue, inputs: Inputs, world: World, *, tried: int, say: Callable[[str], None]
+    plan: Plan,
+    catalogue: Catalogue,
+    inputs: Inputs,
+    world: World,
+    *,
+    tried: int,
+    say: Callable[[str], None],
+    asked: Recipe,
 ) -> None:
-    """Raise what would stop a run on this data: options, class weights, blending, images that transforms refuse."""
+    """Raise what would stop a run on this data: options, class weights, blending, images that transforms refuse.
+
+    ``asked`` is the recipe before the data settled what it leaves open.
+    """
     recipe, data = plan.recipe, inputs.data
-    constant.check_options(plan, data, catalogue, say)
+    constant.check_options(plan, data, catalogue, say, asked)
     targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
     rundata.check_mixing(recipe, len(data.train), world.size)
     with world.together():

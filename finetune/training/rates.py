@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from finetune.data import targets
 from finetune.errors import DivergedError, UsageError
 from finetune.recipe.models import Constant
-from finetune.training.feed import Feed
+from finetune.training import fitting
+from finetune.training.phases import FITTING
 from finetune.training.prepare import prepare
-from finetune.training.trainer import Trainer
-from finetune.trunk import division
+from finetune.training.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,11 +25,16 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.data.loader import Batch
     from finetune.recipe.plan import Plan
+    from finetune.training.feed import Feed
     from finetune.training.phases import Phase
+    from finetune.training.trainer import Trainer
 
 LOWEST, HIGHEST = 1e-7, 10.0
 STEPS = 100
 MEMORY = 0.9  # of the moving average that smooths the loss
+FALLS = 0.8  # of the loss at the lowest rates, below which it has clearly fallen
+RISES = 1.1  # times the loss at the lowest rates, above which it has clearly risen
+BELOW_RISE = 30.0  # times lower than the rate at which the loss rises is one at which it does not
 SPAN, FIRST = 4, 10  # losses on either side of a slope, and that do not count
 DIVERGED = 4.0  # times the least loss so far ends the test
 
@@ -36,64 +43,87 @@ DIVERGED = 4.0  # times the least loss so far ends the test
 class Found:
     """The smoothed ``losses`` at each of the ``rates``, and the rate that is suggested.
 
-    ``stages`` are those that trained, and ``recipe`` is the rate that the recipe has.
+    ``stages`` are those that trained, and ``recipe`` is the rate that the recipe has; ``why`` the rate is suggested.
     """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     suggestion: float
+    why: str
     stages: tuple[str, ...]
-    recipe: float
+    recipe: float | Literal["auto"]
 
 
 def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> Found:
-    """Test rates in the first phase of a plan, on the features that its run would use, and write no run folder.
+    """Test rates on the features that a run of the plan would use, and write no run folder.
 
-    Raises ``UsageError`` where the loss falls at no rate.
+    A head that starts fitted is fitted first; then the phase that trains most is tested, else the first one. Raises
+    ``UsageError`` where the loss falls at no rate.
     """
     prepared = prepare(plan, catalogue, say=say)
-    phase = prepared.phases[0]
-    recipe = prepared.plan.recipe.model_copy(
-        update={
-            "schedule": Constant(use="constant"),
-            "optimizer": plan.recipe.optimizer.model_copy(update={"lr": 1.0}),
-        }
-    )
-    trainer = Trainer(
-        recipe,
-        prepared.network,
-        features=plan.backbone.component.features,
-        images=len(prepared.data.train),
-        amp=prepared.device.amp,
-    )
-    weights = targets.class_weights(recipe.loss.class_weights, prepared.data.train.labels, prepared.data.classes)
-    feed = Feed(prepared, weights, say)
-    first = len(division.trunk(prepared.network.names, phase.trainable))
-    trainer.enter(phase, first, prepared.products)
-    feed.enter(first, epochs=range(phase.first, phase.last + 1), last=False)
-    try:
-        rates, losses = tested(trainer, batches(feed, phase, recipe.train.accumulate), steps)
-    finally:
-        feed.close()
+    with TemporaryDirectory() as folder:
+        session = Session(prepared, Path(folder), say=say, resumed=False)
+        try:
+            phase = begin(session)
+            with bare_rate(session):
+                each = batches(session.feed, phase, session.recipe.train.accumulate)
+                rates, losses = tested(session.trainer, each, steps)
+        finally:
+            session.close()
     smooth = smoothed(losses)
+    suggestion, why = suggest(rates, smooth)
     return Found(
         rates=tuple(rates),
         losses=tuple(smooth),
-        suggestion=steepest(rates, smooth),
+        suggestion=suggestion,
+        why=why,
         stages=phase.trainable,
         recipe=plan.recipe.optimizer.lr,
     )
 
 
-def batches(feed: Feed, phase: Phase, accumulate: int) -> Iterator[tuple[int, int, list[Batch]]]:
+def begin(session: Session) -> Phase:
+    """Enter the phase that is to be tested, with the head that it would begin with; return it."""
+    planned = session.prepared.phases
+    trained = [phase for phase in planned if phase.number]
+    if not trained:
+        only = replace(FITTING, number=1, first=1, last=1)
+        session.run.say("this recipe only fits the head, by no learning rate; tested is a head that starts at random")
+        session.enter(only)
+        return only
+    if planned[0] == FITTING:
+        session.begin_epoch(0)
+        fitting.fit_head(session, lambda: None)
+        trained.sort(key=lambda phase: -len(phase.trainable))
+    session.enter(trained[0])
+    return trained[0]
+
+
+@contextmanager
+def bare_rate(session: Session) -> Iterator[None]:
+    """Let the trainer's factor alone be the learning rate for the length of a block."""
+    recipe = session.recipe
+    optimizer = recipe.optimizer.model_copy(update={"lr": 1.0})
+    constant = Constant(use="constant", phase_warmup=0.0)
+    session.trainer.recipe = recipe.model_copy(update={"optimizer": optimizer, "schedule": constant})
+    try:
+        yield
+    finally:
+        session.trainer.recipe = recipe
+
+
+def batches(
+    feed: Feed, phase: Phase, accumulate: int, check: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, int, list[Batch]]]:
     """Yield epoch, number and batches of one step after another, going through the phase's epochs for ever."""
     for turn in count():
         epoch = phase.first + turn % (phase.last - phase.first + 1)
-        each = feed.training(epoch, 0, lambda: None)
+        each = feed.training(epoch, 0, check)
         for number in count():
             group = list(islice(each, accumulate))
             if not group:
                 break
+            check()
             yield epoch, number, group
 
 
@@ -126,6 +156,19 @@ def smoothed(losses: list[float]) -> list[float]:
         mean = MEMORY * mean + (1 - MEMORY) * loss
         found.append(mean / (1 - MEMORY**number))
     return found
+
+
+def suggest(rates: list[float], losses: list[float]) -> tuple[float, str]:
+    """Return a rate, and why: where the loss falls fastest, or well below where it rises if it is low from the start.
+
+    The latter is so where the head is fitted: the loss can hardly fall within the few steps of the test.
+    """
+    start = losses[min(FIRST, len(losses) - 1)] if losses else 0.0
+    if losses and min(losses) > FALLS * start:
+        rises = next((rate for rate, loss in zip(rates, losses, strict=True) if loss > RISES * start), rates[-1])
+        wanted = max(rises / BELOW_RISE, rates[0])
+        return min(rates, key=lambda rate: abs(math.log(rate / wanted))), f"the loss rises at {rises:.1g}"
+    return steepest(rates, losses), "there the loss falls fastest"
 
 
 def steepest(rates: list[float], losses: list[float]) -> float:

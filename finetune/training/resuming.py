@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 ROLLBACKS = 3  # in one run, after which something else is wrong
 
 
+def has_checkpoint(session: Session) -> bool:
+    """Tell whether the run was killed after its first checkpoint; before, it begins anew in the same folder."""
+    found: bool = session.world.from_first(
+        bool(checkpoint.steps(session.saver.folder)) or (session.saver.folder / checkpoint.BEST).exists()
+    )
+    if not found:
+        session.run.say("the run has no checkpoint yet; it begins anew in its folder")
+    return found
+
+
 def resume(session: Session) -> None:
     """Go on from the newest checkpoint that can be read; raises what forbids it."""
     with session.world.together():
@@ -72,6 +82,7 @@ def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = F
     if session.trainer.scaling and state.get("scaling"):  # older checkpoints do not say it
         session.trainer.rescale(LossScale(**state["scaling"]))
         session.trainer.overflowed(lambda message: None)
+    session.fitted = state.get("fitted")
     run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
     run.best = Best(**state["best"]) if state["best"] else None
     session.frozen = session.trainer.frozen() if changed else state["frozen"]

@@ -28,7 +28,6 @@ from finetune.training import (
     fitting,
     masking,
     pictures,
-    ratetest,
     records,
     resuming,
     sinking,
@@ -76,6 +75,7 @@ class Session:
         self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
         self.evaluation: Evaluation | None = None
         self.estimate: Evaluation | None = None  # out of fold, once the head is fitted
+        self.fitted: dict[str, Any] | None = None  # how it was fitted
         self.frozen: dict[str, str] = {}
         self.compared, self.rollbacks, self.finishing = 0, 0, False
         self.sinking = 0  # steps that are sent to the device at once, in this phase
@@ -143,11 +143,13 @@ class Session:
             self.check_frozen()
             self.enter(phase)
             self.frozen = self.trainer.frozen()
-        if phase.number and self.recipe.optimizer.lr == "auto":
-            ratetest.settle_rate(self)
         self.trainer.training_mode()
         self.run.checkpoint_keep = None
         self.began, self.images_before = time.monotonic(), self.images
+
+    def rate_is_open(self) -> bool:
+        """Tell whether the learning rate is to be measured before the epoch goes on."""
+        return self.run.epoch > 0 and self.recipe.optimizer.lr == "auto"
 
     def phase(self, epoch: int) -> Phase:
         """Return the phase that an epoch belongs to."""
@@ -380,6 +382,7 @@ class Session:
             "seconds": self.seconds,
             "best": {"epoch": run.best.epoch, "value": run.best.value} if run.best else None,
             "history": [dict(line) for line in run.history],
+            "fitted": self.fitted,
             "plugins": records.plugin_states(run.state, self.plugins.origins.values(), strict=strict),
             "stop_reason": run.stop_reason,
             "rollbacks": self.rollbacks,

@@ -25,9 +25,7 @@ class Views:
     Of the training images, those in ``fitted`` come on top.
     """
 
-    def __init__(
-        self, prepared: Prepared, epochs: Sequence[int], *, last: bool, fitted: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, prepared: Prepared, epochs: Sequence[int], *, last: bool, fitted: Sequence[int] = ()) -> None:
         self.prepared, self.epochs, self.last, self.fitted = prepared, epochs, last, fitted
         recipe = prepared.plan.recipe
         self.mixes = bool(recipe.train.mixup or recipe.train.cutmix)

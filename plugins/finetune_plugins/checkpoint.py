@@ -49,8 +49,8 @@ def interval(every: int | str) -> tuple[int, str]:
 def check(options: Checkpoint, facts: RunFacts) -> Iterator[Finding]:
     """Yield an interval that is longer than the run."""
     count, unit = interval(options.every)
-    most = {"epoch": facts.recipe.train.epochs, "step": facts.steps}.get(unit)
-    if most is not None and count > most:
+    most = {"epoch": facts.recipe.train.length, "step": facts.steps}.get(unit)
+    if most and count > most:
         text = f"longer than the run of {most} {unit}{'s' * (most > 1)}, so that only the best and last epoch are saved"
         yield Finding(severity="note", subject="every", text=f"{text}; lower it to save in between")
 
@@ -76,7 +76,7 @@ class Saver:
     def finetune_epoch_end(self, run: Run, epoch: int) -> None:
         """Ask for a checkpoint of this epoch, or not."""
         due = self.unit == "epoch" and epoch % self.count == 0
-        last = epoch == run.recipe.train.epochs or run.stop_reason is not None
+        last = epoch == run.recipe.train.length or run.stop_reason is not None
         better = run.best is not None and run.best.epoch == epoch
         if due or last or better:
             self.ask(run)

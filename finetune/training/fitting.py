@@ -1,0 +1,172 @@
+"""Epoch 0: the head is fitted to the features of the frozen network, and judged out of fold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mindspore import Tensor
+
+from finetune.data import targets
+from finetune.errors import DataError
+from finetune.fitting import fit, folds
+from finetune.fitting.intervals import wilson
+from finetune.model import metrics, outoffold
+from finetune.model.evaluation import Evaluation, softmax
+from finetune.training import defaults
+from finetune.training.frozen import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from finetune.training.session import Session
+
+    Check = Callable[[], None]
+    Floats = NDArray[np.float32]
+
+VIEWS = (PLAIN,)  # of each training image, that the head is fitted to
+
+
+def fit_head(session: Session, check: Check) -> None:
+    """Put the head at the optimum of its loss on the training images, its strength chosen out of fold.
+
+    Of several processes the first fits it, and gives it to the others.
+    """
+    session.run.say(f"fitting the head to {len(session.data.train):,} training images")
+    features = np.stack([session.feed.gather(view, check) for view in VIEWS])
+    said: dict[str, Any] = {}
+    with session.world.together():
+        if session.world.first:
+            said = _fit_first(session, features, check)
+    said = session.world.from_first(said)
+    session.world.same_everywhere(session.network.parameters_of(("head",)))
+    _begin_average(session)
+    session.loss_sum, session.images = said["loss"] * len(session.data.train), len(session.data.train)
+    session.fitted = said["report"]
+    if session.estimate is None and said["metrics"]:
+        session.estimate = Evaluation(
+            metrics=said["metrics"],
+            confusion=np.zeros((0, 0), np.int64),
+            predicted=np.zeros(0, np.int64),
+            confidence=np.zeros(0, np.float32),
+        )
+    if session.recipe.loss.class_weights == "measured":
+        session.settle("loss", class_weights=said["choice"])
+
+
+def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, Any]:
+    """Fit the head in this process; return what the others have to know, ready for JSON."""
+    labels = session.data.train.labels
+    count = session.recipe.validate.folds
+    count = count if isinstance(count, int) else defaults.FOLDS
+    assigned = folds.assign_folds(
+        labels, folds.group_images(session.data.train.hashes, features[0]), count, session.recipe.seed
+    )
+    measured = session.recipe.loss.class_weights == "measured"
+    try:
+        found = fit.fit_head(
+            rows(features, labels, assigned),
+            len(session.data.classes),
+            smoothing=session.recipe.loss.label_smoothing,
+            choices=choices(session),
+            judge="macro_f1" if measured else "loss",
+            check=check,
+        )
+    except fit.NotFiniteError as error:
+        raise not_finite(session, error) from None
+    put(session, found)
+    scored = score(found, labels)
+    session.estimate = evaluate(scored, labels, len(session.data.classes))
+    report = describe(found, session.estimate, count)
+    _say(session, report)
+    if session.data.valid is None:
+        outoffold.write(session.run.folder, session.data, scored, assigned)
+    judged = session.estimate.metrics if session.estimate else {}
+    return {"loss": found.loss, "choice": found.choice, "metrics": judged, "report": report}
+
+
+def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64]) -> fit.Data:
+    """Return features of all views (V, N, D), the plain one first, as rows."""
+    views = len(features)
+    return fit.Data(
+        features=features.reshape(-1, features.shape[-1]),
+        labels=np.tile(labels, views),
+        folds=np.tile(assigned, views),
+        plain=np.arange(views * len(labels)) < len(labels),
+    )
+
+
+def choices(session: Session) -> tuple[fit.Choice, ...]:
+    """Return the class weights to try: those of the recipe, or none and square-root ones where it leaves that open."""
+    section, data = session.recipe.loss, session.data
+    if section.class_weights != "measured":
+        return (fit.Choice(name="given", class_weights=session.class_weights()),)
+    weights = targets.class_weights("sqrt", data.train.labels, data.classes)
+    return (fit.Choice(name="none"), fit.Choice(name="sqrt", class_weights=weights))
+
+
+def not_finite(session: Session, error: fit.NotFiniteError) -> DataError:
+    """Return an error that names the images whose features are not finite."""
+    count = len(session.data.train)
+    names = ", ".join(session.data.train.describe(row % count) for row in error.rows[:5])
+    remedy = "look at the images and at the weights, or write head.start=random"
+    return DataError(f"the features of {len(error.rows)} images are not finite ({names}); {remedy}")
+
+
+def put(session: Session, found: fit.Fitted) -> None:
+    """Put the fitted layer into the head."""
+    values = {"weight": found.weight, "bias": found.bias}
+    for parameter in session.network.parameters_of(("head",)):
+        parameter.set_data(Tensor(values[parameter.name.rsplit(".", 1)[1]]))
+
+
+def _begin_average(session: Session) -> None:
+    """Let the moving average, where there is one, begin with the fitted head."""
+    for parameter in session.network.parameters_of(("head",)):
+        if parameter.name in session.trainer.average:
+            session.trainer.average[parameter.name].set_data(Tensor(parameter.asnumpy()))
+
+
+def score(found: fit.Fitted, labels: NDArray[np.int64]) -> NDArray[np.void]:
+    """Return the out-of-fold ``SCORE`` of each image that was judged."""
+    judged = np.flatnonzero(found.judged)
+    return metrics.scores(judged, softmax(found.logits[judged]), labels[judged])
+
+
+def evaluate(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> Evaluation | None:
+    """Return the metrics out of fold, None where there are too few images."""
+    if not len(scored):
+        return None
+    confusion = metrics.confusion(scored, labels[scored["index"]], classes)
+    return Evaluation(
+        metrics=metrics.metrics(scored, confusion),
+        confusion=confusion,
+        predicted=scored["predicted"],
+        confidence=scored["confidence"],
+    )
+
+
+def describe(found: fit.Fitted, estimate: Evaluation | None, count: int) -> dict[str, Any]:
+    """Return how the head was fitted, ready for JSON."""
+    report: dict[str, Any] = {"strength": found.strength, "class_weights": found.choice, "folds": count}
+    if estimate is None:
+        return report
+    hits, judged = int(np.trace(estimate.confusion)), int(found.judged.sum())
+    low, high = wilson(hits, judged)
+    scores = {name: round(value, 6) for name, value in estimate.metrics.items()}
+    return {**report, "images": judged, **scores, "accuracy_low": low, "accuracy_high": high}
+
+
+def _say(session: Session, report: dict[str, Any]) -> None:
+    fitted = f"head fitted: L2 strength {report['strength']:g}"
+    if "accuracy" not in report:
+        session.run.say(f"{fitted}; there are too few images to estimate its accuracy")
+        return
+    interval = f"{report['accuracy_low']:.3f} to {report['accuracy_high']:.3f}"
+    accuracy = f"accuracy {report['accuracy']:.3f} (95 % interval {interval}), macro-F1 {report['macro_f1']:.3f}"
+    session.run.say(f"{fitted}, chosen out of {report['folds']} folds; out of fold: {accuracy}")
+    if session.recipe.loss.class_weights == "measured":
+        better = "are" if report["class_weights"] == "sqrt" else "are not"
+        session.run.say(f"square-root class weights {better} better by macro-F1 out of fold")

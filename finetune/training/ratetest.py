@@ -1,0 +1,51 @@
+"""The learning rate of a run, measured: a range test in the phase that trains most, before the first step."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from finetune.training import checkpoint, rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from finetune.training.session import Session
+
+STEPS = 48
+
+
+def settle_rate(session: Session, check: Callable[[], None]) -> None:
+    """Measure the learning rate and write it into the run's recipe; the run stands where it stood before.
+
+    Of several processes, all make the steps and take the first one's rate.
+    """
+    current = session.phase(session.run.epoch)
+    widest = max(session.prepared.phases, key=lambda phase: len(phase.trainable))
+    if widest != current:
+        session.enter(widest)
+    with _put_back(session), rates.bare_rate(session):
+        batches = rates.batches(session.feed, widest, session.recipe.train.accumulate, check)
+        found, losses = rates.tested(session.trainer, batches, STEPS)
+    rate, why = rates.suggest(found, rates.smoothed(losses))
+    rate, why = session.world.from_first([rate, why])
+    session.settle("optimizer", lr=rate)
+    session.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")
+    if widest != current:
+        session.enter(current)
+
+
+@contextmanager
+def _put_back(session: Session) -> Iterator[None]:
+    """Give the trainer back all that it holds after a block that trains."""
+    trainer = session.trainer
+    step, updates = trainer.global_step, trainer.updates
+    saved = checkpoint.Checkpoint(arrays=trainer.arrays(kept=True), state={})
+    scaling = trainer.scaling
+    try:
+        yield
+    finally:
+        trainer.restore(saved.part, updates)
+        trainer.global_step, trainer.slower = step, 0.5**session.rollbacks
+        if scaling is not None:
+            trainer.rescale(scaling)
