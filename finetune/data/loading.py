@@ -67,9 +67,9 @@ def load(
     """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
 
     The classes are those of the training split. Without a validation split of its own, ``section.split`` of each
-    class is taken from training by ``method``, unless ``folds`` of their number is a number of folds. Raises ``PluginError`` if the dataset's code fails. What concerns that
-    code opens with ``whose`` it is, such as an installed plugin's. Colour profiles are reported where ``color``
-    converts them.
+    class is taken from training by ``method``, unless ``folds`` of their number is a number of folds. Raises
+    ``PluginError`` if the dataset's code fails. What concerns that code opens with ``whose`` it is, such as an
+    installed plugin's. Colour profiles are reported where ``color`` converts them.
     """
     what = f"dataset '{dataset.name}'"
     splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split, whose)) is not None}

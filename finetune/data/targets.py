@@ -43,7 +43,8 @@ def class_weights(
 ) -> Floats | None:
     """Return the weight of each class as a recipe's ``loss.class_weights`` wants it; None for none.
 
-    None as well for ``measured``, until that is settled. A mapping may leave classes out, which then weigh 1. Raises ``UsageError`` for a class that does not exist.
+    None as well for ``measured``, until that is settled. A mapping may leave classes out, which then weigh 1. Raises
+    ``UsageError`` for a class that does not exist.
     """
     if choice in ("none", "measured"):
         return None

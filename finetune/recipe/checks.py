@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from finetune.components import Augmentation, Backbone, Callback, Component, Finding, Freezer, Options, RunFacts
 from finetune.errors import PluginError
 from finetune.plugins import named
-from finetune.recipe.overrides import keys
 from finetune.recipe.models import MOST_EPOCHS
+from finetune.recipe.overrides import keys
 from finetune.recipe.parts import Part, number
 from finetune.recipe.positions import Resolution, replace_positions
 

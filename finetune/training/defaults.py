@@ -15,7 +15,7 @@ import numpy as np
 
 from finetune.data import audit
 from finetune.errors import UsageError
-from finetune.recipe.models import AdamW, LinearHead
+from finetune.recipe.models import LinearHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -141,9 +141,8 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     if recipe.evaluate.metric == "auto":
         plan = changed(plan, "evaluate", metric="macro_f1" if unbalanced else "loss")
         if unbalanced:
-            say(
-                f"evaluate.metric=auto chose macro_f1: the commonest class has {ratio:.0f} times the images of the rarest"
-            )
+            many = f"the commonest class has {ratio:.0f} times the images of the rarest"
+            say(f"evaluate.metric=auto chose macro_f1: {many}")
     if recipe.loss.class_weights == "measured" and not (unbalanced and is_fitted(recipe)):
         plan = changed(plan, "loss", class_weights="none")
     return plan
