@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from finetune.data.findings import Kind, Notes
     from finetune.data.labelled import Part
 
-IMBALANCED = 10.0  # times as many images in the largest class as in the smallest
+IMBALANCED = 5.0  # times as many images in the largest class as in the smallest
 
 
 def training(part: Part, classes: Sequence[str], notes: Notes) -> None:
@@ -34,9 +34,9 @@ def training(part: Part, classes: Sequence[str], notes: Notes) -> None:
     for first, other in Names(classes).doubles():
         text = f"looks like '{first}', {difference(other, first)} ({images(counts[place[other]])} and "
         notes.add("class", "warning", "train", f"'{other}'", f"{text}{counts[place[first]]:,})")
-    if imbalance(counts) >= IMBALANCED:
+    if imbalance(counts) > IMBALANCED:
         few, many = classes[int(np.argmin(counts))], classes[int(np.argmax(counts))]
-        text = f"has {imbalance(counts):.0f} times as many images as '{few}'; consider loss.class_weights=auto"
+        text = f"has {imbalance(counts):.3g} times as many images as '{few}'; judge by macro_f1 and each class's recall"
         notes.add("class", "warning", "train", f"'{many}'", text)
 
 

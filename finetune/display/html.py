@@ -94,7 +94,9 @@ def state(run: Run) -> str:
     """Return in words where a run stands."""
     if run.result is not None:
         return "finished"
-    return f"epoch {run.epoch} of {run.recipe.train.length}" if run.epoch else "not started"
+    if run.epoch:
+        return f"epoch {run.epoch} of {run.recipe.train.length}"
+    return "the head is fitted" if run.history else "not started"
 
 
 def prediction(each: Prediction) -> str:

@@ -57,7 +57,7 @@ class Block:
     @hookimpl
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
         """Begin a bar."""
-        self.pace = Pace(run.steps_per_epoch, run.step - (epoch - 1) * run.steps_per_epoch, now=self.now)
+        self.pace = Pace.of_epoch(run, epoch, now=self.now)
         self.change()
 
     @hookimpl

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from finetune.run import Run
+
 WINDOW = 50  # steps; long enough to be smooth, short enough to notice a change
 
 
@@ -22,6 +24,12 @@ class Pace:
         self.total, self.done, self.now = total, done, now
         self.began = now()
         self.marks: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+
+    @classmethod
+    def of_epoch(cls, run: Run, epoch: int, *, now: Callable[[], float] = time.monotonic) -> Pace:
+        """Return the pace of an epoch of a run, where that stands; in epoch 0 the head is fitted, without steps."""
+        steps = run.steps_per_epoch if epoch else 0
+        return cls(steps, run.step - (epoch - 1) * steps, now=now)
 
     def step(self, done: int) -> None:
         """Note that ``done`` steps of the epoch are behind us."""

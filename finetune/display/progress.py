@@ -62,8 +62,7 @@ class Progress:
         self.opening = "starting"
         if run.phase != self.phase:
             self._enter_phase(run, epoch)
-        steps = run.steps_per_epoch if epoch else 0
-        self.pace = Pace(steps, run.step - (epoch - 1) * steps, now=self.now)
+        self.pace = Pace.of_epoch(run, epoch, now=self.now)
         self._animate(run)
 
     def _enter_phase(self, run: Run, epoch: int) -> None:
@@ -232,7 +231,8 @@ def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]
     best, judged = result.get("best"), result.get("validation") or {}
     if best:
         values = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in best.items() if name != "epoch")
-        yield "best", f"epoch {best['epoch']}, {', '.join(values)}"
+        which = f"epoch {best['epoch']}" if best["epoch"] else "the fitted head"
+        yield "best", f"{which}, {', '.join(values)}"
     if "accuracy_low" in judged:
         interval = f"95 % interval {judged['accuracy_low']:.3f} to {judged['accuracy_high']:.3f}"
         where = "out of fold" if judged["method"] == "folds" else "held back"

@@ -141,7 +141,7 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     if recipe.evaluate.metric == "auto":
         plan = changed(plan, "evaluate", metric="macro_f1" if unbalanced else "loss")
         if unbalanced:
-            many = f"the commonest class has {ratio:.0f} times the images of the rarest"
+            many = f"the commonest class has {ratio:.3g} times the images of the rarest"
             say(f"evaluate.metric=auto chose macro_f1: {many}")
     if recipe.loss.class_weights == "measured" and not (unbalanced and is_fitted(recipe)):
         plan = changed(plan, "loss", class_weights="none")
