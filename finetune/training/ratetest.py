@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from finetune.training import checkpoint, rates
+from finetune.training import checkpoint, rates, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def settle_rate(session: Session, check: Callable[[], None]) -> None:
         found, losses = rates.tested(session.trainer, batches, STEPS)
     rate, why = rates.suggest(found, rates.smoothed(losses))
     rate, why = session.world.from_first([rate, why])
-    session.settle("optimizer", lr=rate)
+    settling.settle(session, "optimizer", lr=rate)
     session.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")
     if widest != current:
         session.enter(current)

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,17 +15,13 @@ import numpy as np
 
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
-from finetune.machine import environment
 from finetune.model.evaluation import Evaluation, Predictor
 from finetune.model.metrics import better
 from finetune.model.network import values
-from finetune.recipe import plan as plans
 from finetune.run import Best
 from finetune.training import (
     checkpoint,
-    defaults,
     fitting,
-    masking,
     pictures,
     records,
     resuming,
@@ -112,16 +107,6 @@ class Session:
             records.write_start(self.prepared, self.run)
         records.say_findings(self.data.report["findings"], self.run.say)
         return self.prepared.phases[0].first
-
-    def settle(self, section: str, **values: Any) -> None:
-        """Give a section of the recipe values that were left open until now, and write them into the run's recipe."""
-        self.prepared = replace(self.prepared, plan=defaults.changed(self.prepared.plan, section, **values))
-        self.recipe = self.trainer.recipe = self.prepared.plan.recipe
-        self.feed.take(self.prepared, self.class_weights())
-        self.run.recipe = masking.without_secrets(self.recipe)
-        self.run.recipe_text = environment.masked(plans.dump(self.prepared.plan))
-        if self.world.first:
-            records.write_recipe(self.prepared, self.run.folder)
 
     def slow_down(self, rollbacks: int) -> None:
         """Halve the learning rate for every time that the run was rolled back."""
