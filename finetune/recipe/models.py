@@ -279,7 +279,8 @@ class ValidateSection(Options):
 
     folds: Annotated[int, Field(ge=2, le=100)] | Literal["auto", "off"] = "auto"
     """Estimate the accuracy out of so many folds of all training photos, for which the head must be fitted and nothing
-    else train; `off` holds back `dataset.split` of the photos. `auto` folds below 1,000 photos."""
+    else train; `off` holds back `dataset.split` of the photos. `auto` is 5 folds where that is possible and the recipe
+    does not say `dataset.split`."""
 
 
 class EvaluateSection(Options):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 HORIZON = 1000  # epochs for which a freezing policy is asked while their number is open
-FEW_IMAGES = 1000  # below which a fifth of the images is too few to judge a run by
 FOLDS = 5
 HEAD_STEPS, TAIL_STEPS = 1000, 600  # optimizer steps that are enough for the head alone, and for more than the head
 HEAD_EPOCHS, TAIL_EPOCHS = (10, 200), (6, 60)  # fewest and most
@@ -105,11 +104,14 @@ def is_fitted(recipe: Recipe) -> bool:
 
 
 def choose_folds(recipe: Recipe, images: int) -> int:
-    """Return in how many folds so many training images are judged, 0 for holding some back."""
+    """Return in how many folds so many training images are judged, 0 for holding some back.
+
+    Where that is open, folds are better than ``dataset.split`` unless somebody asks for it: each image is trained on.
+    """
     folds = recipe.validate.folds
     if folds == "auto":
-        return FOLDS if images < FEW_IMAGES and "split" not in recipe.dataset.model_fields_set else 0
-    return 0 if folds == "off" else folds
+        folds = "off" if "split" in recipe.dataset.model_fields_set else FOLDS
+    return 0 if folds == "off" else max(2, min(folds, images))
 
 
 def settle_length(plan: Plan, planned: Sequence[Phase], data: Data, processes: int, say: Say) -> Plan:
@@ -134,8 +136,7 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     folds = data.report["split"].get("folds", 0)
     plan = changed(plan, "validate", folds=folds or "off")
     if recipe.validate.folds == "auto" and folds:
-        few = f"{len(data.train):,} training images are too few to hold some back"
-        say(f"validate.folds=auto chose {folds}: {few}; each is judged by a head that was fitted without it")
+        say(f"validate.folds=auto chose {folds}: each image is judged by a head that was fitted without its fold")
     ratio = audit.imbalance(np.bincount(data.train.labels, minlength=len(data.classes)))
     unbalanced = ratio > audit.IMBALANCED
     if recipe.evaluate.metric == "auto":
