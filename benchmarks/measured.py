@@ -134,10 +134,15 @@ def parent(process: Path) -> int:
         return 0
 
 
+ABILITIES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that decide on speed
+
+
 def machine() -> str:
-    """Return processor, cores, load, date and versions in a line; a busy machine slows PyTorch's threads most."""
+    """Return processor with its abilities, cores, load, date and versions in a line; a busy machine slows PyTorch's threads most."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    model += f" ({', '.join(flag for flag in ABILITIES if flag in flags) or 'no AVX2'})"
     cores = f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} before"
     python = f"Python {sys.version.split()[0]}, mindspore-finetune {installed('mindspore-finetune')}"
     versions = [f"{name} {installed(name)}" for name in ("mindspore", "openvino", "torch", "mindcv")]
