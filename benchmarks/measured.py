@@ -138,7 +138,7 @@ ABILITIES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that decide on spe
 
 
 def machine() -> str:
-    """Return processor with its abilities, cores, load, date and versions in a line; a busy machine slows PyTorch's threads most."""
+    """Return processor, its abilities, cores, load, date and versions in a line; PyTorch suffers most from load."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
