@@ -76,7 +76,8 @@ class Samples:
     ``images[i]`` is a path, the bytes of a file or an HWC uint8 RGB array, read from several threads at once and the
     same at every reading; ``labels[i]`` is the index of its class in ``classes``. ``findings`` says what was left out
     and why. ``digests`` are the hashes of images that are known to be sound, which saves looking at each before
-    training: BLAKE2b of 16 bytes over the file, in hex.
+    training: BLAKE2b of 16 bytes over the file, in hex. ``groups`` name what images belong together, such as a patient
+    or a video: those of a group are on one side of a split; None is an image on its own.
     """
 
     images: Sequence[Image]
@@ -84,6 +85,7 @@ class Samples:
     classes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     digests: Sequence[str] | None = None
+    groups: Sequence[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -48,7 +48,8 @@ class Part:
     """The images of one split with their labels, int64 indices into the run's classes.
 
     ``source`` names what images without a file came from, ``hashes`` and ``looks`` (rows of ``looks.ROW``) are those of
-    the scan; ``whose`` opens a message about code of the installed plugin that the images came from.
+    the scan; ``whose`` opens a message about code of the installed plugin that the images came from. ``groups`` name
+    what images belong together, if that is known.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Part:
     hashes: Sequence[str | None] = ()
     whose: str = ""
     looks: NDArray[np.void] | None = None
+    groups: Sequence[str | None] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,4 +91,5 @@ class Part:
             hashes=chosen(self.hashes, indices) if self.hashes else (),
             whose=self.whose,
             looks=None if self.looks is None else self.looks[indices],
+            groups=chosen(self.groups, indices) if self.groups else (),
         )

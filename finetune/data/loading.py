@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.data import audit
+from finetune.data import audit, grouping
 from finetune.data import samples as given
 from finetune.data.classes import UNKNOWN, table
 from finetune.data.findings import Kind, Notes
@@ -89,6 +89,7 @@ def load(
             progress=progress,
             whose=whose,
             color=color,
+            groups=section.groups,
         )
         for split, samples in splits.items()
     }
@@ -96,6 +97,7 @@ def load(
     split = divide(parts, section, seed, notes, classes, method, folds)
     audit.others(parts, classes, notes, own="valid" in splits)
     audit.duplicates(parts.values(), classes, notes)
+    grouping.note_leaks(parts.values(), notes)
     notes.raise_errors(f"{whose}{what}")
     report = {"dataset": dataset.name, "split": split, **describe(parts, classes, notes)}
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
@@ -128,6 +130,7 @@ def examined(
     progress: Progress | None = None,
     whose: str = "",
     color: Color = "ignore",
+    groups: str | None = None,
 ) -> Part:
     """Return the images of a split that can be used, labelled by the run's classes, and note all others.
 
@@ -150,6 +153,7 @@ def examined(
         whose=whose,
         looks=as_table(result.looks) if result.looks else None,
     )
+    whole = replace(whole, groups=grouping.find_groups(samples, groups, whole.name_of))
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
         notes.add(kind, "warning" if skip else "error", split, whole.name_of(index), reason)
@@ -177,7 +181,9 @@ def divide(
     whole = parts["train"]
     if count := folds(len(whole)):
         return {"method": "folds", "folds": count, "seed": seed}
-    if method == "hash":
+    if whole.groups and method == "hash":
+        train, valid = grouping.split_by_group(whole.labels, whole.hashes, whole.groups, section.split, seed)
+    elif method == "hash":
         name_of = partial(split_name, whole.images)
         train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.split, seed, name_of)
     else:

@@ -46,12 +46,14 @@ def check(samples: Samples, what: str) -> NDArray[np.int64]:
 
 
 def check_sizes(samples: Samples, what: str) -> None:
-    """Raise ``DataError`` unless there is a label for each image, and a digest for each or for none."""
+    """Raise ``DataError`` unless there is a label for each image, and a digest and a group for each or for none."""
     images, labels = len(samples.images), len(samples.labels)
     if images != labels:
         raise DataError(f"{what}: {images} images but {labels} labels; give one label for each image")
     if samples.digests is not None and len(samples.digests) != images:
         raise DataError(f"{what}: {images} images but {len(samples.digests)} digests; give one for each image, or none")
+    if samples.groups is not None and len(samples.groups) != images:
+        raise DataError(f"{what}: {images} images but {len(samples.groups)} groups; give one for each image, or none")
 
 
 def check_classes(classes: Sequence[str], what: str) -> None:

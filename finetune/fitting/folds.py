@@ -85,6 +85,16 @@ def group_images(hashes: Sequence[str | None], features: Floats) -> Rows:
     return np.array([_root(parents, at) for at in range(len(parents))], np.int64)
 
 
+def join_groups(groups: Rows, names: Sequence[str | None]) -> Rows:
+    """Return groups of which those are joined that hold images of the same name; None is no name."""
+    parents = groups.tolist()
+    first: dict[str, int] = {}
+    for at, name in enumerate(names):
+        if name is not None:
+            _join(parents, first.setdefault(name, at), at)
+    return np.array([_root(parents, at) for at in range(len(parents))], np.int64)
+
+
 def _root(parents: list[int], at: int) -> int:
     while parents[at] != at:
         parents[at] = parents[parents[at]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,8 +45,26 @@ class DatasetSection(Section):
 
     split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Average share of each class that is held back, where the dataset has no validation split of its own."""
+    groups: str | None = None
+    """Regular expression whose part in parentheses says which photos belong together, searched in their paths:
+    `patient(\\d+)`. Those of a group are on one side of a split and in one fold."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What an image that cannot be read does: end the run before training, or be left out and listed."""
+
+    @field_validator("groups")
+    @classmethod
+    def usable_pattern(cls, groups: str | None) -> str | None:
+        """Refuse what is no regular expression with one group."""
+        if groups is None:
+            return None
+        try:
+            count = re.compile(groups).groups
+        except re.error as error:
+            raise ValueError(f"'{groups}' is no regular expression ({error})") from error
+        if count != 1:
+            remedy = r"put what the photos share into one, such as '(\w+)_'"
+            raise ValueError(f"'{groups}' has {count} parts in parentheses; {remedy}")
+        return groups
 
 
 class AugmentSection(Section):

@@ -61,9 +61,9 @@ def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, An
     labels = session.data.train.labels
     count = session.recipe.validate.folds
     count = count if isinstance(count, int) else defaults.FOLDS
-    assigned = folds.assign_folds(
-        labels, folds.group_images(session.data.train.hashes, features[0]), count, session.recipe.seed
-    )
+    groups = folds.group_images(session.data.train.hashes, features[0])
+    groups = folds.join_groups(groups, session.data.train.groups)
+    assigned = folds.assign_folds(labels, groups, count, session.recipe.seed)
     measured = session.recipe.loss.class_weights == "measured"
     try:
         found = fit.fit_head(

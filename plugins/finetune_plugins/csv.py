@@ -55,6 +55,9 @@ class Table(Options):
     """Column with the name of the class."""
     split_column: str | None = None
     """Column that says `train`, `valid` or `test`; if not given, all rows are `train`."""
+    group_column: str | None = None
+    """Column that says which photos belong together, such as a patient's; those of a group are on one side of a split.
+    An empty cell is a photo on its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Row:
     label: str
     split: Split
     given: str = ""
+    group: str = ""
 
 
 @hookimpl
@@ -100,6 +104,7 @@ def build(options: Table, split: Split) -> Samples | None:
         labels=[index[row.label] for row in rows],
         classes=tuple(classes),
         findings=tuple(findings),
+        groups=None if options.group_column is None else [row.group or None for row in rows],
     )
 
 
@@ -118,20 +123,22 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
             text = f"has {len(cells)} cell{'s' * (len(cells) != 1)} below {len(header)} columns; {remedy}"
             find("train", "error", line, text)
             continue
-        path, label, *given = (cells[column].strip() for column in columns)
+        said = {key: cells[column].strip() for (key, _), column in zip(wanted(options), columns, strict=True)}
+        path, label, given = said["path_column"], said["label_column"], said.get("split_column")
         exact = cells[columns[0]]
         exists_exactly = (exact != path or not is_text(exact)) and os.path.lexists(root / exact)
         check_text(options.file, line, [cell for cell in cells if cell != exact or not exists_exactly])
         path = exact if exists_exactly else path  # a name may begin and end with spaces
-        split = SPLITS.get(given[0].lower()) if given else "train"
+        split = "train" if given is None else SPLITS.get(given.lower())
         if split is None:
-            find("train", "error", line, f"'{given[0]}' is no split{did_you_mean(given[0], SPLITS)}")
+            find("train", "error", line, f"'{given}' is no split{did_you_mean(given or '', SPLITS)}")
         elif not path:
             find(split, "error", line, f"has no path in column '{options.path_column}'")
         elif label.lower() in NO_LABEL:
             find(split, "error", line, f"has no class in column '{options.label_column}', but '{label}'")
         else:
-            yield Row(line=line, path=os.path.normpath(root / path), label=label, split=split, given=path)
+            place, group = os.path.normpath(root / path), said.get("group_column", "")
+            yield Row(line=line, path=place, label=label, split=split, given=path, group=group)
 
 
 def check_text(file: Path, line: int, cells: Iterable[str]) -> None:
@@ -142,8 +149,8 @@ def check_text(file: Path, line: int, cells: Iterable[str]) -> None:
 
 def wanted(options: Table) -> list[tuple[str, str]]:
     """Return the columns that are read, as option and name."""
-    columns = [("path_column", options.path_column), ("label_column", options.label_column)]
-    return [*columns, ("split_column", options.split_column)] if options.split_column is not None else columns
+    keys = ("path_column", "label_column", "split_column", "group_column")
+    return [(key, name) for key in keys if (name := getattr(options, key)) is not None]
 
 
 def unique(rows: Iterable[Row], find: Find) -> list[Row]:
