@@ -249,6 +249,8 @@ class Augmentation(Component):
     ``native(options, image)`` returns the same change as operations of ``mindspore.dataset.vision``, from the bytes of
     a file to HWC uint8 of the image's size, for devices that MindSpore's own pipeline feeds; None if there are none.
     ``check(options)`` yields what is wrong with options that are right by type; it imports nothing heavy.
+    ``for_head(options)`` returns options that suit a head which is fitted to a frozen network, where those given leave
+    the choice open.
     """
 
     kind: ClassVar[str] = "augmentation"
@@ -256,6 +258,7 @@ class Augmentation(Component):
     build: Callable[[Any, ImageSpec], Transform]
     native: Callable[[Any, ImageSpec], Sequence[Any] | None] | None = None
     check: Callable[[Any], Iterable[Finding]] | None = None
+    for_head: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,9 @@ class LinearHead(Options):
     start: Literal["auto", "fitted", "random"] = "auto"
     """`fitted` starts at the optimum of a logistic regression on the features of the frozen network; `auto` does so
     where the backbone is pretrained and the features are kept."""
+    views: Annotated[int, Field(ge=0, le=100)] | Literal["auto"] = "auto"
+    """Augmented versions of each photo that a head is fitted to, besides the plain one; `auto` is 4 with up to 300
+    photos, 2 with up to 2,000, 1 with up to 20,000, then none."""
 
 
 class MlpHead(Options):

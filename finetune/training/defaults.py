@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HORIZON = 1000  # epochs for which a freezing policy is asked while their number is open
 FOLDS = 5
+VIEWS = ((300, 4), (2_000, 2), (20_000, 1))  # up to so many images, so many augmented views to fit the head to
 HEAD_STEPS, TAIL_STEPS = 1000, 600  # optimizer steps that are enough for the head alone, and for more than the head
 HEAD_EPOCHS, TAIL_EPOCHS = (10, 200), (6, 60)  # fewest and most
 STEPS_PER_EPOCH = 16  # at least, by which the batch size is chosen
@@ -78,7 +79,23 @@ def settle_start(plan: Plan, planned: Sequence[Phase], say: Say) -> Plan:
         plan = changed(plan, "head", start=start)
     elif isinstance(recipe.head, LinearHead) and recipe.head.start == "fitted" and obstacle and obstacle.final:
         raise UsageError(f"head.start=fitted: {obstacle.reason}; write head.start=random")
+    if is_fitted(plan.recipe) and trains_head_only(planned):
+        plan = suit_head(plan)
     return _settle_folds(plan, planned)
+
+
+def suit_head(plan: Plan) -> Plan:
+    """Return a plan whose augmentations, where the recipe leaves them open, suit a head that is fitted."""
+    chosen = tuple(
+        each if each.component.for_head is None else replace(each, options=each.component.for_head(each.options))
+        for each in plan.augment
+    )
+    pairs = zip(plan.recipe.augment, chosen, strict=True)
+    sections = tuple(
+        type(section).model_validate({"use": section.use, **each.options.model_dump(mode="json", by_alias=True)})
+        for section, each in pairs
+    )
+    return replace(plan, augment=chosen, recipe=plan.recipe.model_copy(update={"augment": sections}))
 
 
 def _settle_folds(plan: Plan, planned: Sequence[Phase]) -> Plan:
@@ -118,6 +135,9 @@ def settle_length(plan: Plan, planned: Sequence[Phase], data: Data, processes: i
     """Return a plan with the number of epochs, the batch size, and the metric, by the images that there are."""
     plan = settle_judge(plan, data, say)
     recipe = plan.recipe
+    if isinstance(recipe.head, LinearHead) and recipe.head.views == "auto":
+        count = choose_views(len(data.train)) if is_fitted(recipe) and plan.augment else 0
+        plan = changed(plan, "head", views=count)
     if recipe.train.batch_size == "auto":  # the memory may ask for a smaller one, once the network is there
         plan = changed(plan, "train", batch_size=choose_batch_size(len(data.train), processes))
     if recipe.train.epochs == "auto":
@@ -147,6 +167,11 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     if recipe.loss.class_weights == "measured" and not (unbalanced and is_fitted(recipe)):
         plan = changed(plan, "loss", class_weights="none")
     return plan
+
+
+def choose_views(images: int) -> int:
+    """Return how many augmented views of so many images the head is fitted to: the fewer images, the more they help."""
+    return next((views for most, views in VIEWS if images <= most), 0)
 
 
 def choose_batch_size(images: int, processes: int) -> int:

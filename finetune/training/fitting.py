@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from finetune.recipe.models import Recipe
     from finetune.training.session import Session
 
     Check = Callable[[], None]
     Floats = NDArray[np.float32]
-
-VIEWS = (PLAIN,)  # of each training image, that the head is fitted to
 
 
 def fit_head(session: Session, check: Check) -> None:
@@ -34,8 +33,10 @@ def fit_head(session: Session, check: Check) -> None:
 
     Of several processes the first fits it, and gives it to the others.
     """
-    session.run.say(f"fitting the head to {len(session.data.train):,} training images")
-    features = np.stack([session.feed.gather(view, check) for view in VIEWS])
+    wanted = views(session.recipe)
+    many = f" in {len(wanted)} views" if len(wanted) > 1 else ""
+    session.run.say(f"fitting the head to {len(session.data.train):,} training images{many}")
+    features = np.stack([session.feed.gather(view, check) for view in wanted])
     said: dict[str, Any] = {}
     with session.world.together():
         if session.world.first:
@@ -54,6 +55,12 @@ def fit_head(session: Session, check: Check) -> None:
         )
     if session.recipe.loss.class_weights == "measured":
         settling.settle(session, "loss", class_weights=said["choice"])
+
+
+def views(recipe: Recipe) -> tuple[int, ...]:
+    """Return the views of each training image that the head is fitted to: the plain one, then augmented ones."""
+    count = getattr(recipe.head, "views", 0)
+    return (PLAIN, *range(1, count + 1))
 
 
 def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, Any]:

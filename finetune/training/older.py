@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EARLIER: dict[tuple[str, str], Any] = {
     ("image", "color"): "ignore",
     ("head", "start"): "random",
+    ("head", "views"): 0,
     ("schedule", "phase_warmup"): 0.0,
     ("validate", "folds"): "off",
 }
@@ -26,6 +27,7 @@ EARLIER: dict[tuple[str, str], Any] = {
 
 OPEN = {
     ("head", "start"): "auto",
+    ("head", "views"): "auto",
     ("loss", "class_weights"): "measured",
     ("optimizer", "lr"): "auto",
     ("train", "epochs"): "auto",
@@ -90,5 +92,5 @@ def _complete(recipe: dict[str, Any]) -> None:
     """Give a recorded recipe the keys that earlier versions did not write."""
     for (section, key), value in EARLIER.items():
         own = recipe.setdefault(section, {})
-        if key != "start" or own.get("use") == "linear":
+        if section != "head" or own.get("use") == "linear":
             own.setdefault(key, value)

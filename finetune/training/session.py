@@ -146,7 +146,7 @@ class Session:
         self.trainer.enter(phase, first, self.prepared.products)
         last, fits = phase == self.prepared.phases[-1], phase.number == 0
         epochs = () if fits else range(phase.first, phase.last + 1)
-        self.feed.enter(first, epochs=epochs, last=last, fitted=fitting.VIEWS if fits else ())
+        self.feed.enter(first, epochs=epochs, last=last, fitted=fitting.views(self.recipe) if fits else ())
         self.sinking = sinking.steps(self, first)
         self.predictors = {}
         self.run.phase, self.run.trainable = phase.number, phase.trainable

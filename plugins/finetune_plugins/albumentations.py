@@ -36,7 +36,8 @@ class Albumentations(Options):
 
     preset: Literal["none", "light", "standard", "strong"] | None = None
     """`none` scales and crops as evaluation does, `light` crops and flips at random, `standard` changes brightness and
-    contrast too, `strong` also rotates, changes colours and hides patches. `standard` if there are no ops either."""
+    contrast too, `strong` also rotates, changes colours and hides patches. If there are no ops either it is `light`
+    where a head is fitted and nothing else trains, else `standard`."""
     ops: tuple[Op, ...] | None = None
     """Transforms in order, as `{RandomResizedCrop: {size: [224, 224]}}` or just `HorizontalFlip`. Photos come upright
     and in RGB; a large JPEG is decoded at a fraction of its size, no side below twice `image.resize`."""
@@ -55,7 +56,16 @@ class Albumentations(Options):
 @hookimpl
 def finetune_augmentations() -> Iterable[Augmentation]:
     """Return the augmentation ``albumentations``."""
-    yield Augmentation(name="albumentations", options=Albumentations, build=build, native=native, check=unknown)
+    yield Augmentation(
+        name="albumentations", options=Albumentations, build=build, native=native, check=unknown, for_head=for_head
+    )
+
+
+def for_head(options: Albumentations) -> Albumentations:
+    """Return the preset that helps a fitted head most, where the recipe names none: frozen features change little."""
+    if options.preset is not None or options.ops is not None:
+        return options
+    return options.model_copy(update={"preset": "light"})
 
 
 def unknown(options: Albumentations) -> Iterator[Finding]:
