@@ -36,7 +36,7 @@ def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
     kind = _commonest_labels(labels, group)
-    order = np.lexsort((_scramble(len(sizes), seed), kind, -sizes))
+    order = np.lexsort((scramble(len(sizes), seed), kind, -sizes))
     filled = [[0] * folds for _ in range(int(kind.max()) + 1)]
     totals = [0] * folds
     fold_of = np.zeros(len(sizes), np.int64)
@@ -58,7 +58,7 @@ def _commonest_labels(labels: Rows, group: Rows) -> Rows:
     return commonest
 
 
-def _scramble(count: int, seed: int) -> NDArray[np.uint64]:
+def scramble(count: int, seed: int) -> NDArray[np.uint64]:
     """Return a number for each of 0..count-1 that looks random: SplitMix64, the same with every version of NumPy."""
     mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
