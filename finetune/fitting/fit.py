@@ -27,7 +27,8 @@ STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)  # tried f
 DEFAULT_STRENGTH = 0.1  # where too few images are there to choose by
 RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path
 ONE_FOLD = 20_000  # rows, above which one fold is judged instead of all
-ROUGH, FINE = 3e-4, 1e-6  # how close solutions come to the least value: those of the folds, and the last one
+ROUGH = 1e-3  # how close to their least value the solutions of folds come, as a share of the loss out of fold so far
+FINE = 3e-6  # the same for the last solution, as it is
 NAMED = 5  # rows that an error names
 
 
@@ -138,6 +139,7 @@ def fit_head(
     choices: Sequence[Choice] = (Choice(name="none"),),
     judge: Literal["loss", "macro_f1"] = "loss",
     strengths: Sequence[float] = STRENGTHS,
+    tolerance: float = FINE,
     check: Callable[[], None] = _nothing,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Fitted:
@@ -158,6 +160,7 @@ def fit_head(
         choices: Class weights to try.
         judge: Score that decides between choices.
         strengths: Strengths to try, from strong to weak.
+        tolerance: How close to its least value the last fit comes.
         check: Called once a pass; may raise to stop.
         report: Called with each step of the path.
 
@@ -168,13 +171,13 @@ def fit_head(
     fit = _prepare(data, classes, smoothing, check)
     folds = _judged_folds(data)
     if not folds:
-        return _finish(fit, choices[0], DEFAULT_STRENGTH, None)
+        return _finish(fit, choices[0], DEFAULT_STRENGTH, None, tolerance)
     found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
     best = found[0]
     for other in found[1:]:
         if _is_better(other.step, best.step, judge):
             best = other
-    return _finish(fit, best.choice, best.step.strength, best)
+    return _finish(fit, best.choice, best.step.strength, best, tolerance)
 
 
 def _is_better(step: Step, than: Step, judge: Literal["loss", "macro_f1"]) -> bool:
@@ -243,8 +246,9 @@ def _walk(
     tracks = [_Track() for _ in folds]
     best: _Best | None = None
     for strength in strengths:
+        tolerance = ROUGH * (best.loss if best else float(np.log(max(fit.classes, 2))))
         for fold, track in zip(folds, tracks, strict=True):
-            track.add(_solve(fit, choice, strength, fold, track.start(), ROUGH).point)
+            track.add(_solve(fit, choice, strength, fold, track.start(), tolerance).point)
         points = [track.points[-1] for track in tracks]
         logits = _predict(fit, folds, points)
         step, loss = _judge(fit, choice, strength, logits)
@@ -332,9 +336,9 @@ def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[
     return step, float((weights * row_losses(logits, labels)).sum()) / total if total else step.log_loss
 
 
-def _finish(fit: _Fit, choice: Choice, strength: float, best: _Best | None) -> Fitted:
+def _finish(fit: _Fit, choice: Choice, strength: float, best: _Best | None, tolerance: float) -> Fitted:
     """Fit to all rows, starting from the mean of the folds' solutions, and fold the scaling into weight and bias."""
-    found = _solve(fit, choice, strength, None, None if best is None else best.start, FINE)
+    found = _solve(fit, choice, strength, None, None if best is None else best.start, tolerance)
     weight = (found.point[:, :-1] @ fit.basis.vectors.T) * fit.scaling.inverse
     bias = found.point[:, -1] - weight @ fit.scaling.mean
     logits = _predict(fit, [], []) if best is None else best.logits
