@@ -122,10 +122,10 @@ class _Fit:
 
 @dataclass(slots=True, kw_only=True)
 class _Best:
-    """The best step of a choice, the loss it was chosen by, its logits, and where the last fit starts."""
+    """The best step of a choice, what it was chosen by, its logits, and where the last fit starts."""
 
     step: Step
-    loss: float
+    merit: tuple[float, ...]
     logits: Floats
     start: Doubles
     choice: Choice
@@ -139,6 +139,8 @@ def fit_head(
     choices: Sequence[Choice] = (Choice(name="none"),),
     judge: Literal["loss", "macro_f1"] = "loss",
     strengths: Sequence[float] = STRENGTHS,
+    criterion: Literal["loss", "accuracy"] = "loss",
+    exponent: float = 1.0,
     tolerance: float = FINE,
     check: Callable[[], None] = _nothing,
     report: Callable[[Step], None] = lambda step: None,
@@ -160,6 +162,8 @@ def fit_head(
         choices: Class weights to try.
         judge: Score that decides between choices.
         strengths: Strengths to try, from strong to weak.
+        criterion: Score out of fold that decides between strengths; of equal accuracies, the loss.
+        exponent: Power of the standard deviation that features are divided by: 1 standardises, 0 only centres.
         tolerance: How close to its least value the last fit comes.
         check: Called once a pass; may raise to stop.
         report: Called with each step of the path.
@@ -168,11 +172,11 @@ def fit_head(
         ValueError: A feature is not finite, or arrays do not fit together.
     """
     _check_data(data, classes)
-    fit = _prepare(data, classes, smoothing, check)
+    fit = _prepare(data, classes, smoothing, exponent, check)
     folds = _judged_folds(data)
     if not folds:
         return _finish(fit, choices[0], DEFAULT_STRENGTH, None, tolerance)
-    found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
+    found = [_walk(fit, choice, folds, strengths, criterion, report) for choice in choices]
     best = found[0]
     for other in found[1:]:
         if _is_better(other.step, best.step, judge):
@@ -209,8 +213,8 @@ class NotFiniteError(ValueError):
         self.rows = rows
 
 
-def _prepare(data: Data, classes: int, smoothing: float, check: Callable[[], None]) -> _Fit:
-    scaling = measure_scaling(data.features)
+def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check: Callable[[], None]) -> _Fit:
+    scaling = measure_scaling(data.features, exponent)
     basis = find_basis(data.features, scaling)
     check()
     order = np.lexsort((scramble(len(data.labels), 0), data.folds))
@@ -240,41 +244,52 @@ def _judged_folds(data: Data) -> list[int]:
 
 
 def _walk(
-    fit: _Fit, choice: Choice, folds: list[int], strengths: Sequence[float], report: Callable[[Step], None]
+    fit: _Fit,
+    choice: Choice,
+    folds: list[int],
+    strengths: Sequence[float],
+    criterion: Literal["loss", "accuracy"],
+    report: Callable[[Step], None],
 ) -> _Best:
     """Return the best strength of a choice."""
     tracks = [_Track() for _ in folds]
     best: _Best | None = None
-    for strength in strengths:
-        tolerance = ROUGH * (best.loss if best else float(np.log(max(fit.classes, 2))))
+    least = float(np.log(max(fit.classes, 2)))
+    for number, strength in enumerate(strengths):
         for fold, track in zip(folds, tracks, strict=True):
-            track.add(_solve(fit, choice, strength, fold, track.start(), tolerance).point)
+            found = _solve(fit, choice, strength, fold, track.start(strength), ROUGH * least)
+            track.add(found.point, strength)
         points = [track.points[-1] for track in tracks]
         logits = _predict(fit, folds, points)
         step, loss = _judge(fit, choice, strength, logits)
         report(step)
         fit.path.append(step)
-        if best is None or loss < best.loss:
-            best = _Best(step=step, loss=loss, logits=logits, start=np.mean(points, axis=0), choice=choice)
-        elif not loss <= best.loss * (1.0 + RISE):
+        merit = (step.accuracy, -loss) if criterion == "accuracy" else (-loss,)
+        if best is None or merit > best.merit:
+            best = _Best(step=step, merit=merit, logits=logits, start=np.mean(points, axis=0), choice=choice)
+        if number and loss > least * (1.0 + RISE):
             break
+        least = min(loss, least)
     assert best is not None
     return best
 
 
 class _Track:
-    """The last two solutions of a fold; the next one starts where their line leads."""
+    """The last two solutions of a fold; the next one starts where the line through them leads."""
 
     def __init__(self) -> None:
         self.points: list[Doubles] = []
+        self.strengths: list[float] = []
 
-    def add(self, point: Doubles) -> None:
-        self.points = [*self.points[-1:], point]
+    def add(self, point: Doubles, strength: float) -> None:
+        self.points, self.strengths = [*self.points[-1:], point], [*self.strengths[-1:], strength]
 
-    def start(self) -> Doubles | None:
+    def start(self, strength: float) -> Doubles | None:
         if len(self.points) < 2:
             return self.points[0] if self.points else None
-        return 2.0 * self.points[1] - self.points[0]
+        before, last = np.log(self.strengths)
+        share = float((np.log(strength) - last) / (last - before)) if last != before else 0.0
+        return self.points[1] + share * (self.points[1] - self.points[0])
 
 
 def _solve(

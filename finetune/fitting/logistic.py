@@ -2,6 +2,9 @@
 
 Newton's equations are solved by conjugate gradients in the eigenbasis of the features' covariance. There the loss's
 curvature is close to diagonal, so a few passes over the rows are enough where plain coordinates need hundreds.
+
+Sums over blocks of rows are float64, products within a block float32. The same rows give the same bytes with the same
+number of BLAS threads; with another number, eigenvectors and products may differ in their last bits.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ NOISE = 1e-8  # relative error of the value, whose logits are float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """Mean and 1/standard deviation of each feature, float64 (D,); the latter is 0 for constant features."""
+    """Mean and factor of each feature, float64 (D,): 1/standard deviation, or 0 for constant features."""
 
     mean: Doubles
     inverse: Doubles
@@ -83,8 +86,12 @@ class Solution:
     passes: float
 
 
-def measure_scaling(features: Floats) -> Scaling:
-    """Return the scaling of features, with sums in float64."""
+def measure_scaling(features: Floats, exponent: float = 1.0) -> Scaling:
+    """Return the scaling of features, with sums in float64.
+
+    Features are divided by the standard deviation to the power of ``exponent``, then all by the same number, so that
+    the mean of their variances is 1.
+    """
     total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for block in _blocks(features):
         total += block.sum(axis=0, dtype=np.float64)
@@ -93,7 +100,10 @@ def measure_scaling(features: Floats) -> Scaling:
         squares += np.square(block - mean).sum(axis=0)
     deviation = np.sqrt(squares / len(features))
     varies = deviation > FLAT * max(float(deviation.max(initial=0.0)), float(np.finfo(np.float32).tiny))
-    return Scaling(mean=mean, inverse=np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0))
+    inverse = np.where(varies, np.where(varies, deviation, 1.0) ** -exponent, 0.0)
+    if exponent != 1.0 and varies.any():
+        inverse /= np.sqrt(np.square(inverse * deviation)[varies].mean())
+    return Scaling(mean=mean, inverse=inverse)
 
 
 def find_basis(features: Floats, scaling: Scaling) -> Basis:
@@ -192,7 +202,8 @@ class _Work:
         self.every = max(1, rows // max(SAMPLE * len(problem.variances), 4 * BLOCK))
         self.sampled = self.total
         if self.every > 1:
-            self.sampled = sum(float(block.weights.sum(dtype=np.float64)) for block in self.blocks[:: self.every])
+            sampled = sum(float(block.weights.sum(dtype=np.float64)) for block in self.blocks[:: self.every])
+            self.sampled = max(sampled, 1e-300)
 
     def penalty(self, point: Doubles) -> float:
         return 0.5 * self.problem.strength * float(np.square(point[:, :-1]).sum())

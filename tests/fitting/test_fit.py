@@ -249,3 +249,24 @@ def test_same_bytes_in_another_process() -> None:
     found = {subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(found) == 1
     assert len(found.pop()) == 65
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+def test_weaker_scaling_weighs_large_features_more(exponent: float) -> None:
+    features, labels = draw_features(200, 10, 2, apart=0.5)
+    scale = np.where(np.arange(10) < 5, 100.0, 1.0).astype(np.float32)
+    data = make_data(features * scale, labels)
+    for power in (exponent, 1.0):
+        fitted = fit_head(data, 2, strengths=[1.0], exponent=power)
+        effect = np.abs(fitted.weight[0] * data.features.std(axis=0))
+        share = effect[:5].sum() / effect.sum()
+        assert (share > 0.95) == (power != 1.0)
+
+
+def test_criterion_may_be_accuracy() -> None:
+    features, labels = draw_features(150, 20, 3, apart=0.35)
+    fitted = fit_head(make_data(features, labels), 3, criterion="accuracy")
+    assert chosen_step(fitted).accuracy == max(step.accuracy for step in fitted.path)
+    by_loss = fit_head(make_data(features, labels), 3)
+    assert chosen_step(by_loss).log_loss == min(step.log_loss for step in by_loss.path)
+    assert by_loss.strength < fitted.strength
