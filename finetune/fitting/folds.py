@@ -21,6 +21,7 @@ CLOSE = 0.13  # of the median distance to the nearest neighbour: closer images a
 COMPARED = 20_000  # images at most that are compared by their features
 SAMPLE = 1024  # images whose nearest neighbours the median is taken of
 SKETCH = 48  # directions in which all images are compared first
+NEIGHBOURS = 8  # near duplicates that are looked at for each image
 BLOCK = 1024  # rows at once
 
 
@@ -140,14 +141,19 @@ def _distances(scaled: Floats, pairs: Rows) -> Doubles:
 
 
 def _pairs_within(points: Floats, limit: float) -> Rows:
-    """Return the pairs of points that may be closer than ``limit``, and a few more because of rounding."""
+    """Return the pairs of points that may be closer than ``limit``, and a few more because of rounding.
+
+    Of a point's later neighbours only the closest ``NEIGHBOURS`` are returned, which join a crowd all the same.
+    """
     squares = np.square(points).sum(axis=1)
     slack = np.float32(limit**2 + 1e-5 * float(squares.max(initial=0.0)))
     found = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(points), BLOCK):
         rows = points[start : start + BLOCK]
-        others = points[start:]
-        apart = (squares[start : start + BLOCK, None] - slack) + squares[start:] - 2.0 * (rows @ others.T)
-        left, right = np.nonzero(apart < 0.0)
-        found.append(np.stack([left, right], axis=1)[left < right] + start)
+        apart = (squares[start : start + BLOCK, None] - slack) + squares[start:] - 2.0 * (rows @ points[start:].T)
+        apart[np.tril_indices(len(rows))] = np.inf
+        crowded = np.flatnonzero((apart < 0.0).sum(axis=1) > NEIGHBOURS)
+        for row in crowded.tolist():
+            apart[row, np.argpartition(apart[row], NEIGHBOURS)[NEIGHBOURS:]] = np.inf
+        found.append(np.stack(np.nonzero(apart < 0.0), axis=1) + start)
     return np.concatenate(found)

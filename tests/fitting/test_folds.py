@@ -73,3 +73,11 @@ def test_many_images_are_compared_by_content_only(monkeypatch: pytest.MonkeyPatc
     features, _ = draw_features(20, 4, 2)
     features[4] = features[5]
     assert group_images(["x", "x", *[None] * 18], features).tolist() == [0, 0, *range(2, 20)]
+
+
+def test_a_crowd_of_near_duplicates_is_one_group() -> None:
+    features, _ = draw_features(300, 32, 5)
+    features[100:200] = features[100] + 1e-3 * np.random.default_rng(0).normal(size=(100, 32))
+    wanted = np.arange(300)
+    wanted[100:200] = 100
+    assert group_images([None] * 300, features).tolist() == wanted.tolist()
