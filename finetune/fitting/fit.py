@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)  # tried from strong to weak
 DEFAULT_STRENGTH = 0.1  # where too few images are there to choose by
-RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path
+RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path; of many rows, any rise does
 ONE_FOLD = 20_000  # rows, above which one fold is judged instead of all
 ROUGH = 1e-3  # how close to their least value the solutions of folds come, as a share of the loss out of fold so far
 FINE = 3e-6  # the same for the last solution, as it is
@@ -267,7 +267,7 @@ def _walk(
         merit = (step.accuracy, -loss) if criterion == "accuracy" else (-loss,)
         if best is None or merit > best.merit:
             best = _Best(step=step, merit=merit, logits=logits, start=np.mean(points, axis=0), choice=choice)
-        if number and loss > least * (1.0 + RISE):
+        if number and loss > least * (1.0 + (RISE if len(folds) > 1 else 0.0)):
             break
         least = min(loss, least)
     assert best is not None
