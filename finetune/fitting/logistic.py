@@ -31,6 +31,7 @@ INNER = 40  # products with the Hessian in one Newton step at most
 FORCING = 0.3  # of the gradient: what may be left of it when a Newton step is taken
 HALVINGS = 8
 SAMPLE = 8  # rows for each direction of the basis: a Hessian of more rows is estimated from as many
+SLOW = 0.3  # of the excess: when a step leaves more than this, the Hessian takes twice as many rows
 FLOOR = 1e-6  # of curvature: below it, rounding is larger
 NOISE = 1e-8  # relative error of the value, whose logits are float32
 
@@ -157,10 +158,15 @@ def solve(
     work = _Work(problem, check)
     point = np.zeros((problem.classes, len(problem.variances) + 1)) if start is None else start.copy()
     value, gradient = work.evaluate(point)
+    before = float("inf")
     for _ in range(STEPS):
         scale = work.preconditioner()
-        if 0.5 * float((gradient * gradient * scale).sum()) < tolerance:
+        excess = 0.5 * float((gradient * gradient * scale).sum())
+        if excess < tolerance:
             break
+        if excess > SLOW * before:
+            work.sample_rows(max(1, work.every // 2))
+        before = excess
         step = work.newton_step(gradient, scale)
         moved = _search(work, point, value, gradient, step)
         if moved is None:
@@ -199,11 +205,13 @@ class _Work:
         ]
         self.probabilities = [np.empty((len(b.labels), problem.classes), np.float32) for b in self.blocks]
         rows = sum(len(block.labels) for block in self.blocks)
-        self.every = max(1, rows // max(SAMPLE * len(problem.variances), 4 * BLOCK))
-        self.sampled = self.total
-        if self.every > 1:
-            sampled = sum(float(block.weights.sum(dtype=np.float64)) for block in self.blocks[:: self.every])
-            self.sampled = max(sampled, 1e-300)
+        self.sample_rows(max(1, rows // max(SAMPLE * len(problem.variances), 4 * BLOCK)))
+
+    def sample_rows(self, every: int) -> None:
+        """Estimate the Hessian from every n-th block from now on."""
+        self.every = every
+        sampled = sum(float(block.weights.sum(dtype=np.float64)) for block in self.blocks[::every])
+        self.sampled = max(sampled, 1e-300)
 
     def penalty(self, point: Doubles) -> float:
         return 0.5 * self.problem.strength * float(np.square(point[:, :-1]).sum())
