@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from finetune.fitting.folds import scramble
 from finetune.fitting.intervals import row_losses, score
-from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, solve
+from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)  # tried from strong to weak
 DEFAULT_STRENGTH = 0.1  # where too few images are there to choose by
-RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path
+RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path; of many rows, any rise does
 ONE_FOLD = 20_000  # rows, above which one fold is judged instead of all
-ROUGH, FINE = 1e-4, 1e-6  # how close solutions come to the least value: those of the folds, and the last one
+ROUGH = 1e-3  # how close to their least value the solutions of folds come, as a share of the loss out of fold so far
+FINE = 3e-6  # the same for the last solution, as it is
 NAMED = 5  # rows that an error names
 
 
@@ -80,7 +82,7 @@ class Fitted:
         logits: Out-of-fold logits of the plain rows, in their order, float32 (N, K); NaN where ``judged`` is False.
         judged: The plain rows that have out-of-fold logits, bool (N,); none if no choice was possible.
         path: What was tried, in order.
-        passes: Passes over the training rows in all.
+        passes: Passes over the training rows in all; of many rows, some are over a part of them.
     """
 
     weight: Floats
@@ -91,7 +93,7 @@ class Fitted:
     logits: Floats
     judged: Flags
     path: tuple[Step, ...]
-    passes: int
+    passes: float
 
 
 def _nothing() -> None: ...
@@ -99,32 +101,33 @@ def _nothing() -> None: ...
 
 @dataclass(slots=True, kw_only=True)
 class _Fit:
-    """Rows in the basis, in the order of their folds, and what is the same for all strengths and choices."""
+    """What is the same for all strengths and choices: rows in the basis, in random order within each fold.
 
-    data: Data
+    ``places`` are the rows' numbers among the plain rows as they came.
+    """
+
     classes: int
     smoothing: float
     scaling: Scaling
     basis: Basis
     rotated: Floats
-    order: Rows
+    labels: Rows
+    folds: Rows
+    plain: Flags
+    places: Rows
     check: Callable[[], None]
-    passes: int = 0
+    passes: float = 0.0
     path: list[Step] = field(default_factory=list)
-
-    @property
-    def labels(self) -> Rows:
-        return self.data.labels[self.order]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Best:
-    """The best step of a choice: its out-of-fold logits of the judged rows, and the folds' solutions."""
+    """The best step of a choice, what it was chosen by, its logits, and where the last fit starts."""
 
     step: Step
-    loss: float
+    merit: tuple[float, ...]
     logits: Floats
-    points: list[Doubles]
+    start: Doubles
     choice: Choice
 
 
@@ -136,6 +139,9 @@ def fit_head(
     choices: Sequence[Choice] = (Choice(name="none"),),
     judge: Literal["loss", "macro_f1"] = "loss",
     strengths: Sequence[float] = STRENGTHS,
+    criterion: Literal["loss", "accuracy"] = "loss",
+    exponent: float = 1.0,
+    tolerance: float = FINE,
     check: Callable[[], None] = _nothing,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Fitted:
@@ -156,6 +162,9 @@ def fit_head(
         choices: Class weights to try.
         judge: Score that decides between choices.
         strengths: Strengths to try, from strong to weak.
+        criterion: Score out of fold that decides between strengths; of equal accuracies, the loss.
+        exponent: Power of the standard deviation that features are divided by: 1 standardises, 0 only centres.
+        tolerance: How close to its least value the last fit comes.
         check: Called once a pass; may raise to stop.
         report: Called with each step of the path.
 
@@ -163,16 +172,16 @@ def fit_head(
         ValueError: A feature is not finite, or arrays do not fit together.
     """
     _check_data(data, classes)
-    fit = _prepare(data, classes, smoothing, check)
+    fit = _prepare(data, classes, smoothing, exponent, check)
     folds = _judged_folds(data)
     if not folds:
-        return _finish(fit, choices[0], DEFAULT_STRENGTH, None)
-    found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
+        return _finish(fit, choices[0], DEFAULT_STRENGTH, None, tolerance)
+    found = [_walk(fit, choice, folds, strengths, criterion, report) for choice in choices]
     best = found[0]
     for other in found[1:]:
         if _is_better(other.step, best.step, judge):
             best = other
-    return _finish(fit, best.choice, best.step.strength, best)
+    return _finish(fit, best.choice, best.step.strength, best, tolerance)
 
 
 def _is_better(step: Step, than: Step, judge: Literal["loss", "macro_f1"]) -> bool:
@@ -204,21 +213,23 @@ class NotFiniteError(ValueError):
         self.rows = rows
 
 
-def _prepare(data: Data, classes: int, smoothing: float, check: Callable[[], None]) -> _Fit:
-    scaling = measure_scaling(data.features)
-    scaled = scaling.apply(data.features)
-    basis = find_basis(scaled)
+def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check: Callable[[], None]) -> _Fit:
+    scaling = measure_scaling(data.features, exponent)
+    basis = find_basis(data.features, scaling)
     check()
-    order = np.argsort(data.folds, kind="stable")
-    rotated = scaled[order] @ basis.vectors.astype(np.float32)
+    order = np.lexsort((scramble(len(data.labels), 0), data.folds))
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
     return _Fit(
-        data=data,
         classes=classes,
         smoothing=smoothing,
         scaling=scaling,
         basis=basis,
-        rotated=rotated,
-        order=order,
+        rotated=rotate(data.features, scaling, basis, places),
+        labels=data.labels[order],
+        folds=data.folds[order],
+        plain=data.plain[order],
+        places=(np.cumsum(data.plain) - 1)[order],
         check=check,
     )
 
@@ -233,41 +244,64 @@ def _judged_folds(data: Data) -> list[int]:
 
 
 def _walk(
-    fit: _Fit, choice: Choice, folds: list[int], strengths: Sequence[float], report: Callable[[Step], None]
+    fit: _Fit,
+    choice: Choice,
+    folds: list[int],
+    strengths: Sequence[float],
+    criterion: Literal["loss", "accuracy"],
+    report: Callable[[Step], None],
 ) -> _Best:
     """Return the best strength of a choice."""
-    points: list[Doubles | None] = [None] * len(folds)
+    tracks = [_Track() for _ in folds]
     best: _Best | None = None
-    for strength in strengths:
-        solved = [_solve(fit, choice, strength, fold, start, ROUGH) for fold, start in zip(folds, points, strict=True)]
-        points = [each.point for each in solved]
-        step, loss, logits = _judge(fit, choice, strength, folds, solved)
+    least = float(np.log(max(fit.classes, 2)))
+    for number, strength in enumerate(strengths):
+        for fold, track in zip(folds, tracks, strict=True):
+            found = _solve(fit, choice, strength, fold, track.start(strength), ROUGH * least)
+            track.add(found.point, strength)
+        points = [track.points[-1] for track in tracks]
+        logits = _predict(fit, folds, points)
+        step, loss = _judge(fit, choice, strength, logits)
         report(step)
         fit.path.append(step)
-        if best is None or loss < best.loss:
-            best = _Best(step=step, loss=loss, logits=logits, points=[each.point for each in solved], choice=choice)
-        elif loss > best.loss * (1.0 + RISE):
+        merit = (step.accuracy, -loss) if criterion == "accuracy" else (-loss,)
+        if best is None or merit > best.merit:
+            best = _Best(step=step, merit=merit, logits=logits, start=np.mean(points, axis=0), choice=choice)
+        if number and loss > least * (1.0 + (RISE if len(folds) > 1 else 0.0)):
             break
+        least = min(loss, least)
     assert best is not None
     return best
+
+
+class _Track:
+    """The last two solutions of a fold; the next one starts where the line through them leads."""
+
+    def __init__(self) -> None:
+        self.points: list[Doubles] = []
+        self.strengths: list[float] = []
+
+    def add(self, point: Doubles, strength: float) -> None:
+        self.points, self.strengths = [*self.points[-1:], point], [*self.strengths[-1:], strength]
+
+    def start(self, strength: float) -> Doubles | None:
+        if len(self.points) < 2:
+            return self.points[0] if self.points else None
+        before, last = np.log(self.strengths)
+        share = float((np.log(strength) - last) / (last - before)) if last != before else 0.0
+        return self.points[1] + share * (self.points[1] - self.points[0])
 
 
 def _solve(
     fit: _Fit, choice: Choice, strength: float, without: int | None, start: Doubles | None, tolerance: float
 ) -> Solution:
     """Return the solution on all rows but those of a fold."""
-    folds = fit.data.folds[fit.order]
-    spans = [(0, len(folds))]
+    spans = [(0, len(fit.folds))]
     if without is not None:
-        low, high = int(np.searchsorted(folds, without, "left")), int(np.searchsorted(folds, without, "right"))
-        spans = [(0, low), (high, len(folds))]
-    labels = fit.labels
-    weights = np.ones(len(labels), np.float32)
-    if choice.class_weights is not None:
-        weights = choice.class_weights.astype(np.float32)[labels]
-    parts = tuple(Part(features=fit.rotated[a:b], labels=labels[a:b], weights=weights[a:b]) for a, b in spans if b > a)
+        low, high = int(np.searchsorted(fit.folds, without, "left")), int(np.searchsorted(fit.folds, without, "right"))
+        spans = [(0, low), (high, len(fit.folds))]
     problem = Problem(
-        parts=parts,
+        parts=tuple(_part(fit, choice, low, high) for low, high in spans if high > low),
         variances=fit.basis.variances,
         classes=fit.classes,
         strength=strength,
@@ -278,20 +312,31 @@ def _solve(
     return found
 
 
-def _judge(
-    fit: _Fit, choice: Choice, strength: float, folds: list[int], solved: list[Solution]
-) -> tuple[Step, float, Floats]:
-    """Return scores out of fold, the loss to choose a strength by, and logits of all plain rows."""
-    place = np.cumsum(fit.data.plain) - 1
-    logits = np.full((int(fit.data.plain.sum()), fit.classes), np.nan, np.float32)
-    ordered = fit.data.folds[fit.order]
-    for fold, each in zip(folds, solved, strict=True):
-        at = np.flatnonzero((ordered == fold) & fit.data.plain[fit.order])
-        point = each.point.astype(np.float32)
-        logits[place[fit.order[at]]] = fit.rotated[at] @ point[:, :-1].T + point[:, -1]
-    judged = np.isin(fit.data.folds[fit.data.plain], folds)
-    labels = fit.data.labels[fit.data.plain][judged]
-    scores = score(logits[judged], labels, fit.classes)
+def _part(fit: _Fit, choice: Choice, low: int, high: int) -> Part:
+    labels = fit.labels[low:high]
+    weights = np.ones(len(labels), np.float32)
+    if choice.class_weights is not None:
+        weights = choice.class_weights.astype(np.float32)[labels]
+    return Part(features=fit.rotated[low:high], labels=labels, weights=weights)
+
+
+def _predict(fit: _Fit, folds: list[int], points: list[Doubles]) -> Floats:
+    """Return out-of-fold logits of the plain rows as they came; NaN for those of other folds."""
+    logits = np.full((int(fit.plain.sum()), fit.classes), np.nan, np.float32)
+    for fold, point in zip(folds, points, strict=True):
+        rows = np.flatnonzero((fit.folds == fold) & fit.plain)
+        weight, bias = point[:, :-1].astype(np.float32), point[:, -1].astype(np.float32)
+        logits[fit.places[rows]] = fit.rotated[rows] @ weight.T + bias
+    return logits
+
+
+def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[Step, float]:
+    """Return the scores out of fold, and the loss to choose a strength by."""
+    labels = np.empty(len(logits), np.int64)
+    labels[fit.places[fit.plain]] = fit.labels[fit.plain]
+    judged = ~np.isnan(logits[:, 0])
+    logits, labels = logits[judged], labels[judged]
+    scores = score(logits, labels, fit.classes)
     step = Step(
         strength=strength,
         choice=choice.name,
@@ -300,20 +345,18 @@ def _judge(
         macro_f1=scores["macro_f1"],
     )
     if choice.class_weights is None:
-        return step, step.log_loss, logits
+        return step, step.log_loss
     weights = choice.class_weights[labels].astype(np.float64)
-    loss = float((weights * row_losses(logits[judged], labels)).sum() / max(weights.sum(), 1e-300))
-    return step, loss, logits
+    total = float(weights.sum())
+    return step, float((weights * row_losses(logits, labels)).sum()) / total if total else step.log_loss
 
 
-def _finish(fit: _Fit, choice: Choice, strength: float, best: _Best | None) -> Fitted:
+def _finish(fit: _Fit, choice: Choice, strength: float, best: _Best | None, tolerance: float) -> Fitted:
     """Fit to all rows, starting from the mean of the folds' solutions, and fold the scaling into weight and bias."""
-    start = None if best is None else np.mean(best.points, axis=0)
-    found = _solve(fit, choice, strength, None, start, FINE)
+    found = _solve(fit, choice, strength, None, None if best is None else best.start, tolerance)
     weight = (found.point[:, :-1] @ fit.basis.vectors.T) * fit.scaling.inverse
     bias = found.point[:, -1] - weight @ fit.scaling.mean
-    plain = int(fit.data.plain.sum())
-    logits = np.full((plain, fit.classes), np.nan, np.float32) if best is None else best.logits
+    logits = _predict(fit, [], []) if best is None else best.logits
     return Fitted(
         weight=weight.astype(np.float32),
         bias=bias.astype(np.float32),

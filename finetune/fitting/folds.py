@@ -21,6 +21,7 @@ CLOSE = 0.13  # of the median distance to the nearest neighbour: closer images a
 COMPARED = 20_000  # images at most that are compared by their features
 SAMPLE = 1024  # images whose nearest neighbours the median is taken of
 SKETCH = 48  # directions in which all images are compared first
+NEIGHBOURS = 8  # near duplicates that are looked at for each image
 BLOCK = 1024  # rows at once
 
 
@@ -36,7 +37,7 @@ def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
     kind = _commonest_labels(labels, group)
-    order = np.lexsort((_scramble(len(sizes), seed), kind, -sizes))
+    order = np.lexsort((scramble(len(sizes), seed), kind, -sizes))
     filled = [[0] * folds for _ in range(int(kind.max()) + 1)]
     totals = [0] * folds
     fold_of = np.zeros(len(sizes), np.int64)
@@ -58,7 +59,7 @@ def _commonest_labels(labels: Rows, group: Rows) -> Rows:
     return commonest
 
 
-def _scramble(count: int, seed: int) -> NDArray[np.uint64]:
+def scramble(count: int, seed: int) -> NDArray[np.uint64]:
     """Return a number for each of 0..count-1 that looks random: SplitMix64, the same with every version of NumPy."""
     mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
@@ -150,14 +151,19 @@ def _distances(scaled: Floats, pairs: Rows) -> Doubles:
 
 
 def _pairs_within(points: Floats, limit: float) -> Rows:
-    """Return the pairs of points that may be closer than ``limit``, and a few more because of rounding."""
+    """Return the pairs of points that may be closer than ``limit``, and a few more because of rounding.
+
+    Of a point's later neighbours only the closest ``NEIGHBOURS`` are returned, which join a crowd all the same.
+    """
     squares = np.square(points).sum(axis=1)
     slack = np.float32(limit**2 + 1e-5 * float(squares.max(initial=0.0)))
     found = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(points), BLOCK):
         rows = points[start : start + BLOCK]
-        others = points[start:]
-        apart = (squares[start : start + BLOCK, None] - slack) + squares[start:] - 2.0 * (rows @ others.T)
-        left, right = np.nonzero(apart < 0.0)
-        found.append(np.stack([left, right], axis=1)[left < right] + start)
+        apart = (squares[start : start + BLOCK, None] - slack) + squares[start:] - 2.0 * (rows @ points[start:].T)
+        apart[np.tril_indices(len(rows))] = np.inf
+        crowded = np.flatnonzero((apart < 0.0).sum(axis=1) > NEIGHBOURS)
+        for row in crowded.tolist():
+            apart[row, np.argpartition(apart[row], NEIGHBOURS)[NEIGHBOURS:]] = np.inf
+        found.append(np.stack(np.nonzero(apart < 0.0), axis=1) + start)
     return np.concatenate(found)

@@ -2,6 +2,9 @@
 
 Newton's equations are solved by conjugate gradients in the eigenbasis of the features' covariance. There the loss's
 curvature is close to diagonal, so a few passes over the rows are enough where plain coordinates need hundreds.
+
+Sums over blocks of rows are float64, products within a block float32. The same rows give the same bytes with the same
+number of BLAS threads; with another number, eigenvectors and products may differ in their last bits.
 """
 
 from __future__ import annotations
@@ -25,12 +28,17 @@ FLAT = 1e-6  # of the largest standard deviation: features below it count as con
 THIN = 1e-10  # of the largest variance: directions below it are left out
 STEPS = 50  # Newton steps at most
 INNER = 40  # products with the Hessian in one Newton step at most
-HALVINGS = 20
+FORCING = 0.3  # of the gradient: what may be left of it when a Newton step is taken
+HALVINGS = 8
+SAMPLE = 8  # rows for each direction of the basis: a Hessian of more rows is estimated from as many
+SLOW = 0.3  # of the excess: when a step leaves more than this, the Hessian takes twice as many rows
+FLOOR = 1e-6  # of curvature: below it, rounding is larger
+NOISE = 1e-8  # relative error of the value, whose logits are float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """Mean and 1/standard deviation of each feature, float64 (D,); the latter is 0 for constant features."""
+    """Mean and factor of each feature, float64 (D,): 1/standard deviation, or 0 for constant features."""
 
     mean: Doubles
     inverse: Doubles
@@ -52,7 +60,7 @@ class Basis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Rows to train on: features in the basis (N, R), labels (N,) and each row's weight, float32 (N,)."""
+    """Rows to train on, in random order: features in the basis (N, R), labels (N,) and weights, float32 (N,)."""
 
     features: Floats
     labels: Rows
@@ -76,11 +84,15 @@ class Solution:
 
     point: Doubles
     loss: float
-    passes: int
+    passes: float
 
 
-def measure_scaling(features: Floats) -> Scaling:
-    """Return the scaling of features, with sums in float64."""
+def measure_scaling(features: Floats, exponent: float = 1.0) -> Scaling:
+    """Return the scaling of features, with sums in float64.
+
+    Features are divided by the standard deviation to the power of ``exponent``, then all by the same number, so that
+    the mean of their variances is 1.
+    """
     total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for block in _blocks(features):
         total += block.sum(axis=0, dtype=np.float64)
@@ -89,21 +101,34 @@ def measure_scaling(features: Floats) -> Scaling:
         squares += np.square(block - mean).sum(axis=0)
     deviation = np.sqrt(squares / len(features))
     varies = deviation > FLAT * max(float(deviation.max(initial=0.0)), float(np.finfo(np.float32).tiny))
-    return Scaling(mean=mean, inverse=np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0))
+    inverse = np.where(varies, np.where(varies, deviation, 1.0) ** -exponent, 0.0)
+    if exponent != 1.0 and varies.any():
+        inverse /= np.sqrt(np.square(inverse * deviation)[varies].mean())
+    return Scaling(mean=mean, inverse=inverse)
 
 
-def find_basis(scaled: Floats) -> Basis:
-    """Return the basis of the rows' span; with fewer rows than features it comes from the rows' products."""
-    rows, columns = scaled.shape
+def find_basis(features: Floats, scaling: Scaling) -> Basis:
+    """Return the basis of the standardised rows' span, which has no more directions than there are rows."""
+    rows, columns = features.shape
     if rows < columns:
-        wide = scaled.astype(np.float64)
+        wide = scaling.apply(features).astype(np.float64)
         variances, left = _eigen(wide @ wide.T / rows)
         return Basis(vectors=wide.T @ left / np.sqrt(rows * variances), variances=variances)
     covariance = np.zeros((columns, columns))
-    for block in _blocks(scaled):
-        covariance += block.T @ block
+    for block in _blocks(features):
+        scaled = scaling.apply(block)
+        covariance += scaled.T @ scaled
     variances, vectors = _eigen(covariance / rows)
     return Basis(vectors=vectors, variances=variances)
+
+
+def rotate(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Floats:
+    """Return standardised features in the basis, float32 (N, R); row ``i`` goes to ``places[i]``."""
+    rotated = np.empty((len(features), len(basis.variances)), np.float32)
+    vectors = basis.vectors.astype(np.float32)
+    for start in range(0, len(features), BLOCK):
+        rotated[places[start : start + BLOCK]] = scaling.apply(features[start : start + BLOCK]) @ vectors
+    return rotated
 
 
 def _eigen(matrix: Doubles) -> tuple[Doubles, Doubles]:
@@ -133,10 +158,15 @@ def solve(
     work = _Work(problem, check)
     point = np.zeros((problem.classes, len(problem.variances) + 1)) if start is None else start.copy()
     value, gradient = work.evaluate(point)
+    before = float("inf")
     for _ in range(STEPS):
         scale = work.preconditioner()
-        if 0.5 * float((gradient * gradient * scale).sum()) < tolerance:
+        excess = 0.5 * float((gradient * gradient * scale).sum())
+        if excess < tolerance:
             break
+        if excess > SLOW * before:
+            work.sample_rows(max(1, work.every // 2))
+        before = excess
         step = work.newton_step(gradient, scale)
         moved = _search(work, point, value, gradient, step)
         if moved is None:
@@ -153,7 +183,7 @@ def _search(
     for halving in range(HALVINGS):
         length = 0.5**halving
         found, after = work.evaluate(point + length * step)
-        if found <= value + 1e-4 * length * slope:
+        if found <= value + 1e-4 * length * slope + NOISE * abs(value):
             return point + length * step, found, after
     return None
 
@@ -162,7 +192,7 @@ class _Work:
     """A problem's value, gradient and Hessian at the point evaluated last."""
 
     def __init__(self, problem: Problem, check: Callable[[], None]) -> None:
-        self.problem, self.check, self.passes = problem, check, 0
+        self.problem, self.check, self.passes = problem, check, 0.0
         self.total = max(sum(float(part.weights.sum(dtype=np.float64)) for part in problem.parts), 1e-300)
         self.blocks = [
             Part(
@@ -174,6 +204,14 @@ class _Work:
             for at in range(0, len(part.labels), BLOCK)
         ]
         self.probabilities = [np.empty((len(b.labels), problem.classes), np.float32) for b in self.blocks]
+        rows = sum(len(block.labels) for block in self.blocks)
+        self.sample_rows(max(1, rows // max(SAMPLE * len(problem.variances), 4 * BLOCK)))
+
+    def sample_rows(self, every: int) -> None:
+        """Estimate the Hessian from every n-th block from now on."""
+        self.every = every
+        sampled = sum(float(block.weights.sum(dtype=np.float64)) for block in self.blocks[::every])
+        self.sampled = max(sampled, 1e-300)
 
     def penalty(self, point: Doubles) -> float:
         return 0.5 * self.problem.strength * float(np.square(point[:, :-1]).sum())
@@ -217,19 +255,19 @@ class _Work:
         sums[:, -1] += residual.sum(axis=0, dtype=np.float64)
 
     def hessian(self, direction: Doubles) -> Doubles:
-        """Return the Hessian times a direction."""
+        """Return the Hessian times a direction; of many rows, every n-th block stands for its neighbours."""
         self.check()
-        self.passes += 1
+        self.passes += 1 / self.every
         product = np.zeros_like(direction)
         weight, bias = direction[:, :-1].astype(np.float32), direction[:, -1].astype(np.float32)
-        for block, kept in zip(self.blocks, self.probabilities, strict=True):
+        for block, kept in zip(self.blocks[:: self.every], self.probabilities[:: self.every], strict=True):
             change = block.features @ weight.T
             change += bias
             change *= kept
             change -= kept * change.sum(axis=1, keepdims=True)
             change *= block.weights[:, None]
             self._add(product, block, change)
-        product /= self.total
+        product /= self.sampled
         product[:, :-1] += self.problem.strength * direction[:, :-1]
         return product
 
@@ -238,7 +276,7 @@ class _Work:
         curvature = np.zeros(self.problem.classes)
         for block, kept in zip(self.blocks, self.probabilities, strict=True):
             curvature += np.einsum("nk,n->k", kept - kept * kept, block.weights)
-        curvature = np.maximum(curvature / self.total, 1e-12)[:, None]
+        curvature = np.maximum(curvature / self.total, FLOOR)[:, None]
         inner = 1.0 / (curvature * self.problem.variances + self.problem.strength)
         return np.concatenate([inner, 1.0 / curvature], axis=1)
 
@@ -261,6 +299,3 @@ class _Work:
                 break
             direction = scaled + (size / before) * direction
         return step
-
-
-FORCING = 0.2
