@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from finetune.fitting.calibration import calibrate, expected_macro_f1
 from finetune.fitting.folds import scramble
 from finetune.fitting.intervals import row_losses, score
 from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
     Flags = NDArray[np.bool_]
 
-STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)  # tried from strong to weak
-DEFAULT_STRENGTH = 0.1  # where too few images are there to choose by
+STRENGTHS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)  # tried from strong to weak
+EXPONENT = 0.5  # of the standard deviation that features are divided by; 1 would standardise them
+DEFAULT_STRENGTH = 0.03  # where too few images are there to choose by
 RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path; of many rows, any rise does
 ONE_FOLD = 20_000  # rows, above which one fold is judged instead of all
 ROUGH = 1e-3  # how close to their least value the solutions of folds come, as a share of the loss out of fold so far
 FINE = 3e-6  # the same for the last solution, as it is
+ROWS = 4096  # at once
 NAMED = 5  # rows that an error names
 
 
@@ -60,13 +63,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A strength that was tried, and its scores out of fold."""
+    """A strength that was tried, and its scores out of fold; ``factor`` calibrates its logits."""
 
     strength: float
     choice: str
     log_loss: float
     accuracy: float
     macro_f1: float
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +123,19 @@ class _Fit:
     passes: float = 0.0
     path: list[Step] = field(default_factory=list)
 
+    def plain_labels(self) -> Rows:
+        """Return the labels of the plain rows as they came."""
+        labels = np.empty(int(self.plain.sum()), np.int64)
+        labels[self.places[self.plain]] = self.labels[self.plain]
+        return labels
+
 
 @dataclass(slots=True, kw_only=True)
 class _Best:
     """The best step of a choice, what it was chosen by, its logits, and where the last fit starts."""
 
     step: Step
-    merit: tuple[float, ...]
+    merit: float
     logits: Floats
     start: Doubles
     choice: Choice
@@ -139,8 +149,8 @@ def fit_head(
     choices: Sequence[Choice] = (Choice(name="none"),),
     judge: Literal["loss", "macro_f1"] = "loss",
     strengths: Sequence[float] = STRENGTHS,
-    criterion: Literal["loss", "accuracy"] = "loss",
-    exponent: float = 1.0,
+    exponent: float = EXPONENT,
+    calibrated: bool = True,
     tolerance: float = FINE,
     check: Callable[[], None] = _nothing,
     report: Callable[[Step], None] = lambda step: None,
@@ -148,9 +158,10 @@ def fit_head(
     """Fit a linear head to features, with the strength and the class weights that do best out of fold.
 
     Each choice goes down the path of strengths as long as its loss out of fold falls, each solution starting from the
-    previous one; the loss there has the choice's own class weights, without smoothing. ``judge`` then decides between
-    choices. The last fit takes all rows. With less than 4 plain rows, or less than two classes that have two of
-    them, nothing can be chosen: the strength is ``DEFAULT_STRENGTH`` with the first choice.
+    previous one; the loss there has the choice's own class weights, without smoothing, and is that of calibrated
+    logits: no strength is to win by its temperature. ``judge`` then decides between choices, by that loss or by the
+    macro-F1 that the probabilities promise. The last fit takes all rows. With less than 4 plain rows, or less than two
+    classes that have two of them, nothing can be chosen: the strength is ``DEFAULT_STRENGTH`` with the first choice.
 
     Scaling and basis are taken of all rows, including those that are judged. A fixed scale for each feature and a
     rotation know nothing of labels, so they don't make the estimate better than it is.
@@ -162,8 +173,8 @@ def fit_head(
         choices: Class weights to try.
         judge: Score that decides between choices.
         strengths: Strengths to try, from strong to weak.
-        criterion: Score out of fold that decides between strengths; of equal accuracies, the loss.
         exponent: Power of the standard deviation that features are divided by: 1 standardises, 0 only centres.
+        calibrated: Multiply weight, bias and logits by the factor that calibrates them out of fold.
         tolerance: How close to its least value the last fit comes.
         check: Called once a pass; may raise to stop.
         report: Called with each step of the path.
@@ -176,16 +187,19 @@ def fit_head(
     folds = _judged_folds(data)
     if not folds:
         return _finish(fit, choices[0], DEFAULT_STRENGTH, None, tolerance)
-    found = [_walk(fit, choice, folds, strengths, criterion, report) for choice in choices]
-    best = found[0]
-    for other in found[1:]:
-        if _is_better(other.step, best.step, judge):
-            best = other
-    return _finish(fit, best.choice, best.step.strength, best, tolerance)
+    found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
+    best = max(found, key=lambda each: each.merit if judge == "loss" else _promise(fit, each))
+    return _finish(fit, best.choice, best.step.strength, best, tolerance, calibrated=calibrated)
 
 
-def _is_better(step: Step, than: Step, judge: Literal["loss", "macro_f1"]) -> bool:
-    return step.log_loss < than.log_loss if judge == "loss" else step.macro_f1 > than.macro_f1
+def _promise(fit: _Fit, best: _Best) -> float:
+    """Return the mean of the macro-F1 of the best step of a choice and of that which its probabilities promise.
+
+    The former alone often is the same for both on few images, and the latter alone knows nothing of a threshold.
+    """
+    judged = ~np.isnan(best.logits[:, 0])
+    logits = best.logits[judged] * np.float32(best.step.factor)
+    return 0.5 * (best.step.macro_f1 + expected_macro_f1(logits, fit.plain_labels()[judged]))
 
 
 def _check_data(data: Data, classes: int) -> None:
@@ -248,7 +262,6 @@ def _walk(
     choice: Choice,
     folds: list[int],
     strengths: Sequence[float],
-    criterion: Literal["loss", "accuracy"],
     report: Callable[[Step], None],
 ) -> _Best:
     """Return the best strength of a choice."""
@@ -264,9 +277,8 @@ def _walk(
         step, loss = _judge(fit, choice, strength, logits)
         report(step)
         fit.path.append(step)
-        merit = (step.accuracy, -loss) if criterion == "accuracy" else (-loss,)
-        if best is None or merit > best.merit:
-            best = _Best(step=step, merit=merit, logits=logits, start=np.mean(points, axis=0), choice=choice)
+        if best is None or -loss > best.merit:
+            best = _Best(step=step, merit=-loss, logits=logits, start=np.mean(points, axis=0), choice=choice)
         if number and loss > least * (1.0 + (RISE if len(folds) > 1 else 0.0)):
             break
         least = min(loss, least)
@@ -332,10 +344,11 @@ def _predict(fit: _Fit, folds: list[int], points: list[Doubles]) -> Floats:
 
 def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[Step, float]:
     """Return the scores out of fold, and the loss to choose a strength by."""
-    labels = np.empty(len(logits), np.int64)
-    labels[fit.places[fit.plain]] = fit.labels[fit.plain]
     judged = ~np.isnan(logits[:, 0])
-    logits, labels = logits[judged], labels[judged]
+    logits, labels = logits[judged], fit.plain_labels()[judged]
+    given = choice.class_weights
+    weights = None if given is None or not given[labels].any() else given[labels].astype(np.float64)
+    factor, loss = calibrate(logits, labels, weights)
     scores = score(logits, labels, fit.classes)
     step = Step(
         strength=strength,
@@ -343,28 +356,45 @@ def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[
         log_loss=scores["loss"],
         accuracy=scores["accuracy"],
         macro_f1=scores["macro_f1"],
+        factor=factor,
     )
-    if choice.class_weights is None:
-        return step, step.log_loss
-    weights = choice.class_weights[labels].astype(np.float64)
-    total = float(weights.sum())
-    return step, float((weights * row_losses(logits, labels)).sum()) / total if total else step.log_loss
+    return step, loss
 
 
-def _finish(fit: _Fit, choice: Choice, strength: float, best: _Best | None, tolerance: float) -> Fitted:
+def _finish(
+    fit: _Fit, choice: Choice, strength: float, best: _Best | None, tolerance: float, *, calibrated: bool = False
+) -> Fitted:
     """Fit to all rows, starting from the mean of the folds' solutions, and fold the scaling into weight and bias."""
     found = _solve(fit, choice, strength, None, None if best is None else best.start, tolerance)
-    weight = (found.point[:, :-1] @ fit.basis.vectors.T) * fit.scaling.inverse
-    bias = found.point[:, -1] - weight @ fit.scaling.mean
-    logits = _predict(fit, [], []) if best is None else best.logits
+    factor = best.step.factor if best is not None and calibrated else 1.0
+    point = found.point * factor
+    weight = (point[:, :-1] @ fit.basis.vectors.T) * fit.scaling.inverse
+    bias = point[:, -1] - weight @ fit.scaling.mean
+    logits = _predict(fit, [], []) if best is None else best.logits * np.float32(factor)
     return Fitted(
         weight=weight.astype(np.float32),
         bias=bias.astype(np.float32),
         strength=strength,
         choice=choice.name,
-        loss=found.loss,
+        loss=found.loss if factor == 1.0 else _training_loss(fit, choice, point),
         logits=logits,
         judged=~np.isnan(logits[:, 0]),
         path=tuple(fit.path),
         passes=fit.passes,
     )
+
+
+def _training_loss(fit: _Fit, choice: Choice, point: Doubles) -> float:
+    """Return the mean loss of all rows at a point, without the penalty."""
+    weight, bias = point[:, :-1].astype(np.float32), point[:, -1].astype(np.float32)
+    summed = total = 0.0
+    for start in range(0, len(fit.labels), ROWS):
+        labels = fit.labels[start : start + ROWS]
+        logits = fit.rotated[start : start + ROWS] @ weight.T + bias
+        losses = row_losses(logits, labels)
+        if fit.smoothing:
+            own = logits[np.arange(len(labels)), labels]
+            losses += fit.smoothing * (own - logits.mean(axis=1, dtype=np.float64))
+        weights = np.ones(len(labels)) if choice.class_weights is None else choice.class_weights[labels]
+        summed, total = summed + float((losses * weights).sum()), total + float(weights.sum())
+    return summed / total if total else 0.0

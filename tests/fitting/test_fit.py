@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from sklearn.linear_model import LogisticRegression
 
 from finetune.data.targets import balanced, soft_targets
 from finetune.fitting import fit
+from finetune.fitting.calibration import calibrate
 from finetune.fitting.fit import DEFAULT_STRENGTH, Choice, Fitted, NotFiniteError, Step, fit_head
+from finetune.fitting.intervals import row_losses
 from tests.fitting.samples import draw_features, make_data
 
 
@@ -31,11 +34,14 @@ def reference(features: np.ndarray, labels: np.ndarray, strength: float) -> np.n
     return np.asarray(logits - logits.mean(axis=1, keepdims=True))
 
 
+PLAIN: dict[str, Any] = {"exponent": 1.0, "calibrated": False}
+
+
 @pytest.mark.parametrize(("rows", "columns", "classes"), [(300, 20, 4), (60, 100, 3)])
 @pytest.mark.parametrize("strength", [0.1, 0.003])
 def test_equals_scikit_learn(rows: int, columns: int, classes: int, strength: float) -> None:
     features, labels = draw_features(rows, columns, classes)
-    fitted = fit_head(make_data(features, labels), classes, strengths=[strength], tolerance=1e-11)
+    fitted = fit_head(make_data(features, labels), classes, strengths=[strength], tolerance=1e-11, **PLAIN)
     wanted = reference(features, labels, strength)
     assert np.abs(predict(fitted, features) - wanted).max() < 1e-3
     assert (predict(fitted, features).argmax(axis=1) == wanted.argmax(axis=1)).all()
@@ -43,7 +49,7 @@ def test_equals_scikit_learn(rows: int, columns: int, classes: int, strength: fl
 
 def test_default_tolerance_predicts_like_scikit_learn() -> None:
     features, labels = draw_features(600, 40, 6, apart=0.5)
-    fitted = fit_head(make_data(features[:400], labels[:400]), 6)
+    fitted = fit_head(make_data(features[:400], labels[:400]), 6, **PLAIN)
     scaled = (features - features[:400].mean(axis=0)) / features[:400].std(axis=0)
     model = LogisticRegression(C=1.0 / (fitted.strength * 400), tol=1e-8, max_iter=5000).fit(scaled[:400], labels[:400])
     assert (predict(fitted, features[400:]).argmax(axis=1) == model.predict(scaled[400:])).mean() >= 0.995
@@ -62,6 +68,7 @@ def test_minimises_the_loss_of_training() -> None:
         choices=[Choice(name="auto", class_weights=weights)],
         strengths=[0.01],
         tolerance=1e-12,
+        **PLAIN,
     )
     targets = soft_targets(labels, np.ones(len(labels), np.float32), 3, 0.1, weights).astype(np.float64)
     logs = log_softmax(predict(fitted, features), axis=1)
@@ -90,19 +97,20 @@ def test_labels_of_a_fold_do_not_reach_its_logits() -> None:
     features, labels = draw_features(100, 8, 2)
     data = make_data(features, labels)
     turned = np.where(data.folds == 1, 1 - labels, labels)
-    one, other = fit_head(data, 2, strengths=[0.01]), fit_head(replace(data, labels=turned), 2, strengths=[0.01])
+    one, other = (
+        fit_head(each, 2, strengths=[0.01], calibrated=False) for each in (data, replace(data, labels=turned))
+    )
     assert np.array_equal(one.logits[data.folds == 1], other.logits[data.folds == 1])
     assert not np.array_equal(one.logits[data.folds == 0], other.logits[data.folds == 0])
 
 
-def test_strength_of_noise_is_the_strongest_and_of_clear_classes_weak() -> None:
+def test_noise_says_little_and_clear_classes_much() -> None:
     features, labels = draw_features(120, 30, 3, apart=0.0)
     noise = fit_head(make_data(features, labels), 3)
-    assert noise.strength >= 0.3
-    assert len(noise.path) < 6  # the path ends early
+    assert np.abs(noise.logits - noise.logits.mean(axis=1, keepdims=True)).max() < 0.5
     clear = fit_head(make_data(*draw_features(120, 30, 3, apart=2.0)), 3)
-    assert clear.strength <= 0.01
     assert clear.path[-1].accuracy == 1.0
+    assert clear.path[-1].log_loss < 0.01
 
 
 def test_augmented_rows_train_but_are_not_judged() -> None:
@@ -151,9 +159,9 @@ def test_many_rows_are_judged_by_one_fold(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_hessian_of_a_sample_leads_to_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = draw_features(3000, 10, 3, apart=0.3)
     data = make_data(features, labels)
-    exact = fit_head(data, 3, strengths=[0.01], tolerance=1e-9)
+    exact = fit_head(data, 3, strengths=[0.01], tolerance=1e-9, calibrated=False)
     monkeypatch.setattr("finetune.fitting.logistic.BLOCK", 100)
-    sampled = fit_head(data, 3, strengths=[0.01], tolerance=1e-9)
+    sampled = fit_head(data, 3, strengths=[0.01], tolerance=1e-9, calibrated=False)
     assert np.abs(predict(sampled, features) - predict(exact, features)).max() < 1e-2
     assert sampled.passes != exact.passes
 
@@ -239,6 +247,7 @@ def test_check_may_stop_the_fit() -> None:
 CODE = """
 import hashlib, numpy as np
 from finetune.fitting.fit import fit_head
+from finetune.fitting.intervals import row_losses
 from tests.fitting.samples import draw_features, make_data
 fitted = fit_head(make_data(*draw_features(300, 30, 5)), 5)
 print(hashlib.sha256(fitted.weight.tobytes() + fitted.logits.tobytes()).hexdigest())
@@ -263,10 +272,24 @@ def test_weaker_scaling_weighs_large_features_more(exponent: float) -> None:
         assert (share > 0.95) == (power != 1.0)
 
 
-def test_criterion_may_be_accuracy() -> None:
+def test_the_strength_has_the_least_calibrated_loss() -> None:
     features, labels = draw_features(150, 20, 3, apart=0.35)
-    fitted = fit_head(make_data(features, labels), 3, criterion="accuracy")
-    assert chosen_step(fitted).accuracy == max(step.accuracy for step in fitted.path)
-    by_loss = fit_head(make_data(features, labels), 3)
-    assert chosen_step(by_loss).log_loss == min(step.log_loss for step in by_loss.path)
-    assert by_loss.strength < fitted.strength
+    data = make_data(features, labels)
+    fitted = fit_head(data, 3)
+    assert row_losses(fitted.logits, labels).mean() == pytest.approx(calibrate(fitted.logits, labels)[1], abs=1e-5)
+    for strength in (step.strength for step in fitted.path):
+        alone = fit_head(data, 3, strengths=[strength])
+        assert row_losses(alone.logits, labels).mean() >= row_losses(fitted.logits, labels).mean() - 2e-3
+
+
+def test_a_calibrated_head_differs_by_a_factor() -> None:
+    features, labels = draw_features(150, 20, 3, apart=0.35)
+    data = make_data(features, labels)
+    fitted, plain = (fit_head(data, 3, smoothing=0.1, strengths=[1e-3], calibrated=each) for each in (True, False))
+    factor = fitted.path[0].factor
+    assert 0.01 < factor < 0.9  # a weak strength is too sure
+    assert fitted.weight == pytest.approx(plain.weight * factor, rel=1e-4, abs=1e-6)
+    assert fitted.logits == pytest.approx(plain.logits * factor, rel=1e-4, abs=1e-6)
+    targets = soft_targets(labels, np.ones(150, np.float32), 3, 0.1, None).astype(np.float64)
+    loss = -(targets * log_softmax(features @ fitted.weight.T + fitted.bias, axis=1)).sum() / 150
+    assert fitted.loss == pytest.approx(loss, rel=1e-4)
