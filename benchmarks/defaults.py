@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from measured import machine
-from transfer import interval
 
 from finetune.fitting.intervals import wilson
 
@@ -157,12 +156,21 @@ def logistic(folder: Path, backbone: str, weights: Path, seed: int) -> dict[str,
     }
 
 
+def reach(differences: list[float]) -> str:
+    """Return the 95 % interval of a mean difference, by Student's t."""
+    from scipy.stats import t
+
+    error = statistics.stdev(differences) / len(differences) ** 0.5 * float(t.ppf(0.975, len(differences) - 1))
+    mean = statistics.mean(differences)
+    return f"{mean - error:+.3f} to {mean + error:+.3f}"
+
+
 def line(found: list[dict[str, Any]]) -> str:
     """Return the cells of a task."""
     ours, other = ([each[name] for each in found] for name in ("ours", "reference"))
     low, high = wilson(round(ours[0] * found[0]["images"]), found[0]["images"])
     differences = [a - b for a, b in zip(ours, other, strict=True)]
-    spread = f" ({interval(differences)})" if len(found) > 1 else ""
+    spread = f" ({reach(differences)})" if len(found) > 1 else ""
     estimates = [each["estimate"] for each in found if "accuracy_low" in each["estimate"]]
     covered = sum(
         each["estimate"]["accuracy_low"] <= each["ours"] <= each["estimate"]["accuracy_high"]
