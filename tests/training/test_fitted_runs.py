@@ -115,7 +115,7 @@ def test_the_same_recipe_gives_the_same_bytes(made: nano.Made, photos: Path, tmp
     assert again.weights == made.weights
     assert again.result["validation"] == made.result["validation"]
     assert (again.run.folder / "recipe.yaml").read_text() == (made.run.folder / "recipe.yaml").read_text()
-    assert not [line for line in again.said if "chose" in line or "no effect" in line]
+    assert not [line for line in again.said if "=auto chose" in line or "no effect" in line]
 
 
 def test_evaluating_it_repeats_the_estimate(made: nano.Made, photos: Path) -> None:
@@ -123,7 +123,7 @@ def test_evaluating_it_repeats_the_estimate(made: nano.Made, photos: Path) -> No
     assert (found["part"], found["images"], found["held_back"], found["trained_on"]) == ("out of fold", 36, True, 0)
     assert found["accuracy"] == pytest.approx(made.result["validation"]["accuracy"], abs=1e-6)
     text = call_in_process("eval", made.run.folder).stdout
-    assert "part        training images, each labelled by a head that was fitted without it\n" in text
+    assert "part      training images, each labelled by a head that was fitted without it\n" in text
     assert "trained on" not in text
     same = call_in_process("eval", made.run.folder, photos)
     assert "trained on  36 of these images" in same.stdout
