@@ -188,8 +188,10 @@ class RunFacts:
 
     @property
     def evaluations(self) -> int:
-        """Return how often the run is evaluated: every so many epochs, and after the last one."""
-        return max(1, math.ceil(self.recipe.train.length / self.recipe.evaluate.every))
+        """Return how often the run is evaluated: once the head is fitted, every so many epochs, after the last one."""
+        start = getattr(self.recipe.head, "start", "random")
+        fitted = start == "fitted" or (start == "auto" and self.recipe.backbone.weights != "none")
+        return max(1, fitted + math.ceil(self.recipe.train.length / self.recipe.evaluate.every))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

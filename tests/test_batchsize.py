@@ -12,7 +12,7 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import Interrupted
 from finetune.recipe import plan as plans
-from finetune.training import batchsize, engine
+from finetune.training import batchsize, defaults, engine
 from tests.drawn import folder
 from tests.test_engine import Watcher, recipe, weights
 
@@ -23,19 +23,28 @@ pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize(
-    ("images", "each", "memory", "processes", "size", "why"),
+    ("images", "processes", "size"),
+    [(5, 1, 8), (160, 1, 8), (300, 1, 16), (1_000, 1, 32), (100_000, 1, 64), (100_000, 3, 48), (20, 4, 8), (9, 16, 16)],
+)
+def test_the_number_of_images_decides(images: int, processes: int, size: int) -> None:
+    assert defaults.choose_batch_size(images, processes) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "each", "memory", "processes", "fits", "why"),
     [
-        (100_000, 1.0, 10_000.0, 1, 256, "256 is the most"),
-        (1_000, 1.0, 10_000.0, 1, 64, "an epoch of 1,000 images is to have 8 steps"),
-        (100_000, 100.0, 1_000.0, 1, 8, "1,000 MB hold as many images of 100.0 MB"),
-        (100_000, 100.0, 1_000.0, 4, 32, "1,000 MB hold as many images of 100.0 MB"),
-        (100_000, 100.0, 10.0, 2, 2, "10 MB hold as many images of 100.0 MB"),
-        (5, 1.0, None, 1, 1, "an epoch of 5 images is to have 8 steps"),
-        (100_000, 0.0, None, 3, 192, "256 is the most"),
+        (64, 1.0, 10_000.0, 1, 64, "few"),
+        (64, 100.0, 1_000.0, 1, 8, "1,000 MB hold as many images of 100.0 MB"),
+        (64, 100.0, 1_000.0, 4, 32, "1,000 MB hold as many images of 100.0 MB"),
+        (64, 100.0, 10.0, 2, 2, "10 MB hold as many images of 100.0 MB"),
+        (64, 1.0, None, 1, 64, "few"),
+        (48, 0.0, 1.0, 3, 48, "few"),
     ],
 )
-def test_what_bounds_it(images: int, each: float, memory: float | None, processes: int, size: int, why: str) -> None:
-    assert batchsize.chosen(images, each, memory, processes) == (size, why)
+def test_the_memory_bounds_it(
+    size: int, each: float, memory: float | None, processes: int, fits: int, why: str
+) -> None:
+    assert batchsize.limit(size, "few", each, memory, processes) == (fits, why)
 
 
 @pytest.mark.once
@@ -49,7 +58,7 @@ def test_a_run_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     whole = run()
     assert whole.recipe.train.batch_size == 8
-    assert "train.batch_size=auto chose 8: an epoch of 96 images is to have 8 steps" in heard
+    assert "train.batch_size=auto chose 8: chosen by the number of images" in heard
     assert "batch_size: 8" in (whole.folder / "recipe.yaml").read_text()
     with pytest.raises(Interrupted):
         run(watchers=[Watcher(("step_end", 5), lambda: os.kill(os.getpid(), signal.SIGTERM))])

@@ -86,7 +86,7 @@ def test_the_same_component_keeps_them(catalogue: Catalogue) -> None:
 def test_so_do_sections_of_the_engine(catalogue: Catalogue) -> None:
     recipe = extended(catalogue, "optimizer: {use: sgd}\nrunner: {device: cpu, threads: 2}").recipe
     assert recipe.optimizer.model_dump() == {
-        **dict(use="sgd", lr=1e-2, momentum=0.9, weight_decay=1e-4, layer_decay=1.0),
+        **dict(use="sgd", lr="auto", momentum=0.9, weight_decay=1e-4, layer_decay=1.0),
     }
     assert (recipe.runner.device, recipe.runner.amp, recipe.runner.model_dump()["threads"]) == ("cpu", "O2", 2)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def test_a_fit_is_extended_and_evaluated(tmp_path: Path) -> None:
     photos = folder(tmp_path / "photos", each=5, size=20)
     said = {"weights": "none", "augment": [], "image": {"size": 16, "resize": 16}, "train": {"epochs": 1}}
+    said |= {"evaluate": {"metric": "accuracy"}}
     ft = Finetuner("resnext_nano", device="cpu", progress=False, output=tmp_path / "runs", **said)
     first = ft.fit(photos)
     assert ft.evaluate() == ft.evaluate(photos)

@@ -84,6 +84,7 @@ def test_resnext50_unfreezes_step_by_step_and_names_flowers(
         "image={size: 64, resize: 72}",
         "augment[0].preset=none",
         "freeze.schedule={1: head, 4: layer4, 7: all}",
+        "head={start: random}",
         "train={epochs: 9, batch_size: 10}",
         "schedule={use: constant}",
         "optimizer={use: adamw, lr: 1e-3, layer_decay: 0.7}",

@@ -49,7 +49,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(catalogue: Catalogue, root: object = "photos", **sections: Any) -> Plan:
-    return load({**TINY, "dataset": {"use": "folder", "root": str(root)}, **sections}, [], catalogue)
+    train = {"epochs": 10, **sections.pop("train", {})}
+    return load({**TINY, "dataset": {"use": "folder", "root": str(root)}, "train": train, **sections}, [], catalogue)
 
 
 STOPPING = {"use": "early_stopping"}
@@ -88,6 +89,7 @@ def test_options_without_effect_are_noted(sections: dict[str, Any], said: str, c
         {"callbacks": [{**STOPPING, "patience": 8}]},
         {"callbacks": [{"use": "checkpoint", "every": "30 minutes"}]},
         {"callbacks": [{**STOPPING, "metric": "loss", "min_delta": 2.0}]},
+        {"callbacks": [{**STOPPING, "min_delta": 2.0}]},
     ],
 )
 def test_options_with_an_effect_are_not(sections: dict[str, Any], catalogue: Catalogue) -> None:
@@ -96,7 +98,7 @@ def test_options_with_an_effect_are_not(sections: dict[str, Any], catalogue: Cat
 
 def test_a_delta_that_no_metric_reaches_is_a_mistake(catalogue: Catalogue) -> None:
     with pytest.raises(RecipeError, match=r"callbacks\[0\].min_delta: accuracy is in 0..1, so that no evaluation"):
-        plan(catalogue, callbacks=[{**STOPPING, "min_delta": 1.0}])
+        plan(catalogue, callbacks=[{**STOPPING, "min_delta": 1.0}], evaluate={"metric": "accuracy"})
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_validation_images_of_one_class(tmp_path: Path, catalogue: Catalogue) ->
         (tmp_path / "valid" / name).rmdir()
     lines: list[str] = []
     check(plan(catalogue, tmp_path), catalogue, say=lines.append)
-    assert any("all validation images are of the class 'blue', so val_accuracy says nothing" in line for line in lines)
+    assert any("all validation images are of the class 'blue', so val_loss says nothing" in line for line in lines)
 
 
 def test_top5_ends_the_command_line(

@@ -177,16 +177,16 @@ WRONG: list[tuple[str, str]] = [
     ("seed: 010", "1:1: seed: expected a whole number, got '010'; write it without the leading 0"),
     ("seed: 1:30", "1:1: seed: expected a whole number, got '1:30'"),
     ("seed: 2024-01-01", "1:1: seed: expected a whole number, got '2024-01-01'"),
-    ("train: {epochs: 1e3}", "1:9: train.epochs: expected a whole number, got 1000.0; write 1000"),
-    ("train: {epochs: 2.5}", "1:9: train.epochs: expected a whole number, got 2.5"),
+    ("train: {epochs: 1e3}", "1:9: train.epochs: expected a whole number or 'auto', got 1000.0; write 1000"),
+    ("train: {epochs: 2.5}", "1:9: train.epochs: expected a whole number or 'auto', got 2.5"),
     (
         "train: {epochs: }",
-        "1:9: train.epochs: expected a whole number, got nothing; give it a value or take the key out",
+        "1:9: train.epochs: expected a whole number or 'auto', got nothing; give it a value or take the key out",
     ),
     ("train:", "1:1: train: expected a mapping, got nothing; give it a value or take the key out"),
     ("train: 3", "1:1: train: expected a mapping, got 3"),
-    ("optimizer: {lr: '1e-3'}", "1:13: optimizer.lr: expected a number, got '1e-3'; take the quotes off"),
-    ("optimizer: {lr: '0,1'}", "1:13: optimizer.lr: expected a number, got '0,1'; write it with '.'"),
+    ("optimizer: {lr: '1e-3'}", "1:13: optimizer.lr: expected a number or 'auto', got '1e-3'; take the quotes off"),
+    ("optimizer: {lr: '0,1'}", "1:13: optimizer.lr: expected a number or 'auto', got '0,1'; write it with '.'"),
     ("head: {keep_pretrained: no}", "1:8: head.keep_pretrained: expected true or false, got 'no'; write false"),
     ("head: {keep_pretrained: 1}", "1:8: head.keep_pretrained: expected true or false, got 1"),
     ("name: 3", "1:1: name: expected text, got 3; put it in quotes"),
@@ -197,7 +197,8 @@ WRONG: list[tuple[str, str]] = [
     # choices and unions
     (
         "evaluate: {metric: lost}",
-        "1:12: evaluate.metric: expected 'accuracy', 'top5', 'macro_f1' or 'loss', got 'lost'; did you mean 'loss'?",
+        "1:12: evaluate.metric: expected 'auto', 'accuracy', 'top5', 'macro_f1' or 'loss', got 'lost'; "
+        "did you mean 'loss'?",
     ),
     ("runner: {amp: on}", "1:10: runner.amp: expected 'auto', 'off' or 'O2', got 'on'"),
     ("runner: {device: tpu}", "1:10: runner.device: no device named 'tpu'; did you mean 'gpu'?"),
@@ -215,13 +216,15 @@ WRONG: list[tuple[str, str]] = [
     ("loss: {class_weights: {rose: 0}}", "1:24: loss.class_weights.rose: must be more than 0, got 0"),
     (
         "loss: {class_weights: atuo}",
-        "1:8: loss.class_weights: expected 'none', 'auto' or a mapping, got 'atuo'; did you mean 'auto'?",
+        "1:8: loss.class_weights: expected 'measured', 'none', 'sqrt', 'auto' or a mapping, got 'atuo'; "
+        "did you mean 'auto'?",
     ),
     ("train: {clip_norm: [1]}", "1:9: train.clip_norm: expected a number, got a list"),
     # bounds
     ("seed: -1", "1:1: seed: must be at least 0, got -1"),
     ("seed: 4294967296", "1:1: seed: must be less than 4294967296, got 4294967296"),
-    ("train: {epochs: 0}", "1:9: train.epochs: must be more than 0, got 0"),
+    ("train: {epochs: -1}", "1:9: train.epochs: must be at least 0, got -1"),
+    ("validate: {folds: 1}", "1:12: validate.folds: must be at least 2, got 1"),
     ("train: {epochs: 1000000}", "1:9: train.epochs: must be at most 100000, got 1000000"),
     ("loss: {label_smoothing: 1.0}", "1:8: loss.label_smoothing: must be less than 1, got 1.0"),
     ("optimizer: {lr: .nan}", "1:13: optimizer.lr: must be a finite number, got .nan"),
@@ -267,7 +270,10 @@ WRONG: list[tuple[str, str]] = [
     ),
     ("augment: [{use: albumentations, either: 3}]", "1:33: augment[0].either: expected a mapping, got 3"),
     # between keys
-    ("schedule: {warmup_epochs: 20}", "1:12: schedule.warmup_epochs: 20 is more than train.epochs, which is 10"),
+    (
+        "schedule: {warmup_epochs: 20}\ntrain: {epochs: 10}",
+        "1:12: schedule.warmup_epochs: 20 is more than train.epochs, which is 10",
+    ),
     (
         "train: {epochs: 2}\nschedule: {use: step, warmup_epochs: 2.5}",
         "2:23: schedule.warmup_epochs: 2.5 is more than train.epochs, which is 2",
@@ -341,7 +347,7 @@ schedule: {warmup_epochs: 5}
 seed: !x 1
 """
     assert refused(catalogue, text, "runner.amp=01", "callbacks[9].keep=1", "trian.epochs=5") == (
-        "recipe.yaml:1:13: optimizer.lr: expected a number, got 'fast'",
+        "recipe.yaml:1:13: optimizer.lr: expected a number or 'auto', got 'fast'; did you mean 'auto'?",
         "recipe.yaml:3:27: augment[0].preset: expected 'light', 'standard' or 'heavy', got 3",
         "recipe.yaml:4:1: dataset.root: missing; dataset 'folder' needs it",
         "recipe.yaml:4:24: dataset.rot: unknown key 'rot'; did you mean 'root'?",

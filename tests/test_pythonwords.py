@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         ("choose another with --output", 'choose another with output="FOLDER"'),
         ("finish it with: finetune run --resume runs/a-001", 'finish it with: fit(…, resume="runs/a-001")'),
         # What is no remedy stays as it is: positions, parameters, files, prose.
-        ("recipe: train.epochs: must be more than 0, got 0", "recipe: train.epochs: must be more than 0, got 0"),
+        ("recipe: train.epochs: must be at least 0, got -1", "recipe: train.epochs: must be at least 0, got -1"),
         ("'head.fc.weight' has shape (3, 4)", "'head.fc.weight' has shape (3, 4)"),
         ("set head.fc to zero", "set head.fc to zero"),
         ("no image in 'image.jpg'", "no image in 'image.jpg'"),

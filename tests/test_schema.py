@@ -106,7 +106,7 @@ WRONG: list[dict[str, Any]] = [
     {"dataset": {**FOLDER, "root": 3}},
     {"dataset": FOLDER, "epochs": 3},
     {"dataset": FOLDER, "train": {"epochs": "3"}},
-    {"dataset": FOLDER, "train": {"epochs": 0}},
+    {"dataset": FOLDER, "train": {"epochs": -1}},
     {"dataset": FOLDER, "train": {"epoch": 1}},
     {"dataset": FOLDER, "freeze": {"use": "gradual"}},
     {"dataset": FOLDER, "freeze": {"schedule": {"1": "head"}}},

@@ -107,7 +107,7 @@ RECIPES: dict[str, Wrong] = {
     "metric": wrong(
         PHOTOS + "evaluate: {metric: acuracy}",
         (
-            "2:12: evaluate.metric: expected 'accuracy', 'top5', 'macro_f1' or 'loss', got 'acuracy'; "
+            "2:12: evaluate.metric: expected 'auto', 'accuracy', 'top5', 'macro_f1' or 'loss', got 'acuracy'; "
             "did you mean 'accuracy'?"
         ),
     ),
@@ -201,8 +201,8 @@ RECIPES: dict[str, Wrong] = {
     ),
     "quotes": wrong(
         PHOTOS + 'optimizer: {lr: "1e-3"}\ntrain: {epochs: "5"}',
-        "2:13: optimizer.lr: expected a number, got '1e-3'; take the quotes off",
-        "3:9: train.epochs: expected a whole number, got '5'; take the quotes off",
+        "2:13: optimizer.lr: expected a number or 'auto', got '1e-3'; take the quotes off",
+        "3:9: train.epochs: expected a whole number or 'auto', got '5'; take the quotes off",
     ),
     "comma": wrong(
         PHOTOS + "optimizer: {lr: 0,001}",
@@ -210,10 +210,10 @@ RECIPES: dict[str, Wrong] = {
         "2:19: optimizer.001: unknown key '001'; known: betas, eps, layer_decay, lr, use, weight_decay",
     ),
     "out of bounds": wrong(
-        PHOTOS + "seed: -1\ntrain: {epochs: 0, ema: 1.0}\nhead: {dropout: 1}",
+        PHOTOS + "seed: -1\ntrain: {epochs: -1, ema: 1.0}\nhead: {dropout: 1}",
         "2:1: seed: must be at least 0, got -1",
-        "3:9: train.epochs: must be more than 0, got 0",
-        "3:20: train.ema: must be less than 1, got 1.0",
+        "3:9: train.epochs: must be at least 0, got -1",
+        "3:21: train.ema: must be less than 1, got 1.0",
         "4:8: head.dropout: must be less than 1, got 1",
     ),
     "sizes that do not fit": wrong(
@@ -271,7 +271,7 @@ RECIPES: dict[str, Wrong] = {
         ),
         "bad.yaml:1:1: dataset.root: missing; dataset 'folder' needs it",
         "bad.yaml:1:24: dataset.rot: unknown key 'rot'; did you mean 'root'?",
-        "bad.yaml:2:9: train.epochs: expected a whole number, got 'many'",
+        "bad.yaml:2:9: train.epochs: expected a whole number or 'auto', got 'many'",
     ),
     "circle": wrong(
         "extends: circle.yaml",

@@ -138,7 +138,7 @@ def eval(
     MODEL is a run folder or a model folder; DATA is a folder with a folder for
     each class, a CSV file or a recipe, whose test photos are used if it has any.
     Without DATA, or with the photos of the run, those are used that the run held
-    back.
+    back. Without DATA, a run that held none back repeats its estimate.
     """
     if data == "":
         raise UsageError("no data given; name a folder, a CSV file or a recipe")
@@ -148,6 +148,10 @@ def eval(
 
 def images_evaluated(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield which images were evaluated, and how many of them were trained on, as names and values."""
+    if report["part"] == "out of fold":
+        yield "part", "training images, each labelled by a head that was fitted without it"
+        yield "images", f"{report['images']:,}"
+        return
     names = {"valid": "validation images", "test": "test images", "all": "all images"}
     held_back = ", held back from training" if report["held_back"] else ""
     yield "part", f"{names.get(report['part'], report['part'])}{held_back}"

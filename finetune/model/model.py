@@ -118,7 +118,7 @@ class Model:
             "part": "out of fold",
             "images": len(scored),
             "held_back": True,
-            "trained_on": len(scored),
+            "trained_on": 0,  # by the head that labelled them
             **metrics.metrics(scored, confusion),
             "per_class": per_class(confusion, self.classes),
         }

@@ -53,7 +53,7 @@ def find(model: Path | None) -> Path | None:
 
 
 def read(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]:
-    """Return the ``SCORE`` of each image and its label; raises ``UsageError`` for a file that was damaged."""
+    """Return the ``SCORE`` of each image and its label; ``UsageError`` for a file that was damaged or has no images."""
     places = {name: index for index, name in enumerate(classes)}
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -67,4 +67,6 @@ def read(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]
             labels[number] = places[label]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read: {error}; name the data to evaluate on") from error
+    if not len(scored):
+        raise UsageError(f"{path}: the run had too few images to estimate its accuracy; name the data to evaluate on")
     return scored, labels

@@ -25,7 +25,7 @@ def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     if 0 < epochs == schedule.warmup_epochs:
         text = f"the learning rate rises until the end of the run; lower it, or raise train.epochs, which is {epochs}"
         yield "schedule", "warmup_epochs", text
-    if isinstance(schedule, StepDecay) and schedule.every >= epochs:
+    if isinstance(schedule, StepDecay) and 0 < epochs <= schedule.every:
         text = f"no drop within {epochs} epoch{'s' * (epochs > 1)}; lower it, or raise train.epochs"
         yield "schedule", "every", text
     if isinstance(schedule, StepDecay) and schedule.gamma == 1:

@@ -144,16 +144,45 @@ def settle_length(plan: Plan, planned: Sequence[Phase], data: Data, processes: i
         epochs, why = choose_epochs(plan.recipe, planned, len(data.train))
         say(f"train.epochs=auto chose {epochs}: {why}")
         plan = changed(plan, "train", epochs=epochs)
-    if plan.recipe.train.epochs == 0 and not is_fitted(plan.recipe):
-        raise UsageError("train.epochs=0 trains nothing, since the head starts at random; raise it")
+        _check_warmup(recipe, epochs)
+    if plan.recipe.train.epochs == 0:
+        if not is_fitted(plan.recipe):
+            raise UsageError("train.epochs=0 trains nothing, since the head starts at random; raise it")
+        _report_unused(plan.recipe, say)
     rate = None if measures_rate(plan.recipe, planned) else RATES[recipe.optimizer.use]
     return changed(plan, "optimizer", lr=rate) if recipe.optimizer.lr == "auto" and rate else plan
+
+
+def _report_unused(recipe: Recipe, say: Say) -> None:
+    """Say which keys have no effect, since they are about training, and none follows the fitted head."""
+    usual = {"epochs", "batch_size", "use"}
+    changes = [
+        f"{name}.{key}"
+        for name in ("optimizer", "schedule", "train")
+        for key, value in getattr(recipe, name)
+        if key not in usual and value != type(getattr(recipe, name)).model_fields[key].default
+    ]
+    if recipe.optimizer.lr == RATES[recipe.optimizer.use]:  # as an earlier run chose it
+        changes.remove("optimizer.lr")
+    if changes:
+        why = "no effect, since nothing trains once the head is fitted"
+        say(f"{', '.join(changes)}: {why}; set train.epochs, or take them out")
+
+
+def _check_warmup(recipe: Recipe, epochs: int) -> None:
+    """Raise ``UsageError`` for a warm-up that would outlast the epochs that were chosen."""
+    warmup = recipe.schedule.warmup_epochs
+    if 0 < epochs < warmup:
+        text = f"schedule.warmup_epochs: {warmup:g} is more than train.epochs, which auto chose to be {epochs}"
+        raise UsageError(f"{text}; lower it, or set train.epochs")
 
 
 def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     """Return a plan with the metric by which it is judged, and with folds as the data was split."""
     recipe = plan.recipe
     folds = data.report["split"].get("folds", 0)
+    if isinstance(recipe.validate.folds, int) and not folds:
+        say(f"validate.folds={recipe.validate.folds} has no effect: the dataset has a validation split")
     plan = changed(plan, "validate", folds=folds or "off")
     if recipe.validate.folds == "auto" and folds:
         say(f"validate.folds=auto chose {folds}: each image is judged by a head that was fitted without its fold")

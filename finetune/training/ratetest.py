@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from finetune.training import checkpoint, rates, settling
+from finetune.errors import UsageError
+from finetune.training import checkpoint, defaults, rates, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from finetune.training.session import Session
 
 STEPS = 48
+CAREFUL = 0.1  # of the rate that is usual where none is measured
 
 
 def settle_rate(session: Session, check: Callable[[], None]) -> None:
@@ -27,7 +29,10 @@ def settle_rate(session: Session, check: Callable[[], None]) -> None:
     with _put_back(session), rates.bare_rate(session):
         batches = rates.batches(session.feed, widest, session.recipe.train.accumulate, check)
         found, losses = rates.tested(session.trainer, batches, STEPS)
-    rate, why = rates.suggest(found, rates.smoothed(losses))
+    try:
+        rate, why = rates.suggest(found, rates.smoothed(losses))
+    except UsageError:  # of `finetune lr`; a run goes on with a rate that does little harm
+        rate, why = CAREFUL * defaults.RATES[session.recipe.optimizer.use], "the range test showed no better one"
     rate, why = session.world.from_first([rate, why])
     settling.settle(session, "optimizer", lr=rate)
     session.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")

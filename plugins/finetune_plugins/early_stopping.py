@@ -50,7 +50,7 @@ def check(options: EarlyStopping, facts: RunFacts) -> Iterator[Finding]:
             f"{metric} is always {facts.constant[metric]:g} with {facts.classes} classes, so that nothing gets better"
         )
         yield Finding(severity="error", subject="metric", text=f"{text}; write accuracy, macro_f1 or loss")
-    if metric != "loss" and options.min_delta >= 1:
+    if metric not in ("loss", "auto") and options.min_delta >= 1:
         text = f"{metric} is in 0..1, so that no evaluation counts as better; write a share such as 0.01"
         yield Finding(severity="error", subject="min_delta", text=text)
     count = facts.evaluations

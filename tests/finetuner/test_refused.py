@@ -57,7 +57,7 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
         (lambda ft: ft.fit("nowhere"), DataError, "no data at nowhere"),
         (lambda ft: ft.fit("nowhere.yaml"), RecipeError, r"nowhere\.yaml: no such file"),
         (lambda ft: ft.fit(__file__), UsageError, "neither a folder nor a .csv file; for other data name a recipe"),
-        (lambda ft: ft.fit("tests", epochs=0), RecipeError, r"train\.epochs: must be more than 0, got 0"),
+        (lambda ft: ft.fit("tests", epochs=-1), RecipeError, r"train\.epochs: must be at least 0, got -1"),
         (lambda ft: ft.fit("tests", optimiser="sgd"), RecipeError, "unknown key 'optimiser'; did you mean 'optimizer'"),
         (lambda ft: ft.fit("tests", freeze="haed"), RecipeError, "no freezer named 'haed'; did you mean 'head'"),
         (

@@ -19,10 +19,15 @@ Fire = Callable[..., None]
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., Run]:
-    """Return a maker of runs: ``recipe`` holds sections that differ from the defaults, the rest are fields."""
+    """Return a maker of runs, judged by their accuracy: ``recipe`` holds other sections, the rest are fields."""
 
     def make(recipe: dict[str, Any] | None = None, **fields: Any) -> Run:
-        complete = {"dataset": {"use": "shapes"}, "train": {"epochs": 6, "batch_size": 8}, **(recipe or {})}
+        complete: dict[str, Any] = {
+            "dataset": {"use": "shapes"},
+            "train": {"epochs": 6, "batch_size": 8},
+            "evaluate": {"metric": "accuracy"},
+            **(recipe or {}),
+        }
         values: dict[str, Any] = {
             "folder": tmp_path / "run",
             "recipe": Recipe.model_validate(complete),

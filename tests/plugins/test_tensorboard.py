@@ -325,7 +325,8 @@ from finetune_plugins.tensorboard import TensorBoard, build
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-recipe = Recipe.model_validate({"dataset": {"use": "shapes"}})
+said = {"dataset": {"use": "shapes"}, "train": {"epochs": 10, "batch_size": 32}}
+recipe = Recipe.model_validate(said)
 run = Run(folder=Path(sys.argv[1]), recipe=recipe, recipe_text="", classes=("a",), stages=("head",), device="cpu",
           steps_per_epoch=1000, images={"train": 32_000}, learning_rates={"head": 0.1})
 run._say = lambda message: print(message, flush=True)
