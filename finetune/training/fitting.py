@@ -13,7 +13,7 @@ from finetune.fitting import fit, folds
 from finetune.fitting.intervals import wilson
 from finetune.model import metrics, outoffold
 from finetune.model.evaluation import Evaluation, softmax
-from finetune.training import defaults
+from finetune.training import defaults, settling
 from finetune.training.frozen import PLAIN
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def fit_head(session: Session, check: Check) -> None:
             confidence=np.zeros(0, np.float32),
         )
     if session.recipe.loss.class_weights == "measured":
-        session.settle("loss", class_weights=said["choice"])
+        settling.settle(session, "loss", class_weights=said["choice"])
 
 
 def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from finetune.training import checkpoint, rates
+from finetune.training import checkpoint, rates, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from finetune.training.session import Session
 
 STEPS = 48
+
+
+def is_open(session: Session) -> bool:
+    """Tell whether the learning rate is to be measured before the epoch goes on."""
+    return session.run.epoch > 0 and session.recipe.optimizer.lr == "auto"
 
 
 def settle_rate(session: Session, check: Callable[[], None]) -> None:
@@ -29,7 +34,7 @@ def settle_rate(session: Session, check: Callable[[], None]) -> None:
         found, losses = rates.tested(session.trainer, batches, STEPS)
     rate, why = rates.suggest(found, rates.smoothed(losses))
     rate, why = session.world.from_first([rate, why])
-    session.settle("optimizer", lr=rate)
+    settling.settle(session, "optimizer", lr=rate)
     session.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")
     if widest != current:
         session.enter(current)
