@@ -174,7 +174,7 @@ def compare(rates: Sequence[float], losses: Sequence[float], batches: int, class
     return Curve(
         rates=tuple(rates[: len(after)]),
         losses=tuple(losses[batches:]),
-        smooth=tuple(level + each for each in middle),
+        smooth=tuple(max(0.0, level + each) for each in middle),
         level=level,
         # The last median is one of two losses, too few to trust.
         rises=next((rate for rate, loss in zip(rates, middle[:-1], strict=False) if loss > rise), None),
