@@ -143,18 +143,44 @@ class Finetuner:
         return self._run(*self._plan(data, said), folder, allow_changed=allow_changed, extend=extend)
 
     def fine_tune(
-        self, data: Data, *, epochs: int = 8, base_lr: float = 2e-3, freeze_epochs: int = 1, **sections: Any
+        self,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        base_lr: float | None = None,
+        freeze_epochs: int | None = None,
+        **sections: Any,
     ) -> Run:
-        """Train the head for ``freeze_epochs``, then everything for ``epochs``, lower stages more gently."""
+        """Fit the head, then train the whole network, lower stages more gently.
+
+        The head starts at its optimum on the features of the frozen network. Where it cannot, as with a hidden layer
+        or with random weights, it trains alone for one epoch first. ``freeze_epochs`` is for how many epochs the head
+        trains alone, ``epochs`` for how many everything does after that, and ``base_lr`` the learning rate of the
+        head. What you leave out follows from the data: enough optimizer steps, and a learning rate that a range test
+        measures.
+        """
         from finetune.recipe import keywords
 
-        schedule = {1: "head", freeze_epochs + 1: "all"} if freeze_epochs else {1: "all"}
-        two_step = {
-            "freeze": {"use": "gradual", "schedule": schedule},
-            "optimizer": {"use": "adamw", "lr": base_lr, "layer_decay": 0.5},
-        }
+        two_step: dict[str, Any] = {"freeze": {"use": "none"}, "optimizer": {"use": "adamw", "layer_decay": 0.5}}
+        if base_lr is not None:
+            two_step["optimizer"]["lr"] = base_lr
         said = keywords.merged(two_step, keywords.spelled_out(sections))
-        return self.fit(data, epochs=freeze_epochs + epochs, **said)
+        if freeze_epochs is None:
+            freeze_epochs = 0 if "freeze" in sections or self._fits_head(data, said) else 1
+        if freeze_epochs and "freeze" not in sections:
+            said["freeze"] = {"use": "gradual", "schedule": {1: "head", freeze_epochs + 1: "all"}}
+        return self.fit(data, epochs=None if epochs is None else freeze_epochs + epochs, **said)
+
+    @in_python_words
+    def _fits_head(self, data: Data, said: Mapping[str, Any]) -> bool:
+        """Tell whether a fit with these sections starts with a head that is fitted."""
+        from finetune.recipe import keywords
+        from finetune.training import defaults
+        from finetune.training.prepare import plan_phases
+
+        plan, catalogue = self._plan(data, keywords.merged(self.sections, said))
+        planned = plan_phases(plan, catalogue)
+        return defaults.is_fitted(defaults.settle_start(plan, planned, silent).recipe)
 
     def _run(
         self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool, extend: int | None

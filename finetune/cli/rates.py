@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from finetune.files.outputs import STDOUT, Output
 if TYPE_CHECKING:
     from finetune.training.rates import Found
 
+FEW_STEPS = 100  # of a run, with which no learning rate is enough
 Plot = Annotated[Path | None, output_option("--plot", help="Write the chart there, as SVG; - is standard output.")]
 Steps = Annotated[int, typer.Option(metavar="N", min=20, max=10_000, help="Rates to test, each for one step.")]
 
@@ -55,6 +57,7 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
         "stages": found.stages,
         "rates": found.rates,
         "losses": found.losses,
+        "steps": found.steps,
     }
     return Answer(data=data, view=lambda: shown(found), content=content)
 
@@ -63,7 +66,8 @@ def svg(found: Found) -> str:
     """Return the chart as SVG."""
     from finetune.display import chart
 
-    mark = (found.suggestion, found.losses[found.rates.index(found.suggestion)])
+    nearest = min(range(len(found.rates)), key=lambda at: abs(math.log(found.rates[at] / found.suggestion)))
+    mark = (found.suggestion, found.losses[nearest])
     return chart.svg(lines(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark)
 
 
@@ -82,4 +86,11 @@ def shown(found: Found) -> str:
 def suggestion(found: Found) -> str:
     """Return the rate that is suggested, and why."""
     trained = ", ".join(found.stages)
-    return f"optimizer.lr={found.suggestion:.1e}  {trained}: {found.why}; the recipe has {found.recipe}"
+    text = f"optimizer.lr={found.suggestion:.1e}  {trained}: {found.why}; the recipe has {found.recipe}"
+    return f"{text}\n{few_steps(found)}" if 0 < found.steps < FEW_STEPS else text
+
+
+def few_steps(found: Found) -> str:
+    """Return the warning that a run is too short for any rate."""
+    said = f"train.epochs: the recipe makes {found.steps} optimizer steps, too few for any learning rate"
+    return f"warning: {said}; set train.epochs=auto"

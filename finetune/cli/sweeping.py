@@ -42,7 +42,7 @@ def new(
 ) -> Answer:
     """Begin a sweep; what is wrong with any of its runs is raised before the first."""
     from finetune.display.progress import Progress
-    from finetune.sweep import axes, runs
+    from finetune.sweep import axes, judging, runs
     from finetune.training import preflight
 
     trials = axes.trials(found)
@@ -52,6 +52,7 @@ def new(
     )
     for plan in made:
         preflight.check(plan)
+    made = judging.judge_alike(made, catalogue, Progress().say)
     if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
         Progress().say("warning: runs of different seeds or datasets are judged on different images; compare with care")
     if dry_run:

@@ -45,12 +45,18 @@ def confusion(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int)
 def metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
     """Return mean loss, accuracy, top5 and macro_f1; those that cannot change with so few classes are left out."""
     found = {
-        "loss": float(-np.log(np.maximum(scored["own"].astype(np.float64), 1e-38)).mean()),
+        "loss": mean_loss(scored["own"]),
         "accuracy": float(np.trace(counts)) / len(scored),
         "top5": float(scored["top5"].mean()),
         "macro_f1": macro_f1(counts),
     }
     return {name: value for name, value in found.items() if name not in constant_metrics(len(counts))}
+
+
+def mean_loss(own: NDArray[np.float32]) -> float:
+    """Return the mean cross-entropy by the probability of each image's own class, never less than 0."""
+    loss = float(-np.log(np.maximum(own.astype(np.float64), 1e-38)).mean())
+    return 0.0 if loss <= 0.0 else loss  # rounding leaves -0.0, or probabilities just above 1
 
 
 def constant_metrics(classes: int) -> dict[str, float]:

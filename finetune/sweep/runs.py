@@ -44,11 +44,19 @@ class Row:
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """A sweep in its folder: ``metric`` is what its runs are compared by, on the validation images."""
+    """A sweep in its folder: ``asked`` is the metric of its recipe, which may leave that to the data."""
 
     folder: Path
-    metric: str
+    asked: str
     rows: list[Row]
+
+    @property
+    def metric(self) -> str:
+        """Return the metric that the runs are compared by: ``auto`` is what the first finished run chose."""
+        if self.asked != "auto":
+            return self.asked
+        chosen = (name for row in self.rows for name in row.result.get("best") or {} if name.startswith("val_"))
+        return next(chosen, "val_loss").removeprefix("val_")
 
     @property
     def keys(self) -> list[str]:
@@ -91,6 +99,7 @@ class Sweep:
         return {
             "sweep": str(self.folder),
             "metric": self.metric,
+            "asked": self.asked,
             "best": best and {"run": best.folder, "values": best.values, f"val_{self.metric}": self.score(best)},
             "runs": [
                 {"name": row.name, "values": row.values, "run": row.folder, "result": row.result, "error": row.error}
@@ -130,7 +139,7 @@ def begun(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
         own = plan.recipe.model_copy(update={"name": trial.name, "output": folder.absolute()})
         atomic.write_text(recipe_of(folder, trial.name), plans.dump(replace(plan, recipe=own)))
     rows = [Row(name=trial.name, values=trial.values) for trial in trials]
-    sweep = Sweep(folder=folder, metric=first.evaluate.metric, rows=rows)
+    sweep = Sweep(folder=folder, asked=first.evaluate.metric, rows=rows)
     sweep.write()
     return sweep
 
@@ -159,7 +168,7 @@ def opened(folder: Path) -> Sweep:
             )
             for each in said["runs"]
         ]
-        return Sweep(folder=folder, metric=said["metric"], rows=rows)
+        return Sweep(folder=folder, asked=said.get("asked", said["metric"]), rows=rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder / RECORD} cannot be read: {error}; begin the sweep anew") from error
 

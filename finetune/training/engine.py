@@ -10,7 +10,7 @@ from finetune.errors import DataError, DivergedError, Interrupted, PluginError, 
 from finetune.machine import interrupts
 from finetune.parallel import launch
 from finetune.parallel.world import Elsewhere, is_member
-from finetune.training import check, finished, finishing, fitting, preflight, ratetest, resuming, runfolder
+from finetune.training import check, finished, finishing, fitting, preflight, ratetest, resuming, runfolder, settling
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -122,8 +122,9 @@ def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:
     """Train what is left of an epoch, evaluate it, and save it."""
     run, plugins = session.run, session.plugins
     session.begin_epoch(epoch)
-    if session.rate_is_open():
+    if ratetest.is_open(session):
         ratetest.settle_rate(session, stop.check)
+        settling.save(session)
     plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 
     if epoch == 0:

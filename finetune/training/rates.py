@@ -1,9 +1,15 @@
-"""A range test of the learning rate (Smith 2017): short steps at ever higher rates, and what they do to the loss."""
+"""A range test of the learning rate (Smith 2017): short steps at ever higher rates, and what they do to the loss.
+
+Where the head starts at random, the loss falls, and the rate at which it falls fastest is a good one. Where the head
+is fitted, the loss of a few steps has nowhere to fall to: what shows is the rate at which it rises, and a good one is
+well below that. Single batches differ by more than a rate changes them, so that test goes through the same few batches
+again and again, and compares each loss with that of the same batch before any weight changed.
+"""
 
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
@@ -20,7 +26,7 @@ from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from finetune.catalogue import Catalogue
     from finetune.data.loader import Batch
@@ -29,14 +35,32 @@ if TYPE_CHECKING:
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
 
-LOWEST, HIGHEST = 1e-7, 10.0
+LOWEST, HIGHEST = 1e-7, 10.0  # rates for a head that starts at random
 STEPS = 100
 MEMORY = 0.9  # of the moving average that smooths the loss
-FALLS = 0.8  # of the loss at the lowest rates, below which it has clearly fallen
-RISES = 1.1  # times the loss at the lowest rates, above which it has clearly risen
-BELOW_RISE = 30.0  # times lower than the rate at which the loss rises is one at which it does not
 SPAN, FIRST = 4, 10  # losses on either side of a slope, and that do not count
 DIVERGED = 4.0  # times the least loss so far ends the test
+
+# For a head that is fitted:
+RANGES = {"adamw": (1e-5, 1e-2), "sgd": (1e-4, 0.1)}
+BATCHES = 6  # that are gone through again and again
+RISE, LEAST_RISE = 0.25, 0.1  # a rise: this share of the way to the loss of guessing, and at least this much
+BELOW_RISE = 10.0  # times lower than the rate at which the loss rises is one that trains well
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The losses of single steps at each of the rates, and what they are without the noise of single batches.
+
+    Where the head is fitted, ``level`` is the loss before any weight changed, and ``rises`` the first rate that
+    clearly raised it.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smooth: tuple[float, ...]
+    level: float | None = None
+    rises: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +68,7 @@ class Found:
     """The smoothed ``losses`` at each of the ``rates``, and the rate that is suggested.
 
     ``stages`` are those that trained, and ``recipe`` is the rate that the recipe has; ``why`` the rate is suggested.
+    ``steps`` is how many optimizer steps the recipe makes.
     """
 
     rates: tuple[float, ...]
@@ -52,6 +77,7 @@ class Found:
     why: str
     stages: tuple[str, ...]
     recipe: float | Literal["auto"]
+    steps: int
 
 
 def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> Found:
@@ -65,20 +91,19 @@ def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[
         session = Session(prepared, Path(folder), say=say, resumed=False)
         try:
             phase = begin(session)
-            with bare_rate(session):
-                each = batches(session.feed, phase, session.recipe.train.accumulate)
-                rates, losses = tested(session.trainer, each, steps)
+            curve = measure(session, phase, steps)
+            per_epoch = session.trainer.steps_per_epoch
         finally:
             session.close()
-    smooth = smoothed(losses)
-    suggestion, why = suggest(rates, smooth)
+    suggestion, why = suggest(curve)
     return Found(
-        rates=tuple(rates),
-        losses=tuple(smooth),
+        rates=curve.rates,
+        losses=curve.smooth,
         suggestion=suggestion,
         why=why,
         stages=phase.trainable,
         recipe=plan.recipe.optimizer.lr,
+        steps=per_epoch * prepared.plan.recipe.train.length,
     )
 
 
@@ -112,28 +137,81 @@ def bare_rate(session: Session) -> Iterator[None]:
         session.trainer.recipe = recipe
 
 
-def batches(
-    feed: Feed, phase: Phase, accumulate: int, check: Callable[[], None] = lambda: None
+def measure(session: Session, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
+    """Make ``many`` steps at ever higher rates in the phase, which the session has entered; the weights are spoiled."""
+    accumulate = session.recipe.train.accumulate
+    if session.prepared.phases[0] != FITTING or phase.trainable == ("head",):
+        each = iterate_batches(session.feed, phase, accumulate, check)
+        with bare_rate(session):
+            rates, losses = step_through(session.trainer, each, np.geomspace(LOWEST, HIGHEST, many), has_diverged)
+        return Curve(rates=tuple(rates), losses=tuple(losses), smooth=tuple(smooth_mean(losses)))
+    number, classes = min(BATCHES, session.trainer.steps_per_epoch), len(session.data.classes)
+    each = iterate_batches(session.feed, phase, accumulate, check, number)
+    spread = np.geomspace(*RANGES[session.recipe.optimizer.use], many)
+    with bare_rate(session):
+        rates, losses = step_through(
+            session.trainer,
+            each,
+            [*np.zeros(number), *spread],
+            lambda losses: compare(spread.tolist(), losses, number, classes).rises is not None,
+        )
+    return compare(rates[number:], losses, number, classes)
+
+
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Tell whether the smoothed loss is far above the least so far."""
+    smooth = smooth_mean(losses)
+    return smooth[-1] > DIVERGED * min(smooth)
+
+
+def compare(rates: Sequence[float], losses: Sequence[float], batches: int, classes: int) -> Curve:
+    """Return the curve of a fitted head, from losses of ``batches`` in turn, the first of which are at a rate of 0."""
+    before, after = np.array(losses[:batches]), np.array(losses[batches:])
+    level = float(before.mean())
+    relative = after - before[np.arange(len(after)) % batches]
+    middle = [float(np.median(relative[max(0, at - 1) : at + 2])) for at in range(len(relative))]
+    rise = max(LEAST_RISE, RISE * (math.log(max(classes, 2)) - level))
+    return Curve(
+        rates=tuple(rates[: len(after)]),
+        losses=tuple(losses[batches:]),
+        smooth=tuple(max(0.0, level + each) for each in middle),
+        level=level,
+        # The last median is one of two losses, too few to trust.
+        rises=next((rate for rate, loss in zip(rates, middle[:-1], strict=False) if loss > rise), None),
+    )
+
+
+def iterate_batches(
+    feed: Feed, phase: Phase, accumulate: int, check: Callable[[], None], same: int | None = None
 ) -> Iterator[tuple[int, int, list[Batch]]]:
-    """Yield epoch, number and batches of one step after another, going through the phase's epochs for ever."""
+    """Yield epoch, number and batches of one step after another, going through the phase's epochs for ever.
+
+    With ``same``, these are the first so many steps of its first epoch, again and again.
+    """
     for turn in count():
-        epoch = phase.first + turn % (phase.last - phase.first + 1)
-        each = feed.training(epoch, 0, check)
-        for number in count():
-            group = list(islice(each, accumulate))
-            if not group:
-                break
-            check()
-            yield epoch, number, group
+        epoch = phase.first + (0 if same else turn % (phase.last - phase.first + 1))
+        with closing(feed.training(epoch, 0, check)) as each:  # type: ignore[type-var]
+            for number in range(same) if same else count():
+                group = list(islice(each, accumulate))
+                if not group:
+                    break
+                check()
+                yield epoch, number, group
 
 
-def tested(
-    trainer: Trainer, steps: Iterator[tuple[int, int, list[Batch]]], many: int
+def step_through(
+    trainer: Trainer,
+    steps: Iterator[tuple[int, int, list[Batch]]],
+    rates: Iterable[float],
+    ends: Callable[[Sequence[float]], bool],
 ) -> tuple[list[float], list[float]]:
-    """Return the rates, each a little higher than the one before, and the losses before a step at each."""
-    rates: list[float] = []
+    """Make a step at each rate; return the rates, and the losses before each step.
+
+    The test ends where the loss is not finite, or where ``ends`` says so of the losses.
+    """
+    made: list[float] = []
     losses: list[float] = []
-    for rate, (epoch, number, group) in zip(np.geomspace(LOWEST, HIGHEST, many).tolist(), steps, strict=False):
+    for rate, (epoch, number, group) in zip(map(float, rates), steps, strict=False):
         trainer.slower = rate
         try:
             loss = trainer.step(group, epoch, number)
@@ -141,15 +219,14 @@ def tested(
             break
         if not math.isfinite(loss):
             break
-        rates.append(rate)
+        made.append(rate)
         losses.append(loss)
-        smooth = smoothed(losses)
-        if smooth[-1] > DIVERGED * min(smooth):
+        if ends(losses):
             break
-    return rates, losses
+    return made, losses
 
 
-def smoothed(losses: list[float]) -> list[float]:
+def smooth_mean(losses: Sequence[float]) -> list[float]:
     """Return a moving average, which begins without the bias of its first value."""
     found, mean = [], 0.0
     for number, loss in enumerate(losses, 1):
@@ -158,20 +235,28 @@ def smoothed(losses: list[float]) -> list[float]:
     return found
 
 
-def suggest(rates: list[float], losses: list[float]) -> tuple[float, str]:
-    """Return a rate, and why: where the loss falls fastest, or well below where it rises if it is low from the start.
+def suggest(curve: Curve) -> tuple[float, str]:
+    """Return a rate of two digits, and why.
 
-    The latter is so where the head is fitted: the loss can hardly fall within the few steps of the test.
+    That is where the loss falls fastest or, for a head that is fitted, ``BELOW_RISE`` times below where it rises.
+    Raises ``UsageError`` where the head is not fitted and the loss does not fall.
     """
-    start = losses[min(FIRST, len(losses) - 1)] if losses else 0.0
-    if losses and min(losses) > FALLS * start:
-        rises = next((rate for rate, loss in zip(rates, losses, strict=True) if loss > RISES * start), rates[-1])
-        wanted = max(rises / BELOW_RISE, rates[0])
-        return min(rates, key=lambda rate: abs(math.log(rate / wanted))), f"the loss rises at {rises:.1g}"
-    return steepest(rates, losses), "there the loss falls fastest"
+    if curve.level is None:
+        return round_rate(steepest(curve.rates, curve.smooth)), "there the loss falls fastest"
+    if not curve.rates:
+        raise UsageError("the loss is not finite at any rate; look at the images and at the weights")
+    highest = curve.rates[-1]
+    if curve.rises is None:
+        return round_rate(highest / BELOW_RISE), f"the loss of the fitted network does not rise up to {highest:.1g}"
+    return round_rate(curve.rises / BELOW_RISE), f"the loss of the fitted network rises at {curve.rises:.1g}"
 
 
-def steepest(rates: list[float], losses: list[float]) -> float:
+def round_rate(rate: float) -> float:
+    """Return a rate of two digits."""
+    return float(f"{rate:.2g}")
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate around which the loss falls fastest on its way to the least.
 
     Lines are fitted to ``SPAN`` losses on either side, since one step says little; the first losses, which are averages

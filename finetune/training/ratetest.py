@@ -6,15 +6,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
-from finetune.training import checkpoint, defaults, rates, settling
+from finetune.training import checkpoint, rates, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from finetune.training.session import Session
 
-STEPS = 48
-CAREFUL = 0.1  # of the rate that is usual where none is measured
+STEPS, SHARE = (24, 48), 0.05  # fewest and most steps, and their share of all steps in between
+FALLBACK = {"adamw": 1e-4, "sgd": 1e-3}  # where the test finds nothing
+
+
+def is_open(session: Session) -> bool:
+    """Tell whether the learning rate is to be measured before the epoch goes on."""
+    return session.run.epoch > 0 and session.recipe.optimizer.lr == "auto"
 
 
 def settle_rate(session: Session, check: Callable[[], None]) -> None:
@@ -26,18 +31,28 @@ def settle_rate(session: Session, check: Callable[[], None]) -> None:
     widest = max(session.prepared.phases, key=lambda phase: len(phase.trainable))
     if widest != current:
         session.enter(widest)
-    with _put_back(session), rates.bare_rate(session):
-        batches = rates.batches(session.feed, widest, session.recipe.train.accumulate, check)
-        found, losses = rates.tested(session.trainer, batches, STEPS)
-    try:
-        rate, why = rates.suggest(found, rates.smoothed(losses))
-    except UsageError:  # of `finetune lr`; a run goes on with a rate that does little harm
-        rate, why = CAREFUL * defaults.RATES[session.recipe.optimizer.use], "the range test showed no better one"
+    with _put_back(session):
+        curve = rates.measure(session, widest, count_steps(session), check)
+    rate, why = choose_rate(curve, session.recipe.optimizer.use)
     rate, why = session.world.from_first([rate, why])
     settling.settle(session, "optimizer", lr=rate)
     session.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")
     if widest != current:
         session.enter(current)
+
+
+def count_steps(session: Session) -> int:
+    """Return how many rates are tested: a small share of the run's steps, but enough to see something."""
+    fewest, most = STEPS
+    return min(most, max(fewest, round(SHARE * session.trainer.steps_per_epoch * session.epochs)))
+
+
+def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
+    """Return the rate of a curve and why; a usual one where the curve has none."""
+    try:
+        return rates.suggest(curve)
+    except UsageError as error:
+        return FALLBACK[optimizer], f"a range test found none: {str(error).partition(';')[0]}"
 
 
 @contextmanager

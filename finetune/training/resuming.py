@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import DivergedError, FinetuneError, UsageError
 from finetune.run import Best
-from finetune.training import changes, checkpoint, records
+from finetune.training import changes, checkpoint, records, settling
 from finetune.training.scaling import LossScale
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def resume(session: Session) -> None:
     if len({*steps}) > 1:
         raise UsageError(f"the machines of this run see different checkpoints, of steps {steps}; share the run folder")
     folder = session.run.folder
+    settling.adopt(session, saved.state["recipe"])
     changed = changes.check_same(
         saved.state,
         session.prepared,

@@ -25,6 +25,7 @@ from finetune.training import (
     pictures,
     records,
     resuming,
+    settling,
     sinking,
 )
 from finetune.training.feed import Feed
@@ -73,6 +74,7 @@ class Session:
         self.fitted: dict[str, Any] | None = None  # how it was fitted
         self.frozen: dict[str, str] = {}
         self.compared, self.rollbacks, self.finishing = 0, 0, False
+        self.unwritten = False  # whether the recipe has values that its file does not have yet
         self.sinking = 0  # steps that are sent to the device at once, in this phase
         # Steps of a block that are made and not counted yet; None while it is open how many have been made.
         self.left: list[tuple[Sequence[Batch], float]] | None = []
@@ -131,10 +133,6 @@ class Session:
         self.trainer.training_mode()
         self.run.checkpoint_keep = None
         self.began, self.images_before = time.monotonic(), self.images
-
-    def rate_is_open(self) -> bool:
-        """Tell whether the learning rate is to be measured before the epoch goes on."""
-        return self.run.epoch > 0 and self.recipe.optimizer.lr == "auto"
 
     def phase(self, epoch: int) -> Phase:
         """Return the phase that an epoch belongs to."""
@@ -282,7 +280,7 @@ class Session:
         """Begin to write a checkpoint inside an epoch, if a plugin asked for one."""
         self.tell()
         if self.run.checkpoint_keep is not None:
-            self._begin_to_save()
+            self.begin_to_save()
         self.run.checkpoint_keep = None
 
     def save_epoch(self) -> None:
@@ -291,13 +289,17 @@ class Session:
         best = self.is_best() and self.recipe.evaluate.restore_best
         if last:
             self.save()
+            settling.write(self)
+        elif self.unwritten:
+            settling.save(self)
         elif (self.run.checkpoint_keep is not None or best) and self.saver.due():
-            self._begin_to_save()
+            self.begin_to_save()
         elif best:
             self.saver.hold(self._snapshot(kept=True))
         self.tell()
 
-    def _begin_to_save(self) -> None:
+    def begin_to_save(self) -> None:
+        """Begin to write a checkpoint of this moment beside training."""
         self.tell()
         self.saver.keep = self.run.checkpoint_keep or self.saver.keep
         self._check_weights()

@@ -11,18 +11,22 @@ from finetune.model.metrics import better
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from finetune.training.session import Session
 
 LINES = 4  # epochs at least, of which the last quarter shows whether the loss still falls
 FALLING = 0.05  # of the loss: a fall this large over the last quarter of the epochs is not the end
+LEAST = 0.01  # and at least this much: what is left of a loss near 0 is not worth more epochs
 
 
 def warnings(session: Session) -> Iterator[str]:
     """Yield the warnings of a run that is finished, each with what to do."""
-    run = session.run
+    run, data = session.run, session.data
     line = kept_line(run.history, run.best.epoch if run.best else run.epoch)
-    yield from guessing(line, session.data.train.labels, session.data.classes)
-    yield from below_fitted(run.history, session.recipe.evaluate.metric)
+    judged = data.train if data.valid is None else data.valid
+    yield from guessing(line, np.bincount(judged.labels, minlength=len(data.classes)), data.classes)
+    yield from below_fitted(run.history, session.recipe.evaluate.metric, restored=session.recipe.evaluate.restore_best)
     if run.stop_reason is None:
         yield from unsettled(run.history)
 
@@ -32,37 +36,54 @@ def kept_line(history: Sequence[Mapping[str, Any]], epoch: int) -> Mapping[str, 
     return next((line for line in history if line["epoch"] == epoch), history[-1])
 
 
-def guessing(line: Mapping[str, Any], labels: np.ndarray[Any, Any], classes: Sequence[str]) -> Iterator[str]:
-    """Warn of an accuracy that the commonest class alone has."""
-    accuracy, counts = line.get("val_accuracy"), np.bincount(labels, minlength=len(classes))
+def guessing(line: Mapping[str, Any], counts: NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
+    """Warn of a result that the commonest class alone has, by accuracy and by macro-F1.
+
+    ``counts`` are those of the images that the run is judged by. A network that finds rare classes may have a lower
+    accuracy than the commonest class, and is better than guessing.
+    """
+    accuracy, macro_f1 = line.get("val_accuracy"), line.get("val_macro_f1", 0.0)
     share, name = float(counts.max() / counts.sum()), classes[int(counts.argmax())]
-    if accuracy is not None and accuracy <= share:
-        text = f"the accuracy of {accuracy:.3f} is no better than always answering '{name}' ({share:.3f})"
+    guessed_f1 = 2 * share / (1 + share) / np.count_nonzero(counts)
+    if accuracy is not None and accuracy <= share and macro_f1 <= guessed_f1:
+        text = f"the accuracy of {accuracy:.3f} is not better than always answering '{name}' ({share:.3f})"
         yield f"{text}; look at the labels, take more images, or train more stages"
 
 
-def below_fitted(history: Sequence[Mapping[str, Any]], metric: str) -> Iterator[str]:
-    """Warn where no epoch is better than the fitted head."""
+def below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored: bool) -> Iterator[str]:
+    """Warn where no epoch is better than the fitted head; ``restored`` if the best epoch's weights are kept."""
     key = f"val_{metric}"
     first = history[0]
     trained = [line[key] for line in history[1:] if key in line]
     if first["epoch"] != 0 or key not in first or not trained:
         return
-    if not any(better(metric, value, first[key]) for value in trained):
-        best = min(trained) if metric == "loss" else max(trained)
-        text = f"training did not improve on the fitted head: {key} {best:.4f} against {first[key]:.4f}"
-        yield f"{text}, which is kept; lower optimizer.lr, train fewer stages, or set train.epochs=0"
+    if restored:
+        best = min if metric == "loss" else max
+        reached, kept = best(trained), "the fitted head is kept"
+    else:
+        reached, kept = trained[-1], "the last epoch is kept, since evaluate.restore_best=false"
+    if not better(metric, reached, first[key]):
+        text = f"training did not improve on the fitted head: {key} {reached:.4f}, and {first[key]:.4f} before"
+        yield f"{text}; {kept}; lower optimizer.lr, train fewer stages, or set train.epochs=0"
 
 
 def unsettled(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Warn where the loss still falls clearly when training ends."""
-    losses = [line["train_loss"] for line in history if line["epoch"]]
-    if len(losses) < LINES:
+    """Warn where the loss still falls clearly when training ends: of the validation images where there are any."""
+    trained = [line for line in history if line["epoch"]]
+    judged = [line["val_loss"] for line in trained if "val_loss" in line]
+    losses = [line["train_loss"] for line in trained]
+    shown = judged if len(judged) >= LINES else losses
+    if not is_falling(losses) or not is_falling(shown) or shown[-1] > min(shown):
         return
-    quarter = max(1, len(losses) // 4)
+    before, now = shown[-1 - len(shown) // 4], shown[-1]
+    text = f"training ended before the loss had settled: it fell from {before:.3g} to {now:.3g} in the last epochs"
+    yield f"{text}; raise train.epochs or optimizer.lr"
+
+
+def is_falling(losses: Sequence[float]) -> bool:
+    """Tell whether the mean of the last quarter is clearly below that of the quarter before it."""
+    if len(losses) < LINES:
+        return False
+    quarter = len(losses) // 4
     before, now = float(np.mean(losses[-2 * quarter : -quarter])), float(np.mean(losses[-quarter:]))
-    judged = [line["val_loss"] for line in history if line["epoch"] and "val_loss" in line]
-    falls = len(judged) < LINES or judged[-1] <= min(judged)
-    if before > 0 and (before - now) / before > FALLING and falls:
-        text = f"training ended before the loss had settled: it fell from {before:.3g} to {now:.3g} in the last epochs"
-        yield f"{text}; raise train.epochs or optimizer.lr"
+    return before - now > max(LEAST, FALLING * before)

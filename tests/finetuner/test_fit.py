@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -101,26 +101,6 @@ def test_every_fit_starts_from_the_same_weights(photos: Path, tmp_path: Path) ->
     first, second = ft.fit(photos, epochs=1), ft.fit(photos, epochs=1)
     assert weights(first) == weights(second)
     assert first.folder != second.folder
-
-
-def test_fine_tune_trains_the_head_then_everything(photos: Path, tmp_path: Path) -> None:
-    ft = tiny_finetuner(tmp_path)
-    run = ft.fine_tune(photos, epochs=1, freeze_epochs=1, base_lr=1e-3, optimizer={"weight_decay": 0.0})
-    assert [line["trainable"] for line in ft.history] == [["head"], [*run.stages]]
-    optimizer = planned(run)["optimizer"]
-    assert (optimizer["lr"], optimizer["layer_decay"], optimizer["weight_decay"]) == (1e-3, 0.5, 0.0)
-
-
-def test_fine_tune_can_begin_with_everything(photos: Path) -> None:
-    seen: dict[str, Any] = {}
-
-    class Asked(Finetuner):
-        def fit(self, data: Any, **said: Any) -> Any:
-            seen.update(said)
-
-    Asked().fine_tune(photos, epochs=3, freeze_epochs=0)
-    assert seen["epochs"] == 3
-    assert seen["freeze"]["schedule"] == {1: "all"}
 
 
 def test_fit_after_load_starts_from_those_weights(loaded: Finetuner, photos: Path, tmp_path: Path) -> None:
