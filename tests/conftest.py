@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in ENGINE_LOGIC:
             item.add_marker(pytest.mark.once)
+
+
+FROZEN: set[tuple[Path, bool]] = set()  # files of tests that began with MindSpore, or without it
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave what is here for good out of garbage collections: MindSpore asks for one whenever it compiles a graph."""
+    key = (item.path, "mindspore" in sys.modules)
+    if key not in FROZEN:
+        FROZEN.add(key)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
