@@ -18,7 +18,7 @@ LOSS = np.random.default_rng(1).standard_normal((1, design.NANO.widths[-1])).ast
 
 @pytest.fixture(autouse=True)
 def pynative() -> None:
-    """Compile nothing, which takes five times as long as all else; two tests do, and those of whole runs."""
+    """Compile nothing, which takes five times as long as all else; one test does, and those of whole runs."""
     device.setup(device="cpu", said=device.Settings(mode="pynative"))
 
 
@@ -71,7 +71,7 @@ def step(net: Any, sides: tuple[int, int], *, form: tuple[str, ...], train: bool
 @pytest.mark.parametrize(
     ("pool", "sides", "train", "form", "mode"),
     [
-        ("same", (64, 64), True, STAGES, "graph"),
+        ("same", (64, 64), True, STAGES, "pynative"),
         ("symmetric", (45, 38), True, STAGES, "pynative"),
         ("symmetric", (64, 64), False, STAGES, "pynative"),
         ("symmetric", (45, 38), True, ("layer3", "layer4"), "pynative"),
