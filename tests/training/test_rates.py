@@ -68,6 +68,9 @@ def test_a_head_that_starts_at_random_gets_the_rate_at_which_its_loss_falls_fast
     rate, why = rates.suggest(found)
     assert 2e-3 < rate < 4e-3
     assert why == "there the loss falls fastest"
+    capped = f"there the loss falls fastest, at {rate:g}, but pretrained stages take no more"
+    assert ratetest.choose_rate(found, "adamw") == (1e-3, capped)
+    assert ratetest.choose_rate(found, "sgd") == (rate, why)
 
 
 FLAT = rates.Curve(rates=tuple(RATES), losses=(1.0,) * 31, smooth=tuple(np.linspace(1.0, 2.0, 31)))
@@ -124,10 +127,13 @@ def test_a_test_costs_a_small_share_of_the_run(steps: int, epochs: int, tested: 
 
     class Session:
         trainer = Trainer()
+        fitted: Any = {}  # noqa: RUF012 - as a session has it
 
     session: Any = Session()
     session.epochs = epochs
     assert ratetest.count_steps(session) == tested
+    session.fitted = None
+    assert ratetest.count_steps(session) == 48
 
 
 def test_the_command_tests_what_the_run_would(photos: Path, tmp_path: Path) -> None:
