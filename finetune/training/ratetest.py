@@ -50,7 +50,7 @@ def count_steps(session: Session) -> int:
 
 
 def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
-    """Return the rate of a curve and why; a usual one where the curve has none, or one that pretrained stages lose by."""
+    """Return the rate of a curve, no higher than pretrained stages bear, or else a usual one; and why."""
     most = defaults.RATES[optimizer]
     try:
         rate, why = rates.suggest(curve)
