@@ -129,6 +129,8 @@ def settle_length(plan: Plan, planned: Sequence[Phase], data: Data, processes: i
         epochs, why = choose_epochs(plan.recipe, planned, len(data.train))
         say(f"train.epochs=auto chose {epochs}: {why}")
         plan = changed(plan, "train", epochs=epochs)
+        if not epochs and recipe.optimizer.lr != "auto":
+            say(f"optimizer.lr={recipe.optimizer.lr:g} has no effect: the head is fitted; set train.epochs to train it")
     if plan.recipe.train.epochs == 0 and not is_fitted(plan.recipe):
         raise UsageError("train.epochs=0 trains nothing, since the head starts at random; raise it")
     rate = None if measures_rate(plan.recipe, planned) else RATES[recipe.optimizer.use]

@@ -28,7 +28,7 @@ def settle_rate(session: Session, check: Callable[[], None]) -> None:
     Of several processes, all make the steps and take the first one's rate.
     """
     current = session.phase(session.run.epoch)
-    widest = max(session.prepared.phases, key=lambda phase: len(phase.trainable))
+    widest = max((phase for phase in session.prepared.phases if phase.number), key=lambda phase: len(phase.trainable))
     if widest != current:
         session.enter(widest)
     with _put_back(session):

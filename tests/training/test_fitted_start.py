@@ -33,7 +33,9 @@ def resumed(photos: Path, output: Path, watcher: tiny.At, **sections: Any) -> ti
     return tiny.run(said, resume=stopped)
 
 
-@pytest.mark.parametrize("at", [{"epoch": 0}, {"step": 1}, {"step": 6}], ids=["epoch 0", "step 1", "step 6"])
+@pytest.mark.parametrize(
+    "at", [{"epoch": 0}, {"step": 1, "epoch": -1}, {"step": 6, "epoch": -1}], ids=["epoch 0", "step 1", "step 6"]
+)
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(photos: Path, tmp_path: Path, at: dict[str, int]) -> None:
     sections = {"freeze": HEAD, "train": {"epochs": 2, "ema": 0.9}}
     whole = pretrained.run(photos, tmp_path / "whole", **sections)
@@ -51,7 +53,7 @@ def test_a_rate_that_only_the_checkpoint_knows_is_kept(photos: Path, tmp_path: P
     whole = pretrained.run(photos, tmp_path / "whole", **sections)
     said = pretrained.recipe(photos, tmp_path / "stopped", **sections)
     with pytest.raises(Interrupted):
-        tiny.run(said, watchers=[tiny.At(tiny.terminate, step=1)])
+        tiny.run(said, watchers=[tiny.At(tiny.terminate, step=1, epoch=-1)])
     written = tmp_path / "stopped" / "small-001" / "recipe.yaml"
     rate = whole.run.recipe.optimizer.lr
     text = written.read_text()
