@@ -45,7 +45,7 @@ def confusion(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int)
 def metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
     """Return mean loss, accuracy, top5 and macro_f1; those that cannot change with so few classes are left out."""
     found = {
-        "loss": float(-np.log(np.maximum(scored["own"].astype(np.float64), 1e-38)).mean()),
+        "loss": float(np.abs(np.log(np.maximum(scored["own"].astype(np.float64), 1e-38))).mean()),  # never -0.0
         "accuracy": float(np.trace(counts)) / len(scored),
         "top5": float(scored["top5"].mean()),
         "macro_f1": macro_f1(counts),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from finetune.training.session import Session
 
 LINES = 4  # epochs at least, of which the last quarter shows whether the loss still falls
+SETTLED = 0.01  # a training loss as low as this has nowhere to fall
 FALLING = 0.05  # of the loss: a fall this large over the last quarter of the epochs is not the end
 
 
@@ -63,6 +64,6 @@ def unsettled(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     before, now = float(np.mean(losses[-2 * quarter : -quarter])), float(np.mean(losses[-quarter:]))
     judged = [line["val_loss"] for line in history if line["epoch"] and "val_loss" in line]
     falls = len(judged) < LINES or judged[-1] <= min(judged)
-    if before > 0 and (before - now) / before > FALLING and falls:
+    if now > SETTLED and (before - now) / before > FALLING and falls:
         text = f"training ended before the loss had settled: it fell from {before:.3g} to {now:.3g} in the last epochs"
         yield f"{text}; raise train.epochs or optimizer.lr"
