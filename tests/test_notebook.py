@@ -69,7 +69,9 @@ def new_run(folder: Path, epochs: int, name: str = "flowers") -> Run:
     lines = [{**line, "epoch": number, "images_per_second": 80.0, "seconds": 3.0} for number in range(1, epochs + 1)]
     return Run(
         folder=folder,
-        recipe=Recipe.model_validate({"name": name, "dataset": {"use": "folder"}, "train": {"epochs": 500}}),
+        recipe=Recipe.model_validate(
+            {"name": name, "dataset": {"use": "folder"}, "train": {"epochs": 500, "batch_size": 32}}
+        ),
         recipe_text="",
         classes=("daisy", "rose"),
         stages=("stem", "head"),
@@ -287,7 +289,7 @@ def test_the_example_runs_on_photos(written: Any, kernel: Kernel, flowers: Path)
 @pytest.mark.once
 def test_an_interrupted_cell_leaves_the_kernel_and_the_run(kernel: Kernel) -> None:
     assert kernel.run(SMALL)[0]["status"] == "ok"
-    reply, _ = kernel.run("ft.fit(data, epochs=10_000)", interrupt_at="<td>2/10000</td>")
+    reply, _ = kernel.run("ft.fit(data, epochs=10_000)", interrupt_at="2/10000</t")
     assert (reply["ename"], reply["status"]) == ("KeyboardInterrupt", "error")
     assert re.match(r"saved and stopped in epoch \d+, step \d+; go on with fit", reply["evalue"])
     reply, printed = kernel.run("print(len(ft.history), ft.run.epoch, ft)")

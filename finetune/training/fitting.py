@@ -61,11 +61,11 @@ def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, An
     labels = session.data.train.labels
     count = session.recipe.validate.folds
     count = count if isinstance(count, int) else defaults.FOLDS
-    assigned = folds.assign_folds(
-        labels, folds.group_images(session.data.train.hashes, features[0]), count, session.recipe.seed
-    )
     measured = session.recipe.loss.class_weights == "measured"
     try:
+        fit.check_finite(features[0])
+        groups = folds.group_images(session.data.train.hashes, features[0])
+        assigned = folds.assign_folds(labels, groups, count, session.recipe.seed)
         found = fit.fit_head(
             rows(features, labels, assigned),
             len(session.data.classes),
@@ -111,6 +111,7 @@ def not_finite(session: Session, error: fit.NotFiniteError) -> DataError:
     """Return an error that names the images whose features are not finite."""
     count = len(session.data.train)
     names = ", ".join(session.data.train.describe(row % count) for row in error.rows[:5])
+    names += ", …" * (len(error.rows) > 5)
     remedy = "look at the images and at the weights, or write head.start=random"
     return DataError(f"the features of {len(error.rows)} images are not finite ({names}); {remedy}")
 
