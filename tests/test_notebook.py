@@ -172,6 +172,19 @@ def test_a_long_run_does_not_flood_a_notebook(tmp_path: Path) -> None:
         plain(code)
 
 
+def test_a_head_that_is_being_fitted(tmp_path: Path) -> None:
+    shown: list[str] = []
+    block = Block(shown.append, now=iter(range(0, 1000, 10)).__next__)
+    run = new_run(tmp_path, 0)
+    block.finetune_run_start(run)
+    block.finetune_epoch_start(run, 0)
+    assert plain(shown[-1])[-1] == "fitting the head"
+    run.history = [{**new_run(tmp_path, 1).history[0], "epoch": 0}]
+    block.finetune_epoch_end(run, 0, run.history[0])
+    assert "fitting the head" not in shown[-1]
+    assert ", the head is fitted" in plain(shown[-1])
+
+
 def test_messages_stay_in_sight(tmp_path: Path) -> None:
     shown: list[str] = []
     block = Block(shown.append, now=time.monotonic)
