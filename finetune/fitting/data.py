@@ -91,9 +91,14 @@ def check_data(data: Data, classes: int) -> None:
         raise ValueError("features: no rows to fit to")
     if data.labels.min() < 0 or data.labels.max() >= classes:
         raise ValueError(f"labels: must be between 0 and {classes - 1}")
+    check_finite(data.features)
+
+
+def check_finite(features: Floats) -> None:
+    """Raise ``NotFiniteError`` for rows that hold NaN or infinity."""
     bad: list[int] = []
-    for start in range(0, rows, 4096):
-        finite = np.isfinite(data.features[start : start + 4096]).all(axis=1)
+    for start in range(0, len(features), 4096):
+        finite = np.isfinite(features[start : start + 4096]).all(axis=1)
         bad += (np.flatnonzero(~finite) + start).tolist()
     if bad:
         more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""

@@ -10,7 +10,7 @@ from mindspore import Tensor
 from finetune.data import targets
 from finetune.errors import DataError
 from finetune.fitting import folds
-from finetune.fitting.data import Choice, Data, Fitted, NotFiniteError
+from finetune.fitting.data import Choice, Data, Fitted, NotFiniteError, check_finite
 from finetune.fitting.fit import fit_head as fit
 from finetune.fitting.intervals import out_of_fold
 from finetune.model import metrics, outoffold
@@ -70,11 +70,12 @@ def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, An
     labels = session.data.train.labels
     count = session.recipe.validate.folds
     count = count if isinstance(count, int) else defaults.FOLDS
-    groups = folds.group_images(session.data.train.hashes, features[0])
-    groups = folds.join_groups(groups, session.data.train.groups)
-    assigned = folds.assign_folds(labels, groups, count, session.recipe.seed)
     measured = session.recipe.loss.class_weights == "measured"
     try:
+        check_finite(features[0])
+        groups = folds.group_images(session.data.train.hashes, features[0])
+        groups = folds.join_groups(groups, session.data.train.groups)
+        assigned = folds.assign_folds(labels, groups, count, session.recipe.seed)
         found = fit(
             rows(features, labels, assigned),
             len(session.data.classes),
@@ -120,6 +121,7 @@ def not_finite(session: Session, error: NotFiniteError) -> DataError:
     """Return an error that names the images whose features are not finite."""
     count = len(session.data.train)
     names = ", ".join(session.data.train.describe(row % count) for row in error.rows[:5])
+    names += ", …" * (len(error.rows) > 5)
     remedy = "look at the images and at the weights, or write head.start=random"
     return DataError(f"the features of {len(error.rows)} images are not finite ({names}); {remedy}")
 
