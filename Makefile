@@ -27,7 +27,7 @@ quickstart: $(VENV)/.run ## train a small network, pretrained and from a random 
 	$(BIN)/python examples/compare.py $$(ls -td runs/quickstart-[0-9]* | head -1) $$(ls -td runs/quickstart-random-* | head -1)
 
 test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations 20 --durations-min 5 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --durations 20 --durations-min 5 $(ARGS)
 
 slow: $(VENV)/.dev ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,16 +26,45 @@ for ignored in (signal.SIGINT, signal.SIGHUP):
 
 REPO = Path(__file__).resolve().parents[1]
 
-
-ENGINE_LOGIC = ("data", "devices", "downloads", "machine", "trunk")  # folders of tests that no packaging can change
+FROZEN: set[tuple[Path, bool]] = set()  # files of tests that began with MindSpore, or without it
+# Folders and files of tests of what no packaging can change.
+ENGINE_LOGIC = {
+    *("data", "devices", "downloads", "faults", "machine", "plugins", "training", "trunk", "weights"),
+    *("test_archive.py", "test_atomic.py", "test_chart.py", "test_convert.py", "test_converted.py", "test_document.py"),
+    *("test_finetuner_extend.py", "test_hubcard.py", "test_images.py", "test_kept_head.py", "test_labels.py"),
+    *("test_layouts.py", "test_loader.py", "test_masking.py", "test_meta_clocks.py", "test_metrics.py"),
+    *("test_names.py", "test_normalisation.py", "test_phases.py", "test_photo_folder.py", "test_positions.py"),
+    *("test_preflight.py", "test_progress.py", "test_pythonwords.py", "test_saving.py", "test_scan.py"),
+    *("test_schedules.py", "test_shapes_of_sections.py", "test_splitfile.py", "test_splits.py", "test_targets.py"),
+    "test_weights.py",
+}
+# Files whose tests start many processes or train for long, in the order in which `make test` begins with them: what is
+# long must not be left for the end, when one process works and the other has nothing to do.
+LONG = (
+    *("parallel/test_runs.py", "test_flowers.py", "faults/test_resuming.py", "faults/test_crash.py"),
+    *("parallel/test_machines.py", "faults/test_signals.py", "parallel/test_ranks.py", "faults/test_full_disk.py"),
+    *("cli/test_run.py", "test_engine.py", "model/test_matrix_form.py", "test_docs.py", "test_run_forms.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of engine logic, which CI does not run a second time on the wheel."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in ENGINE_LOGIC:
+    """Mark the tests of engine logic, which CI does not run a second time on the wheel; begin with the longest."""
+    here, places = Path(__file__).parent, {name: place for place, name in enumerate(LONG)}
+    own = [item for item in items if item.path.is_relative_to(here)]
+    for item in own:
+        if item.path.relative_to(here).parts[0] in ENGINE_LOGIC:
             item.add_marker(pytest.mark.once)
+    if len(own) == len(items):
+        items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave what is here for good out of garbage collections: MindSpore asks for one whenever it compiles a graph."""
+    key = (item.path, "mindspore" in sys.modules)
+    if key not in FROZEN:
+        FROZEN.add(key)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from finetune.recipe import plan as plans
 from finetune.training import batchsize, defaults, engine
 from tests.drawn import folder
 from tests.test_engine import Watcher, recipe, weights
+from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ def test_the_memory_bounds_it(
 
 @pytest.mark.once
 def test_a_run_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalogue, said = Catalogue(plugins.load()), recipe(folder(tmp_path / "photos", each=40), tmp_path)
+    catalogue, said = tiny.catalogue(), recipe(folder(tmp_path / "photos", each=40), tmp_path)
     said |= {"train": {"epochs": 2, "batch_size": "auto"}, "freeze": {"use": "none"}}
     heard: list[str] = []
 
@@ -73,6 +74,7 @@ def test_what_stages_return_is_counted_and_grows_with_the_area(tmp_path: Path) -
 
     device.setup(device="cpu")
     catalogue, said = Catalogue(plugins.load()), recipe(folder(tmp_path / "photos"), tmp_path)
+    said["backbone"]["use"] = "resnext_nano"
     network = prepare(plans.load(said, [], catalogue), catalogue, say=lambda message: None).network
     whole = batchsize.activations(network, 0, 128)
     assert batchsize.activations(network, 0, 256) == 4 * whole

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from finetune import hookimpl, plugins
-from finetune.catalogue import Catalogue
+from finetune import hookimpl
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, UsageError
 from finetune.recipe import plan as plans
 from finetune.weights import tensorfile
 from tests.drawn import folder
+from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from finetune.catalogue import Catalogue
     from finetune.run import Run
 
 pytestmark = pytest.mark.once
@@ -33,16 +34,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return tiny.catalogue()
 
 
 def recipe(photos: Path, output: Path, **sections: Any) -> dict[str, Any]:
     return {
         "name": "small",
         "output": str(output),
-        "backbone": {"use": "resnext_nano", "weights": "none"},
+        "backbone": {"use": "tiny", "weights": "none"},
         "dataset": {"use": "folder", "root": str(photos)},
-        "image": {"size": 32, "resize": 36},
+        "image": {"size": 16, "resize": 18},
         "freeze": {"use": "gradual", "schedule": {1: "head", 2: "all"}},
         "optimizer": {"use": "adamw", "lr": 3e-3},
         "train": {"epochs": 2, "batch_size": 8},
@@ -270,7 +271,7 @@ def test_accumulation_average_clipping_mixing_and_smoothing_run_together(
         loss={"label_smoothing": 0.1, "class_weights": "auto"},
         schedule={"use": "cosine", "warmup_epochs": 1},
         train={"epochs": 2, "batch_size": 4, "accumulate": 2, "clip_norm": 1.0, "mixup": 0.2, "cutmix": 1, "ema": 0.9},
-        freeze={"use": "stages", "train": ["layer4"], "batch_norm": "frozen"},
+        freeze={"use": "stages", "train": ["neck"], "batch_norm": "frozen"},
     )
     made = run(said, catalogue)
     assert made.result is not None

@@ -12,18 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finetune import Backbone, plugins
+from finetune.catalogue import Catalogue
+from finetune.devices import device
+from finetune.recipe.models import LinearHead
+from tests.cli.calling import answer, call_in_process
 from tests.clocks import LONGEST
 
 CLASSES = {"1": "pink primrose", "10": "globe thistle", "16": "globe-flower"}
 
 
-def finetune(*words: str, timeout: int = 280) -> dict[str, Any]:
-    """Run the command line and return the JSON object that it ends with."""
-    command = [sys.executable, "-m", "finetune", *words, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+def finetune(*words: str) -> dict[str, Any]:
+    """Run the command line in this process and return the JSON object that it ends with."""
+    done = call_in_process(*words, "--json")
     assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    return answer(done)
 
 
 @pytest.fixture(scope="module")
@@ -42,31 +45,25 @@ def three(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a ResNeXt-50 with 1000 classes in a .ckpt of MindSpore's own writer, in MindSpore Hub's names."""
+    device.setup(device="cpu")
+    import mindspore as ms
+    from mindspore import Tensor
+
+    from finetune.model import heads
+    from finetune.model.network import Network, build_stages
+
+    backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    ms.set_seed(3)
+    network = Network(build_stages(backbone, backbone.options()), heads.build(LinearHead(), 2048, 1000, 3))
+    named = []
+    for p in network.get_parameters():
+        value = p.asnumpy()
+        if p.name.endswith("bn3.gamma"):
+            value = value * 0.2  # untrained residual branches would add up to huge activations
+        name = p.name if p.name.startswith("head.") else "backbone." + p.name.removeprefix("stem.")
+        named.append({"name": name, "data": Tensor(value)})
     path = tmp_path_factory.mktemp("weights") / "resnext50.ckpt"
-    code = f"""
-import numpy as np
-from finetune import Backbone, hookimpl, plugins
-from finetune.devices import device
-from finetune.model import heads
-from finetune.catalogue import Catalogue
-from finetune.model.network import Network, build_stages
-from finetune.recipe.models import LinearHead
-device.setup(device="cpu")
-import mindspore as ms
-from mindspore import Parameter, Tensor
-backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
-ms.set_seed(3)
-network = Network(build_stages(backbone, backbone.options()), heads.build(LinearHead(), 2048, 1000, 3))
-named = []
-for p in network.get_parameters():
-    value = p.asnumpy()
-    if p.name.endswith("bn3.gamma"):
-        value = value * 0.2  # untrained residual branches would add up to huge activations
-    name = p.name if p.name.startswith("head.") else "backbone." + p.name.removeprefix("stem.")
-    named.append({{"name": name, "data": Tensor(value)}})
-ms.save_checkpoint(named, {str(path)!r})
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+    ms.save_checkpoint(named, str(path))
     return path
 
 

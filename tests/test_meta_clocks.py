@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import conftest
 from tests.clocks import LONGEST
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def test_no_test_depends_on_wall_clock_time(repo: Path) -> None:
     assert found == [], "use tests/clocks.py: processor_time, least_processor_time, wait_for, LONGEST"
     assert reading == ALLOWED.keys(), "remove from ALLOWED what reads no wall clock"
     assert LEAST <= LONGEST < PYTEST
+
+
+def test_files_that_the_order_and_the_marks_name_exist(repo: Path) -> None:
+    assert [name for name in (*conftest.ENGINE_LOGIC, *conftest.LONG) if not (repo / "tests" / name).exists()] == []
 
 
 @pytest.mark.parametrize(

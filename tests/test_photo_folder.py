@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.clocks import LONGEST
+from tests.cli.calling import call_in_process
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def check(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "finetune", "check", "own.yaml", *words]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=LONGEST)
+    return call_in_process("check", "own.yaml", *words, cwd=place)
 
 
 def test_all_that_is_wrong_is_said_at_once_with_code_3(place: Path) -> None:

@@ -57,6 +57,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     found = recipe(folder(tmp_path / "photos", each=9), tmp_path)
     found["backbone"]["use"] = "two_forms"
+    found["image"] = {"size": 32, "resize": 36}
     found["freeze"] = {"use": "stages", "train": ["layer4"]}
     found["train"] = {"epochs": 1, "batch_size": 8}
     return found

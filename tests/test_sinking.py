@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import plugins
-from finetune.catalogue import Catalogue
 from finetune.components import Encoded, ImageSpec
 from finetune.data import pipeline
 from finetune.data.images import decode
@@ -24,10 +22,12 @@ from finetune.recipe import plan as plans
 from tests.clocks import LONGEST, wait_for
 from tests.drawn import folder
 from tests.test_engine import Watcher, recipe, run, weights
+from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from finetune.catalogue import Catalogue
     from finetune.run import Run
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
@@ -42,7 +42,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return tiny.catalogue()
 
 
 def made(photos: Path, output: Path, catalogue: Catalogue, *, watcher: Watcher, **sections: Any) -> Run:
@@ -125,6 +125,8 @@ def test_accumulated_steps_are_not_sunk(photos: Path, catalogue: Catalogue, tmp_
 
 def test_a_signal_ends_a_sunk_run_and_its_workers(photos: Path, tmp_path: Path) -> None:
     said = recipe(photos, tmp_path / "runs", freeze=ALL, train={"epochs": 1000, "batch_size": 8})
+    said["backbone"]["use"] = "resnext_nano"
+    said["image"] = {"size": 32, "resize": 36}
     said["runner"] = {"sink": 2, "pipeline": "processes", "workers": 2, **PLAIN}
     (tmp_path / "long.yaml").write_text(json.dumps(said))
     command = [sys.executable, "-m", "finetune", "run", "long.yaml"]

@@ -10,7 +10,7 @@ from mindspore import Tensor
 from finetune.data import targets
 from finetune.errors import DataError
 from finetune.fitting import fit, folds
-from finetune.fitting.intervals import wilson
+from finetune.fitting.intervals import out_of_fold
 from finetune.model import metrics, outoffold
 from finetune.model.evaluation import Evaluation, softmax
 from finetune.training import defaults, settling
@@ -161,7 +161,7 @@ def describe(found: fit.Fitted, estimate: Evaluation | None, count: int) -> dict
     if estimate is None:
         return report
     hits, judged = int(np.trace(estimate.confusion)), int(found.judged.sum())
-    low, high = wilson(hits, judged)
+    low, high = out_of_fold(hits, judged)
     scores = {name: round(value, 6) for name, value in estimate.metrics.items()}
     return {**report, "images": judged, **scores, "accuracy_low": low, "accuracy_high": high}
 

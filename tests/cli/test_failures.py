@@ -17,7 +17,7 @@ import pytest
 from finetune import errors
 from finetune.cli import failures, main
 from finetune.recipe import bundled
-from tests.cli.calling import Finetune, answer, command, environment
+from tests.cli.calling import Finetune, answer, call_in_process, command, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,8 +115,8 @@ def test_secrets_and_control_characters_are_not_shown(
         (["cat", "quick"], "error: no bundled recipe named 'quick'; did you mean 'quickstart'?\n"),
     ],
 )
-def test_what_cannot_be_done_says_why(finetune: Finetune, tmp_path: Path, arguments: list[str], text: str) -> None:
-    done = finetune(*arguments, "--json", cwd=tmp_path)
+def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: list[str], text: str) -> None:
+    done = call_in_process(*arguments, "--json", cwd=tmp_path)
     assert done.returncode == 2
     assert text in done.stderr
     assert answer(done)["error"]["exit_code"] == 2
@@ -135,9 +135,9 @@ def test_all_mistakes_of_a_recipe_are_shown(finetune: Finetune, tmp_path: Path) 
     assert said["mistakes"][0].startswith("r.yaml:2:1: trian")
 
 
-def test_no_photos_no_weights(finetune: Finetune, project: Path) -> None:
-    assert finetune("check", "small.yaml", "dataset.root=nowhere", cwd=project).returncode == 3
-    assert finetune("check", "small.yaml", "backbone.weights=nothing.safetensors", cwd=project).returncode == 4
+def test_no_photos_no_weights(project: Path) -> None:
+    assert call_in_process("check", "small.yaml", "dataset.root=nowhere", cwd=project).returncode == 3
+    assert call_in_process("check", "small.yaml", "backbone.weights=nothing.safetensors", cwd=project).returncode == 4
 
 
 def test_a_reader_that_leaves_early_is_no_error(repo: Path) -> None:

@@ -70,6 +70,7 @@ def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str], mon
         assert callable(parse(arguments)), example
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("columns", ["1", "20", "0", "wide"])
 @pytest.mark.parametrize("arguments", [["run", "--help"], ["plugins"], ["nonsense"]])
 def test_any_width(finetune: Finetune, arguments: list[str], columns: str) -> None:
@@ -78,6 +79,7 @@ def test_any_width(finetune: Finetune, arguments: list[str], columns: str) -> No
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "terminal",
     [

@@ -68,6 +68,7 @@ def call(top: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
     return called
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_overwrites_nothing_but_its_own(call: Call, top: Path, command: str) -> None:
     file, *words = COMMANDS[command]
@@ -122,6 +123,7 @@ def test_a_bundled_recipe_is_an_input_too(call: Call) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.once
 def test_standard_output_takes_texts(call: Call, top: Path) -> None:
     _, plain, _ = call("schema")
     for name in ("-", "/dev/stdout"):
@@ -145,6 +147,7 @@ def answers(graph: bytes) -> Any:
     return session.run(None, {given.name: images})[0]
 
 
+@pytest.mark.once
 def test_standard_output_takes_files_of_bytes(call: Call, top: Path) -> None:
     assert call("export", "m", "--output", "a.onnx")[0] == 0
     code, graph, errors = call("export", "m", "--output", "-")
@@ -209,6 +212,7 @@ def test_a_plugin_is_replaced_when_forced(call: Call, top: Path) -> None:
     assert not [path.name for path in top.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.once
 def test_the_python_api_overwrites_nothing(top: Path) -> None:
     ft: Any = Finetuner.load(top / "m", progress=False)
     ft.export(top / "a.onnx")

@@ -47,50 +47,48 @@ def test_a_run_is_told_in_plain_lines(trained: Done) -> None:
     assert "\r" not in trained.stderr
 
 
-def test_a_finished_run_has_nothing_to_do(finetune: Finetune, trained: Done, project: Path) -> None:
+def test_a_finished_run_has_nothing_to_do(trained: Done, project: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (project / "runs" / "small-001").rglob("*")}
     for arguments in (["--resume", "runs/small-001"], ["small.yaml", "--resume", "auto"]):
-        done = finetune("run", *arguments, cwd=project)
+        done = call_in_process("run", *arguments, cwd=project)
         assert done.returncode == 0
         assert "nothing to do" in done.stderr
         assert "finetune predict runs/small-001 photo.jpg" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in (project / "runs" / "small-001").rglob("*")} == before
 
 
-def test_auto_refuses_another_recipe(finetune: Finetune, trained: Done, project: Path) -> None:
-    done = finetune("run", "small.yaml", "optimizer.lr=0.1", "train.epochs=3", "--resume", "auto", cwd=project)
+def test_auto_refuses_another_recipe(trained: Done, project: Path) -> None:
+    done = call_in_process("run", "small.yaml", "optimizer.lr=0.1", "train.epochs=3", "--resume", "auto", cwd=project)
     assert done.returncode == 2
     assert "  optimizer.lr: 0.003 → 0.1\n  train.epochs: 2 → 3\ndrop --resume to start a new run\n" in done.stderr
     assert "--allow-changed" in done.stderr
     assert done.stdout == ""
 
 
-def test_what_has_no_effect_is_noted(finetune: Finetune, project: Path) -> None:
-    done = finetune("check", "small.yaml", "train.epochs=1", "--json", cwd=project)
+def test_what_has_no_effect_is_noted(project: Path) -> None:
+    done = call_in_process("check", "small.yaml", "train.epochs=1", "--json", cwd=project)
     note = "freeze.schedule.2: comes after the last epoch; raise train.epochs, which is 1, or take the entry out"
     assert answer(done)["notes"] == [f"small.yaml:5:44: {note}"]
     assert f"small.yaml:5:44: {note}" in done.stderr.splitlines()
 
 
-def test_looking_first_writes_nothing(finetune: Finetune, project: Path) -> None:
-    done = finetune("run", "small.yaml", "--dry-run", "--output", "elsewhere", "--json", cwd=project)
+def test_looking_first_writes_nothing(project: Path) -> None:
+    done = call_in_process("run", "small.yaml", "--dry-run", "--output", "elsewhere", "--json", cwd=project)
     report = answer(done)
     assert (done.returncode, report["data"]["images"], report["steps"]) == (0, {"train": 18, "valid": 6}, 6)
-    text = finetune("check", "small.yaml", "output=elsewhere", cwd=project).stdout
+    text = call_in_process("check", "small.yaml", "output=elsewhere", cwd=project).stdout
     assert "epochs 2 to 2: stem, layer1, layer2, layer3, layer4, head train" in text
     assert not (project / "elsewhere").exists()
 
 
-def test_looking_first_at_a_run_to_resume_says_what_forbids_it(
-    finetune: Finetune, trained: Done, project: Path
-) -> None:
+def test_looking_first_at_a_run_to_resume_says_what_forbids_it(trained: Done, project: Path) -> None:
     words = ("run", "small.yaml", "--resume", "runs/small-001", "--dry-run")
-    refused = finetune(*words, "seed=7", cwd=project)
+    refused = call_in_process(*words, "seed=7", cwd=project)
     assert refused.returncode == 2
     assert "  seed: 42 → 7\n" in refused.stderr
-    extended = finetune(*words, "--extend", "3", "--json", cwd=project)
+    extended = call_in_process(*words, "--extend", "3", "--json", cwd=project)
     assert answer(extended)["phases"][-1]["epochs"] == [2, 5]
-    assert "nothing to do" in finetune(*words, cwd=project).stderr
+    assert "nothing to do" in call_in_process(*words, cwd=project).stderr
 
 
 def test_a_recipe_from_standard_input(finetune: Finetune, project: Path) -> None:
@@ -98,8 +96,10 @@ def test_a_recipe_from_standard_input(finetune: Finetune, project: Path) -> None
     assert answer(done)["phases"][-1]["epochs"] == [2, 7]
 
 
-def test_predict(finetune: Finetune, project: Path, model: str) -> None:
-    done = finetune("predict", model, "photos", "photos/red/00.jpg", "--top", "2", "--csv", "labels.csv", cwd=project)
+def test_predict(project: Path, model: str) -> None:
+    done = call_in_process(
+        "predict", model, "photos", "photos/red/00.jpg", "--top", "2", "--csv", "labels.csv", cwd=project
+    )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert len(lines) == 2 * 25
@@ -111,18 +111,18 @@ def test_predict(finetune: Finetune, project: Path, model: str) -> None:
     assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
 
 
-def test_predict_labels_all_that_can_be_read(finetune: Finetune, project: Path, model: str, tmp_path: Path) -> None:
+def test_predict_labels_all_that_can_be_read(project: Path, model: str, tmp_path: Path) -> None:
     for name in ("a", "c"):
         (tmp_path / f"{name}.jpg").write_bytes((project / "photos" / "red" / "00.jpg").read_bytes())
     (tmp_path / "b.jpg").write_bytes(b"no photo")
     table = tmp_path / "labels.csv"
-    done = finetune("predict", model, tmp_path, "--csv", table)
+    done = call_in_process("predict", model, tmp_path, "--csv", table)
     assert done.returncode == 3
     assert [Path(line.split()[2]).name for line in done.stdout.splitlines()] == ["a.jpg", "c.jpg"]
     assert "error: 1 of 3 photos could not be labelled; repair or remove them\n" in done.stderr
     assert f"'{tmp_path / 'b.jpg'}' is not an image" in done.stderr
     assert len(table.read_text().splitlines()) == 3
-    found = json.loads(finetune("predict", model, tmp_path, "--json").stdout)
+    found = json.loads(call_in_process("predict", model, tmp_path, "--json").stdout)
     assert len(found["predictions"]) == 2
     assert found["error"]["exit_code"] == 3
     with pytest.raises(DataError, match="is not an image"):
@@ -179,14 +179,14 @@ def test_export(model: str, tmp_path: Path) -> None:
     assert (tmp_path / "x.onnx").stat().st_size > 1000
 
 
-def test_an_unfinished_run_is_no_model(finetune: Finetune, project: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_no_model(project: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    done = finetune("predict", tmp_path, "photos", cwd=project)
+    done = call_in_process("predict", tmp_path, "photos", cwd=project)
     assert done.returncode == 2
     assert "is not finished" in done.stderr
 
 
-def test_terminate_then_resume(repo: Path, project: Path, finetune: Finetune, tmp_path: Path) -> None:
+def test_terminate_then_resume(repo: Path, project: Path, tmp_path: Path) -> None:
     arguments = ("run", "small.yaml", "train.epochs=15", "name=stopped", "--output", tmp_path, "--json")
     with subprocess.Popen(
         command(*arguments),
@@ -205,28 +205,17 @@ def test_terminate_then_resume(repo: Path, project: Path, finetune: Finetune, tm
     assert process.returncode == 143, err
     assert json.loads(out)["error"]["exit_code"] == 143
     assert f"go on with: finetune run --resume {tmp_path}/stopped-001" in err
-    done = finetune(
-        "run",
-        "small.yaml",
-        "train.epochs=15",
-        "name=stopped",
-        "--output",
-        tmp_path,
-        "--resume",
-        "auto",
-        "--json",
-        cwd=project,
-    )
+    done = call_in_process(*arguments, "--resume", "auto", cwd=project)
     assert done.returncode == 0, done.stderr
     assert answer(done)["epochs"] == 15
     assert f"resuming {tmp_path}/stopped-001" in done.stderr
 
 
-def test_check_tells_what_is_wrong_with_weights_and_photos_at_once(finetune: Finetune, tmp_path: Path) -> None:
+def test_check_tells_what_is_wrong_with_weights_and_photos_at_once(tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text(
         "backbone: {use: resnext_nano, weights: gone.ckpt}\ndataset: {use: folder, root: nowhere}\n"
     )
-    done = finetune("check", "n.yaml", cwd=tmp_path)
+    done = call_in_process("check", "n.yaml", cwd=tmp_path)
     assert done.returncode == 4
     assert f"no weights file at '{tmp_path / 'gone.ckpt'}'" in done.stderr
     assert f"no folder '{tmp_path / 'nowhere'}'" in done.stderr

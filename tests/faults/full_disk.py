@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RUN = {
     "train": {"epochs": 3, "batch_size": 8},
+    "runner": {"mode": "pynative"},  # nothing to compile
     "callbacks": [{"use": "tensorboard", "images": 0}, {"use": "checkpoint"}],
 }
 
@@ -87,6 +88,7 @@ class Kinds:
         (self.scratch / f"{name}.yaml").write_text(
             f"backbone: {{use: resnext_nano, weights: none}}\ndataset: {{use: folder, root: {self.photos}}}\n"
             "image: {size: 32, resize: 36}\naugment: []\ntrain: {epochs: 1}\nfreeze: {use: head}\n"
+            "runner: {mode: pynative}\n"
         )
         code, said = self.said("run", str(self.scratch / f"{name}.yaml"), "--output", str(output))
         assert code == 0, said

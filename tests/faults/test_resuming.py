@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,12 @@ def same(made: Made, plain: Made) -> bool:
 
 
 @pytest.fixture(scope="module")
+def eight(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that was stopped after step 8, for tests to copy."""
+    return stopped(said(photos, tmp_path_factory.mktemp("eight")), 8)
+
+
+@pytest.fixture(scope="module")
 def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return run(said(photos, tmp_path_factory.mktemp("plain")))
 
@@ -63,10 +70,10 @@ def test_steps_are_saved_and_each_goes_on_to_the_same_bits(photos: Path, plain: 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_the_second_newest_serves_where_the_newest_is_broken(
-    damage: str, photos: Path, plain: Made, tmp_path: Path
+    damage: str, photos: Path, plain: Made, eight: Path, tmp_path: Path
 ) -> None:
     what = said(photos, tmp_path)
-    found = stopped(what, 8)
+    found = shutil.copytree(eight, tmp_path / "small-001")
     newest = checkpoint.steps(found / "checkpoints")[-1]
     data = bytearray(newest.read_bytes())
     data[-9] ^= 1
@@ -92,9 +99,9 @@ def test_the_second_newest_serves_where_the_newest_is_broken(
     ids=["rate", "batch", "epochs", "average", "optimizer", "augmentation", "freezing"],
 )
 def test_another_recipe_is_refused_unless_allowed(
-    changes: dict[str, Any], difference: str, photos: Path, tmp_path: Path
+    changes: dict[str, Any], difference: str, photos: Path, eight: Path, tmp_path: Path
 ) -> None:
-    found = stopped(said(photos, tmp_path), 8)
+    found = shutil.copytree(eight, tmp_path / "small-001")
     other = said(photos, tmp_path, **changes)
     with pytest.raises(UsageError, match="the recipe differs") as refused:
         run(other, resume=found)

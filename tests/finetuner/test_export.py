@@ -42,6 +42,9 @@ def test_an_exported_graph_says_the_same(fitted: Finetuner, paths: list[Path], t
         assert np.allclose(found, [expected[name] for name in about["classes"]], atol=1e-4)
 
 
+pytestmark = pytest.mark.once
+
+
 def run_onnx(file: Path, images: np.ndarray) -> Any:
     import onnxruntime
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.once
 COMPILED: dict[str, Any] = {"freeze": "none", "runner": {"mode": "graph"}}
 
 

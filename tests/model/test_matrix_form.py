@@ -10,14 +10,19 @@ import pytest
 from finetune.devices import device
 from finetune_model import design
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 LOSS = np.random.default_rng(1).standard_normal((1, design.NANO.widths[-1])).astype(np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def mindspore() -> None:
+@pytest.fixture(autouse=True)
+def pynative() -> None:
+    """Compile nothing, which takes five times as long as all else; one test does, and those of whole runs."""
+    device.setup(device="cpu", said=device.Settings(mode="pynative"))
+
+
+def compile_graphs() -> None:
     device.setup(device="cpu")
 
 
@@ -64,16 +69,20 @@ def step(net: Any, sides: tuple[int, int], *, form: tuple[str, ...], train: bool
 
 
 @pytest.mark.parametrize(
-    ("pool", "sides", "train", "form"),
+    ("pool", "sides", "train", "form", "mode"),
     [
-        ("same", (64, 64), True, STAGES),
-        ("symmetric", (45, 38), True, STAGES),
-        ("symmetric", (64, 64), False, STAGES),
-        ("symmetric", (45, 38), True, ("layer3", "layer4")),
-        ("same", (32, 32), True, ("stem", "layer2", "layer3")),  # to matmul form and back, twice
+        ("same", (64, 64), True, STAGES, "pynative"),
+        ("symmetric", (45, 38), True, STAGES, "pynative"),
+        ("symmetric", (64, 64), False, STAGES, "pynative"),
+        ("symmetric", (45, 38), True, ("layer3", "layer4"), "pynative"),
+        ("same", (32, 32), True, ("stem", "layer2", "layer3"), "graph"),  # to matmul form and back, twice
     ],
 )
-def test_products_equal_convolutions(pool: str, sides: tuple[int, int], train: bool, form: tuple[str, ...]) -> None:
+def test_products_equal_convolutions(
+    pool: str, sides: tuple[int, int], train: bool, form: tuple[str, ...], mode: str
+) -> None:
+    if mode == "graph":
+        compile_graphs()
     expected, found = (step(network(pool), sides, form=each, train=train) for each in ((), form))
     np.testing.assert_allclose(found[0], expected[0], rtol=2e-5, atol=2e-5 * float(np.abs(expected[0]).max()))
     for kind in (1, 2):

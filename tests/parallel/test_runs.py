@@ -38,7 +38,7 @@ def nothing_in_shared_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> runs.Done:
-    return runs.run(tmp_path_factory.mktemp("alone"), photos)
+    return runs.run_here(tmp_path_factory.mktemp("alone"), photos)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_every_process_keeps_its_log_in_the_run(pair: runs.Done) -> None:
 def test_metrics_over_uneven_shares_are_those_of_one_process(photos: Path, tmp_path: Path) -> None:
     # With steps too small to change a weight, every number of the evaluation must be the same to the last bit.
     still = ("optimizer.lr=1e-30", "optimizer.weight_decay=0", "train.epochs=2", "train.batch_size=9")
-    one = runs.run(tmp_path / "one", photos, *still)
+    one = runs.run_here(tmp_path / "one", photos, *still)
     three = runs.run(tmp_path / "three", photos, *still, "runner.devices=3")
     assert (one.code, three.code) == (0, 0), three.errors
     evaluated = [
@@ -116,7 +116,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_with_one(photos: Path, tm
     assert str(folder / "logs" / "001" / "worker_1.log") in done.errors
     assert runs.remains(tmp_path) == []
     changes = ("runner.devices=1", "train.epochs=4")
-    alone = runs.run(tmp_path, photos, *changes, flags=("--resume", str(folder), "--allow-changed"))
+    alone = runs.run_here(tmp_path, photos, *changes, flags=("--resume", str(folder), "--allow-changed"))
     assert alone.code == 0, alone.errors
     assert "will not be bit-exact: " in alone.errors
     assert "devices: 2 → 1" in alone.errors
@@ -147,7 +147,7 @@ def test_when_the_parent_is_killed_nothing_is_left(photos: Path, tmp_path: Path)
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("seconds", [0.0, 2.5])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(2.5, marks=pytest.mark.slow)])
 def test_an_interrupt_before_training_leaves_nothing(photos: Path, tmp_path: Path, seconds: float) -> None:
     process = runs.begun(tmp_path, photos, *ENDLESS)
     wait_for(lambda: catches(process.pid, signal.SIGTERM))  # from here on finetune answers for signals
@@ -176,7 +176,8 @@ def test_real_photos(flowers: Path, tmp_path: Path) -> None:
             shutil.copytree(flowers / part / number, tmp_path / "photos" / part / number)
     said = ("backbone.weights=fractals", "image.size=64", "image.resize=72", "freeze.use=head", "optimizer.use=adamw")
     said += ("optimizer.lr=0.01", "train.epochs=6", "train.batch_size=32")
-    one, two = (runs.run(tmp_path, tmp_path / "photos", *said, f"runner.devices={n}") for n in (1, 2))
+    one = runs.run_here(tmp_path, tmp_path / "photos", *said)
+    two = runs.run(tmp_path, tmp_path / "photos", *said, "runner.devices=2")
     assert (one.code, two.code) == (0, 0), two.errors
     accuracies = [json.loads((tmp_path / "runs" / f"shared-00{n}" / "result.json").read_text()) for n in (1, 2)]
     first, second = (each["test_accuracy"] for each in accuracies)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from finetune import Options, Samples, UsageError
-from finetune.testing import ContractError, check_dataset
+from finetune.testing import ContractError, check_dataset, surroundings
 from finetune.testing.datasets import RULES
 from tests.testing.bad_datasets import (
     BROKEN,
@@ -57,7 +57,8 @@ def test_every_rule_is_broken_once() -> None:
     assert {rule for _, _, rule, _ in BROKEN} == RULES.keys()
 
 
-def test_a_process_that_stays_is_named() -> None:
+def test_a_process_that_stays_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "GRACE", 0.1)  # this one would stay longer, too
     context = multiprocessing.get_context("spawn")
     started: list[Any] = []
 

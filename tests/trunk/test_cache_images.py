@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,12 +12,15 @@ from PIL import Image
 
 from finetune.errors import DataError
 from tests.drawn import folder
-from tests.trunk.tiny import At, recipe, run
+from tests.trunk import tiny
+from tests.trunk.tiny import At, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
+
+recipe = partial(tiny.recipe, runner={"mode": "pynative"})  # nothing to compile
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,12 +16,14 @@ from finetune.trunk import entries, store
 from tests.cli.calling import environment
 from tests.clocks import LONGEST
 from tests.trunk import tiny
-from tests.trunk.tiny import recipe, run, shards
+from tests.trunk.tiny import run, shards
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
+
+recipe = partial(tiny.recipe, runner={"mode": "pynative"})  # nothing to compile
 
 VIEWS = 2 * 24 + 6
 

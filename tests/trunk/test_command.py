@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
-from tests.cli.calling import answer, command, environment
+from tests.cli.calling import answer, call_in_process
 from tests.trunk.tiny import shards, weights
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 RECIPE = """\
@@ -21,14 +21,11 @@ callbacks: []
 """
 
 
-def test_a_second_run_says_what_it_reuses_and_how_much_time_that_saves(repo: Path, home: Path, tmp_path: Path) -> None:
+def test_a_second_run_says_what_it_reuses_and_how_much_time_that_saves(home: Path, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(RECIPE)
 
     def call(*changes: str) -> subprocess.CompletedProcess[str]:
-        arguments, env = command("run", "small.yaml", *changes, "--json"), environment(repo, FINETUNE_HOME=str(home))
-        done = subprocess.run(
-            arguments, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False
-        )
+        done = call_in_process("run", "small.yaml", *changes, "--json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done
 

@@ -6,6 +6,7 @@ import re
 import shutil
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +19,16 @@ from finetune.model import modelfolder
 from finetune.recipe.models import TrunkSection
 from finetune.training import views
 from tests.trunk import tiny
-from tests.trunk.tiny import At, Made, recipe, run, shards
+from tests.trunk.tiny import At, Made, run, shards
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from finetune.run import Run
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
+
+recipe = partial(tiny.recipe, runner={"mode": "pynative"})  # nothing to compile
 
 OFF: dict[str, Any] = {"features": "off"}
 PLAIN: dict[str, Any] = {"engine": "mindspore", "precision": "fp32"}
@@ -102,7 +105,7 @@ def test_the_number_of_workers_changes_no_bit(
     tmp_path: Path,
     streamed: Made,
 ) -> None:
-    made = run(recipe(photos, tmp_path, runner={"workers": workers}, cache=cache))
+    made = run(recipe(photos, tmp_path, runner={"mode": "pynative", "workers": workers}, cache=cache))
     expected = streamed if cache else cold[0]
     assert made.weights == expected.weights
     assert made.lines == expected.lines

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import finetune_model
-from tests.cli.calling import answer, command, environment
+from tests.cli.calling import answer, call_in_process, command, environment
 from tests.clocks import LONGEST
 from tests.drawn import folder
 from tests.weights.drawn_files import ascend, checkpoint, drawn
@@ -46,9 +46,11 @@ class Bomb:
 
 @pytest.fixture(scope="module")
 def call(repo: Path) -> Call:
-    """Return what calls ``finetune`` in a folder and waits for it, not for ever."""
+    """Return what calls ``finetune`` in a folder, in a process of its own where another command starts it."""
 
     def run(*arguments: str | Path, cwd: Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        if not before:
+            return call_in_process(*arguments, "--json", cwd=cwd)
         line = [*before, *command(*arguments, "--json")]
         return subprocess.run(
             line, cwd=cwd, env=environment(repo), capture_output=True, text=True, timeout=LONGEST, check=False
