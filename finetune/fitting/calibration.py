@@ -23,14 +23,19 @@ GOLDEN = (5.0**0.5 - 1.0) / 2.0
 def calibrate(logits: Floats, labels: Rows, weights: Doubles | None = None) -> tuple[float, float]:
     """Return the factor for all logits (N, K) with which their mean cross-entropy is least, and that loss.
 
-    ``weights`` (N,) are those of the rows, all the same if not given. The loss has one minimum over the factor, which
-    golden-section search finds to a hundredth.
+    ``weights`` (N,) are those of the rows, all the same if not given. Labels count as if one more image of each had
+    another one (Platt 1999), so that few images that are all right do not make a head entirely sure. The loss has one
+    minimum over the factor, which golden-section search finds to a hundredth.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     total = max(float(weights.sum()), float(np.finfo(np.float64).tiny))
+    above_mean = logits[np.arange(len(labels)), labels] - logits.mean(axis=1, dtype=np.float64)
+    doubt = float((weights * above_mean).sum()) / (len(labels) + 2.0)
 
     def loss(power: float) -> float:
-        return float((weights * row_losses(logits * np.float32(2.0**power), labels)).sum()) / total
+        factor = 2.0**power
+        sure = float((weights * row_losses(logits * np.float32(factor), labels)).sum())
+        return (sure + doubt * factor) / total
 
     low, high = WEAKEST, STRONGEST
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
