@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,31 +17,33 @@ from rich.table import Table
 
 def main(folders: list[Path]) -> None:
     """Print the validation accuracy of every epoch, and the test accuracy, of each run."""
-    histories = [
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()] for folder in folders
-    ]
+    histories = [read_history(folder / "metrics.jsonl") for folder in folders]
     results = [json.loads((folder / "result.json").read_bytes()) for folder in folders]
     table = Table("epoch", title="validation accuracy", title_justify="left", box=None)
     for folder in folders:
         weights = json.loads((folder / "weights.json").read_bytes())["source"]
         table.add_column(f"{folder.name}\nweights: {weights}", justify="right")
-    for epoch in range(max(len(history) for history in histories)):
-        table.add_row(str(epoch + 1), *(accuracy(history[epoch : epoch + 1], "val_accuracy") for history in histories))
-    table.add_row("test", *(accuracy([result], "test_accuracy") for result in results))
+    for epoch in sorted(set().union(*histories)):  # epoch 0 is that of a fitted head
+        table.add_row(str(epoch), *(accuracy(history.get(epoch, {}), "val_accuracy") for history in histories))
+    table.add_row("test", *(accuracy(result, "test_accuracy") for result in results))
     table.add_row("seconds", *(f"{result['seconds']:.0f}" for result in results))
     Console().print(table)
 
 
-def accuracy(found: list[dict[str, Any]], name: str) -> str:
+def read_history(file: Path) -> dict[int, dict[str, float]]:
+    """Return the line of each epoch."""
+    return {line["epoch"]: line for line in map(json.loads, file.read_bytes().splitlines())}
+
+
+def accuracy(found: dict[str, float], name: str) -> str:
     """Return an accuracy with three digits, or nothing for a run that has none here."""
-    return f"{found[0][name]:.3f}" if found and found[0].get(name) is not None else ""
+    return f"{found[name]:.3f}" if found.get(name) is not None else ""
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    runs = parser.parse_args().runs
-    for run in runs:
+    for run in (runs := parser.parse_args().runs):
         if not (run / "result.json").is_file():
             parser.exit(2, f"no finished run in {run}: it has no result.json\n")
     main(runs)

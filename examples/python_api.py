@@ -15,14 +15,14 @@ parser = ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("photos", type=Path)
 parser.add_argument("--backbone", default="resnext50")
 parser.add_argument("--weights", default="auto", help="a name, a file, or none for a random start")
-parser.add_argument("--epochs", type=int, default=5)
+parser.add_argument("--epochs", type=int, help="by default as many as are needed, none once the head is fitted")
 given = parser.parse_args()
 
 ft = Finetuner(given.backbone, weights=given.weights, freeze="none" if given.weights == "none" else "head")
 run = ft.fit(given.photos, epochs=given.epochs)
-print(f"epochs trained: {len(ft.history)}, into {run.folder}")
+print(f"epochs trained: {ft.history[-1]['epoch']}, into {run.folder}")
 
-report = ft.evaluate(given.photos)
+report = ft.evaluate()  # on the photos held back; if there are none, the estimate out of folds
 print(f"accuracy {report['accuracy']:.1%} on {report['images']} photos ({report['part']})")
 evaluated = [each for each in report["per_class"] if each["images"]]
 hardest = min(evaluated, key=lambda each: each["recall"])

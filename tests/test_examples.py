@@ -68,6 +68,14 @@ def test_python_api(repo: Path, photos: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["run-001"]
 
 
+def test_python_api_with_pretrained_weights(repo: Path, photos: Path, tmp_path: Path) -> None:
+    said = script(repo, "python_api.py", photos, "--backbone", "resnext_nano", cwd=tmp_path)
+    assert "epochs trained: 0, into" in said
+    assert re.search(r"on \d+ photos \(out of fold\)", said)
+    lines = script(repo, "compare.py", "runs/run-001", cwd=tmp_path).splitlines()
+    assert [line.split()[0] for line in lines[3:]] == ["0", "test", "seconds"]
+
+
 def test_own_dataset(repo: Path, photos: Path, tmp_path: Path) -> None:
     found = {f"{path.parent.name}/{path.name}": path.parent.name for path in sorted(photos.rglob("*.jpg"))}
     (tmp_path / "list").symlink_to(photos)

@@ -1,4 +1,4 @@
-"""Every recipe that comes along runs: on a few drawn photos, with a small network and for one epoch."""
+"""Every bundled recipe runs: on a few drawn photos, with a small network and for one epoch at most."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.recipe import bundled, plan
-from finetune.training import engine
+from finetune.training import engine, older
 from tests.cli.calling import answer, command, environment
 from tests.drawn import folder
 
@@ -29,8 +29,11 @@ TWO_PROCESSES = "flowers-cpu-2p"
 # What makes a run short, whatever the recipe: all else is as it stands there.
 SHORT = (
     *("backbone.use=resnext_nano", "backbone.weights=fractals", "image.size=32", "image.resize=36"),
-    *("train.epochs=1", "train.batch_size=8", "cache.views=1", "runner.device=cpu"),
+    *("train.batch_size=8", "cache.views=1", "runner.device=cpu"),
 )
+ONE_EPOCH = "train.epochs=1"
+# These fit the head, and train nothing after that.
+FITTED = ("csv", "few-photos", "imbalanced", "linear-probe")
 # These train so much of the network that compiling it would take longer than the few steps.
 DEEP = ("full", "freeze-by-name", "pretrain-fractals", "quickstart")
 # In place of photos that would have to be downloaded, or of thousands that would have to be drawn.
@@ -69,20 +72,36 @@ def test_every_recipe_runs(photos: Path, name: str, tmp_path: Path) -> None:
     whole = plan.load(RECIPES[name], [], catalogue)
     mode = "pynative" if name in DEEP else "graph"
     changes = [*SHORT, *data(whole, photos), *SMALLER.get(name, ()), f"runner.mode={mode}", "runner.devices=1"]
+    changes += [] if name in FITTED else [ONE_EPOCH]
     short = plan.load(RECIPES[name], [*changes, f"output={tmp_path}"], catalogue)
     run = engine.fine_tune(short, catalogue, say=lambda line: None)
     result = json.loads((run.folder / "result.json").read_text())
     assert run.folder == tmp_path / f"{name}-001"
-    assert (result["epochs"], result["frozen_unchanged"]) == (1, True)
+    assert (result["epochs"], result["frozen_unchanged"]) == (int(name not in FITTED), True)
+    assert result["fitted"]["folds"] == 5
     policy = whole.freezer.component.build(whole.freezer.options)
     assert {*run.trainable} == policy(1, run.stages)
     again = plan.load(run.folder / "recipe.yaml", [], catalogue)
-    assert again == short, "what is extended is written out"
+    assert settled(short) <= settled(again), "what is extended is written out"
+    assert again.freezer == short.freezer
+    assert [each.component for each in again.augment] == [each.component for each in short.augment]
+
+
+def settled(found: Plan) -> set[tuple[str, str, str]]:
+    """Return section, key and value of all that the recipe of a plan does not leave to the run."""
+    sections = found.recipe.model_dump(mode="json", exclude={"augment"})
+    pairs = ((name, key, value) for name, each in sections.items() for key, value in items(each))
+    return {(name, key, repr(value)) for name, key, value in pairs if older.OPEN.get((name, key), ...) != value}
+
+
+def items(section: object) -> list[tuple[str, object]]:
+    """Return the keys and values of a section, or the value of a key at the top."""
+    return [*section.items()] if isinstance(section, dict) else [("", section)]
 
 
 @pytest.mark.slow
 def test_two_processes_run(photos: Path, repo: Path, tmp_path: Path) -> None:
-    changes = [*SHORT, *data(plan.load(RECIPES[TWO_PROCESSES], [], Catalogue(plugins.load())), photos)]
+    changes = [*SHORT, ONE_EPOCH, *data(plan.load(RECIPES[TWO_PROCESSES], [], Catalogue(plugins.load())), photos)]
     line = command("run", TWO_PROCESSES, *changes, "--output", tmp_path, "--json")
     done = subprocess.run(line, env=environment(repo), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

@@ -130,7 +130,7 @@ def test_a_recipe_for_photos_passes_the_check(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("backbone", "said"),
     [
-        ("resnext50", ["backbone: {use: resnext50, weights: auto}", "layer_decay"]),
+        ("resnext50", ["backbone: {use: resnext50, weights: auto}", "freeze: {use: stages, train: [last]}"]),
         ("resnext_nano", ["backbone: {use: resnext_nano, weights: auto}", "'fractals'"]),
         ("bare", ["backbone: {use: bare, weights: none}", "offers no weights", "freeze: {use: none}"]),
     ],
@@ -173,7 +173,7 @@ def test_the_backbone_of_a_new_recipe(
 def test_characters_that_no_comment_may_have(catalogue: Catalogue) -> None:
     more = {"counts": {"a\x1b[31m\nb": 100, "b\x00": 90}, "findings": ("x\x07y",)}
     text = recipes.text(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
-    assert values_of(text)["train"] == {"epochs": 10, "batch_size": 16}
+    assert values_of(text)["freeze"] == {"use": "stages", "train": ["last"]}
 
 
 def seen(**more: object) -> looking.Seen:
@@ -191,11 +191,13 @@ def seen(**more: object) -> looking.Seen:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({}, ["split: 0.3", "schedule: {1: head, 4: last}", "batch_size: 16"]),
+        ({}, ["split: 0.3", "freeze: {use: stages, train: [last]}"]),
         ({"splits": {"train": 190, "valid": 20}}, ["dataset: {use: folder, root: photos}", ", 20 valid"]),
-        ({"counts": {"a": 9, "b": 5}}, ["freeze: {use: head}", "batch_size: 2}"]),
-        ({"counts": {"a": 2000, "b": 1000}}, ["5: all", "split: 0.2", "batch_size: 32"]),
-        ({"counts": {"a": 400, "b": 40}}, ["10 times the photos", "class_weights: auto", "metric: macro_f1"]),
+        ({"counts": {"a": 9, "b": 5}}, ["freeze: {use: head}", "out of folds", "dataset: {use: folder, root: photos}"]),
+        ({"counts": {"a": 30, "b": 29}}, ["freeze: {use: head}", "# 30 photos a class"]),
+        ({"counts": {"a": 30, "b": 30}}, ["freeze: {use: stages, train: [last]}", "split: 0.3"]),
+        ({"counts": {"a": 2000, "b": 1000}}, ["freeze: {use: stages, train: [last]}", "split: 0.2"]),
+        ({"counts": {"a": 400, "b": 40}}, ["# Some classes have 10 times the photos", "`loss: {class_weights: auto}`"]),
         ({"sides": (28, 32, 40)}, ["image: {size: 64, resize: 73}", "12 times as fast"]),
         ({"unreadable": ("x",)}, ["# Damaged   1 of 191 photos", "on_bad_image: skip"]),
     ],
@@ -206,6 +208,32 @@ def test_what_was_seen_decides(more: dict[str, object], expected: list[str], cat
         assert each in text
     plan = plans.load(values_of(text), [], catalogue)
     assert plan.recipe.dataset.use == "folder"
+    said = ("head", "loss", "optimizer", "schedule", "train", "validate", "evaluate", "augment", "callbacks")
+    assert {*values_of(text)}.isdisjoint(said), "a run chooses these"
+
+
+@pytest.mark.parametrize(
+    ("counts", "pretrained", "expected"),
+    [
+        ({"a": 50, "b": 10}, True, 0),  # five times is not unbalanced
+        ({"a": 51, "b": 10}, True, 3),
+        ({"a": 51, "b": 10}, False, 2),
+    ],
+)
+def test_classes_of_different_sizes_need_only_a_comment(
+    counts: dict[str, int], pretrained: bool, expected: int
+) -> None:
+    lines = recipes.balance(seen(counts=counts), pretrained=pretrained)
+    assert len(lines) == expected
+    assert all(line.startswith("# ") and len(line) <= 120 for line in lines)
+    assert ("out of fold" in " ".join(lines)) == (pretrained and expected > 0)
+
+
+def test_a_head_that_is_fitted_is_judged_by_all_photos(catalogue: Catalogue) -> None:
+    few = recipes.text(seen(counts={"a": 9, "b": 5}), Path("/data"), catalogue.get(Backbone, "resnext50"))
+    assert "split" not in values_of(few)["dataset"]  # type: ignore[operator]
+    more = recipes.text(seen(), Path("/data"), catalogue.get(Backbone, "resnext50"))
+    assert values_of(more)["dataset"]["split"] == 0.3  # type: ignore[index]
 
 
 def values_of(text: str) -> dict[str, object]:

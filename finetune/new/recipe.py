@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.data.audit import IMBALANCED
 from finetune.recipe.yamltext import scalar
 
 if TYPE_CHECKING:
@@ -16,20 +16,23 @@ if TYPE_CHECKING:
     from finetune.new.photos import Seen
 
 FINDINGS = 5  # of the dataset, in the header
-UNEVEN = 3.0  # times the rarest class, from which classes are weighed
-FEW, MANY = 30, 300  # photos of a class, below and from which less and more of the network trains
+FEW = 30  # photos of a class, from which the last stage trains as well
+SMALL_SET = 200  # photos, below which more of them are held back
 SMALL = 160  # pixels of the shorter side, below which 224 would only blow photos up
 SIZES = (64, 96, 128, 160)
-USUAL_BATCH = 32
 WORDS = ("yes", "no", "on", "off", "y", "n", "true", "false", "null")  # which YAML 1.1 does not read as text
-CALLBACKS = "callbacks: [{use: tensorboard}, {use: checkpoint, keep: 2}, {use: early_stopping, patience: 5}]"
 
 
 def text(seen: Seen, folder: Path, backbone: Backbone) -> str:
-    """Return a recipe with comments, which runs as it stands in a folder."""
-    chosen = [network(backbone), dataset(seen, folder), *image(seen)]
-    sections = [*chosen, *training(seen, pretrained=bool(backbone.weights)), *balance(seen), CALLBACKS]
-    return "\n".join([header(seen), *sections, ""])
+    """Return a recipe with comments, which runs as it stands in a folder.
+
+    It says only what differs from the defaults or depends on the photos; a run chooses the rest and reports it.
+    """
+    pretrained = bool(backbone.weights)
+    head_only = pretrained and seen.photos / len(seen.counts) < FEW
+    sections = [network(backbone), *dataset(seen, folder, head_only=head_only), *image(seen)]
+    sections += training(seen, pretrained=pretrained, head_only=head_only)
+    return "\n".join([header(seen), *sections, *balance(seen, pretrained=pretrained), ""])
 
 
 def header(seen: Seen) -> str:
@@ -75,17 +78,19 @@ def network(backbone: Backbone) -> str:
     return f"{why}\nbackbone: {{use: {name}, weights: none}}"
 
 
-def dataset(seen: Seen, folder: Path) -> str:
-    """Return the dataset's section, paths in it as they are from the recipe's folder."""
+def dataset(seen: Seen, folder: Path, *, head_only: bool) -> list[str]:
+    """Return the dataset's section and how the run is judged; paths are relative to the recipe's folder."""
     given = [f"{key}: {quoted(near(value, folder))}" for key, value in seen.section.items()]
     given += ["on_bad_image: skip"] if seen.unreadable else []
     given += ["allow_empty: true"] if any("holds no photo" in each for each in seen.findings) else []
-    keys = ", ".join(given)
     if "valid" in seen.splits:
-        return f"# Its own validation photos are used.\ndataset: {{{keys}}}"
-    share = 0.3 if seen.photos < 200 else 0.2
-    why = "# There are no validation photos: this share of each class is held back for that."
-    return f"{why}\ndataset: {{{keys}, split: {share}}}"
+        why = "# Its own validation photos are used."
+    elif head_only:
+        why = "# All photos are trained on; the accuracy is estimated out of folds."
+    else:
+        why = "# There are no validation photos: this share of each class is held back for that."
+        given.append(f"split: {0.3 if seen.photos < SMALL_SET else 0.2}")
+    return [why, f"dataset: {{{', '.join(given)}}}"]
 
 
 def near(value: str, folder: Path) -> str:
@@ -112,39 +117,29 @@ def image(seen: Seen) -> list[str]:
     return [why, f"image: {{size: {size}, resize: {round(size * 8 / 7)}}}"]
 
 
-def training(seen: Seen, *, pretrained: bool) -> list[str]:
-    """Return what trains, for how long and in which portions, by how many photos there are."""
+def training(seen: Seen, *, pretrained: bool, head_only: bool) -> list[str]:
+    """Return what trains, by how many photos there are; the run chooses rate, batch size and number of epochs."""
     each = seen.photos / len(seen.counts)
     if not pretrained:
-        why, epochs = "the whole network trains, since none of it has learnt anything yet", 20
-        freeze, optimizer = "{use: none}", "{use: adamw, lr: 1e-3}"
-    elif each < FEW:
-        why, epochs = "the head alone trains, on features that are computed once", 20
-        freeze, optimizer = "{use: head}", "{use: adamw, lr: 3e-3}"
-    elif each < MANY:
-        why, epochs = "the head trains first, then the last stage, more gently", 10
-        freeze, optimizer = "{use: gradual, schedule: {1: head, 4: last}}", "{use: adamw, lr: 2e-3, layer_decay: 0.3}"
+        why = "the complete network trains, because it starts from random weights"
+        freeze = "{use: none}"
+    elif head_only:
+        why = "the head is fitted to the features of the frozen network"
+        freeze = "{use: head}"
     else:
-        why, epochs = "enough to train the whole network, lower stages more gently", 10
-        freeze = "{use: gradual, schedule: {1: head, 3: last, 5: all}}"
-        optimizer = "{use: adamw, lr: 2e-3, layer_decay: 0.3}"
-    batch = min(USUAL_BATCH, 1 << max(1, int(math.log2(max(2, seen.photos / 8)))))
-    return [
-        f"# {each:.0f} photos a class: {why}.",
-        "augment: [{use: albumentations, preset: standard}]",
-        f"freeze: {freeze}",
-        f"optimizer: {optimizer}",
-        "schedule: {use: cosine, warmup_epochs: 1}",
-        f"train: {{epochs: {epochs}, batch_size: {batch}}}",
-    ]
+        why = "the head is fitted, then the last stage trains with it"
+        freeze = "{use: stages, train: [last]}"
+    return [f"# {each:.0f} photos a class: {why}.", f"freeze: {freeze}"]
 
 
-def balance(seen: Seen) -> list[str]:
-    """Return weights of the classes and a metric that does not forget the rare ones, where they differ much."""
-    if seen.imbalance < UNEVEN:
+def balance(seen: Seen, *, pretrained: bool) -> list[str]:
+    """Return a comment on classes of very different sizes, which a run accounts for by itself."""
+    if seen.imbalance <= IMBALANCED:
         return []
-    return [
-        f"# Some classes have {seen.imbalance:.0f} times the photos of others: all weigh the same, and count the same.",
-        "loss: {class_weights: auto}",
-        "evaluate: {metric: macro_f1}",
+    lines = [
+        f"# Some classes have {seen.imbalance:.0f} times the photos of others. The run is judged by macro-F1, in which",
+        "# all classes count the same. To weigh all classes the same in the loss, add `loss: {class_weights: auto}`.",
     ]
+    if pretrained:
+        lines.append("# Without that, a run uses square-root class weights if they are better out of fold.")
+    return lines
