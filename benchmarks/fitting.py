@@ -66,7 +66,8 @@ def draw_features(rows: int, columns: int, classes: int, *, half: bool) -> tuple
 
 def measure(rows: int, columns: int, classes: int, *, rival_rows: int, half: bool) -> None:
     """Fit, and print a line for each side."""
-    from finetune.fitting.fit import Data, fit_head
+    from finetune.fitting.data import Data
+    from finetune.fitting.fit import fit_head
     from finetune.fitting.folds import assign_folds
 
     features, labels = draw_features(rows + OTHERS, columns, classes, half=half)

@@ -69,7 +69,9 @@ def new_run(folder: Path, epochs: int, name: str = "flowers") -> Run:
     lines = [{**line, "epoch": number, "images_per_second": 80.0, "seconds": 3.0} for number in range(1, epochs + 1)]
     return Run(
         folder=folder,
-        recipe=Recipe.model_validate({"name": name, "dataset": {"use": "folder"}, "train": {"epochs": 500}}),
+        recipe=Recipe.model_validate(
+            {"name": name, "dataset": {"use": "folder"}, "train": {"epochs": 500, "batch_size": 32}}
+        ),
         recipe_text="",
         classes=("daisy", "rose"),
         stages=("stem", "head"),
@@ -168,6 +170,19 @@ def test_a_long_run_does_not_flood_a_notebook(tmp_path: Path) -> None:
     assert "<progress" not in shown[-1]
     for code in shown:
         plain(code)
+
+
+def test_a_head_that_is_being_fitted(tmp_path: Path) -> None:
+    shown: list[str] = []
+    block = Block(shown.append, now=iter(range(0, 1000, 10)).__next__)
+    run = new_run(tmp_path, 0)
+    block.finetune_run_start(run)
+    block.finetune_epoch_start(run, 0)
+    assert plain(shown[-1])[-1] == "fitting the head"
+    run.history = [{**new_run(tmp_path, 1).history[0], "epoch": 0}]
+    block.finetune_epoch_end(run, 0, run.history[0])
+    assert "fitting the head" not in shown[-1]
+    assert ", the head is fitted" in plain(shown[-1])
 
 
 def test_messages_stay_in_sight(tmp_path: Path) -> None:
@@ -287,7 +302,7 @@ def test_the_example_runs_on_photos(written: Any, kernel: Kernel, flowers: Path)
 @pytest.mark.once
 def test_an_interrupted_cell_leaves_the_kernel_and_the_run(kernel: Kernel) -> None:
     assert kernel.run(SMALL)[0]["status"] == "ok"
-    reply, _ = kernel.run("ft.fit(data, epochs=10_000)", interrupt_at="<td>2/10000</td>")
+    reply, _ = kernel.run("ft.fit(data, epochs=10_000)", interrupt_at="2/10000</t")
     assert (reply["ename"], reply["status"]) == ("KeyboardInterrupt", "error")
     assert re.match(r"saved and stopped in epoch \d+, step \d+; go on with fit", reply["evalue"])
     reply, printed = kernel.run("print(len(ft.history), ft.run.epoch, ft)")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from finetune.display import epochtable
 from finetune.display.pace import Pace
-from finetune.display.progress import HEARTBEAT, Progress, outcome, shown, weights_line
+from finetune.display.progress import HEARTBEAT, Progress, outcome, shown, training_line, weights_line
 from finetune.display.terminal import console, printable
 from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
@@ -51,12 +51,13 @@ class Gone(io.StringIO):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
-def new_run(folder: Path, *, metric: str = "accuracy", epochs: int = 3) -> Run:
+def new_run(folder: Path, *, metric: str = "accuracy", epochs: int = 3, start: str = "random") -> Run:
     said = {
         "name": "flowers",
         "dataset": {"use": "folder"},
-        "train": {"epochs": epochs},
+        "train": {"epochs": epochs, "batch_size": 32},
         "evaluate": {"metric": metric},
+        "head": {"use": "linear", "start": start},
     }
     return Run(
         folder=folder,
@@ -76,7 +77,7 @@ def line(epoch: int, **more: Any) -> dict[str, Any]:
         "epoch": epoch,
         "phase": 1 if epoch == 1 else 2,
         "trainable": ["head"] if epoch == 1 else ["layer4", "head"],
-        "train_loss": 2.0 / epoch,
+        "train_loss": 2.0 / max(epoch, 1),
         "val_loss": 1.5,
         "val_accuracy": 0.75,
         "lr": 1e-3,
@@ -147,6 +148,38 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pyt
         "  curves    tensorboard --logdir runs/flowers-001/tensorboard",
         "  predict   finetune predict runs/flowers-001 photo.jpg",
     ]
+
+
+def test_a_fitted_head_is_epoch_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stream, clock = io.StringIO(), Clock()
+    progress = Progress(console(stream), now=clock)
+    run = new_run(Path("runs") / "flowers-001", epochs=0, start="fitted")
+    run.images, run._say = {"train": 120}, progress.say
+    progress.finetune_run_start(run=run)
+    run.trainable, run.best = ("head",), Best(epoch=0, value=0.75)
+    progress.finetune_epoch_start(run=run, epoch=0)
+    assert progress._bar(run) == "fitting the head 0:00"
+    progress.finetune_epoch_end(run=run, epoch=0, metrics=line(0, train_loss=0.25, phase=0, lr=0.0))
+    judged = {"method": "folds", "images": 120, "accuracy": 0.75, "accuracy_low": 0.6656, "accuracy_high": 0.8188}
+    run.result = {"epochs": 0, "best": {"epoch": 0, "val_accuracy": 0.75}, "seconds": 61.0, "validation": judged}
+    progress.finetune_run_end(run=run)
+    assert stream.getvalue().splitlines() == [
+        "flowers",
+        "  images    120 training; 2 classes",
+        "  network   resnext50 on cpu, the best that is here",
+        "  weights   hub-v1.1: 318 loaded, 2 reinitialised",
+        "  training  the head is fitted to its optimum",
+        "  run       runs/flowers-001",
+        "fitted head: train loss 0.2500, val loss 1.5000, val accuracy 0.7500 (best), 1:01",
+        "  finished  the head is fitted, in 1:01",
+        "  best      the fitted head, val accuracy 0.7500",
+        "  accuracy  0.7500 (95 % interval 0.666 to 0.819; 120 images, out of fold)",
+        "  run       runs/flowers-001",
+        "  predict   finetune predict runs/flowers-001 photo.jpg",
+    ]
+    fitted_first = new_run(tmp_path, epochs=3, start="fitted").recipe
+    assert training_line(fitted_first, 4) == "the head is fitted, then 3 epochs of 4 steps, batch size 32"
 
 
 def test_a_long_epoch_gives_a_sign_of_life(tmp_path: Path) -> None:

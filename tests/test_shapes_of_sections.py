@@ -32,7 +32,11 @@ def catalogue() -> Catalogue:
             "optimizer: expected a mapping, got a list; write its keys without brackets and '- '",
         ),
         ("schedule", "linear-decay", "write {use: NAME}, where NAME is cosine, step or constant"),
-        ("schedule", 3, "schedule: expected a mapping, got 3; its keys are use, warmup_epochs, final, every, gamma"),
+        (
+            "schedule",
+            3,
+            "schedule: expected a mapping, got 3; its keys are use, warmup_epochs, phase_warmup, final, every, gamma",
+        ),
         ("head", "linaer", "head: expected a mapping, got 'linaer'; did you mean {use: linear}?"),
         ("loss", "cross_entropy", "loss: expected a mapping, got 'cross_entropy'; write {use: cross_entropy}"),
         ("dataset", "photos/", "dataset: expected a mapping, got 'photos/'; write {use: folder, root: photos/}"),

@@ -99,7 +99,7 @@ def test_mistakes_of_all_runs_come_before_the_first(recipe: Path, capsys: pytest
     assert main(["run", str(recipe), "optimizer.lr=[1e-3, -1, oops]"]) == 2
     told = capsys.readouterr().err
     assert "override 'optimizer.lr=-1': optimizer.lr: must be more than 0, got -1" in told
-    assert "override 'optimizer.lr=\"oops\"': optimizer.lr: expected a number, got 'oops'" in told
+    assert "override 'optimizer.lr=\"oops\"': optimizer.lr: expected a number or 'auto', got 'oops'" in told
     assert not (recipe.parent / "runs").exists()
 
 
@@ -120,10 +120,10 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert plans.load(Path(run["run"]) / "recipe.yaml", [], Catalogue(plugins.load())).recipe.name == run["name"]
     with (top / "sweep.csv").open() as file:
         titles, *rows = csv.reader(file)
-    assert titles == ["optimizer.lr", "train.batch_size", "val_accuracy", "epoch", "seconds", "run"]
+    assert titles == ["optimizer.lr", "train.batch_size", "val_loss", "epoch", "seconds", "run"]
     assert len(rows) == 4
     drawn = (top / "sweep.svg").read_text()
-    assert "validation accuracy by optimizer.lr" in drawn
+    assert "validation loss by optimizer.lr" in drawn
     assert drawn.count("<circle") == 5
 
     assert main(["run", "--resume", str(top)]) == 0  # nothing is left to do
@@ -235,5 +235,5 @@ def test_no_rate_is_suggested_where_the_loss_only_rises() -> None:
 
 
 def test_a_recipe_that_takes_no_such_list_says_so(recipe: Path, catalogue: Catalogue) -> None:
-    with pytest.raises(RecipeError, match="expected a number, got a list"):
+    with pytest.raises(RecipeError, match="expected a number or 'auto', got a list"):
         plans.load(recipe, ["optimizer.lr=[a, b]"], catalogue)

@@ -225,14 +225,19 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if len(findings) > FINDINGS:
         yield "", f"{len(findings) - FINDINGS} more; --json lists them"
     yield "weights", weights_line(report["weights"])
-    for number, phase in enumerate(report["phases"], 1):
+    trained = [phase for phase in report["phases"] if phase["epochs"] != [0, 0]]
+    if len(trained) < len(report["phases"]):
+        parameters = report["phases"][0]["parameters"]
+        yield "phase 0", f"the head is fitted to its optimum, {parameters:,} parameters"
+    for number, phase in enumerate(trained, 1):
         first, last = phase["epochs"]
         trainable = ", ".join(phase["trainable"])
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
     for each in report["features"]:
         yield f"features {each['phase']}", f"after {each['after']}: {kept(each)}"
     images = report["batch_size"]
-    yield "steps", f"{report['steps_per_epoch']:,} of {images} images in an epoch, {report['steps']:,} in all"
+    if trained:
+        yield "steps", f"{report['steps_per_epoch']:,} of {images} images in an epoch, {report['steps']:,} in all"
     if launch := report.get("launch"):
         devices = ", ".join(f"process {rank} on {device}" for rank, device in launch["devices"].items())
         machines = f"{launch['machines']} machine{'s' * (launch['machines'] > 1)}"

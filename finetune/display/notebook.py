@@ -93,7 +93,8 @@ class Block:
         said = f"<pre>{html.text(lines)}</pre>" if lines else ""
         if self.run is None:
             return said
-        return said + html.run(self.run) + (self.bar(self.run) if self.pace.total else "")
+        fits = self.run.epoch == 0 and bool(self.run.trainable) and not self.run.history
+        return said + html.run(self.run) + (self.bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
 
     def bar(self, run: Run) -> str:
         """Return where the epoch stands."""

@@ -35,7 +35,7 @@ def calibrate(logits: Floats, labels: Rows, weights: Doubles | None = None) -> t
     def loss(power: float) -> float:
         factor = 2.0**power
         sure = float((weights * row_losses(logits * np.float32(factor), labels)).sum())
-        return (sure + doubt * factor) / total
+        return float((sure + doubt * factor) / total)
 
     low, high = WEAKEST, STRONGEST
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)

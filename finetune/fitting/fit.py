@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from finetune.fitting.calibration import calibrate, expected_macro_f1
+from finetune.fitting.data import Choice, Data, Fitted, Step, check_data
 from finetune.fitting.folds import scramble
 from finetune.fitting.intervals import row_losses, score
 from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
@@ -30,74 +31,9 @@ DEFAULT_STRENGTH = 0.03  # where too few images are there to choose by
 RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path; of many rows, any rise does
 ONE_FOLD = 20_000  # rows, above which one fold is judged instead of all
 ROUGH = 1e-3  # how close to their least value the solutions of folds come, as a share of the loss out of fold so far
-FINE = 3e-6  # the same for the last solution, as it is
+LEAST_OF_MANY = 0.03  # strongest that is tried with more rows than that: they need no stronger one
+FINE, FINE_OF_MANY = 3e-6, 1e-5  # the same for the last solution, as it is
 ROWS = 4096  # at once
-NAMED = 5  # rows that an error names
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """Features to fit a head to, and who judges it.
-
-    Attributes:
-        features: One row for each view of an image, float32 or float16 (M, D); may be memory-mapped.
-        labels: int64 (M,).
-        folds: The fold of each row's image, int64 (M,).
-        plain: False for rows of augmented views, bool (M,). They train in the folds that their image trains in;
-            only plain rows are judged.
-    """
-
-    features: Floats
-    labels: Rows
-    folds: Rows
-    plain: Flags
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Class weights to try, float32 (K,); None weighs all images the same."""
-
-    name: str
-    class_weights: Floats | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A strength that was tried, and its scores out of fold; ``factor`` calibrates its logits."""
-
-    strength: float
-    choice: str
-    log_loss: float
-    accuracy: float
-    macro_f1: float
-    factor: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """A fitted head for raw features.
-
-    Attributes:
-        weight: float32 (K, D).
-        bias: float32 (K,).
-        strength: The chosen strength of the penalty.
-        choice: The name of the chosen class weights.
-        loss: The mean training loss, without the penalty.
-        logits: Out-of-fold logits of the plain rows, in their order, float32 (N, K); NaN where ``judged`` is False.
-        judged: The plain rows that have out-of-fold logits, bool (N,); none if no choice was possible.
-        path: What was tried, in order.
-        passes: Passes over the training rows in all; of many rows, some are over a part of them.
-    """
-
-    weight: Floats
-    bias: Floats
-    strength: float
-    choice: str
-    loss: float
-    logits: Floats
-    judged: Flags
-    path: tuple[Step, ...]
-    passes: float
 
 
 def _nothing() -> None: ...
@@ -182,11 +118,14 @@ def fit_head(
     Raises:
         ValueError: A feature is not finite, or arrays do not fit together.
     """
-    _check_data(data, classes)
+    check_data(data, classes)
     fit = _prepare(data, classes, smoothing, exponent, check)
     folds = _judged_folds(data)
     if not folds:
         return _finish(fit, choices[0], DEFAULT_STRENGTH, None, tolerance)
+    if len(data.labels) > ONE_FOLD:
+        strengths = [each for each in strengths if each <= LEAST_OF_MANY] or strengths
+        tolerance = max(tolerance, FINE_OF_MANY)
     found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
     best = max(found, key=lambda each: each.merit if judge == "loss" else _promise(fit, each))
     return _finish(fit, best.choice, best.step.strength, best, tolerance, calibrated=calibrated)
@@ -200,31 +139,6 @@ def _promise(fit: _Fit, best: _Best) -> float:
     judged = ~np.isnan(best.logits[:, 0])
     logits = best.logits[judged] * np.float32(best.step.factor)
     return 0.5 * (best.step.macro_f1 + expected_macro_f1(logits, fit.plain_labels()[judged]))
-
-
-def _check_data(data: Data, classes: int) -> None:
-    rows = len(data.features)
-    if not rows == len(data.labels) == len(data.folds) == len(data.plain):
-        raise ValueError("features, labels, folds and plain must have the same number of rows")
-    if not rows:
-        raise ValueError("features: no rows to fit to")
-    if data.labels.min() < 0 or data.labels.max() >= classes:
-        raise ValueError(f"labels: must be between 0 and {classes - 1}")
-    bad: list[int] = []
-    for start in range(0, rows, 4096):
-        finite = np.isfinite(data.features[start : start + 4096]).all(axis=1)
-        bad += (np.flatnonzero(~finite) + start).tolist()
-    if bad:
-        more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        raise NotFiniteError(f"features: not finite in rows {', '.join(map(str, bad[:NAMED]))}{more}", bad)
-
-
-class NotFiniteError(ValueError):
-    """Features hold NaN or infinity; ``rows`` are their numbers."""
-
-    def __init__(self, message: str, rows: list[int]) -> None:
-        super().__init__(message)
-        self.rows = rows
 
 
 def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check: Callable[[], None]) -> _Fit:

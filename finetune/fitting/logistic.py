@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BLOCK = 2048  # rows at once
 FLAT = 1e-6  # of the largest standard deviation: features below it count as constant
+ENOUGH = 8  # times as many rows as features show the directions of the features well enough
 THIN = 1e-10  # of the largest variance: directions below it are left out
 STEPS = 50  # Newton steps at most
 INNER = 40  # products with the Hessian in one Newton step at most
@@ -108,17 +109,24 @@ def measure_scaling(features: Floats, exponent: float = 1.0) -> Scaling:
 
 
 def find_basis(features: Floats, scaling: Scaling) -> Basis:
-    """Return the basis of the standardised rows' span, which has no more directions than there are rows."""
+    """Return a basis of the scaled rows' span, which has no more directions than there are rows.
+
+    Of many rows a sample is looked at. Any orthonormal basis is right, and that of a sample is nearly as good to solve
+    in; it then keeps all directions, since rare ones may be missing from the sample.
+    """
     rows, columns = features.shape
     if rows < columns:
         wide = scaling.apply(features).astype(np.float64)
-        variances, left = _eigen(wide @ wide.T / rows)
+        variances, left = _eigen(wide @ wide.T / rows, THIN)
         return Basis(vectors=wide.T @ left / np.sqrt(rows * variances), variances=variances)
     covariance = np.zeros((columns, columns))
-    for block in _blocks(features):
+    every = max(1, rows // max(ENOUGH * columns, BLOCK))
+    looked_at = 0
+    for block in list(_blocks(features))[::every]:
         scaled = scaling.apply(block)
         covariance += scaled.T @ scaled
-    variances, vectors = _eigen(covariance / rows)
+        looked_at += len(block)
+    variances, vectors = _eigen(covariance / looked_at, THIN if every == 1 else -np.inf)
     return Basis(vectors=vectors, variances=variances)
 
 
@@ -131,11 +139,11 @@ def rotate(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Fl
     return rotated
 
 
-def _eigen(matrix: Doubles) -> tuple[Doubles, Doubles]:
-    """Return the eigenvalues and eigenvectors of a symmetric matrix that are not too small to tell from zero."""
+def _eigen(matrix: Doubles, thin: float) -> tuple[Doubles, Doubles]:
+    """Return those eigenvalues of a symmetric matrix that are above ``thin`` of the largest, and their eigenvectors."""
     variances, vectors = np.linalg.eigh(matrix)
-    chosen = variances > THIN * max(float(variances.max(initial=0.0)), float(np.finfo(np.float64).tiny))
-    return variances[chosen], vectors[:, chosen]
+    chosen = variances > thin * max(float(variances.max(initial=0.0)), float(np.finfo(np.float64).tiny))
+    return np.maximum(variances[chosen], 0.0), vectors[:, chosen]
 
 
 def _blocks(rows: Floats) -> Iterator[Floats]:

@@ -125,7 +125,8 @@ class Optimizer(Options):
 
     use: Literal["adamw", "sgd"]
     lr: PositiveFloat | Literal["auto"] = "auto"
-    """Highest learning rate of the head; `auto` measures it by a range test where more than the head trains."""
+    """Highest learning rate of the head; `auto` measures it by a range test where a fitted head or pretrained stages
+    train, and is 1e-3 for AdamW and 1e-2 for SGD elsewhere."""
 
     @property
     def rate(self) -> float:

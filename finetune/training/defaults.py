@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 HORIZON = 1000  # epochs for which a freezing policy is asked while their number is open
 FOLDS = 5
 VIEWS = ((300, 4), (2_000, 2), (20_000, 1))  # up to so many images, so many augmented views to fit the head to
-HEAD_STEPS, TAIL_STEPS = 1000, 600  # optimizer steps that are enough for the head alone, and for more than the head
+HEAD_STEPS, TAIL_STEPS = 1000, 400  # optimizer steps that are enough for the head alone, and for more than the head
 HEAD_EPOCHS, TAIL_EPOCHS = (10, 200), (6, 60)  # fewest and most
+MOST_STEPS, LEAST_EPOCHS = 3000, 2  # where more than the head trains on so many images that epochs take long
 STEPS_PER_EPOCH = 16  # at least, by which the batch size is chosen
 BATCH_SIZES = (8, 64)  # smallest and largest that are chosen
 RATES = {"adamw": 1e-3, "sgd": 1e-2}  # where none is measured
@@ -66,9 +67,10 @@ def find_obstacle(plan: Plan, planned: Sequence[Phase]) -> Obstacle | None:
     return None
 
 
-def settle_start(plan: Plan, planned: Sequence[Phase], say: Say) -> Plan:
+def settle_start(plan: Plan, planned: Sequence[Phase], say: Say, *, resumed: bool = False) -> Plan:
     """Return a plan that says how the head starts and, as far as that decides it, whether the run is judged by folds.
 
+    A run that is ``resumed`` keeps its folds and so its images, also where it is extended by epochs of training.
     Raises ``UsageError`` for a fitted start or for folds that the rest of the recipe rules out.
     """
     recipe, obstacle = plan.recipe, find_obstacle(plan, planned)
@@ -81,7 +83,12 @@ def settle_start(plan: Plan, planned: Sequence[Phase], say: Say) -> Plan:
         raise UsageError(f"head.start=fitted: {obstacle.reason}; write head.start=random")
     if is_fitted(plan.recipe) and trains_head_only(planned):
         plan = suit_head(plan)
-    return _settle_folds(plan, planned)
+    return plan if resumed and is_folded(plan.recipe) else _settle_folds(plan, planned)
+
+
+def is_folded(recipe: Recipe) -> bool:
+    """Tell whether a recipe says in how many folds the run is judged."""
+    return recipe.validate.folds not in ("auto", "off")
 
 
 def suit_head(plan: Plan) -> Plan:
@@ -218,6 +225,8 @@ def choose_epochs(recipe: Recipe, planned: Sequence[Phase], images: int) -> tupl
         return 0, "only the head trains, and it is fitted to its optimum"
     wanted, (fewest, most) = (HEAD_STEPS, HEAD_EPOCHS) if head_only else (TAIL_STEPS, TAIL_EPOCHS)
     count = min(max(math.ceil(wanted / steps), fewest), most)
+    if not head_only:
+        count = max(min(count, math.ceil(MOST_STEPS / steps)), LEAST_EPOCHS)
     most_stages = max(len(phase.trainable) for phase in planned)
     before = next(phase.first for phase in planned if len(phase.trainable) == most_stages) - 1
     total = before + count
@@ -226,8 +235,9 @@ def choose_epochs(recipe: Recipe, planned: Sequence[Phase], images: int) -> tupl
 
 
 def measures_rate(recipe: Recipe, planned: Sequence[Phase]) -> bool:
-    """Tell whether the learning rate is found by a range test: where pretrained stages train."""
-    return recipe.optimizer.lr == "auto" and recipe.backbone.weights != "none" and not trains_head_only(planned)
+    """Tell whether the learning rate is found by a range test: where a fitted head or pretrained stages train."""
+    pretrained = recipe.backbone.weights != "none" and not trains_head_only(planned)
+    return recipe.optimizer.lr == "auto" and recipe.train.epochs != 0 and (pretrained or is_fitted(recipe))
 
 
 def changed(plan: Plan, section: str, **values: Any) -> Plan:

@@ -66,7 +66,8 @@ def validation(session: Session) -> dict[str, Any]:
     split = session.data.report["split"]
     about = {key: split[key] for key in ("method", "folds") if key in split}
     if session.data.valid is None:
-        report, keys = session.fitted or {}, ("images", "accuracy", "accuracy_low", "accuracy_high")
+        report = (session.fitted or {}) if session.run.epoch == 0 else {}  # it is of the head before it was trained
+        keys = ("images", "accuracy", "accuracy_low", "accuracy_high")
         return about | {key: report[key] for key in keys if key in report}
     best = session.run.best
     line = verdict.kept_line(session.run.history, best.epoch if best else session.run.epoch)

@@ -9,7 +9,9 @@ from mindspore import Tensor
 
 from finetune.data import targets
 from finetune.errors import DataError
-from finetune.fitting import fit, folds
+from finetune.fitting import folds
+from finetune.fitting.data import Choice, Data, Fitted, NotFiniteError, check_finite
+from finetune.fitting.fit import fit_head as fit
 from finetune.fitting.intervals import out_of_fold
 from finetune.model import metrics, outoffold
 from finetune.model.evaluation import Evaluation, softmax
@@ -68,12 +70,13 @@ def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, An
     labels = session.data.train.labels
     count = session.recipe.validate.folds
     count = count if isinstance(count, int) else defaults.FOLDS
-    groups = folds.group_images(session.data.train.hashes, features[0])
-    groups = folds.join_groups(groups, session.data.train.groups)
-    assigned = folds.assign_folds(labels, groups, count, session.recipe.seed)
     measured = session.recipe.loss.class_weights == "measured"
     try:
-        found = fit.fit_head(
+        check_finite(features[0])
+        groups = folds.group_images(session.data.train.hashes, features[0])
+        groups = folds.join_groups(groups, session.data.train.groups)
+        assigned = folds.assign_folds(labels, groups, count, session.recipe.seed)
+        found = fit(
             rows(features, labels, assigned),
             len(session.data.classes),
             smoothing=session.recipe.loss.label_smoothing,
@@ -81,7 +84,7 @@ def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, An
             judge="macro_f1" if measured else "loss",
             check=check,
         )
-    except fit.NotFiniteError as error:
+    except NotFiniteError as error:
         raise not_finite(session, error) from None
     put(session, found)
     scored = score(found, labels)
@@ -94,10 +97,10 @@ def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, An
     return {"loss": found.loss, "choice": found.choice, "metrics": judged, "report": report}
 
 
-def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64]) -> fit.Data:
+def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64]) -> Data:
     """Return features of all views (V, N, D), the plain one first, as rows."""
     views = len(features)
-    return fit.Data(
+    return Data(
         features=features.reshape(-1, features.shape[-1]),
         labels=np.tile(labels, views),
         folds=np.tile(assigned, views),
@@ -105,24 +108,25 @@ def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64
     )
 
 
-def choices(session: Session) -> tuple[fit.Choice, ...]:
+def choices(session: Session) -> tuple[Choice, ...]:
     """Return the class weights to try: those of the recipe, or none and square-root ones where it leaves that open."""
     section, data = session.recipe.loss, session.data
     if section.class_weights != "measured":
-        return (fit.Choice(name="given", class_weights=session.class_weights()),)
+        return (Choice(name="given", class_weights=session.class_weights()),)
     weights = targets.class_weights("sqrt", data.train.labels, data.classes)
-    return (fit.Choice(name="none"), fit.Choice(name="sqrt", class_weights=weights))
+    return (Choice(name="none"), Choice(name="sqrt", class_weights=weights))
 
 
-def not_finite(session: Session, error: fit.NotFiniteError) -> DataError:
+def not_finite(session: Session, error: NotFiniteError) -> DataError:
     """Return an error that names the images whose features are not finite."""
     count = len(session.data.train)
     names = ", ".join(session.data.train.describe(row % count) for row in error.rows[:5])
+    names += ", …" * (len(error.rows) > 5)
     remedy = "look at the images and at the weights, or write head.start=random"
     return DataError(f"the features of {len(error.rows)} images are not finite ({names}); {remedy}")
 
 
-def put(session: Session, found: fit.Fitted) -> None:
+def put(session: Session, found: Fitted) -> None:
     """Put the fitted layer into the head."""
     values = {"weight": found.weight, "bias": found.bias}
     for parameter in session.network.parameters_of(("head",)):
@@ -136,7 +140,7 @@ def _begin_average(session: Session) -> None:
             session.trainer.average[parameter.name].set_data(Tensor(parameter.asnumpy()))
 
 
-def score(found: fit.Fitted, labels: NDArray[np.int64]) -> NDArray[np.void]:
+def score(found: Fitted, labels: NDArray[np.int64]) -> NDArray[np.void]:
     """Return the out-of-fold ``SCORE`` of each image that was judged."""
     judged = np.flatnonzero(found.judged)
     return metrics.scores(judged, softmax(found.logits[judged]), labels[judged])
@@ -155,7 +159,7 @@ def evaluate(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) 
     )
 
 
-def describe(found: fit.Fitted, estimate: Evaluation | None, count: int) -> dict[str, Any]:
+def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str, Any]:
     """Return how the head was fitted, ready for JSON."""
     report: dict[str, Any] = {"strength": found.strength, "class_weights": found.choice, "folds": count}
     if estimate is None:

@@ -87,7 +87,7 @@ def prepare(
             say(note)
     preflight.check_device(plan)
     planned = plan_phases(plan, catalogue)
-    plan, asked = defaults.settle_start(plan, planned, say), plan
+    plan, asked = defaults.settle_start(plan, planned, say, resumed=resume is not None), plan
     world = meet(plan, planned, resume)
     plugins = run_plugins(plan, catalogue, watchers)
     inputs = gather_inputs(plan, catalogue, plugins, world, resume=resume, say=say)

@@ -140,7 +140,7 @@ def bare_rate(session: Session) -> Iterator[None]:
 def measure(session: Session, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
     """Make ``many`` steps at ever higher rates in the phase, which the session has entered; the weights are spoiled."""
     accumulate = session.recipe.train.accumulate
-    if session.prepared.phases[0] != FITTING or phase.trainable == ("head",):
+    if session.fitted is None:
         each = iterate_batches(session.feed, phase, accumulate, check)
         with bare_rate(session):
             rates, losses = step_through(session.trainer, each, np.geomspace(LOWEST, HIGHEST, many), has_diverged)

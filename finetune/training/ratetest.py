@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
-from finetune.training import checkpoint, rates, settling
+from finetune.training import checkpoint, defaults, rates, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def settle_rate(session: Session, check: Callable[[], None]) -> None:
     Of several processes, all make the steps and take the first one's rate.
     """
     current = session.phase(session.run.epoch)
-    widest = max(session.prepared.phases, key=lambda phase: len(phase.trainable))
+    widest = max((phase for phase in session.prepared.phases if phase.number), key=lambda phase: len(phase.trainable))
     if widest != current:
         session.enter(widest)
     with _put_back(session):
@@ -44,13 +44,17 @@ def settle_rate(session: Session, check: Callable[[], None]) -> None:
 def count_steps(session: Session) -> int:
     """Return how many rates are tested: a small share of the run's steps, but enough to see something."""
     fewest, most = STEPS
+    if session.fitted is None:  # a curve that falls takes more points than one that rises
+        return most
     return min(most, max(fewest, round(SHARE * session.trainer.steps_per_epoch * session.epochs)))
 
 
 def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
-    """Return the rate of a curve and why; a usual one where the curve has none."""
+    """Return the rate of a curve, no higher than pretrained stages bear, or else a usual one; and why."""
+    most = defaults.RATES[optimizer]
     try:
-        return rates.suggest(curve)
+        rate, why = rates.suggest(curve)
+        return (rate, why) if rate <= most else (most, f"{why}, at {rate:g}, but pretrained stages take no more")
     except UsageError as error:
         return FALLBACK[optimizer], f"a range test found none: {str(error).partition(';')[0]}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune.fitting.fit import Data
+from finetune.fitting.data import Data
 from finetune.fitting.folds import assign_folds
 
 

@@ -136,7 +136,8 @@ def test_training_steps_are_the_same_in_all_forms() -> None:
     every = np.arange(4)
     batch = Batch(images=images, labels=every, weights=np.ones(4, np.float32), indices=every, targets=soft)
     for form in ((), STAGES, ("layer3", "layer4")):
-        said = {"dataset": {"use": "none"}, "optimizer": {"use": "sgd", "lr": 0.01}, "train": {"batch_size": 4}}
+        said = {"dataset": {"use": "none"}, "optimizer": {"use": "sgd", "lr": 0.01}}
+        said |= {"train": {"batch_size": 4, "epochs": 10}, "schedule": {"use": "cosine", "phase_warmup": 0.0}}
         recipe = Recipe.model_validate_json(json.dumps(said))
         stages = {name: cell for name, cell in zip(network("same").names, network("same").stages, strict=False)}
         net = Network(stages, heads.build(recipe.head, design.NANO.widths[-1], 3, 0))

@@ -138,6 +138,24 @@ def test_it_is_finished(made: nano.Made) -> None:
     assert "36 images, out of fold)" in done.stdout
 
 
+def test_it_cannot_be_extended(made: nano.Made) -> None:
+    done = call_in_process("run", "--resume", made.run.folder, "--extend", "2")
+    assert done.returncode == 2
+    said = "cannot be extended: it held no images back, by which its epochs would be judged; start a new run with"
+    assert f"{made.run.folder} {said} validate.folds=off and train.epochs=2" in done.stderr
+
+
+def test_checking_it_says_that_the_head_is_fitted(made: nano.Made) -> None:
+    text = call_in_process("check", made.run.folder / "recipe.yaml").stdout
+    assert "phase 0        the head is fitted to its optimum, 1,539 parameters\n" in text
+    assert "features 0     after layer4: train 0.0 MB\n" in text
+    assert not [line for line in text.splitlines() if line.startswith(("phase 1", "steps"))]
+    both = call_in_process("check", made.run.folder / "recipe.yaml", "train.epochs=2", "validate.folds=off").stdout
+    assert "phase 0        the head is fitted to its optimum, 1,539 parameters\n" in both
+    assert "phase 1        epochs 1 to 2: head train, 1,539 parameters\n" in both
+    assert "steps          4 of 8 images in an epoch, 8 in all\n" in both
+
+
 def test_keys_of_training_have_no_effect_and_that_is_said(photos: Path, tmp_path: Path, made: nano.Made) -> None:
     more = {"optimizer": {"lr": 0.1}, "schedule": {"warmup_epochs": 2}, "train": {"clip_norm": 1.0, "epochs": 0}}
     other = nano.run(nano.recipe(photos, tmp_path, **more))

@@ -88,9 +88,9 @@ def stepped(trainable: tuple[str, ...], first: int, inputs: np.ndarray) -> tuple
 
     said = {
         "dataset": {"use": "none"},
-        "schedule": {"use": "constant"},
+        "schedule": {"use": "constant", "phase_warmup": 0.0},
         "optimizer": {"use": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0},
-        "train": {"batch_size": 8},
+        "train": {"batch_size": 8, "epochs": 1},
     }
     network = tiny.network()
     trainer = Trainer(Recipe.model_validate(said, strict=False), network, features=12, images=8, amp="off")
