@@ -144,8 +144,8 @@ def test_get_started_works_from_its_first_step_to_its_last(docs: dict[str, str],
     exec(compile(code, "index.md", "exec"), {})
     assert (place / "labels.csv").is_file()
     assert (place / "flowers.onnx").is_file()
-    assert len(list((place / "runs").glob("my-0*"))) == 4
-    assert len(list((place / "runs").glob("my-sweep-001/*-lr-*"))) == 4
+    assert len(list((place / "runs").glob("my-0*"))) == 3
+    assert len(list((place / "runs").glob("my-sweep-001/*-lr-*"))) == 3
 
 
 def test_code_in_python_runs(docs: dict[str, str], place: Path) -> None:

@@ -150,9 +150,9 @@ def test_every_hook_has_a_test_of_its_example(hook: str) -> None:
 
 def test_every_block_of_code_is_run(guide: str) -> None:
     in_hooks = sum(len(blocks(section(guide, hook), "python")) for hook in HOOKS)
-    alone = ("A whole package", "Images as bytes", "Test your plugin")
+    alone = ("A whole package", "Images as bytes", "Options for a fitted head", "Test your plugin")
     others = sum(len(blocks(section(guide, start), "python")) for start in alone)
-    assert (in_hooks, others) == (13, 4)
+    assert (in_hooks, others) == (13, 5)
     assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 4
 
 
@@ -227,6 +227,19 @@ def test_finetune_augmentations(load: Load) -> None:
     assert (first.shape, first.dtype) == (grey.shape, grey.dtype)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_options_for_a_fitted_head(load: Load) -> None:
+    component = only(Augmentation, load("Options for a fitted head"))
+    assert component.for_head is not None
+    open_to_choice, chosen = component.options(), component.options(radius=5.0)
+    assert component.for_head(open_to_choice).radius == 1.0
+    assert component.for_head(chosen) == chosen
+    edge = np.zeros((16, 16, 3), np.uint8)
+    edge[:, 8:] = 255
+    blurred = component.build(open_to_choice, ImageSpec())(edge, np.random.default_rng(1))
+    assert (blurred.shape, blurred.dtype) == (edge.shape, edge.dtype)
+    assert 0 < blurred[8, 8, 0] < 255
 
 
 def test_finetune_freezers(load: Load) -> None:

@@ -91,7 +91,8 @@ def test_own_callback(repo: Path, photos: Path, tmp_path: Path) -> None:
     assert lines[-1] == f"everything is in {tmp_path / 'runs' / 'run-001'}"
     said = script(repo, "compare.py", "runs/run-001", "runs/run-001", cwd=tmp_path).splitlines()
     assert said[1].split() == ["run-001", "run-001"]
-    assert [line.split()[0] for line in said[3:]] == ["1", "2", "3", "test", "seconds"]
+    epochs = [line.split()[1] for line in lines if line.startswith("epoch ")]  # less than 3 once it is good enough
+    assert [line.split()[0] for line in said[3:]] == [*epochs, "test", "seconds"]
     assert said[3].split()[1] == said[3].split()[2]
 
 

@@ -78,7 +78,7 @@ def test_every_recipe_runs(photos: Path, name: str, tmp_path: Path) -> None:
     result = json.loads((run.folder / "result.json").read_text())
     assert run.folder == tmp_path / f"{name}-001"
     assert (result["epochs"], result["frozen_unchanged"]) == (int(name not in FITTED), True)
-    assert result["fitted"]["folds"] == 5
+    assert ("fitted" in result) == (getattr(short.recipe.head, "start", "") != "random")
     policy = whole.freezer.component.build(whole.freezer.options)
     assert {*run.trainable} == policy(1, run.stages)
     again = plan.load(run.folder / "recipe.yaml", [], catalogue)
