@@ -75,8 +75,9 @@ class FreezeSection(Section):
     """Which stages train in which epoch."""
 
     use: str = "head"
-    batch_norm: Literal["train", "frozen"] = "train"
-    """Whether BatchNorm of stages that train updates its statistics, or stays as pretrained."""
+    batch_norm: Literal["auto", "train", "frozen"] = "auto"
+    """Whether BatchNorm of stages that train updates its statistics, or stays as pretrained; `auto` is `frozen` where
+    a fitted head trains on, since it was fitted to features by those statistics, else `train`."""
 
 
 class CallbackSection(Section):

@@ -83,6 +83,11 @@ def settle_start(plan: Plan, planned: Sequence[Phase], say: Say, *, resumed: boo
         raise UsageError(f"head.start=fitted: {obstacle.reason}; write head.start=random")
     if is_fitted(plan.recipe) and trains_head_only(planned):
         plan = suit_head(plan)
+    if plan.recipe.freeze.batch_norm == "auto":
+        frozen = is_fitted(plan.recipe) and not trains_head_only(planned) and not recipe.train.sync_batch_norm
+        plan = changed(plan, "freeze", batch_norm="frozen" if frozen else "train")
+        if frozen:
+            say("freeze.batch_norm=auto chose frozen: the head is fitted to features by the pretrained statistics")
     return plan if resumed and is_folded(plan.recipe) else _settle_folds(plan, planned)
 
 

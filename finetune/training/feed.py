@@ -163,7 +163,7 @@ class Feed:
         if (part, view) not in self._open:
             train, frozen = view != PLAIN, self.frozen
             loader = self.loader(part, train=train, ordered=frozen.chunk)
-            number = f", view {view} of {self.views.count}" if train else ""
+            number = f", view {view} of {self.views.most}" if train else ""
 
             def missing(table: Table, shards: Sequence[int]) -> int:
                 rows = sum(len(table.shards()[each]) for each in shards)

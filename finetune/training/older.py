@@ -26,6 +26,7 @@ EARLIER: dict[tuple[str, str], Any] = {
 """What the keys that a complete recipe of an earlier version lacks meant there."""
 
 OPEN = {
+    ("freeze", "batch_norm"): "auto",
     ("head", "start"): "auto",
     ("head", "views"): "auto",
     ("loss", "class_weights"): "measured",

@@ -84,7 +84,7 @@ class Trainer:
         update = step.Guarded(update, self.world.size) if self.scaling else update
         self.training_mode()
         moving = [p for p in self.network.parameters_of(phase.trainable) if statistics(p)]
-        apart = moving and self.recipe.freeze.batch_norm == "train" and not self.recipe.train.sync_batch_norm
+        apart = moving and self.recipe.freeze.batch_norm != "frozen" and not self.recipe.train.sync_batch_norm
         self._averaged = step.Averaged(moving, self.world.size) if apart and self.world.size > 1 else None
         if self.recipe.train.accumulate == 1:
             self._whole = step.TrainStep(gradients, update)

@@ -31,6 +31,11 @@ class Views:
         self.mixes = bool(recipe.train.mixup or recipe.train.cutmix)
         self.count = max(1, min(recipe.cache.views, recipe.train.length)) if prepared.transforms else 1
 
+    @property
+    def most(self) -> int:
+        """Return how many augmented views there are: of a phase that trains, or those that the head is fitted to."""
+        return max(self.fitted, default=0) or self.count
+
     def of(self, epoch: int) -> int:
         """Return the view that an epoch gets of its training images."""
         return (epoch - 1) % self.count + 1
@@ -93,7 +98,8 @@ def summary(views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str
         saved = f"; about {spent:.1f} s saved" if spent >= LEAST else ""
         notes.append(f"features after {stage}: {what} reused, computed {by} before{saved}")
     if any(lacks.values()) and keeps:
-        each = ", each view in the first epoch that takes it" if lacks.get("train", 0) > 1 else ""
+        later = lacks.get("train", 0) > 1 and not views.fitted
+        each = ", each view in the first epoch that takes it" if later else ""
         notes.append(f"features after {stage}: {views.counted(lacks)} computed once and kept, {by}{each}")
     if not wanted or not keeps:
         notes.append(streamed(stage, computes))
