@@ -120,7 +120,18 @@ def below(group: Any) -> list[Offer]:
 def with_help(offer: Offer) -> str:
     """Return a line for shells that show help: value, tab, help."""
     text, said = (re.sub(r"[\x00-\x1f\x7f]+", " ", each) for each in offer)
-    return f"{text}\t{said if len(said) <= SHOWN else said[: SHOWN - 1] + '…'}"
+    return f"{text}\t{clipped(said)}"
+
+
+def clipped(said: str) -> str:
+    """Return at most ``SHOWN`` characters of a help; the value in brackets at its end stays."""
+    if len(said) <= SHOWN:
+        return said
+    text, bracket, value = said.rpartition(" [")
+    if bracket and value.endswith("]") and len(value) < SHOWN // 2:
+        end = f"… [{value}"
+        return text[: SHOWN - len(end)] + end
+    return said[: SHOWN - 1] + "…"
 
 
 def for_bash(text: str, typed: str, quoted: bool) -> str:

@@ -91,7 +91,8 @@ LASTS = ("last", "layer1", "layer2", "layer3", "layer4")
         ("run mine.yaml runner.device=g", ["runner.device=gpu"]),
         ("run mine.yaml evaluate.restore_best=", ["evaluate.restore_best=true", "evaluate.restore_best=false"]),
         ("run mine.yaml train.ema=", ["train.ema=null"]),
-        ("run mine.yaml train.epochs=", []),
+        ("run mine.yaml train.accumulate=", []),
+        ("run mine.yaml train.epochs=", ["train.epochs=auto"]),
         ("run mine.yaml dataset.root=pho", ["dataset.root=photos/"]),
         ("run mine.yaml dataset.root=photos/", ["dataset.root=photos/red/"]),
         ("run mine.yaml backbone.weights=frac", []),
@@ -180,7 +181,7 @@ def test_a_broken_recipe_does_not_matter(
         (here / "mine.yaml").write_text(text)
         found = told("run mine.yaml train.ep", monkeypatch, capsys)
         assert found is not None, text
-        assert found["train.epochs="].endswith("[10]"), text
+        assert found["train.epochs="].endswith("[auto]"), text
         for slot in Recipe.model_fields:
             told(f"run mine.yaml {slot}.", monkeypatch, capsys)
 
@@ -196,6 +197,9 @@ def test_names_of_files_are_what_they_are(
     assert completion.for_bash("a=$(touch x)/", "a=", False) == r"\$\(touch\ x\)/"
     assert completion.for_bash("a=my birds/", "a=m", True) == "a=my birds/"
     assert completion.with_help(("a\nb", "x\ty")) == "a b\tx y"
+    assert completion.with_help(("a", "x" * 300)) == f"a\t{'x' * 119}…"
+    assert completion.with_help(("a", f"{'x' * 300} [auto]")) == f"a\t{'x' * 112}… [auto]"
+    assert completion.with_help(("a", f"x [{'y' * 300}]")) == f"a\tx [{'y' * 116}…"
 
 
 def test_an_answer_takes_less_than_half_a_second_and_no_heavy_library(repo: Path, here: Path) -> None:

@@ -106,13 +106,13 @@ def test_c9_the_model_folder(
 
 
 def test_c10_a_folder_that_is_removed_while_it_is_used(photos: Path, plain: Made, tmp_path: Path) -> None:
-    found = tmp_path / "small-001"
-    made = run(recipe(photos, tmp_path), watchers=[At(lambda: shutil.rmtree(found), step=5)])
+    found, what = tmp_path / "small-001", recipe(photos, tmp_path, evaluate={"metric": "accuracy"})
+    made = run(what, watchers=[At(lambda: shutil.rmtree(found), step=5)])
     assert made.told(f"warning: {found} was removed; it is written anew")
     assert made.told("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
     assert made.lines == plain.lines
     assert whole(found)[-1] == 9
-    assert run(recipe(photos, tmp_path), resume=found).told("nothing to do")
+    assert run(what, resume=found).told("nothing to do")
 
 
 def test_y7_a_disk_without_room_is_noticed_before(
