@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,29 @@ NAMED = 3  # groups that a finding names
 def find_groups(samples: Samples, pattern: str | None, name_of: Callable[[int], str]) -> Groups:
     """Return the name of each image's group, None for an image that is on its own; empty where nothing says groups.
 
-    A ``pattern`` is searched in the image's path or name; without one the dataset itself may say groups.
+    A ``pattern`` is searched in the image's path below the folder that all images share, or in its name; without one
+    the dataset itself may say groups.
     """
     if pattern is None:
         return tuple(str(each) if each is not None else None for each in samples.groups) if samples.groups else ()
-    found = (re.search(pattern, name_of(index)) for index in range(len(samples)))
+    names = [name_of(index) for index in range(len(samples))]
+    top = os.path.commonpath(names) if len(names) > 1 and all(map(os.path.isabs, names)) else ""
+    found = (re.search(pattern, os.path.relpath(name, top) if top else name) for name in names)
     return tuple(each[1] if each else None for each in found)
+
+
+def note_groups(part: Part, notes: Notes) -> None:
+    """Note how many groups the images of a split form, and groups that no split or fold can be made of."""
+    if not part.groups:
+        return
+    named, alone = {group for group in part.groups if group is not None}, sum(group is None for group in part.groups)
+    if not named:
+        notes.add("split", "warning", part.name, "groups", "no image is in one; check dataset.groups")
+    elif len(named) == 1 and not alone:
+        text = f"all images are in '{next(iter(named))}', so that none can be held back; check dataset.groups"
+        notes.add("split", "warning", part.name, "groups", text)
+    else:
+        notes.add("split", "note", part.name, "groups", f"{len(named):,} of them, and {alone:,} images in none")
 
 
 def split_by_group(labels: Indices, hashes: Groups, groups: Groups, share: float, seed: int) -> tuple[Indices, Indices]:

@@ -30,13 +30,15 @@ class Selection:
     """The images to evaluate, and what is known of them.
 
     ``trained_on`` says how many of them the run was trained on, None where it cannot be told; ``is_held_back``
-    that they are those that the run held back. Of these, ``deleted`` and ``changed`` are no longer there. ``added``
-    and ``skipped`` count images of the same data that are left out: those that came later, and those trained on.
+    that they are those that the run held back, and ``is_own`` that they are those of a run that held none back. Of
+    those held back, ``deleted`` and ``changed`` are no longer there. ``added`` and ``skipped`` count images of the same
+    data that are left out: those that came later, and those trained on.
     """
 
     part: Part
     trained_on: int | None
     is_held_back: bool = False
+    is_own: bool = False
     counts: dict[str, int] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
     wanted: Split = "valid" if split == "train" else split
     held = [row for row in record.rows if row.split == wanted]
     if not held and split == "train":  # the run was judged by folds, and trained on all of them
-        return Selection(part=part, trained_on=sum(content in trained for content in part.hashes))
+        return Selection(part=part, trained_on=sum(content in trained for content in part.hashes), is_own=True)
     contents, chosen = {row.hash for row in held}, part
     counts: dict[str, int] = {}
     if split == "train":

@@ -66,7 +66,7 @@ def load(
 ) -> Data:
     """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
 
-    The classes are those of the training split. Without a validation split of its own, ``section.split`` of each
+    The classes are those of the training split. Without a validation split of its own, ``section.share`` of each
     class is taken from training by ``method``, unless ``folds`` of their number is a number of folds. Raises
     ``PluginError`` if the dataset's code fails. What concerns that code opens with ``whose`` it is, such as an
     installed plugin's. Colour profiles are reported where ``color`` converts them.
@@ -94,6 +94,7 @@ def load(
         for split, samples in splits.items()
     }
     audit.training(parts["train"], classes, notes)
+    grouping.note_groups(parts["train"], notes)
     split = divide(parts, section, seed, notes, classes, method, folds)
     audit.others(parts, classes, notes, own="valid" in splits)
     audit.duplicates(parts.values(), classes, notes)
@@ -175,21 +176,21 @@ def divide(
 ) -> dict[str, Any]:
     """Take a validation part from training if there is none and the run is not judged by folds; return how."""
     if "valid" in parts:
-        if "split" in section.model_fields_set:
+        if section.split != "auto":
             notes.add("split", "note", "valid", "dataset.split", "not used: the dataset has a validation split")
         return {"method": "dataset"}
     whole = parts["train"]
     if count := folds(len(whole)):
         return {"method": "folds", "folds": count, "seed": seed}
     if whole.groups and method == "hash":
-        train, valid = grouping.split_by_group(whole.labels, whole.hashes, whole.groups, section.split, seed)
+        train, valid = grouping.split_by_group(whole.labels, whole.hashes, whole.groups, section.share, seed)
     elif method == "hash":
         name_of = partial(split_name, whole.images)
-        train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.split, seed, name_of)
+        train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.share, seed, name_of)
     else:
-        train, valid = split_by_position(whole.labels, whole.hashes, section.split, seed)
+        train, valid = split_by_position(whole.labels, whole.hashes, section.share, seed)
     parts["train"], parts["valid"] = whole.only(train, "train"), whole.only(valid, "valid")
-    return {"method": method, "share": section.split, "seed": seed}
+    return {"method": method, "share": section.share, "seed": seed}
 
 
 def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:

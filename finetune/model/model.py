@@ -91,14 +91,16 @@ class Model:
     def evaluate(self, data: object = None, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
         """Return metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), and each class's.
 
-        Without ``data``, or with that of the model's run, the images that the run held back are evaluated. Without
-        ``data``, a run that held none back answers with its estimate out of fold.
+        Without ``data``, or with that of the model's run, the images that the run held back are evaluated; a run that
+        held none back answers with its estimate out of fold.
         ``trained_on`` counts the images that the run was trained on, and is None where that cannot be told. Raises
         ``DataError`` for a class that the model does not know.
         """
         if data is None and (path := outoffold.find(self.folder)) is not None:
             return self._estimate(path)
         selection = heldback.select_images(data, self.about, self.catalogue, self.folder, usable_cores())
+        if selection.is_own and (path := outoffold.find(self.folder)) is not None:
+            return self._estimate(path)
         part = selection.part
         with closing(self._loader(part, batch_size, workers)) as loader:
             evaluation = self.predictor.evaluate(loader, len(self.classes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,12 +45,19 @@ def write(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) ->
 
 
 def find(model: Path | None) -> Path | None:
-    """Return the ``out_of_fold.csv`` of the run of a model folder, if it held no images back."""
+    """Return the ``out_of_fold.csv`` of the run of a model folder, if it held no images back and fitted its head only.
+
+    Of a run that trained on after that, the file is about another head than the model's.
+    """
     record = None if model is None else splitfile.read_of_file(model)
     if record is None or record.of_split("valid") or record.of_split("test"):
         return None
     path = record.folder / NAME
-    return path if path.exists() else None
+    try:
+        epochs = json.loads((record.folder / "result.json").read_text(encoding="utf-8"))["epochs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return path if path.exists() and epochs == 0 else None
 
 
 def read(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EVENTS = "events.jsonl"
 BETWEEN = 0.1  # seconds, at least, between two steps that are told
 START = ("device", "steps_per_epoch", "images", "weights", "resumed")
+SETTLED = ("head", "train", "validate", "evaluate")  # sections that a run settles and a display shows
 ALWAYS = ("epoch", "step", "phase", "trainable", "stop_reason", "result")
 
 
@@ -35,6 +36,7 @@ class Relay:
         if event == "run_start" and run is not None:
             about["run"] |= {"folder": str(run.folder), "classes": run.classes, "stages": run.stages}
             about["run"] |= {name: getattr(run, name) for name in START}
+            about["run"]["settled"] = {name: getattr(run.recipe, name).model_dump(mode="json") for name in SETTLED}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
 
@@ -123,9 +125,17 @@ class Screen:
     def _begun(self, given: dict[str, Any]) -> Run:
         return Run(
             folder=Path(given.pop("folder")),
-            recipe=self.recipe,
+            recipe=self._settled(given.pop("settled")),
             recipe_text="",
             classes=tuple(given.pop("classes")),
             stages=tuple(given.pop("stages")),
             **{name: given.pop(name) for name in START},
         )
+
+    def _settled(self, sections: dict[str, Any]) -> Recipe:
+        """Return the recipe with what the run has settled."""
+        update = {
+            name: type(getattr(self.recipe, name)).model_validate_json(json.dumps(values))
+            for name, values in sections.items()
+        }
+        return self.recipe.model_copy(update=update)

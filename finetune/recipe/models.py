@@ -14,6 +14,7 @@ from finetune.data import normalisation
 from finetune.recipe.runners import AutoRunner, Runner
 
 MOST_EPOCHS = 100_000
+SHARE = 0.2  # of the images, held back for validation
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
@@ -43,26 +44,32 @@ class BackboneSection(Section):
 class DatasetSection(Section):
     """Which photos."""
 
-    split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Average share of each class that is held back, where the dataset has no validation split of its own."""
+    split: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["auto"] = "auto"
+    """Average share of each class that is held back, where the dataset has no validation split of its own; `auto` is a
+    fifth where the run is not judged by folds."""
     groups: str | None = None
     """Regular expression whose part in parentheses says which photos belong together, searched in their paths:
     `patient(\\d+)`. Those of a group are on one side of a split and in one fold."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What an image that cannot be read does: end the run before training, or be left out and listed."""
 
+    @property
+    def share(self) -> float:
+        """Return the share to hold back where some is."""
+        return SHARE if self.split == "auto" else self.split
+
     @field_validator("groups")
     @classmethod
     def usable_pattern(cls, groups: str | None) -> str | None:
-        """Refuse what is no regular expression with one group."""
+        """Refuse what is not a valid regular expression with one group."""
         if groups is None:
             return None
         try:
             count = re.compile(groups).groups
         except re.error as error:
-            raise ValueError(f"'{groups}' is no regular expression ({error})") from error
+            raise ValueError(f"'{groups}' is not a valid regular expression ({error})") from error
         if count != 1:
-            remedy = r"put what the photos share into one, such as '(\w+)_'"
+            remedy = r"put what the photos share into one, such as 'patient(\d+)'"
             raise ValueError(f"'{groups}' has {count} parts in parentheses; {remedy}")
         return groups
 
@@ -97,7 +104,7 @@ class LinearHead(Options):
     where the backbone is pretrained and the features are kept."""
     views: Annotated[int, Field(ge=0, le=100)] | Literal["auto"] = "auto"
     """Augmented versions of each photo that a head is fitted to, besides the plain one; `auto` is 4 with up to 300
-    photos, 2 with up to 2,000, 1 with up to 20,000, then none."""
+    photos, 2 with up to 2,000, 1 with up to 10,000, then none."""
 
 
 class MlpHead(Options):

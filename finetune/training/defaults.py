@@ -15,6 +15,7 @@ import numpy as np
 
 from finetune.data import audit
 from finetune.errors import UsageError
+from finetune.fitting.fit import ONE_FOLD
 from finetune.recipe.models import LinearHead
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 HORIZON = 1000  # epochs for which a freezing policy is asked while their number is open
 FOLDS = 5
-VIEWS = ((300, 4), (2_000, 2), (20_000, 1))  # up to so many images, so many augmented views to fit the head to
+VIEWS = ((300, 4), (2_000, 2), (10_000, 1))  # up to so many images, so many augmented views to fit the head to
 HEAD_STEPS, TAIL_STEPS = 1000, 400  # optimizer steps that are enough for the head alone, and for more than the head
 HEAD_EPOCHS, TAIL_EPOCHS = (10, 200), (6, 60)  # fewest and most
 MOST_STEPS, LEAST_EPOCHS = 3000, 2  # where more than the head trains on so many images that epochs take long
@@ -76,11 +77,12 @@ def settle_start(plan: Plan, planned: Sequence[Phase], say: Say, *, resumed: boo
     recipe, obstacle = plan.recipe, find_obstacle(plan, planned)
     if isinstance(recipe.head, LinearHead) and recipe.head.start == "auto":
         start = "random" if obstacle else "fitted"
-        if obstacle and recipe.backbone.weights != "none":
-            say(f"head.start=auto chose random: {obstacle.reason}")
+        why = obstacle.reason if obstacle else "the backbone is pretrained, and its features are kept"
+        if recipe.backbone.weights != "none":
+            say(f"head.start=auto chose {start}: {why}")
         plan = changed(plan, "head", start=start)
     elif isinstance(recipe.head, LinearHead) and recipe.head.start == "fitted" and obstacle and obstacle.final:
-        raise UsageError(f"head.start=fitted: {obstacle.reason}; write head.start=random")
+        raise UsageError(f"head.start=fitted is not possible, since {obstacle.reason}; write head.start=random")
     if is_fitted(plan.recipe) and trains_head_only(planned):
         plan = suit_head(plan)
     if plan.recipe.freeze.batch_norm == "auto":
@@ -139,7 +141,7 @@ def choose_folds(recipe: Recipe, images: int) -> int:
     """
     folds = recipe.validate.folds
     if folds == "auto":
-        folds = "off" if "split" in recipe.dataset.model_fields_set else FOLDS
+        folds = FOLDS if recipe.dataset.split == "auto" else "off"
     return 0 if folds == "off" else max(2, min(folds, images))
 
 
@@ -150,6 +152,8 @@ def settle_length(plan: Plan, planned: Sequence[Phase], data: Data, processes: i
     if isinstance(recipe.head, LinearHead) and recipe.head.views == "auto":
         count = choose_views(len(data.train)) if is_fitted(recipe) and plan.augment else 0
         plan = changed(plan, "head", views=count)
+        if count:
+            say(f"head.views=auto chose {count}: augmented versions help a head the more, the fewer photos there are")
     if recipe.train.batch_size == "auto":  # the memory may ask for a smaller one, once the network is there
         plan = changed(plan, "train", batch_size=choose_batch_size(len(data.train), processes))
     if recipe.train.epochs == "auto":
@@ -176,6 +180,8 @@ def _report_unused(recipe: Recipe, say: Say) -> None:
     ]
     if recipe.optimizer.lr == RATES[recipe.optimizer.use]:  # as an earlier run chose it
         changes.remove("optimizer.lr")
+    if getattr(recipe.head, "dropout", 0.0):
+        changes.append("head.dropout")
     if changes:
         why = "no effect, since nothing trains once the head is fitted"
         say(f"{', '.join(changes)}: {why}; set train.epochs, or take them out")
@@ -197,7 +203,8 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
         say(f"validate.folds={recipe.validate.folds} has no effect: the dataset has a validation split")
     plan = changed(plan, "validate", folds=folds or "off")
     if recipe.validate.folds == "auto" and folds:
-        say(f"validate.folds=auto chose {folds}: each image is judged by a head that was fitted without its fold")
+        which = "each image" if len(data.train) <= ONE_FOLD else "each image of the first fold"
+        say(f"validate.folds=auto chose {folds}: {which} is judged by a head that was fitted without its fold")
     ratio = audit.imbalance(np.bincount(data.train.labels, minlength=len(data.classes)))
     unbalanced = ratio > audit.IMBALANCED
     if recipe.evaluate.metric == "auto":

@@ -151,9 +151,10 @@ class Feed:
             return features.kept.take(np.arange(len(self.data.train)))
         images = self.loader("train", train=view != PLAIN, ordered=self.frozen.chunk).epoch(max(view, 1))
         rows = []
-        for batch in self._through(images, rounds=True):
-            rows.append(batch.images[batch.weights > 0])
-            check()
+        with self.world.together():
+            for batch in self._through(images, rounds=True):
+                rows.append(batch.images[batch.weights > 0])
+                check()
         return np.concatenate(rows)
 
     def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:

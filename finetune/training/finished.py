@@ -50,9 +50,6 @@ def settle(
             raise UsageError(f"{folder} is not finished; finish it first with: finetune run --resume {folder}")
         return plan, None, False
     last = int(done.epoch)
-    if extend is not None and plan.recipe.validate.folds != "off":
-        what = f"{folder} cannot be extended: it held no images back, by which its epochs would be judged"
-        raise UsageError(f"{what}; start a new run with validate.folds=off and train.epochs={extend}")
     if extend is not None:
         plan = with_epochs(plan, last + extend, catalogue)
     found = find_changes(folder, plan, catalogue, say)

@@ -38,7 +38,7 @@ def fit_head(session: Session, check: Check) -> None:
     wanted = views(session.recipe)
     many = f" in {len(wanted)} views" if len(wanted) > 1 else ""
     session.run.say(f"fitting the head to {len(session.data.train):,} training images{many}")
-    features = np.stack([session.feed.gather(view, check) for view in wanted])
+    features = gather(session, wanted, check)
     said: dict[str, Any] = {}
     with session.world.together():
         if session.world.first:
@@ -57,6 +57,17 @@ def fit_head(session: Session, check: Check) -> None:
         )
     if session.recipe.loss.class_weights == "measured":
         settling.settle(session, "loss", class_weights=said["choice"])
+
+
+def gather(session: Session, wanted: tuple[int, ...], check: Check) -> Floats:
+    """Return the features of the training images in some views, (V, N, D); empty in all processes but the first."""
+    found = np.empty((0, 0, 0), np.float32)
+    for place, view in enumerate(wanted):
+        features = session.feed.gather(view, check)
+        if session.world.first:
+            found = found if place else np.empty((len(wanted), *features.shape), np.float32)
+            found[place] = features
+    return found
 
 
 def views(recipe: Recipe) -> tuple[int, ...]:
@@ -112,7 +123,8 @@ def choices(session: Session) -> tuple[Choice, ...]:
     """Return the class weights to try: those of the recipe, or none and square-root ones where it leaves that open."""
     section, data = session.recipe.loss, session.data
     if section.class_weights != "measured":
-        return (Choice(name="given", class_weights=session.class_weights()),)
+        name = section.class_weights if isinstance(section.class_weights, str) else "given"
+        return (Choice(name=name, class_weights=session.class_weights()),)
     weights = targets.class_weights("sqrt", data.train.labels, data.classes)
     return (Choice(name="none"), Choice(name="sqrt", class_weights=weights))
 
@@ -120,10 +132,10 @@ def choices(session: Session) -> tuple[Choice, ...]:
 def not_finite(session: Session, error: NotFiniteError) -> DataError:
     """Return an error that names the images whose features are not finite."""
     count = len(session.data.train)
-    names = ", ".join(session.data.train.describe(row % count) for row in error.rows[:5])
-    names += ", …" * (len(error.rows) > 5)
-    remedy = "look at the images and at the weights, or write head.start=random"
-    return DataError(f"the features of {len(error.rows)} images are not finite ({names}); {remedy}")
+    images = sorted({row % count for row in error.rows})
+    names = ", ".join(map(session.data.train.describe, images[:5])) + ", …" * (len(images) > 5)
+    what = f"the features of {len(images)} images are not finite ({names})"
+    return DataError(f"{what}; check these images and the weights of the backbone")
 
 
 def put(session: Session, found: Fitted) -> None:
@@ -161,10 +173,11 @@ def evaluate(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) 
 
 def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str, Any]:
     """Return how the head was fitted, ready for JSON."""
+    hits, judged = 0 if estimate is None else int(np.trace(estimate.confusion)), int(found.judged.sum())
     report: dict[str, Any] = {"strength": found.strength, "class_weights": found.choice, "folds": count}
     if estimate is None:
         return report
-    hits, judged = int(np.trace(estimate.confusion)), int(found.judged.sum())
+    report["judged_folds"] = count if found.judged.all() else 1
     low, high = out_of_fold(hits, judged)
     scores = {name: round(value, 6) for name, value in estimate.metrics.items()}
     return {**report, "images": judged, **scores, "accuracy_low": low, "accuracy_high": high}
@@ -173,11 +186,18 @@ def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str
 def _say(session: Session, report: dict[str, Any]) -> None:
     fitted = f"head fitted: L2 strength {report['strength']:g}"
     if "accuracy" not in report:
-        session.run.say(f"{fitted}; there are too few images to estimate its accuracy")
+        names = {*session.data.train.groups}
+        why = (
+            "all images are in one group"
+            if len(names) == 1 and None not in names
+            else "too few classes have two different images"
+        )
+        session.run.say(f"{fitted}; its accuracy cannot be estimated: {why}")
         return
     interval = f"{report['accuracy_low']:.3f} to {report['accuracy_high']:.3f}"
     accuracy = f"accuracy {report['accuracy']:.3f} (95 % interval {interval}), macro-F1 {report['macro_f1']:.3f}"
-    session.run.say(f"{fitted}, chosen out of {report['folds']} folds; out of fold: {accuracy}")
+    by = f"{report['folds']} folds" if report["judged_folds"] > 1 else f"one of {report['folds']} folds"
+    session.run.say(f"{fitted}, chosen by {by}; out of fold: {accuracy}")
     if session.recipe.loss.class_weights == "measured":
         better = "are" if report["class_weights"] == "sqrt" else "are not"
         session.run.say(f"square-root class weights {better} better by macro-F1 out of fold")

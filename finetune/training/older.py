@@ -26,6 +26,7 @@ EARLIER: dict[tuple[str, str], Any] = {
 """What the keys that a complete recipe of an earlier version lacks meant there."""
 
 OPEN = {
+    ("dataset", "split"): "auto",
     ("freeze", "batch_norm"): "auto",
     ("head", "start"): "auto",
     ("head", "views"): "auto",
@@ -64,7 +65,9 @@ def keep_settled(plan: Plan, folder: Path) -> Plan:
         own, there = getattr(plan.recipe, section), recorded.get(section)
         if isinstance(there, Mapping) and there.get(key, value) != value and getattr(own, key, None) == value:
             plan = defaults.changed(plan, section, **{key: there[key]})
-    return plan
+    suited = defaults.suit_head(plan)
+    same = [each.model_dump(mode="json", by_alias=True) for each in suited.recipe.augment] == recorded.get("augment")
+    return suited if same else plan
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:

@@ -192,10 +192,11 @@ def iterate_batches(
         epoch = phase.first + (0 if same else turn % (phase.last - phase.first + 1))
         with closing(feed.training(epoch, 0, check)) as each:  # type: ignore[type-var]
             for number in range(same) if same else count():
-                group = list(islice(each, accumulate))
+                with feed.world.together():
+                    check()
+                    group = list(islice(each, accumulate))
                 if not group:
                     break
-                check()
                 yield epoch, number, group
 
 

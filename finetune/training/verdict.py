@@ -27,6 +27,9 @@ def warnings(session: Session) -> Iterator[str]:
     judged = data.train if data.valid is None else data.valid
     yield from guessing(line, np.bincount(judged.labels, minlength=len(data.classes)), data.classes)
     yield from below_fitted(run.history, session.recipe.evaluate.metric, restored=session.recipe.evaluate.restore_best)
+    if session.data.valid is None and run.epoch > 0:
+        text = "no image was held back, so that the epochs were not judged and the last one is kept"
+        yield f"{text}; measure it on other images with finetune eval"
     if run.stop_reason is None:
         yield from unsettled(run.history)
 

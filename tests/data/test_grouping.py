@@ -60,7 +60,7 @@ def test_an_image_without_a_group_is_on_its_own() -> None:
 def test_groups_by_a_pattern_in_the_path(tmp_path: Path) -> None:
     folder(tmp_path / "photos", each=6)
     dataset = Dataset(name="folder", options=Folder, build=build)
-    section = DatasetSection(use="folder", groups=r"/(\w+)/\d+\.jpg$", split=0.4)
+    section = DatasetSection(use="folder", groups=r"^(\w+)/\d+\.jpg$", split=0.4)
     data = load(dataset, Folder(root=tmp_path / "photos"), section, seed=1, workers=1)
     assert {*data.train.groups} | {*data.valid.groups} == {"blue", "green", "red"}
     assert not {*data.train.groups} & {*data.valid.groups}
@@ -76,15 +76,30 @@ def test_a_group_in_two_splits_is_a_leak() -> None:
 
     data = loaded(Dataset(name="arrays", options=Options, build=build))
     texts = [each["text"] for each in data.report["findings"] if each["subject"] == "groups"]
-    assert texts == ["1 are in 'train', too: p1; the metrics look better than they are"]
+    assert texts == [
+        "2 of them, and 0 images in none",
+        "1 are in 'train', too: p1; the metrics look better than they are",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"), [("(", "no regular expression"), ("a", "has 0 parts"), ("(a)(b)", "has 2")]
+    ("pattern", "said"), [("(", "not a valid regular expression"), ("a", "has 0 parts"), ("(a)(b)", "has 2")]
 )
 def test_patterns_that_name_no_group(pattern: str, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         DatasetSection(use="folder", groups=pattern)
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (["x"] * 40, "all images are in 'x', so that none can be held back; check dataset.groups"),
+        ([None] * 40, "no image is in one; check dataset.groups"),
+    ],
+)
+def test_groups_that_nothing_can_be_split_by(groups: list[str | None], said: str) -> None:
+    findings = loaded(arrays(groups)).report["findings"]
+    assert said in [each["text"] for each in findings if each["severity"] == "warning"]
 
 
 def test_groups_of_another_number_than_images() -> None:

@@ -47,7 +47,7 @@ def mixed(root: Path, *, each: int, rare: int) -> Path:
 @pytest.mark.parametrize("counts", [{"a": 1, "b": 1}, {f"c{number:02d}": 1 for number in range(30)}])
 def test_one_image_of_each_class_is_fitted_and_not_judged(counts: dict[str, int], tmp_path: Path) -> None:
     made = nano.run(nano.recipe(noise(tmp_path / "photos", counts), tmp_path))
-    assert "head fitted: L2 strength 0.1; there are too few images to estimate its accuracy" in made.said
+    assert "head fitted: L2 strength 0.03; its accuracy cannot be estimated: there are too few images" in made.said
     assert made.result["validation"] == {"method": "folds", "folds": 5}
     assert (made.result["best"], made.result["warnings"]) == (None, [])
     (line,) = made.run.history

@@ -138,11 +138,12 @@ def test_it_is_finished(made: nano.Made) -> None:
     assert "36 images, out of fold)" in done.stdout
 
 
-def test_it_cannot_be_extended(made: nano.Made) -> None:
-    done = call_in_process("run", "--resume", made.run.folder, "--extend", "2")
-    assert done.returncode == 2
-    said = "cannot be extended: it held no images back, by which its epochs would be judged; start a new run with"
-    assert f"{made.run.folder} {said} validate.folds=off and train.epochs=2" in done.stderr
+def test_it_is_finished_for_the_recipe_that_it_was_made_from(made: nano.Made, photos: Path, tmp_path: Path) -> None:
+    """What the recipe leaves open is what the run has chosen, as the preset of the augmentation."""
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(nano.recipe(photos, made.run.folder.parent)))
+    done = call_in_process("run", file, "--resume", made.run.folder)
+    assert (done.returncode, "nothing to do" in done.stderr) == (0, True), done.stderr
 
 
 def test_checking_it_says_that_the_head_is_fitted(made: nano.Made) -> None:

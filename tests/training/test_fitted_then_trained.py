@@ -82,7 +82,7 @@ def test_killed_before_the_head_is_saved_it_is_fitted_again(
     monkeypatch.undo()
     (found,) = tmp_path.iterdir()
     made = nano.run(found / "recipe.yaml", resume=found)
-    assert "the run has no checkpoint yet; it begins anew in its folder" in made.said
+    assert "no checkpoint yet; restarting the run in its folder" in made.said
     assert made.weights == plain.weights
 
 
