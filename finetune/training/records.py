@@ -124,6 +124,15 @@ def write_history(run: Run) -> None:
     atomic.write_text(run.folder / "metrics.jsonl", "".join(lines))
 
 
+def has_trained(folder: Path) -> bool:
+    """Tell whether ``metrics.jsonl`` of a run has an epoch in which it trained, not only that of the fitted head."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return any(json.loads(line)["epoch"] for line in lines)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def keep_history(prepared: Prepared, run: Run) -> None:
     """Write ``metrics.jsonl``; where the disk refuses, it is written with a later epoch, or at the end."""
     try:

@@ -20,8 +20,7 @@ def has_checkpoint(session: Session) -> bool:
     found: bool = session.world.from_first(
         bool(checkpoint.steps(session.saver.folder)) or (session.saver.folder / checkpoint.BEST).exists()
     )
-    metrics = session.run.folder / "metrics.jsonl"
-    trained: bool = session.world.from_first(metrics.exists() and metrics.stat().st_size > 0)
+    trained: bool = session.world.from_first(records.has_trained(session.run.folder))
     if not found and not trained:
         session.run.say("no checkpoint yet; restarting the run in its folder")
     return found or trained  # a run that trained and lost its checkpoints cannot be resumed, which is an error

@@ -98,7 +98,9 @@ def test_patterns_that_name_no_group(pattern: str, said: str) -> None:
     ],
 )
 def test_groups_that_nothing_can_be_split_by(groups: list[str | None], said: str) -> None:
-    findings = loaded(arrays(groups)).report["findings"]
+    section = DatasetSection(use="arrays")
+    data = load(arrays(groups), Options(), section, seed=3, workers=1, folds=lambda images: 5)
+    findings = data.report["findings"]
     assert said in [each["text"] for each in findings if each["severity"] == "warning"]
 
 

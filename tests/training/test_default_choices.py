@@ -91,14 +91,23 @@ def test_what_keeps_a_head_from_being_fitted_is_said(catalogue: Catalogue, secti
 )
 def test_how_a_head_starts(catalogue: Catalogue, sections: dict[str, Any], start: str) -> None:
     plan, heard = started(catalogue, **sections)
-    assert (plan.recipe.head.start, heard) == (start, [])  # type: ignore[union-attr]
+    assert plan.recipe.head.start == start  # type: ignore[union-attr]
+    why = "the backbone is pretrained, and its features are kept"
+    is_open = "start" not in sections.get("head", {}) and sections.get("backbone", {}).get("weights") != "none"
+    assert [line for line in heard if "head.start" in line] == [f"head.start=auto chose fitted: {why}"] * is_open
+    frozen = sections.get("freeze") == ALL["freeze"]
+    assert bool([line for line in heard if "freeze.batch_norm=auto chose frozen" in line]) is frozen
+    assert plan.recipe.freeze.batch_norm == ("frozen" if frozen else "train")
 
 
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"head": {"start": "fitted"}, "cache": {"features": "off"}}, f"head.start=fitted: {OFF}"),
-        ({"head": {"start": "fitted", "keep_pretrained": True}}, f"head.start=fitted: {KEPT}"),
+        (
+            {"head": {"start": "fitted"}, "cache": {"features": "off"}},
+            f"head.start=fitted is not possible, since {OFF}",
+        ),
+        ({"head": {"start": "fitted", "keep_pretrained": True}}, f"head.start=fitted is not possible, since {KEPT}"),
         ({"validate": {"folds": 5}, **ALL}, "validate.folds=5: .*, and this recipe trains stem; write"),
         (
             {"validate": {"folds": 5}, "freeze": {"use": "gradual", "schedule": {1: "head", 3: "last 1"}}},
