@@ -27,6 +27,7 @@ NANO = {"backbone": {"use": "resnext_nano"}, "dataset": {"use": "folder", "root"
 ALL: dict[str, Any] = {"freeze": {"use": "none"}}
 OFF = "cache.features=off keeps no features to fit it to"
 KEPT = "head.keep_pretrained keeps the classifier of the weights"
+FROZEN = "freeze.batch_norm=auto chose frozen: the head is fitted to features by the pretrained statistics"
 MIXED = "train.mixup and train.cutmix change the images in every epoch"
 
 
@@ -77,21 +78,28 @@ def test_what_keeps_a_head_from_being_fitted_is_said(catalogue: Catalogue, secti
 
 
 @pytest.mark.parametrize(
-    ("sections", "start"),
+    ("sections", "start", "batch_norm", "said"),
     [
-        ({}, "fitted"),
-        (ALL, "fitted"),
-        ({"train": {"mixup": 0.2}, **ALL}, "fitted"),
-        ({"head": {"dropout": 0.5}}, "fitted"),
-        ({"head": {"start": "fitted"}, "train": {"mixup": 0.2}}, "fitted"),
-        ({"head": {"start": "random"}}, "random"),
-        ({"backbone": {"use": "resnext_nano", "weights": "none"}}, "random"),
-        ({"backbone": {"use": "resnext_nano", "weights": "none"}, "head": {"start": "fitted"}}, "fitted"),
+        ({}, "fitted", "train", []),
+        (ALL, "fitted", "frozen", [FROZEN]),
+        ({"train": {"mixup": 0.2}, **ALL}, "fitted", "frozen", [FROZEN]),
+        ({"freeze": {"use": "none", "batch_norm": "train"}}, "fitted", "train", []),
+        ({"freeze": {"use": "none", "batch_norm": "frozen"}}, "fitted", "frozen", []),
+        ({"train": {"sync_batch_norm": True}, **ALL}, "fitted", "train", []),
+        ({"head": {"start": "random"}, **ALL}, "random", "train", []),
+        ({"head": {"dropout": 0.5}}, "fitted", "train", []),
+        ({"head": {"start": "fitted"}, "train": {"mixup": 0.2}}, "fitted", "train", []),
+        ({"head": {"start": "random"}}, "random", "train", []),
+        ({"backbone": {"use": "resnext_nano", "weights": "none"}}, "random", "train", []),
+        ({"backbone": {"use": "resnext_nano", "weights": "none"}, "head": {"start": "fitted"}}, "fitted", "train", []),
     ],
 )
-def test_how_a_head_starts(catalogue: Catalogue, sections: dict[str, Any], start: str) -> None:
+def test_how_a_head_starts_and_what_batch_norm_does(
+    catalogue: Catalogue, sections: dict[str, Any], start: str, batch_norm: str, said: list[str]
+) -> None:
     plan, heard = started(catalogue, **sections)
-    assert (plan.recipe.head.start, heard) == (start, [])  # type: ignore[union-attr]
+    assert plan.recipe.head.start == start  # type: ignore[union-attr]
+    assert (plan.recipe.freeze.batch_norm, heard) == (batch_norm, said)
 
 
 @pytest.mark.parametrize(
