@@ -45,7 +45,8 @@ def model(done: runs.Done) -> bytes:
 def test_the_head_of_two_processes_is_that_of_one(photos: Path, tmp_path: Path) -> None:
     one = runs.run_here(tmp_path / "one", photos, *HEAD)
     two = runs.run(tmp_path / "two", photos, *HEAD, TWO)
-    assert (one.code, two.code, two.result["devices"]) == (0, 0, 2), one.errors + two.errors
+    assert (one.code, two.code) == (0, 0), one.errors + two.errors
+    assert two.result["devices"] == 2
     assert "fitting the head to 36 training images in 5 views" in two.errors
     assert two.result["fitted"] == one.result["fitted"]
     assert two.history == one.history
