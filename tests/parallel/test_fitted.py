@@ -42,12 +42,27 @@ def model(done: runs.Done) -> bytes:
     return (done.folder / "model" / "weights.safetensors").read_bytes()
 
 
-def test_the_head_of_two_processes_is_that_of_one(photos: Path, tmp_path: Path) -> None:
-    one = runs.run_here(tmp_path / "one", photos, *HEAD)
+def shown(done: runs.Done) -> list[str]:
+    """Return the lines about the head that was fitted, without the time."""
+    lines = [line for line in done.errors.splitlines() if line.startswith(("head fitted: ", "fitted head: "))]
+    assert [line.partition(": ")[0] for line in lines] == ["head fitted", "fitted head"]
+    assert "(best), " in lines[1]
+    return [lines[0], lines[1].rpartition(", ")[0]]
+
+
+def test_the_head_of_two_processes_is_that_of_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of two processes each has half the cores; the same bits take the same number of BLAS threads.
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    one = runs.run(tmp_path / "one", photos, *HEAD)
     two = runs.run(tmp_path / "two", photos, *HEAD, TWO)
     assert (one.code, two.code) == (0, 0), one.errors + two.errors
-    assert two.result["devices"] == 2
-    assert "fitting the head to 36 training images in 5 views" in two.errors
+    assert (one.result["devices"], two.result["devices"]) == (1, 2)
+    for done in (one, two):
+        assert "fitting the head to 36 training images in 5 views" in done.errors
+        assert (done.result["epochs"], done.result["features"]["computed"]) == (0, 5 * 36)
+    assert shown(two) == shown(one)
     assert two.result["fitted"] == one.result["fitted"]
     assert two.history == one.history
     for name, array in one.weights.items():
