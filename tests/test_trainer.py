@@ -29,7 +29,15 @@ def mindspore() -> None:
 
 
 def recipe(**sections: Any) -> Recipe:
-    said = {"dataset": {"use": "none"}, "schedule": {"use": "constant"}, "train": {"batch_size": 12}, **sections}
+    """Return a recipe in which a run has nothing left to choose, and no phase warms up."""
+    said: dict[str, Any] = {
+        "dataset": {"use": "none"},
+        "schedule": {"use": "constant", "phase_warmup": 0.0},
+        "optimizer": {"use": "adamw", "lr": 1e-3},
+        "train": {"epochs": 10, "batch_size": 12},
+    }
+    for name, section in sections.items():
+        said[name] = {**said.get(name, {}), **section}
     return Recipe.model_validate_json(json.dumps(said))
 
 

@@ -58,7 +58,7 @@ def run(
     )
     machines = Machines(launch)
     with interrupts.watched() as stop, _started(launch, plan, task, resume) as processes:
-        screen = Screen(processes.folder, plan.recipe, progress)
+        screen = Screen(processes.folder, progress)
         try:
             _follow(processes, screen, machines, stop)
         finally:

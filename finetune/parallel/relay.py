@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.hookspecs import hookimpl
+from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
 
 if TYPE_CHECKING:
     from finetune.display.progress import Progress
-    from finetune.recipe.models import Recipe
 
 EVENTS = "events.jsonl"
 BETWEEN = 0.1  # seconds, at least, between two steps that are told
 START = ("device", "steps_per_epoch", "images", "weights", "resumed")
-SETTLED = ("head", "train", "validate", "evaluate")  # sections that a run settles and a display shows
 ALWAYS = ("epoch", "step", "phase", "trainable", "stop_reason", "result")
 
 
@@ -34,9 +33,9 @@ class Relay:
             best = run.best and [run.best.epoch, run.best.value]
             about["run"] = {"best": best, **{name: getattr(run, name) for name in ALWAYS}}
         if event == "run_start" and run is not None:
-            about["run"] |= {"folder": str(run.folder), "classes": run.classes, "stages": run.stages}
+            recipe = run.recipe.model_dump(mode="json", by_alias=True)  # with what the first process has settled
+            about["run"] |= {"folder": str(run.folder), "classes": run.classes, "stages": run.stages, "recipe": recipe}
             about["run"] |= {name: getattr(run, name) for name in START}
-            about["run"]["settled"] = {name: getattr(run.recipe, name).model_dump(mode="json") for name in SETTLED}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
 
@@ -86,8 +85,8 @@ class Screen:
     ``folder`` is the run's, once it is known, and ``result`` what it came to.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, progress: Progress) -> None:
-        self.path, self.recipe, self.progress = folder / EVENTS, recipe, progress
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.path, self.progress = folder / EVENTS, progress
         self.run: Run | None = None
         self.run_folder: Path | None = None
         self.result: dict[str, Any] = {}
@@ -125,17 +124,9 @@ class Screen:
     def _begun(self, given: dict[str, Any]) -> Run:
         return Run(
             folder=Path(given.pop("folder")),
-            recipe=self._settled(given.pop("settled")),
+            recipe=Recipe.model_validate_json(json.dumps(given.pop("recipe"))),
             recipe_text="",
             classes=tuple(given.pop("classes")),
             stages=tuple(given.pop("stages")),
             **{name: given.pop(name) for name in START},
         )
-
-    def _settled(self, sections: dict[str, Any]) -> Recipe:
-        """Return the recipe with what the run has settled."""
-        update = {
-            name: type(getattr(self.recipe, name)).model_validate_json(json.dumps(values))
-            for name, values in sections.items()
-        }
-        return self.recipe.model_copy(update=update)

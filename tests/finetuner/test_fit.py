@@ -81,7 +81,7 @@ def test_what_is_given_stands_above_a_recipe(recipe: Path) -> None:
     plan, _ = ft._plan(recipe, keywords.merged(ft.sections, {"seed": 8}))
     said = plan.recipe.model_dump(mode="json")
     assert said["seed"] == 8
-    assert said["freeze"] == {"use": "none", "batch_norm": "train"}
+    assert said["freeze"] == {"use": "none", "batch_norm": "auto"}
     assert said["backbone"]["use"] == "resnext_nano"
     assert said["backbone"]["weights"] == str(Path.cwd() / "some.safetensors")
     assert said["runner"]["device"] == "cpu"

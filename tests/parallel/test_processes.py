@@ -121,10 +121,11 @@ def test_errors_come_again_as_what_they_were() -> None:
 
 
 def test_the_screen_shows_what_the_first_process_tells(tmp_path: Path) -> None:
-    recipe = Recipe.model_validate({"dataset": {"use": "none"}, "name": "two"}, strict=False)
+    said = {"dataset": {"use": "none", "token": "***"}, "name": "two", "train": {"epochs": 10, "batch_size": 4}}
+    recipe = Recipe.model_validate_json(json.dumps(said))
     out = io.StringIO()
     relay = Relay(tmp_path, quiet=False)
-    screen = Screen(tmp_path, recipe, Progress(Console(file=out, width=100)))
+    screen = Screen(tmp_path, Progress(Console(file=out, width=100)))
     screen.update()
     assert screen.run is None
     run = Run(
@@ -152,6 +153,7 @@ def test_the_screen_shows_what_the_first_process_tells(tmp_path: Path) -> None:
         file.write('{"event": "say", "mess')  # cut off in the middle
     screen.update()
     assert screen.run is not None
+    assert screen.run.recipe == recipe
     assert (screen.run.classes, screen.run.best, screen.run_folder) == (
         ("a", "b"),
         Best(epoch=1, value=0.75),

@@ -174,8 +174,8 @@ def test_real_photos(flowers: Path, tmp_path: Path) -> None:
     for part in ("train", "valid", "test"):
         for number in ("11", "28", "30", "60", "91"):
             shutil.copytree(flowers / part / number, tmp_path / "photos" / part / number)
-    said = ("backbone.weights=fractals", "image.size=64", "image.resize=72", "freeze.use=head", "optimizer.use=adamw")
-    said += ("optimizer.lr=0.01", "train.epochs=6", "train.batch_size=32")
+    said = ("backbone.weights=fractals", "head.start=random", "image.size=64", "image.resize=72", "freeze.use=head")
+    said += ("optimizer.use=adamw", "optimizer.lr=0.01", "train.epochs=6", "train.batch_size=32")
     one = runs.run_here(tmp_path, tmp_path / "photos", *said)
     two = runs.run(tmp_path, tmp_path / "photos", *said, "runner.devices=2")
     assert (one.code, two.code) == (0, 0), two.errors
