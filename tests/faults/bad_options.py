@@ -92,7 +92,7 @@ CASES: list[Case] = [
         "a fitted head without kept features",
         checked("head: {start: fitted}\ncache: {features: off}"),
         2,
-        "head.start=fitted: cache.features=off keeps no features to fit it to",
+        "head.start=fitted is not possible, since cache.features=off keeps no features to fit it to",
         "write head.start=random",
     ),
     case(
@@ -100,7 +100,7 @@ CASES: list[Case] = [
         "a fitted head that is kept",
         checked("head: {start: fitted, keep_pretrained: true}"),
         2,
-        "head.start=fitted: head.keep_pretrained keeps the classifier of the weights",
+        "head.start=fitted is not possible, since head.keep_pretrained keeps the classifier of the weights",
         "write head.start=random",
     ),
     case("N6", "no checkpoint kept", above("callbacks: [{use: checkpoint, keep: 0}]"), 2, "keep: must be more than 0"),
