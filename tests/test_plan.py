@@ -19,7 +19,7 @@ from finetune.components import Augmentation, Backbone, Callback, Dataset, Freez
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
-from finetune.recipe.plan import Plan, dump, load
+from finetune.recipe.plan import Plan, dump, dump_said, load
 from tests.clocks import least_processor_time
 
 FOLDER = "dataset: {use: folder, root: photos}\n"
@@ -536,6 +536,12 @@ def test_a_plan_written_down_loads_as_the_same_plan(
     again = load(tmp_path / "elsewhere" / "other.yaml", [], catalogue)
     assert again == plan
     assert dump(again) == written
+    (tmp_path / "elsewhere" / "said.yaml").write_text(dump_said(plan), encoding="utf-8")
+    same = load(tmp_path / "elsewhere" / "said.yaml", [], catalogue)
+    assert (same, same.notes) == (plan, plan.notes)
+    assert same.recipe.dataset.model_fields_set == plan.recipe.dataset.model_fields_set
+    assert "split" not in same.recipe.dataset.model_fields_set
+    assert "split" in again.recipe.dataset.model_fields_set
 
 
 def test_a_written_plan_is_complete(catalogue: Catalogue, folder: Path) -> None:

@@ -97,6 +97,12 @@ def dump(plan: Plan) -> str:
     return dumps(plan.recipe.model_dump(mode="json", by_alias=True))
 
 
+def dump_said(plan: Plan) -> str:
+    """Return the plan as ``dump`` does, but without defaults: what depends on whether a key is said stays the same."""
+    said = plan.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return dumps({**said, "name": plan.recipe.name, "output": str(plan.recipe.output)})
+
+
 def _completed(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with the file's name as theirs, and the usual choice in sections of the engine that lack it."""
     if not isinstance(source, Mapping) and str(source) != "-":

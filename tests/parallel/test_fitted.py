@@ -21,7 +21,6 @@ HEAD = (
     "augment=[{use: albumentations}]",
     "freeze={use: head}",
     "train.epochs=auto",
-    "validate.folds=3",
 )
 LAST = (
     "backbone.weights=fractals",
@@ -55,11 +54,13 @@ def test_the_head_of_two_processes_is_that_of_one(
 ) -> None:
     # Of two processes each has half the cores; the same bits take the same number of BLAS threads.
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    one = runs.run(tmp_path / "one", photos, *HEAD)
-    two = runs.run(tmp_path / "two", photos, *HEAD, TWO)
+    said = (f"dataset={{use: folder, root: {photos}}}", *HEAD)  # no split, so that there are folds
+    one = runs.run(tmp_path / "one", photos, *said)
+    two = runs.run(tmp_path / "two", photos, *said, TWO)
     assert (one.code, two.code) == (0, 0), one.errors + two.errors
     assert (one.result["devices"], two.result["devices"]) == (1, 2)
     for done in (one, two):
+        assert "validate.folds=auto chose 5: " in done.errors
         assert "fitting the head to 36 training images in 5 views" in done.errors
         assert (done.result["epochs"], done.result["features"]["computed"]) == (0, 5 * 36)
     assert shown(two) == shown(one)
