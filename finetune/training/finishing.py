@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from finetune.run import Run
     from finetune.training.session import Check, Session
 
 
@@ -42,7 +43,7 @@ def finish(session: Session, check: Check) -> None:
         "run": str(run.folder),
         "epochs": run.history[-1]["epoch"],
         "planned_epochs": session.epochs,
-        "best": {"epoch": run.best.epoch, f"val_{metric}": run.best.value} if run.best else None,
+        "best": describe_best(run, metric),
         **{name: value for name, value in metrics.items() if name.startswith("test_")},
         "validation": validation(session),
         **({"fitted": session.fitted} if session.fitted else {}),
@@ -59,6 +60,15 @@ def finish(session: Session, check: Check) -> None:
         records.write_history(run)
         modelfolder.write(run.folder / "model", session.prepared, session.network, metrics, run)
         records.write_result(run)
+
+
+def describe_best(run: Run, metric: str) -> dict[str, Any] | None:
+    """Return the best epoch with the value that it was chosen by, and its accuracy, ready for JSON."""
+    if run.best is None:
+        return None
+    line = next((line for line in run.history if line["epoch"] == run.best.epoch), {})
+    accuracy = {name: line[name] for name in ("val_accuracy",) if name in line}
+    return {"epoch": run.best.epoch, f"val_{metric}": run.best.value, **accuracy}
 
 
 def validation(session: Session) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_its_history_is_one_line(made: nano.Made) -> None:
     assert line["train_loss"] < line["val_loss"]
     result = json.loads((made.run.folder / "result.json").read_text())
     assert (result["epochs"], result["planned_epochs"], result["warnings"]) == (0, 0, [])
-    assert result["best"] == {"epoch": 0, "val_loss": line["val_loss"]}
+    assert result["best"] == {"epoch": 0, "val_loss": line["val_loss"], "val_accuracy": line["val_accuracy"]}
     assert result["fitted"]["folds"] == 5
 
 
