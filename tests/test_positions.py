@@ -195,7 +195,7 @@ def test_every_bundled_recipe_takes_another_backbone(name: str, catalogue: Catal
 def test_extending_a_bundled_recipe_with_another_backbone(catalogue: Catalogue, tmp_path: Any) -> None:
     (tmp_path / "mine.yaml").write_text("extends: folder\nbackbone: {use: foreign}\n")
     found = load(tmp_path / "mine.yaml", [], catalogue)
-    assert [phase.trainable for phase in plan_phases(found, catalogue)] == [("head",), ("neck", "head")]
+    assert [phase.trainable for phase in plan_phases(found, catalogue)] == [("neck", "head")]
 
 
 def test_the_schema_offers_positions(catalogue: Catalogue) -> None:

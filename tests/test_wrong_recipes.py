@@ -92,7 +92,7 @@ RECIPES: dict[str, Wrong] = {
         "1:21: dataset.fil: unknown key 'fil'; did you mean 'file'?",
         (
             "1:38: dataset.label: unknown key 'label'; "
-            "known: file, label_column, on_bad_image, path_column, root, split, split_column, use"
+            "known: file, group_column, groups, label_column, on_bad_image, path_column, root, split, split_column, use"
         ),
     ),
     "option of another dataset": wrong(
@@ -197,7 +197,7 @@ RECIPES: dict[str, Wrong] = {
     # values
     "percent": wrong(
         "dataset: {use: folder, root: photos, split: 20%}",
-        "1:38: dataset.split: expected a number, got '20%'",
+        "1:38: dataset.split: expected a number or 'auto', got '20%'",
     ),
     "quotes": wrong(
         PHOTOS + 'optimizer: {lr: "1e-3"}\ntrain: {epochs: "5"}',

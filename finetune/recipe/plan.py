@@ -212,7 +212,8 @@ def _section(recipe: Recipe, part: Part, given: Options, paths: _Paths) -> Secti
     written = getattr(recipe, part.slot)
     index = part.path[-1]
     own = written[index] if isinstance(index, int) else written
-    values: dict[str, Any] = {key: getattr(own, key) for key in section(part.slot).model_fields}
+    said = own.model_fields_set & section(part.slot).model_fields.keys()  # what the recipe leaves out stays unsaid
+    values: dict[str, Any] = {key: getattr(own, key) for key in sorted(said | {"use"})}
     if isinstance(own, BackboneSection) and is_weights_file(own.weights):
         values["weights"] = str(paths(Path(own.weights), (*part.path, "weights")))
     complete: Section = type(own).model_validate({**values, **given.model_dump(mode="json", by_alias=True)})
