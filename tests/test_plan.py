@@ -20,6 +20,7 @@ from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
 from finetune.recipe.plan import Plan, dump, dump_said, load
+from finetune.text import escape_line
 from tests.clocks import least_processor_time
 
 FOLDER = "dataset: {use: folder, root: photos}\n"
@@ -604,7 +605,7 @@ def mistakes_of(catalogue: Catalogue, source: Path | dict[str, Any], *overrides:
 @given(st.dictionaries(KEYS, VALUES, max_size=6), st.booleans())
 def test_any_recipe_is_a_plan_or_a_recipe_error(catalogue: Catalogue, values: dict[str, Any], whole: bool) -> None:
     recipe = {**values, "dataset": {"use": "folder", "root": "x"}} if whole else values
-    assert all(line.isprintable() for line in mistakes_of(catalogue, recipe))
+    assert all(line == escape_line(line) for line in mistakes_of(catalogue, recipe))
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
