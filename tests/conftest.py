@@ -29,7 +29,7 @@ REPO = Path(__file__).resolve().parents[1]
 FROZEN: set[tuple[Path, bool]] = set()  # files of tests that began with MindSpore, or without it
 # Folders and files of tests of what no packaging can change.
 ENGINE_LOGIC = {
-    *("data", "devices", "downloads", "faults", "machine", "plugins", "training", "trunk", "weights"),
+    *("data", "devices", "downloads", "faults", "fitting", "machine", "plugins", "training", "trunk", "weights"),
     *("test_archive.py", "test_atomic.py", "test_chart.py", "test_convert.py", "test_converted.py", "test_document.py"),
     *("test_finetuner_extend.py", "test_hubcard.py", "test_images.py", "test_kept_head.py", "test_labels.py"),
     *("test_layouts.py", "test_loader.py", "test_masking.py", "test_meta_clocks.py", "test_metrics.py"),
