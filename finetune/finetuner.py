@@ -151,7 +151,7 @@ class Finetuner:
         freeze_epochs: int | None = None,
         **sections: Any,
     ) -> Run:
-        """Fit the head, then train the whole network, lower stages more gently.
+        """Fit the head, then train the complete network, lower stages more gently.
 
         The head starts at its optimum on the features of the frozen network. Where it cannot, as with a hidden layer
         or with random weights, it trains alone for one epoch first. ``freeze_epochs`` is for how many epochs the head

@@ -54,7 +54,7 @@ def note_groups(part: Part, notes: Notes) -> None:
 
 
 def split_by_group(labels: Indices, hashes: Groups, groups: Groups, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Return the indices that stay in training and those that go to validation, both ascending, whole groups together.
+    """Return the indices that stay in training and those that go to validation, both ascending; no group is divided.
 
     A group goes to validation if a hash of its name, keyed by the seed, is below ``share`` of the range of hashes; an
     image on its own is a group. At least one group stays on either side, where there are two.

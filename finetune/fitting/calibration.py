@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.fitting.intervals import row_losses
+from finetune.fitting.scores import row_losses
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

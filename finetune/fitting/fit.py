@@ -10,8 +10,8 @@ import numpy as np
 from finetune.fitting.calibration import calibrate, expected_macro_f1
 from finetune.fitting.data import Choice, Data, Fitted, Step, check_data
 from finetune.fitting.folds import scramble
-from finetune.fitting.intervals import row_losses, score
 from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
+from finetune.fitting.scores import row_losses, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -87,7 +87,7 @@ def group_images(hashes: Sequence[str | None], features: Floats) -> Rows:
 
 
 def join_groups(groups: Rows, names: Sequence[str | None]) -> Rows:
-    """Return groups of which those are joined that hold images of the same name; None is no name."""
+    """Return groups of which those are joined that hold images of the same name; None is not a name."""
     parents = groups.tolist()
     first: dict[str, int] = {}
     for at, name in enumerate(names):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.fitting.scores import count_confusion, macro_f1
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -37,9 +39,7 @@ def scores(
 
 def confusion(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Return the counts ``[true, predicted]`` of all images of a part, in its order."""
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, scored["predicted"]), 1)
-    return counts
+    return count_confusion(labels, scored["predicted"], classes)
 
 
 def metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
@@ -62,13 +62,6 @@ def mean_loss(own: NDArray[np.float32]) -> float:
 def constant_metrics(classes: int) -> dict[str, float]:
     """Return the metrics that are always the same with so many classes, and their values."""
     return {"top5": 1.0} if classes <= TOP else {}
-
-
-def macro_f1(confusion: NDArray[np.int64]) -> float:
-    """Return the mean F1 over the classes that were seen or predicted."""
-    hits = np.diag(confusion).astype(np.float64)
-    sums = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float((2.0 * hits[sums > 0] / sums[sums > 0]).mean())
 
 
 def better(metric: str, value: float, than: float | None) -> bool:

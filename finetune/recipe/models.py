@@ -331,7 +331,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", 'Field name "validate"', UserWarning)
 
     class Recipe(Options):
-        """A whole recipe."""
+        """A complete recipe."""
 
         name: Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")] = "run"
         """What the run folder is called, with a number; the name of the file if left out."""

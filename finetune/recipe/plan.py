@@ -98,7 +98,7 @@ def dump(plan: Plan) -> str:
 
 
 def dump_said(plan: Plan) -> str:
-    """Return the plan as ``dump`` does, but without defaults: what depends on whether a key is said stays the same."""
+    """Return the plan as ``dump`` does, but without defaults: what depends on whether a key is given stays the same."""
     said = plan.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return dumps({**said, "name": plan.recipe.name, "output": str(plan.recipe.output)})
 

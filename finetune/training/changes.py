@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,7 +14,7 @@ from finetune.recipe.paths import is_weights_file, resolved
 from finetune.training import masking, older, records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from finetune.components import Options
     from finetune.data.loading import Data
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from finetune.training.prepare import Prepared
 
 EPOCHS = "train.epochs"
+REOPENED = r"optimizer\.lr: .* → 'auto'"
 
 
 def check_same(
@@ -39,7 +41,7 @@ def check_same(
     """
     own, state = records.identity(prepared), older.completed(state)
     changes = _changes_since(state, own, prepared, folder)
-    unexpected = [change for change in changes if not (extended and change.startswith(f"{EPOCHS}: "))]
+    unexpected = unexpected_changes(changes, extended=extended)
     if unexpected and not allow:
         said = "the recipe differs from the one this run began with: " + "; ".join(unexpected)
         raise UsageError(f"{said}; undo that, start a new run, or add --allow-changed")
@@ -54,6 +56,16 @@ def check_same(
     if costs:
         say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
     return bool(changes or images)
+
+
+def unexpected_changes(found: Sequence[str], *, extended: bool) -> list[str]:
+    """Return the changes that the user did not ask for: to extend a run changes its number of epochs.
+
+    A run that only fitted its head has not measured its learning rate, which an extension does.
+    """
+    if not extended:
+        return list(found)
+    return [each for each in found if not each.startswith(f"{EPOCHS}: ") and not re.fullmatch(REOPENED, each)]
 
 
 def _changes_since(state: Mapping[str, Any], own: Mapping[str, Any], prepared: Prepared, folder: Path) -> list[str]:

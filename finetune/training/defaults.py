@@ -90,7 +90,7 @@ def settle_start(plan: Plan, planned: Sequence[Phase], say: Say, *, resumed: boo
         plan = changed(plan, "freeze", batch_norm="frozen" if frozen else "train")
         if frozen:
             say("freeze.batch_norm=auto chose frozen: the head is fitted to features by the pretrained statistics")
-    return plan if resumed and is_folded(plan.recipe) else _settle_folds(plan, planned)
+    return plan if resumed and is_folded(plan.recipe) else _settle_folds(plan, planned, say)
 
 
 def is_folded(recipe: Recipe) -> bool:
@@ -112,21 +112,27 @@ def suit_head(plan: Plan) -> Plan:
     return replace(plan, augment=chosen, recipe=plan.recipe.model_copy(update={"augment": sections}))
 
 
-def _settle_folds(plan: Plan, planned: Sequence[Phase]) -> Plan:
+def _settle_folds(plan: Plan, planned: Sequence[Phase], say: Say) -> Plan:
     """Return a plan whose ``validate.folds`` is open only where the number of images is all that decides it."""
     recipe, folds = plan.recipe, plan.recipe.validate.folds
     fits_only = is_fitted(recipe) and trains_head_only(planned) and recipe.train.epochs in ("auto", 0)
     if folds == "off" or fits_only:
         return plan
+    why = _explain_no_folds(recipe, planned)
     if folds == "auto":
+        if recipe.backbone.weights != "none":
+            say(f"validate.folds=auto chose off: {why}")
         return changed(plan, "validate", folds="off")
     what = "folds judge a head that is fitted while nothing else trains"
-    if not is_fitted(recipe):
-        why = "this head starts at random"
-    else:
-        more = next((phase.trainable[0] for phase in planned if phase.trainable != ("head",)), None)
-        why = f"this recipe trains {more}" if more else f"this recipe trains for {recipe.train.epochs} epochs"
     raise UsageError(f"validate.folds={folds}: {what}, and {why}; write validate.folds=off")
+
+
+def _explain_no_folds(recipe: Recipe, planned: Sequence[Phase]) -> str:
+    """Return why a run cannot be judged by folds."""
+    if not is_fitted(recipe):
+        return "this head starts at random"
+    more = next((phase.trainable[0] for phase in planned if phase.trainable != ("head",)), None)
+    return f"this recipe trains {more}" if more else f"this recipe trains for {recipe.train.epochs} epochs"
 
 
 def is_fitted(recipe: Recipe) -> bool:
@@ -199,8 +205,7 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     """Return a plan with the metric by which it is judged, and with folds as the data was split."""
     recipe = plan.recipe
     folds = data.report["split"].get("folds", 0)
-    if isinstance(recipe.validate.folds, int) and not folds:
-        say(f"validate.folds={recipe.validate.folds} has no effect: the dataset has a validation split")
+    _report_folds(recipe, folds, say)
     plan = changed(plan, "validate", folds=folds or "off")
     if recipe.validate.folds == "auto" and folds:
         which = "each image" if len(data.train) <= ONE_FOLD else "each image of the first fold"
@@ -215,6 +220,20 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     if recipe.loss.class_weights == "measured" and not (unbalanced and is_fitted(recipe)):
         plan = changed(plan, "loss", class_weights="none")
     return plan
+
+
+def _report_folds(recipe: Recipe, folds: int, say: Say) -> None:
+    """Say where the recipe asks for another validation than the run has; ``folds`` is 0 where images are held back."""
+    asked, split = recipe.validate.folds, recipe.dataset.split
+    if isinstance(asked, int) and not folds:
+        say(f"validate.folds={asked} has no effect: the dataset has a validation split")
+    elif isinstance(asked, int) and asked != folds:
+        say(f"validate.folds={asked} became {folds}, since there are no more images")
+    elif asked == "auto" and not folds:
+        why = "the dataset has a validation split" if split == "auto" else f"dataset.split={split:g} holds images back"
+        say(f"validate.folds=auto chose off: {why}")
+    if folds and split != "auto":
+        say(f"dataset.split={split:g} has no effect: the run is judged by folds")
 
 
 def choose_views(images: int) -> int:

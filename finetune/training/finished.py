@@ -13,7 +13,7 @@ from finetune.machine.cores import usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.models import MOST_EPOCHS
 from finetune.recipe.moved import load_run_recipe
-from finetune.training import changes, checkpoint, older, pretrained, records, rundata
+from finetune.training import changes, checkpoint, defaults, older, pretrained, records, rundata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +52,10 @@ def settle(
     last = int(done.epoch)
     if extend is not None:
         plan = with_epochs(plan, last + extend, catalogue)
+        if last == 0 and plan.recipe.optimizer.lr == defaults.RATES[plan.recipe.optimizer.use]:
+            plan = defaults.changed(plan, "optimizer", lr="auto")  # nothing was trained at that rate
     found = find_changes(folder, plan, catalogue, say)
-    unexpected = [change for change in found if not (extend and change.startswith(f"{changes.EPOCHS}: "))]
+    unexpected = changes.unexpected_changes(found, extended=extend is not None)
     if unexpected and not allow_changed:
         raise UsageError(explain(folder, unexpected, last))
     if not found and extend is None:

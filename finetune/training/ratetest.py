@@ -18,7 +18,7 @@ FALLBACK = {"adamw": 1e-4, "sgd": 1e-3}  # where the test finds nothing
 
 
 def is_open(session: Session) -> bool:
-    """Tell whether the learning rate is to be measured before the epoch goes on."""
+    """Tell whether the learning rate is to be measured before the epoch continues."""
     return session.run.epoch > 0 and session.recipe.optimizer.lr == "auto"
 
 

@@ -16,7 +16,7 @@ ROLLBACKS = 3  # in one run, after which something else is wrong
 
 
 def has_checkpoint(session: Session) -> bool:
-    """Tell whether the run was killed after its first checkpoint; before, it begins anew in the same folder."""
+    """Tell whether the run was killed after its first checkpoint; before that, it restarts in the same folder."""
     found: bool = session.world.from_first(
         bool(checkpoint.steps(session.saver.folder)) or (session.saver.folder / checkpoint.BEST).exists()
     )
@@ -27,7 +27,7 @@ def has_checkpoint(session: Session) -> bool:
 
 
 def resume(session: Session) -> None:
-    """Go on from the newest checkpoint that can be read; raises what forbids it."""
+    """Continue from the newest checkpoint that can be read; raises what forbids it."""
     with session.world.together():
         saved, broken = checkpoint.newest(session.saver.folder)
     for problem in broken:
@@ -36,7 +36,8 @@ def resume(session: Session) -> None:
     if len({*steps}) > 1:
         raise UsageError(f"the machines of this run see different checkpoints, of steps {steps}; share the run folder")
     folder = session.run.folder
-    settling.adopt(session, saved.state["recipe"])
+    if not session.extended:  # which leaves open what the run has not measured
+        settling.adopt(session, saved.state["recipe"])
     changed = changes.check_same(
         saved.state,
         session.prepared,
@@ -61,11 +62,14 @@ def resume(session: Session) -> None:
 
 
 def extend(session: Session) -> None:
-    """Let a finished run train on, and say what that means for the learning rate."""
+    """Let a finished run continue to train, and say what that means for the learning rate."""
     run, first = session.run, session.run.epoch + session.epoch_is_closed()
     run.stop_reason = None
-    rate = session.trainer.rate(session.trainer.at(first, 0))
-    schedule = f"the schedule is computed over all {session.epochs} epochs; the learning rate continues at {rate:.2g}"
+    if session.recipe.optimizer.lr == "auto":  # of a run that only fitted its head
+        rate = "the learning rate is measured"
+    else:
+        rate = f"the learning rate continues at {session.trainer.rate(session.trainer.at(first, 0)):.2g}"
+    schedule = f"the schedule is computed over all {session.epochs} epochs; {rate}"
     epochs = f"epochs {first} to {session.epochs}" if first < session.epochs else f"epoch {first}"
     run.say(f"extending {run.folder}: {epochs}; {schedule}")
 

@@ -98,7 +98,7 @@ class Session:
         return targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
 
     def start(self) -> int:
-        """Write the run's records, or restore its newest checkpoint; return the epoch to go on with.
+        """Write the run's records, or restore its newest checkpoint; return the epoch to continue with.
 
         Epoch 0 is that in which the head is fitted.
         """
@@ -299,7 +299,7 @@ class Session:
         self.tell()
 
     def begin_to_save(self) -> None:
-        """Begin to write a checkpoint of this moment beside training."""
+        """Begin to write a checkpoint of this moment in the background."""
         self.tell()
         self.saver.keep = self.run.checkpoint_keep or self.saver.keep
         self._check_weights()

@@ -1,4 +1,4 @@
-"""What a finished run has to warn of: that it is no better than guessing, than its start, or not done yet."""
+"""Warnings at the end of a run: guessing, training that did not help, and training that ended too early."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored:
     key = f"val_{metric}"
     first = history[0]
     trained = [line[key] for line in history[1:] if key in line]
-    if first["epoch"] != 0 or key not in first or not trained:
+    if first["epoch"] != 0 or key not in first or not trained or (metric != "loss" and first[key] >= 1.0):
         return
     if restored:
         best = min if metric == "loss" else max

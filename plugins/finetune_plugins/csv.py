@@ -131,7 +131,7 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
         path = exact if exists_exactly else path  # a name may begin and end with spaces
         split = "train" if given is None else SPLITS.get(given.lower())
         if split is None:
-            find("train", "error", line, f"'{given}' is no split{did_you_mean(given or '', SPLITS)}")
+            find("train", "error", line, f"'{given}' is not a split{did_you_mean(given or '', SPLITS)}")
         elif not path:
             find(split, "error", line, f"has no path in column '{options.path_column}'")
         elif label.lower() in NO_LABEL:

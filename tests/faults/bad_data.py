@@ -342,7 +342,7 @@ CASES: list[Case] = [
     case("I7", "column misspelt", rows(head="path,labels"), 3, "has no column 'label'; did you mean 'labels'?"),
     case("I7", "column twice", rows(head="path,path"), 3, "t.csv' has 2 columns 'path'; rename all but one"),
     case("I7", "no column of splits", rows(more=", split_column: part"), 3, "has no column 'part'", "dataset.split_co"),
-    case("I7", "split misspelt", table(TRIAN, ", split_column: part"), 3, "t.csv:2: 'trian' is no split; did you mean"),
+    case("I7", "split misspelt", table(TRIAN, ", split_column: part"), 3, "t.csv:2: 'trian' is not a split; did you"),
     case("I7", "no path", rows(",red"), 3, "t.csv:8: has no path in column 'path'"),
     case("I7", "no class", rows("photos/red/0.png,"), 3, "t.csv:8: has no class in column 'label'"),
     case("I7", "NaN for a class", rows("photos/red/0.png,NaN"), 3, "t.csv:8: has no class in column 'label', but 'Na"),

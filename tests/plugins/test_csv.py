@@ -121,7 +121,7 @@ def test_findings_belong_to_their_split(root: Path) -> None:
     text = "path,label,split\na.jpg,x,train\nnone.jpg,x,valid\nb.jpg,,test\nc.jpg,x,trian\nc.jpg,y,train\n"
     splits: list[Split] = ["train", "valid", "test"]
     train, valid, test = (table(root, text, split, split_column="split") for split in splits)
-    assert findings(train, root) == [("error", "table.csv:5", "'trian' is no split; did you mean 'train'?")]
+    assert findings(train, root) == [("error", "table.csv:5", "'trian' is not a split; did you mean 'train'?")]
     assert [f[1] for f in findings(valid, root)] == ["table.csv:3"]
     assert [f[1] for f in findings(test, root)] == ["table.csv:4"]
 

@@ -72,6 +72,7 @@ def test_a_head_that_was_judged_by_folds_can_be_trained_on(photos: Path, tmp_pat
     said = pretrained.recipe(photos, tmp_path, freeze=HEAD, train={"epochs": "auto"})
     more = tiny.run(said, resume=fitted.run.folder, extend=1)
     assert [line["epoch"] for line in more.run.history] == [0, 1]
+    assert len(more.told("optimizer.lr=auto chose")) == 1
     assert more.run.result is not None
     assert more.run.result["best"] is None  # nothing was held back to choose an epoch by
     assert "accuracy" not in more.run.result["validation"]  # which was that of the fitted head
