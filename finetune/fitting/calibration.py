@@ -1,4 +1,4 @@
-"""Temperature of logits (Guo et al. 2017), and the macro-F1 that probabilities promise."""
+"""Temperature of logits (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -50,17 +50,3 @@ def calibrate(logits: Floats, labels: Rows, weights: Doubles | None = None) -> t
             right = low + GOLDEN * (high - low)
             at_right = loss(right)
     return (2.0**left, at_left) if at_left <= at_right else (2.0**right, at_right)
-
-
-def expected_macro_f1(logits: Floats, labels: Rows) -> float:
-    """Return the macro-F1 of expected counts: an image counts for each class by the probability that it is given.
-
-    It changes smoothly where a macro-F1 of hits moves in steps, so that it tells more on few images.
-    """
-    powers = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
-    probabilities = powers / powers.sum(axis=1, keepdims=True)
-    classes = logits.shape[1]
-    given, images = probabilities.sum(axis=0), np.bincount(labels, minlength=classes)
-    right = np.bincount(labels, weights=probabilities[np.arange(len(labels)), labels], minlength=classes)
-    there = images > 0
-    return float((2.0 * right[there] / (given[there] + images[there])).mean())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -68,6 +70,8 @@ class Fitted:
         logits: Out-of-fold logits of the plain rows, in their order, float32 (N, K); NaN where ``judged`` is False.
         judged: The plain rows that have out-of-fold logits, bool (N,); none if no choice was possible.
         path: What was tried, in order.
+        macro_f1: The macro-F1 out of fold of each choice, by its name; empty if no choice was possible.
+        macro_f1_error: The standard error of the last difference of these that decided, None where the loss did.
         passes: Passes over the training rows in all; of many rows, some are over a part of them.
     """
 
@@ -80,6 +84,8 @@ class Fitted:
     judged: Flags
     path: tuple[Step, ...]
     passes: float
+    macro_f1: Mapping[str, float] = field(default_factory=dict)
+    macro_f1_error: float | None = None
 
 
 def check_data(data: Data, classes: int) -> None:

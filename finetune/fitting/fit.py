@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from finetune.fitting.calibration import calibrate, expected_macro_f1
+from finetune.fitting.calibration import calibrate
 from finetune.fitting.data import Choice, Data, Fitted, Step, check_data
 from finetune.fitting.folds import scramble
 from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
-from finetune.fitting.scores import row_losses, score
+from finetune.fitting.scores import compare_macro_f1, row_losses, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,8 +95,8 @@ def fit_head(
 
     Each choice goes down the path of strengths as long as its loss out of fold falls, each solution starting from the
     previous one; the loss there has the choice's own class weights, without smoothing, and is that of calibrated
-    logits: no strength is to win by its temperature. ``judge`` then decides between choices, by that loss or by the
-    macro-F1 that the probabilities promise. The last fit takes all rows. With less than 4 plain rows, or less than two
+    logits: no strength is to win by its temperature. ``judge`` then decides between choices: the one with the least
+    loss, or by macro-F1 the last one, unless an earlier one is better by more than the standard error. The last fit takes all rows. With less than 4 plain rows, or less than two
     classes that have two of them, nothing can be chosen: the strength is ``DEFAULT_STRENGTH`` with the first choice.
 
     Scaling and basis are taken of all rows, including those that are judged. A fixed scale for each feature and a
@@ -127,18 +127,27 @@ def fit_head(
         strengths = [each for each in strengths if each <= LEAST_OF_MANY] or strengths
         tolerance = max(tolerance, FINE_OF_MANY)
     found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
-    best = max(found, key=lambda each: each.merit if judge == "loss" else _promise(fit, each))
-    return _finish(fit, best.choice, best.step.strength, best, tolerance, calibrated=calibrated)
+    if judge == "loss":
+        best, error = max(found, key=lambda each: each.merit), None
+    else:
+        best, error = _choose_by_macro_f1(fit, found)
+    fitted = _finish(fit, best.choice, best.step.strength, best, tolerance, calibrated=calibrated)
+    return replace(fitted, macro_f1={each.choice.name: each.step.macro_f1 for each in found}, macro_f1_error=error)
 
 
-def _promise(fit: _Fit, best: _Best) -> float:
-    """Return the mean of the macro-F1 of the best step of a choice and of that which its probabilities promise.
+def _choose_by_macro_f1(fit: _Fit, found: Sequence[_Best]) -> tuple[_Best, float | None]:
+    """Return the last of some choices, unless an earlier one is better by more than the standard error; return that too.
 
-    The former alone often is the same for both on few images, and the latter alone knows nothing of a threshold.
+    On few images the macro-F1 moves by more than class weights change it, so the weights need no proof.
     """
-    judged = ~np.isnan(best.logits[:, 0])
-    logits = best.logits[judged] * np.float32(best.step.factor)
-    return 0.5 * (best.step.macro_f1 + expected_macro_f1(logits, fit.plain_labels()[judged]))
+    labels = fit.plain_labels()
+    best, error = found[-1], None
+    for other in reversed(found[:-1]):
+        judged = ~np.isnan(other.logits[:, 0])
+        first, second = (each.logits[judged].argmax(axis=1) for each in (other, best))
+        higher, error = compare_macro_f1(labels[judged], first, second, fit.classes)
+        best = other if higher > error else best
+    return best, error
 
 
 def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check: Callable[[], None]) -> _Fit:

@@ -125,7 +125,7 @@ class CrossEntropy(Options):
     """Share of each label that is spread over all classes."""
     class_weights: Literal["measured", "none", "sqrt", "auto"] | dict[str, PositiveFloat] = "measured"
     """`auto` weighs each class by the inverse of its share, so that all classes count the same, `sqrt` by the square
-    root of that; `measured` is `sqrt` where the classes are unbalanced and it is better out of fold, else `none`."""
+    root of that; `measured` is `sqrt` where the classes are unbalanced, unless `none` is better out of fold."""
 
 
 class Optimizer(Options):

@@ -178,6 +178,8 @@ def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str
     if estimate is None:
         return report
     report["judged_folds"] = count if found.judged.all() else 1
+    if found.macro_f1_error is not None:
+        report["compared"] = {**found.macro_f1, "standard_error": found.macro_f1_error}
     low, high = out_of_fold(hits, judged)
     scores = {name: round(value, 6) for name, value in estimate.metrics.items()}
     return {**report, "images": judged, **scores, "accuracy_low": low, "accuracy_high": high}
@@ -198,6 +200,8 @@ def _say(session: Session, report: dict[str, Any]) -> None:
     accuracy = f"accuracy {report['accuracy']:.3f} (95 % interval {interval}), macro-F1 {report['macro_f1']:.3f}"
     by = f"{report['folds']} folds" if report["judged_folds"] > 1 else f"one of {report['folds']} folds"
     session.run.say(f"{fitted}, chosen by {by}; out of fold: {accuracy}")
-    if session.recipe.loss.class_weights == "measured":
-        better = "are" if report["class_weights"] == "sqrt" else "are not"
-        session.run.say(f"square-root class weights {better} better by macro-F1 out of fold")
+    if "compared" in report:
+        chosen, compared = report["class_weights"], report["compared"]
+        scores = f"{compared['sqrt']:.3f} with square-root weights and {compared['none']:.3f} without"
+        error = f"standard error of the difference {compared['standard_error']:.3f}"
+        session.run.say(f"loss.class_weights=measured chose {chosen}: macro-F1 out of fold {scores} ({error})")

@@ -129,6 +129,9 @@ def test_augmented_rows_train_but_are_not_judged() -> None:
     assert fit_head(data, 2).path[0].accuracy == pytest.approx(fitted.path[0].accuracy, abs=0.05)
 
 
+SLIGHTLY = (("first", 1.0), ("second", 1.1))
+
+
 def test_class_weights_are_chosen_by_macro_f1() -> None:
     features, labels = draw_features(800, 8, 2, apart=0.3)
     keep = np.flatnonzero((labels == 0) | (np.arange(800) % 16 == 1))
@@ -140,6 +143,19 @@ def test_class_weights_are_chosen_by_macro_f1() -> None:
     assert chosen_step(alone[1]).macro_f1 > chosen_step(alone[0]).macro_f1
     assert np.array_equal(by_f1.weight, alone[1].weight)
     assert fit_head(data, 2, choices=choices, judge="loss").choice == "none"
+    assert fit_head(data, 2, choices=choices[::-1], judge="macro_f1").choice == "balanced"  # by far the better one
+    assert by_f1.macro_f1 == {each.choice: chosen_step(each).macro_f1 for each in alone}
+
+
+def test_choices_that_macro_f1_cannot_tell_apart_are_the_last() -> None:
+    data = make_data(*draw_features(60, 8, 3, apart=0.5))
+    choices = [Choice(name="first"), Choice(name="second")]
+    assert fit_head(data, 3, choices=choices, judge="macro_f1").choice == "second"
+    slightly = [Choice(name=name, class_weights=np.array([1.0, 1.0, last], np.float32)) for name, last in SLIGHTLY]
+    found = fit_head(data, 3, choices=slightly, judge="macro_f1")
+    assert found.macro_f1_error is not None
+    assert abs(found.macro_f1["first"] - found.macro_f1["second"]) <= found.macro_f1_error
+    assert found.choice == "second"
 
 
 def chosen_step(fitted: Fitted) -> Step:

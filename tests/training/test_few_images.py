@@ -106,18 +106,21 @@ def test_weights_whose_features_overflow(tmp_path: Path) -> None:
 def test_unbalanced_classes_choose_their_weights_by_macro_f1(tmp_path: Path) -> None:
     root = mixed(tmp_path / "photos", each=36, rare=6)
     made = nano.run(nano.recipe(root, tmp_path))
-    chosen = made.result["fitted"]["class_weights"]
-    (line,) = [line for line in made.said if line.startswith("square-root class weights")]
-    assert (
-        line == f"square-root class weights {'are' if chosen == 'sqrt' else 'are not'} better by macro-F1 out of fold"
+    chosen, compared = (made.result["fitted"][name] for name in ("class_weights", "compared"))
+    error = compared["standard_error"]
+    scores = f"{compared['sqrt']:.3f} with square-root weights and {compared['none']:.3f} without"
+    (line,) = [line for line in made.said if line.startswith("loss.class_weights")]
+    assert line == (
+        f"loss.class_weights=measured chose {chosen}: macro-F1 out of fold {scores} "
+        f"(standard error of the difference {error:.3f})"
     )
+    assert chosen == ("none" if compared["none"] - compared["sqrt"] > error else "sqrt")
     assert f"class_weights: {chosen}\n" in (made.run.folder / "recipe.yaml").read_text()
-    scores = {chosen: made.result["fitted"]["macro_f1"]}
-    for weights in {"none", "sqrt"} - {chosen}:
+    for weights in ("none", "sqrt"):
         other = nano.run(nano.recipe(root, tmp_path, loss={"class_weights": weights}))
-        assert not [line for line in other.said if line.startswith("square-root class weights")]
-        scores[weights] = other.result["fitted"]["macro_f1"]
-    assert scores[chosen] == max(scores.values())
+        assert not [line for line in other.said if line.startswith("loss.class_weights")]
+        assert other.result["fitted"]["macro_f1"] == pytest.approx(compared[weights], abs=1e-6)
+        assert "compared" not in other.result["fitted"]
     again = nano.run(made.run.folder / "recipe.yaml")
     assert again.weights == made.weights
 
