@@ -35,6 +35,7 @@ backbone: {{use: resnext50, weights: {weights}}}
 dataset: {{use: folder, root: {photos}}}
 image: {{size: {size}, resize: {resize}}}
 augment: [{{use: albumentations, preset: standard}}]
+head: {{start: random}}
 freeze: {freeze}
 optimizer: {{use: sgd, lr: 0.01, momentum: 0.9, weight_decay: 0.0}}
 train: {{epochs: {epochs}, batch_size: {batch}}}

@@ -28,6 +28,7 @@ backbone: {{use: resnext_nano, weights: {weights}}}
 dataset: {dataset}
 image: {{size: 96, resize: {resize}}}
 augment: [{{use: albumentations, ops: [{ops}]}}]
+head: {{start: random}}
 freeze: {{use: {freeze}}}
 optimizer: {{use: adamw, lr: {lr}, weight_decay: 5e-2}}
 schedule: {{use: cosine, warmup_epochs: 1}}

@@ -25,6 +25,7 @@ seed: {seed}
 backbone: {{use: squeezenet1_1, weights: {weights}}}
 dataset: {{use: folder, root: {flowers}}}
 augment: [{{use: albumentations, preset: standard}}]
+head: {{start: random}}
 freeze: {{use: {freeze}}}
 optimizer: {{use: adamw, lr: 2e-3}}
 train: {{epochs: {epochs}, batch_size: 64}}

@@ -95,12 +95,13 @@ def load(
     }
     audit.training(parts["train"], classes, notes)
     grouping.note_groups(parts["train"], notes)
+    ratio = audit.imbalance(np.bincount(parts["train"].labels, minlength=len(classes)))
     split = divide(parts, section, seed, notes, classes, method, folds)
     audit.others(parts, classes, notes, own="valid" in splits)
     audit.duplicates(parts.values(), classes, notes)
     grouping.note_leaks(parts.values(), notes)
     notes.raise_errors(f"{whose}{what}")
-    report = {"dataset": dataset.name, "split": split, **describe(parts, classes, notes)}
+    report = {"dataset": dataset.name, "split": split, "imbalance": round(ratio, 6), **describe(parts, classes, notes)}
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
 
 
@@ -200,7 +201,6 @@ def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -
         "classes": list(classes),
         "images": {split: len(parts[split]) for split in counts},
         "counts": {split: dict(zip(classes, map(int, each), strict=True)) for split, each in counts.items()},
-        "imbalance": round(audit.imbalance(counts["train"]), 2),
         "fingerprint": {split: fingerprint(parts[split]) for split in counts},
         "findings": notes.report(),
     }

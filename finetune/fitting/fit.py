@@ -96,8 +96,9 @@ def fit_head(
     Each choice goes down the path of strengths as long as its loss out of fold falls, each solution starting from the
     previous one; the loss there has the choice's own class weights, without smoothing, and is that of calibrated
     logits: no strength is to win by its temperature. ``judge`` then decides between choices: the one with the least
-    loss, or by macro-F1 the last one, unless an earlier one is better by more than the standard error. The last fit takes all rows. With less than 4 plain rows, or less than two
-    classes that have two of them, nothing can be chosen: the strength is ``DEFAULT_STRENGTH`` with the first choice.
+    loss, or by macro-F1 the last one, unless an earlier one is better by more than the standard error. The last fit
+    takes all rows. With less than 4 plain rows, or less than two classes that have two of them, nothing can be chosen:
+    the strength is ``DEFAULT_STRENGTH`` with the first choice.
 
     Scaling and basis are taken of all rows, including those that are judged. A fixed scale for each feature and a
     rotation know nothing of labels, so they don't make the estimate better than it is.
@@ -136,7 +137,7 @@ def fit_head(
 
 
 def _choose_by_macro_f1(fit: _Fit, found: Sequence[_Best]) -> tuple[_Best, float | None]:
-    """Return the last of some choices, unless an earlier one is better by more than the standard error; return that too.
+    """Return the last of some choices unless an earlier one is better by more than the standard error, and that error.
 
     On few images the macro-F1 moves by more than class weights change it, so the weights need no proof.
     """

@@ -141,5 +141,5 @@ def balance(seen: Seen, *, pretrained: bool) -> list[str]:
         "# all classes count the same. To weigh all classes the same in the loss, add `loss: {class_weights: auto}`.",
     ]
     if pretrained:
-        lines.append("# Without that, a run uses square-root class weights, unless it does better out of fold with none.")
+        lines.append("# Without that, a run uses square-root class weights unless none are better out of fold.")
     return lines

@@ -11,8 +11,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from finetune.data import audit
 from finetune.errors import UsageError
 from finetune.fitting.fit import ONE_FOLD
@@ -210,7 +208,7 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     if recipe.validate.folds == "auto" and folds:
         which = "each image" if len(data.train) <= ONE_FOLD else "each image of the first fold"
         say(f"validate.folds=auto chose {folds}: {which} is judged by a head that was fitted without its fold")
-    ratio = audit.imbalance(np.bincount(data.train.labels, minlength=len(data.classes)))
+    ratio = data.report["imbalance"]  # of all images of training, before some were held back
     unbalanced = ratio > audit.IMBALANCED
     if recipe.evaluate.metric == "auto":
         plan = changed(plan, "evaluate", metric="macro_f1" if unbalanced else "loss")
