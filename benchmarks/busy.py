@@ -33,7 +33,7 @@ COUNT = "import time; end = time.monotonic() + {}\nwhile time.monotonic() < end:
 
 def training() -> Callable[[], float]:
     """Return a step of the small ResNeXt's last stages."""
-    from finetune.devices import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
     import mindspore as ms
@@ -42,8 +42,8 @@ def training() -> Callable[[], float]:
     from finetune import Backbone, plugins
     from finetune.catalogue import Catalogue
     from finetune.data.loader import Batch
-    from finetune.model import heads
-    from finetune.model.network import Network, build_stages
+    from finetune.network import heads
+    from finetune.network.network import Network, build_stages
     from finetune.recipe.models import LinearHead, Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer

@@ -51,10 +51,10 @@ def seconds_of_step(processes: int, steps: int) -> float:
     from finetune.catalogue import Catalogue
     from finetune.components import Backbone
     from finetune.data.loader import Batch
-    from finetune.devices import device
-    from finetune.model import heads
-    from finetune.model.network import Network
-    from finetune.parallel import world
+    from finetune.distributed import world
+    from finetune.machine import device
+    from finetune.network import heads
+    from finetune.network.network import Network
     from finetune.plugins import load
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
@@ -117,7 +117,7 @@ def member(task: dict[str, Any]) -> None:
         found["sums"] = seconds_of_sums(task["steps"])
     Path(task["folder"], f"{rank}.json").write_text(json.dumps(found))
     if task["processes"] > 1:
-        from finetune.parallel.world import gathered
+        from finetune.distributed.world import gathered
 
         gathered(np.zeros(1, np.int32))  # else the first to end would take the others with it
         os._exit(0)
@@ -125,7 +125,7 @@ def member(task: dict[str, Any]) -> None:
 
 def measured(processes: int, shares: int, steps: int) -> dict[str, Any]:
     """Return what the slowest of some processes measured, each with its share of the cores."""
-    from finetune.parallel.launch import free_port
+    from finetune.launch.launch import free_port
 
     with tempfile.TemporaryDirectory() as folder:
         task = {"processes": processes, "shares": shares, "steps": steps, "folder": folder}

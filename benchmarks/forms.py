@@ -37,15 +37,15 @@ SIDES = ("convolutions", "chosen", "matmul", "avx512", *TORCH)
 
 def ours(form: str, first: int, batch: int, size: int) -> Callable[[], object]:
     """Return a step of our trainer from stage number ``first`` on."""
-    from finetune.devices import device
-    from finetune.devices.forms import Forms
-    from finetune.devices.kind import Settings
+    from finetune.machine import device
+    from finetune.machine.forms import Forms
+    from finetune.machine.kind import Settings
 
     device.setup(device="cpu", said=Settings(forms=Forms(uncapped=form == "avx512")))
     import numpy as np
 
     from finetune.data.loader import Batch
-    from finetune.model.network import product_form
+    from finetune.network.network import product_form
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer

@@ -21,15 +21,15 @@ from mindspore import nn
 from finetune.data.labelled import Part
 from finetune.data.loader import Batch
 from finetune.data.targets import soft_targets
-from finetune.devices import device
+from finetune.features.features import FeatureLoader
+from finetune.features.store import Table
+from finetune.machine import device
 from finetune.machine.environment import peak_memory_mb
-from finetune.model import heads
-from finetune.model.network import Network
+from finetune.network import heads
+from finetune.network.network import Network
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from finetune.training.trainer import Trainer
-from finetune.trunk.features import FeatureLoader
-from finetune.trunk.store import Table
 
 WIDTH, CLASSES, CHUNK = 2048, 100, 16
 

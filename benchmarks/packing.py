@@ -24,7 +24,7 @@ from finetune.catalogue import Catalogue
 from finetune.components import Dataset, ImageSpec
 from finetune.data.labelled import Part
 from finetune.data.loader import Loader
-from finetune.data.packing import Job, pack
+from finetune.data.pack.packing import Job, pack
 from finetune.data.samples import build, check
 from finetune_plugins.albumentations import Albumentations
 from finetune_plugins.albumentations import build as augmentation

@@ -20,16 +20,16 @@ from measured import machine
 
 from finetune.components import Backbone
 from finetune.data.loader import Batch
-from finetune.devices import device
-from finetune.devices.forms import Forms
-from finetune.devices.kind import Settings
-from finetune.model import heads
-from finetune.model.network import Network, product_form
+from finetune.features import division
+from finetune.machine import device
+from finetune.machine.forms import Forms
+from finetune.machine.kind import Settings
+from finetune.network import heads
+from finetune.network.network import Network, product_form
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from finetune.training.saving import Saver, Snapshot
 from finetune.training.trainer import Trainer
-from finetune.trunk import division
 
 BATCH, SIZE, CLASSES = 32, 224, 20
 TRAIN = {"layer4": ("layer4", "head"), "all": ("stem", "layer1", "layer2", "layer3", "layer4", "head")}

@@ -114,7 +114,7 @@ def paths(count: int) -> Clock:
 def packed(count: int) -> Clock:
     """Measure the same photos in a pack."""
     from finetune.components import Samples
-    from finetune.data import packed as reading
+    from finetune.data.pack import packed as reading
 
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         root = Path(scratch)
@@ -133,7 +133,7 @@ def packed(count: int) -> Clock:
 
 def simulated(root: Path, count: int) -> Any:
     """Write the table of a pack of 100 kB photos, and return what its index says about it."""
-    from finetune.data import packfile
+    from finetune.data.pack import packfile
 
     each = 10_000  # photos in a file of 1 GB
     with (root / "train.rows").open("wb") as file:
@@ -178,7 +178,7 @@ def order(count: int) -> Clock:
 def step(count: int) -> Clock:
     """Measure what finding its share costs one of eight processes, in a thousand steps."""
     from finetune.data import loader
-    from finetune.parallel.world import World
+    from finetune.distributed.world import World
 
     world = World(rank=7, size=8)
     every = np.arange(count)
@@ -192,8 +192,8 @@ def step(count: int) -> Clock:
 
 def reading(count: int) -> Clock:
     """Measure reading photos of 100 kB at random from a pack that the system has in memory."""
-    from finetune.data.packed import Packed, stamp_of
-    from finetune.data.packfile import ROW
+    from finetune.data.pack.packed import Packed, stamp_of
+    from finetune.data.pack.packfile import ROW
 
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         root = Path(scratch)

@@ -28,7 +28,7 @@ CLASSES = 102
 
 def bare(batch: int, size: int) -> Callable[[], float]:
     """Return a step of MindSpore's own TrainOneStepCell over our network, with the same oneDNN cap."""
-    from finetune.devices import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
     import numpy as np
@@ -56,15 +56,15 @@ def bare(batch: int, size: int) -> Callable[[], float]:
 
 def ours(batch: int, size: int) -> Callable[[], float]:
     """Return a step as `finetune run` makes it, from a loader's batch to the loss on the host."""
-    from finetune.devices import device
-    from finetune.devices.forms import Forms
-    from finetune.devices.kind import Settings
+    from finetune.machine import device
+    from finetune.machine.forms import Forms
+    from finetune.machine.kind import Settings
 
     device.setup(device="cpu", said=Settings(forms=Forms(uncapped=True)))
     import numpy as np
 
     from finetune.data.loader import Batch
-    from finetune.model.network import product_form
+    from finetune.network.network import product_form
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
@@ -102,8 +102,8 @@ def our_network() -> Any:
     """Return our ResNeXt-50 with a head of 102 classes."""
     import mindspore as ms
 
-    from finetune.model import heads
-    from finetune.model.network import Network, build_stages
+    from finetune.network import heads
+    from finetune.network.network import Network, build_stages
     from finetune.recipe.models import LinearHead
 
     backbone = our_backbone()

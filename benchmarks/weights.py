@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 import finetune_model
-from finetune.weights import layouts, loading, mindspore_ckpt, sources, tensorfile
+from finetune.weights import layouts, loading, sources
+from finetune.weights.formats import mindspore_ckpt, tensorfile
 
 RESNEXT50 = next(each for each in finetune_model.finetune_backbones() if each.name == "resnext50")
 HEAD = {"head.fc.weight": (1000, 2048), "head.fc.bias": (1000,)}

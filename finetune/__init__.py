@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from finetune.data.filenames import image_endings, is_text, natural_key
     from finetune.data.folderreading import FolderReading, read_folder, split_pattern
     from finetune.data.images import decode
-    from finetune.data.packed import read_pack
+    from finetune.data.pack.packed import read_pack
     from finetune.data.walk import find_images
     from finetune.errors import (
         DataError,
@@ -87,7 +87,7 @@ _HOMES = {
     "data.filenames": ("image_endings", "is_text", "natural_key"),
     "data.folderreading": ("FolderReading", "read_folder", "split_pattern"),
     "data.images": ("decode",),
-    "data.packed": ("read_pack",),
+    "data.pack.packed": ("read_pack",),
     "data.walk": ("find_images",),
     "model.prediction": ("Prediction",),
     "run": ("Run",),

@@ -185,8 +185,8 @@ class Finetuner:
     def _run(
         self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool, extend: int | None
     ) -> Run:
-        from finetune.devices import device as machine
         from finetune.display import notebook
+        from finetune.machine import device as machine
         from finetune.model import modelfolder
         from finetune.recipe import pythonwords
         from finetune.training import engine
@@ -329,7 +329,7 @@ class Finetuner:
         Its ``fit`` starts from these weights, with a new head; ``head={"keep_pretrained": True}`` keeps the head
         for photos of the same classes.
         """
-        from finetune.devices import device
+        from finetune.machine import device
         from finetune.model import modelfolder
         from finetune.recipe import pythonwords
         from finetune.recipe.models import TrunkSection

@@ -127,7 +127,7 @@ def squeezenet(shared: Path) -> Path:
 @pytest.fixture(scope="module")
 def graph_mode() -> Iterator[None]:
     """Leave MindSpore to others as they expect it."""
-    from finetune.devices import device
+    from finetune.machine import device
 
     yield
     device.setup(device="cpu")

@@ -69,7 +69,7 @@ def test_a_run_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.once
 def test_what_stages_return_is_counted_and_grows_with_the_area(tmp_path: Path) -> None:
-    from finetune.devices import device
+    from finetune.machine import device
     from finetune.training.prepare import prepare
 
     device.setup(device="cpu")

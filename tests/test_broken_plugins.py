@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
 @pytest.fixture(scope="module")
 def graph_mode() -> Any:
     """Leave MindSpore to others as they expect it."""
-    from finetune.devices import device
+    from finetune.machine import device
 
     yield
     device.setup(device="cpu")

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from finetune.components import ImageSpec, Weights
 from finetune.errors import UsageError, WeightsError
-from finetune.weights import examining, fitting, labels, loading, opening, sources, tensorfile, writing
-from finetune.weights.tensorfile import Record
+from finetune.weights import examining, fitting, labels, loading, opening, sources, writing
+from finetune.weights.formats import tensorfile
+from finetune.weights.formats.tensorfile import Record
 from tests.weights.drawn_files import ascend, checkpoint, drawn, hub, mindcv, torchvision
 from tests.weights.nano import NANO, OWN, RESNEXT50, load, same
 
@@ -146,7 +147,7 @@ def test_the_padding_that_weights_need_is_not_lost(tmp_path: Path, split: Path) 
 
 
 def test_checkpoints_written_here_are_read_by_mindspore(tmp_path: Path) -> None:
-    from finetune.devices import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
     import mindspore as ms
@@ -169,7 +170,7 @@ def test_checkpoints_written_here_are_read_by_mindspore(tmp_path: Path) -> None:
 
 
 def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finetune.weights import mindspore_ckpt
+    from finetune.weights.formats import mindspore_ckpt
 
     records = {"w": Record("float32", (3,), lambda: bytes(12))}
     for name, limit in (("SLICE", "does not hold 'w'"), ("MAX_BYTES", "larger than a MindSpore checkpoint can be")):

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from finetune.errors import WeightsError
-from finetune.weights import converted, loading, opening, sources, tensorfile
+from finetune.weights import converted, loading, opening, sources
+from finetune.weights.formats import tensorfile
 from tests.weights.drawn_files import ascend, checkpoint, drawn, hub
 from tests.weights.nano import NANO, OWN, RESNEXT50, STATE, entries, load, same
 

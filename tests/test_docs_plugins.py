@@ -176,7 +176,7 @@ def test_what_a_run_offers_is_there(guide: str) -> None:
 def test_finetune_backbones(load: Load) -> None:
     import mindspore as ms
 
-    from finetune.model.network import Network, build_stages
+    from finetune.network.network import Network, build_stages
 
     component = only(Backbone, load("finetune_backbones"))
     stages = build_stages(component, component.options())

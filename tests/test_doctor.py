@@ -12,9 +12,9 @@ import pytest
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.components import Backbone
-from finetune.devices import ascend, forms
-from finetune.machine import doctor, probe, speeds
-from finetune.trunk import engines
+from finetune.doctor import checks, probe
+from finetune.machine import ascend, forms, speeds
+from finetune.network import engines
 from tests.cli.calling import answer, command, environment
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_a_device_that_is_asked_for_must_be_there() -> None:
     found = {
         "devices": {"cpu": {"available": True, "lacks": []}, "gpu": {"available": False, "lacks": ["libcudnn.so.8"]}}
     }
-    cpu, gpu = doctor.devices(found, "gpu")
+    cpu, gpu = checks.devices(found, "gpu")
     assert (cpu.level, gpu.level) == ("ok", "error")
     assert "libcudnn.so.8" in gpu.text
     assert "LD_LIBRARY_PATH" in gpu.remedy
@@ -103,24 +103,24 @@ def test_a_device_that_is_asked_for_must_be_there() -> None:
 
 def test_hardware_that_mindspore_cannot_use_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ascend, "NODE", str(tmp_path))
-    (remark,) = doctor.devices({"devices": {"ascend": {"available": False, "lacks": []}}}, "auto")
+    (remark,) = checks.devices({"devices": {"ascend": {"available": False, "lacks": []}}}, "auto")
     assert (remark.level, remark.text) == ("warning", "is in this machine, but MindSpore lacks a device")
     assert "CANN" in remark.remedy
 
 
 def test_folders_that_cannot_be_written_or_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    remark = doctor.folder("cache", tmp_path / "file" / "below", "set FINETUNE_HOME")
+    remark = checks.folder("cache", tmp_path / "file" / "below", "set FINETUNE_HOME")
     assert (remark.level, remark.remedy) == ("error", "set FINETUNE_HOME")
     for free, level in ((10 << 30, "ok"), (1 << 30, "warning"), (1 << 20, "error")):
         usage = type("Usage", (), {"free": free})
         monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
-        assert doctor.folder("cache", tmp_path, "set FINETUNE_HOME").level == level
+        assert checks.folder("cache", tmp_path, "set FINETUNE_HOME").level == level
 
 
 def test_versions_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.machine.environment.packages", lambda: {"mindspore": None, "numpy": "2.1.0"})
-    levels = {remark.topic: (remark.level, remark.remedy) for remark in doctor.versions({})}
+    levels = {remark.topic: (remark.level, remark.remedy) for remark in checks.versions({})}
     assert levels["mindspore"] == ("error", "install mindspore 2.10.x")
     assert levels["numpy"] == ("warning", "install numpy 1.26.x")
 
@@ -151,10 +151,10 @@ def test_broken_plugins_are_listed_and_stop_nothing(monkeypatch: pytest.MonkeyPa
         return loaded
 
     monkeypatch.setattr(plugins, "load", load)
-    broken = [remark for remark in doctor.plugins() if remark.level == "warning"]
+    broken = [remark for remark in checks.plugins() if remark.level == "warning"]
     assert [remark.text for remark in broken] == ["plugin 'birds' (birds-of-prey 0.3): ImportError: no feathers"]
     monkeypatch.setattr(plugins, "load", lambda: {}["x"])
-    assert [remark.level for remark in doctor.plugins()] == ["error"]
+    assert [remark.level for remark in checks.plugins()] == ["error"]
 
 
 def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 def test_both_forms_of_every_stage_are_timed_when_asked_for(probed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
     assert speeds.known(backbone) == {}
-    *_, speed, training = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
+    *_, speed, training = checks.convolutions({"isa": "AVX2 (capped)"}, measure=True)
     assert probed == ["as_used", "as_installed", "capped_stages resnext50", "uncapped_stages resnext50"]
     assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
     assert "convolutions 10 60 50 60 40, matmul 30 90 60 50 20, avx512 30 30 30 30 30" in training.text
@@ -206,7 +206,7 @@ def test_without_a_choice_of_instruction_set_one_probe_is_enough(
     probed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    *_, training = doctor.convolutions({"isa": "AVX2 (set)"}, measure=True)
+    *_, training = checks.convolutions({"isa": "AVX2 (set)"}, measure=True)
     assert "uncapped_stages resnext50" not in probed
     assert "layer2 as convolutions and layer3, layer4 in matmul form: measured" in training.text
 
@@ -223,17 +223,17 @@ def test_a_damaged_record_of_speeds_is_replaced(probed: list[str]) -> None:
 def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
     monkeypatch.setattr(probe, "ask", lambda what, *limit, **environment: {"error": "no answer in 1 s"})
-    *_, training = doctor.convolutions({"isa": "AVX2 (capped)"}, measure=True)
+    *_, training = checks.convolutions({"isa": "AVX2 (capped)"}, measure=True)
     assert (training.level, training.text) == ("warning", "resnext50 not timed: no answer in 1 s")
     assert speeds.known(Catalogue(plugins.load()).get(Backbone, "resnext50")) == {}
 
 
 def test_a_missing_openvino_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = {"devices": {"cpu": {"available": True}}}
-    (found,) = doctor.inference(cpu)
+    (found,) = checks.inference(cpu)
     assert (found.level, found.topic) == ("ok", "openvino")
     monkeypatch.setattr(engines, "unavailable", lambda device: "it is not installed; run: pip install openvino")
-    (missing,) = doctor.inference(cpu)
+    (missing,) = checks.inference(cpu)
     assert (missing.level, missing.text, missing.remedy) == (
         "warning",
         "it is not installed",
@@ -242,7 +242,7 @@ def test_a_missing_openvino_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_slow_choice_is_a_warning() -> None:
-    (slow,) = doctor.convolutions({"isa": "default (slow: too late)"}, measure=False)
+    (slow,) = checks.convolutions({"isa": "default (slow: too late)"}, measure=False)
     assert slow.level == "warning"
 
 

@@ -14,7 +14,7 @@ import pytest
 from finetune import hookimpl
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, UsageError
 from finetune.recipe import plan as plans
-from finetune.weights import tensorfile
+from finetune.weights.formats import tensorfile
 from tests.drawn import folder
 from tests.trunk import tiny
 

@@ -14,7 +14,7 @@ import pytest
 
 from finetune import Backbone, plugins
 from finetune.catalogue import Catalogue
-from finetune.devices import device
+from finetune.machine import device
 from finetune.recipe.models import LinearHead
 from tests.cli.calling import answer, call_in_process
 from tests.clocks import LONGEST
@@ -49,8 +49,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import mindspore as ms
     from mindspore import Tensor
 
-    from finetune.model import heads
-    from finetune.model.network import Network, build_stages
+    from finetune.network import heads
+    from finetune.network.network import Network, build_stages
 
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
     ms.set_seed(3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune import Backbone, Finetuner, Layout, UsageError, Weights, WeightsError, hookimpl
-from finetune.weights import tensorfile
+from finetune.weights.formats import tensorfile
 from tests.drawn import folder
 
 if TYPE_CHECKING:

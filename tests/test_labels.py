@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from finetune.errors import PluginError, UsageError, WeightsError
-from finetune.weights import labels, sources, tensorfile
+from finetune.weights import labels, sources
+from finetune.weights.formats import tensorfile
 from tests.weights.toy import record
 
 if TYPE_CHECKING:

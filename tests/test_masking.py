@@ -14,9 +14,10 @@ from finetune import Weights, hookimpl, plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import Interrupted
 from finetune.machine.environment import masked
+from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.recipe.models import Recipe
-from finetune.training import engine, masking
+from finetune.training import engine
 from tests.drawn import folder
 from tests.test_engine import Watcher
 from tests.test_start import save

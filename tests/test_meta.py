@@ -102,8 +102,8 @@ def backbone(component: Backbone, options: Any) -> None:
     """A backbone builds the stages that it promises, in order, and its features have the width that it promises."""
     import mindspore as ms
 
-    from finetune.devices import device
-    from finetune.model.network import Network, Trunk, build_stages
+    from finetune.machine import device
+    from finetune.network.network import Network, Trunk, build_stages
 
     device.setup(device="cpu")
     stages = build_stages(component, options)

@@ -184,7 +184,7 @@ def test_a_report_on_data_keeps_names(odd: Path, answered: Any) -> None:
         assert {str(odd / name) for name in bad} <= subjects
         code, out = answered("pack", "r.yaml", "packed", "--json")
         assert code == 0
-        from finetune.data.packed import read_pack
+        from finetune.data.pack.packed import read_pack
 
         samples = read_pack(Path("packed"), "train")
         assert samples is not None

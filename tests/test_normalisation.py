@@ -11,9 +11,10 @@ import pytest
 
 from finetune import Finetuner, ImageSpec, UsageError, Weights, WeightsError
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD
-from finetune.data.normalisation import mean_fault, std_fault
 from finetune.model.modelfolder import ImageRecord
-from finetune.weights import loading, sources, tensorfile
+from finetune.normalisation import mean_fault, std_fault
+from finetune.weights import loading, sources
+from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
     from pathlib import Path

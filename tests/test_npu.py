@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.cli import main
-from finetune.machine import npu
-from finetune.machine.npu import Machine, examine
+from finetune.doctor import npu
+from finetune.doctor.npu import Machine, examine
 from tests.clocks import LONGEST, processor_time
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from finetune.machine.remark import Remark
+    from finetune.doctor.remark import Remark
 
 pytestmark = pytest.mark.once
 

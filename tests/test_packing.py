@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from finetune.cli import main
-from finetune.data import mindrecords, packing, packwriter
-from finetune.data.packed import read_pack
+from finetune.data.pack import mindrecords, packing, writer
+from finetune.data.pack.packed import read_pack
 from finetune.errors import ResourceError
 from tests.cli.calling import command, environment
 from tests.clocks import LONGEST
@@ -71,8 +71,8 @@ def test_a_pack_holds_every_photo_as_it_is(photos: Path, tmp_path: Path, capsys:
 
 def test_files_are_of_bounded_size(tmp_path: Path) -> None:
     sizes = np.array([5, 5, 5, 20, 1, 1], np.int64)
-    assert [*packwriter.divided(sizes, 10)] == [range(2), range(2, 3), range(3, 4), range(4, 6)]
-    assert [*packwriter.divided(sizes[:0], 10)] == []
+    assert [*writer.divided(sizes, 10)] == [range(2), range(2, 3), range(3, 4), range(4, 6)]
+    assert [*writer.divided(sizes[:0], 10)] == []
 
 
 @pytest.mark.parametrize(("largest", "total", "page"), [(1, 1, 1 << 22), ((1 << 22) - 8, 1, 1 << 22)])

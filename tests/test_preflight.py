@@ -14,9 +14,9 @@ import pytest
 from finetune import Finetuner, UsageError
 from finetune.cli import main
 from finetune.data import loading
-from finetune.devices import ascend, device, gpu
 from finetune.errors import ResourceError
 from finetune.files import download
+from finetune.machine import ascend, device, gpu
 from finetune.machine.cores import usable_cores
 from finetune.training import preflight
 from tests.drawn import folder

@@ -12,9 +12,8 @@ import pytest
 
 from finetune import Backbone, hookimpl, plugins
 from finetune.catalogue import Catalogue
-from finetune.devices import forms
 from finetune.errors import Interrupted
-from finetune.machine import speeds
+from finetune.machine import forms, speeds
 from finetune.recipe import plan as plans
 from finetune.training import choosing, engine
 from finetune_model import activations_of, design, products
@@ -128,7 +127,7 @@ def design_stages() -> tuple[str, ...]:
 
 
 def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any], catalogue: Catalogue) -> None:
-    from finetune.model.network import Network, build_stages
+    from finetune.network.network import Network, build_stages
     from finetune.training import batchsize
 
     backbone = catalogue.get(Backbone, "two_forms")

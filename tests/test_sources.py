@@ -18,7 +18,8 @@ from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
 from finetune.files.home import cache_folder
 from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
-from finetune.weights import fetching, loading, sources, tensorfile
+from finetune.weights import fetching, loading, sources
+from finetune.weights.formats import tensorfile
 from tests.weights.toy import HEAD, hashed, record, toy
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from finetune.devices import device
 from finetune.errors import WeightsError
-from finetune.weights import mindspore_ckpt, tensorfile
+from finetune.machine import device
+from finetune.weights.formats import mindspore_ckpt, tensorfile
 
 pytestmark = pytest.mark.once
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from finetune.errors import WeightsError
-from finetune.weights import opening, tensorfile, torchfile
+from finetune.weights import opening
+from finetune.weights.formats import tensorfile, torchfile
 from tests.weights.drawn_files import torchvision
 from tests.weights.nano import OWN, entries, load, same
 

@@ -11,8 +11,8 @@ import pytest
 
 from finetune.data import targets
 from finetune.data.loader import Batch
-from finetune.devices import device
-from finetune.model import heads
+from finetune.machine import device
+from finetune.network import heads
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from finetune.training.scaling import START, LossScale
@@ -52,7 +52,7 @@ def batch(rows: slice = slice(None), *, real: int | None = None) -> Batch:
 def trainer(said: Recipe, images: int = 12, *, amp: str = "off") -> Any:
     from mindspore import nn
 
-    from finetune.model.network import Network
+    from finetune.network.network import Network
     from finetune.training.trainer import Trainer
 
     class Flat(nn.Cell):  # type: ignore[misc]

@@ -11,7 +11,8 @@ import pytest
 
 from finetune.components import ImageSpec
 from finetune.errors import WeightsError
-from finetune.weights import loading, sources, tensorfile
+from finetune.weights import loading, sources
+from finetune.weights.formats import tensorfile
 from tests.weights.toy import HEAD, record, toy
 
 if TYPE_CHECKING:

@@ -146,7 +146,9 @@ def main() -> None:
     imports = [each for module in modules.values() for each in module.imports]
     run = [each for each in imports if each.kind != "type"]
     largest = max(modules.values(), key=lambda module: module.lines)
-    length, function = max((lines, f"{module.name}.{name}") for module in modules.values() for name, lines in module.functions)
+    length, function = max(
+        (lines, f"{module.name}.{name}") for module in modules.values() for name, lines in module.functions
+    )
     circles = find_circles((each.importer, each.imported) for each in run)
     with_types = find_circles((each.importer, each.imported) for each in imports)
     packages = find_circles(_between_packages(run, modules))

@@ -26,7 +26,7 @@ def doctor(
     That is versions, processor, memory, disk, devices, plugins and environment
     variables; what is wrong comes with what to do about it.
     """
-    from finetune.machine.doctor import diagnose
+    from finetune.doctor.checks import diagnose
 
     report = diagnose(device, measure=measure)
     stops = sum(remark["level"] == "error" for remark in report["remarks"])

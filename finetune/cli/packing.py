@@ -35,8 +35,8 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     they are; runs on them are the same to the bit.
     """
     from finetune.data import sources
-    from finetune.data.packing import Job
-    from finetune.data.packing import pack as packed
+    from finetune.data.pack.packing import Job
+    from finetune.data.pack.packing import pack as packed
     from finetune.display.progress import Progress
     from finetune.machine.cores import usable_cores
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from finetune.catalogue import Catalogue
-    from finetune.parallel.launch import Launch
+    from finetune.launch.launch import Launch
     from finetune.recipe.plan import Plan
     from finetune.sweep.runs import Sweep
 
@@ -95,7 +95,7 @@ def run(
     if resume == source.AUTO:
         progress.say(f"resuming {folder}" if folder else "no run to resume yet: starting a new one")
     if (started := several(plan)) is not None and (to_train := plan_to_train(plan, catalogue, how)) is not None:
-        from finetune.parallel import launcher
+        from finetune.launch import launcher
 
         launched = launcher.run(
             started, to_train, resume=folder, allow_changed=allow_changed, extend=extend, progress=progress
@@ -153,8 +153,9 @@ def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
 
 def several(plan: Plan) -> Launch | None:
     """Return the launch of a run that takes more than this process, on a device that there is."""
-    from finetune.devices import device
-    from finetune.parallel import launch, world
+    from finetune.distributed import world
+    from finetune.launch import launch
+    from finetune.machine import device
 
     runner = plan.recipe.runner
     if world.is_member() or (planned := launch.plan(runner, runner.device)) is None:

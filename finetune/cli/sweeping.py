@@ -94,7 +94,7 @@ def trained(
 
     started = several(plan)
     if started is not None:
-        from finetune.parallel import launcher
+        from finetune.launch import launcher
 
         launched = launcher.run(started, plan, resume=folder, allow_changed=allow_changed, progress=progress)
         return launched["result"], Path(launched["folder"])

@@ -92,8 +92,8 @@ def opened(path: Path, device: str) -> Model:
 
     catalogue = load_catalogue()
     folder = modelfolder.locate(expand_home(path))
-    from finetune.devices import device as devices
     from finetune.display.progress import Progress
+    from finetune.machine import device as devices
 
     chosen = devices.setup(device=device).name
     return modelfolder.open_model(folder, catalogue, device=chosen, say=Progress().say)

@@ -14,8 +14,8 @@ from finetune.data.imagefile import BadImage
 from finetune.data.images import fit, normalise, read
 from finetune.data.pool import Pool
 from finetune.data.seeding import Stream, generator
+from finetune.distributed.world import ALONE
 from finetune.errors import DataError, FinetuneError, PluginError
-from finetune.parallel.world import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from finetune.components import ImageSpec, Pixels, Transform
     from finetune.data.labelled import Part
-    from finetune.parallel.world import World
+    from finetune.distributed.world import World
 
 AHEAD = 2  # batches in the making while one is consumed, more of small ones
 AHEAD_IMAGES = 32

@@ -16,7 +16,7 @@ from finetune.components import Dataset, Options, Split
 from finetune.data import arrays
 from finetune.data import labelled as labelled_images
 from finetune.data import loading as datas
-from finetune.data.packfile import is_pack
+from finetune.data.pack.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.files.home import expand_home
 from finetune.plugins import named

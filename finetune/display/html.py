@@ -74,7 +74,7 @@ def finetuner(ft: Finetuner) -> str:
     if ft.model is None and ft.run is not None:
         return f"<p><b>Finetuner</b>, interrupted</p>{run(ft.run)}"
     if ft.model is None:
-        from finetune.training.masking import hidden
+        from finetune.recipe.masking import hidden
 
         said = ((name, str(hidden(name, value))) for name, value in ft.sections.items())
         return f"<p><b>Finetuner</b>, not fitted</p>{pairs(said)}"

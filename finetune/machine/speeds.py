@@ -47,7 +47,7 @@ def remember(backbone: Backbone, rates: Mapping[str, Mapping[str, float]]) -> No
 
 def code_of(backbone: Backbone) -> str:
     """Return a hash of the code of a backbone."""
-    from finetune.trunk import identity
+    from finetune.features import identity
 
     return identity.of_code(backbone)
 

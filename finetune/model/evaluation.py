@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from mindspore import Tensor, nn
 
+from finetune.distributed.world import ALONE
 from finetune.model import metrics
-from finetune.model.network import Network, Tail, Trunk
-from finetune.parallel.world import ALONE
-from finetune.trunk import engines
+from finetune.network import engines
+from finetune.network.network import Network, Tail, Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from finetune.data.labelled import Part
     from finetune.data.loader import Batch
-    from finetune.model.network import Stages
-    from finetune.parallel.world import World
+    from finetune.distributed.world import World
+    from finetune.network.network import Stages
     from finetune.recipe.models import TrunkSection
 
     Array = NDArray[np.float32]

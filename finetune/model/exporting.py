@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.model.model import Model
-    from finetune.model.network import Network
     from finetune.model.runtimes import Runtime
+    from finetune.network.network import Network
 
 TOLERANCE = 1e-4  # of probabilities; other runtimes add up in another order
 REMEDY = "nothing was written; use another format, or report this to the author of the backbone"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.components import Color, ImageSpec, Pixels
     from finetune.data.imagefile import BadImage
-    from finetune.model.network import Network, Stages
+    from finetune.network.network import Network, Stages
 
 Images = Sequence["str | Path | Pixels"]
 SINGLE = (str, bytes, Path, np.ndarray)

@@ -19,14 +19,14 @@ from pydantic import (
 )
 
 from finetune.components import Backbone, ImageSpec
-from finetune.data.normalisation import image_fault
-from finetune.devices.cpu import is_uncapped
-from finetune.devices.forms import Forms
 from finetune.errors import UsageError, WeightsError
 from finetune.files import atomic
+from finetune.machine.cpu import is_uncapped
+from finetune.machine.forms import Forms
 from finetune.model import card
+from finetune.normalisation import image_fault
 from finetune.recipe.models import LinearHead, MlpHead, TrunkSection
-from finetune.weights import tensorfile
+from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from finetune.catalogue import Catalogue
     from finetune.model.model import Model
-    from finetune.model.network import Network
+    from finetune.network.network import Network
     from finetune.run import Run
     from finetune.training.prepare import Prepared
 
@@ -93,7 +93,7 @@ class Record(BaseModel):
 
 def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str, float], run: Run) -> None:
     """Write a model folder; ``model.json`` comes last, so that a folder that has one is complete."""
-    from finetune.model.network import values
+    from finetune.network.network import values
     from finetune.training.records import mathematics
 
     plan, image, recipe = prepared.plan, prepared.image, mathematics(prepared.plan)
@@ -158,12 +158,12 @@ def open_model(
     ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
     """
     from finetune.model.model import Model
-    from finetune.model.network import Network, assign, build_stages, product_form
+    from finetune.network.network import Network, assign, build_stages, product_form
 
     folder = locate(path)
     about = read(folder)
     backbone = catalogue.get(Backbone, about["backbone"]["use"])
-    from finetune.model import heads
+    from finetune.network import heads
 
     try:
         options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))

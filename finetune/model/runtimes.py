@@ -40,7 +40,7 @@ def run_onnxruntime(file: Path, images: Array) -> Array:
 
 def run_openvino(file: Path, images: Array) -> Array:
     """Run an ONNX file with OpenVINO on the CPU, in float32 even where shorter numbers are faster."""
-    from finetune.trunk.openvino_graph import core
+    from finetune.network.openvino_graph import core
 
     hints = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
     compiled = core().compile_model(core().read_model(file.read_bytes()), "CPU", hints)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
+from finetune import normalisation
 from finetune.components import Options
-from finetune.data import normalisation
 from finetune.recipe.runners import AutoRunner, Runner
 
 MOST_EPOCHS = 100_000

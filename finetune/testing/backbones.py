@@ -86,7 +86,7 @@ def declared(inspection: Inspection[Backbone]) -> None:
 
 def built(inspection: Inspection[Backbone]) -> dict[str, Any]:
     """Return the stages, if MindSpore can compile their classes."""
-    from finetune.model.network import build_stages
+    from finetune.network.network import build_stages
     from finetune.testing.sources import uncompilable
 
     stages: dict[str, Any] = {}

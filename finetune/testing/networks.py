@@ -11,9 +11,9 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from finetune.data.loader import Batch
-from finetune.devices import device
-from finetune.model import heads
-from finetune.model.network import HEAD, Network, Trunk, build_stages
+from finetune.machine import device
+from finetune.network import heads
+from finetune.network.network import HEAD, Network, Trunk, build_stages
 from finetune.recipe.models import LinearHead, Recipe
 from finetune.testing.contract import Enough
 from finetune.training.phases import Phase
@@ -214,14 +214,14 @@ class Examined:
 def exported(trunk: nn.Cell, images: Array) -> Iterator[Array]:
     """Yield what OpenVINO makes of a network by way of ONNX; on CPUs without it, only write the file."""
     if find_spec("openvino") is not None:
-        from finetune.trunk.openvino_graph import Graph
+        from finetune.network.openvino_graph import Graph
 
         yield from Graph(trunk, images, "fp32").outputs([images])
         return
     import tempfile
     from pathlib import Path
 
-    from finetune.trunk.exported import Exported
+    from finetune.network.exported import Exported
 
     with tempfile.TemporaryDirectory() as scratch:
         ms.export(Exported(trunk), Tensor(images), file_name=str(Path(scratch) / "net.onnx"), file_format="ONNX")

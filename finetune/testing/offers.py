@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from finetune.data.normalisation import image_fault
 from finetune.errors import PluginError
+from finetune.normalisation import image_fault
 from finetune.weights import fetching, labels
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.devices.kind import quiet_mindspore
-from finetune.machine.doctor import available_memory_mb
-from finetune.trunk import division
+from finetune.doctor.checks import available_memory_mb
+from finetune.features import division
+from finetune.machine.kind import quiet_mindspore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from finetune.model.network import Network
-    from finetune.parallel.world import World
+    from finetune.distributed.world import World
+    from finetune.network.network import Network
     from finetune.recipe.plan import Plan
     from finetune.training.phases import Phase
 

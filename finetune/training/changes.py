@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from finetune.data import splitfile
 from finetune.errors import DataError, UsageError
+from finetune.recipe import masking
 from finetune.recipe.moved import follow_move
 from finetune.recipe.paths import is_weights_file, resolved
-from finetune.training import masking, older, records
+from finetune.training import older, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune.doctor.checks import available_memory_mb
 from finetune.errors import DataError, DownloadError, FinetuneError, ResourceError, WeightsError
+from finetune.features import division, entries
 from finetune.machine.cores import usable_cores
-from finetune.machine.doctor import available_memory_mb
 from finetune.machine.environment import peak_memory_mb
-from finetune.model.network import Trunk, statistics
+from finetune.network import engines
+from finetune.network.network import Trunk, statistics
 from finetune.recipe.models import AdamW
 from finetune.training import changes, checkpoint, finished, preflight, trial
 from finetune.training.feed import Feed
@@ -19,7 +21,6 @@ from finetune.training.preflight import existing
 from finetune.training.prepare import Prepared, prepare
 from finetune.training.rundata import load_data
 from finetune.training.views import fitting
-from finetune.trunk import division, engines, entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError, WeightsError
 from finetune.files.atomic import atomic_path
-from finetune.weights import tensorfile
+from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

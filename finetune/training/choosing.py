@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune.components import ImageSpec
-from finetune.devices import cpu, forms
-from finetune.devices.forms import Forms, Tail
-from finetune.machine import speeds
-from finetune.machine.doctor import available_memory_mb
-from finetune.parallel import world as worlds
+from finetune.distributed import world as worlds
+from finetune.doctor.checks import available_memory_mb
+from finetune.machine import cpu, forms, speeds
+from finetune.machine.forms import Forms, Tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

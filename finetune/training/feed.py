@@ -12,12 +12,12 @@ import numpy as np
 from finetune.data import targets
 from finetune.data.loader import Batch, Loader
 from finetune.data.seeding import Stream, generator
-from finetune.parallel.world import ALONE
+from finetune.distributed.world import ALONE
+from finetune.features.features import FeatureLoader, TooLarge, fill, rounded, told
+from finetune.features.keeping import GB, Keeper
+from finetune.network import engines
 from finetune.training.frozen import PLAIN, Frozen
 from finetune.training.views import Views, fitting, streamed, summary, too_large
-from finetune.trunk import engines
-from finetune.trunk.features import FeatureLoader, TooLarge, fill, rounded, told
-from finetune.trunk.keeping import GB, Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.data.labelled import Part
+    from finetune.features.keeping import Wanted
+    from finetune.features.store import Table
     from finetune.model.evaluation import Batches
     from finetune.training.prepare import Prepared
-    from finetune.trunk.keeping import Wanted
-    from finetune.trunk.store import Table
 
     Check = Callable[[], None]
 

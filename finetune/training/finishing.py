@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
+from finetune.features import identity
 from finetune.fitting.intervals import wilson
 from finetune.machine import environment
 from finetune.model import modelfolder
-from finetune.model.network import assign
+from finetune.network.network import assign
 from finetune.training import checkpoint, records, verdict
-from finetune.trunk import identity
 
 if TYPE_CHECKING:
     import numpy as np

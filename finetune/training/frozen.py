@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finetune.features import identity
+from finetune.features.keeping import Wanted
 from finetune.model import modelfolder
-from finetune.model.network import Trunk
-from finetune.trunk import engines, identity
-from finetune.trunk.keeping import Wanted
+from finetune.network import engines
+from finetune.network.network import Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from finetune.network.engines import Engine
     from finetune.training.prepare import Prepared
-    from finetune.trunk.engines import Engine
 
     Sample = Callable[[], NDArray[np.float32]]
 

@@ -9,8 +9,8 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from finetune.devices import device
 from finetune.errors import ResourceError
+from finetune.machine import device
 from finetune.text import escape_line
 
 if TYPE_CHECKING:

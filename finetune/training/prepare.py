@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from finetune.data import heldback, targets
 from finetune.data import loading as datas
 from finetune.data.scan import told
-from finetune.devices import device as devices
-from finetune.devices import forms
+from finetune.distributed import world as worlds
 from finetune.errors import PluginError, UsageError
+from finetune.launch import launch
+from finetune.machine import device as devices
+from finetune.machine import forms
 from finetune.machine.cores import usable_cores
 from finetune.model import modelfolder
-from finetune.parallel import launch
-from finetune.parallel import world as worlds
+from finetune.network import engines
 from finetune.plugins import HERE, Origin, Plugins, named
 from finetune.training import (
     augmenting,
@@ -31,7 +32,6 @@ from finetune.training import (
     start,
     trial,
 )
-from finetune.trunk import engines
 from finetune.weights import labels, preprocessing, sources
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.components import ImageSpec, Options, Transform
     from finetune.data.loading import Data
-    from finetune.model.network import Network, Stages
-    from finetune.parallel.world import World
+    from finetune.distributed.world import World
+    from finetune.network.network import Network, Stages
     from finetune.recipe.models import Recipe
     from finetune.recipe.plan import Plan
 
@@ -228,12 +228,12 @@ def build(plan: Plan, catalogue: Catalogue, inputs: Inputs, world: World) -> tup
 
 def adapt(network: Network, plan: Plan, device: devices.Device, world: World) -> Stages | None:
     """Adapt a network to device and processes, and return its stages in matmul form where they train in it."""
-    from finetune.model.network import product_form
+    from finetune.network.network import product_form
 
     if device.amp == "O2":
         pretrained.mixed_precision(network)
     if world.size > 1 and plan.recipe.train.sync_batch_norm:
-        from finetune.parallel.batchnorm import synchronise
+        from finetune.network.batchnorm import synchronise
 
         synchronise(network, world.size)
         return None

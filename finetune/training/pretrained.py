@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options
-from finetune.devices import device as devices
 from finetune.errors import UsageError
 from finetune.files.promise import public
+from finetune.machine import device as devices
 from finetune.weights import fetching, labels, loading, preprocessing, sources
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from finetune.catalogue import Catalogue
     from finetune.model.model import Model
-    from finetune.model.network import Network
+    from finetune.network.network import Network
     from finetune.plugins import Plugins
     from finetune.recipe.plan import Plan
 
@@ -68,8 +68,8 @@ def build_network(
     """Return the network with its pretrained weights in place, and the report on them."""
     import mindspore as ms
 
-    from finetune.model import heads
-    from finetune.model.network import HEAD, Network, assign, build_stages
+    from finetune.network import heads
+    from finetune.network.network import HEAD, Network, assign, build_stages
 
     component, recipe = plan.backbone.component, plan.recipe
     ms.set_seed(recipe.seed)
@@ -108,7 +108,7 @@ def load_pretrained(
     With ``head`` it has the classifier and the classes of its weights, else a random classifier of one class.
     """
     from finetune.model.model import Model
-    from finetune.model.network import product_form
+    from finetune.network.network import product_form
 
     device = devices.for_runner(plan.recipe.runner)
     source = resolve(plan, catalogue.plugins.copy(), say)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data import splitfile
 from finetune.data.findings import finding_line
-from finetune.devices import forms
 from finetune.errors import PluginError, ResourceError, UsageError
 from finetune.files import atomic
-from finetune.machine import environment
+from finetune.machine import environment, forms
 from finetune.machine.cores import usable_cores
-from finetune.model.network import Network, assign, values
+from finetune.network import engines
+from finetune.network.network import Network, assign, values
+from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
-from finetune.training import masking, start
-from finetune.trunk import engines
+from finetune.training import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

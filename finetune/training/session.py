@@ -15,9 +15,10 @@ import numpy as np
 
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
+from finetune.features import division
 from finetune.model.evaluation import Evaluation, Predictor
 from finetune.model.metrics import better
-from finetune.model.network import values
+from finetune.network.network import values
 from finetune.run import Best
 from finetune.training import (
     checkpoint,
@@ -31,7 +32,6 @@ from finetune.training import (
 from finetune.training.feed import Feed
 from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.trainer import Trainer
-from finetune.trunk import division
 
 if TYPE_CHECKING:
     from pathlib import Path

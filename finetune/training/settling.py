@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetune.machine import environment
+from finetune.recipe import masking
 from finetune.recipe import plan as plans
-from finetune.training import defaults, masking, older, records
+from finetune.training import defaults, older, records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

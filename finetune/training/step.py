@@ -10,7 +10,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from finetune.model.network import Tail
+    from finetune.network.network import Tail
 
 
 class Objective(nn.Cell):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
-from finetune.model import heads
-from finetune.model.network import Network, Tail, assign, statistics, values
-from finetune.parallel.world import ALONE
+from finetune.distributed.world import ALONE
+from finetune.network import heads
+from finetune.network.network import Network, Tail, assign, statistics, values
 from finetune.recipe.models import AdamW, Recipe
 from finetune.training import optimizers, schedules, step
 from finetune.training.scaling import LossScale
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.data.loader import Batch
-    from finetune.model.network import Stages
-    from finetune.parallel.world import World
+    from finetune.distributed.world import World
+    from finetune.network.network import Stages
     from finetune.training.phases import Phase
     from finetune.training.sinking import Sink
     from finetune.training.step import TrainStep

@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from finetune.features.keeping import GB
 from finetune.training.frozen import NAMES, PLAIN
-from finetune.trunk.keeping import GB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from finetune.features.keeping import Wanted
     from finetune.training.prepare import Prepared
-    from finetune.trunk.keeping import Wanted
 
     Wants = Mapping[str, Sequence[Wanted]]
 

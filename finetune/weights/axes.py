@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.errors import WeightsError
-from finetune.weights.tensorfile import Record
+from finetune.weights.formats.tensorfile import Record
 
 if TYPE_CHECKING:
     from finetune.components import Layout
-    from finetune.weights.tensorfile import Index
+    from finetune.weights.formats.tensorfile import Index
 
 
 def to_own(index: Index, layout: Layout | None) -> Index:

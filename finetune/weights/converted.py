@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import ResourceError, WeightsError
 from finetune.files.atomic import sweep
 from finetune.files.home import cache_folder
-from finetune.weights import layouts, opening, pieces, tensorfile
-from finetune.weights.tensorfile import Index, Record
+from finetune.weights import layouts, opening, pieces
+from finetune.weights.formats import tensorfile
+from finetune.weights.formats.tensorfile import Index, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

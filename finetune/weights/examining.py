@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from finetune.components import Backbone, Weights
+    from finetune.weights.formats.tensorfile import Index
     from finetune.weights.layouts import Translation
     from finetune.weights.preprocessing import Preprocessing
-    from finetune.weights.tensorfile import Index
 
 STATISTICS = (".moving_mean", ".moving_variance")  # of BatchNorm: loaded, but not learned
 LOGITS = "head.fc.weight"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from finetune.components import Backbone
+    from finetune.weights.formats.tensorfile import Index, Record
     from finetune.weights.layouts import Translation
-    from finetune.weights.tensorfile import Index, Record
 
     Shapes = Mapping[str, tuple[int, ...]]
 
@@ -60,10 +60,10 @@ def shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, 
         raise WeightsError(f"the options of '{backbone.name}' cannot be told from the file ({error})") from error
     if backbone.shapes is not None:
         return dict(backbone.shapes(chosen))
-    from finetune.devices import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
-    from finetune.model.network import build_stages
+    from finetune.network.network import build_stages
 
     built = build_stages(backbone, chosen)
     return {f"{stage}.{p.name}": tuple(p.shape) for stage, cell in built.items() for p in cell.get_parameters()}

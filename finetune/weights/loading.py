@@ -10,10 +10,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from finetune.components import Backbone, ImageSpec
-from finetune.data.normalisation import image_fault
 from finetune.errors import WeightsError
+from finetune.normalisation import image_fault
 from finetune.recipe.models import ImageSection
-from finetune.weights import fitting, layouts, tensorfile
+from finetune.weights import fitting, layouts
+from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.weights.fitting import Shapes
+    from finetune.weights.formats.tensorfile import Index, Record
     from finetune.weights.layouts import Translation
     from finetune.weights.sources import Source
-    from finetune.weights.tensorfile import Index, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import WeightsError
 from finetune.files.promise import sha256
-from finetune.weights import owncheckpoint, tensorfile, torchfile
+from finetune.weights.formats import owncheckpoint, tensorfile, torchfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from finetune.weights.tensorfile import Format, Index
+    from finetune.weights.formats.tensorfile import Format, Index
 
 
 def digest(path: Path) -> str:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import WeightsError
 from finetune.weights import axes, layouts
-from finetune.weights.tensorfile import Record
+from finetune.weights.formats.tensorfile import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from finetune.components import Backbone, Layout
-    from finetune.weights.tensorfile import Index
+    from finetune.weights.formats.tensorfile import Index
 
 
 def joined(index: Index, backbone: Backbone) -> Index:

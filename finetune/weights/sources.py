@@ -13,9 +13,10 @@ from finetune.errors import UsageError, WeightsError
 from finetune.files.home import cache_folder, expand_home, offline
 from finetune.files.promise import public, sha256
 from finetune.suggest import did_you_mean
-from finetune.weights import hubcard, opening, owncheckpoint
+from finetune.weights import hubcard, opening
 from finetune.weights.converted import opened
 from finetune.weights.fetching import fetched, local, nothing, target
+from finetune.weights.formats import owncheckpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

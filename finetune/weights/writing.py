@@ -12,8 +12,9 @@ from finetune.components import ImageSpec
 from finetune.errors import UsageError, WeightsError
 from finetune.files.atomic import atomic_path
 from finetune.suggest import did_you_mean
-from finetune.weights import axes, labels, layouts, mindspore_ckpt, opening, tensorfile
+from finetune.weights import axes, labels, layouts, opening
 from finetune.weights.fitting import FLOATS
+from finetune.weights.formats import mindspore_ckpt, tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from finetune.components import Backbone, Layout
     from finetune.weights.examining import Examined
-    from finetune.weights.tensorfile import Record
+    from finetune.weights.formats.tensorfile import Record
 
 OWN = ("safetensors", "ckpt")
 KEPT = ("image", "classes")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.devices import forms
-from finetune.devices.forms import Forms, Tail
+from finetune.machine import forms
+from finetune.machine.forms import Forms, Tail
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -70,10 +70,10 @@ def die() -> None:
 
 def armed(place: str, at: int) -> None:
     """Let this process die at a place."""
+    from finetune.features.store import Table
     from finetune.model.evaluation import Predictor
     from finetune.training.session import Session
     from finetune.training.trainer import Trainer
-    from finetune.trunk.store import Table
 
     if place == "fsync":
         passing(os, "fsync", at)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli import main as command
-from finetune.data import packing
+from finetune.data.pack import packing
 from finetune.errors import ResourceError
 from finetune.training import checkpoint, saving
 from tests.drawn import folder

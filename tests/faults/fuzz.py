@@ -33,7 +33,8 @@ from finetune.data import loading
 from finetune.data.scan import scan
 from finetune.errors import DataError, FinetuneError, RecipeError, WeightsError
 from finetune.recipe import plan as plans
-from finetune.weights import hubcard, tensorfile
+from finetune.weights import hubcard
+from finetune.weights.formats import tensorfile
 from tests.test_hubcard import HUB
 from tests.weights.files import entry
 from tests.weights.hub_cards import READ

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.devices import device
+from finetune.machine import device
 from tests.faults import flat
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from finetune import Backbone, plugins
 from finetune.catalogue import Catalogue
-from finetune.machine import stagespeeds
+from finetune.doctor import stagespeeds
 from finetune_model import products
 
 if TYPE_CHECKING:

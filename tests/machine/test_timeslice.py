@@ -18,8 +18,8 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setti
 SHOW = """
 import os, threading
 {before}
-from finetune.devices import cpu
-from finetune.devices.kind import Settings
+from finetune.machine import cpu
+from finetune.machine.kind import Settings
 from finetune.machine import timeslice
 cpu.cap_onednn = lambda **chosen: "as it is"
 before = timeslice.read_attributes()

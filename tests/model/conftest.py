@@ -17,7 +17,7 @@ Build = Callable[..., "nn.Cell"]
 @pytest.fixture(autouse=True)
 def graph_mode() -> Iterator[None]:
     """Set the device up, and leave MindSpore in graph mode whatever a test did."""
-    from finetune.devices import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
     yield

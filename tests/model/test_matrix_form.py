@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.devices import device
+from finetune.machine import device
 from finetune_model import design
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
@@ -29,7 +29,7 @@ def compile_graphs() -> None:
 def network(pool: str) -> Any:
     import mindspore as ms
 
-    from finetune.model.network import Network
+    from finetune.network.network import Network
     from finetune_model import resnext
 
     ms.set_seed(3)
@@ -51,7 +51,7 @@ def step(net: Any, sides: tuple[int, int], *, form: tuple[str, ...], train: bool
     import mindspore as ms
     from mindspore import Tensor
 
-    from finetune.model.network import Chain, statistics
+    from finetune.network.network import Chain, statistics
 
     chain = Chain(net, slice(first, None), in_form(net, form))
     for stage in net.stages:
@@ -111,7 +111,7 @@ def test_parameters_are_shared_and_keep_their_names() -> None:
 def test_a_trunk_ends_in_maps_that_convolutions_take() -> None:
     from mindspore import Tensor
 
-    from finetune.model.network import Trunk
+    from finetune.network.network import Trunk
 
     net = network("same")
     net.set_train(False)
@@ -125,8 +125,8 @@ def test_training_steps_are_the_same_in_all_forms() -> None:
     import json
 
     from finetune.data.loader import Batch
-    from finetune.model import heads
-    from finetune.model.network import Network, values
+    from finetune.network import heads
+    from finetune.network.network import Network, values
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer

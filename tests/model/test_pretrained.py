@@ -10,7 +10,8 @@ import pytest
 
 import finetune_model.pretrained
 from finetune import WeightsError, hub_card
-from finetune.weights import hubcard, labels, loading, sources, tensorfile
+from finetune.weights import hubcard, labels, loading, sources
+from finetune.weights.formats import tensorfile
 from tests.weights.drawn_files import hub, mindcv, torchvision
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def network(backbone: Backbone, seed: int, classes: int = 5, **options: Any) -> 
     import mindspore as ms
     from mindspore import nn
 
-    from finetune.model.network import Network
+    from finetune.network.network import Network
 
     class Head(nn.Cell):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -76,7 +77,7 @@ def load(source: sources.Source, backbone: Backbone, names: Iterable[str], like:
 @pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("layout", NAMES)
 def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) -> None:
-    from finetune.model.network import assign
+    from finetune.network.network import assign
 
     trained, fresh = network(NANO, 1), network(NANO, 2)
     mine = {name: array + np.float32(0.01) for name, array in arrays(trained).items()}

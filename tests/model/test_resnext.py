@@ -108,8 +108,8 @@ def test_the_paddings_differ_and_auto_is_symmetric(chain: Any, images: Any) -> N
 
 
 def test_graph_and_pynative_agree(chain: Any, images: Any) -> None:
-    from finetune.devices import device
-    from finetune.devices.kind import Settings
+    from finetune.machine import device
+    from finetune.machine.kind import Settings
 
     network, batch = chain(NANO), images(2, 64)
     graph = network(batch).asnumpy()

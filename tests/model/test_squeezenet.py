@@ -32,7 +32,7 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     """Return the pretrained network up to its pooled features."""
     from mindspore import nn
 
-    from finetune.model.network import Network, Trunk, assign
+    from finetune.network.network import Network, Trunk, assign
 
     network = Network(backbone.build(backbone.options()), nn.Identity()).set_train(False)
     source = sources.resolve(str(squeezenet), backbone)

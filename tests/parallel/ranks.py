@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.devices import device
+from finetune.distributed import world
 from finetune.errors import DataError, FinetuneError
+from finetune.machine import device
 from finetune.machine.interrupts import Asked
-from finetune.parallel import batchnorm, world
+from finetune.network import batchnorm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from finetune.parallel.world import World
+    from finetune.distributed.world import World
 
 SEEN: dict[str, Any] = {}
 

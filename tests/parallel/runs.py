@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.weights import tensorfile
+from finetune.weights.formats import tensorfile
 from tests.cli.calling import call_in_process
 from tests.clocks import LONGEST, wait_for
 

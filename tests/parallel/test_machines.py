@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.errors import UsageError
-from finetune.parallel import launcher
-from finetune.parallel.launch import Launch, free_port
-from finetune.parallel.machines import Machines
+from finetune.launch import launcher
+from finetune.launch.launch import Launch, free_port
+from finetune.launch.machines import Machines
 from tests import drawn
 from tests.clocks import wait_for
 from tests.parallel import runs

@@ -17,9 +17,9 @@ from finetune import errors
 from finetune.cli import main
 from finetune.display.progress import Progress
 from finetune.errors import DataError, Interrupted, RecipeError
-from finetune.parallel.launch import Launch
-from finetune.parallel.processes import ProcessDied, Processes
-from finetune.parallel.relay import Relay, Screen
+from finetune.launch.launch import Launch
+from finetune.launch.processes import ProcessDied, Processes
+from finetune.launch.relay import Relay, Screen
 from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
 from tests import drawn

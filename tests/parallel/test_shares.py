@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data.loader import numbers, order, rows_of
+from finetune.distributed.world import ALONE, World
 from finetune.errors import DataError, FinetuneError
 from finetune.machine.interrupts import Asked
-from finetune.parallel.world import ALONE, World
 
 
 def worlds(size: int) -> list[World]:

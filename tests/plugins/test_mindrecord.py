@@ -16,13 +16,14 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import main
 from finetune.components import Dataset, Encoded, ImageSpec
-from finetune.data import loading, packed, packfile, sources
+from finetune.data import loading, sources
 from finetune.data.loader import Loader
-from finetune.data.packed import read_pack
+from finetune.data.pack import packed, packfile
+from finetune.data.pack.packed import read_pack
 from finetune.errors import DataError, ResourceError
+from finetune.features import identity
+from finetune.features.features import same
 from finetune.recipe.models import DatasetSection
-from finetune.trunk import identity
-from finetune.trunk.features import same
 from finetune_plugins.mindrecord import MindRecord, build
 from tests.drawn import folder
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from finetune.errors import DataError
-from finetune.weights import tensorfile
+from finetune.weights.formats import tensorfile
 from tests.cli.calling import call_in_process
 from tests.drawn import COLOURS, folder
 from tests.training import nano

@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from finetune.trunk import store
+from finetune.features import store
 from tests.clocks import wait_for
 from tests.trunk import tiny
 

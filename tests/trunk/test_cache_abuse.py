@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.devices import device
-from finetune.trunk import entries, store
+from finetune.features import entries, store
+from finetune.machine import device
 from tests.trunk import tiny
 from tests.trunk.tiny import Made, run, shards
 

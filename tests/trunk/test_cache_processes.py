@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.trunk import entries, store
+from finetune.features import entries, store
 from tests.cli.calling import environment
 from tests.clocks import LONGEST
 from tests.trunk import tiny

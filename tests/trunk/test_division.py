@@ -9,10 +9,10 @@ import pytest
 
 from finetune.data import targets
 from finetune.data.loader import Batch
-from finetune.devices import device
+from finetune.features.division import trunk
+from finetune.machine import device
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
-from finetune.trunk.division import trunk
 from tests.trunk import tiny
 
 pytestmark = pytest.mark.once
@@ -49,7 +49,7 @@ def test_the_trunk_is_the_longest_frozen_prefix(trainable: tuple[str, ...], expe
 def test_the_tail_of_the_trunks_output_is_the_whole_network(first: int) -> None:
     from mindspore import Tensor
 
-    from finetune.model.network import Tail, Trunk
+    from finetune.network.network import Tail, Trunk
 
     network, images, ones = tiny.network(), Tensor(tiny.images(6)), Tensor(np.ones((1, 1), np.float32))
     network.set_train(False)
@@ -63,7 +63,7 @@ def test_the_tail_of_the_trunks_output_is_the_whole_network(first: int) -> None:
 def test_a_step_from_features_is_the_step_from_images(trainable: tuple[str, ...]) -> None:
     from mindspore import Tensor
 
-    from finetune.model.network import Trunk
+    from finetune.network.network import Trunk
 
     first = len(trunk(tiny.NAMES, trainable))
     images = tiny.images(8)
@@ -83,7 +83,7 @@ def test_a_step_from_features_is_the_step_from_images(trainable: tuple[str, ...]
 
 def stepped(trainable: tuple[str, ...], first: int, inputs: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return all arrays before and after one step of plain gradient descent at rate 1."""
-    from finetune.model.network import values
+    from finetune.network.network import values
     from finetune.training.trainer import Trainer
 
     said = {

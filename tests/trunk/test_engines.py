@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from finetune.devices import device
 from finetune.errors import UsageError
-from finetune.machine import cores
+from finetune.machine import cores, device
+from finetune.network import engines
+from finetune.network.openvino_graph import REQUESTS
 from finetune.recipe.models import TrunkSection
-from finetune.trunk import engines
-from finetune.trunk.openvino_graph import REQUESTS
 from tests.clocks import LONGEST
 from tests.trunk import tiny
 
@@ -39,7 +38,7 @@ def mindspore() -> None:
 
 
 def trunk(network: Any = None, count: int = 2) -> Any:
-    from finetune.model.network import Trunk
+    from finetune.network.network import Trunk
 
     cell = Trunk(network or tiny.network(), count)
     cell.set_train(False)
@@ -173,7 +172,7 @@ def refreshed() -> tuple[Any, engines.Engine]:
 
 def test_refresh_of_all_parameters_at_once_and_of_a_head() -> None:
     from finetune.model.evaluation import Logits
-    from finetune.model.network import assign, values
+    from finetune.network.network import assign, values
 
     network, other, images = tiny.network(1), tiny.network(2), tiny.images(7, seed=9)
     engine = build(Logits(network), EXACT)
@@ -200,7 +199,7 @@ def test_a_graph_that_rested_gives_the_same_bits(*, settled: bool) -> None:
 
 
 def test_a_settled_graph_takes_new_parameters_all_the_same() -> None:
-    from finetune.model.network import assign, values
+    from finetune.network.network import assign, values
 
     network, other, images = tiny.network(1), tiny.network(2), tiny.images(7, seed=9)
     engine = build(trunk(network), EXACT)
@@ -243,7 +242,7 @@ class Noisy:
     """Spoils what a graph computes."""
 
     def __init__(self, spoil: Any) -> None:
-        from finetune.trunk.openvino_graph import Graph
+        from finetune.network.openvino_graph import Graph
 
         self.spoil, self.outputs = spoil, Graph.outputs
 
@@ -264,7 +263,7 @@ class Noisy:
     ids=["noise", "nan", "order", "zeros", "scale"],
 )
 def test_a_graph_that_computes_something_else_is_refused(spoil: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finetune.trunk.openvino_graph import Graph
+    from finetune.network.openvino_graph import Graph
 
     noisy = Noisy(spoil)
     monkeypatch.setattr(Graph, "outputs", lambda self, chunks: noisy(self, chunks))
@@ -329,7 +328,7 @@ def test_outputs_of_nothing_but_zeros_are_compared_too() -> None:
 SIGNALLED = """
 import os, signal, threading
 from finetune.recipe.models import TrunkSection
-from finetune.trunk import engines
+from finetune.network import engines
 from tests.trunk import tiny
 from tests.trunk.test_engines import trunk
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from finetune.trunk import entries
-from finetune.trunk.entries import Entry, entry, make_room
+from finetune.features import entries
+from finetune.features.entries import Entry, entry, make_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ def test_the_name_is_the_same_in_every_order_and_process(home: Path) -> None:
     back = dict(reversed(ABOUT.items()))
     assert entry(back) == entry(ABOUT)
     assert entry(json.loads(json.dumps(ABOUT))) == entry(ABOUT)
-    code = f"from finetune.trunk.entries import entry; print(entry({ABOUT!r}).folder)"
+    code = f"from finetune.features.entries import entry; print(entry({ABOUT!r}).folder)"
     env = {**os.environ, "PYTHONHASHSEED": "5", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(entry(ABOUT).folder)

@@ -13,10 +13,10 @@ from finetune.data.labelled import Part
 from finetune.data.loader import Loader
 from finetune.data.scan import array_digest, digest_of
 from finetune.errors import DataError, ResourceError
-from finetune.trunk import features, store
-from finetune.trunk.engines import Engine
-from finetune.trunk.features import FeatureLoader, TooLarge, fill, half, rounded, runs, told
-from finetune.trunk.store import Table
+from finetune.features import features, store
+from finetune.features.features import FeatureLoader, TooLarge, fill, half, rounded, runs, told
+from finetune.features.store import Table
+from finetune.network.engines import Engine
 from tests.drawn import folder
 from tests.trunk import tiny
 

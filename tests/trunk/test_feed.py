@@ -147,7 +147,7 @@ def arrays(made: Made) -> list[np.ndarray]:
 def test_epochs_take_the_views_in_turn(views: int, epochs: int, home: Path, photos: Path) -> None:
     from mindspore import Tensor
 
-    from finetune.model.network import Trunk
+    from finetune.network.network import Trunk
 
     ready = tiny.prepared(recipe(photos, "runs", trunk=PLAIN, train={"epochs": epochs}, cache={"views": views}))
     feed, cell = tiny.feed(ready, 2), Trunk(ready.network, 2)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from finetune import Augmentation
 from finetune.data.labelled import Part
-from finetune.trunk import identity
+from finetune.features import identity
 from tests.drawn import folder
 from tests.trunk import tiny
 
@@ -91,8 +91,8 @@ def test_what_changes_features_changes_their_entry(
 
 
 def identity_of_precision() -> str:
+    from finetune.network import engines
     from finetune.recipe.models import TrunkSection
-    from finetune.trunk import engines
 
     return str(engines.expected(TrunkSection(), "cpu")["precision"])
 
@@ -123,7 +123,7 @@ def test_another_seed_is_another_augmentation(photos: Path) -> None:
     alter = partial(tiny.stir, seed=1)  # the seed draws random weights as well, so the same ones for both
 
     def settle(network: Any) -> None:
-        from finetune.model.network import assign, values
+        from finetune.network.network import assign, values
 
         assign(network.get_parameters(), values(tiny.network().get_parameters()))
         alter(network)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import ResourceError
-from finetune.trunk import store
-from finetune.trunk.store import LARGE_ROW, SEAL, Kept, Table
+from finetune.features import store
+from finetune.features.store import LARGE_ROW, SEAL, Kept, Table
 
 if TYPE_CHECKING:
     from pathlib import Path

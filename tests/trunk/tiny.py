@@ -14,7 +14,7 @@ from finetune import Augmentation, Backbone, Options, hookimpl, plugins
 from finetune.catalogue import Catalogue
 from finetune.plugins import Origin
 from finetune.recipe import plan as plans
-from finetune.weights import tensorfile
+from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,8 +101,8 @@ def network(seed: int = 1, classes: int = 3, *, scale: float = 1.0) -> Any:
     """Return the network, its BatchNorm statistics and parameters none of which is 0 or 1."""
     import mindspore as ms
 
-    from finetune.model import heads
-    from finetune.model.network import Network
+    from finetune.network import heads
+    from finetune.network.network import Network
     from finetune.recipe.models import LinearHead
 
     ms.set_seed(seed)

@@ -10,7 +10,8 @@ import pytest
 
 from finetune.components import Layout
 from finetune.errors import WeightsError
-from finetune.weights import converted, examining, loading, sources, tensorfile, writing
+from finetune.weights import converted, examining, loading, sources, writing
+from finetune.weights.formats import tensorfile
 from tests.weights.drawn_files import checkpoint
 from tests.weights.nano import entries
 from tests.weights.toy import HEAD, toy

@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 
 import finetune_model
 from finetune.errors import WeightsError
-from finetune.weights import fitting, labels, layouts, loading, opening, sources, tensorfile
+from finetune.weights import fitting, labels, layouts, loading, opening, sources
+from finetune.weights.formats import tensorfile
 from tests.weights.files import item
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from finetune.weights.tensorfile import Index
+    from finetune.weights.formats.tensorfile import Index
 
 pytestmark = pytest.mark.once
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from finetune.components import Backbone, Layout, Weights
-from finetune.devices import device
 from finetune.errors import WeightsError
+from finetune.machine import device
 from finetune.weights import loading, opening, sources
 from tests.cli.calling import command, environment
 from tests.clocks import LONGEST

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 import finetune_model
 from finetune.components import Backbone, Layout
 from finetune.errors import WeightsError
-from finetune.weights import examining, fitting, labels, loading, opening, sources, tensorfile
+from finetune.weights import examining, fitting, labels, loading, opening, sources
+from finetune.weights.formats import tensorfile
 from tests.clocks import processor_time
 
 if TYPE_CHECKING:

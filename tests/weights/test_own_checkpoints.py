@@ -12,7 +12,8 @@ import pytest
 from finetune.components import Backbone
 from finetune.errors import Interrupted, WeightsError
 from finetune.training import checkpoint
-from finetune.weights import examining, labels, loading, preprocessing, sources, tensorfile
+from finetune.weights import examining, labels, loading, preprocessing, sources
+from finetune.weights.formats import tensorfile
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At

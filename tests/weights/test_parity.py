@@ -74,14 +74,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
 @pytest.fixture(scope="module")
 def networks() -> Callable[[str], Any]:
     """Return what builds a network that returns features and logits, one for each padding of the stem."""
-    from finetune.devices import device
+    from finetune.machine import device
 
     device.setup(device="cpu")
     import mindspore as ms
     from mindspore import nn
 
-    from finetune.model import heads
-    from finetune.model.network import Network, build_stages
+    from finetune.network import heads
+    from finetune.network.network import Network, build_stages
     from finetune.recipe.models import LinearHead
 
     class Both(nn.Cell):  # type: ignore[misc]
@@ -124,7 +124,7 @@ def test_the_comparison_means_something(drawn: Drawn) -> None:
 def test_each_layout_computes_what_pytorch_computes(drawn: Drawn, networks: Any, name: str) -> None:
     import mindspore as ms
 
-    from finetune.model.network import assign
+    from finetune.network.network import assign
 
     layout, padding = LAYOUTS[name]
     source = sources.resolve(str(drawn.files[name]), RESNEXT50)

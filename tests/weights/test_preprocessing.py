@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD, Backbone, Layout
-from finetune.weights import examining, preprocessing, sources, tensorfile
+from finetune.weights import examining, preprocessing, sources
+from finetune.weights.formats import tensorfile
 from finetune.weights.preprocessing import KEYS, find_preprocessing
 from tests.weights.toy import THEIRS, record, toy
 

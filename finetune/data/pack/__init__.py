@@ -1,0 +1,1 @@
+"""Packs: photos in a few large files."""

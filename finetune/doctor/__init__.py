@@ -1,0 +1,1 @@
+"""Doctor: checks the machine, its devices and its libraries."""

@@ -1,0 +1,1 @@
+"""Feature cache: stores the outputs of frozen stages on disk."""

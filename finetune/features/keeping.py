@@ -1,0 +1,194 @@
+"""Features that are kept: opened if they are there, computed and written if not, within what the disk may hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from finetune.distributed.world import ALONE
+from finetune.errors import ResourceError
+from finetune.features import entries
+from finetune.features.features import TooLarge
+from finetune.features.store import Table
+from finetune.files import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from finetune.distributed.world import World
+    from finetune.features.entries import Entry
+    from finetune.features.store import Kept
+
+Check = Callable[[], None]
+Fill = Callable[[Table, "Sequence[int]"], int]
+T = TypeVar("T")
+GB = 10**9
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many images, each view by itself, were computed to be kept or did not have to be, and the seconds of both."""
+
+    computed: int = 0
+    seconds: float = 0.0
+    reused: int = 0
+    saved: float = 0.0
+
+    def report(self) -> dict[str, float]:
+        """Return it for ``result.json``."""
+        seconds, saved = round(self.seconds, 3), round(self.saved, 3)
+        return {"computed": self.computed, "seconds": seconds, "reused": self.reused, "saved_seconds": saved}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Rows that would be kept: one view of one part, ``name`` in words."""
+
+    about: dict[str, Any]
+    count: int
+    name: str = "images"
+
+    @property
+    def entry(self) -> Entry:
+        """Return its place."""
+        return entries.entry(self.about)
+
+    def seconds(self) -> float | None:
+        """Return what the rows took, if all of them seem to be there: their bits are checked when they are read."""
+        known, entry = self.entry.known(), self.entry
+        spent: float | None = known.get("seconds")
+        if not spent:
+            return None
+        table = Table(folder=entry.folder, count=self.count, shape=tuple(known["shape"]), chunk=1)
+        return spent if entries.size(entry.folder) >= table.takes else None
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Keeps features in the cache; ``problem`` says why it has given up, if it has."""
+
+    limit: int  # bytes
+    say: Callable[[str], None]
+    world: World = ALONE
+    counts: Counts = field(default_factory=Counts)
+    problem: str = ""
+    _wanted: set[Path] = field(default_factory=set)
+
+    def begin(self, wanted: list[Wanted], shape: tuple[int, ...]) -> None:
+        """Make room for what is wanted and not there yet."""
+        self._wanted = {each.entry.folder for each in wanted}
+        needed = sum(each.count for each in wanted) * 2 * prod(shape)
+        problem = self.world.from_first(self._room(needed) if self.world.first else "")
+        if problem:
+            self._give_up(problem)
+
+    def _room(self, needed: int) -> str:
+        """Make room, and return what stands against that."""
+        try:
+            with atomic.disk_errors(entries.home()):
+                entries.home().mkdir(parents=True, exist_ok=True)
+        except ResourceError as error:
+            return f"{error} with FINETUNE_HOME"
+        there = sum(map(entries.size, self._wanted))
+        with entries.one_at_a_time():
+            return entries.make_room(max(0, needed - there), self.limit, self._wanted)
+
+    def open(
+        self, wanted: Wanted, shape: Callable[[], tuple[int, ...]], chunk: int, fill: Fill, check: Check
+    ) -> Kept | None:
+        """Return the rows, computed by ``fill`` where they are missing; None where they cannot be kept.
+
+        Of several processes, the first holds the entry, and each fills its share.
+        """
+        entry = wanted.entry
+        known = self.world.from_first(entry.known())
+        if self.problem and not known.get("seconds"):
+            return None
+        sides = tuple(known["shape"]) if known else shape()
+        table = Table(folder=entry.folder, count=wanted.count, shape=sides, chunk=chunk)
+        try:
+            with self._held(entry, table, check):
+                computed, seconds = self._completed(entry, table, fill)
+                kept = self._each(table.read)
+        except TooLarge:
+            raise
+        except ResourceError as error:
+            self._give_up(str(error))
+            return None
+        if computed and known.get("seconds"):
+            self.say(f"{computed:,} features of {wanted.name} were damaged or gone, and are made anew")
+        self.counts.computed, self.counts.seconds = self.counts.computed + computed, self.counts.seconds + seconds
+        self.counts.reused += wanted.count - computed
+        spent = entry.known().get("seconds") or 0.0
+        self.counts.saved += spent * (wanted.count - computed) / wanted.count
+        return kept
+
+    def _each(self, work: Callable[[], T]) -> T:
+        """Return what this process's share of some work returns; what the disk refuses one, it refuses all."""
+        result, problem, large = None, "", False
+        with self.world.together():
+            try:
+                result = work()
+            except (ResourceError, OSError) as error:
+                refused = isinstance(error, OSError) or isinstance(error.__cause__, OSError)  # not for want of room
+                problem, large = f"{error} with FINETUNE_HOME" if refused else str(error), isinstance(error, TooLarge)
+        for text, beyond in self.world.gather([problem, large]):
+            if text:
+                raise TooLarge(text) if beyond else ResourceError(text)
+        return cast("T", result)
+
+    @contextmanager
+    def _held(self, entry: Entry, table: Table, check: Check) -> Iterator[None]:
+        """Hold an entry for the length of a block, with room for its table."""
+        with ExitStack() as stack:
+
+            def begin() -> None:
+                if self.world.first:
+                    if stack.enter_context(entry.locked(self.say, check)):
+                        atomic.sweep(entry.folder, older_than=0.0)  # what a killed run was writing
+                    self._claim(entry, table)
+
+            self._each(begin)
+            yield
+
+    def _claim(self, entry: Entry, table: Table) -> None:
+        """Take the room of a table that is not complete; raises ``ResourceError`` if other runs took it meanwhile."""
+        if entry.known().get("seconds"):
+            return
+        takes = table.takes
+        with entries.one_at_a_time():
+            needed = max(0, takes - entries.size(entry.folder))
+            if problem := entries.make_room(needed, self.limit, self._wanted | {entry.folder}):
+                raise ResourceError(problem)
+            if not entry.known():
+                entry.write(table.shape, None, takes)
+
+    def _completed(self, entry: Entry, table: Table, fill: Fill) -> tuple[int, float]:
+        """Fill what the table lacks; return how many rows that took, and the seconds."""
+        known, world = self.world.from_first(entry.known()), self.world
+        began = time.monotonic()
+        own = np.array_split(range(len(table.shards())), world.size)[world.rank].tolist()
+        done = self._each(lambda: fill(table, table.missing(own)))
+        if world.size > 1:  # where another machine has a cache of its own, it lacks the shares of the others
+            done += self._each(lambda: fill(table, table.absent()[world.local_rank :: world.local_size]))
+        computed, seconds = sum(world.gather(done)), time.monotonic() - began
+        if world.local_rank == 0:
+            if computed or not known.get("seconds"):
+                # Of a table that several runs made, the share of the last tells what the whole takes.
+                whole = seconds * table.count / computed if computed else known.get("seconds") or seconds
+                entry.write(table.shape, whole, table.takes)
+            entry.use()
+        world.wait()
+        return computed, seconds if computed else 0.0
+
+    def _give_up(self, problem: str) -> None:
+        if not self.problem:
+            self.say(f"warning: features are not kept but computed in every epoch: {problem}")
+        self.problem = self.problem or problem

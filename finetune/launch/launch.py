@@ -1,0 +1,136 @@
+"""The plan of a launch: which processes a run takes, and what starts those of one machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.distributed import slurm
+from finetune.distributed.world import is_member
+from finetune.errors import UsageError
+from finetune.machine.device import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from finetune.recipe.models import Recipe
+    from finetune.recipe.runners import Runner
+
+LAST_PORT = 65534
+PORT = 8118  # MindSpore's own default, where several machines have to agree on one
+FOLDER = "FINETUNE_LAUNCH"  # the environment variable that tells a process of a launch where its task is
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Processes ``ranks`` of ``size`` run on this machine, and meet at ``host`` and ``port``.
+
+    A port of 0 is any that is free.
+    """
+
+    device: str
+    size: int
+    ranks: range
+    node: int
+    host: str
+    port: int
+    timeout: int
+
+    def command(self, logs: Path) -> list[str]:
+        """Return the command line of MindSpore's launcher."""
+        return [
+            *(sys.executable, "-m", "mindspore.parallel.cluster.run"),
+            f"--worker_num={self.size}",
+            f"--local_worker_num={len(self.ranks)}",
+            f"--master_addr={self.host}",
+            f"--master_port={self.port}",
+            f"--node_rank={self.node}",
+            f"--cluster_time_out={self.timeout}",
+            f"--log_dir={logs}",
+            "--join=True",
+            f"--tail_worker_log={self.size}",  # of a process that there is not: nothing is copied
+            *([] if KINDS[self.device].pins else ["--bind_core=True"]),
+            str(WORKER),
+        ]
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """Return what the processes find in their environment beside what is there; ``folder`` holds their task."""
+        waits = {"MS_NODE_TIMEOUT": str(self.timeout), **KINDS[self.device].environment(self.timeout)}
+        return {FOLDER: str(folder), "PYTHONUNBUFFERED": "1", **waits}
+
+    def describe(self, logs: Path, folder: Path) -> dict[str, Any]:
+        """Return the whole plan, ready for JSON."""
+        return {
+            "processes": self.size,
+            "machines": self.size // len(self.ranks),
+            "machine": self.node,
+            "meet_at": f"{self.host}:{self.port or 'a free port'}",
+            "devices": {str(rank): f"{self.device}:{local}" for local, rank in enumerate(self.ranks)},
+            "command": shlex.join(["msrun", *self.command(logs)[3:]]),
+            "environment": self.environment(folder),
+        }
+
+
+def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -> Launch | None:
+    """Return the launch that a recipe's runner asks for; None where one process is all.
+
+    What it leaves ``auto`` Slurm says, where it started this process. Raises ``UsageError`` for what does not fit.
+    """
+    step = slurm.step(environ)
+    nodes = runner.nodes if runner.nodes != "auto" else step.nodes
+    node = runner.node_rank if runner.node_rank != "auto" else step.node
+    size = nodes * runner.devices
+    if size == 1:
+        return None
+    if node >= nodes:
+        raise UsageError(f"runner.node_rank={node} is none of {nodes} machines; they count from 0")
+    master = runner.master if runner.master != "auto" else step.first
+    if nodes > 1 and not master:
+        remedy = "set runner.master=HOST:PORT, the address of the machine with runner.node_rank=0"
+        raise UsageError(f"{nodes} machines have to meet at one of them; {remedy}")
+    host, _, port = (master or "127.0.0.1").partition(":")
+    if port and int(port) > LAST_PORT:
+        raise UsageError(f"runner.master={master} names no port; take one below {LAST_PORT + 1}, the next is used too")
+    own = range(node * runner.devices, (node + 1) * runner.devices)
+    number = int(port) if port else (PORT if nodes > 1 else 0)
+    return Launch(device=device, size=size, ranks=own, node=node, host=host, port=number, timeout=runner.timeout)
+
+
+def refuse_alone(recipe: Recipe) -> None:
+    """Raise ``UsageError`` in a process that would train alone where the recipe asks for several."""
+    planned = plan(recipe.runner, recipe.runner.device)
+    if planned is not None and not is_member():
+        remedy = "use `finetune run`, which starts them, or start this script with MindSpore's `msrun`"
+        raise UsageError(f"runner.devices={recipe.runner.devices} takes {planned.size} processes; {remedy}")
+
+
+def fits(recipe: Recipe, size: int) -> None:
+    """Raise ``UsageError`` where as many processes were started as the recipe does not ask for."""
+    planned = plan(recipe.runner, recipe.runner.device)
+    wanted = 1 if planned is None else planned.size
+    if size != wanted:
+        remedy = "make runner.devices and runner.nodes what was started"
+        raise UsageError(f"{size} processes were started, and the recipe asks for {wanted}; {remedy}")
+    divisible(recipe, size)
+
+
+def divisible(recipe: Recipe, size: int) -> None:
+    """Raise ``UsageError`` for a batch that ``size`` processes cannot divide."""
+    batch = recipe.train.batch_size
+    if batch != "auto" and batch % size:
+        near = max(1, round(batch / size)) * size
+        raise UsageError(f"train.batch_size={batch} cannot be divided by {size} devices; make it {near}")
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        number: int = listener.getsockname()[1]
+        return number

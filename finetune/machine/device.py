@@ -1,0 +1,143 @@
+"""The device of a run: chosen, set up, and with what is in force on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UsageError
+from finetune.machine import ascend, cpu, gpu
+from finetune.machine.cores import usable_cores
+from finetune.machine.forms import Forms
+from finetune.machine.kind import Amp, DeviceName, Kind, Settings, quiet_mindspore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from finetune.recipe.runners import Runner
+
+KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in (ascend, gpu, cpu)}
+"""By name, the one that ``auto`` prefers first."""
+FEW = 4  # processes that any processor may have
+UNUSABLE = "its driver is here, but MindSpore finds none; see `finetune doctor --device {}`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device, the oneDNN instruction set in force on it, its mixed-precision level, and the forms of stages.
+
+    ``why`` says how ``auto`` came to choose it, and ``odd`` that the machine has a better one, unused.
+    """
+
+    kind: Kind
+    isa: str
+    amp: Amp
+    forms: Forms = field(default_factory=Forms)
+    why: str = ""
+    odd: bool = False
+
+    @property
+    def name(self) -> DeviceName:
+        """Return the name of its kind."""
+        return self.kind.name
+
+
+def for_runner(runner: Runner, forms: Forms | None = None) -> Device:
+    """Set up the device that a recipe asks for, for stages that are to train in some ``forms``."""
+    said = Settings(
+        mode=runner.mode,
+        amp=runner.amp,
+        forms=forms or Forms(),
+        threads=getattr(runner, "threads", 0) or 0,
+        memory_gb=getattr(runner, "memory_gb", 0) or 0,
+    )
+    return setup(device=runner.device, said=said)
+
+
+def setup(*, device: str = "auto", said: Settings | None = None) -> Device:
+    """Import MindSpore quietly, choose and set the device, and return what is in force.
+
+    Raises ``UsageError`` for a device that this machine or this build of MindSpore does not have.
+    """
+    said = said or Settings()
+    kind = KINDS[choose(device)]
+    ms = quiet_mindspore()
+    isa = kind.prepare(ms, said)
+    ms.set_context(mode=ms.GRAPH_MODE if said.mode == "graph" else ms.PYNATIVE_MODE)
+    set_device(ms, kind)
+    level: Amp = kind.amp if said.amp == "auto" else said.amp
+    forms = cpu.forms_in_force(said) if kind is cpu.KIND else Forms(why=f"the matmul form is for CPUs, not {kind.name}")
+    if device != "auto":
+        return Device(kind=kind, isa=isa, amp=level, forms=forms)
+    why, odd = reason(kind), any(not each.missing() for each in better(kind))
+    return Device(kind=kind, isa=isa, amp=level, forms=forms, why=why, odd=odd)
+
+
+def set_device(ms: Any, kind: Kind) -> None:
+    """Set MindSpore's device; once an operator has run it stays what it is."""
+    try:
+        ms.set_device(kind.target)
+    except RuntimeError as error:
+        current = str(ms.get_context("device_target")).lower()
+        if current != kind.name:
+            text = f"MindSpore already runs on {current} here; to use {kind.name}, start a new process"
+            raise UsageError(text) from error
+
+
+def choose(device: str) -> DeviceName:
+    """Return the device to use; ``auto`` prefers Ascend, then GPU, then CPU."""
+    if device == "auto":
+        return next(kind.name for kind in KINDS.values() if available(kind))
+    kind = KINDS.get(device)
+    if kind is None or not available(kind):
+        have = ", ".join(each.name for each in KINDS.values() if available(each))
+        raise UsageError(f"runner.device={device} is not available here{remedy(kind)}; available: {have}")
+    return kind.name
+
+
+def check_count(name: DeviceName, devices: int) -> None:
+    """Raise ``UsageError`` for more devices than this machine has, or more processes than its cores can serve."""
+    kind = KINDS[name]
+    if kind is cpu.KIND:
+        cores = usable_cores()
+        if devices > max(FEW, 2 * cores):
+            text = f"{devices} processes on a processor of {cores} usable cores"
+            raise UsageError(f"runner.devices={devices}: {text}; set runner.devices={cores} or fewer")
+        return
+    if devices > 1 and (have := quiet_mindspore().hal.device_count(kind.target)) < devices:
+        what = f"this machine has {have} of runner.device={name}"
+        raise UsageError(f"runner.devices={devices}: {what}; set runner.devices={have} or fewer")
+
+
+def remedy(kind: Kind | None) -> str:
+    """Return what a device lacks, as far as the machine shows it, and where the remedies stand."""
+    if kind is None:
+        return ""
+    missing = kind.missing()
+    why = f": {missing}, so the driver is not loaded" if missing else ""
+    return f"{why}; `finetune doctor --device {kind.name}` tells what to install"
+
+
+def reason(chosen: Kind) -> str:
+    """Return why ``auto`` chose a device: what those that it prefers lack."""
+    lacks = (f"no {each.name} ({each.missing() or UNUSABLE.format(each.name)})" for each in better(chosen))
+    return f"runner.device=auto chose {': '.join(filter(None, [chosen.name, ', '.join(lacks)]))}"
+
+
+def better(chosen: Kind) -> Iterator[Kind]:
+    """Yield the kinds that ``auto`` prefers to one."""
+    return takewhile(lambda each: each is not chosen, KINDS.values())
+
+
+def available(kind: Kind) -> bool:
+    """Tell whether MindSpore finds a device of this kind."""
+    if kind is cpu.KIND:
+        return True
+    if kind.missing():  # which is known at once, and to import MindSpore takes seconds
+        return False
+    ms = quiet_mindspore()
+    try:
+        return bool(ms.hal.is_available(kind.target)) and ms.hal.device_count(kind.target) > 0
+    except (RuntimeError, ValueError):
+        return False

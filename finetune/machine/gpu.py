@@ -1,0 +1,41 @@
+"""GPUs by CUDA. Never run: there was none, and MindSpore 2.10 brings no plug-in for a CUDA newer than 11."""
+
+from __future__ import annotations
+
+import os
+from glob import glob
+from typing import TYPE_CHECKING, Any
+
+from finetune.machine import cpu
+from finetune.machine.kind import Kind
+
+if TYPE_CHECKING:
+    from finetune.machine.kind import Settings
+
+NODE, WSL = "/dev/nvidia0", "/dev/dxg"
+
+
+def missing() -> str:
+    """Return what of the driver is not there; a container may have other devices than the first."""
+    found = os.path.exists(NODE) or os.path.exists(WSL) or glob(f"{NODE[:-1]}[0-9]*")
+    return "" if found else f"{NODE} is missing"
+
+
+def prepare(ms: Any, settings: Settings) -> str:
+    """Bound the memory."""
+    if settings.memory_gb:
+        ms.runtime.set_memory(max_size=f"{settings.memory_gb}GB")
+    return "not used"
+
+
+KIND = Kind(
+    name="gpu",
+    target="GPU",
+    missing=missing,
+    prepare=prepare,
+    amp="O2",
+    sink=0,
+    queue=True,
+    pins=True,
+    environment=cpu.environment,
+)

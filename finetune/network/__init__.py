@@ -1,0 +1,1 @@
+"""Network: stages, heads and the engines that compute their outputs."""

@@ -1,0 +1,37 @@
+"""BatchNorm over the images of all processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mindspore import Tensor, nn, ops
+
+if TYPE_CHECKING:
+    from finetune.network.network import Network
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """In training, mean and variance are those of all processes; else it is plain BatchNorm."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        if not self.training:
+            return self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+        count = x.shape[0] * x.shape[2] * x.shape[3] * self.processes
+        mean = self.total(x.sum((0, 2, 3))) / count
+        centred = x - mean.reshape(1, -1, 1, 1)
+        variance = self.total((centred * centred).sum((0, 2, 3))) / count
+        rate = self.momentum  # MindSpore keeps one minus what it is given
+        ops.assign(self.moving_mean, self.moving_mean * (1.0 - rate) + mean * rate)
+        unbiased = variance * (count / (count - 1.0))
+        ops.assign(self.moving_variance, self.moving_variance * (1.0 - rate) + unbiased * rate)
+        scale = self.gamma * ops.rsqrt(variance + self.eps)
+        return centred * scale.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)
+
+
+def synchronise(network: Network, processes: int) -> None:
+    """Let every 2-D BatchNorm of a network normalise over all processes; its parameters and its place stay."""
+    for _, cell in network.cells_and_names():
+        if type(cell) is nn.BatchNorm2d:
+            cell.__class__ = SyncBatchNorm2d
+            cell.total, cell.processes = ops.AllReduce("sum"), processes

@@ -1,0 +1,206 @@
+"""The network: the stages of a backbone in order, the mean over positions, and a head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from finetune.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from finetune.components import Backbone
+    from finetune.machine.forms import Forms
+
+    Stages = Mapping[str, nn.Cell]
+
+HEAD = "head"
+
+
+class Network(nn.Cell):
+    """Stages and head as one cell; every parameter's name begins with its stage, the head's with ``head``."""
+
+    def __init__(self, stages: Stages, head: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.names = (*stages, HEAD)
+        for name, cell in stages.items():
+            cell.update_parameters_name(f"{name}.")
+        head.update_parameters_name(f"{HEAD}.")
+        self.stages = nn.CellList(list(stages.values()), auto_prefix=False)
+        self.head = head
+
+    def construct(self, images: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, 3, H, W) float32 and the head's dropout mask to (N, classes) logits."""
+        return self.head(self.features(images), mask)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) float32 to (N, features): the last stage's mean over positions."""
+        x = images
+        for stage in self.stages:
+            x = stage(x)
+        if x.ndim == 4:
+            x = x.mean((2, 3))
+        return x
+
+    def check_features(self, backbone: Backbone, size: int) -> None:
+        """Raise ``PluginError`` unless an image of ``size`` pixels has as many features as the backbone says."""
+        mode = ms.get_context("mode")
+        ms.set_context(mode=ms.PYNATIVE_MODE)  # nothing is compiled
+        try:
+            self.set_train(False)
+            found = self.features(Tensor(np.zeros((1, 3, size, size), np.float32))).shape
+        finally:
+            ms.set_context(mode=mode)
+        if found != (1, backbone.features):
+            shape = "x".join(map(str, found))
+            text = f"backbone '{backbone.name}' returns features of shape {shape} and says {backbone.features}"
+            raise PluginError(f"{text}; make them equal")
+
+    def cell(self, stage: str) -> nn.Cell:
+        """Return the cell of a stage or of the head."""
+        return self.head if stage == HEAD else self.stages[self.names.index(stage)]
+
+    def parameters_of(self, stages: Iterable[str]) -> list[Parameter]:
+        """Return the parameters of some stages, BatchNorm statistics included, in order of the network."""
+        wanted = set(stages)
+        return [p for p in self.get_parameters() if p.name.split(".", 1)[0] in wanted]
+
+    def set_modes(self, trainable: Iterable[str], *, frozen_batch_norm: bool) -> None:
+        """Put the stages that train into training mode and all others into evaluation mode.
+
+        In evaluation mode BatchNorm uses its stored statistics and leaves them alone.
+        """
+        training = set(trainable)
+        self.set_train(False)
+        for name in self.names:
+            self.cell(name).set_train(name in training)
+            if frozen_batch_norm:
+                for _, cell in self.cell(name).cells_and_names():
+                    if isinstance(cell, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+                        cell.set_train(False)
+
+
+class Chain(nn.Cell):
+    """Some stages of a network in a row; after the last stage comes the mean over positions.
+
+    ``products`` holds the stages that are to compute in matmul form, on maps (C, H, W, N). Maps change their layout
+    only where the form changes.
+    """
+
+    def __init__(self, network: Network, stages: slice, products: Stages | None) -> None:
+        super().__init__(auto_prefix=False)
+        names, form = network.names[:-1][stages], products or {}
+        cells: list[nn.Cell] = []
+        in_form = False
+        for name in names:
+            if (name in form) != in_form:
+                cells.append(ImagesFirst() if in_form else ImagesLast())
+                in_form = not in_form
+            cells.append(form[name] if in_form else network.cell(name))
+        self.pools = names[-1:] == network.names[-2:-1]
+        self.averages = self.pools and in_form
+        if in_form and not self.pools:
+            cells.append(ImagesFirst())
+        self.stages = nn.CellList(cells, auto_prefix=False)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map what the first of the stages takes to what follows the last, (N, …) both."""
+        for stage in self.stages:
+            x = stage(x)
+        if self.averages:
+            return ops.transpose(x.mean((1, 2)), (1, 0))
+        if self.pools and x.ndim == 4:
+            return x.mean((2, 3))
+        return x
+
+
+class ImagesLast(nn.Cell):
+    """Convert maps from (N, C, H, W) to (C, H, W, N), which the matmul form takes."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.product = ops.MatMul(transpose_a=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Multiply by the unit matrix, which is exact and takes a third of the time of a transpose."""
+        n, c, h, w = x.shape
+        return self.product(x.reshape(n, c * h * w), ops.eye(n, n, x.dtype)).reshape(c, h, w, n)
+
+
+class ImagesFirst(nn.Cell):
+    """Convert maps from (C, H, W, N) to (N, C, H, W), which convolutions take."""
+
+    def construct(self, maps: Tensor) -> Tensor:
+        """Transpose."""
+        return ops.transpose(maps, (3, 0, 1, 2))
+
+
+class Trunk(nn.Cell):
+    """The first ``count`` stages of a network; all of them end in pooled features."""
+
+    def __init__(self, network: Network, count: int, products: Stages | None = None) -> None:
+        super().__init__(auto_prefix=False)
+        self.chain = Chain(network, slice(0, count), products)
+
+    def construct(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) float32 to what the next stage takes, or to (N, features)."""
+        return self.chain(images)
+
+
+class Tail(nn.Cell):
+    """The stages of a network from number ``first`` on, and its head."""
+
+    def __init__(self, network: Network, first: int, products: Stages | None = None) -> None:
+        super().__init__(auto_prefix=False)
+        self.chain = Chain(network, slice(first, None), products)
+        self.head = network.head
+
+    def construct(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map what the trunk returns, and the head's dropout mask, to (N, classes) logits."""
+        return self.head(self.chain(x), mask)
+
+
+def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages | None:
+    """Return the stages that are to compute in matmul form, None where there are none."""
+    names = backbone.stages if forms.uncapped else forms.matmul
+    if backbone.products is None or not names:
+        return None
+    made = backbone.products({name: network.cell(name) for name in backbone.stages})
+    return {name: made[name] for name in names}
+
+
+def statistics(parameter: Parameter) -> bool:
+    """Tell whether a parameter is a running statistic of BatchNorm, which no optimizer touches."""
+    return str(parameter.name).endswith((".moving_mean", ".moving_variance"))
+
+
+def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
+    """Build a backbone's stages and check them against what the component promises."""
+    stages = dict(backbone.build(options))
+    if tuple(stages) != backbone.stages:
+        raise PluginError(
+            f"backbone '{backbone.name}' built stages {', '.join(stages)}; its component says "
+            f"{', '.join(backbone.stages)}: make them equal, in the same order"
+        )
+    for name, cell in stages.items():
+        if not isinstance(cell, nn.Cell):
+            built = f"stage '{name}' as {type(cell).__name__}"
+            raise PluginError(f"backbone '{backbone.name}' built {built}; return a mindspore.nn.Cell for each stage")
+    return stages
+
+
+def values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
+    """Return parameters as arrays by name, which share their memory where the device allows it."""
+    return {p.name: p.asnumpy() for p in parameters}
+
+
+def assign(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Set parameters from arrays of the same names and shapes."""
+    for parameter in parameters:
+        parameter.set_data(Tensor(np.ascontiguousarray(arrays[parameter.name])))

@@ -1,0 +1,167 @@
+"""A cell as OpenVINO runs it, by way of ONNX."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from finetune.machine import interrupts
+from finetune.machine.cores import usable_cores
+from finetune.machine.memory import give_back
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mindspore.nn import Cell
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
+REQUESTS = 4  # for each chunk that is computed at the same time, so that no thread waits while a shard is written
+
+
+class Graph:
+    """A compiled graph; several requests of which are under way at once.
+
+    ONNX keeps the names of parameters, so that new values take the place of old ones without another export, which
+    takes as long as hundreds of images.
+    """
+
+    name = "openvino"
+
+    def __init__(self, cell: Cell, sample: Array, precision: Literal["auto", "fp32"]) -> None:
+        self.cell, self.sample = cell, sample
+        self.precision = best_precision(precision)
+        self.packed: bytes | None = None
+        self.idle: list[Any] = []
+        self._read()
+        self._compile()
+
+    @interrupts.whole()
+    def _read(self) -> None:
+        import mindspore as ms
+
+        from finetune.network.exported import Exported
+
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "graph.onnx"
+            ms.export(Exported(self.cell), ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
+            self.model: Any = core().read_model(path)
+        constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
+        self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}
+
+    def _compile(self) -> None:
+        self.rest()  # what was compiled before goes first
+        self._take(core().compile_model(self.model, "CPU", self.hints))
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """How OpenVINO is to compute."""
+        return {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            # A chunk a thread. All threads on one chunk are as fast alone, and half as fast while photos are decoded,
+            # since each layer then waits for the thread that was held up.
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_NUM_THREADS": usable_cores(),
+        }
+
+    def _take(self, compiled: Any) -> None:
+        at_once = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.idle = [compiled.create_infer_request() for _ in range(REQUESTS * at_once)]
+
+    def settle(self) -> None:
+        """Expect no other parameters: keep what is compiled, and not what it was compiled from."""
+        self.model, self.constants = None, {}
+        give_back()
+
+    def rest(self) -> None:
+        """Take as little memory as can be until there are chunks again."""
+        if self.model is None and self.packed is None:
+            self.packed = self.idle[0].get_compiled_model().export_model().getvalue()
+        self.idle = []
+        give_back()
+
+    def _wake(self) -> None:
+        if self.idle:
+            return
+        if self.packed is None:
+            self._compile()
+        else:
+            self._take(core().import_model(self.packed, "CPU", self.hints))
+
+    def refresh(self) -> None:
+        """Take the parameters that the cell has now; exports anew if the graph does not hold them under their names."""
+        from openvino import Type, opset13
+
+        values = {p.name: p.asnumpy() for p in self.cell.get_parameters()}
+        if all(fits(self.constants.get(name), value) for name, value in values.items()):
+            for name, value in values.items():
+                fresh = opset13.constant(np.ascontiguousarray(value), dtype=Type.f32)
+                fresh.set_friendly_name(name)
+                self.constants[name].output(0).replace(fresh.output(0))
+                self.constants[name] = fresh
+        else:
+            self._read()
+        self.packed = None
+        self._compile()
+
+    def outputs(self, chunks: Iterable[Array]) -> Iterator[Array]:
+        """Yield the output of each chunk."""
+        self._wake()
+        idle = self.idle  # of this graph, even where another takes its place meanwhile
+        busy: deque[tuple[Any, Array]] = deque()  # the requests share the memory of their chunks
+        try:
+            for chunk in chunks:
+                if not idle:
+                    yield finished(busy, idle)
+                request = idle.pop()
+                chunk = np.ascontiguousarray(chunk)
+                request.start_async([chunk], share_inputs=True)
+                busy.append((request, chunk))
+            while busy:
+                yield finished(busy, idle)
+        finally:
+            for request, _ in busy:
+                request.wait()
+                idle.append(request)
+
+
+def finished(busy: deque[tuple[Any, Array]], idle: list[Any]) -> Array:
+    """Return the output of the first request under way, and give that back."""
+    request, _ = busy[0]
+    request.wait()
+    output: Array = request.get_output_tensor().data.astype(np.float32)
+    busy.popleft()
+    idle.append(request)
+    return output
+
+
+def fits(constant: Any, value: Array) -> bool:
+    """Tell whether a constant of the graph is the parameter with that value's shape, in float32."""
+    return constant is not None and tuple(constant.shape) == value.shape and constant.get_element_type().is_real()
+
+
+@cache
+def core() -> Any:
+    """Return OpenVINO, the same object for the whole process.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and takes it back on whichever thread drops the
+    last reference; from then on the first thread would die of the next signal.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+@cache
+def best_precision(asked: Literal["auto", "fp32"]) -> str:
+    """Return the shortest numbers that the CPU computes with natively, f32 if that is asked for."""
+    if asked == "fp32":
+        return "f32"
+    known = set(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return "f16" if "FP16" in known else "bf16" if "BF16" in known else "f32"

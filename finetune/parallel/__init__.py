@@ -1,1 +1,0 @@
-"""Training by several processes: how they are started, and what they tell one another."""

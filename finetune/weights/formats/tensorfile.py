@@ -1,0 +1,328 @@
+"""Files of named tensors: safetensors and MindSpore's checkpoints, recognised by content; no other kind is opened.
+
+Nothing is ever unpickled: a pickle can run any code when it is read. A file is an ``Index`` of ``Record``s first, each
+of which reads its tensor when asked, so that no more of them need be in memory than are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from math import prod
+from typing import IO, TYPE_CHECKING, Literal
+
+import numpy as np
+
+from finetune.errors import WeightsError
+from finetune.files.atomic import atomic_path
+from finetune.weights.formats import mindspore_ckpt, safetensors_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+Format = Literal["safetensors", "ckpt", "pytorch"]
+
+DTYPES = {
+    "BOOL": "bool",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}
+CODES = {name: code for code, name in DTYPES.items()}
+
+SEAL = "blake2b"  # the text in files of our own that holds a hash of all else in them
+RESAVE = "save its tensors as safetensors where it was made, and give that file"
+ANEW = "download or copy it anew"
+# What a file begins with, what it then is, and the remedy.
+STRANGERS: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "a zip archive, as PyTorch writes it around a pickle, which could run any code", RESAVE),
+    (b"\x80", "a pickle, which could run any code", RESAVE),
+    (b"\x89HDF", "an HDF5 file", RESAVE),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"version https://git-lfs", "a git-lfs pointer, not the file that it stands for", "run `git lfs pull`"),
+    (b"<", "a web page", ANEW),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFile:
+    """The tensors of a file by name, its texts, and ``safetensors`` or ``ckpt``; bfloat16 is widened to float32."""
+
+    tensors: dict[str, Array]
+    metadata: dict[str, str]
+    format: Format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a file says about its tensors: shapes and types by name."""
+
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    metadata: dict[str, str]
+    format: Format
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A tensor that has not been read yet: its type by numpy's name or ``bfloat16``; ``content`` reads its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: Callable[[], bytes | bytearray | memoryview]
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of one number."""
+        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+
+    def held(self) -> Record:
+        """Return it with its bytes read, so that what is checked is what is used."""
+        data = self.content()
+        return Record(self.dtype, self.shape, lambda: data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What is in a file: tensors, texts, entries that are neither; ``merged`` counts the pieces of joined tensors.
+
+    ``seal`` is the hash of it that the file holds, if any.
+    """
+
+    format: Format
+    records: dict[str, Record]
+    metadata: dict[str, str]
+    others: tuple[str, ...] = ()
+    merged: Mapping[str, int] = field(default_factory=dict)
+    seal: str | None = None
+
+
+def read(path: Path, only: Collection[str] | None = None) -> TensorFile:
+    """Read a file's tensors, or ``only`` some of them; the arrays own their memory.
+
+    Raises ``WeightsError`` for anything but a sound file of the two formats, saying what it is and what to do.
+    """
+    found = index(path)
+    wanted = {name: record for name, record in found.records.items() if only is None or name in only}
+    if only is None and found.seal is not None:  # what is hashed is what is used
+        wanted = {name: record.held() for name, record in wanted.items()}
+        check_seal(path, found.seal, wanted, found.metadata)
+    tensors = {name: array(path, name, record) for name, record in wanted.items()}
+    return TensorFile(tensors=tensors, metadata=found.metadata, format=found.format)
+
+
+def inspect(path: Path) -> Summary:
+    """Read a file's names, shapes and types without its tensors; raises ``WeightsError`` as ``read`` does."""
+    found = index(path)
+    return Summary(
+        shapes={name: record.shape for name, record in found.records.items()},
+        dtypes={name: record.dtype for name, record in found.records.items()},
+        metadata=found.metadata,
+        format=found.format,
+    )
+
+
+def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, whole or not at all; the same content gives the same bytes.
+
+    Raises ``ResourceError`` if the disk refuses.
+    """
+    write_records(path, {name: _record(array) for name, array in tensors.items()}, metadata)
+
+
+def write_records(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors as ``write`` does, one at a time in memory."""
+    # The library writes metadata in an order that changes from process to process.
+    texts = dict(sorted({**metadata, SEAL: seal(records, metadata)}.items()))
+    header: dict[str, object] = {"__metadata__": texts}
+    in_order = sorted(records.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    end = 0
+    for name, record in in_order:
+        start, end = end, end + prod(record.shape) * record.itemsize
+        header[name] = {"dtype": CODES[record.dtype], "shape": list(record.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as part, part.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, record in in_order:
+            file.write(record.content())
+
+
+def seal(records: Mapping[str, Record], metadata: Mapping[str, str]) -> str:
+    """Return a hash of tensors, with their names, types and shapes, and of texts."""
+    found = hashlib.blake2b(digest_size=16)
+    for key, text in sorted(metadata.items()):
+        found.update(json.dumps([key, text]).encode())
+    for name, record in sorted(records.items()):
+        found.update(json.dumps([name, record.dtype, record.shape]).encode())
+        found.update(record.content())
+    return found.hexdigest()
+
+
+def check_seal(path: Path, said: str, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
+    """Raise ``WeightsError`` if a file does not hold what was written into it."""
+    if seal(records, metadata) != said:
+        raise WeightsError(f"'{path}' is damaged: its content is not what was written; {ANEW}")
+
+
+def array(path: Path, name: str, record: Record) -> Array:
+    """Return a tensor of a file as an array; bfloat16 is widened to float32."""
+    data = record.content()
+    try:
+        if record.dtype != "bfloat16":
+            return np.frombuffer(data, np.dtype(record.dtype).newbyteorder("<")).reshape(record.shape)
+        wide = np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)
+        return wide.view(np.float32).reshape(record.shape)
+    except ValueError as error:
+        raise WeightsError(f"'{path}' holds {name!r} of shape {record.shape}: {error}; {ANEW}") from None
+
+
+def _record(tensor: Array) -> Record:
+    little = tensor.dtype.newbyteorder("<")
+    return Record(tensor.dtype.name, tensor.shape, lambda: tensor.astype(little, copy=False).tobytes())
+
+
+def index(path: Path) -> Index:
+    """Return what is in a file, its tensors to be read later; raises ``WeightsError`` as ``read`` does."""
+    form = kind(path)
+    with _reading(path):
+        if form == "ckpt":
+            return _ckpt(path, _all_of(path, form))
+        with path.open("rb") as file:
+            return _safetensors(path, file, path.stat().st_size, partial(_slice, path))
+
+
+def whole(path: Path, check: Callable[[str], None]) -> tuple[Index, str]:
+    """Return what is in a file that is read at once, and its SHA-256: what is hashed is what is used.
+
+    ``check`` may refuse the hash before anything is made of the bytes.
+    """
+    form = kind(path)
+    with _reading(path):
+        data = _all_of(path, form)
+    digest = hashlib.sha256(data).hexdigest()
+    check(digest)
+    if form == "ckpt":
+        return _ckpt(path, data), digest
+    view = memoryview(data)
+    head = BytesIO(view[: 8 + int.from_bytes(view[:8], "little")])
+    found = _safetensors(path, head, len(data), lambda start, size: view[start : start + size])
+    if found.seal is not None:
+        check_seal(path, found.seal, found.records, found.metadata)
+    return found, digest
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return what a file begins with, and refuse what is no file with content."""
+    with _reading(path):
+        _check_kind(path)
+        with path.open("rb") as file:
+            return file.read(512)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError:
+        raise WeightsError(f"'{path}' may not be read by this user; change its permissions") from None
+    except OSError as error:
+        raise WeightsError(f"'{path}' cannot be read ({error.strerror}); {ANEW}") from error
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is no file with content: opening a FIFO would wait for ever."""
+    if not path.exists():
+        raise WeightsError(f"'{path}' {'is a link to nothing' if path.is_symlink() else 'does not exist'}; name a file")
+    about = os.stat(path)
+    if stat.S_ISDIR(about.st_mode):
+        raise WeightsError(f"'{path}' is a folder; name the weights file in it")
+    if not stat.S_ISREG(about.st_mode):
+        raise WeightsError(f"'{path}' is a pipe, socket or device; name a file")
+    if about.st_size == 0:
+        raise WeightsError(f"'{path}' is empty; {ANEW}")
+
+
+def kind(path: Path) -> Format:
+    """Return the format of a file by its first bytes, and refuse all that is neither."""
+    head = first_bytes(path)
+    if mindspore_ckpt.is_checkpoint(head):
+        return "ckpt"
+    if head[8:9] == b"{":
+        return "safetensors"
+    for start, what, remedy in STRANGERS:
+        if head.lstrip().startswith(start):
+            raise WeightsError(f"'{path}' is {what}; {remedy}")
+    raise WeightsError(
+        f"'{path}' is neither safetensors nor a MindSpore checkpoint, or its first bytes are damaged; {ANEW}"
+    )
+
+
+def _all_of(path: Path, form: Format) -> bytearray:
+    if form == "ckpt" and path.stat().st_size > mindspore_ckpt.MAX_BYTES:
+        raise WeightsError(f"'{path}' is larger than a MindSpore checkpoint can be; give it as safetensors")
+    with path.open("rb") as file:
+        data = bytearray(os.fstat(file.fileno()).st_size)
+        del data[file.readinto(data) :]  # it may have become shorter meanwhile
+    return data
+
+
+def _ckpt(path: Path, data: bytearray) -> Index:
+    try:
+        entries = mindspore_ckpt.parse(data)
+    except WeightsError as error:
+        raise WeightsError(f"'{path}' is a damaged MindSpore checkpoint: {error}; {ANEW}") from None
+    records, metadata = {}, {}
+    for name, entry in entries.items():
+        if entry.dtype == mindspore_ckpt.TEXT:  # kept as UTF-32
+            metadata[name] = b"".join(entry.pieces).decode("utf-32-le", "replace").rstrip("\0")
+        else:
+            records[name] = Record(entry.dtype, entry.shape, partial(_joined, entry.pieces))
+    return Index(format="ckpt", records=records, metadata=metadata)
+
+
+def _joined(pieces: tuple[memoryview, ...]) -> bytearray:
+    return bytearray().join(pieces)
+
+
+def _safetensors(path: Path, file: IO[bytes], size: int, part: Callable[[int, int], bytearray | memoryview]) -> Index:
+    """Return what is in an open file; ``part`` returns bytes of it, by their place and count."""
+    try:
+        entries, metadata = safetensors_header.parse(file, size)
+    except WeightsError as error:
+        raise WeightsError(f"'{path}' is a damaged safetensors file: {error}; {ANEW}") from None
+    records = {
+        name: Record(DTYPES[entry.dtype], entry.shape, partial(part, entry.start, entry.end - entry.start))
+        for name, entry in entries.items()
+    }
+    said = metadata.pop(SEAL, None)
+    return Index(format="safetensors", records=records, metadata=metadata, seal=said)
+
+
+def _slice(path: Path, start: int, size: int) -> bytearray:
+    data = bytearray(size)
+    with path.open("rb") as file:
+        file.seek(start)
+        if file.readinto(data) != size:
+            raise WeightsError(f"'{path}' became shorter while it was read; {ANEW}")
+    return data
