@@ -125,7 +125,7 @@ def member(task: dict[str, Any]) -> None:
 
 def measured(processes: int, shares: int, steps: int) -> dict[str, Any]:
     """Return what the slowest of some processes measured, each with its share of the cores."""
-    from finetune.launch.launch import free_port
+    from finetune.distributed.launch import free_port
 
     with tempfile.TemporaryDirectory() as folder:
         task = {"processes": processes, "shares": shares, "steps": steps, "folder": folder}

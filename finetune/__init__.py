@@ -14,6 +14,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from finetune.version import VERSION
+
 if TYPE_CHECKING:
     from finetune.components import (
         IMAGENET_MEAN,
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
     from finetune.suggest import did_you_mean
     from finetune.weights.hubcard import hub_card
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # Each is read once, when the library is imported: MindSpore's warnings, and a network call of albumentations.
 os.environ.setdefault("GLOG_v", "3")

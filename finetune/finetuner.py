@@ -103,7 +103,9 @@ class Finetuner:
     def _repr_html_(self) -> str:
         from finetune.display import html
 
-        return html.finetuner(self)
+        if self.model is not None:
+            return html.fitted_finetuner(self.model.about, self.model.folder)
+        return html.new_finetuner(self.sections) if self.run is None else html.interrupted_finetuner(self.run)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -186,10 +188,9 @@ class Finetuner:
         self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool, extend: int | None
     ) -> Run:
         from finetune.display import notebook
-        from finetune.machine import device as machine
         from finetune.model import modelfolder
         from finetune.recipe import pythonwords
-        from finetune.training import engine
+        from finetune.training import choosing, engine
 
         display = notebook.progress() if self.progress else None
         watchers = [self, display] if display else [self]
@@ -203,7 +204,7 @@ class Finetuner:
                 raise  # MindSpore makes SIGTERM of many a SIGINT
             text = f"{error}; go on with fit(…, resume='{self.run.folder}')"
             raise KeyboardInterrupt(text) from None
-        chosen = machine.for_runner(plan.recipe.runner).name
+        chosen = choosing.set_up_device(plan.recipe.runner).name
         trunk = plan.recipe.trunk
         self.model = modelfolder.open_model(self.run.folder, catalogue, trunk=trunk, device=chosen, say=say)
         return self.run

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, entry_points, version
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,12 @@ import pluggy
 from finetune import hookspecs
 from finetune.errors import FinetuneError, PluginError
 from finetune.suggest import did_you_mean
+from finetune.version import DISTRIBUTION, own_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
-DISTRIBUTION = "mindspore-finetune"
 HERE = "this process"  # stands for the distribution of what Python code brings along
 BUILTINS = (
     "finetune_model",
@@ -286,13 +286,3 @@ def origin(dist: Distribution | None, name: str) -> Origin:
     except Exception:
         about = (Path(str(getattr(dist, "_path", "?"))).name, "?")
     return Origin(name=name, distribution=str(about[0]), version=str(about[1]))
-
-
-def own_version() -> str:
-    """Return the version of this project's distribution, or that of the source tree."""
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        from finetune import __version__
-
-        return __version__

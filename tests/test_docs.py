@@ -14,11 +14,13 @@ from ruamel.yaml import YAML
 import finetune
 from finetune import cli, plugins
 from finetune.catalogue import Catalogue
-from finetune.cli import failures, source, sweeping
+from finetune.cli import source, sweeping
 from finetune.cli.app import parse
 from finetune.components import KINDS
+from finetune.display import failures
 from finetune.errors import DownloadError, FinetuneError, RecipeError
 from finetune.recipe import plan
+from finetune.version import DISTRIBUTION
 from tests.drawn import folder
 from tests.pages import anchors, blocks, commands, lines, links, prose, words
 
@@ -291,7 +293,7 @@ def test_the_reference_is_what_the_program_says(docs: dict[str, str], repo: Path
 
 
 def test_every_component_and_option_is_explained(docs: dict[str, str]) -> None:
-    own = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == plugins.DISTRIBUTION]
+    own = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == DISTRIBUTION]
     assert {type(each) for each in own} == set(KINDS)
     for component in own:
         title = f"### {component.kind}: {component.name}\n"

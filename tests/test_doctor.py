@@ -13,6 +13,7 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.components import Backbone
 from finetune.doctor import checks, probe
+from finetune.features import identity
 from finetune.machine import ascend, forms, speeds
 from finetune.network import engines
 from tests.cli.calling import answer, command, environment
@@ -131,7 +132,7 @@ def test_who_set_a_variable(repo: Path) -> None:
         # This process may have imported MindSpore, which sets variables of its own.
         env = {name: value for name, value in env.items() if name not in ("GLOG_v", "KMP_DUPLICATE_LIB_OK")}
         env |= {"GLOG_v": given} if given else {}
-        code = "from finetune.machine import doctor as d; import json; print(json.dumps(d.diagnose()))"
+        code = "from finetune.doctor import checks as d; import json; print(json.dumps(d.diagnose()))"
         done = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, check=True)
         remarks = {remark["text"]: remark["level"] for remark in of(answer(done), "environment")}
         assert remarks[f"GLOG_v={given or 3}, set by {who}"] == "ok"
@@ -191,15 +192,15 @@ def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def test_both_forms_of_every_stage_are_timed_when_asked_for(probed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
-    assert speeds.known(backbone) == {}
+    assert speeds.known(backbone.name, identity.of_code(backbone)) == {}
     *_, speed, training = checks.convolutions({"isa": "AVX2 (capped)"}, measure=True)
     assert probed == ["as_used", "as_installed", "capped_stages resnext50", "uncapped_stages resnext50"]
     assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
     assert "convolutions 10 60 50 60 40, matmul 30 90 60 50 20, avx512 30 30 30 30 30" in training.text
     assert "training stem, layer1, layer2, layer3, layer4 in matmul form: measured as fastest here" in training.text
-    assert speeds.known(backbone) == {**MS["capped_stages"], **MS["uncapped_stages"]}
+    assert speeds.known(backbone.name, identity.of_code(backbone)) == {**MS["capped_stages"], **MS["uncapped_stages"]}
     monkeypatch.setattr(speeds, "this_machine", lambda: "another machine")
-    assert speeds.known(backbone) == {}
+    assert speeds.known(backbone.name, identity.of_code(backbone)) == {}
 
 
 def test_without_a_choice_of_instruction_set_one_probe_is_enough(
@@ -215,9 +216,9 @@ def test_a_damaged_record_of_speeds_is_replaced(probed: list[str]) -> None:
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
     for text in ("{", "[]", '{"machine": "of an older version", "convolution": 1.0, "products": 2.0}'):
         speeds.place().write_text(text)
-        assert speeds.known(backbone) == {}
-        speeds.remember(backbone, MS["capped_stages"])
-        assert speeds.known(backbone) == MS["capped_stages"]
+        assert speeds.known(backbone.name, identity.of_code(backbone)) == {}
+        speeds.remember(backbone.name, identity.of_code(backbone), MS["capped_stages"])
+        assert speeds.known(backbone.name, identity.of_code(backbone)) == MS["capped_stages"]
 
 
 def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -225,7 +226,8 @@ def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(probe, "ask", lambda what, *limit, **environment: {"error": "no answer in 1 s"})
     *_, training = checks.convolutions({"isa": "AVX2 (capped)"}, measure=True)
     assert (training.level, training.text) == ("warning", "resnext50 not timed: no answer in 1 s")
-    assert speeds.known(Catalogue(plugins.load()).get(Backbone, "resnext50")) == {}
+    other = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    assert speeds.known(other.name, identity.of_code(other)) == {}
 
 
 def test_a_missing_openvino_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,13 +20,14 @@ import finetune_model
 import finetune_plugins
 from finetune import plugins
 from finetune.catalogue import Catalogue
-from finetune.cli import failures
 from finetune.cli.app import parse
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, ImageSpec, Samples
 from finetune.data.loading import SPLITS
+from finetune.display import failures
 from finetune.errors import DataError, FinetuneError, Interrupted
 from finetune.plugins import HOOKS
 from finetune.recipe import bundled, plan
+from finetune.version import DISTRIBUTION, own_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ SOURCES = {
     for package in (finetune, finetune_model, finetune_plugins)
     for file in sorted(Path(package.__file__ or "").parent.rglob("*.py"))
 }
-BUILT_IN = [component for origin, component in Catalogue(plugins.load()) if origin.distribution == plugins.DISTRIBUTION]
+BUILT_IN = [component for origin, component in Catalogue(plugins.load()) if origin.distribution == DISTRIBUTION]
 RECIPES = bundled.recipes()
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LARGEST = 400  # lines of a file
@@ -170,8 +171,8 @@ def test_there_is_one_version(repo: Path) -> None:
     project = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     newest = re.search(r"^## (\S+)", (repo / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert newest is not None
-    assert project["version"] == newest[1] == finetune.__version__ == plugins.own_version()
-    assert project["name"] == plugins.DISTRIBUTION
+    assert project["version"] == newest[1] == finetune.__version__ == own_version()
+    assert project["name"] == DISTRIBUTION
 
 
 def errors(kind: type[FinetuneError]) -> Iterator[type[FinetuneError]]:

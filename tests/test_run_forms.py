@@ -13,6 +13,7 @@ import pytest
 from finetune import Backbone, hookimpl, plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import Interrupted
+from finetune.features import identity
 from finetune.machine import forms, speeds
 from finetune.recipe import plan as plans
 from finetune.training import choosing, engine
@@ -111,7 +112,8 @@ def test_what_was_measured_decides(
     plan = plans.load(said, [], catalogue)
     slower = {kind: {stage: ms for stage in design_stages()} for kind, ms in (("convolutions", 1.0), ("matmul", 2.0))}
     monkeypatch.setattr(speeds, "code_of", lambda backbone: "1")
-    speeds.remember(plan.backbone.component, slower)
+    backbone = plan.backbone.component
+    speeds.remember(backbone.name, identity.of_code(backbone), slower)
     measured = forms.Forms(why="measured as fastest here")
     assert choosing.forms_for(plan, ("layer4",), None) == measured
     # Neither another version of the code nor another processor may use it.

@@ -96,7 +96,8 @@ def answer_to(given: list[str], *, as_json: bool) -> FinetuneError | None:
 
 def show(answer: Answer, as_json: bool) -> None:
     """Print an answer to standard output."""
-    from finetune.cli import failures, output
+    from finetune.cli import output
+    from finetune.display import failures
 
     if not as_json:
         if answer.content is not None:
@@ -120,7 +121,7 @@ def write_bytes(content: bytes) -> None:
 
 def partly(failure: FinetuneError, *, debug: bool) -> int:
     """Say what went wrong beside an answer that is shown already, and return the exit code."""
-    from finetune.cli import failures
+    from finetune.display import failures
 
     failures.show(failure, debug=debug)
     return failures.exit_code(failure)
@@ -128,7 +129,8 @@ def partly(failure: FinetuneError, *, debug: bool) -> int:
 
 def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """Say what went wrong, and return the exit code."""
-    from finetune.cli import failures, output
+    from finetune.cli import output
+    from finetune.display import failures
 
     if isinstance(error, FileNotFoundError) and working_folder.is_removed():
         error = working_folder.removed_error().with_traceback(error.__traceback__)

@@ -117,7 +117,7 @@ def root(
 ) -> Callable[[], Answer] | None:
     """Fine-tune pretrained image networks on your own photos, on MindSpore."""
     if version:
-        from finetune.plugins import own_version
+        from finetune.version import own_version
 
         typer.echo(f"finetune {own_version()}")
         raise typer.Exit

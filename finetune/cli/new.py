@@ -51,7 +51,7 @@ def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) 
     change it into what you need.
     """
     from finetune.cli.source import load_catalogue
-    from finetune.display.progress import shown
+    from finetune.display.summary import shown
     from finetune.new import plugin as plugins
 
     if output == STDOUT:
@@ -81,7 +81,7 @@ def recipe(
     """
     from finetune.cli.source import load_catalogue
     from finetune.components import Backbone
-    from finetune.display.progress import shown
+    from finetune.display.summary import shown
     from finetune.files.home import expand_home
     from finetune.new import photos as looking
     from finetune.new import recipe as recipes

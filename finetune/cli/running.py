@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from finetune.catalogue import Catalogue
-    from finetune.launch.launch import Launch
+    from finetune.distributed.launch import Launch
     from finetune.recipe.plan import Plan
     from finetune.sweep.runs import Sweep
 
@@ -84,7 +84,8 @@ def run(
     how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
     if dry_run:
         return checked(plan, catalogue, how)
-    from finetune.display.progress import Progress, outcome
+    from finetune.display.progress import Progress
+    from finetune.display.summary import outcome
     from finetune.training import preflight
 
     if not (folder and (folder / "result.json").exists()):
@@ -153,8 +154,7 @@ def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
 
 def several(plan: Plan) -> Launch | None:
     """Return the launch of a run that takes more than this process, on a device that there is."""
-    from finetune.distributed import world
-    from finetune.launch import launch
+    from finetune.distributed import launch, world
     from finetune.machine import device
 
     runner = plan.recipe.runner
@@ -209,7 +209,7 @@ def kept(features: dict[str, Any]) -> str:
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
     from finetune.data.findings import finding_line
-    from finetune.display.progress import classes_line, images_line, weights_line
+    from finetune.display.summary import classes_line, images_line, weights_line
 
     data = report["data"]
     yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"

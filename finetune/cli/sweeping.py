@@ -63,7 +63,8 @@ def new(
 
 def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
     """Make the runs of a sweep that are left, and show what came of all."""
-    from finetune.display.progress import Progress, shown
+    from finetune.display.progress import Progress
+    from finetune.display.summary import shown
     from finetune.files import atomic
     from finetune.sweep import picture, runs
 
@@ -112,7 +113,7 @@ def table(sweep: Sweep, picture_at: str | None) -> RenderableType:
     from rich.text import Text
 
     from finetune.cli.output import cell
-    from finetune.display.progress import shown
+    from finetune.display.summary import shown
     from finetune.display.terminal import printable
     from finetune.sweep.axes import spelled
 

@@ -6,13 +6,14 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from finetune.display import epochtable
+from finetune.display.summary import outcome, shown, summary
 from finetune.display.terminal import printable
+from finetune.recipe.masking import hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    from finetune.finetuner import Finetuner
-    from finetune.model.prediction import Prediction
     from finetune.run import Run
 
 EPOCHS = 20  # rows of a run's table
@@ -61,27 +62,28 @@ def epochs(run: Run, lines: Sequence[Mapping[str, Any]]) -> str:
 
 def run(run: Run) -> str:
     """Return a run: what it is, its epochs, and what it came to or where it stands."""
-    from finetune.display.progress import outcome, shown, summary
-
     name = f"<p><b>{text(run.recipe.name)}</b>, {text(state(run))}</p>"
     rows = [pair for pair in summary(run) if pair[0] != "run"]
     rows += outcome(run.result, run.folder) if run.result is not None else [("run", shown(run.folder))]
     return name + pairs(rows) + epochs(run, run.history)
 
 
-def finetuner(ft: Finetuner) -> str:
-    """Return what was fitted and how well, an interrupted run, or what will be fitted."""
-    if ft.model is None and ft.run is not None:
-        return f"<p><b>Finetuner</b>, interrupted</p>{run(ft.run)}"
-    if ft.model is None:
-        from finetune.recipe.masking import hidden
+def interrupted_finetuner(interrupted: Run) -> str:
+    """Return a finetuner whose run was interrupted."""
+    return f"<p><b>Finetuner</b>, interrupted</p>{run(interrupted)}"
 
-        said = ((name, str(hidden(name, value))) for name, value in ft.sections.items())
-        return f"<p><b>Finetuner</b>, not fitted</p>{pairs(said)}"
-    about = ft.model.about
+
+def new_finetuner(sections: Mapping[str, Any]) -> str:
+    """Return a finetuner that is not fitted: the sections of its recipe."""
+    rows = ((name, str(hidden(name, value))) for name, value in sections.items())
+    return f"<p><b>Finetuner</b>, not fitted</p>{pairs(rows)}"
+
+
+def fitted_finetuner(about: Mapping[str, Any], folder: Path | None) -> str:
+    """Return what was fitted and how well, from a model's ``model.json`` and its folder."""
     rows = [("network", about["backbone"]["use"]), ("classes", classes(about["classes"]))]
     rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in about["metrics"].items()]
-    return f"<p><b>Finetuner</b>, fitted</p>{pairs([*rows, ('model', str(ft.model.folder))])}"
+    return f"<p><b>Finetuner</b>, fitted</p>{pairs([*rows, ('model', str(folder))])}"
 
 
 def classes(names: Sequence[str]) -> str:
@@ -99,18 +101,18 @@ def state(run: Run) -> str:
     return "the head is fitted" if run.history else "not started"
 
 
-def prediction(each: Prediction) -> str:
-    """Return one prediction with its likeliest classes."""
-    rows = [(label, f"{probability:.1%}") for label, probability in each.top]
-    return f"<p>{text(str(each.path))}</p>" + table(("class", "probability"), rows, [True])
+def prediction(path: str | Path, top: Sequence[tuple[str, float]]) -> str:
+    """Return the likeliest classes of one image, with their probabilities."""
+    rows = [(label, f"{probability:.1%}") for label, probability in top]
+    return f"<p>{text(str(path))}</p>" + table(("class", "probability"), rows, [True])
 
 
-def predictions(found: Sequence[Prediction]) -> str:
-    """Return predictions, a row each: the likeliest class, and the next one."""
+def predictions(found: Sequence[tuple[str | Path, Sequence[tuple[str, float]]]]) -> str:
+    """Return a row for each image and its likeliest classes: the first, and the next one."""
     rows = []
-    for each in found[:PHOTOS]:
-        second = each.top[1:2]
-        then = [f"{label} ({probability:.1%})" for label, probability in second]
-        rows.append((str(each.path), each.label, f"{each.probability:.1%}", *(then or ["-"])))
+    for path, top in found[:PHOTOS]:
+        label, probability = top[0]
+        then = [f"{label} ({probability:.1%})" for label, probability in top[1:2]]
+        rows.append((str(path), label, f"{probability:.1%}", *(then or ["-"])))
     titles = ("photo", "class", "probability", "or else")
     return table(titles, rows) + more(len(found) - len(rows), "prediction")

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.display import epochtable
 from finetune.display.epochtable import clock
 from finetune.display.pace import Pace
+from finetune.display.summary import outcome, shown, summary
 from finetune.display.terminal import can_animate, console, printable, show_pairs
 from finetune.errors import DivergedError
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from finetune.recipe.models import Recipe
     from finetune.run import Run
 
 HEARTBEAT = 30.0  # seconds between two lines where nothing can move
@@ -168,89 +166,3 @@ def bar(name: str, share: float, texts: Sequence[str]) -> RenderableType:
         grid.add_column(no_wrap=True)
     grid.add_row(name, ProgressBar(total=1.0, completed=share), *texts)
     return grid
-
-
-def summary(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield what a run is, as names and values."""
-    recipe = run.recipe
-    yield "images", images_line(run.images, len(run.classes))
-    if run.class_counts:
-        yield "classes", classes_line(run.class_counts)
-    chosen = ", the best that is here" if recipe.runner.device == "auto" else ""
-    yield "network", f"{recipe.backbone.use} on {run.device}{chosen}"
-    yield "weights", weights_line(run.weights)
-    yield (
-        "training",
-        training_line(recipe, run.steps_per_epoch),
-    )
-    yield "run", shown(run.folder)
-
-
-def training_line(recipe: Recipe, steps: int) -> str:
-    """Return in one line how a run trains."""
-    fitted = getattr(recipe.head, "start", "random") == "fitted"
-    if not recipe.train.length:
-        return "the head is fitted to its optimum"
-    epochs = f"{several(recipe.train.length, 'epoch')} of {several(steps, 'step')}, batch size {recipe.train.batch}"
-    return f"the head is fitted, then {epochs}" if fitted else epochs
-
-
-def several(count: int, noun: str) -> str:
-    """Return a number of things."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def images_line(images: Mapping[str, int], classes: int) -> str:
-    """Return in one line how much data there is."""
-    names = {"train": "training", "valid": "validation", "test": "test"}
-    counts = (f"{images[part]:,} {name}" for part, name in names.items() if images.get(part))
-    return f"{', '.join(counts)}; {classes:,} classes"
-
-
-def classes_line(counts: Mapping[str, int]) -> str:
-    """Return in one line how many training images each class has: the first ten, the most and the least frequent."""
-    first = ", ".join(f"{name} ({count:,})" for name, count in list(counts.items())[:CLASSES])
-    if len(counts) <= CLASSES:
-        return f"{first} training images"
-    most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))
-    extremes = f"most: {most} ({counts[most]:,}), fewest: {least} ({counts[least]:,})"
-    return f"{first} and {len(counts) - CLASSES:,} more; {extremes} training images"
-
-
-def weights_line(report: Mapping[str, Any]) -> str:
-    """Return in one line what became of the pretrained weights."""
-    counts = ((name, len(report.get(name, ()))) for name in ("loaded", "reinitialised", "unexpected", "ignored"))
-    return f"{report.get('source', '?')}: {', '.join(f'{count} {name}' for name, count in counts if count)}"
-
-
-def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a finished run came to, and what to do next, as names and values."""
-    early = f"; stopped early: {result['stopped_early']}" if result.get("stopped_early") else ""
-    done = several(result["epochs"], "epoch") if result["epochs"] else "the head is fitted,"
-    yield "finished", f"{done} in {clock(result['seconds'])}{early}"
-    best, judged = result.get("best"), result.get("validation") or {}
-    if best:
-        values = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in best.items() if name != "epoch")
-        which = f"epoch {best['epoch']}" if best["epoch"] else "the fitted head"
-        yield "best", f"{which}, {', '.join(values)}"
-    if "accuracy_low" in judged:
-        interval = f"95 % interval {judged['accuracy_low']:.3f} to {judged['accuracy_high']:.3f}"
-        where = "out of fold" if judged["method"] == "folds" else "held back"
-        yield "accuracy", f"{judged['accuracy']:.4f} ({interval}; {judged['images']:,} images, {where})"
-    if result.get("test_accuracy") is not None:
-        yield "test", f"accuracy {result['test_accuracy']:.4f}"
-    if "frozen_unchanged" in result:
-        yield "frozen", "unchanged" if result["frozen_unchanged"] else "CHANGED"
-    yield "run", shown(folder)
-    if (folder / "tensorboard").is_dir():
-        yield "curves", f"tensorboard --logdir {shown(folder / 'tensorboard')}"
-    yield "predict", f"finetune predict {shown(folder)} photo.jpg"
-
-
-def shown(path: Path) -> str:
-    """Return a path as one types it here: relative if it lies below the current folder, quoted if it must be."""
-    try:
-        here = Path.cwd()
-    except OSError:  # the current folder has been removed
-        here = path
-    return shlex.quote(str(path.relative_to(here) if here in path.parents else path))

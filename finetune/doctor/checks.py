@@ -16,11 +16,12 @@ from finetune.components import Backbone
 from finetune.doctor import npu, probe
 from finetune.doctor.remark import Level, Remark
 from finetune.errors import ResourceError
-from finetune.features import entries
+from finetune.features import entries, identity
 from finetune.files import home
 from finetune.machine import environment, forms, speeds
 from finetune.machine.cores import usable_cores
 from finetune.machine.device import KINDS
+from finetune.machine.memory import available_memory_mb
 from finetune.recipe.models import TrunkSection
 
 if TYPE_CHECKING:
@@ -114,21 +115,6 @@ def machine() -> Iterator[Remark]:
     yield Remark(level=level, topic="memory", text=f"{free / 1024:.1f} GB free of {total / 1024:.1f}", remedy=remedy)
 
 
-def available_memory_mb() -> float | None:
-    """Return the memory that new programs can have, in MB."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, ValueError, StopIteration):
-        return None
-    limit = environment.memory_limit()
-    try:
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        used = 0
-    return free if limit is None else max(0.0, min(free, (limit - used) / MB))
-
-
 def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
     """Look at the kernels that MindSpore's convolutions run in on a CPU."""
     if "error" in found:
@@ -169,7 +155,7 @@ def stage_speed(backbone: Backbone) -> Remark:
     lines = [f"{kind} {' '.join(f'{ms:.0f}' for ms in each.values())}" for kind, each in rates.items()]
     text = f"{backbone.name}, ms a stage: {', '.join(lines)}; {chosen}"
     try:
-        speeds.remember(backbone, rates)
+        speeds.remember(backbone.name, identity.of_code(backbone), rates)
     except ResourceError as error:
         return Remark(level="warning", topic="training", text=f"{text}; not saved: {error}")
     return Remark(level="ok", topic="training", text=f"{text}; saved in {speeds.place()}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.machine.cores import cpu_flags, usable_cores
 from finetune.machine.environment import ISA_FLAGS, packages
-from finetune.plugins import own_version
+from finetune.version import own_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.distributed.launch import free_port
 from finetune.errors import ResourceError
-from finetune.launch.launch import free_port
 from finetune.launch.machines import Machines
 from finetune.launch.member import ALIVE, RECIPE, Task
 from finetune.launch.processes import Processes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from finetune.display.progress import Progress
-    from finetune.launch.launch import Launch
+    from finetune.distributed.launch import Launch
     from finetune.recipe.plan import Plan
 
 LOOK = 0.1  # seconds between two looks at the processes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from finetune.errors import UsageError
 
 if TYPE_CHECKING:
-    from finetune.launch.launch import Launch
+    from finetune.distributed.launch import Launch
 
 HELLO = b"finetune"  # what a parent says first; others may connect to any port, as those who look for open ones do
 DONE = b"."  # what a parent says before it leaves in good order

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from finetune.distributed.launch import FOLDER
 from finetune.errors import FinetuneError
-from finetune.launch.launch import FOLDER
 from finetune.machine import interrupts
 from finetune.machine.device import KINDS
 
@@ -137,7 +137,7 @@ def failed(error: BaseException) -> tuple[int, dict[str, Any]]:
     """
     import traceback
 
-    from finetune.cli import failures
+    from finetune.display import failures
 
     traceback.print_exception(error)
     about = failures.as_json(error)["error"]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import errors
+from finetune.distributed.launch import WORKER
 from finetune.errors import FinetuneError, Interrupted, ResourceError
-from finetune.launch.launch import WORKER
 
 if TYPE_CHECKING:
     import subprocess
 
-    from finetune.launch.launch import Launch
+    from finetune.distributed.launch import Launch
 
 UNBEGUN = "stopped before training began; nothing was written"
 DIED = re.compile(rb"Worker process (\d+) exit with exception\. Error code: (-?\d+)")

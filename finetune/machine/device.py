@@ -15,7 +15,6 @@ from finetune.machine.kind import Amp, DeviceName, Kind, Settings, quiet_mindspo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from finetune.recipe.runners import Runner
 
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in (ascend, gpu, cpu)}
 """By name, the one that ``auto`` prefers first."""
@@ -41,18 +40,6 @@ class Device:
     def name(self) -> DeviceName:
         """Return the name of its kind."""
         return self.kind.name
-
-
-def for_runner(runner: Runner, forms: Forms | None = None) -> Device:
-    """Set up the device that a recipe asks for, for stages that are to train in some ``forms``."""
-    said = Settings(
-        mode=runner.mode,
-        amp=runner.amp,
-        forms=forms or Forms(),
-        threads=getattr(runner, "threads", 0) or 0,
-        memory_gb=getattr(runner, "memory_gb", 0) or 0,
-    )
-    return setup(device=runner.device, said=said)
 
 
 def setup(*, device: str = "auto", said: Settings | None = None) -> Device:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.machine.cores import cpu_flags, usable_cores
-from finetune.plugins import own_version
+from finetune.version import own_version
 
 PACKAGES = (
     *("mindspore", "numpy", "albumentations", "albucore", "scipy", "opencv-python-headless", "opencv-python"),

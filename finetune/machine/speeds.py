@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from finetune.components import Backbone
 
 Rates = dict[str, dict[str, float]]
 """Milliseconds of a training step by kind (``convolutions``, ``matmul``, ``avx512``) and stage."""
@@ -24,32 +23,25 @@ def place() -> Path:
     return cache_folder() / "speeds.json"
 
 
-def known(backbone: Backbone) -> Rates:
-    """Return what was measured of a backbone on this machine with the code it has now; else nothing."""
+def known(backbone: str, code: str) -> Rates:
+    """Return what was measured of a backbone on this machine with this hash of its code; else nothing."""
     try:
-        kept = json.loads(place().read_text(encoding="utf-8"))["backbones"][backbone.name]
-        if kept["machine"] == this_machine() and kept["code"] == code_of(backbone):
+        kept = json.loads(place().read_text(encoding="utf-8"))["backbones"][backbone]
+        if kept["machine"] == this_machine() and kept["code"] == code:
             return {kind: {stage: float(ms) for stage, ms in each.items()} for kind, each in kept["ms"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return {}
 
 
-def remember(backbone: Backbone, rates: Mapping[str, Mapping[str, float]]) -> None:
+def remember(backbone: str, code: str, rates: Mapping[str, Mapping[str, float]]) -> None:
     """Keep what was measured for the runs to come."""
     try:
         kept = dict(json.loads(place().read_text(encoding="utf-8"))["backbones"])
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or that of an older version
         kept = {}
-    kept[backbone.name] = {"machine": this_machine(), "code": code_of(backbone), "ms": rates}
+    kept[backbone] = {"machine": this_machine(), "code": code, "ms": rates}
     atomic.write_json(place(), {"backbones": kept})
-
-
-def code_of(backbone: Backbone) -> str:
-    """Return a hash of the code of a backbone."""
-    from finetune.features import identity
-
-    return identity.of_code(backbone)
 
 
 def this_machine() -> str:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.model.model import Model
     from finetune.network.network import Network
-    from finetune.run import Run
-    from finetune.training.prepare import Prepared
 
 VERSION = 1
 WEIGHTS = ("source", "origin", "licence", "citation", "sha256", "layout")  # what is kept of the pretrained ones
@@ -91,28 +89,15 @@ class Record(BaseModel):
     recipe: dict[str, Any]
 
 
-def write(folder: Path, prepared: Prepared, network: Network, metrics: dict[str, float], run: Run) -> None:
-    """Write a model folder; ``model.json`` comes last, so that a folder that has one is complete."""
-    from finetune.network.network import values
-    from finetune.training.records import mathematics
+def write(folder: Path, about: Mapping[str, Any], network: Network) -> None:
+    """Write a model folder; ``model.json`` comes last, so that a folder that has one is complete.
 
-    plan, image, recipe = prepared.plan, prepared.image, mathematics(prepared.plan)
-    about = {
-        "version": VERSION,
-        "name": plan.recipe.name,
-        "backbone": {"use": plan.backbone.component.name, "options": prepared.backbone_options.model_dump(mode="json")},
-        "head": plan.recipe.head.model_dump(mode="json"),
-        "stages": list(network.names),
-        "features": plan.backbone.component.features,
-        "classes": list(run.classes),
-        "image": image_record(image),
-        "metrics": metrics,
-        "dataset": recipe["dataset"],
-        "weights": {key: prepared.weights.get(key) for key in WEIGHTS},
-        "recipe": recipe,
-    }
-    metadata = {"image": json.dumps(about["image"]), "classes": json.dumps(about["classes"])}
-    metadata["backbone"] = json.dumps(about["backbone"])
+    ``about`` is what ``Record`` needs, and where the model comes from: its stages, dataset and pretrained weights.
+    """
+    from finetune.network.network import values
+
+    about = {"version": VERSION, **about, "weights": {key: about["weights"].get(key) for key in WEIGHTS}}
+    metadata = {key: json.dumps(about[key]) for key in ("image", "classes", "backbone")}
     tensorfile.write(folder / "weights.safetensors", values(network.get_parameters()), metadata)
     atomic.write_text(folder / "README.md", card.text(about))
     atomic.write_json(folder / "model.json", about)

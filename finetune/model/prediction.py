@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from finetune.display import html
 from finetune.text import escape_line
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ class Prediction:
         return f"{escape_line(str(self.path))}: {self.label} ({self.probability:.1%})"
 
     def _repr_html_(self) -> str:
-        from finetune.display import html
-
-        return html.prediction(self)
+        return html.prediction(self.path, self.top)
 
 
 class Predictions(list[Prediction]):
@@ -46,6 +45,4 @@ class Predictions(list[Prediction]):
         self.skipped = tuple(skipped)
 
     def _repr_html_(self) -> str:
-        from finetune.display import html
-
-        return html.predictions(self)
+        return html.predictions([(each.path, each.top) for each in self])

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.doctor.checks import available_memory_mb
 from finetune.features import division
 from finetune.machine.kind import quiet_mindspore
+from finetune.machine.memory import available_memory_mb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

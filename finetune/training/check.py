@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.doctor.checks import available_memory_mb
 from finetune.errors import DataError, DownloadError, FinetuneError, ResourceError, WeightsError
 from finetune.features import division, entries
 from finetune.machine.cores import usable_cores
 from finetune.machine.environment import peak_memory_mb
+from finetune.machine.memory import available_memory_mb
 from finetune.network import engines
 from finetune.network.network import Trunk, statistics
 from finetune.recipe.models import AdamW

@@ -1,4 +1,4 @@
-"""Choice of the form that each stage of a run trains in, from its plan, this machine and the run that it resumes."""
+"""Choice of the device of a run and of the form that each of its stages trains in."""
 
 from __future__ import annotations
 
@@ -6,18 +6,34 @@ from typing import TYPE_CHECKING
 
 from finetune.components import ImageSpec
 from finetune.distributed import world as worlds
-from finetune.doctor.checks import available_memory_mb
+from finetune.features import identity
 from finetune.machine import cpu, forms, speeds
+from finetune.machine import device as devices
 from finetune.machine.forms import Forms, Tail
+from finetune.machine.kind import Settings
+from finetune.machine.memory import available_memory_mb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from finetune.recipe.plan import Plan
+    from finetune.recipe.runners import Runner
     from finetune.training.phases import Phase
 
 SHARE = 0.8  # of the free memory, since the estimate leaves out weights and what else the process holds
+
+
+def set_up_device(runner: Runner, stage_forms: Forms | None = None) -> devices.Device:
+    """Set up the device that a recipe asks for, for stages that are to train in some forms."""
+    settings = Settings(
+        mode=runner.mode,
+        amp=runner.amp,
+        forms=stage_forms or Forms(),
+        threads=getattr(runner, "threads", 0) or 0,
+        memory_gb=getattr(runner, "memory_gb", 0) or 0,
+    )
+    return devices.setup(device=runner.device, said=settings)
 
 
 def trained_stages(plan: Plan, planned: Sequence[Phase]) -> tuple[str, ...]:
@@ -54,6 +70,6 @@ def describe_tail(plan: Plan, stages: tuple[str, ...]) -> Tail:
     return Tail(
         stages=stages,
         table=frozenset(backbone.products_avx2),
-        measured=speeds.known(backbone),
+        measured=speeds.known(backbone.name, identity.of_code(backbone)),
         values={stage: batch * count for stage, count in values.items()},
     )

@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.distributed import launch
 from finetune.distributed.world import Elsewhere, is_member
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
-from finetune.launch import launch
 from finetune.machine import interrupts
 from finetune.training import check, finished, finishing, fitting, preflight, ratetest, resuming, runfolder, settling
 from finetune.training.prepare import prepare

@@ -58,8 +58,27 @@ def finish(session: Session, check: Check) -> None:
     }
     if world.first:
         records.write_history(run)
-        modelfolder.write(run.folder / "model", session.prepared, session.network, metrics, run)
+        modelfolder.write(run.folder / "model", describe_model(session, metrics), session.network)
         records.write_result(run)
+
+
+def describe_model(session: Session, metrics: dict[str, float]) -> dict[str, Any]:
+    """Return what a model folder says of its network and where it comes from, ready for JSON."""
+    prepared, plan = session.prepared, session.prepared.plan
+    backbone, recipe = plan.backbone.component, records.mathematics(plan)
+    return {
+        "name": plan.recipe.name,
+        "backbone": {"use": backbone.name, "options": prepared.backbone_options.model_dump(mode="json")},
+        "head": plan.recipe.head.model_dump(mode="json"),
+        "stages": list(session.network.names),
+        "features": backbone.features,
+        "classes": list(session.run.classes),
+        "image": modelfolder.image_record(prepared.image),
+        "metrics": metrics,
+        "dataset": recipe["dataset"],
+        "weights": prepared.weights,
+        "recipe": recipe,
+    }
 
 
 def describe_best(run: Run, metric: str) -> dict[str, Any] | None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from finetune.data import heldback, targets
 from finetune.data import loading as datas
 from finetune.data.scan import told
+from finetune.distributed import launch
 from finetune.distributed import world as worlds
 from finetune.errors import PluginError, UsageError
-from finetune.launch import launch
 from finetune.machine import device as devices
 from finetune.machine import forms
 from finetune.machine.cores import usable_cores
@@ -255,7 +255,7 @@ def device_for(
 ) -> devices.Device:
     """Set up the device for what a plan trains on it, and report the form that each stage trains in."""
     backbone, stages = plan.backbone.component, choosing.trained_stages(plan, planned)
-    device = devices.for_runner(plan.recipe.runner, choosing.forms_for(plan, stages, resume))
+    device = choosing.set_up_device(plan.recipe.runner, choosing.forms_for(plan, stages, resume))
     if device.name != "cpu":
         return device
     if device.forms.uncapped and backbone.products is None:

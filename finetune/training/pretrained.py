@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.components import ImageSpec, Options
 from finetune.errors import UsageError
 from finetune.files.promise import public
-from finetune.machine import device as devices
+from finetune.training import choosing
 from finetune.weights import fetching, labels, loading, preprocessing, sources
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def load_pretrained(
     from finetune.model.model import Model
     from finetune.network.network import product_form
 
-    device = devices.for_runner(plan.recipe.runner)
+    device = choosing.set_up_device(plan.recipe.runner)
     source = resolve(plan, catalogue.plugins.copy(), say)
     options = backbone_options(plan, source)
     classes = labels.kept(source, say) if head else ("-",)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune import errors
-from finetune.cli import failures, main
+from finetune.cli import main
+from finetune.display import failures
 from finetune.recipe import bundled
 from tests.cli.calling import Finetune, answer, call_in_process, command, environment
 

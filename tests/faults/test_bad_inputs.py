@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.cli.failures import CODES
+from finetune.display.failures import CODES
 from tests.faults import bad_inputs
 from tests.faults.case import outcome
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from finetune.distributed import slurm
+from finetune.distributed import launch, slurm
 from finetune.errors import UsageError
-from finetune.launch import launch
 from finetune.recipe.models import Recipe
 from finetune.recipe.runners import Runner
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from finetune.distributed.launch import Launch, free_port
 from finetune.errors import UsageError
 from finetune.launch import launcher
-from finetune.launch.launch import Launch, free_port
 from finetune.launch.machines import Machines
 from tests import drawn
 from tests.clocks import wait_for

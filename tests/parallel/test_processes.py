@@ -16,8 +16,8 @@ from rich.console import Console
 from finetune import errors
 from finetune.cli import main
 from finetune.display.progress import Progress
+from finetune.distributed.launch import Launch
 from finetune.errors import DataError, Interrupted, RecipeError
-from finetune.launch.launch import Launch
 from finetune.launch.processes import ProcessDied, Processes
 from finetune.launch.relay import Relay, Screen
 from finetune.recipe.models import Recipe

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finetune.launch.launch import free_port
+from finetune.distributed.launch import free_port
 
 pytestmark = pytest.mark.once
 

@@ -23,6 +23,7 @@ from finetune.testing import (
     check_freezer,
     draw_photos,
 )
+from finetune.version import DISTRIBUTION
 from tests.cli.calling import environment
 from tests.clocks import LONGEST
 
@@ -40,7 +41,7 @@ CHECKS: dict[str, Any] = {
     "freezer": check_freezer,
     "callback": check_callback,
 }
-BUILT_IN = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == plugins.DISTRIBUTION]
+BUILT_IN = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == DISTRIBUTION]
 # Options for those that need some, and others that are worth a check of their own.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "folder": [{"root": "photos"}, {"root": "splits"}],

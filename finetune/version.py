@@ -1,0 +1,16 @@
+"""Name and version of this distribution."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+DISTRIBUTION = "mindspore-finetune"
+VERSION = "0.1.0"
+
+
+def own_version() -> str:
+    """Return the version that is installed, or that of the source tree."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return VERSION
