@@ -111,15 +111,15 @@ def test_what_was_measured_decides(
 ) -> None:
     plan = plans.load(said, [], catalogue)
     slower = {kind: {stage: ms for stage in design_stages()} for kind, ms in (("convolutions", 1.0), ("matmul", 2.0))}
-    monkeypatch.setattr(speeds, "code_of", lambda backbone: "1")
+    monkeypatch.setattr(identity, "of_code", lambda backbone: "1")
     backbone = plan.backbone.component
     speeds.remember(backbone.name, identity.of_code(backbone), slower)
     measured = forms.Forms(why="measured as fastest here")
     assert choosing.forms_for(plan, ("layer4",), None) == measured
     # Neither another version of the code nor another processor may use it.
-    monkeypatch.setattr(speeds, "code_of", lambda backbone: "2")
+    monkeypatch.setattr(identity, "of_code", lambda backbone: "2")
     assert choosing.forms_for(plan, ("layer4",), None).matmul == ("layer4",)
-    monkeypatch.setattr(speeds, "code_of", lambda backbone: "1")
+    monkeypatch.setattr(identity, "of_code", lambda backbone: "1")
     monkeypatch.setattr(speeds, "this_machine", lambda: "another machine")
     assert choosing.forms_for(plan, ("layer4",), None).matmul == ("layer4",)
 
