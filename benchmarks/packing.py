@@ -22,10 +22,9 @@ from measured import machine
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.components import Dataset, ImageSpec
-from finetune.data.labelled import Part
+from finetune.data.labelled import Part, build, check
 from finetune.data.loader import Loader
 from finetune.data.pack.packing import Job, pack
-from finetune.data.samples import build, check
 from finetune_plugins.albumentations import Albumentations
 from finetune_plugins.albumentations import build as augmentation
 

@@ -81,7 +81,7 @@ def listing(count: int) -> Clock:
 def prepared(samples: Samples, clock: Clock) -> Clock:
     """Do with samples that need no scan what a run does before its first step."""
     from finetune.data import audit, loading
-    from finetune.data.findings import Notes
+    from finetune.data.audit import Notes
     from finetune.recipe.models import DatasetSection
 
     notes, classes = Notes(), samples.classes

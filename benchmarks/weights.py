@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import finetune_model
-from finetune.weights import layouts, loading, sources
+from finetune.weights import fetching, layouts, loading
 from finetune.weights.formats import mindspore_ckpt, tensorfile
 
 RESNEXT50 = next(each for each in finetune_model.finetune_backbones() if each.name == "resnext50")
@@ -83,7 +83,7 @@ def reading(path: Path) -> dict[str, float]:
     import time
 
     before, began = peak(), time.perf_counter()
-    source = sources.resolve(str(path), RESNEXT50)
+    source = fetching.resolve(str(path), RESNEXT50)
     assert source is not None
     loading.peek(source, RESNEXT50)
     loading.image_defaults(source)

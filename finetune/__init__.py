@@ -37,11 +37,10 @@ if TYPE_CHECKING:
         Stage,
         Weights,
     )
-    from finetune.data.filenames import image_endings, is_text, natural_key
     from finetune.data.folderreading import FolderReading, read_folder, split_pattern
     from finetune.data.images import decode
     from finetune.data.pack.packed import read_pack
-    from finetune.data.walk import find_images
+    from finetune.data.walk import find_images, image_endings, is_text, natural_key
     from finetune.errors import (
         DataError,
         DivergedError,

@@ -38,7 +38,7 @@ def in_python_words(method: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(method)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
-        from finetune.recipe.pythonwords import python_errors
+        from finetune.recipe.keywords import python_errors
 
         with python_errors():
             return method(*arguments, **keywords)
@@ -189,12 +189,12 @@ class Finetuner:
     ) -> Run:
         from finetune.display import notebook
         from finetune.model import modelfolder
-        from finetune.recipe import pythonwords
+        from finetune.recipe.keywords import in_python
         from finetune.training import choosing, engine
 
         display = notebook.progress() if self.progress else None
         watchers = [self, display] if display else [self]
-        say = pythonwords.in_python(display.say) if display else silent
+        say = in_python(display.say) if display else silent
         try:
             self.run = engine.fine_tune(
                 plan, catalogue, resume=resume, allow_changed=allow_changed, extend=extend, watchers=watchers, say=say
@@ -332,7 +332,7 @@ class Finetuner:
         """
         from finetune.machine import device
         from finetune.model import modelfolder
-        from finetune.recipe import pythonwords
+        from finetune.recipe.keywords import in_python
         from finetune.recipe.models import TrunkSection
 
         folder = modelfolder.locate(expand_home(path))
@@ -342,7 +342,7 @@ class Finetuner:
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
         trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
-        say = pythonwords.in_python(print) if ft.progress else silent
+        say = in_python(print) if ft.progress else silent
         ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
         return ft
 
@@ -360,10 +360,10 @@ class Finetuner:
     def _backbone(self, *, head: bool = False) -> Model:
         """Return the pretrained network; once it was asked for with its head, that one serves for all."""
         if self._pretrained is None or (head and not self._pretrained_head):
-            from finetune.recipe import pythonwords
+            from finetune.recipe.keywords import in_python
             from finetune.training.pretrained import load_pretrained
 
-            say = pythonwords.in_python(print) if self.progress else silent
+            say = in_python(print) if self.progress else silent
             self._pretrained = load_pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
             self._pretrained_head = head
         return self._pretrained

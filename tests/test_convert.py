@@ -15,9 +15,10 @@ from safetensors.numpy import load_file, save_file
 
 from finetune.components import ImageSpec, Weights
 from finetune.errors import UsageError, WeightsError
-from finetune.weights import examining, fitting, labels, loading, opening, sources, writing
+from finetune.weights import examining, fetching, fitting, labels, loading
 from finetune.weights.formats import tensorfile
 from finetune.weights.formats.tensorfile import Record
+from finetune.weights.loading import digest
 from tests.weights.drawn_files import ascend, checkpoint, drawn, hub, mindcv, torchvision
 from tests.weights.nano import NANO, OWN, RESNEXT50, load, same
 
@@ -39,7 +40,7 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is no
 
 
 def convert(path: Path, to: str, target: Path, backbone: Backbone = NANO) -> dict[str, Any]:
-    return writing.convert(examining.examine(path, [backbone]), to, target)
+    return examining.convert(examining.examine(path, [backbone]), to, target)
 
 
 def test_writing_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_writing_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
 
     records = {str(number): Record("float32", (2,), content) for number in range(20)}
     tensorfile.write_records(tmp_path / "x", records, {})
-    writing.write_checkpoint(tmp_path / "y", records, {})
+    examining.write_checkpoint(tmp_path / "y", records, {})
     assert len(tensorfile.read(tmp_path / "x").tensors) == len(tensorfile.read(tmp_path / "y").tensors) == 20
     assert peak <= 2
 
@@ -70,7 +71,7 @@ def test_round_trips_are_exact(tmp_path: Path, split: Path) -> None:
         target = tmp_path / str(number)
         done = convert(path, to, target)
         assert done["tensors"] == len(OWN)
-        assert (done["to"], done["sha256"]) == (to, opening.digest(target))
+        assert (done["to"], done["sha256"]) == (to, digest(target))
         assert done["ignored"] == [] or number == 0
         loaded = load(target)
         assert same(loaded.tensors, OWN)
@@ -100,7 +101,7 @@ def test_half_the_size_without_the_head(tmp_path: Path) -> None:
     classes = {"classes": '["a", "b"]', "image": "{}"}
     tensorfile.write(tmp_path / "own.safetensors", OWN, classes)
     about = examining.examine(tmp_path / "own.safetensors", [NANO])
-    done = writing.convert(about, "safetensors", tmp_path / "half.safetensors", half=True, head=False)
+    done = examining.convert(about, "safetensors", tmp_path / "half.safetensors", half=True, head=False)
     found = tensorfile.read(tmp_path / "half.safetensors")
     stages = {name: array for name, array in OWN.items() if not name.startswith("head.")}
     assert done["tensors"] == len(stages) == len(found.tensors)
@@ -109,7 +110,7 @@ def test_half_the_size_without_the_head(tmp_path: Path) -> None:
     tensorfile.write(tmp_path / "large.safetensors", {**OWN, "stem.conv.weight": OWN["stem.conv.weight"] + 1e6}, {})
     about = examining.examine(tmp_path / "large.safetensors", [NANO])
     with pytest.raises(WeightsError, match=r"numbers beyond 65504 in 'stem.conv.weight'; convert it without --float16"):
-        writing.convert(about, "safetensors", tmp_path / "none.safetensors", half=True)
+        examining.convert(about, "safetensors", tmp_path / "none.safetensors", half=True)
     assert not (tmp_path / "none.safetensors").exists()
 
 
@@ -118,7 +119,7 @@ def test_what_our_own_files_say_is_kept(tmp_path: Path) -> None:
     for to in ("safetensors", "ckpt", "torchvision"):
         convert(tmp_path / "x", to, tmp_path / to)
         assert tensorfile.inspect(tmp_path / to).metadata == TEXTS
-        source = sources.Source(path=tmp_path / to, name="x")
+        source = fetching.Source(path=tmp_path / to, name="x")
         assert loading.peek(source, NANO) == {"stem_pool": "same"}
         assert loading.image_defaults(source)["size"] == 64
 
@@ -127,12 +128,10 @@ def test_what_is_known_of_a_published_file_goes_with_its_tensors(tmp_path: Path,
     names = tmp_path / "names.txt"
     names.write_text("".join(f"{name}\n" for name in "vwxyz"))
     options = {"stem_pool": "symmetric"}  # unlike the layout
-    record = Weights(
-        url="", sha256=opening.digest(split), layout="", size=227, labels=names, classes=5, options=options
-    )
+    record = Weights(url="", sha256=digest(split), layout="", size=227, labels=names, classes=5, options=options)
     published = replace(NANO, weights={"best": record})
     convert(split, "safetensors", tmp_path / "own", published)
-    source = sources.Source(path=tmp_path / "own", name="x")
+    source = fetching.Source(path=tmp_path / "own", name="x")
     assert loading.peek(source, NANO) == options
     assert ImageSpec(**loading.image_defaults(source)) == ImageSpec(size=227)
     assert labels.classes(source) == tuple("vwxyz")
@@ -140,10 +139,10 @@ def test_what_is_known_of_a_published_file_goes_with_its_tensors(tmp_path: Path,
 
 def test_the_padding_that_weights_need_is_not_lost(tmp_path: Path, split: Path) -> None:
     assert convert(split, "safetensors", tmp_path / "own")["note"] == ""
-    assert loading.peek(sources.Source(path=tmp_path / "own", name="x"), NANO) == {"stem_pool": "same"}
+    assert loading.peek(fetching.Source(path=tmp_path / "own", name="x"), NANO) == {"stem_pool": "same"}
     note = convert(split, "torchvision", tmp_path / "theirs")["note"]
     assert note == "these weights are for stem_pool=same, unlike networks that usually read the layout 'torchvision'"
-    assert loading.peek(sources.Source(path=tmp_path / "theirs", name="x"), NANO) == {"stem_pool": "same"}
+    assert loading.peek(fetching.Source(path=tmp_path / "theirs", name="x"), NANO) == {"stem_pool": "same"}
 
 
 def test_checkpoints_written_here_are_read_by_mindspore(tmp_path: Path) -> None:
@@ -160,12 +159,12 @@ def test_checkpoints_written_here_are_read_by_mindspore(tmp_path: Path) -> None:
         "mask": np.array([True, False]),
     }
     records = {name: Record(array.dtype.name, array.shape, array.tobytes) for name, array in tensors.items()}
-    writing.write_checkpoint(tmp_path / "x.ckpt", records, {"note": "Blüte"})
+    examining.write_checkpoint(tmp_path / "x.ckpt", records, {"note": "Blüte"})
     found = ms.load_checkpoint(str(tmp_path / "x.ckpt"))
     assert found.pop("note") == "Blüte"
     assert same({name: parameter.asnumpy() for name, parameter in found.items()}, tensors)
     ms.save_checkpoint([{"name": n, "data": ms.Tensor(a)} for n, a in OWN.items()], str(tmp_path / "theirs.ckpt"))
-    writing.write_checkpoint(tmp_path / "ours.ckpt", {name: records[name] for name in OWN}, {})
+    examining.write_checkpoint(tmp_path / "ours.ckpt", {name: records[name] for name in OWN}, {})
     assert (tmp_path / "ours.ckpt").read_bytes() == (tmp_path / "theirs.ckpt").read_bytes()
 
 
@@ -177,7 +176,7 @@ def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path: Path, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(mindspore_ckpt, name, 10)
             with pytest.raises(WeightsError, match=limit):
-                writing.write_checkpoint(tmp_path / "x.ckpt", records, {})
+                examining.write_checkpoint(tmp_path / "x.ckpt", records, {})
         assert list(tmp_path.glob("*x.ckpt*")) == []
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from finetune.errors import RecipeError
 from finetune.recipe.document import Document, from_bytes, read
+from finetune.recipe.nodes import dumps, scalar
 from finetune.recipe.places import spelled
-from finetune.recipe.yamltext import dumps, scalar
 from tests.clocks import least_processor_time
 
 FOLDER = Path("/recipes")

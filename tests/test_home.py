@@ -11,7 +11,7 @@ import pytest
 from finetune import UsageError, expand_home
 from finetune.cli import source
 from finetune.cli.offers import files
-from finetune.recipe.paths import absolute
+from finetune.recipe.places import absolute
 
 NOBODY = "~nobody-has-this-name"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import PluginError, UsageError, WeightsError
-from finetune.weights import labels, sources
+from finetune.weights import fetching, labels
 from finetune.weights.formats import tensorfile
 from tests.weights.toy import record
 
@@ -30,14 +30,14 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def named(file: Path, tmp_path: Path, text: str) -> sources.Source:
+def named(file: Path, tmp_path: Path, text: str) -> fetching.Source:
     names = tmp_path / "names.txt"
     names.write_bytes(text.encode("utf-8", "surrogateescape"))
-    return sources.Source(path=file, name="best", record=record(file, labels=names, classes=3))
+    return fetching.Source(path=file, name="best", record=record(file, labels=names, classes=3))
 
 
 def test_class_names_come_from_the_file_then_from_the_record(file: Path, tmp_path: Path) -> None:
-    assert labels.classes(sources.Source(path=file, name="x")) is None
+    assert labels.classes(fetching.Source(path=file, name="x")) is None
     assert labels.kept(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("rose", "tulip", "lily")
     tensorfile.write(file, ARRAYS, {"classes": '["a", "b", "c"]'})
     assert labels.kept(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("a", "b", "c")
@@ -45,7 +45,7 @@ def test_class_names_come_from_the_file_then_from_the_record(file: Path, tmp_pat
 
 def test_a_head_without_names_cannot_be_kept(file: Path) -> None:
     with pytest.raises(WeightsError, match=r"the weights 'x' say no class names, so .*; write head.keep_pretrained=f"):
-        labels.kept(sources.Source(path=file, name="x"))
+        labels.kept(fetching.Source(path=file, name="x"))
     with pytest.raises(UsageError, match=r"head.keep_pretrained keeps the head of weights, and backbone.weights is"):
         labels.kept(None)
 
@@ -54,7 +54,7 @@ def test_a_head_without_names_cannot_be_kept(file: Path) -> None:
 def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> None:
     tensorfile.write(file, ARRAYS, {"classes": text})
     with pytest.raises(WeightsError, match=r"has damaged metadata of its classes; copy it anew"):
-        labels.classes(sources.Source(path=file, name="x"))
+        labels.classes(fetching.Source(path=file, name="x"))
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_twins_are_distinct_wherever_they_are_read_and_reported(file: Path, tmp_
     assert source.record is not None
     assert labels.of_record(source.record) == labels.classes(source) == ("crane", "rose", "crane (2)")
     tensorfile.write(file, ARRAYS, {"classes": '["a", "a", "b"]'})
-    assert labels.classes(sources.Source(path=file, name="x")) == ("a", "a (2)", "b")
+    assert labels.classes(fetching.Source(path=file, name="x")) == ("a", "a (2)", "b")
 
 
 def test_unknown_classes_are_listed_with_what_was_meant(file: Path) -> None:
-    source = sources.Source(path=file, name="best")
+    source = fetching.Source(path=file, name="best")
     labels.check(source, ("rose", "tulip"), ("tulip",))
     with pytest.raises(WeightsError) as caught:
         labels.check(source, ("rose", "tulip"), ("Rose", "tulip", *map(str, range(9))))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from finetune import Finetuner
 from finetune.cli import main, output, using
-from finetune.data.findings import Notes
+from finetune.data.audit import Notes
 from finetune.data.imagefile import BadImage
 from finetune.model.prediction import Prediction
 from finetune.recipe.places import shortened

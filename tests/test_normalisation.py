@@ -13,7 +13,7 @@ from finetune import Finetuner, ImageSpec, UsageError, Weights, WeightsError
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD
 from finetune.model.modelfolder import ImageRecord
 from finetune.normalisation import mean_fault, std_fault
-from finetune.weights import loading, sources
+from finetune.weights import fetching, loading
 from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
@@ -95,14 +95,14 @@ def test_records_of_weights(tmp_path: Path) -> None:
     tensorfile.write(file, {"a": np.zeros(1, np.float32)}, {})
     record = Weights(url="", sha256="", layout="", std=tuple(STD_255))  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match=r"'own' has a wrong std: .* divide by 255: \[0.229, 0.224, 0.225\]"):
-        loading.image_defaults(sources.Source(path=file, name="own", record=record))
+        loading.image_defaults(fetching.Source(path=file, name="own", record=record))
 
 
 def test_metadata_of_weights(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     tensorfile.write(file, {"a": np.zeros(1, np.float32)}, {"image": json.dumps({"mean": MEAN_255})})
     with pytest.raises(WeightsError, match=r"damaged metadata of its images \(mean: .* divide by 255"):
-        loading.image_defaults(sources.Source(path=file, name="own"))
+        loading.image_defaults(fetching.Source(path=file, name="own"))
 
 
 def test_model_json() -> None:

@@ -12,8 +12,8 @@ import pytest
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import main
-from finetune.recipe import optiontext
 from finetune.recipe import plan as plans
+from finetune.recipe import schema
 from tests.cli.calling import environment
 from tests.test_new import values_of
 
@@ -30,7 +30,7 @@ COMPONENTS = [component for _, component in CATALOGUE]
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda each: f"{each.kind}-{each.name}")
 def test_every_example_is_taken(component: Component) -> None:
-    said = values_of(optiontext.example(component))
+    said = values_of(schema.example(component))
     plans.load({"dataset": {"use": "folder", "root": "photos"}, **said}, [], CATALOGUE)
 
 

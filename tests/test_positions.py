@@ -10,7 +10,7 @@ from finetune import Backbone, Dataset, Freezer, Options, Weights, hookimpl, plu
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
 from finetune.plugins import Origin
-from finetune.recipe import bundled
+from finetune.recipe import document
 from finetune.recipe.plan import Plan, load
 from finetune.recipe.positions import replace_positions
 from finetune.recipe.schema import json_schema
@@ -183,9 +183,9 @@ class Described(Options):
     """Lowest stage that trains."""
 
 
-@pytest.mark.parametrize("name", bundled.recipes())
+@pytest.mark.parametrize("name", document.recipes())
 def test_every_bundled_recipe_takes_another_backbone(name: str, catalogue: Catalogue) -> None:
-    path = bundled.recipes()[name]
+    path = document.recipes()[name]
     found = load(path, ["backbone.use=foreign", "dataset={use: nothing}"], catalogue)
     assert found.recipe.backbone.weights in ("auto", "none")
     phases = plan_phases(found, catalogue)

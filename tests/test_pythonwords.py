@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune import FinetuneError, Finetuner, UsageError
-from finetune.recipe.pythonwords import python_words
+from finetune.recipe.keywords import python_words
 
 if TYPE_CHECKING:
     from pathlib import Path

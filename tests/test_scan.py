@@ -150,7 +150,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path: Path, monkeypatch
 
 
 def test_the_cache_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.data.scan_cache.SPARE_LINES", 10)
+    monkeypatch.setattr("finetune.data.scan.SPARE_LINES", 10)
     paths = photos(tmp_path / "photos")
     for round_ in range(10):
         for path in paths:

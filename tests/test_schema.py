@@ -14,7 +14,7 @@ from finetune.catalogue import Catalogue
 from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
-from finetune.recipe import bundled
+from finetune.recipe import document
 from finetune.recipe.document import from_bytes, read
 from finetune.recipe.plan import dump, load
 from finetune.recipe.schema import json_schema
@@ -178,14 +178,14 @@ def installed() -> Draft202012Validator:
     return Draft202012Validator(json_schema(Catalogue(plugins.load())))
 
 
-@pytest.mark.parametrize("name", bundled.recipes())
+@pytest.mark.parametrize("name", document.recipes())
 def test_it_accepts_every_recipe_that_comes_along(installed: Draft202012Validator, name: str) -> None:
-    assert [error.message for error in installed.iter_errors(read(bundled.find(name)).values)] == []
+    assert [error.message for error in installed.iter_errors(read(document.find(name)).values)] == []
 
 
 def test_it_accepts_what_is_written_into_a_run(installed: Draft202012Validator) -> None:
     catalogue = Catalogue(plugins.load())
-    for file in bundled.recipes().values():
+    for file in document.recipes().values():
         whole = from_bytes(dump(load(file, [], catalogue)).encode(), "recipe.yaml", Path())
         assert [error.message for error in installed.iter_errors(whole.values)] == [], file
 

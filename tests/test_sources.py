@@ -18,7 +18,8 @@ from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
 from finetune.files.home import cache_folder
 from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
-from finetune.weights import fetching, loading, sources
+from finetune.weights import fetching, loading
+from finetune.weights.fetching import Source, resolve
 from finetune.weights.formats import tensorfile
 from tests.weights.toy import HEAD, hashed, record, toy
 
@@ -57,8 +58,8 @@ asset:
 """
 
 
-def resolved(name: str, backbone: Backbone, **more: Any) -> sources.Source:
-    found = sources.resolve(name, backbone, **more)
+def resolved(name: str, backbone: Backbone, **more: Any) -> Source:
+    found = resolve(name, backbone, **more)
     assert found is not None
     return found
 
@@ -106,11 +107,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_none_is_no_file() -> None:
-    assert sources.resolve("none", toy()) is None
+    assert resolve("none", toy()) is None
 
 
 def test_a_path_is_that_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sources.resolve(str(file), toy()) == sources.Source(path=file, name=str(file))
+    assert resolve(str(file), toy()) == Source(path=file, name=str(file))
     monkeypatch.setenv("HOME", str(file.parent))
     assert resolved("~/theirs.safetensors", toy()).path == file
     monkeypatch.chdir(file.parent)
@@ -131,7 +132,7 @@ def test_a_path_to_an_offered_file_brings_its_record(file: Path) -> None:
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.ckpt", "weights/gone", "gone.pth", "gone.md"])
 def test_a_missing_file_is_said_to_be_missing(name: str) -> None:
     with pytest.raises(WeightsError, match=f"no weights file at '{name}'; name a .safetensors or .ckpt file, or a Hub"):
-        sources.resolve(name, toy())
+        resolve(name, toy())
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -144,14 +145,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_an_unknown_name_shows_the_nearest(tmp_path: Path) -> None:
     backbone = toy(**{"hub-v1.1": record(tmp_path), "hub-v1.2": record(tmp_path)})
     with pytest.raises(UsageError, match=r"'toy' offers no weights named 'hub-v11'; did you mean 'hub-v1.1'"):
-        sources.resolve("hub-v11", backbone)
+        resolve("hub-v11", backbone)
     with pytest.raises(UsageError, match=r"'imagenet'; known: auto, hub-v1.1, hub-v1.2, none"):
-        sources.resolve("imagenet", backbone)
+        resolve("imagenet", backbone)
 
 
 def test_auto_without_offers_says_how_to_start_from_random() -> None:
     with pytest.raises(UsageError, match=r"'toy' offers no weights; write weights: none for a random start"):
-        sources.resolve("auto", toy())
+        resolve("auto", toy())
 
 
 def test_auto_is_the_first_offer_and_a_plugin_is_asked_first(file: Path) -> None:
@@ -162,17 +163,17 @@ def test_auto_is_the_first_offer_and_a_plugin_is_asked_first(file: Path) -> None
         return file
 
     backbone = toy(first=record(file), second=record(file, size=32))
-    found = sources.resolve("auto", backbone, fetch)
-    assert found == sources.Source(path=file, name="first", record=backbone.weights["first"], verified="sha256")
+    found = resolve("auto", backbone, fetch)
+    assert found == Source(path=file, name="first", record=backbone.weights["first"], verified="sha256")
     assert asked == [(backbone.weights["first"], cache_folder() / "weights")]
     assert resolved("second", backbone, fetch=fetch).name == "second"
 
 
 def test_what_a_plugin_fetched_is_verified(file: Path) -> None:
     with pytest.raises(WeightsError, match=f"has sha256 {hashed(file)}, not {'0' * 64} as promised; remove it"):
-        sources.resolve("best", toy(best=record(file.parent)), lambda *_: file)
+        resolve("best", toy(best=record(file.parent)), lambda *_: file)
     with pytest.raises(WeightsError, match=f"has sha256 {hashed(file)}, not 00000000… as promised"):
-        sources.resolve("best", toy(best=record(file, sha256="0" * 8)), lambda *_: file)
+        resolve("best", toy(best=record(file, sha256="0" * 8)), lambda *_: file)
 
 
 # Downloads
@@ -185,7 +186,7 @@ def test_an_offer_is_downloaded_once_and_then_needs_no_network(file: Path, serve
     assert (first.verified, first.note) == ("sha256", "")
     assert first.path.read_bytes() == file.read_bytes()
     file.unlink()
-    assert sources.resolve("best", backbone) == first
+    assert resolve("best", backbone) == first
 
 
 def test_a_url_with_its_hash_is_fetched(file: Path, server: str) -> None:
@@ -201,18 +202,18 @@ def test_a_url_with_its_hash_is_fetched(file: Path, server: str) -> None:
 @pytest.mark.parametrize("fragment", ["", "#sha256=12", "#md5=" + "0" * 32])
 def test_a_url_without_its_hash_is_refused(fragment: str) -> None:
     with pytest.raises(UsageError, match=r"'https://example.invalid/w' needs the sha256 of its file"):
-        sources.resolve(f"https://me:pw@example.invalid/w{fragment}", toy())
+        resolve(f"https://me:pw@example.invalid/w{fragment}", toy())
 
 
 def test_a_broken_url_is_no_address() -> None:
     with pytest.raises(UsageError, match=r"'https://\[x' is no address; write https://HOST/PATH#sha256=HEX"):
-        sources.resolve(f"https://[x?key=1#sha256={'0' * 64}", toy())
+        resolve(f"https://[x?key=1#sha256={'0' * 64}", toy())
 
 
 def test_what_cannot_be_fetched_is_explained_on_one_screen(tmp_path: Path, offline: None) -> None:
     backbone = toy(best=record(tmp_path))
     with pytest.raises(DownloadError) as caught:
-        sources.resolve("best", backbone)
+        resolve("best", backbone)
     text = str(caught.value)
     assert caught.value.exit_code == 4
     assert len(text.splitlines()) < 10
@@ -243,12 +244,12 @@ def test_a_file_address_is_used_where_it_lies(file: Path, offline: None) -> None
     assert resolved(f"{lying.as_uri()}#sha256={hashed(lying)}", toy()).path == lying
     assert not cache_folder().exists()
     with pytest.raises(WeightsError, match=f"has sha256 {hashed(lying)}, not {'0' * 64} as promised"):
-        sources.resolve(f"{lying.as_uri()}#sha256={'0' * 64}", toy())
+        resolve(f"{lying.as_uri()}#sha256={'0' * 64}", toy())
 
 
 def test_a_file_address_of_nothing_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"no weights 'best' for 'toy': the file does not exist\n"):
-        sources.resolve("best", toy(best=record(tmp_path, url=(tmp_path / "gone").as_uri())))
+        resolve("best", toy(best=record(tmp_path, url=(tmp_path / "gone").as_uri())))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -256,7 +257,7 @@ def test_a_file_that_may_not_be_read(file: Path) -> None:
     digest = hashed(file)
     file.chmod(0)
     with pytest.raises(WeightsError, match=r"cannot be read \(Permission denied\); change its permissions"):
-        sources.resolve(f"{file.as_uri()}#sha256={digest}", toy())
+        resolve(f"{file.as_uri()}#sha256={digest}", toy())
 
 
 # Publishers that state no whole hash
@@ -284,7 +285,7 @@ def test_the_hash_of_the_first_use_is_kept(file: Path, server: str, digits: int,
 
     first.path.write_bytes(b"other")
     with pytest.raises(WeightsError) as caught:
-        sources.resolve("best", toy(best=offer))
+        resolve("best", toy(best=offer))
     text = str(caught.value)
     assert caught.value.exit_code == 4
     assert f"has sha256 {hashed(first.path)}, not {digest} as at its first use; remove it to fetch it anew" in text
@@ -295,14 +296,14 @@ def test_the_hash_of_the_first_use_is_kept(file: Path, server: str, digits: int,
     first.path.unlink()
     file.write_bytes(b"the publisher changed it")
     with pytest.raises(DownloadError, match=f"(?s)no weights 'best'.*, expected {digest} as at its first use"):
-        sources.resolve("best", toy(best=offer))
+        resolve("best", toy(best=offer))
     assert not first.path.exists()
 
 
 def test_a_download_must_begin_with_the_stated_digits(file: Path, server: str) -> None:
     offer = record(file, url=f"{server}/{file.name}", sha256="0" * 8)
     with pytest.raises(DownloadError, match=r"(?s)no weights 'best' for 'toy'.*sha256:  00000000\n"):
-        sources.resolve("best", toy(best=offer))
+        resolve("best", toy(best=offer))
     assert not place(offer).exists()
     there = record(file, url=f"{server}/{file.name}", sha256=hashed(file)[:8])
     place(there).write_bytes(b"another file of this name")
@@ -316,7 +317,7 @@ def test_without_a_hash_a_file_by_hand_or_a_file_address_is_a_first_use(file: Pa
     assert "states no sha256" in first.note
     file.write_bytes(b"other")
     with pytest.raises(WeightsError, match=r"as at its first use"):
-        sources.resolve("best", toy(best=offer))
+        resolve("best", toy(best=offer))
     away = record(file, sha256="")
     file.rename(place(away))
     assert resolved("best", toy(best=away)).path == place(away)
@@ -328,13 +329,13 @@ def test_a_web_page_in_place_of_a_file_is_no_first_use(file: Path, server: str) 
     page.write_text("<html><title>Log in</title>")
     offer = record(page, url=f"{server}/{page.name}", sha256="")
     with pytest.raises(DownloadError, match=r"gave a web page titled 'Log in', not the file that was promised"):
-        sources.resolve("best", toy(best=offer))
+        resolve("best", toy(best=offer))
     assert list(place(offer).parent.glob("[!.]*")) == []
 
 
 def test_without_a_hash_the_explanation_says_so(tmp_path: Path, offline: None) -> None:
     with pytest.raises(DownloadError, match=r"sha256:  not stated by the publisher\n"):
-        sources.resolve("best", toy(best=record(tmp_path, sha256="")))
+        resolve("best", toy(best=record(tmp_path, sha256="")))
 
 
 # Cards
@@ -374,14 +375,14 @@ def test_a_card_at_an_address_is_fetched_and_verified_first(tmp_path: Path, file
     source = resolved(f"{address}#sha256={hashed(path)}", toy())
     assert (source.path, source.name) == (file, address)
     with pytest.raises(DownloadError, match=r"no weights '.*toy_v1.md'"):
-        sources.resolve(f"{address}#sha256={'0' * 64}", toy())
+        resolve(f"{address}#sha256={'0' * 64}", toy())
 
 
 def test_a_card_of_another_network_is_refused(tmp_path: Path, file: Path) -> None:
     path = card(tmp_path, file, backbone="senet")
     path.write_text(path.read_text().replace("model-name: toy", "model-name: senet50"))
     with pytest.raises(WeightsError, match=r"is a card of 'senet50' \(backbone-name 'senet'\), and the recipe's ba"):
-        sources.resolve(str(path), toy())
+        resolve(str(path), toy())
 
 
 # What is known of a file, and where it may lie
@@ -407,7 +408,7 @@ def test_the_folder_of_a_run_or_model_stands_for_its_weights(file: Path, tmp_pat
 
 
 def test_weights_of_another_layout_than_their_record_says_are_refused(file: Path) -> None:
-    source = sources.Source(path=file, name="x", record=record(file, layout="mindcv"))
+    source = Source(path=file, name="x", record=record(file, layout="mindcv"))
     expected = {"stem.conv.weight": (4, 2)}
     with pytest.raises(WeightsError, match="names its parameters as 'theirs' does, not as 'mindcv'; correct the lay"):
         loading.load(source, toy(), expected, HEAD, False)

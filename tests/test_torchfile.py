@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import WeightsError
-from finetune.weights import opening
+from finetune.weights import loading
 from finetune.weights.formats import tensorfile, torchfile
 from tests.weights.drawn_files import torchvision
 from tests.weights.nano import OWN, entries, load, same
@@ -69,7 +69,7 @@ torch.save({"half": grid.half(), "brain": grid.bfloat16(), "view": grid.T, "one"
             "whole": grid.long(), "none": grid[:0], "parameter": torch.nn.Parameter(grid)}, sys.argv[1])
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.pth")], check=True)
-    found = opening.whole(tmp_path / "x.pth")[0]
+    found = loading.whole(tmp_path / "x.pth")[0]
     grid = np.arange(6, dtype=np.float32).reshape(2, 3)
     expected = {"half": grid.astype(np.float16), "view": grid.T, "one": np.array(2.5, np.float32)}
     expected |= {"whole": grid.astype(np.int64), "none": grid[:0], "parameter": grid}
@@ -145,7 +145,7 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path), *REFUSED], check=True)
     for number, message in enumerate(REFUSED.values()):
         with pytest.raises(WeightsError, match=message):
-            opening.whole(tmp_path / str(number))[0]
+            loading.whole(tmp_path / str(number))[0]
 
 
 @pytest.mark.parametrize(("version", "safe"), [("2.5.1+cpu", False), ("2.6.0", True), ("10.0a", True), ("?", False)])
@@ -158,4 +158,4 @@ def test_torch_has_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = save(tmp_path / "x.pth", {"w": np.ones(3, np.float32)})
     monkeypatch.setattr(torchfile, "TIME_LIMIT", 0.01)
     with pytest.raises(WeightsError, match=r"torch did not read .* in 0.01 s"):
-        opening.whole(path)[0]
+        loading.whole(path)[0]

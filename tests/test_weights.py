@@ -11,7 +11,7 @@ import pytest
 
 from finetune.components import ImageSpec
 from finetune.errors import WeightsError
-from finetune.weights import loading, sources
+from finetune.weights import fetching, loading
 from finetune.weights.formats import tensorfile
 from tests.weights.toy import HEAD, record, toy
 
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def load(path: Path, keep_head: bool = False, expected: dict[str, tuple[int, ...]] = SHAPES) -> loading.Loaded:
-    return loading.load(sources.Source(path=path, name="x"), toy(), expected, HEAD, keep_head)
+    return loading.load(fetching.Source(path=path, name="x"), toy(), expected, HEAD, keep_head)
 
 
 # peek and image_defaults
@@ -45,32 +45,32 @@ def load(path: Path, keep_head: bool = False, expected: dict[str, tuple[int, ...
 def test_options_come_from_the_record_then_from_the_names(file: Path) -> None:
     theirs = file.with_name("theirs.safetensors")
     tensorfile.write(theirs, {"f.conv.weight": ARRAYS["stem.conv.weight"]}, {})
-    plain = sources.Source(path=theirs, name="x")
+    plain = fetching.Source(path=theirs, name="x")
     assert loading.peek(plain, toy()) == {"pool": "same"}
-    known = sources.Source(path=theirs, name="x", record=record(theirs, options={"pool": "symmetric"}))
+    known = fetching.Source(path=theirs, name="x", record=record(theirs, options={"pool": "symmetric"}))
     assert loading.peek(known, toy()) == {"pool": "symmetric"}
-    assert loading.peek(sources.Source(path=file, name="x"), toy()) == {}
+    assert loading.peek(fetching.Source(path=file, name="x"), toy()) == {}
     tensorfile.write(theirs, {"strange": ARRAYS["stem.conv.weight"]}, {})
-    assert loading.peek(sources.Source(path=theirs, name="x"), toy()) == {}
+    assert loading.peek(fetching.Source(path=theirs, name="x"), toy()) == {}
 
 
 def test_files_of_this_project_say_their_options_and_images(file: Path) -> None:
     image = {"size": 64, "resize": 72, "keep_aspect": False, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     metadata = {"backbone": json.dumps({"use": "toy", "options": {"pool": "same"}}), "image": json.dumps(image)}
     tensorfile.write(file, ARRAYS, metadata)
-    source = sources.Source(path=file, name="x")
+    source = fetching.Source(path=file, name="x")
     assert loading.peek(source, toy()) == {"pool": "same"}
     spec = ImageSpec(**loading.image_defaults(source))
     assert spec == ImageSpec(size=64, resize=72, keep_aspect=False, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     tensorfile.write(file, ARRAYS, {"backbone": json.dumps({"use": "another", "options": {"depth": 3}})})
-    assert loading.peek(sources.Source(path=file, name="x"), toy()) == {}
+    assert loading.peek(fetching.Source(path=file, name="x"), toy()) == {}
 
 
 def test_images_come_from_the_record_else_are_as_imagenet(file: Path) -> None:
     said = record(file, size=227, resize=256, keep_aspect=False, mean=(0.1, 0.2, 0.3))
-    spec = ImageSpec(**loading.image_defaults(sources.Source(path=file, name="x", record=said)))
+    spec = ImageSpec(**loading.image_defaults(fetching.Source(path=file, name="x", record=said)))
     assert spec == ImageSpec(size=227, resize=256, keep_aspect=False, mean=(0.1, 0.2, 0.3))
-    assert loading.image_defaults(sources.Source(path=file, name="x")) == {}
+    assert loading.image_defaults(fetching.Source(path=file, name="x")) == {}
     assert loading.image_defaults(None) == {}
 
 
@@ -88,7 +88,7 @@ def test_images_come_from_the_record_else_are_as_imagenet(file: Path) -> None:
 )
 def test_damaged_metadata_is_an_error(file: Path, metadata: dict[str, str]) -> None:
     tensorfile.write(file, ARRAYS, metadata)
-    source = sources.Source(path=file, name="x")
+    source = fetching.Source(path=file, name="x")
     with pytest.raises(WeightsError, match=r"damaged metadata"):
         (loading.peek(source, toy()), loading.image_defaults(source))
 
@@ -117,7 +117,7 @@ def test_everything_but_the_head_is_loaded_and_reported(file: Path) -> None:
 
 def test_a_head_of_another_kind_or_width_starts_anew(file: Path) -> None:
     expected = {**{n: s for n, s in SHAPES.items() if n not in HEAD}, "head.hidden.weight": (7, 4)}
-    source = sources.Source(path=file, name="x")
+    source = fetching.Source(path=file, name="x")
     report = loading.load(source, toy(), expected, {"head.hidden.weight"}, False).report
     assert report["reinitialised"] == report["missing"] == ["head.hidden.weight"]
     assert sorted(report["unexpected"]) == sorted(HEAD)
@@ -153,7 +153,7 @@ def test_every_other_difference_is_an_error(file: Path) -> None:
 
 
 def test_the_file_of_a_record_must_have_its_hash(file: Path) -> None:
-    source = sources.Source(path=file, name="x", record=record(file.parent))
+    source = fetching.Source(path=file, name="x", record=record(file.parent))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     with pytest.raises(WeightsError, match=f"has sha256 {digest}, not {'0' * 64} as promised"):
         loading.load(source, toy(), SHAPES, HEAD, False)

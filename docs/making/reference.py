@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.recipe.optiontext import schema_of, shown, values
+from finetune.recipe.schema import schema_of, shown, values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

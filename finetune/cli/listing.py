@@ -105,15 +105,15 @@ def show(words: list[str]) -> Answer:
 def described(component: Component, origin: str) -> dict[str, Any]:
     """Return a component with its options, ready for JSON; a backbone with its stages and weights too."""
     from finetune.components import Backbone
-    from finetune.recipe import optiontext
+    from finetune.recipe.schema import example, schema_of, shown, values
 
-    schema = optiontext.schema_of(component)
+    schema = schema_of(component)
     required = schema.get("required", ())
     listed = [
         {
             "name": name,
-            "takes": optiontext.values(option),
-            "default": "required" if name in required else optiontext.shown(option.get("default")),
+            "takes": values(option),
+            "default": "required" if name in required else shown(option.get("default")),
             "about": " ".join(option.get("description", "").split()),
         }
         for name, option in schema.get("properties", {}).items()
@@ -125,7 +125,7 @@ def described(component: Component, origin: str) -> dict[str, Any]:
         "origin": origin,
         "about": about(component),
         "options": listed,
-        "example": optiontext.example(component),
+        "example": example(component),
         **more,
     }
 

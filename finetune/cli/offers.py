@@ -12,7 +12,7 @@ import typer  # noqa: TC002 - as above
 from finetune.cli import source
 from finetune.errors import FinetuneError, UsageError
 from finetune.files.home import expand_home
-from finetune.recipe import bundled
+from finetune.recipe import document
 
 Offer = tuple[str, str]
 
@@ -35,7 +35,7 @@ def words(context: typer.Context, incomplete: str) -> list[Offer]:
 
 def recipes(incomplete: str) -> Iterator[Offer]:
     """Yield bundled recipes, recipes here, and folders to look for some in."""
-    yield from ((name, bundled.purpose(path)) for name, path in bundled.recipes().items())
+    yield from ((name, document.purpose(path)) for name, path in document.recipes().items())
     yield from ((path, "") for path in files(incomplete) if path.endswith((".yaml", ".yml", "/")))
 
 

@@ -63,7 +63,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what was packed as names and values."""
-    from finetune.data.findings import finding_line
+    from finetune.data.audit import finding_line
 
     yield "pack", f"{report['pack']}: {report['files']} files, {report['bytes'] / 1e6:,.1f} MB"
     yield "photos", ", ".join(f"{split} {count:,}" for split, count in report["photos"].items())

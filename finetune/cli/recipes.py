@@ -11,14 +11,14 @@ import typer
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Force
 from finetune.files.outputs import STDOUT, output_path
-from finetune.recipe import bundled
+from finetune.recipe import document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FIRST = ("a first look", "your own photos", "choosing what trains", "other devices")
 
-Name = Annotated[str, typer.Argument(hidden=True, autocompletion=bundled.recipes)]
+Name = Annotated[str, typer.Argument(hidden=True, autocompletion=document.recipes)]
 
 
 @command("", "finetune ls")
@@ -35,8 +35,8 @@ def ls() -> Answer:
 def described() -> list[dict[str, str]]:
     """Return what each recipe says of itself."""
     return [
-        {"name": name, "purpose": bundled.purpose(path), "for": bundled.good_for(path), "path": str(path)}
-        for name, path in bundled.recipes().items()
+        {"name": name, "purpose": document.purpose(path), "for": document.good_for(path), "path": str(path)}
+        for name, path in document.recipes().items()
     ]
 
 
@@ -62,7 +62,7 @@ def listed(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
 @command("NAME", "finetune cat quickstart")
 def cat(name: Name) -> Answer:
     """Print a recipe that comes with the project."""
-    path = bundled.find(name)
+    path = document.find(name)
     text = path.read_text(encoding="utf-8")
     return Answer(data={"name": name, "path": str(path), "text": text}, view=lambda: text)
 
@@ -81,5 +81,5 @@ def cp(
     """
     if target == STDOUT:
         return cat(name)
-    path = bundled.copy(name, target, force=force)
+    path = document.copy(name, target, force=force)
     return Answer(data={"name": name, "path": str(path)}, view=lambda: str(path))

@@ -208,7 +208,7 @@ def kept(features: dict[str, Any]) -> str:
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
-    from finetune.data.findings import finding_line
+    from finetune.data.audit import finding_line
     from finetune.display.summary import classes_line, images_line, weights_line
 
     data = report["data"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError
 from finetune.files.home import expand_home
-from finetune.recipe import bundled
+from finetune.recipe import document
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class Asked:
     def inputs(self, plan: Plan) -> list[Path]:
         """Return the files and folders that the recipe is read from and names, none of which may be written."""
         from finetune.recipe.extending import files
-        from finetune.recipe.paths import is_weights_file
+        from finetune.recipe.places import is_weights_file
 
         recipe, weights = self.recipe, str(plan.recipe.backbone.weights)
         source = None if recipe is None else find(recipe)
-        written = files(bundled.recipes()[recipe] if recipe and isinstance(source, dict) else source)
+        written = files(document.recipes()[recipe] if recipe and isinstance(source, dict) else source)
         options = [plan.dataset.options, *(each.options for each in plan.augment)]
         named = [value for each in options for _, value in each if isinstance(value, Path)]
         return [*written, *named, *([Path(weights)] if is_weights_file(weights) else [])]
@@ -83,13 +83,13 @@ def find(name: str) -> Path | str | Mapping[str, Any]:
     if name == "-":
         return name
     is_folder = os.path.isdir(path)  # and not path.is_dir(), which raises for a name of 300 letters
-    if is_folder and name not in bundled.recipes():
+    if is_folder and name not in document.recipes():
         smallest = f"dataset: {{use: folder, root: {name}}}"
         raise UsageError(f"{name} is a folder, not a recipe; the smallest recipe for its photos is '{smallest}'")
     looks_like_file = path.suffix in (".yaml", ".yml", ".json") or "/" in name
-    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in bundled.recipes()):
+    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in document.recipes()):
         return path
-    known = bundled.recipes()
+    known = document.recipes()
     if name not in known:
         raise UsageError(f"no file and no bundled recipe named '{name}'{did_you_mean(name, known)}")
     from finetune.recipe.document import read

@@ -133,14 +133,15 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
     NAME, else for the recipes' default.
     """
     from finetune.errors import UsageError, WeightsError
-    from finetune.weights import examining, fetching, opening, sources
+    from finetune.weights import examining, fetching, loading
+    from finetune.weights.fetching import resolve
 
     catalogue = load_catalogue()
     chosen = offering(catalogue, name) if backbone is None else named(catalogue, backbone)
-    source = sources.resolve(name, chosen, fetching.asking(catalogue.plugins))
+    source = resolve(name, chosen, fetching.asking(catalogue.plugins))
     if source is None:
         raise UsageError("nothing to download for 'none'; choose one of the weights listed by `finetune weights ls`")
-    digest = opening.digest(source.path)
+    digest = loading.digest(source.path)
     failure: WeightsError | None
     try:
         failure = examining.examine(source.path, (), chosen).failure
@@ -189,13 +190,14 @@ def inspect(file: File, backbone: Of = None) -> Answer:
 def examined(file: Path, backbone: str | None) -> Examined:
     """Return what is in a file or in the folder of a run or model, compared with one backbone or all."""
     from finetune.errors import WeightsError
-    from finetune.weights import examining, sources
+    from finetune.weights import examining
+    from finetune.weights.fetching import CARD, check_name, in_folder
 
     catalogue = load_catalogue()
     chosen = None if backbone is None else named(catalogue, backbone)
-    path = sources.in_folder(expand_home(file))
-    sources.check_name(path)
-    if path.suffix.lower() == sources.CARD and path.is_file():
+    path = in_folder(expand_home(file))
+    check_name(path)
+    if path.suffix.lower() == CARD and path.is_file():
         remedy = "get them with `finetune weights fetch`, and name the file that it prints"
         raise WeightsError(f"'{path}' is a card, which only describes weights; {remedy}")
     return examining.examine(path, every(catalogue), chosen)
@@ -245,13 +247,13 @@ def convert(
     FORM is safetensors or ckpt, with our own names, or a layout of the backbone
     such as torchvision. Optimizer state is left out.
     """
-    from finetune.weights import writing
+    from finetune.weights import examining
 
     about = examined(file, backbone)
     if about.failure is not None:
         raise about.failure
     form = to.lower()
-    layout = None if about.backbone is None else writing.chosen(about.backbone, form)
+    layout = None if about.backbone is None else examining.chosen(about.backbone, form)
     ending = form if layout is None else f"{layout.name}.{layout.format}"
     if target == STDOUT:
         return converted(about, form, half=float16, head=not no_head)
@@ -261,7 +263,7 @@ def convert(
     check_place(place, f".{layout.format if layout else form}")
     output_file = Output(path=place, command="weights convert", force=force, inputs=[expand_home(file), about.path])
     output_file.check()
-    done = {**writing.convert(about, form, output_file.place, half=float16, head=not no_head), "path": str(place)}
+    done = {**examining.convert(about, form, output_file.place, half=float16, head=not no_head), "path": str(place)}
     output_file.note()
     shown = ((key, output.cell(value)) for key, value in done.items() if value not in ("", []))
     return Answer(data=done, view=lambda: output.pairs(shown))
@@ -272,11 +274,11 @@ def converted(about: Examined, form: str, *, half: bool, head: bool) -> Answer:
     from tempfile import TemporaryDirectory
 
     from finetune.display.progress import Progress
-    from finetune.weights import writing
+    from finetune.weights import examining
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "weights"
-        done = writing.convert(about, form, path, half=half, head=head)
+        done = examining.convert(about, form, path, half=half, head=head)
         content = path.read_bytes()
     if done["note"]:
         Progress().say(done["note"])

@@ -2,20 +2,187 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from finetune.data.classes import Names, difference
+from finetune.components import Finding, Severity
+from finetune.errors import DataError
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from finetune.components import Split
-    from finetune.data.findings import Kind, Notes
     from finetune.data.labelled import Part
+
+
+COMPARED = 2000  # classes among which a near match is looked for, since that takes as long as all of them together
+UNKNOWN = -1
+
+
+def table(own: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return for each of a split's ``own`` classes its index in ``classes``, or ``UNKNOWN``."""
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([index.get(name, UNKNOWN) for name in own], np.int64).reshape(len(own))
+
+
+def canonical(name: str) -> str:
+    """Return what is left of a name without everything that hardly anyone sees, or means, when reading it."""
+    for _, fold in FOLDS:
+        name = fold(name)
+    return name
+
+
+def difference(name: str, known: str) -> str:
+    """Return in words why two names that look alike are not the same."""
+    for text, fold in FOLDS:
+        if fold(name) == fold(known):
+            return f"which {text}"
+    return "which differs in upper and lower case, spaces or Unicode form"
+
+
+def _visible(name: str) -> str:
+    """Return a name without characters of no width: joiners, marks of direction, selectors of a form."""
+    return "".join(char for char in name if unicodedata.category(char) != "Cf" and not "\ufe00" <= char <= "\ufe0f")
+
+
+def _number(name: str) -> str:
+    """Return a number without leading zeros, zeros after the point, and with a point for a comma; else the name."""
+    found = NUMBER.fullmatch(name)
+    if found is None:
+        return name
+    sign, whole, part = found.groups(default="")
+    part = part.rstrip("0")
+    return f"{'-' * (sign == '-')}{whole.lstrip('0') or '0'}{'.' * bool(part)}{part}"
+
+
+NUMBER = re.compile(r"([+-]?)(\d+)(?:[.,](\d+))?")
+# Cyrillic, Greek, typographic quotes and dashes, and the Latin letters and signs that look the same.
+LOOKALIKES = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХасеорухіјѕԁΑΒΕΖΗΙΚΜΝΟΡΤΥΧον‘’“”‐‑‒–—−×",
+    "ABESIJKMHOPCTYXaceopyxijsdABEZHIKMNOPTYXov''\"\"------x",
+)
+FOLDS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("is written with other Unicode characters (NFC and NFD)", partial(unicodedata.normalize, "NFC")),
+    ("differs in invisible characters", _visible),
+    ("differs in spaces at the start or end", str.strip),
+    ("differs in the spaces between words", lambda name: " ".join(name.split())),
+    ("is written with characters of another width or form", partial(unicodedata.normalize, "NFKC")),
+    ("has letters or signs of another script that look the same", lambda name: name.translate(LOOKALIKES)),
+    ("is the same number written in another way", _number),
+    ("differs in upper and lower case", str.casefold),
+)
+
+
+class Names:
+    """The known classes, to be searched for what an unknown one was meant to be."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.alike: defaultdict[str, list[str]] = defaultdict(list)
+        for name in classes:
+            self.alike[canonical(name)].append(name)
+
+    def near(self, name: str) -> str:
+        """Return ``; did you mean 'x'?`` with the difference that is hard to see, if there is a near match."""
+        alike = self.alike.get(canonical(name))
+        if alike:
+            return f"; did you mean '{alike[0]}', {difference(name, alike[0])}?"
+        found = get_close_matches(name, self.classes, n=1) if len(self.classes) <= COMPARED else []
+        return f"; did you mean '{found[0]}'?" if found else ""
+
+    def doubles(self) -> list[tuple[str, str]]:
+        """Return pairs of classes whose names look alike."""
+        return [(first, other) for first, *others in self.alike.values() for other in others]
+
+
+Kind = Literal["dataset", "image", "photo", "class", "unknown", "split", "duplicate", "profile"]
+LISTED = 20  # findings of a kind that an error message spells out
+
+TITLES: dict[Kind, tuple[str, str]] = {
+    "dataset": ("problem reported by the dataset", "problems reported by the dataset"),
+    "image": ("image cannot be read", "images cannot be read"),
+    "photo": ("photo cannot be read", "photos cannot be read"),
+    "class": ("class does not fit", "classes do not fit"),
+    "unknown": ("class that the model does not know", "classes that the model does not know"),
+    "split": ("problem with the splits", "problems with the splits"),
+    "duplicate": ("photo is there twice", "photos are there twice"),
+    "profile": ("colour profile", "colour profiles"),
+}
+REMEDIES: dict[Kind, str] = {
+    "image": "repair or remove these files, or skip them with dataset.on_bad_image=skip",
+    "photo": "repair or remove these files",
+    "class": "give every class images for training, and the classes of all splits the same names",
+    "unknown": "leave these photos out, or fine-tune a model on these classes",
+    "split": "give every split images that can be used; of a class with one photo none is left to validate on",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """A finding, of what kind it is, and the split that it concerns."""
+
+    kind: Kind
+    split: str
+    finding: Finding
+
+
+class Notes:
+    """The findings of a dataset in the order they were made; ``raise_errors`` is called once, when all are known."""
+
+    def __init__(self) -> None:
+        self.all: list[Noted] = []
+
+    def add(self, kind: Kind, severity: Severity, split: str, subject: str, text: str) -> None:
+        """Note something; ``subject`` and ``text`` read on from each other, and keep names as they are."""
+        finding = Finding(severity=severity, subject=subject, text=text)
+        self.all.append(Noted(kind=kind, split=split, finding=finding))
+
+    def take(self, split: str, findings: Iterable[Finding]) -> None:
+        """Note what the dataset's own code found."""
+        for finding in findings:
+            self.add("dataset", finding.severity, split, str(finding.subject), finding.text)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return all findings ready for JSON."""
+        return [{"kind": noted.kind, "split": noted.split, **asdict(noted.finding)} for noted in self.all]
+
+    def raise_errors(self, what: str, remedies: Mapping[Kind, str] = REMEDIES) -> None:
+        """Raise one ``DataError`` that lists every error, if there is any, and what to do about each kind."""
+        if errors := self.errors():
+            raise DataError(message(what, errors, remedies))
+
+    def errors(self) -> list[Noted]:
+        """Return what forbids to go on."""
+        return [noted for noted in self.all if noted.finding.severity == "error"]
+
+
+def finding_line(found: Mapping[str, Any]) -> str:
+    """Return a finding of a report as one line that can be printed."""
+    return escape_line(f"{found['split']}: {found['subject']}: {found['text']}")
+
+
+def message(what: str, errors: list[Noted], remedies: Mapping[Kind, str]) -> str:
+    """Return a block for each kind of error, the first of each spelt out, then what to do."""
+    lines = [f"{what} cannot be used"]
+    for kind, count in Counter(noted.kind for noted in errors).items():
+        lines.append(f"{count} {TITLES[kind][count > 1]}:")
+        of_kind = [noted for noted in errors if noted.kind == kind]
+        lines += [f"  {finding_line({'split': noted.split, **asdict(noted.finding)})}" for noted in of_kind[:LISTED]]
+        if count > LISTED:
+            lines.append(f"  … and {count - LISTED} more")
+    found = [text for kind, text in remedies.items() if any(noted.kind == kind for noted in errors)]
+    return "\n".join([*lines, *found])
+
 
 IMBALANCED = 5.0  # times as many images in the largest class as in the smallest
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from finetune.components import Split
     from finetune.data.folderlayout import Layout, Unclear
-    from finetune.data.foldertree import Tree
+    from finetune.data.folderreading import Tree
 
     Names = Callable[[str], list[str]]
 

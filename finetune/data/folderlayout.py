@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from finetune.data.splitnames import EXACT, FLEXIBLE, is_split_name, is_usual, role_of, words_of
+from finetune.data.splitfile import EXACT, FLEXIBLE, is_split_name, is_usual, role_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from finetune.components import Split
-    from finetune.data.foldertree import Tree
+    from finetune.data.folderreading import Tree
 
 WRAPPERS = (
     *("images", "image", "imgs", "img", "photos", "photo", "pictures", "pics", "data", "dataset", "datasets", "files"),

@@ -13,7 +13,7 @@ import numpy as np
 from finetune.data import sources, splitfile
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.recipe.moved import follow_move
-from finetune.recipe.paths import resolved
+from finetune.recipe.places import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,18 +10,60 @@ import re
 import stat
 import warnings
 from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from finetune.components import Encoded
-from finetune.data import bands, heif
+from finetune.data import bands
 from finetune.errors import DataError, ResourceError
 from finetune.text import escape_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+ENDINGS = (".heic", ".heics", ".heif", ".heifs", ".hif")
+BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+CONTAINERS = (b"mif1", b"msf1")  # of AVIF and others too; the list of compatible brands tells them apart
+HEAD = 64  # bytes that hold the brands
+INSTALL = "pip install 'mindspore-finetune[heif]'"
+NEEDED = f"is a HEIC photo, which needs the extra `heif`; {INSTALL}, or convert it to JPEG"
+
+
+class DecoderMissing(Exception):
+    """A HEIC photo cannot be decoded on this machine; the text completes a sentence about the file."""
+
+
+def is_heif(head: bytes) -> bool:
+    """Return whether a file that starts with ``head`` is a HEIC photo (ISO/IEC 23008-12, the ``ftyp`` box)."""
+    if head[4:8] != b"ftyp":
+        return False
+    size = max(16, min(int.from_bytes(head[:4], "big"), HEAD))
+    compatible = {head[place : place + 4] for place in range(16, size, 4)}
+    container = head[8:12] in CONTAINERS and b"avif" not in compatible
+    return head[8:12] in BRANDS or bool(compatible.intersection(BRANDS)) or container
+
+
+@cache
+def is_available() -> bool:
+    """Return whether HEIC photos can be decoded here, without importing the decoder."""
+    return find_spec("pillow_heif") is not None
+
+
+def open_image(file: IO[bytes]) -> Image.Image:
+    """Return the image in a HEIC file, not yet decoded; raises ``DecoderMissing`` without pillow-heif."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise DecoderMissing(NEEDED) from error
+    file.seek(0)
+    image: Image.Image = HeifImageFile(file)
+    return image
+
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, by the size in its header; it takes 1.7 GB on the way to half a gigabyte of RGB."""
@@ -83,9 +125,9 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             # A file object, not a name: Pillow maps named files into memory, which kills the process if they shrink.
-            head = file.read(heif.HEAD)
+            head = file.read(HEAD)
             _bounded(webp_pixels(head))
-            with heif.open_image(file) if heif.is_heif(head) else Image.open(file, formats=FORMATS) as image:
+            with open_image(file) if is_heif(head) else Image.open(file, formats=FORMATS) as image:
                 _bounded(image.width * image.height)
                 if odd := bands.refusal(image):
                     raise Refused(odd)
@@ -94,7 +136,7 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
             raise BadImage(path, "needs more memory than there is", lasting=False) from error
         except BadImage:
             raise
-        except heif.DecoderMissing as error:
+        except DecoderMissing as error:
             raise BadImage(path, str(error), lasting=False) from error
         except Exception as error:  # decoders raise almost anything on damaged files
             if isinstance(error, OSError) and error.errno in DISK:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections import deque
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ import numpy as np
 from finetune.data.imagefile import BadImage
 from finetune.data.images import fit, normalise, read
 from finetune.data.pool import Pool
-from finetune.data.seeding import Stream, generator
 from finetune.distributed.world import ALONE
 from finetune.errors import DataError, FinetuneError, PluginError
 
@@ -26,6 +26,23 @@ if TYPE_CHECKING:
     from finetune.components import ImageSpec, Pixels, Transform
     from finetune.data.labelled import Part
     from finetune.distributed.world import World
+
+
+class Stream(IntEnum):
+    """What random numbers are for; each purpose has numbers of its own for the same seed."""
+
+    SPLIT = 1
+    ORDER = 2
+    AUGMENT = 3
+    DROPOUT = 4
+    MIX = 5
+    HEAD = 6
+
+
+def generator(stream: Stream, seed: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
+    """Return the generator of a purpose, seed, epoch and sample (Philox 4x64, Salmon et al. 2011)."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, index, stream]))
+
 
 AHEAD = 2  # batches in the making while one is consumed, more of small ones
 AHEAD_IMAGES = 32

@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.data import audit, grouping
-from finetune.data import samples as given
-from finetune.data.classes import UNKNOWN, table
-from finetune.data.findings import Kind, Notes
+from finetune.data import audit
+from finetune.data import labelled as given
+from finetune.data.audit import UNKNOWN, Kind, Notes, table
 from finetune.data.labelled import Part
 from finetune.data.looks import as_table, note_profiles
 from finetune.data.scan import scan
-from finetune.data.splits import split_by_hash, split_by_position, split_name
+from finetune.data.splits import (
+    find_groups,
+    note_groups,
+    note_leaks,
+    split_by_group,
+    split_by_hash,
+    split_by_position,
+    split_name,
+)
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -94,12 +101,12 @@ def load(
         for split, samples in splits.items()
     }
     audit.training(parts["train"], classes, notes)
-    grouping.note_groups(parts["train"], notes)
+    note_groups(parts["train"], notes)
     ratio = audit.imbalance(np.bincount(parts["train"].labels, minlength=len(classes)))
     split = divide(parts, section, seed, notes, classes, method, folds)
     audit.others(parts, classes, notes, own="valid" in splits)
     audit.duplicates(parts.values(), classes, notes)
-    grouping.note_leaks(parts.values(), notes)
+    note_leaks(parts.values(), notes)
     notes.raise_errors(f"{whose}{what}")
     report = {"dataset": dataset.name, "split": split, "imbalance": round(ratio, 6), **describe(parts, classes, notes)}
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
@@ -155,7 +162,7 @@ def examined(
         whose=whose,
         looks=as_table(result.looks) if result.looks else None,
     )
-    whole = replace(whole, groups=grouping.find_groups(samples, groups, whole.name_of))
+    whole = replace(whole, groups=find_groups(samples, groups, whole.name_of))
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
         notes.add(kind, "warning" if skip else "error", split, whole.name_of(index), reason)
@@ -184,7 +191,7 @@ def divide(
     if count := folds(len(whole)):
         return {"method": "folds", "folds": count, "seed": seed}
     if whole.groups and method == "hash":
-        train, valid = grouping.split_by_group(whole.labels, whole.hashes, whole.groups, section.share, seed)
+        train, valid = split_by_group(whole.labels, whole.hashes, whole.groups, section.share, seed)
     elif method == "hash":
         name_of = partial(split_name, whole.images)
         train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.share, seed, name_of)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from finetune.data.findings import Notes
+    from finetune.data.audit import Notes
 
 ROW = np.dtype([("width", "<i4"), ("height", "<i4"), ("mode", "<U4")])
 

@@ -12,9 +12,8 @@ from PIL import Image
 from finetune.components import Encoded
 from finetune.data.imagefile import opened
 from finetune.data.images import ORIENTATION, read
-from finetune.data.loader import rows_of
+from finetune.data.loader import Stream, generator, rows_of
 from finetune.data.profiles import is_converted
-from finetune.data.seeding import Stream, generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

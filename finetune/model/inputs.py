@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.filenames import image_endings
 from finetune.data.imagefile import BadImage, shown
-from finetune.data.walk import Skipped, find_images
+from finetune.data.walk import Skipped, find_images, image_endings
 from finetune.errors import DataError, UsageError
 from finetune.files.home import expand_home
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from finetune.data import arrays, heldback
+from finetune.data import heldback, sources
 from finetune.data.loader import Loader
 from finetune.data.loading import Part
 from finetune.errors import UsageError
@@ -171,7 +171,7 @@ def path_of(images: Images, part: Part, index: int) -> str | Path:
 
 def unlabelled(images: Images | NDArray[Any], color: Color = "convert") -> Part:
     """Return images as a part whose labels nobody asks for."""
-    listed = arrays.pictures(images, color)
+    listed = sources.pictures(images, color)
     return Part(name="images", images=listed, labels=np.zeros(len(listed), np.int64))
 
 

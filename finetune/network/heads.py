@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from finetune.data.seeding import Stream, generator
+from finetune.data.loader import Stream, generator
 from finetune.recipe.models import LinearHead, MlpHead
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from finetune.components import Encoded
 from finetune.data import sources
 from finetune.data.imagefile import BadImage, opened, shown
-from finetune.data.samples import build
+from finetune.data.labelled import build
 from finetune.errors import DataError
 from finetune.plugins import named
 

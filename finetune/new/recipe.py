@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.data.audit import IMBALANCED
-from finetune.recipe.yamltext import scalar
+from finetune.recipe.nodes import scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

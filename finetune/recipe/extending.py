@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError, UsageError
-from finetune.recipe import bundled
-from finetune.recipe.document import Document, neighbour, read, read_file
+from finetune.recipe.document import Document, neighbour, read, read_file, recipes
 from finetune.recipe.mistakes import shown
 from finetune.recipe.models import Recipe
 from finetune.recipe.nodes import Node
 from finetune.recipe.overrides import TOLD_BY
 from finetune.recipe.parts import SLOTS, section
-from finetune.recipe.paths import absolute
-from finetune.recipe.places import Mistake, shortened
+from finetune.recipe.places import Mistake, absolute, shortened
 from finetune.recipe.runners import AutoRunner
 from finetune.suggest import did_you_mean
 
@@ -135,7 +133,7 @@ def _path(wanted: str, folder: Path, beside: Path) -> _File:
 
 def _bundled(wanted: str, folder: Path) -> _File:
     """Return the bundled recipe of a name; it has no photos beside it, so its paths start at ``folder``."""
-    known = bundled.recipes()
+    known = recipes()
     if wanted in known:
         return _File(known[wanted].resolve(), str(known[wanted]), folder)
     said = shortened(wanted)

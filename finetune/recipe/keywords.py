@@ -3,13 +3,107 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from finetune.errors import FinetuneError, RecipeError
 from finetune.recipe.mistakes import models_in
 from finetune.recipe.models import Recipe
 from finetune.recipe.parts import SLOTS, section
 from finetune.recipe.places import spelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+SECTIONS = {name: models for name, about in Recipe.model_fields.items() if (models := models_in(about.annotation))}
+_SECTION = "|".join(SECTIONS)
+_VALUE = r"\[[^\[\]]*\]|\{[^{}]*\}|'[^']*'|\"[^\"]*\"|[^\s;,()'\"`]+"
+_PAIR = re.compile(rf"(?<![\w.])({_SECTION})\.([a-z]\w*)=({_VALUE})")
+_KEY = re.compile(rf"\b((?:[Ll]ower|[Rr]aise|[Ss]et|[Gg]ive|[Cc]hange|[Ww]rite) )({_SECTION})\.([a-z]\w*)(?![\w.=:])")
+_FLOW = re.compile(rf"(?:(?<![\w.])({_SECTION}): )?(\[?\{{(?:[a-z_]+|\d+): [^{{}}]*\}}\]?)")
+_LIST = re.compile(r"\b(such as|got '[^']*'; write) (\[[^\[\]{}]+\])")
+_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"`?\bfinetune run --resume (\S+?)`?(?=[\s;,]|$)"), r'fit(…, resume="\1")'),
+    (re.compile(r"--allow-changed\b"), "allow_changed=True"),
+    (re.compile(r"--output\b"), 'output="FOLDER"'),
+    (re.compile(r"--resume\b"), "resume"),
+    (re.compile(r"\bweights: (none|auto)\b"), r'weights="\1"'),
+    (re.compile(r"\b(write) (use|device): (\w+)"), r'\1 {"\2": "\3"}'),
+    (re.compile(r"\bwrite true\b"), "write True"),
+    (re.compile(r"\bwrite false\b"), "write False"),
+    (re.compile(r"put '- ' before each item"), "put it into a list"),
+    (re.compile(r"write its keys without brackets and '- '"), "pass a dictionary"),
+)
+
+
+def python_words(text: str) -> str:
+    """Return a message with Python's keywords in place of keys, options and mappings of the command line."""
+    for pattern, replacement in _WORDS:
+        text = pattern.sub(replacement, text)
+    text = _LIST.sub(lambda found: f"{found[1]} {_python(_read(found[2]))}", text)
+    text = _FLOW.sub(_flow, text)
+    text = _PAIR.sub(_pair, text)
+    return _KEY.sub(_key, text)
+
+
+@contextmanager
+def python_errors() -> Iterator[None]:
+    """Let errors of the project leave the block with remedies in Python's words."""
+    try:
+        yield
+    except FinetuneError as error:
+        error.args = tuple(python_words(each) if isinstance(each, str) else each for each in error.args)
+        if isinstance(error, RecipeError):
+            error.mistakes = tuple(map(python_words, error.mistakes))
+        raise
+
+
+def in_python(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what says lines in Python's words."""
+    return lambda line: say(python_words(line))
+
+
+def _pair(found: re.Match[str]) -> str:
+    section, key, value = found.groups()
+    return f'{section}={{"{key}": {_python(_read(value))}}}'
+
+
+def _key(found: re.Match[str]) -> str:
+    verb, section, key = found.groups()
+    known = any(key in model.model_fields for model in SECTIONS[section])
+    return f'{verb}{section}={{"{key}": …}}' if known else found[0]
+
+
+def _flow(found: re.Match[str]) -> str:
+    section, text = found.groups()
+    value = _read(text)
+    if not isinstance(value, dict | list):
+        return found[0]
+    return f"{f'{section}=' if section else ''}{_python(value)}"
+
+
+def _read(text: str) -> Any:
+    """Return what YAML reads in a text; the text itself where it is not YAML."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError):
+        return text
+
+
+def _python(value: Any) -> str:
+    """Return a value as Python source."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_python(key)}: {_python(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_python, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
 
 Sections = dict[str, Any]
 

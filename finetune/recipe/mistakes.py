@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from finetune.recipe.nodes import scalar
 from finetune.recipe.places import KeyPath, shortened
-from finetune.recipe.yamltext import scalar
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:

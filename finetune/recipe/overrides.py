@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.recipe.document import Document, child, node_of
-from finetune.recipe.nodes import MAX_DEPTH, Node, Unreadable, check_characters, parse
+from finetune.recipe.nodes import MAX_DEPTH, Node, Unreadable, check_characters, parse, scalar
 from finetune.recipe.places import KeyPath, Mistake, Place, shortened, spelled
-from finetune.recipe.yamltext import scalar
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:

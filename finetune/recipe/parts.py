@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
+from finetune.components import (
+    Augmentation,
+    Backbone,
+    Callback,
+    Component,
+    Dataset,
+    Finding,
+    Freezer,
+    Options,
+    RunFacts,
+)
 from finetune.errors import PluginError, UsageError
 from finetune.plugins import named
 from finetune.recipe.mistakes import Known, Problem, models_in, problems, shown
-from finetune.recipe.models import Recipe, Section
-from finetune.recipe.paths import is_weights_file
-from finetune.recipe.places import KeyPath, shortened, spelled
+from finetune.recipe.models import MOST_EPOCHS, Cosine, Recipe, Section, StepDecay
+from finetune.recipe.overrides import keys
+from finetune.recipe.places import KeyPath, is_weights_file, shortened, spelled
+from finetune.recipe.positions import Resolution, replace_positions
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from finetune.catalogue import Catalogue
+
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -201,3 +217,117 @@ def _weights(part: Part) -> Iterator[Problem]:
         yield Problem((*part.path, "weights"), "weights", text)
     elif not _DIGEST.search(weights):
         yield Problem((*part.path, "weights"), "weights", "a URL needs the sha256 of its file; add '#sha256=HEX'")
+
+
+Each = TypeVar("Each", bound=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding, and the key that it is about."""
+
+    path: KeyPath
+    finding: Finding
+
+
+def findings(
+    parts: Sequence[Part],
+    given: Sequence[Options | None],
+    values: Mapping[str, Any],
+    catalogue: Catalogue,
+    recipe: Recipe | None = None,
+) -> Iterator[Found]:
+    """Yield what freezers, augmentations and callbacks say of their options, where those are right by themselves.
+
+    Callbacks look at the rest of the ``recipe`` as well, so they are asked where that is right.
+    """
+    stages = next((part.component.stages for part in parts if isinstance(part.component, Backbone)), None)
+    for part, options in zip(parts, given, strict=True):
+        if options is None:
+            continue
+        named_options, resolution = with_names(part.component, options, (*(stages or ()), "head"))
+        wrong = {(*part.path, *each.path): each.finding for each in resolution.wrong} if stages else {}
+        yield from (Found(path, finding) for path, finding in wrong.items())
+        ask = asking(part.component, stages, epochs(values), RunFacts(recipe=longest(recipe)) if recipe else None)
+        if ask is not None:
+            with named(catalogue.origin(part.component), f"check of {part.component.kind} '{part.component.name}'"):
+                said = list(ask(named_options))
+            found = (located(part, each, catalogue, resolution) for each in said)
+            yield from (each for each in found if each.path not in wrong)
+
+
+def longest(recipe: Recipe) -> Recipe:
+    """Return a recipe that has as many epochs as there can be, where it leaves their number open."""
+    if recipe.train.epochs != "auto":
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": MOST_EPOCHS})})
+
+
+def with_names(component: Component, options: Each, stages: tuple[str, ...]) -> tuple[Each, Resolution]:
+    """Return options as a component reads them: a freezer's with names in place of positions of stages."""
+    if isinstance(component, Freezer) and component.positions:
+        return replace_positions(options, stages)
+    return options, Resolution(stages)
+
+
+def asking(
+    component: Component, stages: tuple[str, ...] | None, last: int, facts: RunFacts | None = None
+) -> Callable[[Any], Iterable[Finding]] | None:
+    """Return a component's own check of its options; None where it has none, or what it looks at is not known."""
+    if isinstance(component, Augmentation):
+        return component.check
+    if isinstance(component, Callback):
+        check = component.check
+        return None if check is None or facts is None else lambda options: check(options, facts)
+    if not isinstance(component, Freezer) or component.check is None or stages is None:
+        return None
+    return partial(_of_freezer, component.check, (*stages, "head"), last)
+
+
+def _of_freezer(check: Callable[..., Iterable[Finding]], stages: tuple[str, ...], last: int, options: Any) -> Any:
+    return check(options, stages, last)
+
+
+def epochs(values: Mapping[str, Any]) -> int:
+    """Return ``train.epochs``; where it is wrong itself, so many that nothing lies beyond."""
+    given = number(values, "train", "epochs")
+    return given if isinstance(given, int) and given > 0 else sys.maxsize
+
+
+def located(part: Part, finding: Finding, catalogue: Catalogue, resolution: Resolution) -> Found:
+    """Return a finding with its key in the recipe, which its subject names below the section."""
+    if not isinstance(finding, Finding):
+        got = f"check of {part.component.kind} '{part.component.name}' gave {finding!r:.80}, not a Finding"
+        raise PluginError(f"{catalogue.origin(part.component)}: {got}; yield finetune.Finding(…)")
+    return Found((*part.path, *resolution.origin(keys(finding.subject))), finding)
+
+
+def unused_findings(recipe: Recipe) -> Iterator[Found]:
+    """Yield a note for each option that changes nothing."""
+    for section, key, text in (*_of_schedule(recipe), *_of_the_rest(recipe)):
+        yield Found((section, key), Finding(severity="note", subject=key, text=text))
+
+
+def _of_schedule(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    schedule, epochs = recipe.schedule, longest(recipe).train.length
+    if 0 < epochs == schedule.warmup_epochs:
+        text = f"the learning rate rises until the end of the run; lower it, or raise train.epochs, which is {epochs}"
+        yield "schedule", "warmup_epochs", text
+    if isinstance(schedule, StepDecay) and 0 < epochs <= schedule.every:
+        text = f"no drop within {epochs} epoch{'s' * (epochs > 1)}; lower it, or raise train.epochs"
+        yield "schedule", "every", text
+    if isinstance(schedule, StepDecay) and schedule.gamma == 1:
+        yield "schedule", "gamma", "a drop that leaves everything changes nothing; lower it, or write use: constant"
+    if isinstance(schedule, Cosine) and schedule.final == 1:
+        yield "schedule", "final", "the learning rate stays as it is; lower it, or write use: constant"
+
+
+def _of_the_rest(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    epochs, runner = longest(recipe).train.length, recipe.runner
+    if epochs > 1 and recipe.evaluate.every > epochs:
+        text = f"only the last of {epochs} epochs is evaluated, so it is always the best; lower it to compare epochs"
+        yield "evaluate", "every", text
+    if recipe.train.sync_batch_norm and runner.devices == 1 and runner.nodes in (1, "auto"):
+        yield "train", "sync_batch_norm", "no effect on a single device; raise runner.devices, or take it out"
+    if recipe.cache.features == "off" and "views" in recipe.cache.model_fields_set and recipe.cache.views > 1:
+        yield "cache", "views", "no effect, because cache.features is off; take one of them out"

@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import RecipeError, UsageError
-from finetune.recipe import checks, extending, unused
+from finetune.recipe import extending
 from finetune.recipe import overrides as changes
 from finetune.recipe.document import SMALLEST, Document
 from finetune.recipe.mistakes import LIST, MAPPING, Known, Problem, listed
 from finetune.recipe.models import BackboneSection, Recipe, Section
-from finetune.recipe.parts import SLOTS, Part, cross_checks, default, elsewhere, options, section, select, validated
-from finetune.recipe.paths import absolute, is_weights_file, resolved
-from finetune.recipe.places import KeyPath, Mistake, shortened
+from finetune.recipe.nodes import dumps
+from finetune.recipe.parts import (
+    SLOTS,
+    Part,
+    cross_checks,
+    default,
+    elsewhere,
+    findings,
+    options,
+    section,
+    select,
+    unused_findings,
+    validated,
+    with_names,
+)
+from finetune.recipe.places import KeyPath, Mistake, absolute, is_weights_file, resolved, shortened
 from finetune.recipe.runners import AutoRunner
-from finetune.recipe.yamltext import dumps
 
 if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
@@ -125,8 +137,8 @@ def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, foun
     found += [_with_remedy(problem, values, catalogue) for problem in wrong]
     given = [options(part, catalogue, homes, found) for part in parts]
     found += cross_checks(values, parts)
-    said = list(checks.findings(parts, given, values, catalogue, recipe))
-    said += [] if recipe is None else unused.findings(recipe)
+    said = list(findings(parts, given, values, catalogue, recipe))
+    said += [] if recipe is None else unused_findings(recipe)
     found += [Problem(each.path, "check", each.finding.text) for each in said if each.finding.severity == "error"]
     if found or recipe is None:
         return None
@@ -195,7 +207,7 @@ def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Path
         chosen[part.slot].append(Chosen(component=part.component, options=settled))
         sections[part.slot].append(_section(recipe, part, settled, paths))
     freezer, stages = chosen["freeze"][0], (*chosen["backbone"][0].component.stages, "head")
-    named_options, _ = checks.with_names(freezer.component, freezer.options, stages)
+    named_options, _ = with_names(freezer.component, freezer.options, stages)
     lists = {slot: tuple(items) if slot in ("augment", "callbacks") else items[0] for slot, items in sections.items()}
     return Plan(
         recipe=resolved(recipe, (), paths).model_copy(update=lists),

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.components import Augmentation, ImageSpec
-from finetune.data.loader import UINT8, unfit
-from finetune.data.seeding import Stream, generator
+from finetune.data.loader import UINT8, Stream, generator, unfit
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 from finetune.testing.photos import picture
 from finetune.testing.threads import differing, told

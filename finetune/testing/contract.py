@@ -12,8 +12,7 @@ from finetune.errors import FinetuneError, UsageError
 from finetune.plugins import HERE, Origin, load, said
 from finetune.recipe.mistakes import Known
 from finetune.recipe.parts import SLOTS, section, validated
-from finetune.recipe.paths import absolute, resolved
-from finetune.recipe.places import spelled
+from finetune.recipe.places import absolute, resolved, spelled
 from finetune.suggest import did_you_mean
 from finetune.testing.surroundings import watched
 

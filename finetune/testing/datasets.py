@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from finetune.components import Dataset, Encoded, Finding, Samples, Severity, Split
-from finetune.data import samples as given
+from finetune.data import labelled as given
 from finetune.data.images import decode
 from finetune.data.loading import SPLITS
 from finetune.data.scan import array_digest, digest_of

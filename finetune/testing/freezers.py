@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import Freezer, Options
 from finetune.errors import UsageError
-from finetune.recipe.checks import with_names
+from finetune.recipe.parts import with_names
 from finetune.recipe.places import spelled
 from finetune.suggest import did_you_mean
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect

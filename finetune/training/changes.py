@@ -11,7 +11,7 @@ from finetune.data import splitfile
 from finetune.errors import DataError, UsageError
 from finetune.recipe import masking
 from finetune.recipe.moved import follow_move
-from finetune.recipe.paths import is_weights_file, resolved
+from finetune.recipe.places import is_weights_file, resolved
 from finetune.training import older, records
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def weights_changes(folder: Path, plan: Plan) -> tuple[bool, list[str]]:
     Only a file of the user's is looked at: what a name stands for does not change.
     """
     from finetune.files.promise import sha256
-    from finetune.weights.sources import in_folder
+    from finetune.weights.fetching import in_folder
 
     try:
         about = json.loads((folder / "weights.json").read_text(encoding="utf-8"))

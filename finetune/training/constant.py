@@ -11,7 +11,7 @@ from finetune.components import Callback, Finding, RunFacts
 from finetune.errors import UsageError
 from finetune.model.metrics import constant_metrics
 from finetune.plugins import named
-from finetune.recipe.checks import longest
+from finetune.recipe.parts import longest
 from finetune.recipe.places import spelled
 
 if TYPE_CHECKING:

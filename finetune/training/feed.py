@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data import targets
-from finetune.data.loader import Batch, Loader
-from finetune.data.seeding import Stream, generator
+from finetune.data.loader import Batch, Loader, Stream, generator
 from finetune.distributed.world import ALONE
 from finetune.features.features import FeatureLoader, TooLarge, fill, rounded, told
 from finetune.features.keeping import GB, Keeper

@@ -32,7 +32,7 @@ from finetune.training import (
     start,
     trial,
 )
-from finetune.weights import labels, preprocessing, sources
+from finetune.weights import fetching, labels, preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,7 +125,7 @@ class Inputs:
     ``begun`` stands for weights that are gone, ``classes`` are those of a classifier that is kept.
     """
 
-    source: sources.Source | None
+    source: fetching.Source | None
     begun: start.Start | None
     options: Options
     expected: preprocessing.Preprocessing
@@ -151,7 +151,7 @@ def gather_inputs(
     method = rundata.split_method(resume)
     load = partial(rundata.load_data, plan, catalogue, workers, told(say), method=method)
     # A mistake in the data is not to cost a download; weights that are here are looked at first, which takes no time.
-    downloads = world.from_first(sources.must_download(recipe.backbone.weights, backbone))
+    downloads = world.from_first(fetching.must_download(recipe.backbone.weights, backbone))
     data = world.in_turn(load) if downloads else None
     resolve = partial(pretrained.resolve, plan, plugins, say)
     source, begun = world.in_turn(lambda: start.found(resolve, resume, backbone.options, say))

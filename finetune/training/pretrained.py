@@ -8,7 +8,7 @@ from finetune.components import ImageSpec, Options
 from finetune.errors import UsageError
 from finetune.files.promise import public
 from finetune.training import choosing
-from finetune.weights import fetching, labels, loading, preprocessing, sources
+from finetune.weights import fetching, labels, loading, preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
 
 
-def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> sources.Source | None:
+def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetching.Source | None:
     """Return the file of the plan's weights, None for a random start, and report what should be known of it."""
-    source = sources.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
+    source = fetching.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
     if source is not None and source.note:
         say(source.note)
     return source
@@ -51,7 +51,7 @@ def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[
     return ImageSpec(**spec)
 
 
-def backbone_options(plan: Plan, source: sources.Source | None) -> Options:
+def backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
     """Return the backbone's options, those that belong to its weights filled in where the recipe is silent."""
     chosen = plan.backbone
     if source is None:
@@ -63,7 +63,7 @@ def backbone_options(plan: Plan, source: sources.Source | None) -> Options:
 
 
 def build_network(
-    plan: Plan, catalogue: Catalogue, options: Options, source: sources.Source | None, classes: int, *, keep_head: bool
+    plan: Plan, catalogue: Catalogue, options: Options, source: fetching.Source | None, classes: int, *, keep_head: bool
 ) -> tuple[Network, dict[str, Any]]:
     """Return the network with its pretrained weights in place, and the report on them."""
     import mindspore as ms
@@ -84,7 +84,7 @@ def build_network(
     return network, loaded.report | origin(source)
 
 
-def origin(source: sources.Source) -> dict[str, Any]:
+def origin(source: fetching.Source) -> dict[str, Any]:
     """Return what is known of where weights come from: ``verified`` says what their hash was compared with."""
     about: dict[str, Any] = {"verified": source.verified}
     if source.record is not None:

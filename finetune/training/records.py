@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from finetune.data import splitfile
-from finetune.data.findings import finding_line
+from finetune.data.audit import finding_line
 from finetune.errors import PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment, forms

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from finetune.components import ImageSpec, Options
     from finetune.training.prepare import Prepared
-    from finetune.weights.sources import Source
+    from finetune.weights.fetching import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

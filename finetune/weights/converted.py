@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import ResourceError, WeightsError
 from finetune.files.atomic import sweep
 from finetune.files.home import cache_folder
-from finetune.weights import layouts, opening, pieces
+from finetune.weights import layouts, loading
 from finetune.weights.formats import tensorfile
 from finetune.weights.formats.tensorfile import Index, Record
 
@@ -38,18 +38,18 @@ class Opened:
     not_kept: str = ""
 
 
-def opened(path: Path, backbone: Backbone, check: Callable[[str], None] = opening.anything) -> Opened:
+def opened(path: Path, backbone: Backbone, check: Callable[[str], None] = loading.anything) -> Opened:
     """Return what is in a file for a backbone, read once and converted at most once; ``check`` may refuse its hash."""
-    if opening.kind(path) == "safetensors":
-        found, digest = opening.whole(path, check)
+    if loading.kind(path) == "safetensors":
+        found, digest = loading.whole(path, check)
         return Opened(index=joined(path, found, backbone), sha256=digest)
-    digest = opening.digest(path)
+    digest = loading.digest(path)
     check(digest)
     entry = place(digest, backbone)
     kept = _kept(entry, backbone)
     if kept is not None:
         return Opened(index=kept, sha256=digest)
-    found, read = opening.whole(path)
+    found, read = loading.whole(path)
     if read != digest:
         raise WeightsError(f"'{path}' changed while it was read; try again")
     found = joined(path, found, backbone)
@@ -66,7 +66,7 @@ def opened(path: Path, backbone: Backbone, check: Callable[[str], None] = openin
 def joined(path: Path, index: Index, backbone: Backbone) -> Index:
     """Return the index with whole tensors; an error names the file."""
     try:
-        return pieces.joined(index, backbone)
+        return layouts.joined(index, backbone)
     except WeightsError as error:
         raise WeightsError(f"'{path}': {error}") from None
 

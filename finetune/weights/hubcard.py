@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from finetune.components import Weights
 from finetune.errors import WeightsError
-from finetune.weights.cardassets import SHA256, find_checkpoint, plain, refuse
-from finetune.weights.cardfields import parse_fields, printable
+from finetune.weights.cardassets import SHA256, find_checkpoint, parse_fields, plain, printable, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

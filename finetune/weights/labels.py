@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from finetune.data.classes import Names
+from finetune.data.audit import Names
 from finetune.errors import PluginError, UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from finetune.components import Weights
-    from finetune.weights.sources import Source
+    from finetune.weights.fetching import Source
 
 SHOWN = 5
 NEW_HEAD = "write head.keep_pretrained=false for a new head"

@@ -3,14 +3,101 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
 
 from finetune.components import Backbone, Layout
 from finetune.errors import WeightsError
+from finetune.weights.formats.tensorfile import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from finetune.weights.formats.tensorfile import Index
+
+
+def to_own(index: Index, layout: Layout | None) -> Index:
+    """Return the tensors of a file with the axes of the network, by the rules of the file's layout."""
+    if layout is None or not layout.transpose:
+        return index
+    return replace(index, records={name: turned(name, each, layout) for name, each in index.records.items()})
+
+
+def to_file(name: str, record: Record, layout: Layout | None) -> Record:
+    """Return a tensor of the network with the axes that the layout has it with, ``name`` being the file's."""
+    return record if layout is None else turned(name, record, layout, back=True)
+
+
+def turned(name: str, record: Record, layout: Layout, *, back: bool = False) -> Record:
+    """Return a tensor with its axes in another order, to be transposed when it is read."""
+    axes = next((axes for pattern, axes in layout.transpose if re.fullmatch(pattern, name)), None)
+    if axes is None:
+        return record
+    if sorted(axes) != list(range(len(record.shape))):
+        rank = len(record.shape)
+        wrong = f"{name!r} has {rank} axes, and the layout '{layout.name}' reorders them as {axes}"
+        raise WeightsError(f"{wrong}; correct its transpose, or give the file of this network")
+    order = tuple(np.argsort(axes).tolist()) if back else tuple(axes)
+    return Record(record.dtype, tuple(record.shape[axis] for axis in order), partial(_moved_contents, record, order))
+
+
+def _moved_contents(record: Record, order: tuple[int, ...]) -> bytes:
+    numbers = np.frombuffer(record.content(), f"V{record.itemsize}").reshape(record.shape)
+    return numbers.transpose(order).tobytes()
+
+
+def joined(index: Index, backbone: Backbone) -> Index:
+    """Return the index with whole tensors whose axes are the network's, by the backbone's layouts.
+
+    Pieces are joined by the first layout that finds some. Raises ``WeightsError`` where a piece is missing or differs
+    from the others, or where a tensor has not the axes that are to be transposed.
+    """
+    for layout in backbone.layouts:
+        if pieces := found(index.records, layout):
+            index = join(index, pieces)
+            break
+    return to_own(index, match(index.records, backbone))
+
+
+def join(index: Index, pieces: dict[str, tuple[str, ...]]) -> Index:
+    """Return the index with pieces joined on their first axis, that of output channels."""
+    records = dict(index.records)
+    for whole, names in pieces.items():
+        parts = [records.pop(name) for name in names]
+        if len({(part.dtype, part.shape) for part in parts}) > 1 or whole in records or not parts[0].shape:
+            raise WeightsError(f"the pieces of {whole!r} do not fit each other; copy the file anew")
+        rows, *rest = parts[0].shape
+        records[whole] = Record(parts[0].dtype, (rows * len(parts), *rest), partial(_contents, parts))
+    return replace(index, records=records, merged={whole: len(names) for whole, names in pieces.items()})
+
+
+def found(names: Iterable[str], layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Return the pieces of each whole tensor that the layout has a place for, in the order of their numbers."""
+    if layout.pieces is None:
+        return {}
+    pattern, whole = layout.pieces
+    numbered: dict[str, dict[int, str]] = {}
+    for name in names:
+        match = re.fullmatch(pattern, name)
+        if match is None or is_ignored(name, layout):
+            continue
+        number = match[match.re.groups]
+        own = match.expand(whole)
+        if number.isascii() and len(number) < 7 and rename(own, layout.rules) is not None:
+            numbered.setdefault(own, {})[int(number)] = name
+    for own, each in numbered.items():
+        missing = next((number for number in range(len(each)) if number not in each), None)
+        if missing is not None:
+            raise WeightsError(f"{own!r} lacks its piece {missing} of {max(each) + 1}; copy the file anew")
+    return {own: tuple(each[number] for number in sorted(each)) for own, each in numbered.items()}
+
+
+def _contents(parts: Sequence[Record]) -> bytearray:
+    return bytearray().join(part.content() for part in parts)
+
 
 OWN = "finetune"
 HEAD = "head."

@@ -10,7 +10,7 @@ import pytest
 
 from finetune.cli.recipes import grouped, listed
 from finetune.errors import UsageError
-from finetune.recipe import bundled
+from finetune.recipe import document
 from tests.cli.calling import Finetune, answer
 
 
@@ -64,10 +64,10 @@ def test_the_schema_goes_into_a_file(finetune: Finetune, tmp_path: Path) -> None
 
 def test_cp_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    original = bundled.find("quickstart").read_bytes()
+    original = document.find("quickstart").read_bytes()
     (tmp_path / "folder").mkdir()
     copies = [
-        bundled.copy("quickstart", target) for target in (None, Path("mine.yaml"), Path("folder"), Path("a/b.yaml"))
+        document.copy("quickstart", target) for target in (None, Path("mine.yaml"), Path("folder"), Path("a/b.yaml"))
     ]
     assert copies == [Path("quickstart.yaml"), Path("mine.yaml"), Path("folder/quickstart.yaml"), Path("a/b.yaml")]
     assert all(path.read_bytes() == original for path in copies)
@@ -75,8 +75,8 @@ def test_cp_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "link.yaml").symlink_to("nowhere")
     for taken in ("mine.yaml", "link.yaml"):
         with pytest.raises(UsageError, match=f"'{taken}': the file exists; choose another name or pass --force"):
-            bundled.copy("quickstart", Path(taken))
-    bundled.copy("folder", Path("folder/quickstart.yaml"))  # nobody changed it since it was copied
+            document.copy("quickstart", Path(taken))
+    document.copy("folder", Path("folder/quickstart.yaml"))  # nobody changed it since it was copied
     assert (tmp_path / "mine.yaml").read_text() == "changed"
     assert not (tmp_path / "nowhere").exists()
 
@@ -97,10 +97,10 @@ def test_recipes_of_an_installed_package_lie_beside_its_modules(
     (tmp_path / "recipes" / "more").mkdir(parents=True)
     (tmp_path / "recipes" / "a.yaml").write_text("# Do this.\n")
     (tmp_path / "recipes" / "more" / "b.yaml").write_text("dataset: x\n")
-    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "recipe" / "bundled.py"))
-    assert list(bundled.recipes()) == ["a", "more/b"]
-    assert [bundled.purpose(path) for path in bundled.recipes().values()] == ["Do this.", ""]
-    assert [bundled.good_for(path) for path in bundled.recipes().values()] == ["", ""]
+    monkeypatch.setattr(document, "__file__", str(tmp_path / "recipe" / "bundled.py"))
+    assert list(document.recipes()) == ["a", "more/b"]
+    assert [document.purpose(path) for path in document.recipes().values()] == ["Do this.", ""]
+    assert [document.good_for(path) for path in document.recipes().values()] == ["", ""]
     assert listed(grouped([{"name": "a", "purpose": "Do this.", "for": ""}])) == "for other ends:\n  a  Do this."
     (tmp_path / "recipes").rename(tmp_path / "gone")
-    assert bundled.recipes() == {}
+    assert document.recipes() == {}

@@ -6,8 +6,8 @@ import pytest
 
 from finetune.data.classfolders import count, explain, normalised
 from finetune.data.folderlayout import Layout, Unclear, is_plain, read_layout
-from finetune.data.foldertree import Tree
-from finetune.data.splitnames import role_of
+from finetune.data.folderreading import Tree
+from finetune.data.splitfile import role_of
 
 
 def tree(text: str, name: str = "photos") -> Tree:

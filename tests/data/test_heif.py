@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from finetune import DataError, Encoded, ImageSpec, decode
-from finetune.data import heif
+from finetune.data import imagefile
 from finetune.data.imagefile import BadImage
 from finetune.data.images import read
 from tests.photos import refused
@@ -101,7 +101,7 @@ def test_avif_is_left_to_pillow(tmp_path: Path) -> None:
         Image.fromarray(halves()).save(file, "AVIF", quality=95)
     except (KeyError, OSError):
         pytest.skip("this Pillow does not write AVIF")
-    assert not heif.is_heif(file.getvalue()[: heif.HEAD])
+    assert not imagefile.is_heif(file.getvalue()[: imagefile.HEAD])
     path = tmp_path / "a.avif"
     path.write_bytes(file.getvalue())
     assert close(decode(path)[4, 4], (255, 0, 0))
@@ -117,4 +117,4 @@ def test_avif_is_left_to_pillow(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_first_bytes_say(head: bytes, answer: bool) -> None:
-    assert heif.is_heif(head) == answer
+    assert imagefile.is_heif(head) == answer

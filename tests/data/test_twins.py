@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.data import audit
-from finetune.data.classes import Names, canonical, difference
-from finetune.data.findings import Notes
+from finetune.data.audit import Names, Notes, canonical, difference
 from finetune.data.labelled import Part
 
 TWINS = [

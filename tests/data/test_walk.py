@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from finetune import find_images
-from finetune.data import filenames, heif, walk
-from finetune.data.filenames import image_endings, is_hidden, kind_of
+from finetune.data import imagefile, walk
 from finetune.data.images import decode
+from finetune.data.walk import image_endings, is_hidden, kind_of
 from tests.photos import photo, saved
 
 PHOTO = Image.fromarray(photo(16, 24))
@@ -132,13 +132,13 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_heic_without_its_decoder_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heif, "is_available", lambda: False)
+    monkeypatch.setattr(imagefile, "is_available", lambda: False)
     for name in ("a.heic", "b.HEIF", "c.hif"):
         (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
     assert skipped(tmp_path) == [("a.heic", "heif"), ("b.HEIF", "heif"), ("c.hif", "heif")]
     (first, *_) = find_images(tmp_path).skipped
     assert "pip install 'mindspore-finetune[heif]'" in first.text
-    assert filenames.kind_of("a.jpg") == "image"
+    assert walk.kind_of("a.jpg") == "image"
 
 
 def test_folders_are_left_out_on_request(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import finetune_model.pretrained
 from finetune import WeightsError, hub_card
-from finetune.weights import hubcard, labels, loading, sources
+from finetune.weights import fetching, hubcard, labels, loading
 from finetune.weights.formats import tensorfile
 from tests.weights.drawn_files import hub, mindcv, torchvision
 
@@ -56,7 +56,7 @@ def arrays(cell: Any) -> Arrays:
     return {p.name: p.asnumpy().copy() for p in cell.get_parameters()}
 
 
-def saved(path: Path, named: Arrays) -> sources.Source:
+def saved(path: Path, named: Arrays) -> fetching.Source:
     """Write a file in the format that its ending says, by the libraries that its users have."""
     if path.suffix == ".ckpt":
         import mindspore as ms
@@ -66,10 +66,10 @@ def saved(path: Path, named: Arrays) -> sources.Source:
         from safetensors.numpy import save_file
 
         save_file(named, path)
-    return sources.Source(path=path, name=path.name)
+    return fetching.Source(path=path, name=path.name)
 
 
-def load(source: sources.Source, backbone: Backbone, names: Iterable[str], like: Arrays, keep: bool) -> loading.Loaded:
+def load(source: fetching.Source, backbone: Backbone, names: Iterable[str], like: Arrays, keep: bool) -> loading.Loaded:
     expected = {name: like[name].shape for name in names}
     return loading.load(source, backbone, expected, frozenset({"head.fc.weight", "head.fc.bias"}), keep)
 
@@ -227,7 +227,7 @@ def test_the_cards_in_the_package_are_cards_of_the_hub(version: str) -> None:
     assert version == "v2.5" or version[1:].replace(".", "") in card.url.split("ascend_v")[1][:2]
     hubcard.read(file).check("resnext50", str(file), RESNEXT50.aliases)
     with pytest.raises(WeightsError, match="is a card of 'resnext50"):
-        sources.resolve(str(file), NANO)
+        fetching.resolve(str(file), NANO)
 
 
 def test_the_classes_of_imagenet_are_in_the_order_of_their_ids() -> None:
@@ -242,7 +242,7 @@ def test_the_classes_of_imagenet_are_in_the_order_of_their_ids() -> None:
 
 def test_shipped_weights_are_what_their_card_says() -> None:
     record = BACKBONES["resnext_nano"].weights["fractals"]
-    source = sources.resolve("auto", BACKBONES["resnext_nano"])
+    source = fetching.resolve("auto", BACKBONES["resnext_nano"])
     assert source is not None
     assert source.path == finetune_model.pretrained.FRACTALS
     assert source.path.stat().st_size < 3_000_000

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD
-from finetune.weights import loading, sources
+from finetune.weights import fetching, loading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     from finetune.network.network import Network, Trunk, assign
 
     network = Network(backbone.build(backbone.options()), nn.Identity()).set_train(False)
-    source = sources.resolve(str(squeezenet), backbone)
+    source = fetching.resolve(str(squeezenet), backbone)
     assert source is not None
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     loaded = loading.load(source, backbone, expected, frozenset(), keep_head=False)

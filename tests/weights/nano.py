@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import finetune_model
-from finetune.weights import loading, sources
+from finetune.weights import fetching, loading
 from tests.weights.drawn_files import ascend, checkpoint, drawn
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def hub_file(path: Path) -> Path:
 def load(path: Path, backbone: Backbone = NANO, own: Arrays = OWN) -> loading.Loaded:
     """Load a file with its head into a network of the shapes of ``own``."""
     expected = {name: array.shape for name, array in own.items()}
-    return loading.load(sources.Source(path=path, name="x"), backbone, expected, HEAD, True)
+    return loading.load(fetching.Source(path=path, name="x"), backbone, expected, HEAD, True)
 
 
 def entries(home: Path) -> list[Path]:

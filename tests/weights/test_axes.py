@@ -10,7 +10,8 @@ import pytest
 
 from finetune.components import Layout
 from finetune.errors import WeightsError
-from finetune.weights import converted, examining, loading, sources, writing
+from finetune.weights import converted, examining, fetching, loading
+from finetune.weights.examining import convert
 from finetune.weights.formats import tensorfile
 from tests.weights.drawn_files import checkpoint
 from tests.weights.nano import entries
@@ -68,7 +69,7 @@ def theirs(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def loaded(path: Path, backbone: Backbone) -> loading.Loaded:
-    return loading.load(sources.Source(path=path, name="x"), backbone, SHAPES, HEAD, True)
+    return loading.load(fetching.Source(path=path, name="x"), backbone, SHAPES, HEAD, True)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16, np.float64])
@@ -97,9 +98,9 @@ def test_converting_transposes_back(tmp_path: Path) -> None:
     path = tmp_path / "k.safetensors"
     tensorfile.write(path, theirs(arrays), {})
     mine, again = tmp_path / "own.safetensors", tmp_path / "again.safetensors"
-    writing.convert(examining.examine(path, [], keras()), "safetensors", mine)
+    convert(examining.examine(path, [], keras()), "safetensors", mine)
     assert all(np.array_equal(tensorfile.read(mine).tensors[name], array) for name, array in arrays.items())
-    writing.convert(examining.examine(mine, [], keras()), "keras", again)
+    convert(examining.examine(mine, [], keras()), "keras", again)
     assert {n: a.tobytes() for n, a in tensorfile.read(again).tensors.items()} == {
         n: a.tobytes() for n, a in theirs(arrays).items()
     }

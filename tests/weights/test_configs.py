@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune.weights import configs
+from finetune.weights import preprocessing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     ],
 )
 def test_what_is_known(said: dict[str, Any], found: dict[str, Any]) -> None:
-    assert configs.from_config(said) == found
+    assert preprocessing.from_config(said) == found
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_what_is_known(said: dict[str, Any], found: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_not_known_says_nothing(said: dict[str, Any]) -> None:
-    assert configs.from_config(said) == {}
+    assert preprocessing.from_config(said) == {}
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_files_that_are_no_configuration_are_left_out(text: str, tmp_path: Path)
     (tmp_path / "config.json").write_text(text)
     (tmp_path / "w.md").write_text(text)
     (tmp_path / "model.json").mkdir()
-    assert list(configs.beside(tmp_path / "w.safetensors")) == []
+    assert list(preprocessing.beside(tmp_path / "w.safetensors")) == []

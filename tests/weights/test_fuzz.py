@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import finetune_model
 from finetune.errors import WeightsError
-from finetune.weights import fitting, labels, layouts, loading, opening, sources
+from finetune.weights import fetching, fitting, labels, layouts, loading
 from finetune.weights.formats import tensorfile
 from tests.weights.files import item
 
@@ -132,7 +132,7 @@ def examined(path: Path, content: bytes) -> str:
     """Read a file in every way there is and return what came of it; anything but a WeightsError is raised."""
     path.write_bytes(content)
     try:
-        found = opening.whole(path)[0]
+        found = loading.whole(path)[0]
         read = {name: tensorfile.array(path, name, record) for name, record in found.records.items()}
     except WeightsError:
         return "refused"
@@ -144,7 +144,7 @@ def examined(path: Path, content: bytes) -> str:
 
 def used(path: Path, found: Index) -> str:
     """Use a readable file as weights and return whether it went."""
-    source = sources.Source(path=path, name="x")
+    source = fetching.Source(path=path, name="x")
     went = []
     for use in (
         lambda: layouts.match(found.records, NANO),

@@ -14,7 +14,7 @@ import pytest
 from finetune.components import Backbone, Layout, Weights
 from finetune.errors import WeightsError
 from finetune.machine import device
-from finetune.weights import loading, opening, sources
+from finetune.weights import fetching, loading
 from tests.cli.calling import command, environment
 from tests.clocks import LONGEST
 from tests.weights.files import boundaries, entry, item
@@ -69,7 +69,7 @@ def load(path: Path, content: bytes, *, digest: str = "", keep_head: bool = True
     """Load a file's content for the toy network, with a record that promises a sha256 or without one."""
     path.write_bytes(content)
     record = Weights(url=path.as_uri(), sha256=digest, layout="finetune") if digest else None
-    return loading.load(sources.Source(path=path, name="x", record=record), TOY, SHAPES, HEAD, keep_head)
+    return loading.load(fetching.Source(path=path, name="x", record=record), TOY, SHAPES, HEAD, keep_head)
 
 
 def same(loaded: Loaded, arrays: Arrays, *, head: bool) -> bool:
@@ -125,7 +125,7 @@ def test_the_hash_is_compared_where_a_name_is_resolved(tmp_path: Path, whole: by
     record = Weights(url=path.as_uri(), sha256=promised, layout="finetune")
     offering = Backbone(name="toy", build=TOY.build, stages=TOY.stages, features=8, weights={"mine": record})
     with pytest.raises(WeightsError, match=f"{hashlib.sha256(path.read_bytes()).hexdigest()}, not {promised}"):
-        sources.resolve("mine", offering)
+        fetching.resolve("mine", offering)
     assert path.exists()  # it is the user's own
 
 
@@ -182,7 +182,7 @@ def test_crafted_checkpoints_are_refused(tmp_path: Path, name: str) -> None:
     assert len(str(caught.value)) < 2000
     if name != "nothing of petabytes":  # sound in itself; no network has such a parameter
         with pytest.raises(WeightsError, match=r"x\.ckpt' (is a damaged|is neither)"):
-            opening.whole(tmp_path / "x.ckpt")[0]
+            loading.whole(tmp_path / "x.ckpt")[0]
 
 
 @pytest.mark.parametrize(

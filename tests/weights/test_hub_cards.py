@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.errors import DownloadError, WeightsError
-from finetune.weights import hubcard, loading, preprocessing, sources
+from finetune.weights import fetching, hubcard, loading, preprocessing
 from tests.weights.drawn_files import checkpoint, mindcv
 from tests.weights.hub_cards import NEWEST, OTHERS, READ, REFUSED, RESNEXT50, Kind
 from tests.weights.nano import NANO, OWN
@@ -59,7 +59,7 @@ def test_a_card_of_another_network_is_refused(name: str, tmp_path: Path) -> None
     fields, message = OTHERS[name]
     path = saved(tmp_path, Kind(fields={**RESNEXT50, **fields}, assets=NEWEST).text())
     with pytest.raises(WeightsError, match=message) as caught:
-        sources.resolve(str(path), BACKBONE)
+        fetching.resolve(str(path), BACKBONE)
     assert caught.value.exit_code == 4
 
 
@@ -92,10 +92,10 @@ def test_the_newest_card_is_the_source_that_the_backbone_offers(
 ) -> None:
     monkeypatch.setenv("FINETUNE_OFFLINE", "1")
     path = saved(tmp_path, READ["2.3"][0].text())
-    record = sources.known("988f75bc", BACKBONE)
+    record = fetching.known("988f75bc", BACKBONE)
     assert record is BACKBONE.weights["hub-v2.5"]
     with pytest.raises(DownloadError, match=r"(?s)no weights '.*card.md' for 'resnext50'.*sha256:  988f75bc\n"):
-        sources.resolve(str(path), BACKBONE)
+        fetching.resolve(str(path), BACKBONE)
 
 
 def local(folder: Path, digits: int) -> tuple[Path, str]:
@@ -109,7 +109,7 @@ def local(folder: Path, digits: int) -> tuple[Path, str]:
 @pytest.mark.parametrize("digits", [8, 12, 64])
 def test_the_first_digits_of_a_hash_are_compared_and_the_whole_is_kept(digits: int, tmp_path: Path) -> None:
     path, digest = local(tmp_path, digits)
-    source = sources.resolve(str(path), NANO)
+    source = fetching.resolve(str(path), NANO)
     assert source is not None
     assert source.record is not None
     assert source.card is not None
@@ -125,19 +125,19 @@ def test_the_first_digits_of_a_hash_are_compared_and_the_whole_is_kept(digits: i
         place = tmp_path / "nano-910v2.ckpt"
         place.write_bytes(place.read_bytes() + b"\0")
         with pytest.raises(WeightsError, match=f"not {digest} as at its first use"):
-            sources.resolve(str(path), NANO)
+            fetching.resolve(str(path), NANO)
 
 
 def test_other_digits_than_the_file_has_are_an_error(tmp_path: Path) -> None:
     path, digest = local(tmp_path, 8)
     path.write_text(path.read_text().replace(digest[:8], "00000000"))
     with pytest.raises(WeightsError, match=f"has sha256 {digest}, not 00000000… as promised; correct the hash"):
-        sources.resolve(str(path), NANO)
+        fetching.resolve(str(path), NANO)
 
 
 def test_a_card_with_the_first_digits_of_a_known_file_gets_its_whole_hash() -> None:
     offer = BACKBONE.weights["hub-v1.1"]
-    assert sources.known(offer.sha256[:8], BACKBONE) is offer
-    assert sources.known("0" * 64, BACKBONE) is None
+    assert fetching.known(offer.sha256[:8], BACKBONE) is offer
+    assert fetching.known("0" * 64, BACKBONE) is None
     none = replace(BACKBONE, weights={"mindcv": BACKBONE.weights["mindcv"]})
-    assert sources.known("af8aba16", none) is None
+    assert fetching.known("af8aba16", none) is None

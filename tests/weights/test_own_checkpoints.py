@@ -12,7 +12,7 @@ import pytest
 from finetune.components import Backbone
 from finetune.errors import Interrupted, WeightsError
 from finetune.training import checkpoint
-from finetune.weights import examining, labels, loading, preprocessing, sources
+from finetune.weights import examining, fetching, labels, loading, preprocessing
 from finetune.weights.formats import tensorfile
 from tests.drawn import folder
 from tests.trunk import tiny
@@ -88,11 +88,11 @@ def test_a_checkpoint_is_the_network_that_its_run_would_give(finished: Path, pho
 
 def test_folders_of_a_run_stand_for_its_weights(finished: Path, unfinished: Path) -> None:
     model = finished / "model" / "weights.safetensors"
-    assert sources.in_folder(finished) == sources.in_folder(finished / "model") == model
-    assert sources.in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
+    assert fetching.in_folder(finished) == fetching.in_folder(finished / "model") == model
+    assert fetching.in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
     newest = checkpoint.steps(unfinished / "checkpoints")[-1]
     assert not (unfinished / "model" / "weights.safetensors").exists()
-    assert sources.in_folder(unfinished) == sources.in_folder(unfinished / "checkpoints") == newest
+    assert fetching.in_folder(unfinished) == fetching.in_folder(unfinished / "checkpoints") == newest
 
 
 def test_the_best_checkpoint_of_a_run_is_its_model(finished: Path, photos: Path, tmp_path: Path) -> None:
@@ -108,24 +108,24 @@ def test_what_a_checkpoint_is_is_said(finished: Path, unfinished: Path, photos: 
     assert made.told("is a checkpoint of a run") == [
         f"'{step}' is a checkpoint of a run (epoch 1, step 2): using the network, without the optimizer's state"
     ]
-    source = sources.resolve(str(finished / "checkpoints"), BACKBONE)
+    source = fetching.resolve(str(finished / "checkpoints"), BACKBONE)
     assert source is not None
     assert "using the moving average of the weights, without the optimizer's state" in source.note
     assert json.loads((made.run.folder / "weights.json").read_text())["preprocessing"]["certain"] is True
-    own = sources.resolve(str(finished), BACKBONE)
+    own = fetching.resolve(str(finished), BACKBONE)
     assert own is not None
     assert own.note == ""
 
 
 def test_classes_and_images_come_from_the_run(unfinished: Path) -> None:
-    source = sources.resolve(str(unfinished), BACKBONE)
+    source = fetching.resolve(str(unfinished), BACKBONE)
     assert source is not None
     assert labels.kept(source) == ("blue", "green", "red")
     assert preprocessing.find_preprocessing(source, BACKBONE).image["mean"] == (0.4, 0.5, 0.6)
 
 
 def test_a_checkpoint_can_be_inspected(unfinished: Path) -> None:
-    path = sources.in_folder(unfinished)
+    path = fetching.in_folder(unfinished)
     report = examining.report(examining.examine(path, [BACKBONE]))
     assert (report["backbone"], report["layout"], report["classes"]) == ("tiny", "finetune", 3)
     assert report["preprocessing"]["image"]["resize"] == 20
@@ -134,7 +134,7 @@ def test_a_checkpoint_can_be_inspected(unfinished: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "checkpoints"])
 def test_a_run_of_another_backbone_is_refused_by_name(name: str, finished: Path) -> None:
-    source = sources.resolve(str(finished / name), NANO)
+    source = fetching.resolve(str(finished / name), NANO)
     assert source is not None
     with pytest.raises(WeightsError, match=r"safetensors' is for backbone 'tiny': these are not the weights of"):
         loading.load(source, NANO, {"stem.conv.weight": (32, 3, 3, 3)}, frozenset(), False)
@@ -144,7 +144,7 @@ def test_a_run_of_another_backbone_is_refused_by_name(name: str, finished: Path)
 def test_a_file_that_only_describes_weights_names_its_folder(name: str, finished: Path) -> None:
     path = finished / name
     with pytest.raises(WeightsError, match=f"'{path}' holds no weights; name its folder, '{path.parent}'"):
-        sources.resolve(str(path), BACKBONE)
+        fetching.resolve(str(path), BACKBONE)
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:
@@ -152,13 +152,13 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for path in (tmp_path, tmp_path / "checkpoints"):
         with pytest.raises(WeightsError, match=f"'{path}' is of a run that has saved no checkpoint; name another run"):
-            sources.resolve(str(path), BACKBONE)
+            fetching.resolve(str(path), BACKBONE)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "state", "old"])
 def test_a_damaged_checkpoint_is_an_error(damage: str, unfinished: Path, photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "step-00000002.safetensors"
-    shutil.copy(sources.in_folder(unfinished), path)
+    shutil.copy(fetching.in_folder(unfinished), path)
     data = bytearray(path.read_bytes())
     if damage == "cut":
         path.write_bytes(data[:-9])

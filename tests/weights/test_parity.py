@@ -20,7 +20,7 @@ import pytest
 
 import finetune_model
 from finetune import Finetuner
-from finetune.weights import loading, sources
+from finetune.weights import fetching, loading
 from tests.weights import files
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def test_each_layout_computes_what_pytorch_computes(drawn: Drawn, networks: Any,
     from finetune.network.network import assign
 
     layout, padding = LAYOUTS[name]
-    source = sources.resolve(str(drawn.files[name]), RESNEXT50)
+    source = fetching.resolve(str(drawn.files[name]), RESNEXT50)
     assert source is not None
     assert loading.peek(source, RESNEXT50)["stem_pool"] == padding
     both = networks(padding)
@@ -164,7 +164,7 @@ def test_the_padding_can_be_another_than_that_of_the_layout(drawn: Drawn) -> Non
 
 @pytest.mark.parametrize("prefix", ["", "network."])
 def test_every_name_of_a_checkpoint_of_ascend_is_accounted_for(drawn: Drawn, prefix: str) -> None:
-    source = sources.resolve(str(drawn.files["ascend-network" if prefix else "ascend"]), RESNEXT50)
+    source = fetching.resolve(str(drawn.files["ascend-network" if prefix else "ascend"]), RESNEXT50)
     assert source is not None
     mine = files.own(drawn.state)
     report = loading.load(source, RESNEXT50, {name: array.shape for name, array in mine.items()}, HEAD, True).report

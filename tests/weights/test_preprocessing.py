@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD, Backbone, Layout
-from finetune.weights import examining, preprocessing, sources
+from finetune.weights import examining, fetching, preprocessing
 from finetune.weights.formats import tensorfile
 from finetune.weights.preprocessing import KEYS, find_preprocessing
 from tests.weights.toy import THEIRS, record, toy
@@ -47,7 +47,7 @@ def offer(**said: Any) -> Any:
 
 
 def found(word: Path | str, backbone: Backbone) -> preprocessing.Preprocessing:
-    source = sources.resolve(str(word), backbone)
+    source = fetching.resolve(str(word), backbone)
     assert source is not None
     return find_preprocessing(source, backbone)
 

@@ -15,8 +15,7 @@ from finetune.components import Encoded, Finding, Samples
 from finetune.data.imagefile import shown
 from finetune.data.pack import packfile
 from finetune.data.pool import Pool
-from finetune.data.scan import digest_of
-from finetune.data.scan_cache import ScanCache, Verdict
+from finetune.data.scan import ScanCache, Verdict, digest_of
 from finetune.errors import DataError, ResourceError
 from finetune.files.home import cache_folder, expand_home
 from finetune.machine.cores import usable_cores

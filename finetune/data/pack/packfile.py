@@ -17,7 +17,7 @@ from PIL import __version__ as pillow_version
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from finetune.components import Severity, Split
-from finetune.data.scan_cache import RULES
+from finetune.data.scan import RULES
 from finetune.errors import DataError
 from finetune.files import atomic
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.components import Encoded
-from finetune.data import samples as given
-from finetune.data.findings import REMEDIES, Notes
+from finetune.data import labelled as given
+from finetune.data.audit import REMEDIES, Notes
 from finetune.data.imagefile import shown
 from finetune.data.loading import SPLITS, examined
 from finetune.data.pack import mindrecords, packfile
