@@ -21,7 +21,7 @@ from finetune import Finetuner
 from finetune.fitting import folds
 from finetune.fitting.data import Data
 from finetune.fitting.fit import fit_head
-from finetune.fitting.intervals import out_of_fold
+from finetune.fitting.scores import out_of_fold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from measured import machine
 
-from finetune.fitting.intervals import wilson
+from finetune.fitting.scores import wilson
 
 RECIPE = "seed: {seed}\nbackbone: {{use: {backbone}{weights}}}\ndataset: {dataset}\n"
 CLASSES = 102

@@ -20,12 +20,11 @@ from measured import machine
 
 from finetune.components import Backbone
 from finetune.data.loader import Batch
-from finetune.features import division
 from finetune.machine import device
 from finetune.machine.forms import Forms
 from finetune.machine.kind import Settings
 from finetune.network import heads
-from finetune.network.network import Network, product_form
+from finetune.network.network import Network, product_form, trunk
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from finetune.training.saving import Saver, Snapshot
@@ -49,7 +48,7 @@ def trainer(what: str) -> Trainer:
     network = Network(stages, heads.build(recipe.head, component.features, CLASSES, 0))
     products = product_form(component, network, chosen.forms)
     made = Trainer(recipe, network, features=component.features, images=BATCH, amp="off")
-    first = len(division.trunk(network.names, TRAIN[what]))
+    first = len(trunk(network.names, TRAIN[what]))
     made.enter(Phase(number=1, first=1, last=99, trainable=TRAIN[what]), first, products)
     return made
 

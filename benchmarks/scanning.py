@@ -37,7 +37,7 @@ def looked(photos: Path) -> float:
     """Return the seconds that it takes to load the data of a recipe."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
-    from finetune.machine.cores import usable_cores
+    from finetune.machine.environment import usable_cores
     from finetune.recipe import plan as plans
     from finetune.training.prepare import load_data
 

@@ -53,12 +53,12 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from finetune.files.archive import extract
+    from finetune.files.atomic import cache_folder, expand_home
     from finetune.files.download import fetch
-    from finetune.files.existing import existing_file, existing_folder, explain_missing, shorten
-    from finetune.files.home import cache_folder, expand_home
+    from finetune.files.outputs import existing_file, existing_folder, explain_missing, shorten
     from finetune.finetuner import Finetuner
     from finetune.hookspecs import hookimpl
-    from finetune.model.prediction import Prediction
+    from finetune.model.inputs import Prediction
     from finetune.run import Run
     from finetune.suggest import did_you_mean
     from finetune.weights.hubcard import hub_card

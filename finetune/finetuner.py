@@ -7,7 +7,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from finetune.errors import Interrupted, UsageError
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.components import Color, Dataset, Pixels
     from finetune.data.imagefile import BadImage
+    from finetune.model.inputs import Predictions
     from finetune.model.model import Model
-    from finetune.model.prediction import Predictions
     from finetune.recipe.plan import Plan
     from finetune.run import Run
 
@@ -250,7 +250,7 @@ class Finetuner:
         """
         from finetune.machine import interrupts
         from finetune.model import inputs
-        from finetune.model.prediction import Predictions
+        from finetune.model.inputs import Predictions
 
         model = self._backbone(head=True) if self._keeps_head() else self._fitted()
         with interrupts.keyboard():
@@ -298,11 +298,11 @@ class Finetuner:
         A folder that is not empty is refused, unless all in it is as ``save`` wrote it, or ``force`` overwrites the
         files of a model in it.
         """
-        from finetune.model import places
+        from finetune.model import exporting
 
         model, target = self._fitted(), expand_home(folder)
         assert model.folder is not None
-        return places.copy_model(model.folder, target, force=force)
+        return exporting.copy_model(model.folder, target, force=force)
 
     @in_python_words
     def export(

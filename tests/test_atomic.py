@@ -15,8 +15,16 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import ResourceError
-from finetune.files.atomic import atomic_path, sweep, temporary, write_bytes, write_json, write_text
-from finetune.files.home import cache_folder, offline
+from finetune.files.atomic import (
+    atomic_path,
+    cache_folder,
+    offline,
+    sweep,
+    temporary,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:

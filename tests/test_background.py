@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.training.checkpoint import newest
+from finetune.training.saving import newest
 from tests.clocks import LONGEST, wait_for
 from tests.test_interrupts import place
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from finetune.display import chart
-from finetune.sweep.picture import is_rate
+from finetune.sweep.runs import is_rate
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -14,8 +14,8 @@ import pytest
 from finetune.data import splitfile
 from finetune.errors import DataError, Interrupted, UsageError
 from finetune.model import modelfolder
-from finetune.training import records, rundata
-from finetune.training.rundata import split_method
+from finetune.training import records
+from finetune.training.records import split_method
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At, run, terminate
@@ -197,7 +197,7 @@ def test_how_a_run_split_its_images(tmp_path: Path) -> None:
 def test_a_run_of_an_earlier_version_resumes_with_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = folder(tmp_path / "photos", each=10, size=20)
     what = recipe(photos, tmp_path / "runs", train={"epochs": 2}, callbacks=[{"use": "checkpoint"}])
-    monkeypatch.setattr(rundata, "split_method", lambda resume: "stratified")
+    monkeypatch.setattr(records, "split_method", lambda resume: "stratified")
     with pytest.raises(Interrupted):
         run(what, watchers=[At(terminate, step=2)])
     monkeypatch.undo()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.training.checkpoint import newest
+from finetune.training.saving import newest
 from tests.clocks import LONGEST, catches, wait_for
 from tests.drawn import folder
 

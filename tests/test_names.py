@@ -19,7 +19,7 @@ from finetune import Finetuner
 from finetune.cli import main, output, using
 from finetune.data.audit import Notes
 from finetune.data.imagefile import BadImage
-from finetune.model.prediction import Prediction
+from finetune.model.inputs import Prediction
 from finetune.recipe.places import shortened
 from finetune.text import escape, escape_line
 from finetune_plugins.csv import Table, build

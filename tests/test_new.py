@@ -17,8 +17,8 @@ from finetune.catalogue import Catalogue
 from finetune.cli import main
 from finetune.components import Backbone
 from finetune.errors import DataError, UsageError
-from finetune.new import photos as looking
 from finetune.new import plugin
+from finetune.new import recipe as looking
 from finetune.new import recipe as recipes
 from finetune.recipe import plan as plans
 from finetune.training.prepare import plan_phases

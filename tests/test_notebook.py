@@ -18,7 +18,7 @@ from finetune import Finetuner, Prediction, Run
 from finetune.display import html, notebook
 from finetune.display.notebook import Block
 from finetune.display.progress import Progress
-from finetune.model.prediction import Predictions
+from finetune.model.inputs import Predictions
 from finetune.recipe.models import Recipe
 from finetune.run import Best
 from tests.clocks import LONGEST

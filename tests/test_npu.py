@@ -16,7 +16,7 @@ from tests.clocks import LONGEST, processor_time
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from finetune.doctor.remark import Remark
+    from finetune.doctor.probe import Remark
 
 pytestmark = pytest.mark.once
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from finetune.display import epochtable
-from finetune.display.pace import Pace
-from finetune.display.progress import HEARTBEAT, Progress, outcome, shown, training_line, weights_line
+from finetune.display.progress import HEARTBEAT, Pace, Progress, outcome, shown, training_line, weights_line
 from finetune.display.terminal import console, printable
 from finetune.recipe.models import Recipe
 from finetune.run import Best, Run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import DivergedError
-from finetune.training.scaling import LARGEST, PATIENCE, START, LossScale
+from finetune.training.optimizers import LARGEST, PATIENCE, START, LossScale
 
 pytestmark = pytest.mark.once
 

@@ -15,7 +15,7 @@ from PIL import Image
 from finetune.components import Samples
 from finetune.data import scan as scanning
 from finetune.data.scan import scan, told
-from finetune.files.home import cache_folder
+from finetune.files.atomic import cache_folder
 from tests.clocks import least_processor_time
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from finetune.recipe.models import Constant, Cosine, StepDecay
+from finetune.training.optimizers import factor, phase_factor
 from finetune.training.phases import Phase
-from finetune.training.schedules import factor, phase_factor
 
 
 def test_cosine_falls_from_one_to_final() -> None:

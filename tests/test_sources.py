@@ -15,7 +15,7 @@ import pytest
 
 from finetune.components import Backbone, Weights
 from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
-from finetune.files.home import cache_folder
+from finetune.files.atomic import cache_folder
 from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
 from finetune.weights import fetching, loading

@@ -16,7 +16,7 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import Interrupted, UsageError, WeightsError
 from finetune.recipe import plan as plans
-from finetune.training import checkpoint, engine
+from finetune.training import engine, saving
 from tests.drawn import folder
 from tests.test_engine import Watcher, weights
 from tests.weights.drawn_files import drawn
@@ -118,10 +118,10 @@ def test_without_the_start_in_the_checkpoint_the_file_is_needed(tmp_path: Path) 
 
 def forget(folder: Path) -> None:
     """Take the start out of a run's newest checkpoint."""
-    path = checkpoint.steps(folder / "checkpoints")[-1]
-    saved = checkpoint.load(path)
+    path = saving.steps(folder / "checkpoints")[-1]
+    saved = saving.load(path)
     state = {key: value for key, value in saved.state.items() if key not in ("start", "version")}
-    checkpoint.save(path.parent, saved.arrays, state, best=False, keep=2)
+    saving.save(path.parent, saved.arrays, state, best=False, keep=2)
 
 
 @pytest.mark.parametrize("head", [{}, {"use": "linear", "keep_pretrained": True}])

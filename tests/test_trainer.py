@@ -14,8 +14,8 @@ from finetune.data.loader import Batch
 from finetune.machine import device
 from finetune.network import heads
 from finetune.recipe.models import Recipe
+from finetune.training.optimizers import START, LossScale
 from finetune.training.phases import Phase
-from finetune.training.scaling import START, LossScale
 
 pytestmark = pytest.mark.once
 

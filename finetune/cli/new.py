@@ -82,8 +82,8 @@ def recipe(
     from finetune.cli.source import load_catalogue
     from finetune.components import Backbone
     from finetune.display.summary import shown
-    from finetune.files.home import expand_home
-    from finetune.new import photos as looking
+    from finetune.files.atomic import expand_home
+    from finetune.new import recipe as looking
     from finetune.new import recipe as recipes
     from finetune.recipe.models import BackboneSection
 

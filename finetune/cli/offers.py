@@ -11,7 +11,7 @@ import typer  # noqa: TC002 - as above
 
 from finetune.cli import source
 from finetune.errors import FinetuneError, UsageError
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.recipe import document
 
 Offer = tuple[str, str]

@@ -38,7 +38,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     from finetune.data.pack.packing import Job
     from finetune.data.pack.packing import pack as packed
     from finetune.display.progress import Progress
-    from finetune.machine.cores import usable_cores
+    from finetune.machine.environment import usable_cores
 
     if out == STDOUT:
         raise UsageError("a pack is a folder, which standard output cannot hold; name a folder")

@@ -36,14 +36,14 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     else is kept.
     """
     from finetune.display.progress import Progress
-    from finetune.training import preflight
+    from finetune.training import trial
 
     asked, catalogue = source.asked(words), source.load_catalogue()
     plan = asked.plan(catalogue)
     chart = plot and Output(path=plot, command="lr --plot", force=force, inputs=asked.inputs(plan))
     if chart:
         chart.check()
-    preflight.check_device(plan)
+    trial.check_device(plan)
     from finetune.training import rates
 
     progress = Progress()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +13,12 @@ from finetune.cli.app import Answer, command
 from finetune.cli.output import pairs
 from finetune.cli.parameters import Words
 from finetune.errors import UsageError
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from finetune.catalogue import Catalogue
-    from finetune.distributed.launch import Launch
     from finetune.recipe.plan import Plan
     from finetune.sweep.runs import Sweep
 
@@ -86,16 +85,18 @@ def run(
         return checked(plan, catalogue, how)
     from finetune.display.progress import Progress
     from finetune.display.summary import outcome
-    from finetune.training import preflight
+    from finetune.distributed.launch import plan_launch
+    from finetune.training import trial
 
     if not (folder and (folder / "result.json").exists()):
-        preflight.check(plan, folder)
+        trial.check(plan, folder)
     from finetune.training import engine
 
     progress = Progress(report=False)
     if resume == source.AUTO:
         progress.say(f"resuming {folder}" if folder else "no run to resume yet: starting a new one")
-    if (started := several(plan)) is not None and (to_train := plan_to_train(plan, catalogue, how)) is not None:
+    started = plan_launch(plan.recipe)
+    if started is not None and (to_train := plan_to_train(plan, catalogue, how)) is not None:
         from finetune.launch import launcher
 
         launched = launcher.run(
@@ -152,18 +153,6 @@ def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
     return runs.opened(folder)
 
 
-def several(plan: Plan) -> Launch | None:
-    """Return the launch of a run that takes more than this process, on a device that there is."""
-    from finetune.distributed import launch, world
-    from finetune.machine import device
-
-    runner = plan.recipe.runner
-    if world.is_member() or (planned := launch.plan(runner, runner.device)) is None:
-        return None
-    launch.divisible(plan.recipe, planned.size)
-    return replace(planned, device=device.choose(runner.device))
-
-
 @command("RECIPE [KEY=VALUE]...", "finetune check mine.yaml", "finetune check mine.yaml train.batch_size=64")
 def check(words: Words = None) -> Answer:
     """Look at all that a run needs, before the long run.
@@ -178,14 +167,15 @@ def check(words: Words = None) -> Answer:
 def checked(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> Answer:
     """Return the report on a plan, which resumes a run where ``how`` names one."""
     from finetune.display.progress import Progress
-    from finetune.training import preflight
+    from finetune.distributed.launch import plan_launch
+    from finetune.training import trial
 
     folder = how.folder if how else None
     if not (folder and (folder / "result.json").exists()):
-        preflight.check(plan, folder)
+        trial.check(plan, folder)
     from finetune.training import check
 
-    say, planned = Progress().say, several(plan)
+    say, planned = Progress().say, plan_launch(plan.recipe)
     if how and folder:
         report = check.check_resumed(
             plan, catalogue, folder, extend=how.extend, allow_changed=how.allow_changed, say=say

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.recipe import document
 from finetune.suggest import did_you_mean
 

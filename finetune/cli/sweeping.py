@@ -42,8 +42,9 @@ def new(
 ) -> Answer:
     """Begin a sweep; what is wrong with any of its runs is raised before the first."""
     from finetune.display.progress import Progress
-    from finetune.sweep import axes, judging, runs
-    from finetune.training import preflight
+    from finetune.sweep import axes, runs
+    from finetune.sweep.axes import judge_alike
+    from finetune.training import trial
 
     trials = axes.trials(found)
     made = runs.planned(
@@ -51,8 +52,8 @@ def new(
         lambda changes: replace(asked, changes=(*asked.changes, *changes)).plan(catalogue, output=output),
     )
     for plan in made:
-        preflight.check(plan)
-    made = judging.judge_alike(made, catalogue, Progress().say)
+        trial.check(plan)
+    made = judge_alike(made, catalogue, Progress().say)
     if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
         Progress().say("warning: runs of different seeds or datasets are judged on different images; compare with care")
     if dry_run:
@@ -66,7 +67,8 @@ def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) ->
     from finetune.display.progress import Progress
     from finetune.display.summary import shown
     from finetune.files import atomic
-    from finetune.sweep import picture, runs
+    from finetune.sweep import runs
+    from finetune.sweep.runs import draw
 
     progress = Progress(report=False)
     if not allow_changed:
@@ -76,7 +78,7 @@ def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) ->
         return trained(plan, catalogue, folder, progress, allow_changed=allow_changed)
 
     runs.work(sweep, catalogue, train, progress.say)
-    drawn = picture.draw(sweep)
+    drawn = draw(sweep)
     if drawn is not None:
         atomic.write_text(sweep.folder / "sweep.svg", drawn)
     failed = [row for row in sweep.rows if row.error is not None]
@@ -90,10 +92,10 @@ def trained(
     plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any, *, allow_changed: bool = False
 ) -> tuple[Mapping[str, Any], Path]:
     """Make one run, or go on with it, by as many processes as it asks for; return its result and folder."""
-    from finetune.cli.running import several
+    from finetune.distributed.launch import plan_launch
     from finetune.training import engine
 
-    started = several(plan)
+    started = plan_launch(plan.recipe)
     if started is not None:
         from finetune.launch import launcher
 

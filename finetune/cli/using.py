@@ -13,7 +13,7 @@ from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device, Force, output_option
 from finetune.cli.source import load_catalogue
 from finetune.errors import UsageError
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.files.outputs import STDOUT, Output
 from finetune.text import escape_line
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finetune.data.imagefile import BadImage
+    from finetune.model.inputs import Prediction
     from finetune.model.model import Model
-    from finetune.model.prediction import Prediction
 
 ModelPath = Annotated[Path, typer.Argument(hidden=True, autocompletion=offers.models)]
 Images = Annotated[list[str], typer.Argument(hidden=True)]
@@ -71,7 +71,7 @@ def predict(
 def table_output(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
     """Return the table to write, after a look at its place; no image and no file of the model is overwritten."""
     from finetune.model import modelfolder
-    from finetune.model.places import own_files
+    from finetune.model.exporting import own_files
 
     inputs = [*map(expand_home, images), *own_files(modelfolder.locate(expand_home(model)))]
     target = Output(path=csv, command="predict --csv", force=force, inputs=inputs)
@@ -199,7 +199,7 @@ def export(
     A file that gives different probabilities is an error, and is removed.
     """
     from finetune.model import modelfolder
-    from finetune.model.places import export_outputs
+    from finetune.model.exporting import export_outputs
 
     folder = modelfolder.locate(expand_home(model))
     path = file or folder / f"model.{format}"

@@ -12,7 +12,7 @@ from finetune.cli import offers, output
 from finetune.cli.app import Answer, command, group
 from finetune.cli.parameters import Force, output_option
 from finetune.cli.source import load_catalogue
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def named(catalogue: Catalogue, name: str) -> Backbone:
 
 def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
     """Return a source for programs."""
-    from finetune.files.home import cache_folder
+    from finetune.files.atomic import cache_folder
     from finetune.weights import fetching
 
     path = fetching.local(record.url) or fetching.target(record, cache_folder() / "weights")

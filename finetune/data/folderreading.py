@@ -20,7 +20,7 @@ from finetune.data.walk import (
     natural_key,
 )
 from finetune.errors import DataError
-from finetune.files.existing import existing_folder
+from finetune.files.outputs import existing_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -24,7 +24,7 @@ from finetune.data.looks import Look, parse
 from finetune.data.pool import Pool
 from finetune.errors import DataError, FinetuneError, ResourceError
 from finetune.files import atomic
-from finetune.files.home import cache_folder
+from finetune.files.atomic import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

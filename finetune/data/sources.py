@@ -20,7 +20,7 @@ from finetune.data.imagefile import Refused
 from finetune.data.images import WHITE, to_rgb, upright
 from finetune.data.pack.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.plugins import named
 from finetune.recipe import plan as plans
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.display import html
 from finetune.display.epochtable import clock
-from finetune.display.pace import Pace
-from finetune.display.progress import Progress
+from finetune.display.progress import Pace, Progress
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.distributed import slurm
 from finetune.distributed.world import is_member
 from finetune.errors import UsageError
-from finetune.machine.device import KINDS
+from finetune.machine.device import KINDS, choose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from finetune.recipe.models import Recipe
     from finetune.recipe.runners import Runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A job step: this machine is number ``node`` of ``nodes``, and ``first`` is the name of number 0."""
+
+    nodes: int = 1
+    node: int = 0
+    first: str = ""
+
+
+def read_step(environ: Mapping[str, str]) -> Step:
+    """Return the step that ``srun`` started this process in; one machine where it did not.
+
+    A batch script by itself runs on its first machine alone, so that only the variables of a step count.
+    """
+    nodes, node, names = (environ.get(f"SLURM_{key}", "") for key in ("STEP_NUM_NODES", "NODEID", "STEP_NODELIST"))
+    if not (nodes.isdecimal() and node.isdecimal() and names):
+        return Step()
+    return Step(nodes=int(nodes), node=int(node), first=first_host(names))
+
+
+def first_host(names: str) -> str:
+    """Return the first of hosts as Slurm writes them: ``a1``, ``a1,b2``, ``npu[003-010,12]``, ``r[1-2]n[01-04]``."""
+    first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])+", names)
+    text = first[0] if first else names
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", text)
+
 
 LAST_PORT = 65534
 PORT = 8118  # MindSpore's own default, where several machines have to agree on one
@@ -82,7 +110,7 @@ def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -
 
     What it leaves ``auto`` Slurm says, where it started this process. Raises ``UsageError`` for what does not fit.
     """
-    step = slurm.step(environ)
+    step = read_step(environ)
     nodes = runner.nodes if runner.nodes != "auto" else step.nodes
     node = runner.node_rank if runner.node_rank != "auto" else step.node
     size = nodes * runner.devices
@@ -134,3 +162,11 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         number: int = listener.getsockname()[1]
         return number
+
+
+def plan_launch(recipe: Recipe) -> Launch | None:
+    """Return the launch of a run that takes more than this process, on a device that there is."""
+    if is_member() or (planned := plan(recipe.runner, recipe.runner.device)) is None:
+        return None
+    divisible(recipe, planned.size)
+    return replace(planned, device=choose(recipe.runner.device))

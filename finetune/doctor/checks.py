@@ -14,13 +14,13 @@ from finetune import plugins as plugin_loading
 from finetune.catalogue import Catalogue
 from finetune.components import Backbone
 from finetune.doctor import npu, probe
-from finetune.doctor.remark import Level, Remark
+from finetune.doctor.probe import Level, Remark
 from finetune.errors import ResourceError
 from finetune.features import entries, identity
-from finetune.files import home
+from finetune.files import atomic
 from finetune.machine import environment, forms, speeds
-from finetune.machine.cores import usable_cores
 from finetune.machine.device import KINDS
+from finetune.machine.environment import usable_cores
 from finetune.machine.memory import available_memory_mb
 from finetune.recipe.models import TrunkSection
 
@@ -201,12 +201,12 @@ def devices(found: dict[str, Any], wanted: str) -> Iterator[Remark]:
 
 def folders() -> Iterator[Remark]:
     """Look at the folders that a run writes to."""
-    yield folder("cache", home.cache_folder(), "set FINETUNE_HOME to a folder that you may write to")
+    yield folder("cache", atomic.cache_folder(), "set FINETUNE_HOME to a folder that you may write to")
     kept = sum(entries.size(each) for each in entries.home().glob("*") if each.is_dir())
     if kept:
         yield Remark(level="ok", topic="features", text=f"{kept / 1e9:.2f} GB kept in {entries.home()}, free to remove")
     yield folder("output", Path.cwd(), "choose another folder with --output")
-    if home.offline():
+    if atomic.offline():
         yield Remark(level="ok", topic="network", text="not used, because FINETUNE_OFFLINE is set")
 
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.doctor.remark import Remark
+from finetune.doctor.probe import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

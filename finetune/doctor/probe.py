@@ -9,14 +9,29 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.machine import cpu, device
 from finetune.machine.kind import quiet_mindspore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """One thing that was looked at; ``remedy`` is empty where nothing needs doing."""
+
+    level: Level
+    topic: str
+    text: str
+    remedy: str = ""
+
 
 TIME_LIMIT = 120.0
 STAGES_LIMIT = 900.0  # compiling takes most of it

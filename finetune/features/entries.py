@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from finetune.files import atomic
-from finetune.files.home import cache_folder
+from finetune.files.atomic import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

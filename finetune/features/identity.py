@@ -11,8 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.machine.cores import cpu_flags, usable_cores
-from finetune.machine.environment import ISA_FLAGS, packages
+from finetune.machine.environment import ISA_FLAGS, cpu_flags, packages, usable_cores
 from finetune.version import own_version
 
 if TYPE_CHECKING:

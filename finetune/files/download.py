@@ -6,20 +6,73 @@ import fcntl
 import os
 import re
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from finetune.errors import DownloadError
-from finetune.files import firstuse, mirrors
-from finetune.files.atomic import SUFFIX, atomic_path, disk_errors, sweep, temporary
+from finetune.files import firstuse
+from finetune.files.atomic import SUFFIX, atomic_path, disk_errors, offline, sweep, temporary
 from finetune.files.promise import Failed, Promise
 from finetune.files.transfer import CHUNK, Limits, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from filelock import BaseFileLock
+
+
+VARIABLE = "FINETUNE_MIRROR"
+
+
+def addresses(promise: Promise) -> list[Promise]:
+    """Return the promise at each address that may be asked, in order: mirrors, then its own; offline only files."""
+    found = [*_mirrored(promise), promise]
+    return [each for each in found if not offline() or urlsplit(each.url).scheme == "file"]
+
+
+class Nowhere(DownloadError):
+    """No address had the promised file; ``reason`` is the sentence without what can be done."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; {remedy}")
+
+
+def nowhere(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
+    """Return the error that says what each of the addresses answered, one a line."""
+    said = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
+    if offline() and urlsplit(promise.url).scheme != "file":
+        lacking = f", and no mirror has it:{said}" if said else ""
+        damaged = f"; '{promise.target}' is there but damaged" if promise.target.is_file() else ""
+        text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set{damaged}{lacking}"
+        return Nowhere(text, f"unset it, or {promise.by_hand}")
+    if len(failures) == 1:
+        return failures[0]
+    text = f"'{promise.shown}' cannot be had from {len(failures)} addresses:{said}"
+    return Nowhere(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
+
+
+def _mirrored(promise: Promise) -> Iterator[Promise]:
+    """Yield the promise at ``BASE/HOST/PATH`` for each base; what is secret in its own address stays out."""
+    own = urlsplit(promise.url)
+    path = f"{own.netloc.rpartition('@')[2].lower()}{own.path}"
+    if own.scheme == "file" or {".", ".."} & {*unquote(path).split("/")}:
+        return
+    for word in os.environ.get(VARIABLE, "").split():
+        try:
+            base = urlsplit(word)
+            url = base._replace(path=f"{base.path.rstrip('/')}/{path}", fragment="").geturl()
+            mirrored = replace(promise, url=url)
+            mirrored.check()
+        except (DownloadError, ValueError):
+            shown = word.partition("?")[0].rpartition("@")[2]
+            raise DownloadError(
+                f"'{shown}' in {VARIABLE} is no mirror; write https://HOST/PATH or file:///PATH"
+            ) from None
+        yield mirrored
+
 
 LIMITS = Limits()
 
@@ -36,8 +89,8 @@ def fetch(url: str, digest: str, target: Path, *, progress: bool = True, limits:
     promise.check()
     if _is_here(firstuse.recalled(promise)):
         return promise.target
-    if not mirrors.addresses(promise):
-        raise mirrors.nowhere(promise, ())
+    if not addresses(promise):
+        raise nowhere(promise, ())
     with disk_errors(promise.target):
         promise.target.parent.mkdir(parents=True, exist_ok=True)
     sweep(promise.target.parent)
@@ -68,7 +121,7 @@ def _is_here(promise: Promise) -> bool:
 def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
     """Ask one address after the other."""
     failures = []
-    for address in mirrors.addresses(promise):
+    for address in addresses(promise):
         carry = _copy if urlsplit(address.url).scheme == "file" else transfer
         try:
             with atomic_path(promise.target) as part:
@@ -79,7 +132,7 @@ def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
             raise DownloadError(f"'{promise.target}' was removed while it was fetched; try again") from error
         else:
             return firstuse.remember(promise)
-    raise mirrors.nowhere(promise, failures)
+    raise nowhere(promise, failures)
 
 
 def _copy(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from finetune.fitting.calibration import calibrate
 from finetune.fitting.data import Choice, Data, Fitted, Step, check_data
 from finetune.fitting.folds import scramble
 from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
-from finetune.fitting.scores import compare_macro_f1, row_losses, score
+from finetune.fitting.scores import calibrate, compare_macro_f1, row_losses, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

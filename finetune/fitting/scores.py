@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
     Rows = NDArray[np.int64]
+    Doubles = NDArray[np.float64]
+
 
 REPLICATES = 200
 
@@ -67,3 +70,66 @@ def row_losses(logits: Floats, labels: Rows) -> NDArray[np.float64]:
     sums = np.exp(above).sum(axis=1, dtype=np.float64)
     losses: NDArray[np.float64] = np.log(sums) - above[np.arange(len(labels)), labels]
     return losses
+
+
+WEAKEST, STRONGEST = -8.0, 4.0  # powers of 2 that logits may be multiplied by
+NARROWINGS = 16  # of the span of powers, each by the golden ratio
+GOLDEN = (5.0**0.5 - 1.0) / 2.0
+
+
+def calibrate(logits: Floats, labels: Rows, weights: Doubles | None = None) -> tuple[float, float]:
+    """Return the factor for all logits (N, K) with which their mean cross-entropy is least, and that loss.
+
+    ``weights`` (N,) are those of the rows, all the same if not given. Labels count as if one more image of each had
+    another one (Platt 1999), so that few images that are all right do not make a head entirely sure. The loss has one
+    minimum over the factor, which golden-section search finds to a hundredth.
+    """
+    weights = np.ones(len(labels)) if weights is None else weights
+    total = max(float(weights.sum()), float(np.finfo(np.float64).tiny))
+    above_mean = logits[np.arange(len(labels)), labels] - logits.mean(axis=1, dtype=np.float64)
+    doubt = float((weights * above_mean).sum()) / (len(labels) + 2.0)
+
+    def loss(power: float) -> float:
+        factor = 2.0**power
+        sure = float((weights * row_losses(logits * np.float32(factor), labels)).sum())
+        return float((sure + doubt * factor) / total)
+
+    low, high = WEAKEST, STRONGEST
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    for _ in range(NARROWINGS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - GOLDEN * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + GOLDEN * (high - low)
+            at_right = loss(right)
+    return (2.0**left, at_left) if at_left <= at_right else (2.0**right, at_right)
+
+
+Z = 1.959963984540054  # standard normal quantile of 97.5 %
+# Of 60 random subsets of 102 flowers (130 to 1,320 photos), this interval covered the accuracy on test photos 58 times,
+# and Wilson's for the number of photos 45 times.
+WORTH = 0.25
+
+
+def out_of_fold(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy out of fold: Wilson's, for ``WORTH`` times as many images.
+
+    Folds share the images that they train on, and photos of a class often come in series, so that ``count`` of them
+    say less than as many that are independent.
+    """
+    return wilson(hits * WORTH, count * WORTH)
+
+
+def wilson(hits: float, count: float) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of ``hits`` in ``count``; (0, 1) for a count of 0."""
+    if count <= 0:
+        return 0.0, 1.0
+    share = hits / count
+    middle = share + Z * Z / (2 * count)
+    reach = Z * sqrt(share * (1.0 - share) / count + Z * Z / (4.0 * count * count))
+    low, high = (middle - reach) / (1.0 + Z * Z / count), (middle + reach) / (1.0 + Z * Z / count)
+    return (0.0 if hits == 0 else low), (1.0 if hits == count else high)

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.distributed.launch import free_port
 from finetune.errors import ResourceError
-from finetune.launch.machines import Machines
 from finetune.launch.member import ALIVE, RECIPE, Task
-from finetune.launch.processes import Processes
+from finetune.launch.processes import Machines, Processes
 from finetune.launch.relay import Screen
 from finetune.machine import interrupts
 

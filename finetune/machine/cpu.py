@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.machine.cores import cpu_flags
+from finetune.machine.environment import cpu_flags
 from finetune.machine.forms import Forms, strongest_isa
 from finetune.machine.kind import Kind, Settings
 from finetune.machine.timeslice import shorten_time_slice

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError
 from finetune.machine import ascend, cpu, gpu
-from finetune.machine.cores import usable_cores
+from finetune.machine.environment import usable_cores
 from finetune.machine.forms import Forms
 from finetune.machine.kind import Amp, DeviceName, Kind, Settings, quiet_mindspore
 

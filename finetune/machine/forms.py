@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from finetune.machine.cores import cpu_flags
+from finetune.machine.environment import cpu_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

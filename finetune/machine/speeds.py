@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from finetune.files import atomic
-from finetune.files.home import cache_folder
+from finetune.files.atomic import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ def remember(backbone: str, code: str, rates: Mapping[str, Mapping[str, float]])
 def this_machine() -> str:
     """Return what a measurement holds for: processor, its instruction sets, cores, and MindSpore's version."""
     from finetune.machine import environment
-    from finetune.machine.cores import cpu_flags, usable_cores
+    from finetune.machine.environment import cpu_flags, usable_cores
 
     flags = " ".join(flag for flag in environment.ISA_FLAGS if flag in cpu_flags())
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "-")

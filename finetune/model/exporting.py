@@ -2,26 +2,165 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from finetune.errors import FinetuneError
-from finetune.files import atomic
-from finetune.files.outputs import API_REMEDY
-from finetune.model.places import export_outputs
-from finetune.model.runtimes import find_runtime, first_line
+from finetune.errors import FinetuneError, UsageError
+from finetune.files import atomic, outputs
+from finetune.files.outputs import API_REMEDY, CLI_REMEDY, Output
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from finetune.model.model import Model
-    from finetune.model.runtimes import Runtime
     from finetune.network.network import Network
+
+    Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A library that runs exported files; ``run`` maps a file and a batch of images to the output of its graph."""
+
+    module: str
+    run: Callable[[Path, Array], Array]
+
+    def __str__(self) -> str:
+        release = str(getattr(import_module(self.module), "__version__", ""))
+        return f"{self.module} {release.partition('-')[0]}".strip()
+
+
+def run_onnxruntime(file: Path, images: Array) -> Array:
+    """Run an ONNX file with onnxruntime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    result: Array = session.run(None, {session.get_inputs()[0].name: images})[0]
+    return result
+
+
+def run_openvino(file: Path, images: Array) -> Array:
+    """Run an ONNX file with OpenVINO on the CPU, in float32 even where shorter numbers are faster."""
+    from finetune.network.openvino_graph import core
+
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
+    compiled = core().compile_model(core().read_model(file.read_bytes()), "CPU", hints)
+    result: Array = compiled([images])[0]
+    return result
+
+
+def run_mindspore(file: Path, images: Array) -> Array:
+    """Load a MindIR file and run it."""
+    import mindspore as ms
+
+    result: Array = ms.nn.GraphCell(ms.load(str(file)))(ms.Tensor(images)).asnumpy()
+    return result
+
+
+# By format, the one that users most likely run the file with first.
+RUNTIMES = {
+    "onnx": (
+        Runtime(module="onnxruntime", run=run_onnxruntime),
+        Runtime(module="openvino", run=run_openvino),
+    ),
+    "mindir": (Runtime(module="mindspore", run=run_mindspore),),
+}
+
+
+def find_runtime(format: str) -> tuple[Runtime | None, str]:
+    """Return the first runtime for a format that can be imported, or None and why there is none."""
+    reasons = []
+    for runtime in RUNTIMES[format]:
+        reason = find_problem(runtime.module)
+        if not reason:
+            return runtime, ""
+        reasons.append(reason)
+    return None, f"{'; '.join(reasons)}; to compare, run: pip install {RUNTIMES[format][0].module}"
+
+
+def find_problem(module: str) -> str:
+    """Return why a library cannot be imported, or an empty string."""
+    if find_spec(module) is None:
+        return f"{module} is not installed"
+    try:
+        import_module(module)
+    except Exception as error:  # a library that does not fit others fails in many ways
+        return f"{module} cannot be imported ({first_line(error)})"
+    return ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a message that says what is wrong; OpenVINO's begins with lines of its source."""
+    lines = [line.strip().removesuffix(".") for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Exception from ")), type(error).__name__)
+
+
+FORMATS = ("onnx", "mindir")
+MODEL_FILES = ("model.json", "weights.safetensors", "README.md")
+RUN_FILES = (
+    *("recipe.yaml", "environment.json", "data.json", "weights.json", "split.csv"),
+    *("metrics.jsonl", "result.json", "log.txt"),
+)
+
+
+def own_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder and of the run that it belongs to, which no command that reads them writes."""
+    own, run = [folder / name for name in MODEL_FILES], folder.parent
+    if folder.name == "model" and (run / "recipe.yaml").is_file():
+        own += [*(run / name for name in RUN_FILES), *(run / "checkpoints").glob("*")]
+    return own
+
+
+def export_outputs(
+    path: Path, format: str, folder: Path | None, *, force: bool, remedy: str = CLI_REMEDY
+) -> tuple[Output, Output]:
+    """Return the two files that an export of the model in ``folder`` writes, after a look at their places.
+
+    Raises ``UsageError`` for a name with another ending, and for files that exist unless ``force`` replaces them.
+    """
+    if not path.name or os.path.isdir(path):
+        raise UsageError(f"'{escape_line(str(path))}' is a folder; name a file in it that ends with .{format}")
+    if path.suffix != f".{format}":
+        renamed = path.with_suffix(f".{format}")
+        other = f", or choose the format {path.suffix[1:]}" if path.suffix[1:] in FORMATS else ""
+        raise UsageError(f"{path} does not end with .{format}; name the file {renamed}{other}")
+    inputs = own_files(folder) if folder else []
+    graph = Output(path=path, command="export", force=force, inputs=inputs, remedy=remedy)
+    beside = path.with_name(f"{path.name}.json")
+    about = Output(path=beside, command="export", force=force, inputs=inputs, remedy=remedy)
+    outputs.check_all([graph, about])
+    return graph, about
+
+
+def copy_model(source: Path, target: Path, *, force: bool) -> Path:
+    """Copy a model folder, ``model.json`` last, and return the copy.
+
+    Raises ``UsageError`` for a folder that holds something else, unless ``force`` overwrites the model's files in it.
+    """
+    files = sorted((path for path in source.iterdir() if path.is_file()), key=lambda path: path.name == "model.json")
+    copies = [
+        Output(path=target / file.name, command="save", force=force, inputs=files, remedy=API_REMEDY) for file in files
+    ]
+    with atomic.disk_errors(target):
+        others = {path.name for path in target.iterdir()} - {file.name for file in files} if target.is_dir() else set()
+        if others and not force:
+            raise UsageError(f"{target} is not empty; name a new folder or pass force=True")
+        outputs.check_all(copies)
+        for file, copy in zip(files, copies, strict=True):
+            copy.write(file.read_bytes())
+    return target
+
 
 TOLERANCE = 1e-4  # of probabilities; other runtimes add up in another order
 REMEDY = "nothing was written; use another format, or report this to the author of the backbone"

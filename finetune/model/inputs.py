@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data.imagefile import BadImage, shown
 from finetune.data.walk import Skipped, find_images, image_endings
+from finetune.display import html
 from finetune.errors import DataError, UsageError
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
 
 COMMON = (".jpg", ".jpeg", ".png")  # named first
 LISTED = 10  # skipped images that a message names
@@ -122,3 +125,36 @@ def ignored_line(inputs: Inputs) -> str:
     """Return in one line how many files were left alone because they are not images; nothing if there are none."""
     counts = ", ".join(f"{inputs.ignored[each]:,} {text}" for each, text in IGNORED.items() if each in inputs.ignored)
     return f"ignored: {counts}" if counts else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The likeliest class of an image with its probability, and the few likeliest in ``top``, best first.
+
+    ``path`` is what was given for the image, or ``images[3]`` for the fourth of images without a file.
+    """
+
+    path: str | Path
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return f"{escape_line(str(self.path))}: {self.label} ({self.probability:.1%})"
+
+    def _repr_html_(self) -> str:
+        return html.prediction(self.path, self.top)
+
+
+class Predictions(list[Prediction]):
+    """Predictions in the order of their images; a notebook shows them as a table.
+
+    ``skipped`` are the images in folders that have no prediction, each with ``path`` and ``text``, which says why.
+    """
+
+    def __init__(self, found: Iterable[Prediction] = (), skipped: Iterable[Skipped] = ()) -> None:
+        super().__init__(found)
+        self.skipped = tuple(skipped)
+
+    def _repr_html_(self) -> str:
+        return html.predictions([(each.path, each.top) for each in self])

@@ -15,10 +15,10 @@ from finetune.data import heldback, sources
 from finetune.data.loader import Loader
 from finetune.data.loading import Part
 from finetune.errors import UsageError
-from finetune.machine.cores import usable_cores
-from finetune.model import exporting, metrics, outoffold
-from finetune.model.evaluation import Predictor
-from finetune.model.prediction import Prediction
+from finetune.machine.environment import usable_cores
+from finetune.model import exporting, metrics
+from finetune.model.evaluation import Predictor, find, read
+from finetune.model.inputs import Prediction
 from finetune.recipe.models import TrunkSection
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ class Model:
         ``trained_on`` counts the images that the run was trained on, and is None where that cannot be told. Raises
         ``DataError`` for a class that the model does not know.
         """
-        if data is None and (path := outoffold.find(self.folder)) is not None:
+        if data is None and (path := find(self.folder)) is not None:
             return self._estimate(path)
         selection = heldback.select_images(data, self.about, self.catalogue, self.folder, usable_cores())
-        if selection.is_own and (path := outoffold.find(self.folder)) is not None:
+        if selection.is_own and (path := find(self.folder)) is not None:
             return self._estimate(path)
         part = selection.part
         with closing(self._loader(part, batch_size, workers)) as loader:
@@ -114,7 +114,7 @@ class Model:
 
     def _estimate(self, path: Path) -> dict[str, Any]:
         """Return what the run estimated out of fold, as ``evaluate`` does."""
-        scored, labels = outoffold.read(path, self.classes)
+        scored, labels = read(path, self.classes)
         confusion = metrics.confusion(scored, labels, len(self.classes))
         return {
             "part": "out of fold",

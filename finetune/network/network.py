@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from finetune.machine.forms import Forms
 
     Stages = Mapping[str, nn.Cell]
+    from collections.abc import Sequence
+
+
+def trunk(stages: Sequence[str], trainable: Iterable[str]) -> tuple[str, ...]:
+    """Return the stages before the first that trains; ``stages`` end with the head."""
+    training = set(trainable)
+    return tuple(takewhile(lambda stage: stage not in training, stages))
+
 
 HEAD = "head"
 

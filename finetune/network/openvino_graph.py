@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from mindspore import Tensor, nn
 
 from finetune.machine import interrupts
-from finetune.machine.cores import usable_cores
+from finetune.machine.environment import usable_cores
 from finetune.machine.memory import give_back
 
 if TYPE_CHECKING:
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float32]
+
+
+class Exported(nn.Cell):
+    """Another cell and nothing else; what MindSpore compiles to write it goes with this one."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+        self.set_train(False)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return what the cell makes of its input."""
+        return self.cell(x)
+
 
 REQUESTS = 4  # for each chunk that is computed at the same time, so that no thread waits while a shard is written
 
@@ -45,8 +60,6 @@ class Graph:
     @interrupts.whole()
     def _read(self) -> None:
         import mindspore as ms
-
-        from finetune.network.exported import Exported
 
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"

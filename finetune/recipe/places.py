@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.text import escape_line
 
 KeyPath = tuple[str | int, ...]

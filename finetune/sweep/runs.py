@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.display import chart
 from finetune.errors import DivergedError, Interrupted, RecipeError, UsageError
 from finetune.files import atomic
 from finetune.recipe import plan as plans
@@ -20,7 +21,9 @@ from finetune.training import runfolder
 
 if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
+    from finetune.display.chart import Point
     from finetune.recipe.plan import Plan
+
 
 RECORD, RECIPES = "sweep.json", "recipes"
 Train = Callable[["Plan", "Path | None"], "tuple[Mapping[str, Any], Path]"]
@@ -186,7 +189,7 @@ def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> di
 
 def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], None]) -> None:
     """Raise ``UsageError`` that lists what changed since the runs of a sweep that are finished."""
-    from finetune.training import finished, older
+    from finetune.training import finished, settling
 
     said: dict[str, str] = {}  # by what a run's images depend on, so that they are looked at once
     for row in sweep.rows:
@@ -194,7 +197,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
         if folder is None or not (folder / "result.json").exists():
             continue
         plan = plans.load(relocated(sweep, row), [], catalogue)
-        plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
+        plan = settling.keep_settled(settling.keep_defaults(plan, folder), folder)
         same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
         if same not in said:
             said[same] = "; ".join(finished.find_data_changes(folder, plan, catalogue, say))
@@ -236,3 +239,45 @@ def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], 
         else:
             row.folder, row.result = str(folder), dict(result)
         sweep.write()
+
+
+RATES = ("lr", "weight_decay", "eps")
+
+
+def draw(sweep: Sweep) -> str | None:
+    """Return a chart as SVG of the metric over the first key that takes numbers; None if there is none, or no result.
+
+    Runs that differ in other keys are lines of their own.
+    """
+    lines, key = points(sweep)
+    best = sweep.best()
+    if key is None or best is None or not lines:
+        return None
+    metric = f"validation {sweep.metric}"
+    score = sweep.score(best)
+    mark = (float(best.values[key]), score) if score is not None else None
+    others = ", ".join(name for name in sweep.keys if name != key)
+    return chart.svg(lines, title=f"{metric} by {key}", x=key, y=metric, mark=mark, names=others, rate=is_rate(key))
+
+
+def is_rate(key: str) -> bool:
+    """Return whether values of a key differ by factors, as learning rates do."""
+    name = key.rpartition(".")[2]
+    return name in RATES or name.endswith(("_lr", "learning_rate"))
+
+
+def points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:
+    """Return the lines of the chart by the values of all other keys, and the key that they are drawn over."""
+    key = next((name for name in sweep.keys if all(number(row.values[name]) for row in sweep.rows)), None)
+    lines: dict[str, list[Point]] = {}
+    for row in sweep.rows:
+        score = sweep.score(row)
+        if key is not None and score is not None:
+            rest = ", ".join(spelled(value) for name, value in row.values.items() if name != key)
+            lines.setdefault(rest, []).append((float(row.values[key]), score))
+    return {name: sorted(line) for name, line in lines.items()}, key
+
+
+def number(value: object) -> bool:
+    """Tell whether a value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,8 +9,8 @@ import numpy as np
 from finetune.components import Augmentation, ImageSpec
 from finetune.data.loader import UINT8, Stream, generator, unfit
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
+from finetune.testing.endurance import differing, told
 from finetune.testing.photos import picture
-from finetune.testing.threads import differing, told
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from finetune.components import Backbone
-from finetune.testing import offers as offered
+from finetune.testing import surroundings as offered
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, inspect
 from finetune.weights.layouts import OWN
 
@@ -87,7 +87,7 @@ def declared(inspection: Inspection[Backbone]) -> None:
 def built(inspection: Inspection[Backbone]) -> dict[str, Any]:
     """Return the stages, if MindSpore can compile their classes."""
     from finetune.network.network import build_stages
-    from finetune.testing.sources import uncompilable
+    from finetune.testing.datasets import uncompilable
 
     stages: dict[str, Any] = {}
     with inspection.rule("stages", "build", "return a Cell for each stage", vital=True, draws=True):

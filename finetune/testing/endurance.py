@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import tracemalloc
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,10 +17,57 @@ from finetune.run import Predicted
 from finetune.testing.photos import picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from finetune.run import Run
+
+
+T = TypeVar("T")
+
+THREADS = 4
+OFTEN = 1e-5  # seconds between two switches of threads, so that they get into each other's way
+
+
+def orders(count: int) -> list[list[int]]:
+    """Return an order of ``count`` jobs for each thread: as they are, backwards, and two at random."""
+    rng = np.random.default_rng(0)
+    there = list(range(count))
+    return [there, there[::-1], *(rng.permutation(count).tolist() for _ in range(THREADS - 2))]
+
+
+def differing(work: Callable[[T], Any], jobs: Sequence[T], alone: Sequence[Any]) -> list[tuple[int, str]]:
+    """Return the jobs, by number, of which threads made something else than ``alone``, or raised an error."""
+    wrong: dict[int, str] = {}
+    start = threading.Barrier(THREADS)
+
+    def run(order: list[int]) -> None:
+        start.wait()
+        for number in order:
+            try:
+                if work(jobs[number]) != alone[number]:
+                    wrong.setdefault(number, "")
+            except Exception as error:
+                wrong.setdefault(number, f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=run, args=(order,), daemon=True) for order in orders(len(jobs))]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(OFTEN)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    return sorted(wrong.items())
+
+
+def told(wrong: Sequence[tuple[int, str]]) -> str:
+    """Return what threads saw in place of the same."""
+    errors = [error for _, error in wrong if error]
+    return f"raised {errors[0].partition(chr(10))[0][:200]}" if errors else "gave something else than alone"
+
 
 EPOCHS, STEPS = 4, 200
 MOST = 16_000  # bytes in 4 epochs of 200 steps; a number for each step takes 25,600

@@ -221,7 +221,7 @@ def exported(trunk: nn.Cell, images: Array) -> Iterator[Array]:
     import tempfile
     from pathlib import Path
 
-    from finetune.network.exported import Exported
+    from finetune.network.openvino_graph import Exported
 
     with tempfile.TemporaryDirectory() as scratch:
         ms.export(Exported(trunk), Tensor(images), file_name=str(Path(scratch) / "net.onnx"), file_format="ONNX")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.features import division
 from finetune.machine.kind import quiet_mindspore
 from finetune.machine.memory import available_memory_mb
+from finetune.network.network import trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def fit_memory(
 ) -> Plan:
     """Return a plan whose batch size, which nobody asked for, fits the free memory; say what was chosen and why."""
     size, steps = plan.recipe.train.batch, "chosen by the number of images"
-    first = min((len(division.trunk(network.names, phase.trainable)) for phase in phases), default=len(network.stages))
+    first = min((len(trunk(network.names, phase.trainable)) for phase in phases), default=len(network.stages))
     each, free = HELD * activations(network, first, side) / MB, available_memory_mb()
     size, why = limit(size, steps, each, None if free is None else SHARE * free, world.size)
     size, why = world.from_first([size, why])

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.errors import DataError, DownloadError, FinetuneError, ResourceError, WeightsError
-from finetune.features import division, entries
-from finetune.machine.cores import usable_cores
-from finetune.machine.environment import peak_memory_mb
+from finetune.features import entries
+from finetune.machine.environment import peak_memory_mb, usable_cores
 from finetune.machine.memory import available_memory_mb
-from finetune.network import engines
+from finetune.network import engines, network
 from finetune.network.network import Trunk, statistics
 from finetune.recipe.models import AdamW
-from finetune.training import changes, checkpoint, finished, preflight, trial
+from finetune.training import changes, finished, saving, trial
 from finetune.training.feed import Feed
-from finetune.training.preflight import existing
+from finetune.training.frozen import fitting
 from finetune.training.prepare import Prepared, prepare
-from finetune.training.rundata import load_data
-from finetune.training.views import fitting
+from finetune.training.records import load_data
+from finetune.training.trial import existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,7 @@ MB = 2**20
 
 def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Prepare a run without starting it and return what was found; raise what would have stopped it."""
-    preflight.check(plan)
+    trial.check(plan)
     try:
         prepared = prepare(plan, catalogue, say=say, tried=trial.CHECK)
     except (WeightsError, DownloadError) as error:
@@ -53,10 +52,10 @@ def check_resumed(
 ) -> dict[str, Any]:
     """Prepare to resume the run in a folder and return what was found, as ``check`` does; nothing is written."""
     plan, done, extended = finished.settle(folder, plan, catalogue, extend=extend, allow_changed=allow_changed, say=say)
-    preflight.check(plan, folder)
+    trial.check(plan, folder)
     prepared = prepare(plan, catalogue, resume=folder, say=say, tried=trial.CHECK)
     if done is None:
-        state = checkpoint.newest(folder / "checkpoints")[0].state
+        state = saving.newest(folder / "checkpoints")[0].state
         changes.check_same(state, prepared, say, folder=folder, allow=allow_changed, extended=extended)
     return report(prepared, say)
 
@@ -118,7 +117,7 @@ def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, A
     """Return after which stage each phase takes features, what it takes to keep them, in MB, and whether that fits."""
     feed, found = Feed(prepared, None, say), []
     for phase in prepared.phases:
-        frozen = division.trunk(prepared.network.names, phase.trainable)
+        frozen = network.trunk(prepared.network.names, phase.trainable)
         feed.enter(len(frozen), epochs=range(phase.first, phase.last + 1), last=phase == prepared.phases[-1])
         if not frozen:
             continue
@@ -173,7 +172,7 @@ def disk(prepared: Prepared) -> dict[str, float]:
     weights = sum(p.size for p in prepared.network.get_parameters())
     one = 4 * (weights * (2 if recipe.train.ema else 1) + moments * most) / MB
     needed = 4 * one + 4 * weights / MB  # two kept, the best, the one being written, and the model
-    free = preflight.check_output(recipe.output)
+    free = trial.check_output(recipe.output)
     if free is None:
         return {"checkpoints_mb": round(needed, 1)}
     if needed > free:

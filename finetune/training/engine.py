@@ -10,7 +10,7 @@ from finetune.distributed import launch
 from finetune.distributed.world import Elsewhere, is_member
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
-from finetune.training import check, finished, finishing, fitting, preflight, ratetest, resuming, runfolder, settling
+from finetune.training import check, finished, finishing, fitting, ratetest, resuming, runfolder, settling, trial
 from finetune.training.prepare import prepare
 from finetune.training.session import Session
 
@@ -49,7 +49,7 @@ def fine_tune(
             return done
     launch.refuse_alone(plan.recipe)
     if not is_member():  # whose parent has looked
-        preflight.check(plan, resume)
+        trial.check(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with opened(prepared, resume) as folder, interrupts.watched() as stop:
         session = Session(

@@ -15,8 +15,7 @@ from finetune.distributed.world import ALONE
 from finetune.features.features import FeatureLoader, TooLarge, fill, rounded, told
 from finetune.features.keeping import GB, Keeper
 from finetune.network import engines
-from finetune.training.frozen import PLAIN, Frozen
-from finetune.training.views import Views, fitting, streamed, summary, too_large
+from finetune.training.frozen import PLAIN, Frozen, Views, fitting, streamed, summary, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from finetune.data import loading as datas
 from finetune.data.scan import told
 from finetune.errors import FinetuneError, UsageError
-from finetune.machine.cores import usable_cores
+from finetune.machine.environment import usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.models import MOST_EPOCHS
 from finetune.recipe.moved import load_run_recipe
-from finetune.training import changes, checkpoint, defaults, older, pretrained, records, rundata
+from finetune.training import changes, defaults, pretrained, records, saving, settling
+from finetune.training.records import load_data, split_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ def settle(
     epochs more; with ``allow_changed`` it trains on to ``train.epochs``. Raises ``UsageError`` that lists what differs
     otherwise.
     """
-    plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
+    plan = settling.keep_settled(settling.keep_defaults(plan, folder), folder)
     done = records.finished(folder, plan)
     if done is None:
         if extend is not None:
@@ -64,7 +65,7 @@ def settle(
     if plan.recipe.train.length <= last:
         said = f"{folder} has trained {last} epochs already, and train.epochs is {plan.recipe.train.length}"
         raise UsageError(f"{said}; add --extend EPOCHS to train on, or drop --resume to start a new run")
-    if not checkpoint.steps(folder / "checkpoints"):
+    if not saving.steps(folder / "checkpoints"):
         remedy = f"start a new run, with backbone.weights={folder} to begin with its weights"
         raise UsageError(f"{folder} cannot be extended: it has no checkpoint any more; {remedy}")
     return plan, None, True
@@ -92,7 +93,7 @@ def with_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
 
 def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
     """Return what differs between a plan and what the finished run in a folder was made of, ready to read."""
-    made_of = older.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
+    made_of = settling.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
     same_weights, weights = changes.weights_changes(folder, plan)
     before, now = recorded_recipe(folder) or records.mathematics(made_of), records.mathematics(plan)
     found = changes.changes_since(before, now, plan, folder, same_weights=same_weights)
@@ -103,7 +104,7 @@ def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[
 def recorded_recipe(folder: Path) -> dict[str, Any]:
     """Return the recipe that the run's newest checkpoint holds, which nobody edits; empty where there is none."""
     with suppress(FinetuneError, KeyError):
-        recipe: dict[str, Any] = older.completed(checkpoint.newest(folder / "checkpoints")[0].state)["recipe"]
+        recipe: dict[str, Any] = settling.completed(saving.newest(folder / "checkpoints")[0].state)["recipe"]
         return recipe
     return {}
 
@@ -141,8 +142,8 @@ def load_own_data(
     folder: Path, plan: Plan, catalogue: Catalogue, classes: tuple[str, ...], say: Callable[[str], None]
 ) -> Data:
     """Return the data of a plan as the run in a folder would have it."""
-    method = rundata.split_method(folder)
-    data = rundata.load_data(plan, catalogue, usable_cores(), told(say), method=method)
+    method = split_method(folder)
+    data = load_data(plan, catalogue, usable_cores(), told(say), method=method)
     if pretrained.keeps_head(plan) and {*data.classes} <= {*classes}:
         return datas.relabelled(data, classes)
     return data

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
 from finetune.features import identity
-from finetune.fitting.intervals import wilson
+from finetune.fitting.scores import wilson
 from finetune.machine import environment
 from finetune.model import modelfolder
 from finetune.network.network import assign
-from finetune.training import checkpoint, records, verdict
+from finetune.training import records, saving, verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,13 +118,13 @@ def check_processes(session: Session) -> None:
 def final_weights(session: Session) -> dict[str, NDArray[np.float32]]:
     """Return the weights of the best epoch, where they are wanted and kept, else of the last."""
     run = session.run
-    best = run.folder / "checkpoints" / checkpoint.BEST
+    best = run.folder / "checkpoints" / saving.BEST
     if not session.recipe.evaluate.restore_best or run.best is None or run.best.epoch == run.epoch:
         return session.trainer.weights()
     if not best.exists():
         run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
         return session.trainer.weights()
-    saved = checkpoint.load(best)
+    saved = saving.load(best)
     if saved.state["epoch"] != run.best.epoch:
         run.say(f"the model folder holds the last epoch's weights: {best} is of another epoch than the best")
         return session.trainer.weights()

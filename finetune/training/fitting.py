@@ -12,8 +12,8 @@ from finetune.errors import DataError
 from finetune.fitting import folds
 from finetune.fitting.data import Choice, Data, Fitted, NotFiniteError, check_finite
 from finetune.fitting.fit import fit_head as fit
-from finetune.fitting.intervals import out_of_fold
-from finetune.model import metrics, outoffold
+from finetune.fitting.scores import out_of_fold
+from finetune.model import evaluation, metrics
 from finetune.model.evaluation import Evaluation, softmax
 from finetune.training import defaults, settling
 from finetune.training.frozen import PLAIN
@@ -103,7 +103,7 @@ def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, An
     report = describe(found, session.estimate, count)
     _say(session, report)
     if session.data.valid is None:
-        outoffold.write(session.run.folder, session.data, scored, assigned)
+        evaluation.write(session.run.folder, session.data, scored, assigned)
     judged = session.estimate.metrics if session.estimate else {}
     return {"loss": found.loss, "choice": found.choice, "metrics": judged, "report": report}
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from finetune.recipe.models import AdamW, Sgd
+from finetune.errors import DivergedError
+from finetune.recipe.models import AdamW, Constant, Cosine, Sgd, StepDecay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from finetune.training.phases import Phase
 
 
 class AdamWUpdate(nn.Cell):
@@ -77,3 +82,62 @@ def layer_scale(section: AdamW | Sgd, stage: str, stages: tuple[str, ...]) -> fl
 def decays(parameter: Parameter) -> bool:
     """Tell whether weight decay applies: to weights of layers, not to biases and norms, which have one axis."""
     return len(parameter.shape) > 1
+
+
+def factor(section: Cosine | StepDecay | Constant, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return the factor on the learning rate at optimizer step ``step``, counted from 0 over the whole run.
+
+    Warm-up rises linearly and reaches 1 at its last step. The cosine is SGDR's (Loshchilov and Hutter 2017) without
+    restarts.
+    """
+    warmup = round(section.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / warmup
+    if isinstance(section, Cosine):
+        progress = (step - warmup) / max(1, epochs * steps_per_epoch - warmup)
+        return section.final + (1.0 - section.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    if isinstance(section, StepDecay):
+        return section.gamma ** (step // (section.every * steps_per_epoch))
+    return 1.0
+
+
+def phase_factor(section: Cosine | StepDecay | Constant, phase: Phase | None, step: int, steps_per_epoch: int) -> float:
+    """Return the factor at a step of the run for the warm-up of its phase, 1 where only the head trains."""
+    if phase is None or phase.trainable == ("head",):
+        return 1.0
+    first, steps = (phase.first - 1) * steps_per_epoch, (phase.last - phase.first + 1) * steps_per_epoch
+    warmup = round(section.phase_warmup * steps)
+    return min(1.0, (step - first + 1) / warmup) if step >= first and warmup else 1.0
+
+
+START = 2.0**10
+LARGEST = 2.0**24
+PATIENCE = 1000  # steps without an overflow until the scale is doubled
+
+
+@dataclass(frozen=True, slots=True)
+class LossScale:
+    """``value`` multiplies the loss before float16 gradients are taken (Micikevicius et al. 2018).
+
+    ``good`` counts the steps since it changed, ``overflows`` all steps that were left out. Powers of two change no
+    digit.
+    """
+
+    value: float = START
+    good: int = 0
+    overflows: int = 0
+
+    def after(self, *, finite: bool) -> LossScale:
+        """Return the scale after a step; raises ``DivergedError`` where none is small enough."""
+        if not finite and self.value <= 1.0:
+            remedy = "lower optimizer.lr or set runner.amp=off"
+            raise DivergedError(f"the gradients are not finite at any scale of the loss; {remedy}")
+        if not finite:
+            return LossScale(value=self.value / 2.0, overflows=self.overflows + 1)
+        if self.good + 1 >= PATIENCE and self.value < LARGEST:
+            return replace(self, value=self.value * 2.0, good=0)
+        return replace(self, good=self.good + 1)
+
+    def state(self) -> dict[str, float]:
+        """Return it for a checkpoint."""
+        return asdict(self)

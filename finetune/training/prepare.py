@@ -15,21 +15,20 @@ from finetune.distributed import world as worlds
 from finetune.errors import PluginError, UsageError
 from finetune.machine import device as devices
 from finetune.machine import forms
-from finetune.machine.cores import usable_cores
+from finetune.machine.environment import usable_cores
 from finetune.model import modelfolder
 from finetune.network import engines
 from finetune.plugins import HERE, Origin, Plugins, named
 from finetune.training import (
-    augmenting,
     batchsize,
     choosing,
     constant,
     defaults,
+    frozen,
     phases,
-    preflight,
     pretrained,
-    rundata,
-    start,
+    records,
+    saving,
     trial,
 )
 from finetune.weights import fetching, labels, preprocessing
@@ -85,7 +84,7 @@ def prepare(
     if resume is None:  # a complete recipe, as in a run's folder, states every default
         for note in plan.notes:
             say(note)
-    preflight.check_device(plan)
+    trial.check_device(plan)
     planned = plan_phases(plan, catalogue)
     plan, asked = defaults.settle_start(plan, planned, say, resumed=resume is not None), plan
     world = meet(plan, planned, resume)
@@ -99,14 +98,14 @@ def prepare(
     network, report = build(plan, catalogue, inputs, world)
     if asked.recipe.train.batch_size == "auto":
         plan = batchsize.fit_memory(plan, network, planned, side=inputs.image.size, world=world, say=say)
-    rundata.check_mixing(plan.recipe, len(inputs.data.train), world.size)
+    records.check_mixing(plan.recipe, len(inputs.data.train), world.size)
     return Prepared(
         plan=plan,
         plugins=plugins if world.first else Plugins(),
         data=inputs.data,
         image=inputs.image,
         transforms=inputs.transforms,
-        native=partial(augmenting.native_operations, plan, inputs.image, catalogue),
+        native=partial(frozen.native_operations, plan, inputs.image, catalogue),
         device=device,
         world=world,
         workers=inputs.workers,
@@ -126,7 +125,7 @@ class Inputs:
     """
 
     source: fetching.Source | None
-    begun: start.Start | None
+    begun: saving.Start | None
     options: Options
     expected: preprocessing.Preprocessing
     image: ImageSpec
@@ -148,20 +147,20 @@ def gather_inputs(
     """Return weights and data of a plan, of which those come first that cost less to look at."""
     recipe, backbone = plan.recipe, plan.backbone.component
     workers = usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
-    method = rundata.split_method(resume)
-    load = partial(rundata.load_data, plan, catalogue, workers, told(say), method=method)
+    method = records.split_method(resume)
+    load = partial(records.load_data, plan, catalogue, workers, told(say), method=method)
     # A mistake in the data is not to cost a download; weights that are here are looked at first, which takes no time.
     downloads = world.from_first(fetching.must_download(recipe.backbone.weights, backbone))
     data = world.in_turn(load) if downloads else None
     resolve = partial(pretrained.resolve, plan, plugins, say)
-    source, begun = world.in_turn(lambda: start.found(resolve, resume, backbone.options, say))
+    source, begun = world.in_turn(lambda: saving.found(resolve, resume, backbone.options, say))
     keeps = pretrained.keeps_head(plan)
     classes = (begun.classes if begun else labels.kept(source, say)) if keeps else None
     expected = preprocessing.find_preprocessing(source, backbone)
-    if not expected.certain and (image := start.read_image(resume)):  # as the run began, whatever is assumed today
+    if not expected.certain and (image := saving.read_image(resume)):  # as the run began, whatever is assumed today
         expected = replace(expected, image=modelfolder.image_record(image), certain=True)
     image = begun.image if begun else pretrained.image_spec(plan, expected, say)
-    transforms = tuple(augmenting.transform(chosen, image, catalogue) for chosen in plan.augment)
+    transforms = tuple(frozen.transform(chosen, image, catalogue) for chosen in plan.augment)
     data = data or world.in_turn(load)
     if source is not None and resume is None:
         heldback.warn_of_overlap(source.path, data, say)
@@ -199,7 +198,7 @@ def check_inputs(
     recipe, data = plan.recipe, inputs.data
     constant.check_options(plan, data, catalogue, say, asked)
     targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
-    rundata.check_mixing(recipe, len(data.train), world.size)
+    records.check_mixing(recipe, len(data.train), world.size)
     with world.together():
         if world.first:
             trial.try_images(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
-from finetune.training import checkpoint, defaults, rates, settling
+from finetune.training import defaults, rates, saving, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def _put_back(session: Session) -> Iterator[None]:
     """Give the trainer back all that it holds after a block that trains."""
     trainer = session.trainer
     step, updates = trainer.global_step, trainer.updates
-    saved = checkpoint.Checkpoint(arrays=trainer.arrays(kept=True), state={})
+    saved = saving.Checkpoint(arrays=trainer.arrays(kept=True), state={})
     scaling = trainer.scaling
     try:
         yield

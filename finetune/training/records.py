@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from finetune.data import loading as datas
 from finetune.data import splitfile
 from finetune.data.audit import finding_line
 from finetune.errors import PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment, forms
-from finetune.machine.cores import usable_cores
+from finetune.machine.environment import usable_cores
 from finetune.network import engines
 from finetune.network.network import Network, assign, values
+from finetune.plugins import named
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
-from finetune.training import start
+from finetune.training import defaults, saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,9 +29,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from finetune.catalogue import Catalogue
+    from finetune.data.loading import Data
+    from finetune.data.scan import Progress
+    from finetune.data.splits import Method
     from finetune.plugins import Origin
+    from finetune.recipe.models import Recipe
     from finetune.recipe.plan import Plan
     from finetune.training.prepare import Prepared
+
 
 WITHOUT_EFFECT_ON_WEIGHTS = ("name", "output", "callbacks", "runner")
 FINDINGS = 20  # shown on the screen
@@ -156,7 +165,7 @@ def identity(prepared: Prepared) -> dict[str, Any]:
         "recipe": mathematics(prepared.plan),
         "classes": list(data.classes),
         "fingerprint": {part: data.report["fingerprint"].get(part) for part in ("train", "valid")},
-        "start": start.record(prepared),
+        "start": saving.record(prepared),
         "exactness": {
             "trunk": trunk_engine(prepared),
             "instruction set": prepared.device.isa,
@@ -263,3 +272,49 @@ class Swapped:
     def __exit__(self, *exception: object) -> None:
         if self.weights is not None:
             assign(self.network.get_parameters(), self.before)
+
+
+def split_method(resume: Path | None) -> Method:
+    """Return how the run in a folder split its images, for it to keep its split."""
+    if resume is None:
+        return "hash"
+    try:
+        about = json.loads((resume / "data.json").read_text(encoding="utf-8"))
+        return "stratified" if about["split"]["method"] == "stratified" else "hash"
+    except (OSError, ValueError, KeyError, TypeError):  # runs of earlier versions have no split.csv
+        return "hash" if (resume / splitfile.NAME).exists() else "stratified"
+
+
+def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress, *, method: Method = "hash") -> Data:
+    """Return the data of a plan, scanned, split and with one class map.
+
+    A plan whose ``validate.folds`` is open must be one for which only the number of images decides that.
+    """
+    chosen, recipe = plan.dataset, plan.recipe
+    with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
+        whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
+        return datas.load(
+            chosen.component,
+            chosen.options,
+            recipe.dataset,
+            recipe.seed,
+            workers,
+            progress,
+            whose=whose,
+            method=method,
+            folds=partial(defaults.choose_folds, recipe),
+            color=recipe.image.color,
+        )
+
+
+def check_mixing(recipe: Recipe, images: int, processes: int) -> None:
+    """Raise ``UsageError`` where mixup or cutmix would never find a second image to blend with.
+
+    A batch size that is yet to be chosen counts as large enough.
+    """
+    used = [name for name in ("mixup", "cutmix") if getattr(recipe.train, name)]
+    size = recipe.train.batch_size
+    if used and min(images, images if size == "auto" else size // processes) < 2:
+        each = " of each device" * (processes > 1)
+        what = f"it blends pairs of images, and a batch{each} has one"
+        raise UsageError(f"train.{used[0]} has no effect: {what}; raise train.batch_size or set train.{used[0]}=0")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import DivergedError, FinetuneError, UsageError
 from finetune.run import Best
-from finetune.training import changes, checkpoint, records, settling
-from finetune.training.scaling import LossScale
+from finetune.training import changes, records, saving, settling
+from finetune.training.optimizers import LossScale
 
 if TYPE_CHECKING:
     from finetune.training.session import Session
@@ -18,7 +18,7 @@ ROLLBACKS = 3  # in one run, after which something else is wrong
 def has_checkpoint(session: Session) -> bool:
     """Tell whether the run was killed after its first checkpoint; before that, it restarts in the same folder."""
     found: bool = session.world.from_first(
-        bool(checkpoint.steps(session.saver.folder)) or (session.saver.folder / checkpoint.BEST).exists()
+        bool(saving.steps(session.saver.folder)) or (session.saver.folder / saving.BEST).exists()
     )
     trained: bool = session.world.from_first(records.has_trained(session.run.folder))
     if not found and not trained:
@@ -29,7 +29,7 @@ def has_checkpoint(session: Session) -> bool:
 def resume(session: Session) -> None:
     """Continue from the newest checkpoint that can be read; raises what forbids it."""
     with session.world.together():
-        saved, broken = checkpoint.newest(session.saver.folder)
+        saved, broken = saving.newest(session.saver.folder)
     for problem in broken:
         session.run.say(f"not used: {problem}")
     steps = session.world.gather(saved.state["step"])
@@ -74,7 +74,7 @@ def extend(session: Session) -> None:
     run.say(f"extending {run.folder}: {epochs}; {schedule}")
 
 
-def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = False) -> None:
+def restore(session: Session, saved: saving.Checkpoint, *, changed: bool = False) -> None:
     """Put the whole state of a checkpoint in place; where the recipe ``changed``, as much of it as fits."""
     state, run = saved.state, session.run
     run.epoch = state["epoch"]
@@ -99,10 +99,10 @@ def restore(session: Session, saved: checkpoint.Checkpoint, *, changed: bool = F
         session.done = 0
     if session.world.first:
         records.keep_history(session.prepared, run)
-        checkpoint.relink_best(session.saver.folder, saved, best=session.is_best())
+        saving.relink_best(session.saver.folder, saved, best=session.is_best())
 
 
-def adapt(session: Session, saved: checkpoint.Checkpoint) -> None:
+def adapt(session: Session, saved: saving.Checkpoint) -> None:
     """Take the weights of a checkpoint into a run whose recipe changed; what else does not fit is reset."""
     network = {p.name: tuple(p.shape) for p in session.network.get_parameters()}
     if {name: array.shape for name, array in saved.part("network").items()} != network:
@@ -129,7 +129,7 @@ def rollback(session: Session, error: DivergedError) -> int:
     if times > ROLLBACKS:
         raise DivergedError(f"{error}; {ROLLBACKS} rollbacks did not help") from error
     try:
-        saved, _ = checkpoint.newest(session.saver.folder)
+        saved, _ = saving.newest(session.saver.folder)
     except FinetuneError:
         raise DivergedError(f"{error}; there is no checkpoint to roll back to yet") from error
     restore(session, saved)

@@ -2,19 +2,107 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import ResourceError
-from finetune.training import checkpoint
+from finetune.errors import FinetuneError, ResourceError, UsageError, WeightsError
+from finetune.files.atomic import atomic_path
+from finetune.model import modelfolder
+from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from finetune.components import ImageSpec, Options
+    from finetune.training.prepare import Prepared
+    from finetune.weights.fetching import Source
+
+
+VERSION = 1
+NAME = re.compile(r"step-(\d{8})\.safetensors")
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Arrays by name, prefixed ``network/``, ``optimizer/`` or ``average/``, and the JSON state beside them."""
+
+    arrays: dict[str, NDArray[Any]]
+    state: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays below a prefix, without it."""
+        start = len(prefix) + 1
+        return {name[start:]: array for name, array in self.arrays.items() if name.startswith(f"{prefix}/")}
+
+
+def save(folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
+    """Write ``step-N.safetensors``, if best as ``best.safetensors`` too, and keep the newest ``keep``."""
+    path = folder / f"step-{state['step']:08d}.safetensors"
+    tensorfile.write(path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)})
+    if best:
+        link_best(path)
+    for old in steps(folder)[:-keep]:
+        with suppress(OSError):  # gone already, or the disk refuses: the next one tries again
+            old.unlink()
+    return path
+
+
+def link_best(path: Path) -> None:
+    """Give a checkpoint the name of the best as well."""
+    with atomic_path(path.parent / BEST) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            temporary.write_bytes(path.read_bytes())
+
+
+def relink_best(folder: Path, saved: Checkpoint, *, best: bool) -> None:
+    """Name the checkpoint that a run resumes from the best, if it is: the run may have been killed just before."""
+    path = folder / f"step-{saved.state['step']:08d}.safetensors"
+    if best and path.exists():
+        link_best(path)
+
+
+def steps(folder: Path) -> list[Path]:
+    """Return the numbered checkpoints of a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; ``WeightsError`` where the file is not one."""
+    file = tensorfile.read(path)
+    try:
+        state = json.loads(file.metadata["finetune"])
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path} is not a checkpoint of a run; weights are given as backbone.weights") from error
+    if state.get("version") != VERSION:
+        raise WeightsError(f"{path} has checkpoint version {state.get('version')}; this program reads {VERSION}")
+    return Checkpoint(arrays=file.tensors, state=state)
+
+
+def newest(folder: Path) -> tuple[Checkpoint, list[str]]:
+    """Return the newest readable checkpoint of a folder, and what is wrong with those newer than it."""
+    broken: list[str] = []
+    for path in reversed(steps(folder)):
+        try:
+            return load(path), broken
+        except WeightsError as error:
+            broken.append(str(error))
+    if broken:
+        raise WeightsError("no checkpoint can be read: " + "; ".join(broken))
+    raise UsageError(f"no checkpoint in {folder}; start a new run with `finetune run`")
+
 
 KEEP = 2  # checkpoints, where no plugin says how many
 # Where an epoch takes less time than twenty times what its checkpoint takes, not every one is worth it: what a kill
@@ -92,7 +180,7 @@ class Saver:
         for number, each in enumerate(snapshots, 1):
             try:
                 spare = len(snapshots) - number
-                path = checkpoint.save(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
+                path = save(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
             except BaseException as error:  # it reaches the run by ``finished``
                 self._error, self._refused = error, isinstance(error, ResourceError)
                 self._held = each if each.best else self._held
@@ -131,3 +219,62 @@ class NoSaver(Saver):
 
     def hold(self, best: Snapshot) -> None:
         """Hold nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What stands for the weights that a run began with, where they are gone: the checkpoint holds every parameter."""
+
+    options: Options
+    image: ImageSpec
+    classes: tuple[str, ...]
+    weights: dict[str, Any]
+
+
+def record(prepared: Prepared) -> dict[str, Any]:
+    """Return what a checkpoint says of the start, as JSON gives it back."""
+    said = {
+        "weights": {"sha256": prepared.weights.get("sha256")},
+        "backbone": prepared.backbone_options.model_dump(mode="json"),
+        "image": modelfolder.image_record(prepared.image),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(said))
+    return found
+
+
+def found(
+    resolve: Callable[[], Source | None], folder: Path | None, options: type[Options], say: Callable[[str], None]
+) -> tuple[Source | None, Start | None]:
+    """Return the weights' file; where it is gone and the run in ``folder`` goes on, what stands for it."""
+    try:
+        return resolve(), None
+    except WeightsError as error:
+        begun = None if folder is None else read(folder, options)
+        if begun is None:
+            raise
+        say(f"going on without the pretrained weights, since the checkpoint holds every parameter ({error})")
+        return None, begun
+
+
+def read_image(folder: Path | None) -> ImageSpec | None:
+    """Return the preprocessing of the run in a folder, by its newest checkpoint; None where no checkpoint says it."""
+    if folder is None:
+        return None
+    with suppress(FinetuneError, KeyError):
+        return modelfolder.image_spec(newest(folder / "checkpoints")[0].state["start"]["image"])
+    return None
+
+
+def read(folder: Path, options: type[Options]) -> Start | None:
+    """Return the start of the run in a folder; None where its records are of an older version or gone."""
+    state = newest(folder / "checkpoints")[0].state
+    try:
+        said = state["start"]
+        return Start(
+            options=options.model_validate_json(json.dumps(said["backbone"])),
+            image=modelfolder.image_spec(said["image"]),
+            classes=tuple(state["classes"]),
+            weights=json.loads((folder / "weights.json").read_text(encoding="utf-8")),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

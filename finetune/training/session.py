@@ -15,20 +15,12 @@ import numpy as np
 
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
-from finetune.features import division
 from finetune.model.evaluation import Evaluation, Predictor
 from finetune.model.metrics import better
+from finetune.network import network
 from finetune.network.network import values
 from finetune.run import Best
-from finetune.training import (
-    checkpoint,
-    fitting,
-    pictures,
-    records,
-    resuming,
-    settling,
-    sinking,
-)
+from finetune.training import fitting, pictures, records, resuming, saving, settling, sinking
 from finetune.training.feed import Feed
 from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.trainer import Trainer
@@ -140,7 +132,7 @@ class Session:
 
     def enter(self, phase: Phase) -> None:
         """Build what trains and feeds a phase."""
-        first = len(division.trunk(self.network.names, phase.trainable))
+        first = len(network.trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
         last, fits = phase == self.prepared.phases[-1], phase.number == 0
         epochs = () if fits else range(phase.first, phase.last + 1)
@@ -349,7 +341,7 @@ class Session:
 
     def say_how_to_go_on(self) -> None:
         """Say how the run goes on once the disk has room again, if it has got that far."""
-        if checkpoint.steps(self.saver.folder):
+        if saving.steps(self.saver.folder):
             self.run.say(f"once there is room, go on with: finetune run --resume {self.run.folder}")
 
     def is_best(self) -> bool:

@@ -13,8 +13,8 @@ from finetune.distributed.world import ALONE
 from finetune.network import heads
 from finetune.network.network import Network, Tail, assign, statistics, values
 from finetune.recipe.models import AdamW, Recipe
-from finetune.training import optimizers, schedules, step
-from finetune.training.scaling import LossScale
+from finetune.training import optimizers, step
+from finetune.training.optimizers import LossScale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -201,8 +201,8 @@ class Trainer:
     def rate(self, step: int | None = None) -> float:
         """Return the head's learning rate at a step, the current one if none is given."""
         section, at = self.recipe.schedule, self.global_step if step is None else step
-        factor = schedules.factor(section, at, self.steps_per_epoch, self.recipe.train.length)
-        factor *= schedules.phase_factor(section, self.phase, at, self.steps_per_epoch)
+        factor = optimizers.factor(section, at, self.steps_per_epoch, self.recipe.train.length)
+        factor *= optimizers.phase_factor(section, self.phase, at, self.steps_per_epoch)
         return self.recipe.optimizer.rate * factor * self.slower
 
     def rates(self) -> dict[str, float]:

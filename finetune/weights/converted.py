@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ResourceError, WeightsError
-from finetune.files.atomic import sweep
-from finetune.files.home import cache_folder
+from finetune.files.atomic import cache_folder, sweep
 from finetune.weights import layouts, loading
 from finetune.weights.formats import tensorfile
 from finetune.weights.formats.tensorfile import Index, Record

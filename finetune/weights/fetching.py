@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from finetune.components import Backbone, Weights
 from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
 from finetune.files import download, firstuse
-from finetune.files.home import cache_folder, expand_home, offline
+from finetune.files.atomic import cache_folder, expand_home, offline
 from finetune.files.promise import Failed, Promise, public, sha256
 from finetune.suggest import did_you_mean
 from finetune.weights import hubcard, loading

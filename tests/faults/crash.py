@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.source import newest as newest_run
-from finetune.training import checkpoint
+from finetune.training import saving
 from tests.trunk import tiny
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def armed(place: str, at: int) -> None:
     elif place == "replace":
         passing(os, "replace", at, after=True)
     elif place == "linked":
-        passing(checkpoint, "link_best", at)
+        passing(saving, "link_best", at)
     elif place in ("step", "first step"):
         passing(Trainer, "step", at, after=place == "step")
     elif place == "epoch end":
@@ -177,7 +177,7 @@ def crashed(said: dict[str, Any], top: Path, kills: int, seed: int, most: float 
 def differences(folder: Path, other: Path) -> list[str]:
     """Return in what two finished runs differ, byte for byte; times are none of it."""
     found = []
-    (one, _), (two, _) = (checkpoint.newest(each / "checkpoints") for each in (folder, other))
+    (one, _), (two, _) = (saving.newest(each / "checkpoints") for each in (folder, other))
     if {*one.arrays} != {*two.arrays}:
         found.append("names of arrays")
     found += [name for name in one.arrays if one.arrays[name].tobytes() != two.arrays[name].tobytes()]

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.training import checkpoint
+from finetune.training import saving
 from tests.clocks import catches, processor_time_of, wait_for
 from tests.drawn import folder
 
@@ -91,7 +91,7 @@ def judged(code: int, errors: str, run: Path, signum: signal.Signals, *, twice: 
     saved = re.search(r"saved and stopped in epoch \d+, step (\d+)", errors)
     if saved and int(saved[1]):
         try:
-            step = checkpoint.newest(run / "checkpoints")[0].state["step"]
+            step = saving.newest(run / "checkpoints")[0].state["step"]
         except FinetuneError as error:
             return [*wrong, f"no checkpoint: {error}"]
         wrong += [f"stopped at step {saved[1]}, saved {step}"] if step != int(saved[1]) else []

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.errors import ResourceError
-from finetune.training import checkpoint, saving
+from finetune.training import saving
+from finetune.training.saving import load, steps
 from tests.faults.small import recipe
 from tests.trunk.tiny import At, Made, run
 
@@ -47,7 +48,7 @@ def full(monkeypatch: pytest.MonkeyPatch, of: str, times: int = 10**6, first: in
 def whole(found: Path) -> list[int]:
     """Return the steps of the checkpoints that can be read, and see that nothing half written is left."""
     assert not list(found.rglob("*.tmp"))
-    return [checkpoint.load(path).state["step"] for path in checkpoint.steps(found / "checkpoints")]
+    return [load(path).state["step"] for path in steps(found / "checkpoints")]
 
 
 def test_c9_a_checkpoint_in_the_middle(
@@ -118,15 +119,15 @@ def test_c10_a_folder_that_is_removed_while_it_is_used(photos: Path, plain: Made
 def test_y7_a_disk_without_room_is_noticed_before(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetune.training import preflight
+    from finetune.training import trial
 
     class Usage:
         free, total = 10_000, 10**9
 
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(trial.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(ResourceError, match=r"the disk of .* is full; free some space or choose another"):
         run(recipe(photos, tmp_path))
-    monkeypatch.setattr(preflight, "LEAST", 0.0)
+    monkeypatch.setattr(trial, "LEAST", 0.0)
     with pytest.raises(ResourceError, match=r"checkpoints need .* free some or set --output"):
         run(recipe(photos, tmp_path))
     assert not list(tmp_path.iterdir())

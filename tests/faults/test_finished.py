@@ -12,7 +12,7 @@ import pytest
 
 from finetune.errors import DataError, Interrupted, PluginError, UsageError
 from finetune.recipe import plan
-from finetune.training import checkpoint, engine, records
+from finetune.training import engine, records, saving
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At, run
@@ -128,7 +128,7 @@ def test_what_cannot_be_extended(photos: Path, tmp_path: Path) -> None:
     assert "is not finished; finish it first" in refused(what, found, extend=1)
     run(what, resume=found)
     assert "100,000 are the most" in refused(what, found, extend=10**6)
-    for file in checkpoint.steps(found / "checkpoints"):
+    for file in saving.steps(found / "checkpoints"):
         file.unlink()
     message = refused(what, found, extend=1)
     assert "has no checkpoint any more" in message

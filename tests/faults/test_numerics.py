@@ -10,7 +10,7 @@ import pytest
 from finetune import hookimpl
 from finetune.errors import DivergedError, FinetuneError
 from finetune.model.evaluation import Predictor
-from finetune.training import checkpoint
+from finetune.training import saving
 from finetune.training.trainer import Trainer
 from tests.faults.small import recipe
 from tests.trunk.tiny import run
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
 
 def kept(found: Path) -> list[int]:
     """Return the steps of the checkpoints, all of whose numbers are finite."""
-    saved = [checkpoint.load(path) for path in sorted((found / "checkpoints").glob("*.safetensors"))]
+    saved = [saving.load(path) for path in sorted((found / "checkpoints").glob("*.safetensors"))]
     assert all(np.isfinite(array).all() for each in saved for array in each.arrays.values())
     return sorted({each.state["step"] for each in saved})
 

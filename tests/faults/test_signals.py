@@ -14,7 +14,7 @@ import pytest
 
 from finetune import hookimpl
 from finetune.errors import Interrupted
-from finetune.training import checkpoint, saving
+from finetune.training import saving
 from finetune.training.session import Session
 from tests.clocks import LONGEST, wait_for
 from tests.faults import signals
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 def goes_on(photos: Path, output: Path, step: int, plain: Made) -> None:
     """See that a stopped run was saved at a step, and goes on to the same bits."""
     found = output / "small-001"
-    assert checkpoint.newest(found / "checkpoints")[0].state["step"] == step
+    assert saving.newest(found / "checkpoints")[0].state["step"] == step
     assert run(recipe(photos, output), resume=found).weights == plain.weights
     assert not list(found.rglob("*.tmp"))
 
@@ -57,7 +57,7 @@ def test_r5_sigterm_in_an_evaluation(
 def test_r5_sigterm_while_a_checkpoint_is_written(
     photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, asked = checkpoint.save, []
+    save, asked = saving.save, []
 
     def slow(*args: Any, **more: Any) -> Path:
         if not asked:
@@ -68,11 +68,11 @@ def test_r5_sigterm_while_a_checkpoint_is_written(
 
     monkeypatch.setattr(saving, "QUICK", 1e9)
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "save", slow)
+        patched.setattr(saving, "save", slow)
         with pytest.raises(Interrupted):
             run(recipe(photos, tmp_path))
     found = tmp_path / "small-001" / "checkpoints"
-    goes_on(photos, tmp_path, checkpoint.newest(found)[0].state["step"], plain)
+    goes_on(photos, tmp_path, saving.newest(found)[0].state["step"], plain)
 
 
 def test_r7_sigterm_as_an_epoch_begins(photos: Path, plain: Made, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_r7_sigterm_as_an_epoch_begins(photos: Path, plain: Made, tmp_path: Path
 
     with pytest.raises(Interrupted):
         run(recipe(photos, tmp_path), watchers=[First()])
-    goes_on(photos, tmp_path, checkpoint.newest(tmp_path / "small-001" / "checkpoints")[0].state["step"], plain)
+    goes_on(photos, tmp_path, saving.newest(tmp_path / "small-001" / "checkpoints")[0].state["step"], plain)
 
 
 def test_r8_a_closed_terminal_saves(photos: Path, plain: Made, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_r9_durations_do_not_follow_the_clock(
     made = run(recipe(photos, tmp_path), watchers=[At(jump, step=2), At(jump, epoch=2)])
     assert made.weights == plain.weights
     assert all(0 <= line["seconds"] < 600 for line in made.run.history)
-    assert checkpoint.newest(made.run.folder / "checkpoints")[0].state["step"] == 9
+    assert saving.newest(made.run.folder / "checkpoints")[0].state["step"] == 9
 
 
 def commanded(place: Path, photos: Path, epochs: int) -> list[str]:

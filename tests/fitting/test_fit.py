@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 
 from finetune.data.targets import balanced, soft_targets
 from finetune.fitting import fit
-from finetune.fitting.calibration import calibrate
 from finetune.fitting.data import Choice, Fitted, NotFiniteError, Step
 from finetune.fitting.fit import DEFAULT_STRENGTH, fit_head
+from finetune.fitting.scores import calibrate
 from tests.fitting.samples import draw_features, make_data
 
 

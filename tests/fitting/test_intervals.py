@@ -7,8 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from finetune.fitting.intervals import wilson
-from finetune.fitting.scores import compare_macro_f1, score
+from finetune.fitting.scores import compare_macro_f1, score, wilson
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 7), (7, 7), (1, 2), (747, 816), (99_000, 100_000)])

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 import finetune_model
-from finetune.model.runtimes import find_runtime
+from finetune.model.exporting import find_runtime
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from finetune.distributed import launch, slurm
+from finetune.distributed import launch
+from finetune.distributed.launch import Step, first_host, read_step
 from finetune.errors import UsageError
 from finetune.recipe.models import Recipe
 from finetune.recipe.runners import Runner
@@ -90,7 +91,7 @@ def test_slurm_says_what_the_recipe_leaves_open() -> None:
 @pytest.mark.parametrize("missing", SRUN)
 def test_a_batch_script_by_itself_is_one_machine(missing: str) -> None:
     environ = {name: value for name, value in SRUN.items() if name != missing}
-    assert slurm.step({**environ, "SLURM_JOB_NUM_NODES": "2"}) == slurm.Step()
+    assert read_step({**environ, "SLURM_JOB_NUM_NODES": "2"}) == Step()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_batch_script_by_itself_is_one_machine(missing: str) -> None:
     ],
 )
 def test_the_first_of_slurms_hosts(names: str, first: str) -> None:
-    assert slurm.first_host(names) == first
+    assert first_host(names) == first
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from finetune.distributed.launch import Launch, free_port
 from finetune.errors import UsageError
 from finetune.launch import launcher
-from finetune.launch.machines import Machines
+from finetune.launch.processes import Machines
 from tests import drawn
 from tests.clocks import wait_for
 from tests.parallel import runs

@@ -10,7 +10,7 @@ from PIL import Image
 from finetune import DataError, Split
 from finetune.catalogue import Catalogue
 from finetune.data import sources
-from finetune.new import photos as looking
+from finetune.new import recipe as looking
 from finetune.plugins import load
 from finetune_plugins.folder import Folder, build
 from tests.plugins.test_folder import findings, photos, relative, tree

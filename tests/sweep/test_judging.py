@@ -9,7 +9,7 @@ import pytest
 
 from finetune.cli import main
 from finetune.recipe import plan as plans
-from finetune.sweep import judging, runs
+from finetune.sweep import axes, runs
 from tests.drawn import folder
 from tests.training import pretrained
 from tests.trunk import tiny
@@ -89,7 +89,7 @@ def test_runs_are_judged_on_the_same_images(
     catalogue, said = tiny.catalogue(), []
     base = pretrained.recipe(photos, tmp_path, freeze={"use": "head"}, train={"epochs": "auto"})
     made = [plans.load(base, [f"{key}={json.dumps(value)}"], catalogue) for value in values]
-    alike = judging.judge_alike(made, catalogue, said.append)
+    alike = axes.judge_alike(made, catalogue, said.append)
     assert [plan.recipe.validate.folds for plan in alike] == folds
     assert bool(said) is (folds == ["off", "off"])
 

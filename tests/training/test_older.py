@@ -15,7 +15,7 @@ from PIL import Image
 
 from finetune.errors import Interrupted, UsageError
 from finetune.model import modelfolder
-from finetune.training import checkpoint
+from finetune.training import saving
 from tests.data import icc
 from tests.drawn import folder
 from tests.trunk import tiny
@@ -41,11 +41,11 @@ def made_older(found: Path) -> None:
     shorter = re.sub(r"^ +color: .*\n", "", text, flags=re.MULTILINE)
     assert shorter != text
     (found / "recipe.yaml").write_text(shorter)
-    for path in checkpoint.steps(found / "checkpoints"):
-        saved = checkpoint.load(path)
+    for path in saving.steps(found / "checkpoints"):
+        saved = saving.load(path)
         del saved.state["recipe"]["image"]["color"]
         del saved.state["start"]["image"]["color"]
-        checkpoint.save(path.parent, saved.arrays, saved.state, best=False, keep=9)
+        saving.save(path.parent, saved.arrays, saved.state, best=False, keep=9)
 
 
 def stopped(what: dict[str, Any]) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from finetune.errors import Interrupted, UsageError
-from finetune.training import checkpoint
+from finetune.training import saving
 from tests.drawn import folder
 from tests.training import nano
 from tests.trunk.tiny import At, terminate
@@ -61,10 +61,10 @@ def made_older(found: Path) -> Path:
     text = re.sub(r"^  (start|phase_warmup): .*\n|^validate:\n  folds: off\n", "", text, flags=re.MULTILINE)
     assert not {"start", "phase_warmup", "validate"} & {*re.findall(r"\w+", text)}
     (found / "recipe.yaml").write_text(text)
-    for path in checkpoint.steps(found / "checkpoints"):
-        saved = checkpoint.load(path)
+    for path in saving.steps(found / "checkpoints"):
+        saved = saving.load(path)
         forget(saved.state["recipe"])
-        checkpoint.save(path.parent, saved.arrays, saved.state, best=False, keep=9)
+        saving.save(path.parent, saved.arrays, saved.state, best=False, keep=9)
     return found
 
 

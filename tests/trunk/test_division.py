@@ -9,8 +9,8 @@ import pytest
 
 from finetune.data import targets
 from finetune.data.loader import Batch
-from finetune.features.division import trunk
 from finetune.machine import device
+from finetune.network.network import trunk
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from tests.trunk import tiny

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import UsageError
-from finetune.machine import cores, device
+from finetune.machine import device, environment
 from finetune.network import engines
 from finetune.network.openvino_graph import REQUESTS
 from finetune.recipe.models import TrunkSection
@@ -111,7 +111,7 @@ def test_only_a_few_batches_are_asked_for_ahead(section: TrunkSection) -> None:
             asked.append(number)
             yield tiny.images(CHUNK, seed=number)
 
-    ahead = REQUESTS * cores.usable_cores() if section is FASTEST else 1
+    ahead = REQUESTS * environment.usable_cores() if section is FASTEST else 1
     for number, _ in enumerate(engine.run(batches())):
         assert len(asked) <= number + 1 + ahead
     assert list(engine.run([])) == []

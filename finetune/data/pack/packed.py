@@ -17,8 +17,8 @@ from finetune.data.pack import packfile
 from finetune.data.pool import Pool
 from finetune.data.scan import ScanCache, Verdict, digest_of
 from finetune.errors import DataError, ResourceError
-from finetune.files.home import cache_folder, expand_home
-from finetune.machine.cores import usable_cores
+from finetune.files.atomic import cache_folder, expand_home
+from finetune.machine.environment import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -23,7 +23,7 @@ from finetune.data.pack.writer import SplitWriter
 from finetune.data.scan import told
 from finetune.errors import DataError, ResourceError, UsageError
 from finetune.files import atomic
-from finetune.files.home import expand_home
+from finetune.files.atomic import expand_home
 from finetune.plugins import named
 
 if TYPE_CHECKING:
