@@ -13,7 +13,7 @@ import pytest
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.recipe import document, plan
-from finetune.training import engine, settling
+from finetune.training import engine, older
 from tests.cli.calling import answer, command, environment
 from tests.drawn import folder
 
@@ -91,7 +91,7 @@ def settled(found: Plan) -> set[tuple[str, str, str]]:
     """Return section, key and value of all that the recipe of a plan does not leave to the run."""
     sections = found.recipe.model_dump(mode="json", exclude={"augment"})
     pairs = ((name, key, value) for name, each in sections.items() for key, value in items(each))
-    return {(name, key, repr(value)) for name, key, value in pairs if settling.OPEN.get((name, key), ...) != value}
+    return {(name, key, repr(value)) for name, key, value in pairs if older.OPEN.get((name, key), ...) != value}
 
 
 def items(section: object) -> list[tuple[str, object]]:

@@ -189,7 +189,7 @@ def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> di
 
 def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], None]) -> None:
     """Raise ``UsageError`` that lists what changed since the runs of a sweep that are finished."""
-    from finetune.training import finished, settling
+    from finetune.training import finished, older
 
     said: dict[str, str] = {}  # by what a run's images depend on, so that they are looked at once
     for row in sweep.rows:
@@ -197,7 +197,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
         if folder is None or not (folder / "result.json").exists():
             continue
         plan = plans.load(relocated(sweep, row), [], catalogue)
-        plan = settling.keep_settled(settling.keep_defaults(plan, folder), folder)
+        plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
         same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
         if same not in said:
             said[same] = "; ".join(finished.find_data_changes(folder, plan, catalogue, say))

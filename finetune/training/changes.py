@@ -12,7 +12,7 @@ from finetune.errors import DataError, UsageError
 from finetune.recipe import masking
 from finetune.recipe.moved import follow_move
 from finetune.recipe.places import is_weights_file, resolved
-from finetune.training import records, settling
+from finetune.training import older, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ def check_same(
     ``extended`` allows another number of epochs, and ``allow`` any recipe and images. Returns whether the recipe or
     the images changed.
     """
-    own, state = records.identity(prepared), settling.completed(state)
+    own, state = records.identity(prepared), older.completed(state)
     changes = _changes_since(state, own, prepared, folder)
     unexpected = unexpected_changes(changes, extended=extended)
     if unexpected and not allow:
@@ -109,7 +109,7 @@ def _check_images(state: Mapping[str, Any], own: Mapping[str, Any], data: Data, 
 
 def is_judged_differently(state: Mapping[str, Any], prepared: Prepared) -> bool:
     """Tell whether epochs before and after a checkpoint are judged by another metric, preprocessing or other images."""
-    own, state = records.identity(prepared), settling.completed(state)
+    own, state = records.identity(prepared), older.completed(state)
     metrics = [each["recipe"]["evaluate"]["metric"] for each in (state, own)]
     images = [each.get("start", own["start"])["image"] for each in (state, own)]
     valid = [each["fingerprint"]["valid"] for each in (state, own)]

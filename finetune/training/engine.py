@@ -10,9 +10,9 @@ from finetune.distributed import launch
 from finetune.distributed.world import Elsewhere, is_member
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
-from finetune.training import check, finished, finishing, fitting, ratetest, resuming, runfolder, settling, trial
+from finetune.training import check, finished, finishing, fitting, ratetest, resuming, runfolder, saving, trial
 from finetune.training.prepare import prepare
-from finetune.training.session import Session
+from finetune.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,11 +52,11 @@ def fine_tune(
         trial.check(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with opened(prepared, resume) as folder, interrupts.watched() as stop:
-        session = Session(
+        training = TrainingRun(
             prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed, extended=extended
         )
-        supervise(session, stop)
-    return session.run
+        supervise(training, stop)
+    return training.run
 
 
 @contextmanager
@@ -74,23 +74,23 @@ def opened(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
         yield Path(world.from_first(str(folder)))
 
 
-def supervise(session: Session, stop: interrupts.Stop) -> None:
+def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
     """Run the loop; whatever ends it, tell every plugin, and let every plugin close."""
-    run, plugins = session.run, session.plugins
+    run, plugins = training.run, training.plugins
     try:
         try:
-            train(session, stop)
+            train(training, stop)
         except interrupts.Asked:
-            session.save()
-            session.world.wait()
+            training.save()
+            training.world.wait()
             interrupted = Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}")
             interrupted.everywhere = True
             raise interrupted from None
     except BaseException as error:
         if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps or in a block
-            session.rescue()
-        elif isinstance(error, ResourceError):
-            session.say_how_to_go_on()
+            training.rescue()
+        elif isinstance(error, ResourceError) and saving.steps(training.saver.folder):
+            run.say(f"once there is room, go on with: finetune run --resume {run.folder}")
         for failure in plugins.fire_all("finetune_run_error", run=run, error=error):
             run.say(f"warning: {failure}")
         raise
@@ -98,49 +98,57 @@ def supervise(session: Session, stop: interrupts.Stop) -> None:
         failures = plugins.fire_all("finetune_run_end", run=run)
         for failure in failures:
             run.say(f"warning: {failure}")
-        session.close()
+        training.close()
     if failures:
         raise failures[0]
 
 
-def train(session: Session, stop: interrupts.Stop) -> None:
+def train(training: TrainingRun, stop: interrupts.Stop) -> None:
     """Train every epoch that is left, then test and keep the best weights."""
-    epoch = session.start()  # 0 where the head is fitted first
-    session.plugins.fire("finetune_run_start", run=session.run)
+    epoch = start(training)  # 0 where the head is fitted first
+    training.plugins.fire("finetune_run_start", run=training.run)
 
-    while epoch <= session.epochs and session.run.stop_reason is None:
+    while epoch <= training.epochs and training.run.stop_reason is None:
         try:
-            train_epoch(session, epoch, stop)
+            train_epoch(training, epoch, stop)
             epoch += 1
         except DivergedError as error:
-            epoch = resuming.rollback(session, error)
+            epoch = resuming.rollback(training, error)
 
-    finishing.finish(session, stop.check)
+    finishing.finish(training, stop.check)
 
 
-def train_epoch(session: Session, epoch: int, stop: interrupts.Stop) -> None:
+def start(training: TrainingRun) -> int:
+    """Write the run's records, or restore its newest checkpoint; return the epoch to continue with."""
+    if training.resumed and resuming.has_checkpoint(training):
+        return resuming.resume(training)
+    training.write_start()
+    return training.prepared.phases[0].first
+
+
+def train_epoch(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> None:
     """Train what is left of an epoch, evaluate it, and save it."""
-    run, plugins = session.run, session.plugins
-    session.begin_epoch(epoch)
-    if ratetest.is_open(session):
-        ratetest.settle_rate(session, stop.check)
-        settling.save(session)
+    run, plugins = training.run, training.plugins
+    training.begin_epoch(epoch)
+    if ratetest.is_open(training):
+        ratetest.settle_rate(training, stop.check)
+        training.save_settled()
     plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 
     if epoch == 0:
-        fitting.fit_head(session, stop.check)
+        fitting.fit_head(training, stop.check)
     else:
-        train_steps(session, epoch, stop)
+        train_steps(training, epoch, stop)
 
-    metrics = session.end_epoch(stop.check)
+    metrics = training.end_epoch(stop.check)
     plugins.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=metrics)
-    session.agree(stop.check)
-    session.save_epoch()
+    training.agree(stop.check)
+    training.save_epoch()
 
 
-def train_steps(session: Session, epoch: int, stop: interrupts.Stop) -> None:
+def train_steps(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> None:
     """Make every step that is left of an epoch, and save within it where a plugin wants that."""
-    for block in session.blocks(epoch, stop.check):
-        for loss in session.train(block):
-            session.plugins.fire("finetune_step_end", run=session.run, step=session.run.step, loss=loss)
-        session.save_step()
+    for block in training.blocks(epoch, stop.check):
+        for loss in training.train(block):
+            training.plugins.fire("finetune_step_end", run=training.run, step=training.run.step, loss=loss)
+        training.save_step()

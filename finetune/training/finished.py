@@ -13,7 +13,7 @@ from finetune.machine.environment import usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.models import MOST_EPOCHS
 from finetune.recipe.moved import load_run_recipe
-from finetune.training import changes, defaults, pretrained, records, saving, settling
+from finetune.training import changes, defaults, older, pretrained, records, saving
 from finetune.training.records import load_data, split_method
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def settle(
     epochs more; with ``allow_changed`` it trains on to ``train.epochs``. Raises ``UsageError`` that lists what differs
     otherwise.
     """
-    plan = settling.keep_settled(settling.keep_defaults(plan, folder), folder)
+    plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
     done = records.finished(folder, plan)
     if done is None:
         if extend is not None:
@@ -93,7 +93,7 @@ def with_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
 
 def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
     """Return what differs between a plan and what the finished run in a folder was made of, ready to read."""
-    made_of = settling.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
+    made_of = older.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
     same_weights, weights = changes.weights_changes(folder, plan)
     before, now = recorded_recipe(folder) or records.mathematics(made_of), records.mathematics(plan)
     found = changes.changes_since(before, now, plan, folder, same_weights=same_weights)
@@ -104,7 +104,7 @@ def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[
 def recorded_recipe(folder: Path) -> dict[str, Any]:
     """Return the recipe that the run's newest checkpoint holds, which nobody edits; empty where there is none."""
     with suppress(FinetuneError, KeyError):
-        recipe: dict[str, Any] = settling.completed(saving.newest(folder / "checkpoints")[0].state)["recipe"]
+        recipe: dict[str, Any] = older.completed(saving.newest(folder / "checkpoints")[0].state)["recipe"]
         return recipe
     return {}
 

@@ -17,62 +17,62 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.run import Run
-    from finetune.training.session import Check, Session
+    from finetune.training.training_run import Check, TrainingRun
 
 
-def finish(session: Session, check: Check) -> None:
+def finish(training: TrainingRun, check: Check) -> None:
     """Test the best weights, and write the model folder and ``result.json``."""
-    run, world, metric = session.run, session.world, session.recipe.evaluate.metric
-    session.check_frozen()
+    run, world, metric = training.run, training.world, training.recipe.evaluate.metric
+    training.check_frozen()
     if run.stop_reason:
         run.say(f"stopped after epoch {run.epoch}: {run.stop_reason}")
-    session.saver.join()
-    session.tell()
-    session.finishing = True
-    session.feed.finish()
-    session.trainer.end_sink()
-    check_processes(session)
+    training.saver.join()
+    training.tell()
+    training.finishing = True
+    training.feed.finish()
+    training.trainer.end_sink()
+    check_processes(training)
     if world.first:
-        assign(session.network.get_parameters(), final_weights(session))
-    world.same_everywhere(list(session.network.get_parameters()))
-    metrics = final_metrics(session, check)
-    found = list(verdict.warnings(session))
+        assign(training.network.get_parameters(), final_weights(training))
+    world.same_everywhere(list(training.network.get_parameters()))
+    metrics = final_metrics(training, check)
+    found = list(verdict.warnings(training))
     for warning in found:
         run.say(f"warning: {warning}")
     run.result = {
         "run": str(run.folder),
         "epochs": run.history[-1]["epoch"],
-        "planned_epochs": session.epochs,
+        "planned_epochs": training.epochs,
         "best": describe_best(run, metric),
         **{name: value for name, value in metrics.items() if name.startswith("test_")},
-        "validation": validation(session),
-        **({"fitted": session.fitted} if session.fitted else {}),
+        "validation": validation(training),
+        **({"fitted": training.fitted} if training.fitted else {}),
         "warnings": found,
         "frozen_unchanged": True,
-        "frozen_arrays_compared": session.compared,
+        "frozen_arrays_compared": training.compared,
         "stopped_early": run.stop_reason,
-        "features": session.feed.keeper.counts.report(),
-        "seconds": round(session.seconds, 3),
+        "features": training.feed.keeper.counts.report(),
+        "seconds": round(training.seconds, 3),
         "peak_rss_mb": environment.peak_memory_mb(),
         "devices": world.size,
     }
     if world.first:
         records.write_history(run)
-        modelfolder.write(run.folder / "model", describe_model(session, metrics), session.network)
+        modelfolder.write(run.folder / "model", describe_model(training, metrics), training.network)
         records.write_result(run)
 
 
-def describe_model(session: Session, metrics: dict[str, float]) -> dict[str, Any]:
+def describe_model(training: TrainingRun, metrics: dict[str, float]) -> dict[str, Any]:
     """Return what a model folder says of its network and where it comes from, ready for JSON."""
-    prepared, plan = session.prepared, session.prepared.plan
+    prepared, plan = training.prepared, training.prepared.plan
     backbone, recipe = plan.backbone.component, records.mathematics(plan)
     return {
         "name": plan.recipe.name,
         "backbone": {"use": backbone.name, "options": prepared.backbone_options.model_dump(mode="json")},
         "head": plan.recipe.head.model_dump(mode="json"),
-        "stages": list(session.network.names),
+        "stages": list(training.network.names),
         "features": backbone.features,
-        "classes": list(session.run.classes),
+        "classes": list(training.run.classes),
         "image": modelfolder.image_record(prepared.image),
         "metrics": metrics,
         "dataset": recipe["dataset"],
@@ -90,17 +90,17 @@ def describe_best(run: Run, metric: str) -> dict[str, Any] | None:
     return {"epoch": run.best.epoch, f"val_{metric}": run.best.value, **accuracy}
 
 
-def validation(session: Session) -> dict[str, Any]:
+def validation(training: TrainingRun) -> dict[str, Any]:
     """Return how the run was judged, and by how many images, ready for JSON; the accuracy with its 95 % interval."""
-    split = session.data.report["split"]
+    split = training.data.report["split"]
     about = {key: split[key] for key in ("method", "folds") if key in split}
-    if session.data.valid is None:
-        report = (session.fitted or {}) if session.run.epoch == 0 else {}  # it is of the head before it was trained
+    if training.data.valid is None:
+        report = (training.fitted or {}) if training.run.epoch == 0 else {}  # it is of the head before it was trained
         keys = ("images", "accuracy", "accuracy_low", "accuracy_high")
         return about | {key: report[key] for key in keys if key in report}
-    best = session.run.best
-    line = verdict.kept_line(session.run.history, best.epoch if best else session.run.epoch)
-    count = len(session.data.valid)
+    best = training.run.best
+    line = verdict.kept_line(training.run.history, best.epoch if best else training.run.epoch)
+    count = len(training.data.valid)
     about = about | {"images": count}
     if "val_accuracy" not in line:
         return about
@@ -108,36 +108,36 @@ def validation(session: Session) -> dict[str, Any]:
     return about | {"accuracy": line["val_accuracy"], "accuracy_low": low, "accuracy_high": high}
 
 
-def check_processes(session: Session) -> None:
+def check_processes(training: TrainingRun) -> None:
     """Compare the weights of all processes, each of which has made every step."""
-    weights = ((p.name, p.asnumpy()) for p in session.network.get_parameters())
-    if len({*session.world.gather(identity.of_arrays(weights))}) > 1:
+    weights = ((p.name, p.asnumpy()) for p in training.network.get_parameters())
+    if len({*training.world.gather(identity.of_arrays(weights))}) > 1:
         raise FinetuneError("the weights of the processes differ; please report this bug")
 
 
-def final_weights(session: Session) -> dict[str, NDArray[np.float32]]:
+def final_weights(training: TrainingRun) -> dict[str, NDArray[np.float32]]:
     """Return the weights of the best epoch, where they are wanted and kept, else of the last."""
-    run = session.run
+    run = training.run
     best = run.folder / "checkpoints" / saving.BEST
-    if not session.recipe.evaluate.restore_best or run.best is None or run.best.epoch == run.epoch:
-        return session.trainer.weights()
+    if not training.recipe.evaluate.restore_best or run.best is None or run.best.epoch == run.epoch:
+        return training.trainer.weights()
     if not best.exists():
         run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
-        return session.trainer.weights()
+        return training.trainer.weights()
     saved = saving.load(best)
     if saved.state["epoch"] != run.best.epoch:
         run.say(f"the model folder holds the last epoch's weights: {best} is of another epoch than the best")
-        return session.trainer.weights()
+        return training.trainer.weights()
     return saved.part("network") | saved.part("average")
 
 
-def final_metrics(session: Session, check: Check) -> dict[str, float]:
+def final_metrics(training: TrainingRun, check: Check) -> dict[str, float]:
     """Return the metrics of validation and test images, by ``val_`` and ``test_``."""
     found: dict[str, float] = {}
-    if session.data.valid is None and session.run.epoch == 0:
-        found = {name: value for name, value in session.run.history[-1].items() if name.startswith("val_")}
+    if training.data.valid is None and training.run.epoch == 0:
+        found = {name: value for name, value in training.run.history[-1].items() if name.startswith("val_")}
     for part in ("valid", "test"):
-        if getattr(session.data, part) is not None:
-            evaluation = session.judged(part, check, others=True)
+        if getattr(training.data, part) is not None:
+            evaluation = training.judge.evaluate(part, check, training.feed, others=True)
             found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
     return found

@@ -15,96 +15,89 @@ from finetune.fitting.fit import fit_head as fit
 from finetune.fitting.scores import out_of_fold
 from finetune.model import evaluation, metrics
 from finetune.model.evaluation import Evaluation, softmax
-from finetune.training import defaults, settling
-from finetune.training.frozen import PLAIN
+from finetune.training import defaults
+from finetune.training.frozen import head_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from finetune.recipe.models import Recipe
-    from finetune.training.session import Session
+    from finetune.training.training_run import TrainingRun
 
     Check = Callable[[], None]
     Floats = NDArray[np.float32]
 
 
-def fit_head(session: Session, check: Check) -> None:
+def fit_head(training: TrainingRun, check: Check) -> None:
     """Put the head at the optimum of its loss on the training images, its strength chosen out of fold.
 
     Of several processes the first fits it, and gives it to the others.
     """
-    wanted = views(session.recipe)
+    wanted = head_views(training.recipe)
     many = f" in {len(wanted)} views" if len(wanted) > 1 else ""
-    session.run.say(f"fitting the head to {len(session.data.train):,} training images{many}")
-    features = gather(session, wanted, check)
+    training.run.say(f"fitting the head to {len(training.data.train):,} training images{many}")
+    features = gather(training, wanted, check)
     said: dict[str, Any] = {}
-    with session.world.together():
-        if session.world.first:
-            said = _fit_first(session, features, check)
-    said = session.world.from_first(said)
-    session.world.same_everywhere(session.network.parameters_of(("head",)))
-    _begin_average(session)
-    session.loss_sum, session.images = said["loss"] * len(session.data.train), len(session.data.train)
-    session.fitted = said["report"]
-    if session.estimate is None and said["metrics"]:
-        session.estimate = Evaluation(
+    with training.world.together():
+        if training.world.first:
+            said = _fit_first(training, features, check)
+    said = training.world.from_first(said)
+    training.world.same_everywhere(training.network.parameters_of(("head",)))
+    _begin_average(training)
+    training.loss_sum, training.images = said["loss"] * len(training.data.train), len(training.data.train)
+    training.fitted = said["report"]
+    if training.estimate is None and said["metrics"]:
+        training.estimate = Evaluation(
             metrics=said["metrics"],
             confusion=np.zeros((0, 0), np.int64),
             predicted=np.zeros(0, np.int64),
             confidence=np.zeros(0, np.float32),
         )
-    if session.recipe.loss.class_weights == "measured":
-        settling.settle(session, "loss", class_weights=said["choice"])
+    if training.recipe.loss.class_weights == "measured":
+        training.settle("loss", class_weights=said["choice"])
 
 
-def gather(session: Session, wanted: tuple[int, ...], check: Check) -> Floats:
+def gather(training: TrainingRun, wanted: tuple[int, ...], check: Check) -> Floats:
     """Return the features of the training images in some views, (V, N, D); empty in all processes but the first."""
     found = np.empty((0, 0, 0), np.float32)
     for place, view in enumerate(wanted):
-        features = session.feed.gather(view, check)
-        if session.world.first:
+        features = training.feed.gather(view, check)
+        if training.world.first:
             found = found if place else np.empty((len(wanted), *features.shape), np.float32)
             found[place] = features
     return found
 
 
-def views(recipe: Recipe) -> tuple[int, ...]:
-    """Return the views of each training image that the head is fitted to: the plain one, then augmented ones."""
-    count = getattr(recipe.head, "views", 0)
-    return (PLAIN, *range(1, count + 1))
-
-
-def _fit_first(session: Session, features: Floats, check: Check) -> dict[str, Any]:
+def _fit_first(training: TrainingRun, features: Floats, check: Check) -> dict[str, Any]:
     """Fit the head in this process; return what the others have to know, ready for JSON."""
-    labels = session.data.train.labels
-    count = session.recipe.validate.folds
+    labels = training.data.train.labels
+    count = training.recipe.validate.folds
     count = count if isinstance(count, int) else defaults.FOLDS
-    measured = session.recipe.loss.class_weights == "measured"
+    measured = training.recipe.loss.class_weights == "measured"
     try:
         check_finite(features[0])
-        groups = folds.group_images(session.data.train.hashes, features[0])
-        groups = folds.join_groups(groups, session.data.train.groups)
-        assigned = folds.assign_folds(labels, groups, count, session.recipe.seed)
+        groups = folds.group_images(training.data.train.hashes, features[0])
+        groups = folds.join_groups(groups, training.data.train.groups)
+        assigned = folds.assign_folds(labels, groups, count, training.recipe.seed)
         found = fit(
             rows(features, labels, assigned),
-            len(session.data.classes),
-            smoothing=session.recipe.loss.label_smoothing,
-            choices=choices(session),
+            len(training.data.classes),
+            smoothing=training.recipe.loss.label_smoothing,
+            choices=choices(training),
             judge="macro_f1" if measured else "loss",
             check=check,
         )
     except NotFiniteError as error:
-        raise not_finite(session, error) from None
-    put(session, found)
+        raise not_finite(training, error) from None
+    put(training, found)
     scored = score(found, labels)
-    session.estimate = evaluate(scored, labels, len(session.data.classes))
-    report = describe(found, session.estimate, count)
-    _say(session, report)
-    if session.data.valid is None:
-        evaluation.write(session.run.folder, session.data, scored, assigned)
-    judged = session.estimate.metrics if session.estimate else {}
+    training.estimate = evaluate(scored, labels, len(training.data.classes))
+    report = describe(found, training.estimate, count)
+    _say(training, report)
+    if training.data.valid is None:
+        evaluation.write(training.run.folder, training.data, scored, assigned)
+    judged = training.estimate.metrics if training.estimate else {}
     return {"loss": found.loss, "choice": found.choice, "metrics": judged, "report": report}
 
 
@@ -119,37 +112,37 @@ def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64
     )
 
 
-def choices(session: Session) -> tuple[Choice, ...]:
+def choices(training: TrainingRun) -> tuple[Choice, ...]:
     """Return the class weights to try: those of the recipe, or none and square-root ones where it leaves that open."""
-    section, data = session.recipe.loss, session.data
+    section, data = training.recipe.loss, training.data
     if section.class_weights != "measured":
         name = section.class_weights if isinstance(section.class_weights, str) else "given"
-        return (Choice(name=name, class_weights=session.class_weights()),)
+        return (Choice(name=name, class_weights=training.class_weights()),)
     weights = targets.class_weights("sqrt", data.train.labels, data.classes)
     return (Choice(name="none"), Choice(name="sqrt", class_weights=weights))
 
 
-def not_finite(session: Session, error: NotFiniteError) -> DataError:
+def not_finite(training: TrainingRun, error: NotFiniteError) -> DataError:
     """Return an error that names the images whose features are not finite."""
-    count = len(session.data.train)
+    count = len(training.data.train)
     images = sorted({row % count for row in error.rows})
-    names = ", ".join(map(session.data.train.describe, images[:5])) + ", …" * (len(images) > 5)
+    names = ", ".join(map(training.data.train.describe, images[:5])) + ", …" * (len(images) > 5)
     what = f"the features of {len(images)} images are not finite ({names})"
     return DataError(f"{what}; check these images and the weights of the backbone")
 
 
-def put(session: Session, found: Fitted) -> None:
+def put(training: TrainingRun, found: Fitted) -> None:
     """Put the fitted layer into the head."""
     values = {"weight": found.weight, "bias": found.bias}
-    for parameter in session.network.parameters_of(("head",)):
+    for parameter in training.network.parameters_of(("head",)):
         parameter.set_data(Tensor(values[parameter.name.rsplit(".", 1)[1]]))
 
 
-def _begin_average(session: Session) -> None:
+def _begin_average(training: TrainingRun) -> None:
     """Let the moving average, where there is one, begin with the fitted head."""
-    for parameter in session.network.parameters_of(("head",)):
-        if parameter.name in session.trainer.average:
-            session.trainer.average[parameter.name].set_data(Tensor(parameter.asnumpy()))
+    for parameter in training.network.parameters_of(("head",)):
+        if parameter.name in training.trainer.average:
+            training.trainer.average[parameter.name].set_data(Tensor(parameter.asnumpy()))
 
 
 def score(found: Fitted, labels: NDArray[np.int64]) -> NDArray[np.void]:
@@ -185,23 +178,23 @@ def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str
     return {**report, "images": judged, **scores, "accuracy_low": low, "accuracy_high": high}
 
 
-def _say(session: Session, report: dict[str, Any]) -> None:
+def _say(training: TrainingRun, report: dict[str, Any]) -> None:
     fitted = f"head fitted: L2 strength {report['strength']:g}"
     if "accuracy" not in report:
-        names = {*session.data.train.groups}
+        names = {*training.data.train.groups}
         why = (
             "all images are in one group"
             if len(names) == 1 and None not in names
             else "too few classes have two different images"
         )
-        session.run.say(f"{fitted}; its accuracy cannot be estimated: {why}")
+        training.run.say(f"{fitted}; its accuracy cannot be estimated: {why}")
         return
     interval = f"{report['accuracy_low']:.3f} to {report['accuracy_high']:.3f}"
     accuracy = f"accuracy {report['accuracy']:.3f} (95 % interval {interval}), macro-F1 {report['macro_f1']:.3f}"
     by = f"{report['folds']} folds" if report["judged_folds"] > 1 else f"one of {report['folds']} folds"
-    session.run.say(f"{fitted}, chosen by {by}; out of fold: {accuracy}")
+    training.run.say(f"{fitted}, chosen by {by}; out of fold: {accuracy}")
     if "compared" in report:
         chosen, compared = report["class_weights"], report["compared"]
         scores = f"{compared['sqrt']:.3f} with square-root weights and {compared['none']:.3f} without"
         error = f"standard error of the difference {compared['standard_error']:.3f}"
-        session.run.say(f"loss.class_weights=measured chose {chosen}: macro-F1 out of fold {scores} ({error})")
+        training.run.say(f"loss.class_weights=measured chose {chosen}: macro-F1 out of fold {scores} ({error})")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.network.engines import Engine
+    from finetune.recipe.models import Recipe
     from finetune.training.prepare import Prepared
 
     Sample = Callable[[], NDArray[np.float32]]
@@ -273,3 +274,9 @@ class Frozen:
         steps = [(each.component, each.options.model_dump(mode="json", by_alias=True)) for each in plan.augment]
         said = [[component.name, options, identity.of_code(component)] for component, options in steps]
         return {"seed": plan.recipe.seed, "number": view, "augment": said}
+
+
+def head_views(recipe: Recipe) -> tuple[int, ...]:
+    """Return the views of each training image that the head is fitted to: the plain one, then augmented ones."""
+    count = getattr(recipe.head, "views", 0)
+    return (PLAIN, *range(1, count + 1))

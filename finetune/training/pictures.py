@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.components import ImageSpec, Pixels
-    from finetune.training.session import Session
+    from finetune.data.loading import Data
+    from finetune.model.evaluation import Evaluation
+    from finetune.training.feed import Feed
 
 
-def augmented(session: Session, count: int) -> list[Pixels]:
-    """Return the first training images of the epoch as the network sees them."""
-    epoch = max(1, session.run.epoch)
-    batches = session.feed.loader("train", train=True).epoch(epoch, view=session.feed.view(epoch))
+def show_augmented(feed: Feed, epoch: int, spec: ImageSpec, count: int) -> list[Pixels]:
+    """Return the first training images of an epoch as the network sees them."""
+    batches = feed.loader("train", train=True).epoch(epoch, view=feed.view(epoch))
     images = next(batches).images[:count]
     batches.close()
-    return [visible(image, session.prepared.image) for image in images]
+    return [visible(image, spec) for image in images]
 
 
 def visible(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
@@ -32,16 +33,13 @@ def visible(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def predictions(session: Session, count: int) -> list[Predicted]:
+def show_predictions(data: Data, found: Evaluation | None, spec: ImageSpec, count: int) -> list[Predicted]:
     """Return validation images with their predictions: surely wrong ones first, then the least sure right ones."""
-    if session.evaluation is None:
-        return []
-    part, found = session.data.valid or session.data.train, session.evaluation
-    if len(found.predicted) != len(part):  # judged by one fold of many images
+    part, classes = data.valid or data.train, data.classes
+    if found is None or len(found.predicted) != len(part):  # judged by one fold of many images
         return []
     wrong = found.predicted != part.labels
     order = np.lexsort((np.where(wrong, -found.confidence, found.confidence), ~wrong))[:count]
-    spec, classes = session.prepared.image, session.data.classes
     return [
         Predicted(
             pixels=fit(read(part.images[i], spec), spec),

@@ -23,7 +23,7 @@ from finetune.recipe.models import Constant
 from finetune.training import fitting
 from finetune.training.phases import FITTING
 from finetune.training.prepare import prepare
-from finetune.training.session import Session
+from finetune.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -88,13 +88,13 @@ def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[
     """
     prepared = prepare(plan, catalogue, say=say)
     with TemporaryDirectory() as folder:
-        session = Session(prepared, Path(folder), say=say, resumed=False)
+        training = TrainingRun(prepared, Path(folder), say=say, resumed=False)
         try:
-            phase = begin(session)
-            curve = measure(session, phase, steps)
-            per_epoch = session.trainer.steps_per_epoch
+            phase = begin(training)
+            curve = measure(training, phase, steps)
+            per_epoch = training.trainer.steps_per_epoch
         finally:
-            session.close()
+            training.close()
     suggestion, why = suggest(curve)
     return Found(
         rates=curve.rates,
@@ -107,50 +107,50 @@ def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[
     )
 
 
-def begin(session: Session) -> Phase:
+def begin(training: TrainingRun) -> Phase:
     """Enter the phase that is to be tested, with the head that it would begin with; return it."""
-    planned = session.prepared.phases
+    planned = training.prepared.phases
     trained = [phase for phase in planned if phase.number]
     if not trained:
         only = replace(FITTING, number=1, first=1, last=1)
-        session.run.say("this recipe only fits the head, by no learning rate; tested is a head that starts at random")
-        session.enter(only)
+        training.run.say("this recipe only fits the head, by no learning rate; tested is a head that starts at random")
+        training.enter(only)
         return only
     if planned[0] == FITTING:
-        session.begin_epoch(0)
-        fitting.fit_head(session, lambda: None)
+        training.begin_epoch(0)
+        fitting.fit_head(training, lambda: None)
         trained.sort(key=lambda phase: -len(phase.trainable))
-    session.enter(trained[0])
+    training.enter(trained[0])
     return trained[0]
 
 
 @contextmanager
-def bare_rate(session: Session) -> Iterator[None]:
+def bare_rate(training: TrainingRun) -> Iterator[None]:
     """Let the trainer's factor alone be the learning rate for the length of a block."""
-    recipe = session.recipe
+    recipe = training.recipe
     optimizer = recipe.optimizer.model_copy(update={"lr": 1.0})
     constant = Constant(use="constant", phase_warmup=0.0)
-    session.trainer.recipe = recipe.model_copy(update={"optimizer": optimizer, "schedule": constant})
+    training.trainer.recipe = recipe.model_copy(update={"optimizer": optimizer, "schedule": constant})
     try:
         yield
     finally:
-        session.trainer.recipe = recipe
+        training.trainer.recipe = recipe
 
 
-def measure(session: Session, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
-    """Make ``many`` steps at ever higher rates in the phase, which the session has entered; the weights are spoiled."""
-    accumulate = session.recipe.train.accumulate
-    if session.fitted is None:
-        each = iterate_batches(session.feed, phase, accumulate, check)
-        with bare_rate(session):
-            rates, losses = step_through(session.trainer, each, np.geomspace(LOWEST, HIGHEST, many), has_diverged)
+def measure(training: TrainingRun, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
+    """Make ``many`` steps at ever higher rates in a phase that the run has entered; the weights are spoiled."""
+    accumulate = training.recipe.train.accumulate
+    if training.fitted is None:
+        each = iterate_batches(training.feed, phase, accumulate, check)
+        with bare_rate(training):
+            rates, losses = step_through(training.trainer, each, np.geomspace(LOWEST, HIGHEST, many), has_diverged)
         return Curve(rates=tuple(rates), losses=tuple(losses), smooth=tuple(smooth_mean(losses)))
-    number, classes = min(BATCHES, session.trainer.steps_per_epoch), len(session.data.classes)
-    each = iterate_batches(session.feed, phase, accumulate, check, number)
-    spread = np.geomspace(*RANGES[session.recipe.optimizer.use], many)
-    with bare_rate(session):
+    number, classes = min(BATCHES, training.trainer.steps_per_epoch), len(training.data.classes)
+    each = iterate_batches(training.feed, phase, accumulate, check, number)
+    spread = np.geomspace(*RANGES[training.recipe.optimizer.use], many)
+    with bare_rate(training):
         rates, losses = step_through(
-            session.trainer,
+            training.trainer,
             each,
             [*np.zeros(number), *spread],
             lambda losses: compare(spread.tolist(), losses, number, classes).rises is not None,

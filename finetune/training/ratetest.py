@@ -6,47 +6,47 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
-from finetune.training import defaults, rates, saving, settling
+from finetune.training import defaults, rates, saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from finetune.training.session import Session
+    from finetune.training.training_run import TrainingRun
 
 STEPS, SHARE = (24, 48), 0.05  # fewest and most steps, and their share of all steps in between
 FALLBACK = {"adamw": 1e-4, "sgd": 1e-3}  # where the test finds nothing
 
 
-def is_open(session: Session) -> bool:
+def is_open(training: TrainingRun) -> bool:
     """Tell whether the learning rate is to be measured before the epoch continues."""
-    return session.run.epoch > 0 and session.recipe.optimizer.lr == "auto"
+    return training.run.epoch > 0 and training.recipe.optimizer.lr == "auto"
 
 
-def settle_rate(session: Session, check: Callable[[], None]) -> None:
+def settle_rate(training: TrainingRun, check: Callable[[], None]) -> None:
     """Measure the learning rate and write it into the run's recipe; the run stands where it stood before.
 
     Of several processes, all make the steps and take the first one's rate.
     """
-    current = session.phase(session.run.epoch)
-    widest = max((phase for phase in session.prepared.phases if phase.number), key=lambda phase: len(phase.trainable))
+    current = training.phase(training.run.epoch)
+    widest = max((phase for phase in training.prepared.phases if phase.number), key=lambda phase: len(phase.trainable))
     if widest != current:
-        session.enter(widest)
-    with _put_back(session):
-        curve = rates.measure(session, widest, count_steps(session), check)
-    rate, why = choose_rate(curve, session.recipe.optimizer.use)
-    rate, why = session.world.from_first([rate, why])
-    settling.settle(session, "optimizer", lr=rate)
-    session.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")
+        training.enter(widest)
+    with _put_back(training):
+        curve = rates.measure(training, widest, count_steps(training), check)
+    rate, why = choose_rate(curve, training.recipe.optimizer.use)
+    rate, why = training.world.from_first([rate, why])
+    training.settle("optimizer", lr=rate)
+    training.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")
     if widest != current:
-        session.enter(current)
+        training.enter(current)
 
 
-def count_steps(session: Session) -> int:
+def count_steps(training: TrainingRun) -> int:
     """Return how many rates are tested: a small share of the run's steps, but enough to see something."""
     fewest, most = STEPS
-    if session.fitted is None:  # a curve that falls takes more points than one that rises
+    if training.fitted is None:  # a curve that falls takes more points than one that rises
         return most
-    return min(most, max(fewest, round(SHARE * session.trainer.steps_per_epoch * session.epochs)))
+    return min(most, max(fewest, round(SHARE * training.trainer.steps_per_epoch * training.epochs)))
 
 
 def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
@@ -60,9 +60,9 @@ def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
 
 
 @contextmanager
-def _put_back(session: Session) -> Iterator[None]:
+def _put_back(training: TrainingRun) -> Iterator[None]:
     """Give the trainer back all that it holds after a block that trains."""
-    trainer = session.trainer
+    trainer = training.trainer
     step, updates = trainer.global_step, trainer.updates
     saved = saving.Checkpoint(arrays=trainer.arrays(kept=True), state={})
     scaling = trainer.scaling
@@ -70,6 +70,6 @@ def _put_back(session: Session) -> Iterator[None]:
         yield
     finally:
         trainer.restore(saved.part, updates)
-        trainer.global_step, trainer.slower = step, 0.5**session.rollbacks
+        trainer.global_step, trainer.slower = step, 0.5**training.rollbacks
         if scaling is not None:
             trainer.rescale(scaling)

@@ -2,139 +2,151 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import DivergedError, FinetuneError, UsageError
-from finetune.run import Best
-from finetune.training import changes, records, saving, settling
+from finetune.training import changes, older, records, saving
 from finetune.training.optimizers import LossScale
+from finetune.training.state import RunState
 
 if TYPE_CHECKING:
-    from finetune.training.session import Session
+    from collections.abc import Mapping
+
+    from finetune.training.training_run import TrainingRun
 
 ROLLBACKS = 3  # in one run, after which something else is wrong
 
 
-def has_checkpoint(session: Session) -> bool:
+def has_checkpoint(training: TrainingRun) -> bool:
     """Tell whether the run was killed after its first checkpoint; before that, it restarts in the same folder."""
-    found: bool = session.world.from_first(
-        bool(saving.steps(session.saver.folder)) or (session.saver.folder / saving.BEST).exists()
+    found: bool = training.world.from_first(
+        bool(saving.steps(training.saver.folder)) or (training.saver.folder / saving.BEST).exists()
     )
-    trained: bool = session.world.from_first(records.has_trained(session.run.folder))
+    trained: bool = training.world.from_first(records.has_trained(training.run.folder))
     if not found and not trained:
-        session.run.say("no checkpoint yet; restarting the run in its folder")
+        training.run.say("no checkpoint yet; restarting the run in its folder")
     return found or trained  # a run that trained and lost its checkpoints cannot be resumed, which is an error
 
 
-def resume(session: Session) -> None:
-    """Continue from the newest checkpoint that can be read; raises what forbids it."""
-    with session.world.together():
-        saved, broken = saving.newest(session.saver.folder)
+def resume(training: TrainingRun) -> int:
+    """Continue from the newest checkpoint that can be read, and return its epoch; raises what forbids it."""
+    with training.world.together():
+        saved, broken = saving.newest(training.saver.folder)
     for problem in broken:
-        session.run.say(f"not used: {problem}")
-    steps = session.world.gather(saved.state["step"])
+        training.run.say(f"not used: {problem}")
+    steps = training.world.gather(saved.state["step"])
     if len({*steps}) > 1:
         raise UsageError(f"the machines of this run see different checkpoints, of steps {steps}; share the run folder")
-    folder = session.run.folder
-    if not session.extended:  # which leaves open what the run has not measured
-        settling.adopt(session, saved.state["recipe"])
+    folder = training.run.folder
+    if not training.extended:  # which leaves open what the run has not measured
+        adopt_settled(training, saved.state["recipe"])
     changed = changes.check_same(
         saved.state,
-        session.prepared,
-        session.run.say,
+        training.prepared,
+        training.run.say,
         folder=folder,
-        allow=session.allow_changed,
-        extended=session.extended,
+        allow=training.allow_changed,
+        extended=training.extended,
     )
-    restore(session, saved, changed=changed)
-    if changed and session.run.best and changes.is_judged_differently(saved.state, session.prepared):
-        session.run.best = None
-        session.run.say("the best epoch is chosen from the epochs that follow: earlier ones were judged differently")
-    if session.extended:
-        extend(session)
-    if changed or session.extended:
-        session.save_changed()
-    elif session.world.first and changes.is_moved(saved.state, session.prepared):
-        records.write_recipe(session.prepared, folder)
-        records.write_data(session.prepared, folder)
-    where = f"{session.done} of the {session.run.steps_per_epoch} steps of epoch {session.run.epoch}"
-    session.run.say(f"resumed after step {session.run.step}: {where}")
+    restore(training, saved, changed=changed)
+    if changed and training.run.best and changes.is_judged_differently(saved.state, training.prepared):
+        training.run.best = None
+        training.run.say("the best epoch is chosen from the epochs that follow: earlier ones were judged differently")
+    if training.extended:
+        extend(training)
+    if changed or training.extended:
+        training.save_changed()
+    elif training.world.first and changes.is_moved(saved.state, training.prepared):
+        records.write_recipe(training.prepared, folder)
+        records.write_data(training.prepared, folder)
+    where = f"{training.done} of the {training.run.steps_per_epoch} steps of epoch {training.run.epoch}"
+    training.run.say(f"resumed after step {training.run.step}: {where}")
+    return training.run.epoch + training.epoch_is_closed()
 
 
-def extend(session: Session) -> None:
+def adopt_settled(training: TrainingRun, recorded: Mapping[str, Any]) -> None:
+    """Take what the ``recorded`` recipe of a checkpoint has settled and the training's recipe still leaves open."""
+    for (section, key), value in older.OPEN.items():
+        own, then = getattr(training.recipe, section), recorded.get(section, {})
+        if getattr(own, key, None) == value and then.get(key, value) != value:
+            training.settle(section, **{key: then[key]})
+    training.write_settled()
+
+
+def extend(training: TrainingRun) -> None:
     """Let a finished run continue to train, and say what that means for the learning rate."""
-    run, first = session.run, session.run.epoch + session.epoch_is_closed()
+    run, first = training.run, training.run.epoch + training.epoch_is_closed()
     run.stop_reason = None
-    if session.recipe.optimizer.lr == "auto":  # of a run that only fitted its head
+    if training.recipe.optimizer.lr == "auto":  # of a run that only fitted its head
         rate = "the learning rate is measured"
     else:
-        rate = f"the learning rate continues at {session.trainer.rate(session.trainer.at(first, 0)):.2g}"
-    schedule = f"the schedule is computed over all {session.epochs} epochs; {rate}"
-    epochs = f"epochs {first} to {session.epochs}" if first < session.epochs else f"epoch {first}"
+        rate = f"the learning rate continues at {training.trainer.rate(training.trainer.at(first, 0)):.2g}"
+    schedule = f"the schedule is computed over all {training.epochs} epochs; {rate}"
+    epochs = f"epochs {first} to {training.epochs}" if first < training.epochs else f"epoch {first}"
     run.say(f"extending {run.folder}: {epochs}; {schedule}")
 
 
-def restore(session: Session, saved: saving.Checkpoint, *, changed: bool = False) -> None:
+def restore(training: TrainingRun, saved: saving.Checkpoint, *, changed: bool = False) -> None:
     """Put the whole state of a checkpoint in place; where the recipe ``changed``, as much of it as fits."""
-    state, run = saved.state, session.run
-    run.epoch = state["epoch"]
-    session.enter(session.phase(run.epoch))
+    state, run = RunState.from_json(saved.state), training.run
+    run.epoch = state.epoch
+    training.enter(training.phase(run.epoch))
     if changed:
-        adapt(session, saved)
+        adapt(training, saved)
     else:
-        session.trainer.restore(saved.part, state["updates"])
-    session.feed.frozen.settle()
-    session.trainer.global_step = max(0, state["step"] - 1)
-    if session.trainer.scaling and state.get("scaling"):  # older checkpoints do not say it
-        session.trainer.rescale(LossScale(**state["scaling"]))
-        session.trainer.overflowed(lambda message: None)
-    session.fitted = state.get("fitted")
-    run.history, run.step, run.state = state["history"], state["step"], state["plugins"]
-    run.best = Best(**state["best"]) if state["best"] else None
-    session.frozen = session.trainer.frozen() if changed else state["frozen"]
-    session.seconds, run.stop_reason = state["seconds"], state["stop_reason"]
-    session.done, session.loss_sum, session.images = state["done"], state["loss_sum"], state["images"]
-    session.slow_down(state.get("rollbacks", 0))  # older checkpoints do not say it
-    if changed and not session.epoch_is_closed():
-        session.done = 0
-    if session.world.first:
-        records.keep_history(session.prepared, run)
-        saving.relink_best(session.saver.folder, saved, best=session.is_best())
+        training.trainer.restore(saved.part, state.updates)
+    training.feed.frozen.settle()
+    training.trainer.global_step = max(0, state.step - 1)
+    if training.trainer.scaling and state.scaling:
+        training.trainer.rescale(LossScale(**state.scaling))
+        training.trainer.overflowed(lambda message: None)
+    training.fitted = state.fitted
+    run.history, run.step, run.state = state.history, state.step, state.plugins
+    run.best, run.stop_reason = state.best, state.stop_reason
+    training.frozen = training.trainer.frozen() if changed else state.frozen
+    training.seconds, training.done = state.seconds, state.done
+    training.loss_sum, training.images = state.loss_sum, state.images
+    training.slow_down(state.rollbacks)
+    if changed and not training.epoch_is_closed():
+        training.done = 0
+    if training.world.first:
+        records.keep_history(training.prepared, run)
+        saving.relink_best(training.saver.folder, saved, best=training.is_best())
 
 
-def adapt(session: Session, saved: saving.Checkpoint) -> None:
+def adapt(training: TrainingRun, saved: saving.Checkpoint) -> None:
     """Take the weights of a checkpoint into a run whose recipe changed; what else does not fit is reset."""
-    network = {p.name: tuple(p.shape) for p in session.network.get_parameters()}
+    network = {p.name: tuple(p.shape) for p in training.network.get_parameters()}
     if {name: array.shape for name, array in saved.part("network").items()} != network:
         raise UsageError("the changed recipe makes another network than the run's; start a new run")
-    if not session.trainer.restore_what_fits(saved.part, saved.state["updates"]):
-        session.run.say("optimizer state reset: the recipe uses a different optimizer")
+    if not training.trainer.restore_what_fits(saved.part, saved.state["updates"]):
+        training.run.say("optimizer state reset: the recipe uses a different optimizer")
     state = saved.state
     is_closed = bool(state["history"]) and state["history"][-1]["epoch"] == state["epoch"]
     if state["done"] and not is_closed:
-        session.run.say(f"restarting epoch {state['epoch']}: its steps may have changed")
+        training.run.say(f"restarting epoch {state['epoch']}: its steps may have changed")
 
 
-def rollback(session: Session, error: DivergedError) -> int:
+def rollback(training: TrainingRun, error: DivergedError) -> int:
     """Go back to the newest checkpoint with half the learning rate; return the epoch to go on with.
 
     Raises ``error`` where the recipe does not want that, there is no checkpoint, or it was done too often.
     """
-    if session.recipe.train.on_nonfinite != "rollback":
+    if training.recipe.train.on_nonfinite != "rollback":
         raise error
-    session.saver.flush()
-    session.tell()
-    session.world.wait()
-    times = session.rollbacks + 1
+    training.saver.flush()
+    training.tell()
+    training.world.wait()
+    times = training.rollbacks + 1
     if times > ROLLBACKS:
         raise DivergedError(f"{error}; {ROLLBACKS} rollbacks did not help") from error
     try:
-        saved, _ = saving.newest(session.saver.folder)
+        saved, _ = saving.newest(training.saver.folder)
     except FinetuneError:
         raise DivergedError(f"{error}; there is no checkpoint to roll back to yet") from error
-    restore(session, saved)
-    session.slow_down(times)
-    session.run.say(f"warning: {error}")
-    back = f"rolled back to step {session.run.step}"
-    session.run.say(f"{back}; the learning rate is {session.trainer.slower:g} of the schedule's from here on")
-    return session.run.epoch + session.epoch_is_closed()
+    restore(training, saved)
+    training.slow_down(times)
+    training.run.say(f"warning: {error}")
+    back = f"rolled back to step {training.run.step}"
+    training.run.say(f"{back}; the learning rate is {training.trainer.slower:g} of the schedule's from here on")
+    return training.run.epoch + training.epoch_is_closed()

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.data.pipeline import Rows
-    from finetune.training.session import Session
+    from finetune.recipe.models import Recipe
+    from finetune.training.feed import Feed
+    from finetune.training.prepare import Prepared
     from finetune.training.step import TrainStep
+    from finetune.training.trainer import Trainer
 
     Arguments = tuple[NDArray[Any] | np.float32, ...]
 
@@ -32,30 +35,38 @@ MADE_BY = {"native": "MindSpore's own operations", "processes": "worker processe
 ERRORS: dict[str, type[FinetuneError]] = {"DataError": DataError, "PluginError": PluginError}
 
 
-def steps(session: Session, first: int) -> int:
+def count_steps(recipe: Recipe, default: int, first: int, say: Callable[[str], None]) -> int:
     """Return how many steps of a phase are sent to the device at once, 0 for one by one.
 
-    ``first`` is the number of the stage that takes what the phase is fed.
+    ``default`` is what ``auto`` means on this device; ``first`` is the number of the stage that the phase feeds.
     """
-    runner = session.recipe.runner
+    runner = recipe.runner
     if runner.sink == "off":
         return 0
-    summed = session.recipe.train.accumulate > 1
+    summed = recipe.train.accumulate > 1
     if first or summed:
         why = "train.accumulate sums up gradients step by step" if summed else "this phase trains from features"
         if runner.sink != "auto":
-            session.run.say(f"runner.sink={runner.sink} is not used: {why}")
+            say(f"runner.sink={runner.sink} is not used: {why}")
         return 0
-    return session.prepared.device.kind.sink if runner.sink == "auto" else runner.sink
+    return default if runner.sink == "auto" else runner.sink
 
 
-def of(session: Session, first: int, step: TrainStep, updates: int) -> Sink:
+def open_sink(
+    prepared: Prepared,
+    trainer: Trainer,
+    feed: Feed,
+    at_once: int,
+    say: Callable[[str], None],
+    first: int,
+    step: TrainStep,
+    updates: int,
+) -> Sink:
     """Return the sink of a phase's steps from number ``first`` on, before which it has made ``updates``."""
-    prepared, trainer, feed = session.prepared, session.trainer, session.feed
     phase, queue = trainer.phase, prepared.device.kind.queue
     assert phase is not None
     loader, each = feed.loader("train", train=True), trainer.steps_per_epoch
-    operations, how = chosen(session)
+    operations, how = choose_pipeline(prepared, at_once, mixes=feed.views.mixes, say=say)
 
     def arguments() -> Iterator[Arguments]:
         make = feed.described if how != "threads" else partial(feed.training, check=lambda: None)
@@ -75,15 +86,17 @@ def of(session: Session, first: int, step: TrainStep, updates: int) -> Sink:
     return beside(step, images, arguments, queue=queue)
 
 
-def chosen(session: Session) -> tuple[list[Any] | None, str]:
+def choose_pipeline(
+    prepared: Prepared, at_once: int, *, mixes: bool, say: Callable[[str], None]
+) -> tuple[list[Any] | None, str]:
     """Return MindSpore's operations where they make the images, and what makes them."""
-    wanted, mixes = session.recipe.runner.pipeline, session.feed.views.mixes
-    operations = session.prepared.native() if wanted in ("auto", "native") and not mixes else None
+    wanted = prepared.plan.recipe.runner.pipeline
+    operations = prepared.native() if wanted in ("auto", "native") and not mixes else None
     if wanted == "native" and operations is None:
         why = "mixup and cutmix need whole batches" if mixes else "this augmentation has no operations of MindSpore's"
-        session.run.say(f"runner.pipeline=native is not used: {why}")
+        say(f"runner.pipeline=native is not used: {why}")
     how = "threads" if mixes or wanted == "threads" else "native" if operations is not None else "processes"
-    session.run.say(f"{session.sinking} steps are sent to the device at once, their images made by {MADE_BY[how]}")
+    say(f"{at_once} steps are sent to the device at once, their images made by {MADE_BY[how]}")
     return operations, how
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from finetune.distributed.world import World
     from finetune.network.network import Stages
     from finetune.training.phases import Phase
+    from finetune.training.prepare import Prepared
     from finetune.training.sinking import Sink
     from finetune.training.step import TrainStep
 
@@ -59,6 +60,18 @@ class Trainer:
         self.slower = 1.0  # what rollbacks left of the learning rate
         self._sink: Sink | None = None
         self.phase: Phase | None = None
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Trainer:
+        """Return the trainer of a run."""
+        return cls(
+            prepared.plan.recipe,
+            prepared.network,
+            features=prepared.plan.backbone.component.features,
+            images=len(prepared.data.train),
+            amp=prepared.device.amp,
+            world=prepared.world,
+        )
 
     def _average(self) -> dict[str, Parameter]:
         copies = ParameterTuple(self.network.get_parameters()).clone(prefix="average", init="same")

@@ -13,21 +13,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from finetune.training.session import Session
+    from finetune.training.training_run import TrainingRun
 
 LINES = 4  # epochs at least, of which the last quarter shows whether the loss still falls
 FALLING = 0.05  # of the loss: a fall this large over the last quarter of the epochs is not the end
 LEAST = 0.01  # and at least this much: what is left of a loss near 0 is not worth more epochs
 
 
-def warnings(session: Session) -> Iterator[str]:
+def warnings(training: TrainingRun) -> Iterator[str]:
     """Yield the warnings of a run that is finished, each with what to do."""
-    run, data = session.run, session.data
+    run, data = training.run, training.data
     line = kept_line(run.history, run.best.epoch if run.best else run.epoch)
     judged = data.train if data.valid is None else data.valid
     yield from guessing(line, np.bincount(judged.labels, minlength=len(data.classes)), data.classes)
-    yield from below_fitted(run.history, session.recipe.evaluate.metric, restored=session.recipe.evaluate.restore_best)
-    if session.data.valid is None and run.epoch > 0:
+    yield from below_fitted(
+        run.history, training.recipe.evaluate.metric, restored=training.recipe.evaluate.restore_best
+    )
+    if training.data.valid is None and run.epoch > 0:
         text = "no image was held back, so that the epochs were not judged and the last one is kept"
         yield f"{text}; measure it on other images with finetune eval"
     if run.stop_reason is None:

@@ -72,8 +72,8 @@ def armed(place: str, at: int) -> None:
     """Let this process die at a place."""
     from finetune.features.store import Table
     from finetune.model.evaluation import Predictor
-    from finetune.training.session import Session
     from finetune.training.trainer import Trainer
+    from finetune.training.training_run import TrainingRun
 
     if place == "fsync":
         passing(os, "fsync", at)
@@ -84,7 +84,7 @@ def armed(place: str, at: int) -> None:
     elif place in ("step", "first step"):
         passing(Trainer, "step", at, after=place == "step")
     elif place == "epoch end":
-        passing(Session, "end_epoch", at, after=True)
+        passing(TrainingRun, "end_epoch", at, after=True)
     elif place == "evaluation":
         passing(Predictor, "evaluate", at)
     elif place == "features":

@@ -20,7 +20,7 @@ from tests.trunk.tiny import At, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from finetune.training.session import Session
+    from finetune.training.training_run import TrainingRun
 
 recipe = partial(tiny.recipe, runner={"mode": "pynative"})
 pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
@@ -149,7 +149,7 @@ def test_a_kill_while_extending_is_resumed(
     expected = run(plain_what, resume=plain, extend=2)
     what, found = made(photos, tmp_path / "killed")
     with monkeypatch.context() as patch:
-        patch.setattr("finetune.training.session.Session.rescue", lambda self: None)
+        patch.setattr("finetune.training.training_run.TrainingRun.rescue", lambda self: None)
         if after == "checkpoint":
             patch.setattr(records, "write_changed", kill)
         if after == "recipe":
@@ -179,10 +179,10 @@ def test_a_changed_run_that_is_killed_at_once_resumes_by_its_own_recipe(
         run(what, watchers=[At(lambda: os.kill(os.getpid(), signal.SIGTERM), step=1)])
     (found,) = tmp_path.iterdir()
 
-    def killed(self: Session) -> None:
+    def killed(self: TrainingRun) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("finetune.training.session.Session.begin_epoch", lambda self, epoch: killed(self))
+    monkeypatch.setattr("finetune.training.training_run.TrainingRun.begin_epoch", lambda self, epoch: killed(self))
     with pytest.raises(SystemExit):
         run({**what, "optimizer": {"use": "adamw", "lr": 1e-2}}, resume=found, allow_changed=True)
     monkeypatch.undo()

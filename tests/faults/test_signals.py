@@ -15,7 +15,7 @@ import pytest
 from finetune import hookimpl
 from finetune.errors import Interrupted
 from finetune.training import saving
-from finetune.training.session import Session
+from finetune.training.judge import Judge
 from tests.clocks import LONGEST, wait_for
 from tests.faults import signals
 from tests.faults.small import recipe
@@ -39,15 +39,16 @@ def goes_on(photos: Path, output: Path, step: int, plain: Made) -> None:
 def test_r5_sigterm_in_an_evaluation(
     photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = Session.judged
+    evaluate, evaluations = Judge.evaluate, list[str]()
 
-    def interrupted(self: Session, *args: Any, **more: Any) -> Any:
-        if self.run.epoch == 2:
+    def interrupted(self: Judge, part: str, check: Any, feed: Any, **more: Any) -> Any:
+        evaluations.append(part)
+        if len(evaluations) == 2:
             terminate()
-        return judged(self, *args, **more)
+        return evaluate(self, part, check, feed, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "judged", interrupted)
+        patched.setattr(Judge, "evaluate", interrupted)
         with pytest.raises(Interrupted, match="epoch 2, step 6") as caught:
             run(recipe(photos, tmp_path))
     assert caught.value.exit_code == 143

@@ -76,7 +76,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_weights(
 def test_killed_before_the_head_is_saved_it_is_fitted_again(
     plain: nano.Made, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.training.session.Session.save_epoch", killed)
+    monkeypatch.setattr("finetune.training.training_run.TrainingRun.save_epoch", killed)
     with pytest.raises(SystemExit):
         nano.run(nano.recipe(photos, tmp_path, **SAID))
     monkeypatch.undo()

@@ -124,15 +124,15 @@ def test_a_test_costs_a_small_share_of_the_run(steps: int, epochs: int, tested: 
     class Trainer:
         steps_per_epoch = steps
 
-    class Session:
+    class TrainingRun:
         trainer = Trainer()
-        fitted: Any = {}  # noqa: RUF012 - as a session has it
+        fitted: Any = {}  # noqa: RUF012 - as a training has it
 
-    session: Any = Session()
-    session.epochs = epochs
-    assert ratetest.count_steps(session) == tested
-    session.fitted = None
-    assert ratetest.count_steps(session) == 48
+    training: Any = TrainingRun()
+    training.epochs = epochs
+    assert ratetest.count_steps(training) == tested
+    training.fitted = None
+    assert ratetest.count_steps(training) == 48
 
 
 def test_the_command_tests_what_the_run_would(photos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run between the lines of its loop: where it stands, what it counts, what it saves."""
+"""State and steps of a training run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,19 @@ import numpy as np
 
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
-from finetune.model.evaluation import Evaluation, Predictor
+from finetune.machine import environment
 from finetune.model.metrics import better
 from finetune.network import network
 from finetune.network.network import values
+from finetune.recipe import masking
+from finetune.recipe import plan as plans
 from finetune.run import Best
-from finetune.training import fitting, pictures, records, resuming, saving, settling, sinking
+from finetune.training import defaults, pictures, records, sinking
 from finetune.training.feed import Feed
+from finetune.training.frozen import head_views
+from finetune.training.judge import Judge
 from finetune.training.saving import NoSaver, Saver, Snapshot
+from finetune.training.state import RunState
 from finetune.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -30,14 +36,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from finetune.components import Pixels
+    from finetune.data.labelled import Part
     from finetune.data.loader import Batch
+    from finetune.model.evaluation import Evaluation
+    from finetune.run import Predicted
     from finetune.training.phases import Phase
     from finetune.training.prepare import Prepared
 
 Check = Callable[[], None]
 
 
-class Session:
+class TrainingRun:
     """Everything that one run holds; ``done`` counts the steps of this epoch behind it."""
 
     def __init__(
@@ -57,9 +67,9 @@ class Session:
         self.world = prepared.world
         self.allow_changed, self.extended = allow_changed, extended
         self.epochs = self.recipe.train.length
-        self.trainer = self._trainer()
+        self.trainer = Trainer.of(prepared)
         self.feed = Feed(prepared, self.class_weights(), self._say)
-        self.predictors: dict[int, Predictor] = {}
+        self.judge = Judge(prepared, self._say)
         self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
         self.evaluation: Evaluation | None = None
         self.estimate: Evaluation | None = None  # out of fold, once the head is fitted
@@ -72,35 +82,51 @@ class Session:
         self.left: list[tuple[Sequence[Batch], float]] | None = []
         self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
         self.saver = (Saver if self.world.first else NoSaver)(folder / "checkpoints", self._say)
-        self.run._augmented = lambda count: pictures.augmented(self, count)
-        self.run._predictions = lambda count: pictures.predictions(self, count)
-
-    def _trainer(self) -> Trainer:
-        return Trainer(
-            self.recipe,
-            self.network,
-            features=self.prepared.plan.backbone.component.features,
-            images=len(self.data.train),
-            amp=self.prepared.device.amp,
-            world=self.world,
-        )
+        self.run._augmented = self._show_augmented
+        self.run._predictions = self._show_predictions
 
     def class_weights(self) -> NDArray[np.float32] | None:
         """Return the weight of each class in the loss, None for none."""
         return targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
 
-    def start(self) -> int:
-        """Write the run's records, or restore its newest checkpoint; return the epoch to continue with.
+    def _show_augmented(self, count: int) -> list[Pixels]:
+        return pictures.show_augmented(self.feed, max(1, self.run.epoch), self.prepared.image, count)
 
-        Epoch 0 is that in which the head is fitted.
-        """
-        if self.resumed and resuming.has_checkpoint(self):
-            resuming.resume(self)
-            return self.run.epoch + self.epoch_is_closed()
+    def _show_predictions(self, count: int) -> list[Predicted]:
+        return pictures.show_predictions(self.data, self.evaluation, self.prepared.image, count)
+
+    def write_start(self) -> None:
+        """Write the records of a new run."""
         if self.world.first:
             records.write_start(self.prepared, self.run)
         records.say_findings(self.data.report["findings"], self.run.say)
-        return self.prepared.phases[0].first
+
+    def settle(self, section: str, **values: Any) -> None:
+        """Set values that the recipe left open.
+
+        They are in a checkpoint before they are in the run's ``recipe.yaml``: a run that is killed at any moment
+        resumes with the same choice, or makes it again from the same state.
+        """
+        self.prepared = replace(self.prepared, plan=defaults.changed(self.prepared.plan, section, **values))
+        self.recipe = self.trainer.recipe = self.prepared.plan.recipe
+        self.feed.take(self.prepared, self.class_weights())
+        self.run.recipe = masking.without_secrets(self.recipe)
+        self.run.recipe_text = environment.masked(plans.dump(self.prepared.plan))
+        self.unwritten = True
+
+    def save_settled(self) -> None:
+        """Write a checkpoint and then the recipe, if a value was settled since the last time."""
+        if self.unwritten:
+            self.begin_to_save()
+            self.saver.join()
+            self.tell()
+            self.write_settled()
+
+    def write_settled(self) -> None:
+        """Write the recipe, if a value was settled since the last time."""
+        if self.unwritten and self.world.first:
+            records.write_recipe(self.prepared, self.run.folder)
+        self.unwritten = False
 
     def slow_down(self, rollbacks: int) -> None:
         """Halve the learning rate for every time that the run was rolled back."""
@@ -136,9 +162,10 @@ class Session:
         self.trainer.enter(phase, first, self.prepared.products)
         last, fits = phase == self.prepared.phases[-1], phase.number == 0
         epochs = () if fits else range(phase.first, phase.last + 1)
-        self.feed.enter(first, epochs=epochs, last=last, fitted=fitting.views(self.recipe) if fits else ())
-        self.sinking = sinking.steps(self, first)
-        self.predictors = {}
+        self.feed.enter(first, epochs=epochs, last=last, fitted=head_views(self.recipe) if fits else ())
+        default = self.prepared.device.kind.sink
+        self.sinking = sinking.count_steps(self.recipe, default, first, self._say)
+        self.judge.reset()
         self.run.phase, self.run.trainable = phase.number, phase.trainable
 
     def blocks(self, epoch: int, check: Check) -> Iterator[list[list[Batch]]]:
@@ -168,7 +195,9 @@ class Session:
         epoch = self.run.epoch
         self.left = None if self.sinking else []
         if self.sinking:
-            losses = self.trainer.sunk(len(block), partial(sinking.of, self, self.trainer.at(epoch, self.done)))
+            at = self.trainer.at(epoch, self.done)
+            open_sink = partial(sinking.open_sink, self.prepared, self.trainer, self.feed, self.sinking, self._say, at)
+            losses = self.trainer.sunk(len(block), open_sink)
         else:
             losses = [self.trainer.step(batches, epoch, self.done + i) for i, batches in enumerate(block)]
         self.left = list(zip(block, losses, strict=True))
@@ -178,20 +207,16 @@ class Session:
     def _counted(self, batches: Sequence[Batch], loss: float) -> float:
         self.trainer.global_step = self.trainer.at(self.run.epoch, self.done)
         if not math.isfinite(loss):
-            raise self._diverged(loss, batches)
+            where = f"in epoch {self.run.epoch}, step {self.run.step + 1}, at learning rate {self.trainer.rate():.3g}"
+            raise DivergedError(
+                f"the loss became {loss} {where}; lower optimizer.lr or set train.clip_norm=1.0 "
+                f"(batch: {describe_batches(self.data.train, batches)})"
+            )
         images = sum(batch.count for batch in batches)
         self.done, self.run.step = self.done + 1, self.run.step + 1
         self.loss_sum, self.images = self.loss_sum + loss * images, self.images + images
         self.run.learning_rates = self.trainer.rates()
         return loss
-
-    def _diverged(self, loss: float, batches: Sequence[Batch]) -> DivergedError:
-        indices = [int(i) for batch in batches for i in batch.indices[batch.weights > 0]]
-        files = ", ".join(self.data.train.describe(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
-        return DivergedError(
-            f"the loss became {loss} in epoch {self.run.epoch}, step {self.run.step + 1}, at learning rate "
-            f"{self.trainer.rate():.3g}; lower optimizer.lr or set train.clip_norm=1.0 (batch: {files})"
-        )
 
     def end_epoch(self, check: Check) -> dict[str, Any]:
         """Evaluate where the recipe wants it, note the best, and return the epoch's line of ``metrics.jsonl``."""
@@ -231,7 +256,8 @@ class Session:
         metric = self.recipe.evaluate.metric
         if self.data.valid is not None:
             with self.kept_weights():
-                self.evaluation = self.judged("valid", check, others=bool(self.trainer.average))
+                others = bool(self.trainer.average)
+                self.evaluation = self.judge.evaluate("valid", check, self.feed, others=others)
         elif self.run.epoch == 0 and self.estimate is not None:
             self.evaluation = self.estimate
         else:  # nothing was held back, so that there is nothing to choose an epoch by
@@ -244,20 +270,6 @@ class Session:
         if better(metric, value, self.run.best.value if self.run.best else None):
             self.run.best = Best(epoch=self.run.epoch, value=value)
         return self.evaluation.metrics
-
-    def judged(self, part: str, check: Check, *, others: bool) -> Evaluation:
-        """Evaluate what the network holds on a part of the data; ``others`` than the weights it is trained with."""
-        first = 0 if others and not self.feed.frozen.fits() else self.feed.first
-        if first not in self.predictors:
-            section, device = self.recipe.trunk, self.prepared.device.name
-            self.predictors[first] = Predictor(
-                self.network, section, first=first, products=self.prepared.products, device=device, say=self._say
-            )
-        self.predictors[first].refresh()
-        batches = self.feed.plain(part, check) if first else self.feed.loader(part)
-        evaluation = self.predictors[first].evaluate(batches, len(self.data.classes), check, self.world)
-        self.predictors[first].rest()
-        return evaluation
 
     def _say(self, message: str) -> None:
         self.run.say(message)
@@ -281,9 +293,9 @@ class Session:
         best = self.is_best() and self.recipe.evaluate.restore_best
         if last:
             self.save()
-            settling.write(self)
+            self.write_settled()
         elif self.unwritten:
-            settling.save(self)
+            self.save_settled()
         elif (self.run.checkpoint_keep is not None or best) and self.saver.due():
             self.begin_to_save()
         elif best:
@@ -336,54 +348,53 @@ class Session:
             self.run.say(f"{saved}; go on with: finetune run --resume {self.run.folder}")
 
     def _snapshot(self, *, kept: bool = False, strict: bool = True) -> Snapshot:
-        state = self._state(strict=strict)
+        state = self._state(strict=strict).to_json()
         return Snapshot(self.trainer.arrays(kept=kept), state, best=self.is_best())
-
-    def say_how_to_go_on(self) -> None:
-        """Say how the run goes on once the disk has room again, if it has got that far."""
-        if saving.steps(self.saver.folder):
-            self.run.say(f"once there is room, go on with: finetune run --resume {self.run.folder}")
 
     def is_best(self) -> bool:
         """Tell whether the run stands at the end of its best epoch."""
         best = self.run.best
         return best is not None and best.epoch == self.run.epoch and self.epoch_is_closed()
 
-    def _state(self, *, strict: bool) -> dict[str, Any]:
+    def _state(self, *, strict: bool) -> RunState:
         run = self.run
-        return {
-            "epoch": run.epoch,
-            "step": run.step,
-            "done": self.done,
-            "loss_sum": self.loss_sum,
-            "images": self.images,
-            "updates": self.trainer.updates,
-            "seconds": self.seconds,
-            "best": {"epoch": run.best.epoch, "value": run.best.value} if run.best else None,
-            "history": [dict(line) for line in run.history],
-            "fitted": self.fitted,
-            "plugins": records.plugin_states(run.state, self.plugins.origins.values(), strict=strict),
-            "stop_reason": run.stop_reason,
-            "rollbacks": self.rollbacks,
-            "scaling": self.trainer.scaling and self.trainer.scaling.state(),
-            "frozen": self.frozen,
-            **records.identity(self.prepared),
-        }
+        return RunState(
+            epoch=run.epoch,
+            step=run.step,
+            done=self.done,
+            loss_sum=self.loss_sum,
+            images=self.images,
+            updates=self.trainer.updates,
+            seconds=self.seconds,
+            best=run.best,
+            history=[dict(line) for line in run.history],
+            fitted=self.fitted,
+            plugins=records.plugin_states(run.state, self.plugins.origins.values(), strict=strict),
+            stop_reason=run.stop_reason,
+            rollbacks=self.rollbacks,
+            scaling=self.trainer.scaling.state() if self.trainer.scaling else None,
+            frozen=self.frozen,
+            identity=records.identity(self.prepared),
+        )
 
     def check_frozen(self) -> None:
         """Compare what had to stay frozen in the phase that ends with how it began."""
         if self.trainer.phase is None:
             return
         now = self.trainer.frozen()
-        changed = [name for name, before in self.frozen.items() if now[name] != before]
         self.compared += len(self.frozen)
-        if changed:
-            names = ", ".join(changed[:5])
-            where = f"phase {self.run.phase}"
-            raise FinetuneError(f"{len(changed)} frozen arrays changed in {where}: {names}; please report this bug")
+        if changed := [name for name, before in self.frozen.items() if now[name] != before]:
+            what = f"{len(changed)} frozen arrays changed in phase {self.run.phase}: {', '.join(changed[:5])}"
+            raise FinetuneError(f"{what}; please report this bug")
 
     def close(self) -> None:
         """Stop the loaders' threads, and wait for a checkpoint that is being written."""
         self.saver.join()
         self.trainer.end_sink()
         self.feed.close()
+
+
+def describe_batches(part: Part, batches: Sequence[Batch]) -> str:
+    """Return the names of the first images of some batches."""
+    indices = [int(i) for batch in batches for i in batch.indices[batch.weights > 0]]
+    return ", ".join(part.describe(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")

@@ -1,0 +1,50 @@
+"""Evaluation of a run's network on a part of its data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetune.model.evaluation import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from finetune.model.evaluation import Evaluation
+    from finetune.training.feed import Feed
+    from finetune.training.prepare import Prepared
+
+
+class Judge:
+    """Evaluates the network of a run; what it compiles for that is kept until ``reset``."""
+
+    def __init__(self, prepared: Prepared, say: Callable[[str], None]) -> None:
+        self.prepared, self.say = prepared, say
+        self.predictors: dict[int, Predictor] = {}
+
+    def reset(self) -> None:
+        """Drop what was compiled: the phase changed, and with it what the network is fed."""
+        self.predictors = {}
+
+    def evaluate(self, part: str, check: Callable[[], None], feed: Feed, *, others: bool) -> Evaluation:
+        """Evaluate the network on a part of the data.
+
+        ``others`` says that it holds different weights than those it is trained with, so that features of trained
+        stages cannot be used.
+        """
+        prepared = self.prepared
+        first = 0 if others and not feed.frozen.fits() else feed.first
+        if first not in self.predictors:
+            self.predictors[first] = Predictor(
+                prepared.network,
+                prepared.plan.recipe.trunk,
+                first=first,
+                products=prepared.products,
+                device=prepared.device.name,
+                say=self.say,
+            )
+        predictor = self.predictors[first]
+        predictor.refresh()
+        batches = feed.plain(part, check) if first else feed.loader(part)
+        evaluation = predictor.evaluate(batches, len(prepared.data.classes), check, prepared.world)
+        predictor.rest()
+        return evaluation

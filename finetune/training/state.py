@@ -1,0 +1,74 @@
+"""State of a run: what a checkpoint holds besides arrays, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from finetune.run import Best
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        epoch: The current epoch; 0 is that in which the head is fitted.
+        step: Optimizer steps of all epochs so far.
+        done: Optimizer steps of the current epoch so far.
+        loss_sum: The sum of the losses of this epoch's images so far.
+        images: How many images these are.
+        updates: Updates of the phase's optimizer.
+        seconds: Seconds of all closed epochs.
+        best: The best epoch so far.
+        history: The lines of ``metrics.jsonl``.
+        plugins: What plugins keep, by their names.
+        stop_reason: Why the run stops early, if it does.
+        frozen: A digest of each array that is frozen in this phase, by its name.
+        identity: What the run is: recipe, data, network and weights.
+        fitted: How the head was fitted; older checkpoints lack this.
+        rollbacks: How often the run was rolled back; older checkpoints lack this.
+        scaling: The state of the loss scale; older checkpoints lack this.
+    """
+
+    epoch: int
+    step: int
+    done: int
+    loss_sum: float
+    images: int
+    updates: int
+    seconds: float
+    best: Best | None
+    history: list[dict[str, Any]]
+    plugins: dict[str, Any]
+    stop_reason: str | None
+    frozen: dict[str, str]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    fitted: dict[str, Any] | None = None
+    rollbacks: int = 0
+    scaling: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as a checkpoint stores it."""
+        best = None if self.best is None else {"epoch": self.best.epoch, "value": self.best.value}
+        stored = {name: getattr(self, name) for name in _STORED}
+        return {**stored, "best": best, **self.identity}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> RunState:
+        """Return the state of a checkpoint, also of one that an older version wrote."""
+        own = {name: stored[name] for name in _STORED if name in stored}
+        best = Best(**stored["best"]) if stored["best"] else None
+        identity = {name: value for name, value in stored.items() if name not in _STORED}
+        return cls(**{**own, "best": best, "identity": identity})
+
+
+# In the order in which checkpoints hold them.
+_STORED = (
+    *("epoch", "step", "done", "loss_sum", "images", "updates", "seconds", "best", "history", "fitted"),
+    *("plugins", "stop_reason", "rollbacks", "scaling", "frozen"),
+)
+assert {*_STORED, "identity"} == {each.name for each in fields(RunState)}
