@@ -52,7 +52,7 @@ def first_host(names: str) -> str:
 LAST_PORT = 65534
 PORT = 8118  # MindSpore's own default, where several machines have to agree on one
 FOLDER = "FINETUNE_LAUNCH"  # the environment variable that tells a process of a launch where its task is
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).parent.parent / "launch" / "worker.py"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

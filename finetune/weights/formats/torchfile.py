@@ -65,7 +65,7 @@ def index(path: Path) -> Index:
 
 def _convert(path: Path, target: Path) -> None:
     """Run this module in a process of its own."""
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[3])
     paths = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), package]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(paths)))}
     command = [sys.executable, "-P", "-m", __name__, str(path.absolute()), str(target)]
