@@ -31,13 +31,16 @@ WORDS = {
     "is told": (rf"\b{BE}\s+told\b", "is reported, is printed, warns"),
     "come along": (r"\b(?:come|comes|came|coming)\s+along\b", "bundled"),
     "beside": (r"\bbeside\b", "next to; alongside; in the background"),
-    "whole": (r"(?<!\bas a )(?<!\bon the )\bwhole\b(?!\s+numbers?\b)", "complete, entire"),
+    "whole": (
+        r"(?<!\bas\sa\s)(?<!\bon\sthe\s)(?!\bwhole\s+numbers?\b)(?!(?<=\bthe\s)whole(?:\s+of\b|[,.;:)]))\bwhole\b",
+        "complete, entire",
+    ),
     "held against": (r"\b(?:held|hold|holds|holding)\s+(?:\w+\s+)?against\b", "matched against, compared with"),
     "is no X": (rf"(?:{THERE})?\b{BE}\s+no\s+(?!(?:{USUAL})\b)(?:\w+|\{{)", "is not a X"),
     "is none": (rf"(?:{THERE})?\b{BE}\s+none\s+of\b", "is not one of; must be"),
     "others": (rf"\b(?:{BE}|become|becomes|became)\s+others\b|\bothers\s+than\b", "different"),
     "stands": (
-        r"\b(?:stand|stands|stood|standing)\s+(?:above|below|beside|here|in|there|under)\b",
+        r"(?<!\bas it )(?<!\bas they )\b(?:stand|stands|stood|standing)\s+(?:above|below|beside|here|in|there|under)\b",
         "the following, the previous; is",
     ),
     "died of": (r"\b(?:die|dies|died)\s+of\b", "however it failed"),
@@ -67,7 +70,9 @@ def find(text: str) -> Iterator[tuple[str, re.Match[str]]]:
     """Yield each word that the text should not have, with its match."""
     for word, pattern in PATTERNS.items():
         for match in pattern.finditer(text):
-            if not match[0].lower().startswith("there") or word == "there is none to":
+            is_code = text[: match.start()].endswith("`") and text[match.end() :].startswith("`")
+            is_plain = match[0].lower().startswith("there") and word != "there is none to"
+            if not is_code and not is_plain:
                 yield word, match
 
 
@@ -80,14 +85,16 @@ def hits_in(path: str, text: str, first: int = 1) -> Iterator[Hit]:
 
 # Pages: everything except what a program wrote into them, which is checked where it comes from.
 
-PAGES = ("*.md", "docs/**/*.md", "recipes/*.yaml", "examples/**/*.md", "examples/**/*.py", "examples/**/*.ipynb")
-TEMPLATES = "finetune/new/templates/**/*.jinja"
+PAGES = (
+    *("*.md", "docs/**/*.md", "docs/**/*.py", "recipes/*.yaml", "finetune/new/templates/**/*.jinja"),
+    *("examples/**/*.md", "examples/**/*.py", "examples/**/*.ipynb"),
+)
 GENERATED = re.compile(r"<!-- ([\w ]+): begin -->.*?<!-- \1: end -->", re.S)
 
 
 def pages() -> list[Path]:
     """Return the files that people read as they are."""
-    found = {file for pattern in (*PAGES, TEMPLATES) for file in REPO.glob(pattern)}
+    found = {file for pattern in PAGES for file in REPO.glob(pattern)}
     return sorted(file for file in found if not {".venv", "site", "runs"} & {*file.relative_to(REPO).parts})
 
 
@@ -131,12 +138,18 @@ def literals(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from literals(node)
 
 
+def all_hits() -> Iterator[Hit]:
+    """Yield the hits of all pages and modules."""
+    for file in pages():
+        yield from hits_in_page(file)
+    for file in sources():
+        yield from hits_in_source(file)
+
+
 def main() -> None:
     """Print every hit."""
-    for file in pages():
-        print(*hits_in_page(file), sep="\n", end="\n" if list(hits_in_page(file)) else "")
-    for file in sources():
-        print(*hits_in_source(file), sep="\n", end="\n" if list(hits_in_source(file)) else "")
+    for hit in all_hits():
+        print(hit)
 
 
 if __name__ == "__main__":
