@@ -127,7 +127,10 @@ def literals(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield the line and text of each string literal; a value in an f-string becomes ``{}``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.JoinedStr):
-            yield node.lineno, "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+            yield (
+                node.lineno,
+                "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values),
+            )
             for part in node.values:
                 if isinstance(part, ast.FormattedValue):
                     yield from literals(part)
