@@ -1,9 +1,9 @@
-"""Fine-tune on photos whose classes stand in a JSON file, by a dataset of one's own.
+"""Fine-tune on photos with a dataset of your own, which reads the classes from a JSON file.
 
     python examples/own_dataset.py labels.json
 
-The file says which class each photo is of, by paths that start at its folder: {"a.jpg": "daisy", "b.jpg": "rose"}.
-To use such a dataset in recipes, put it into a package: see finetune-zip beside this file.
+The file maps each photo to its class: {"a.jpg": "daisy", "b.jpg": "rose"}. Paths start in the folder of the file.
+To use such a dataset in recipes, put it into a package, as examples/finetune-zip does.
 """
 
 import json
@@ -16,7 +16,7 @@ LABELS = Path(sys.argv[1])
 
 
 def build(options: NoOptions, split: Split) -> Samples | None:
-    """Return all photos for training; the engine takes those for validation from them."""
+    """Return all photos as training images; the engine takes the validation images from them."""
     if split != "train":
         return None
     classes_of = json.loads(LABELS.read_text(encoding="utf-8"))

@@ -273,7 +273,7 @@ def shown(repo: Path, name: str) -> str:
 
 
 def test_a_terminal_is_read_as_it_looks(repo: Path) -> None:
-    screen: Any = runpy.run_path(str(repo / "docs" / "making" / "screen.py"))["lines"]
+    screen: Any = runpy.run_path(str(repo / "docs" / "making" / "screen.py"))["read_lines"]
     assert screen("one\r\ntwo\r\n") == ["one", "two", ""]
     assert screen("bar 1\r\x1b[2Kbar 2\r\x1b[2Krow\r\nbar 3") == ["row", "bar 3"]
     assert screen("a\r\nb\r\n\x1b[1A\x1b[2Kc\x1b[?25h") == ["a", "c", ""]
@@ -287,7 +287,7 @@ def test_the_reference_is_what_the_program_says(docs: dict[str, str], repo: Path
     reference = runpy.run_path(str(repo / "docs" / "making" / "reference.py"))
     for name, text in reference["pages"]().items():
         assert docs[name] == text, f"docs/{name} is out of date; run: make reference"
-    verbs = [" ".join(verb) for verb in reference["verbs"]()]
+    verbs = [" ".join(verb) for verb in reference["command_names"]()]
     assert {"run", "weights inspect"} <= set(verbs)
     assert re.findall(r"^## finetune (.*)$", docs["commands.md"], re.M) == verbs
 

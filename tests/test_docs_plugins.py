@@ -64,6 +64,13 @@ def section(guide: str, start: str) -> str:
     return match[1]
 
 
+def chapter(guide: str, title: str) -> str:
+    """Return the text below a heading of the second level, with all its sections."""
+    _, found, rest = without_comments(guide).partition(f"\n## {title}\n")
+    assert found, title
+    return rest.partition("\n## ")[0]
+
+
 def without_comments(text: str) -> str:
     """Return text in which no line of a code block looks like a heading."""
     return re.sub(
@@ -150,8 +157,9 @@ def test_every_hook_has_a_test_of_its_example(hook: str) -> None:
 
 def test_every_block_of_code_is_run(guide: str) -> None:
     in_hooks = sum(len(blocks(section(guide, hook), "python")) for hook in HOOKS)
-    alone = ("A whole package", "Images as bytes", "Options for a fitted head", "Test your plugin")
+    alone = ("A complete package", "Images as bytes", "Options for a fitted head")
     others = sum(len(blocks(section(guide, start), "python")) for start in alone)
+    others += len(blocks(chapter(guide, "Test your plugin"), "python"))
     assert (in_hooks, others) == (13, 5)
     assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 4
 
@@ -333,7 +341,7 @@ def test_finetune_run_end(load: Load, run: Run) -> None:
 @pytest.fixture
 def package(guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Install the package of the guide as its pyproject.toml says; return the folder it is in."""
-    text = section(guide, "A whole package")
+    text = section(guide, "A complete package")
     (toml,), (code,) = blocks(text, "toml"), blocks(text, "python")
     project = tomllib.loads(toml)["project"]
     site = tmp_path / "site"
@@ -365,7 +373,7 @@ def test_its_recipe_is_valid_and_its_photos_are_read(package: Path, guide: str, 
         for name in ("daisy", "rose"):
             pixels = np.full((20, 20, 3), number * 20 + len(name), np.uint8)
             Image.fromarray(pixels).save(photos / f"{name}_{number}.jpg")
-    (yaml,) = blocks(section(guide, "A whole package"), "yaml")
+    (yaml,) = blocks(section(guide, "A complete package"), "yaml")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml)
     chosen = plan.load(recipe, [], Catalogue(plugins.load())).dataset
@@ -383,7 +391,7 @@ def test_its_error_says_what_to_do(package: Path, tmp_path: Path) -> None:
 
 
 def test_its_own_tests_pass(package: Path, guide: str, tmp_path: Path) -> None:
-    contract, own = blocks(section(guide, "Test your plugin"), "python")
+    contract, own = blocks(chapter(guide, "Test your plugin"), "python")
     scope: dict[str, Any] = {}
     exec(contract, scope)
     scope["test_contract"](draw_photos(tmp_path / "drawn"))
@@ -403,7 +411,7 @@ def test_a_broken_contract_is_told_as_shown(package: Path, guide: str, tmp_path:
 
     with pytest.raises(ContractError) as caught:
         check_dataset(replace(dataset, build=build), {"root": red})
-    (shown,) = blocks(section(guide, "Test your plugin"), "text")
+    (shown,) = blocks(chapter(guide, "Test your plugin"), "text")
     _, *rules = str(caught.value).splitlines()
     title, *lines = shown.splitlines()
     assert lines == rules
@@ -417,7 +425,7 @@ def test_a_broken_contract_is_told_as_shown(package: Path, guide: str, tmp_path:
 
 @pytest.mark.parametrize("kind", [datasets, augmentations, freezers, callbacks, backbones])
 def test_every_rule_of_the_contract_is_listed(guide: str, kind: ModuleType) -> None:
-    text = section(guide, "Test your plugin")
+    text = chapter(guide, "Test your plugin")
     assert all(f"| `{rule}` | {what} |\n" in text for rule, what in kind.RULES.items())
     (check,) = (name for name in vars(kind) if name.startswith("check_"))
     assert f"\n`{check}(" in text

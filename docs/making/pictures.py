@@ -1,9 +1,9 @@
-"""Make the pictures of the documentation from what the program shows; takes about a minute.
+"""Make the pictures of the documentation by running the program; takes about a minute.
 
     python docs/making/pictures.py
 
-A run of the quickstart on a terminal, half-way and at its end; a recipe with mistakes; and from the run's TensorBoard
-file the last confusion matrix and predictions. ``architecture.svg`` is drawn by hand.
+They show the quickstart on a terminal, half-way and at its end, a recipe with mistakes, and the last confusion matrix
+and predictions from the TensorBoard file of the run. ``architecture.svg`` is drawn by hand.
 """
 
 from __future__ import annotations
@@ -25,42 +25,46 @@ UNDER_WAY = re.compile(r"3/4 .*step (1\d|2\d)/", re.S)
 
 
 def main() -> None:
-    """Make them all."""
+    """Make all pictures and print their sizes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["FINETUNE_HOME"] = str(folder / "home")
-        mistakes(folder)
-        running(folder)
-        tensorboard(folder / "runs" / "quickstart-001" / "tensorboard")
+        draw_mistakes(folder)
+        draw_run(folder)
+        draw_tensorboard(folder / "runs" / "quickstart-001" / "tensorboard")
     for file in sorted(PICTURES.iterdir()):
         print(f"{file.relative_to(REPO)}  {file.stat().st_size / 1000:.0f} kB")
 
 
-def mistakes(folder: Path) -> None:
-    """Show what ``finetune check`` says of a recipe with mistakes."""
+def draw_mistakes(folder: Path) -> None:
+    """Draw the output of ``finetune check`` for a recipe with mistakes."""
     (folder / "my.yaml").write_text(MISTAKES)
     written = "".join(screen.record(screen.finetune("check", "my.yaml"), folder))
-    screen.picture(PICTURES / "mistakes.svg", "finetune check my.yaml", stripped(screen.lines(written)))
+    screen.write_picture(
+        PICTURES / "mistakes.svg", "finetune check my.yaml", drop_blank_end(screen.read_lines(written))
+    )
 
 
-def running(folder: Path) -> None:
-    """Show a run in its third epoch, and at its end."""
+def draw_run(folder: Path) -> None:
+    """Draw a run in its third epoch, and at its end."""
     pieces = screen.record(screen.finetune("run", "quickstart"), folder)
     middle = next(number for number, piece in enumerate(pieces) if UNDER_WAY.search(piece))
     command = "finetune run quickstart"
-    screen.picture(PICTURES / "running.svg", command, stripped(screen.lines("".join(pieces[: middle + 1]))))
-    screen.picture(PICTURES / "run.svg", command, stripped(screen.lines("".join(pieces))))
+    screen.write_picture(
+        PICTURES / "running.svg", command, drop_blank_end(screen.read_lines("".join(pieces[: middle + 1])))
+    )
+    screen.write_picture(PICTURES / "run.svg", command, drop_blank_end(screen.read_lines("".join(pieces))))
 
 
-def stripped(lines: list[str]) -> list[str]:
-    """Return lines without empty ones at the end."""
+def drop_blank_end(lines: list[str]) -> list[str]:
+    """Return lines without the blank ones at the end."""
     while lines and not lines[-1].strip():
         lines = lines[:-1]
     return lines
 
 
-def tensorboard(folder: Path) -> None:
-    """Take pictures out of a run's event file."""
+def draw_tensorboard(folder: Path) -> None:
+    """Save the pictures in the event file of a run."""
     from PIL import Image
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -1,8 +1,8 @@
-"""Write what the program says of itself into docs/commands.md, docs/components.md and docs/recipes.md.
+"""Generate the reference parts of docs/commands.md, docs/components.md and docs/recipes.md from the program.
 
     python docs/making/reference.py [--write]
 
-Prints the names of pages that are not up to date, and ends with 1 if there are any; --write mends them.
+Prints the names of outdated pages and exits with 1 if there are any; --write updates them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from the program: begin -->", "<!-- from the program: end -->"
-HEAD = ("| key | what | default | |", "| --- | --- | --- | --- |")
+HEAD = ("| key | value | default | meaning |", "| --- | --- | --- | --- |")
 KINDS = ("dataset", "augmentation", "backbone", "freezer", "callback")
 WRITTEN = {
     "dataset": "Datasets",
@@ -35,8 +35,8 @@ WRITTEN = {
 # Commands
 
 
-def verbs() -> Iterator[tuple[str, ...]]:
-    """Yield the names of all commands, those of groups below their group's."""
+def command_names() -> Iterator[tuple[str, ...]]:
+    """Yield the words of each command, such as ``("weights", "ls")``; a group comes before its commands."""
     import typer
 
     from finetune.cli.app import app
@@ -49,8 +49,8 @@ def verbs() -> Iterator[tuple[str, ...]]:
     return below(typer.main.get_command(app), ())
 
 
-def help_of(*words: str) -> str:
-    """Return what a command says of itself on a terminal of 80 columns."""
+def read_help(*words: str) -> str:
+    """Return the ``--help`` of a command on a terminal of 80 columns."""
     from finetune.cli.app import parse
 
     before, out = os.environ.get("COLUMNS"), io.StringIO()
@@ -65,17 +65,17 @@ def help_of(*words: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().strip().splitlines())
 
 
-def commands() -> str:
-    """Return every command under a heading with its help."""
-    parts = (f"## finetune {' '.join(words)}\n\n```text\n{help_of(*words)}```\n" for words in verbs())
+def write_commands() -> str:
+    """Return a section for each command, with its help."""
+    parts = (f"## finetune {' '.join(words)}\n\n```text\n{read_help(*words)}```\n" for words in command_names())
     return "\n".join(parts)
 
 
 # Components
 
 
-def components() -> str:
-    """Return every component that comes along, with its options."""
+def write_components() -> str:
+    """Return a section for each bundled component, with its options."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
@@ -85,15 +85,15 @@ def components() -> str:
         lines += [f"## {WRITTEN[kind]}", ""]
         for component in (each for each in own if each.kind == kind):
             schema = schema_of(component)
-            lines += [f"### {kind}: {component.name}", "", *table(schema)]
+            lines += [f"### {kind}: {component.name}", "", *write_options(schema)]
     return "\n".join(lines)
 
 
-def table(schema: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a component's options."""
+def write_options(schema: Mapping[str, Any]) -> list[str]:
+    """Return a component's description and the table of its options."""
     if not schema.get("properties"):
-        return ["No options.", ""]
-    lines = [schema.get("description", ""), "", "| option | what | default | |", "| --- | --- | --- | --- |"]
+        return ["It has no options.", ""]
+    lines = [schema.get("description", ""), "", "| option | value | default | meaning |", "| --- | --- | --- | --- |"]
     required = schema.get("required", ())
     for name, option in schema["properties"].items():
         default = "required" if name in required else f"`{shown(option.get('default'))}`"
@@ -105,103 +105,113 @@ def table(schema: Mapping[str, Any]) -> list[str]:
 # Recipes
 
 
-def recipes() -> str:
-    """Return the recipes that come along, then every section of a recipe with the keys that the engine reads."""
+def write_recipes() -> str:
+    """Return the bundled recipes, then each section of a recipe with the keys that the engine reads."""
     from finetune.cli.recipes import described, grouped
 
-    lines = ["## Recipes that come along", "", "| for | recipe | |", "| --- | --- | --- |"]
+    lines = ["## Bundled recipes", "", "| for | recipe | purpose |", "| --- | --- | --- |"]
     lines += [
         f"| {group} | `{each['name']}` | {each['purpose']} |"
         for group, inside in grouped(described())
         for each in inside
     ]
-    return "\n".join([*lines, "", "## Every key", "", *sections()])
+    return "\n".join([*lines, "", "## Every key", "", *write_sections()])
 
 
-def sections() -> list[str]:
-    """Return the lines of all sections; a component's own options are in docs/components.md."""
+def write_sections() -> list[str]:
+    """Return the lines of all sections; the options of components are in docs/components.md."""
     from finetune.recipe.mistakes import models_in
     from finetune.recipe.models import Recipe
     from finetune.recipe.parts import SLOTS
     from finetune.recipe.schema import EXTENDS
 
-    whole = Recipe.model_json_schema()
-    alone = {name: whole["properties"][name] for name, about in Recipe.model_fields.items() if not has_keys(about)}
-    lines = ["### At the top", "", *HEAD, row("extends", EXTENDS), *(row(*each) for each in alone.items()), ""]
+    properties = Recipe.model_json_schema()["properties"]
+    alone = {name: properties[name] for name, about in Recipe.model_fields.items() if not has_keys(about)}
+    lines = [
+        "### Top level",
+        "",
+        *HEAD,
+        write_row("extends", EXTENDS),
+        *(write_row(*each) for each in alone.items()),
+        "",
+    ]
     for name, about in Recipe.model_fields.items():
         if name in alone:
             continue
         models = models_in(about.annotation)
-        lines += [f"### {name}", "", f"{about.description or models[0].__doc__}{left_out(about.default)}", ""]
+        lines += [f"### {name}", "", f"{about.description or models[0].__doc__}{describe_default(about.default)}", ""]
         if name in SLOTS:
             kind = SLOTS[name].kind
-            lines[-2] += (
-                f" [Components](components.md#{WRITTEN[kind].lower().replace(' ', '-')}) has what `use` can name."
-            )
-        lines += choices(models, about.discriminator)
+            anchor = WRITTEN[kind].lower().replace(" ", "-")
+            lines[-2] += f" [Components](components.md#{anchor}) lists the values of `use`."
+        lines += write_choices(models, about.discriminator)
     return lines
 
 
 def has_keys(about: Any) -> bool:
-    """Tell whether a key of a recipe is a section."""
+    """Return whether a key of a recipe is a section."""
     from finetune.recipe.mistakes import models_in
 
     return bool(models_in(about.annotation))
 
 
-def left_out(default: Any) -> str:
-    """Return in words what a list of components is where a recipe does not have it."""
+def describe_default(default: Any) -> str:
+    """Return a sentence with the default of a list of components."""
     used = ", ".join(f"`{each.use}`" for each in default) if isinstance(default, tuple) else ""
-    return f" Left out, it is {used}." if used else ""
+    return f" The default is {used}." if used else ""
 
 
-def choices(models: list[Any], told_by: str | None) -> list[str]:
-    """Return the lines of a section: keys that all its models have, then each model with its own."""
+def write_choices(models: list[Any], discriminator: str | None) -> list[str]:
+    """Return the lines of a section: the keys that all its models share, then each model with its own keys."""
     properties = [model.model_json_schema()["properties"] for model in models]
-    tables = [{name: row(name, about) for name, about in each.items()} for each in properties]
+    tables = [{name: write_row(name, about) for name, about in each.items()} for each in properties]
     shared = [line for line in tables[0].values() if all(line in table.values() for table in tables)]
     lines = [*HEAD, *shared, ""] if shared else []
-    for model, about, rows in zip(models, properties, tables, strict=True) if told_by else ():
-        own = [line for name, line in rows.items() if name != told_by and line not in shared]
+    for model, about, rows in zip(models, properties, tables, strict=True) if discriminator else ():
+        own = [line for name, line in rows.items() if name != discriminator and line not in shared]
         doc = " ".join((model.__doc__ or "").replace("``", "`").split())
-        lines += [f"**`{told_by}: {about[told_by]['const']}`** {doc}", "", *([*HEAD, *own, ""] if own else [])]
+        lines += [
+            f"**`{discriminator}: {about[discriminator]['const']}`** {doc}",
+            "",
+            *([*HEAD, *own, ""] if own else []),
+        ]
     return lines
 
 
-def row(name: str, about: Mapping[str, Any]) -> str:
-    """Return the line of a key."""
+def write_row(name: str, about: Mapping[str, Any]) -> str:
+    """Return the row of a key."""
     default = f"`{shown(about['default'])}`" if "default" in about else ""
-    text = about.get("description", "The component." if name == "use" else "")
+    text = about.get("description", "Name of the component." if name == "use" else "")
     return f"| `{name}` | {values(about, '`')} | {default} | {' '.join(text.split())} |"
 
 
 # Pages
 
 
-def page(name: str, text: str) -> str:
-    """Return a page with what the program says between its marks."""
+def update_page(name: str, text: str) -> str:
+    """Return a page with ``text`` between its marks."""
     before, begin, rest = (DOCS / name).read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise SystemExit(f"docs/{name} lacks its marks; put '{BEGIN}' and '{END}' where the text belongs")
+        raise SystemExit(f"docs/{name} has no marks; put '{BEGIN}' and '{END}' where the generated text belongs")
     return f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}"
 
 
 def pages() -> dict[str, str]:
-    """Return the text of each page, as it has to be."""
-    made = {"commands.md": commands, "components.md": components, "recipes.md": recipes}
-    return {name: page(name, text()) for name, text in made.items()}
+    """Return the up-to-date text of each page."""
+    writers = {"commands.md": write_commands, "components.md": write_components, "recipes.md": write_recipes}
+    return {name: update_page(name, write()) for name, write in writers.items()}
 
 
 def main() -> int:
-    """Compare the pages, and mend them if that is asked."""
+    """Compare the pages with the program, or update them."""
     stale = [name for name, text in pages().items() if text != (DOCS / name).read_text(encoding="utf-8")]
     if "--write" in sys.argv[1:]:
         for name, text in pages().items():
             (DOCS / name).write_text(text, encoding="utf-8")
         return 0
     for name in stale:
-        print(f"docs/{name} is not what the program says; run: make reference")
+        print(f"docs/{name} is out of date; run: make reference")
     return int(bool(stale))
 
 

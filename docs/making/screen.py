@@ -1,4 +1,4 @@
-"""A terminal that a program really writes to, and a picture of what stands on it."""
+"""A terminal for a program to write to, and a picture of its screen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FONT_FACES = re.compile(r"\s*@font-face \{\{.*?\}\}", re.S)
 
 
 def record(command: Sequence[str], folder: Path) -> list[str]:
-    """Run a command on a terminal of its own, and return what it wrote, piece by piece."""
+    """Run a command on a terminal of its own, and return each piece that it wrote."""
     own, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     hidden = ("NO_COLOR", "COLUMNS")
@@ -33,7 +33,7 @@ def record(command: Sequence[str], folder: Path) -> list[str]:
     while True:
         try:
             piece = os.read(own, 65536)
-        except OSError:  # nobody holds the other end any more
+        except OSError:  # no process has the other end open any more
             break
         if not piece:
             break
@@ -43,8 +43,8 @@ def record(command: Sequence[str], folder: Path) -> list[str]:
     return [piece.decode("utf-8", "replace") for piece in pieces]
 
 
-def lines(written: str) -> list[str]:
-    """Return the lines on a terminal after a program wrote; colours stay, movements have had their effect."""
+def read_lines(written: str) -> list[str]:
+    """Return the lines on a terminal after ``written``: cursor movements are applied, colours are kept."""
     screen: list[str] = [""]
     row = 0
     at = 0
@@ -74,8 +74,8 @@ def lines(written: str) -> list[str]:
     return screen
 
 
-def picture(file: Path, command: str, screen: Sequence[str]) -> None:
-    """Write a command and what it left on the screen as SVG, without fonts from elsewhere."""
+def write_picture(file: Path, command: str, screen: Sequence[str]) -> None:
+    """Write a command and its screen as SVG, without external fonts."""
     from rich._export_format import CONSOLE_SVG_FORMAT
     from rich.console import Console
     from rich.text import Text
@@ -84,7 +84,7 @@ def picture(file: Path, command: str, screen: Sequence[str]) -> None:
     console.print(Text(f"$ {command}", style="bold"))
     for line in screen:
         text = Text.from_ansi(line)
-        for part in text.divide(range(COLUMNS, len(text), COLUMNS)):  # where a terminal goes on in the next line
+        for part in text.divide(range(COLUMNS, len(text), COLUMNS)):  # a terminal wraps here
             console.print(part, no_wrap=True)
     code = console.export_svg(title="finetune", code_format=FONT_FACES.sub("", CONSOLE_SVG_FORMAT), unique_id=file.stem)
     code = code.replace("Fira Code", "DejaVu Sans Mono, Menlo, Consolas")
@@ -92,5 +92,5 @@ def picture(file: Path, command: str, screen: Sequence[str]) -> None:
 
 
 def finetune(*arguments: str) -> list[str]:
-    """Return the command line that starts this project's program."""
+    """Return the command line that runs ``finetune`` with the arguments."""
     return [sys.executable, "-m", "finetune", *arguments]

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: links to the source tree become text, and a page that loads anything from elsewhere is a warning."""
+"""Hooks of mkdocs: turns links to the source tree into text, and warns about pages that load anything external."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ LOG = logging.getLogger("mkdocs.hooks.site")  # `mkdocs build --strict` counts i
 CODE = re.compile(r"(^```.*?^```$)", re.S | re.M)
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)\)")
 LOADING = {"audio", "embed", "iframe", "img", "link", "object", "script", "source", "video"}
-SAID = {"canonical", "next", "prev"}  # links that name a page and load nothing
+NAMING = {"canonical", "next", "prev"}  # these links name a page and load nothing
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page in which what lies outside of ``docs/`` is named, not linked: the site has no source tree."""
+    """Return a page without links to files outside of ``docs/``, which the site does not contain."""
     parts = CODE.split(markdown)
-    return "".join(part if part.startswith("```") else OUTSIDE.sub(named, part) for part in parts)
+    return "".join(part if part.startswith("```") else OUTSIDE.sub(name_path, part) for part in parts)
 
 
-def named(link: re.Match[str]) -> str:
-    """Return a link's text with the path it leads to."""
+def name_path(link: re.Match[str]) -> str:
+    """Return the text of a link, followed by its path."""
     text, path = link[1], link[2]
     return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}`)"
 
 
 class Loads(HTMLParser):
-    """Collects what a page loads from other places than the site."""
+    """Collects the addresses outside of the site that a page loads."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Look at one tag."""
+        """Collect the external addresses of one tag."""
         values = dict(attrs)
-        if tag not in LOADING or values.get("rel") in SAID:
+        if tag not in LOADING or values.get("rel") in NAMING:
             return
         places = (values.get(name) or "" for name in ("src", "href", "data", "srcset", "poster"))
         self.found += [place for place in places if re.match(r"(\w+:)?//", place)]
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Warn of what a page loads from elsewhere."""
+    """Warn about each external address that a page loads."""
     loads = Loads()
     loads.feed(output)
     for place in loads.found:
-        LOG.warning("%s loads %s; the site has to work without a network", page.file.src_path, place)
+        LOG.warning("%s loads %s; the site must work without a network", page.file.src_path, place)
     return output

@@ -14,18 +14,18 @@ FOLDER = "COMPANY_WEIGHTS"
 
 @hookimpl
 def finetune_fetch_weights(weights: Weights, cache: Path) -> Path | None:
-    """Return the file of a ``company://`` address, and leave all other addresses to others."""
+    """Return the file of a ``company://`` address, and None for any other address."""
     parts = urlsplit(weights.url)
     if parts.scheme != "company":
         return None
     name = unquote(parts.netloc + parts.path)
-    if not re.fullmatch("[0-9a-f]{64}", weights.sha256):  # it also tells apart files of the same name in the cache
-        raise WeightsError(f"'company://{name}' needs the whole sha256 of its file; write #sha256= and 64 hex digits")
+    if not re.fullmatch("[0-9a-f]{64}", weights.sha256):  # also keeps files of the same name apart in the cache
+        raise WeightsError(f"'company://{name}' needs the full sha256 of its file; write #sha256= and 64 hex digits")
     if not os.environ.get(FOLDER):
-        raise WeightsError(f"'company://{name}' is below no folder; set {FOLDER} to the one that the company shares")
+        raise WeightsError(f"'company://{name}' has no folder to start from; set {FOLDER} to the shared folder")
     folder = Path(os.environ[FOLDER]).expanduser().resolve()
     file = (folder / name).resolve()
     if folder not in file.parents:
-        raise WeightsError(f"'company://{name}' leads out of '{folder}'; name a file in there")
-    # A verified copy in the cache is used from then on, also where the folder is not mounted.
+        raise WeightsError(f"'company://{name}' leads out of '{folder}'; name a file inside it")
+    # From then on, the verified copy in the cache is used, even if the folder is not mounted.
     return fetch(file.as_uri(), f"sha256:{weights.sha256}", cache / "company" / f"{weights.sha256[:12]}-{file.name}")

@@ -1,4 +1,4 @@
-"""A dataset for finetune: photos straight from a zip archive, where each folder is a class."""
+"""A dataset for finetune: reads photos from a zip archive in which each folder is a class."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 
 def build(options: Zip, split: Split) -> Samples | None:
-    """Return all photos for training; the engine takes those for validation from them."""
+    """Return all photos as training images; the engine takes the validation images from them."""
     if split != "train":
         return None
     try:
@@ -42,14 +42,14 @@ def build(options: Zip, split: Split) -> Samples | None:
     folders = [PurePosixPath(name).parent.name for name in names]
     classes = sorted(set(folders) - {""})
     if not classes:
-        raise DataError(f"'{options.file}' holds no photo in a folder; put one folder for each class into it")
+        raise DataError(f"'{options.file}' has no photos in folders; put one folder for each class into it")
     photos = [(name, classes.index(folder)) for name, folder in zip(names, folders, strict=True) if folder]
     images = Photos(archive, [name for name, _ in photos])
     return Samples(images=images, labels=[label for _, label in photos], classes=tuple(classes))
 
 
 class Photos(Sequence[NDArray[np.uint8]]):
-    """Photos that are decoded when they are asked for; the archive is read by one thread at a time."""
+    """Photos that are decoded on access; one thread at a time reads the archive."""
 
     def __init__(self, archive: ZipFile, names: list[str]) -> None:
         self.archive, self.names, self.lock = archive, names, threading.Lock()
@@ -57,7 +57,7 @@ class Photos(Sequence[NDArray[np.uint8]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # nobody asks for slices
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # slices are not used
         with self.lock:
             data = self.archive.read(self.names[index])
         with Image.open(io.BytesIO(data)) as photo:  # outside the lock, since decoding takes longest

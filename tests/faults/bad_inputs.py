@@ -1,8 +1,8 @@
-"""All bad inputs: what each makes of the command line, its exit code and its message.
+"""All bad inputs, with the exit code and the message that each leads to.
 
     python -m tests.faults.bad_inputs [--write]
 
-Runs every case in this process and prints the table; --write puts it into docs/reliability.md.
+Runs every case in this process and prints the table; --write puts it into docs/faults.md.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ MODULES = (
     bad_plugins,
 )
 CASES: list[Case] = [each for module in MODULES for each in module.CASES]
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- bad inputs: begin -->", "<!-- bad inputs: end -->"
-SECONDS, MB = 1.0, 200.0  # the most that a bad input may take, once Python has loaded what every command needs
+SECONDS, MB = 1.0, 200.0  # limits for each case, not counting the imports that every command needs
 
 
 def wrong(each: Case, found: Outcome) -> list[str]:
-    """Return what is not as it must be."""
+    """Return how the outcome differs from what the case expects."""
     missing = [f"does not say {text!r}" for text in each.says if text not in found.message]
     if found.code != each.code:
         missing.append(f"exit code {found.code}, not {each.code}")
@@ -53,7 +53,7 @@ def wrong(each: Case, found: Outcome) -> list[str]:
 
 
 def row(each: Case) -> tuple[str, list[str]]:
-    """Run a case; return its line of the table, and what is wrong."""
+    """Run a case; return its row of the table and how its outcome differs."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch).resolve()
         found = outcome(each, folder)
@@ -62,16 +62,16 @@ def row(each: Case) -> tuple[str, list[str]]:
 
 
 def table() -> tuple[list[str], list[str]]:
-    """Return the table, and what is wrong with which case."""
-    import mindspore  # noqa: F401 - so that no case pays for it
+    """Return the lines of the table, and a line for each difference from what a case expects."""
+    import mindspore  # noqa: F401 - imported first, so that its time counts for no case
 
     rows = [row(each) for each in CASES]
     faults = [f"{each}: {text}" for each, (_, texts) in zip(CASES, rows, strict=True) for text in texts]
-    return ["| fault | input | code | what is said |", "| --- | --- | --- | --- |", *(line for line, _ in rows)], faults
+    return ["| fault | input | exit code | message |", "| --- | --- | --- | --- |", *(line for line, _ in rows)], faults
 
 
 def main() -> None:
-    """Print or write the table; exit with 1 if a case is not as it must be."""
+    """Print or write the table; exit with 1 if the outcome of a case differs from what it expects."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()

@@ -1,8 +1,9 @@
-"""The table of faults in docs/reliability.md.
+"""The tables of faults in docs/faults.md.
 
     python -m tests.faults.table [--write]
 
-Prints the table; --write puts it into the page. ``tests/faults/test_table.py`` sees that every test in it exists.
+Prints the tables; --write puts them into the page. ``tests/faults/test_table.py`` checks that every test in them
+exists.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from pathlib import Path
 
 from tests.faults.known import BAD, FAULTS, GROUPS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
 def table() -> list[str]:
-    """Return the lines of the page."""
+    """Return the lines of all tables, one for each group of faults."""
     lines: list[str] = []
     for letter, title in GROUPS.items():
         lines += ["", f"### {title}", "", "| id | fault | tests |", "| --- | --- | --- |"]
@@ -31,7 +32,7 @@ def table() -> list[str]:
 
 
 def main() -> None:
-    """Print or write the table."""
+    """Print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     lines = table()

@@ -1,4 +1,4 @@
-"""The table of faults names tests that exist, every fault once, and the page shows it as it is."""
+"""The tables of faults name each fault once and only tests that exist, and the page shows them unchanged."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def test_there_are_enough_bad_inputs() -> None:
 
 @pytest.mark.checkout
 def test_the_page_shows_the_table(repo: Path) -> None:
-    page = (repo / "docs" / "reliability.md").read_text(encoding="utf-8")
+    page = (repo / "docs" / "faults.md").read_text(encoding="utf-8")
     shown = page.partition(table.BEGIN)[2].partition(table.END)[0]
     assert shown.strip().splitlines() == table.table()
 
 
 @pytest.mark.checkout
 def test_the_page_shows_every_bad_input(repo: Path) -> None:
-    page = (repo / "docs" / "reliability.md").read_text(encoding="utf-8")
+    page = (repo / "docs" / "faults.md").read_text(encoding="utf-8")
     shown = page.partition(bad_inputs.BEGIN)[2].partition(bad_inputs.END)[0].strip().splitlines()[2:]
     assert [line.split(" | ")[:2] for line in shown] == [[f"| {each.fault}", each.name] for each in bad_inputs.CASES]

@@ -1,4 +1,4 @@
-"""The scheme ``company://``; run with the package installed, so that the plugin is found."""
+"""Tests the scheme ``company://``; install the package first, so that the plugin is found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder that the company shares, with a file below it."""
+    """Return the shared folder, with a file below it."""
     folder = tmp_path / "company files"
     (folder / "vision").mkdir(parents=True)
     (folder / "vision" / "Net 1.ckpt").write_bytes(DATA)
@@ -52,15 +52,15 @@ def test_what_cannot_be_used_is_said(shared: Path, tmp_path: Path, monkeypatch: 
         fetched("company://none.ckpt", tmp_path)
     with pytest.raises(DownloadError, match=f"{SHA256}, expected {'0' * 64}"):
         fetched("company://vision/Net 1.ckpt", tmp_path, "0" * 64)
-    with pytest.raises(WeightsError, match=r"'company://../secret.ckpt' leads out of '.*'; name a file in there"):
+    with pytest.raises(WeightsError, match=r"'company://../secret.ckpt' leads out of '.*'; name a file inside it"):
         fetched("company://%2E%2E/secret.ckpt", tmp_path)
     for part in ("", SHA256[:8]):
         with pytest.raises(
-            WeightsError, match=r"'company://vision/Net 1.ckpt' needs the whole sha256 of its file; write"
+            WeightsError, match=r"'company://vision/Net 1.ckpt' needs the full sha256 of its file; write"
         ):
             fetched("company://vision/Net%201.ckpt", tmp_path, part)
     monkeypatch.delenv("COMPANY_WEIGHTS")
-    with pytest.raises(WeightsError, match="is below no folder; set COMPANY_WEIGHTS to the one that"):
+    with pytest.raises(WeightsError, match="has no folder to start from; set COMPANY_WEIGHTS to the shared folder"):
         fetched("company://net.ckpt", tmp_path)
 
 
@@ -74,7 +74,7 @@ def test_the_command_line_finds_it(shared: Path, tmp_path: Path) -> None:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
-    ours = fetch("fractals")  # weights that come along serve as the company's
+    ours = fetch("fractals")  # bundled weights serve as the company's
     (shared / "nano.safetensors").write_bytes(Path(ours["path"]).read_bytes())
     theirs = fetch(f"company://nano.safetensors#sha256={ours['sha256']}")
     assert theirs["sha256"] == ours["sha256"]

@@ -1,8 +1,8 @@
 """SqueezeNet 1.1 as a backbone for ``finetune``.
 
-A backbone is a name, its stages in order, the width of its features, and a function that builds the stages; layouts
-say how weight files made elsewhere name the same parameters. This module is imported whenever plugins are listed, so
-that MindSpore is only imported when the network is built.
+A backbone consists of a name, its stages in order, the width of its features, and a function that builds the stages.
+Layouts translate the parameter names of weights files from other projects. Every command imports this module, so it
+imports MindSpore only when the network is built.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from finetune import Backbone, Layout, NoOptions, hookimpl
 if TYPE_CHECKING:
     from mindspore.nn import Cell
 
-# Number of a fire module in torchvision's ``features``, and what it is called here.
+# Number of each fire module in torchvision's ``features``, and its name here.
 FIRES = {
     3: "fire23.0",
     4: "fire23.1",
@@ -31,13 +31,13 @@ TORCHVISION = Layout(
         (r"features\.0\.(weight|bias)", r"stem.conv.\1"),
         *((rf"features\.{number}\.(\w+)\.(weight|bias)", rf"{name}.\1.\2") for number, name in FIRES.items()),
     ),
-    # A convolution with a ReLU before the mean over positions: no linear head can stand for it.
+    # This convolution has a ReLU before the mean over positions, so a linear head cannot replace it.
     ignore=(r"classifier\.1\.(weight|bias)",),
 )
 
 
 def build(options: NoOptions) -> Mapping[str, "Cell"]:
-    """Return the network as stages."""
+    """Return the stages of the network."""
     from finetune_squeezenet import network
 
     return network.stages()

@@ -15,7 +15,7 @@ def stages() -> dict[str, nn.Cell]:
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:
-    """Return a convolution with bias, padded by zeros on all sides."""
+    """Return a convolution with bias, padded with zeros on all sides."""
     return nn.Conv2d(
         inputs,
         outputs,
@@ -30,7 +30,7 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, padding
 
 
 class Stem(nn.Cell):
-    """A convolution of stride 2, without padding, and a pool."""
+    """A convolution of stride 2 without padding, followed by a pool."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Fire(nn.Cell):
 
 
 class Pool(nn.Cell):
-    """3x3 max-pool of stride 2 whose last window may hang over the end of the (square) maps."""
+    """3x3 max-pool of stride 2 whose last window may extend beyond the end of the (square) maps."""
 
     def __init__(self) -> None:
         super().__init__()

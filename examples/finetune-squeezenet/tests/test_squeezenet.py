@@ -1,4 +1,4 @@
-"""The backbone against the same network in numpy; run with the package installed, so that the plugin is found."""
+"""Compares the backbone with the same network in numpy; install the package first, so that the plugin is found."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BACKBONE = next(iter(finetune_squeezenet.finetune_backbones()))
-POOLED = (0, 4, 7)  # the pools come after these members of torchvision's ``features``
+POOLED = (0, 4, 7)  # a pool follows these members of torchvision's ``features``
 
 Arrays = dict[str, np.ndarray]
 
 
 def pooled(weights: Arrays, x: np.ndarray) -> np.ndarray:
-    """Return the mean over the last maps, from weights in torchvision's names."""
+    """Return the mean over the last maps, computed from weights with torchvision's names."""
     x = pool(convolve(weights, "features.0", x, stride=2))
     for number in finetune_squeezenet.FIRES:
         x = convolve(weights, f"features.{number}.squeeze", x)
@@ -51,7 +51,7 @@ def pool(x: np.ndarray) -> np.ndarray:
 
 
 def random_weights() -> Arrays:
-    """Return weights in torchvision's names and shapes."""
+    """Return random weights with torchvision's names and shapes."""
     shapes: dict[str, tuple[int, ...]] = {"features.0": (64, 3, 3, 3), "classifier.1": (1000, 512, 1, 1)}
     inputs = 64
     for number, squeezed in zip(finetune_squeezenet.FIRES, (16, 16, 32, 32, 48, 48, 64, 64), strict=True):

@@ -1,4 +1,4 @@
-"""The dataset ``zip``; run with the package installed, so that the plugin is found."""
+"""Tests the dataset ``zip``; install the package first, so that the plugin is found."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
     for name in ("page.zip", "none.zip", "."):
         with pytest.raises(DataError, match=r"cannot be read as a zip archive: .*; check dataset.file"):
             read(tmp_path / name)
-    with pytest.raises(DataError, match="holds no photo in a folder; put one folder for each class into it"):
+    with pytest.raises(DataError, match="has no photos in folders; put one folder for each class into it"):
         read(archive(tmp_path, {"loose.jpg": photo((0, 0, 0)), "rose/notes.txt": b"x"}))
 
 

@@ -1,0 +1,229 @@
+"""Pages, messages and docstrings do not use the words of ``tests/wording.py``.
+
+``python -m tests.wording`` prints every hit with its place.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import wording
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.checkout
+
+# Words that a file may use, by path and word, each with its reason.
+ALLOWED = {
+    ("finetune/cli/shells.py", "whole"): "the name of a variable in a shell script",
+}
+# Files that still use such words, with the number of hits. Lower or remove an entry when you reword its file.
+PENDING = {
+    "README.md": 3,
+    "docs/architecture.md": 11,
+    "docs/ascend.md": 7,
+    "docs/comparison.md": 1,
+    "docs/faq.md": 8,
+    "docs/performance.md": 11,
+    "docs/scale.md": 6,
+    "docs/weights.md": 10,
+    "finetune/cli/__init__.py": 2,
+    "finetune/cli/app.py": 2,
+    "finetune/cli/doctor.py": 1,
+    "finetune/cli/failures.py": 1,
+    "finetune/cli/listing.py": 1,
+    "finetune/cli/offers.py": 4,
+    "finetune/cli/recipes.py": 1,
+    "finetune/cli/running.py": 7,
+    "finetune/cli/source.py": 2,
+    "finetune/cli/sweeping.py": 1,
+    "finetune/cli/using.py": 1,
+    "finetune/components.py": 4,
+    "finetune/data/arrays.py": 2,
+    "finetune/data/audit.py": 2,
+    "finetune/data/findings.py": 1,
+    "finetune/data/heldback.py": 1,
+    "finetune/data/imagefile.py": 5,
+    "finetune/data/images.py": 3,
+    "finetune/data/loader.py": 1,
+    "finetune/data/mindrecords.py": 2,
+    "finetune/data/packed.py": 2,
+    "finetune/data/packfile.py": 3,
+    "finetune/data/packing.py": 4,
+    "finetune/data/packwriter.py": 1,
+    "finetune/data/pool.py": 1,
+    "finetune/data/samples.py": 4,
+    "finetune/data/scan.py": 2,
+    "finetune/data/scan_cache.py": 1,
+    "finetune/data/sources.py": 2,
+    "finetune/display/notebook.py": 1,
+    "finetune/display/progress.py": 2,
+    "finetune/errors.py": 2,
+    "finetune/files/__init__.py": 1,
+    "finetune/files/archive.py": 2,
+    "finetune/files/atomic.py": 1,
+    "finetune/files/firstuse.py": 4,
+    "finetune/files/mirrors.py": 1,
+    "finetune/files/promise.py": 3,
+    "finetune/files/transfer.py": 8,
+    "finetune/finetuner.py": 3,
+    "finetune/hookspecs.py": 1,
+    "finetune/machine/doctor.py": 1,
+    "finetune/machine/environment.py": 1,
+    "finetune/machine/interrupts.py": 1,
+    "finetune/machine/npu.py": 4,
+    "finetune/model/exporting.py": 1,
+    "finetune/model/model.py": 3,
+    "finetune/model/modelfolder.py": 5,
+    "finetune/new/photos.py": 1,
+    "finetune/new/recipe.py": 2,
+    "finetune/parallel/launch.py": 3,
+    "finetune/parallel/launcher.py": 4,
+    "finetune/parallel/member.py": 1,
+    "finetune/parallel/processes.py": 3,
+    "finetune/parallel/relay.py": 1,
+    "finetune/parallel/world.py": 1,
+    "finetune/plugins.py": 3,
+    "finetune/recipe/bundled.py": 1,
+    "finetune/recipe/checks.py": 1,
+    "finetune/recipe/completion.py": 2,
+    "finetune/recipe/document.py": 3,
+    "finetune/recipe/extending.py": 3,
+    "finetune/recipe/mistakes.py": 2,
+    "finetune/recipe/models.py": 3,
+    "finetune/recipe/nodes.py": 7,
+    "finetune/recipe/parts.py": 2,
+    "finetune/recipe/plan.py": 1,
+    "finetune/run.py": 1,
+    "finetune/sweep/runs.py": 6,
+    "finetune/testing/augmentations.py": 2,
+    "finetune/testing/backbones.py": 1,
+    "finetune/testing/callbacks.py": 7,
+    "finetune/testing/contract.py": 5,
+    "finetune/testing/datasets.py": 2,
+    "finetune/testing/freezers.py": 1,
+    "finetune/testing/rehearsal.py": 2,
+    "finetune/testing/surroundings.py": 2,
+    "finetune/training/checkpoint.py": 3,
+    "finetune/training/optimizers.py": 1,
+    "finetune/training/records.py": 2,
+    "finetune/training/resuming.py": 2,
+    "finetune/training/saving.py": 5,
+    "finetune/training/schedules.py": 1,
+    "finetune/training/session.py": 6,
+    "finetune/training/sinking.py": 1,
+    "finetune/training/start.py": 2,
+    "finetune/training/trial.py": 1,
+    "finetune/training/views.py": 1,
+    "finetune/trunk/engines.py": 1,
+    "finetune/trunk/features.py": 1,
+    "finetune/trunk/identity.py": 1,
+    "finetune/trunk/keeping.py": 1,
+    "finetune/trunk/openvino_graph.py": 3,
+    "finetune/trunk/store.py": 4,
+    "finetune/weights/converted.py": 2,
+    "finetune/weights/examining.py": 2,
+    "finetune/weights/fetching.py": 8,
+    "finetune/weights/fitting.py": 2,
+    "finetune/weights/hubcard.py": 4,
+    "finetune/weights/labels.py": 1,
+    "finetune/weights/layouts.py": 1,
+    "finetune/weights/loading.py": 1,
+    "finetune/weights/mindspore_ckpt.py": 2,
+    "finetune/weights/opening.py": 1,
+    "finetune/weights/pieces.py": 4,
+    "finetune/weights/sources.py": 4,
+    "finetune/weights/tensorfile.py": 4,
+    "finetune/weights/torchfile.py": 1,
+    "finetune/weights/writing.py": 2,
+    "model/finetune_model/matrix_form.py": 1,
+    "model/finetune_model/taps.py": 1,
+    "plugins/finetune_plugins/albumentations.py": 3,
+    "plugins/finetune_plugins/checkpoint.py": 1,
+    "plugins/finetune_plugins/csv.py": 1,
+    "plugins/finetune_plugins/drawing.py": 1,
+    "plugins/finetune_plugins/early_stopping.py": 1,
+    "plugins/finetune_plugins/flowers102.py": 2,
+    "plugins/finetune_plugins/folder.py": 1,
+    "plugins/finetune_plugins/shapes_flowers.py": 1,
+    "plugins/finetune_plugins/tensorboard.py": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def hits() -> list[wording.Hit]:
+    """Return every hit in pages and modules."""
+    return list(wording.all_hits())
+
+
+def test_pages_and_modules_avoid_these_words(hits: list[wording.Hit]) -> None:
+    found = Counter(hit.path for hit in hits if (hit.path, hit.word) not in ALLOWED)
+    changed = {path for path in found.keys() | PENDING.keys() if found[path] != PENDING.get(path, 0)}
+    listed = [f"{hit}; write: {wording.WORDS[hit.word][1]}" for hit in hits if hit.path in changed]
+    counts = [f"{path}: {found[path]} hits, PENDING has {PENDING.get(path, 0)}" for path in sorted(changed)]
+    assert not changed, "\n".join(["", *counts, *listed])
+
+
+def test_every_exception_is_needed(hits: list[wording.Hit]) -> None:
+    assert ALLOWED.keys() <= {(hit.path, hit.word) for hit in hits}
+
+
+def test_pages_and_modules_are_found() -> None:
+    pages = {file.relative_to(wording.REPO).as_posix() for file in wording.pages()}
+    modules = {file.relative_to(wording.REPO).as_posix() for file in wording.sources()}
+    examples = {"examples/compare.py", "examples/flowers.ipynb", "examples/finetune-zip/README.md"}
+    template = "finetune/new/templates/plugin/dataset.py.jinja"
+    assert {"README.md", "CHANGELOG.md", "docs/recipes.md", "recipes/folder.yaml", template} | examples <= pages
+    assert {"finetune/errors.py", "plugins/finetune_plugins/csv.py"} <= modules
+    assert any(name.startswith("model/") for name in modules)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Mend or mended, mending", ["mend", "mend", "mend"]),
+        ("it begins anew", ["anew"]),
+        ("the run goes on; it went\non", ["go on", "go on"]),
+        ("that is said once, and others are told", ["is said", "is told"]),
+        ("weights that come along", ["come along"]),
+        ("the file beside it, and besides this one", ["beside"]),
+        ("the whole file", ["whole"]),
+        ("whole numbers, a whole number, as a whole, on the whole, the whole of it", []),
+        ("held against a hash", ["held against"]),
+        ("'x' is no file, and {} is no {}", ["is no X", "is no X"]),
+        ("there is no file, there must be no file, it is no longer, no more", []),
+        ("rank 2 is none of 2 machines", ["is none"]),
+        ("the images are others than before", ["others"]),
+        ("all others are listed", []),
+        ("what stands below", ["stands"]),
+        ("-1 stands for all, as it stands in the file", []),
+        ("whatever it died of", ["died of"]),
+        ("until now, so far as known", ["until now", "so far as"]),
+        ("there is none to train on", ["there is none to"]),
+        ("the memory does not suffice", ["not suffice"]),
+        ("it is of no use beside data", ["beside", "of no use"]),
+        ("the parameters `whole` and ``beside``", []),
+    ],
+)
+def test_the_words_are_found(text: str, words: list[str]) -> None:
+    assert [word for word, _ in wording.find(text)] == words
+
+
+def test_strings_of_a_module_are_read() -> None:
+    code = (
+        'def f(x):\n    """Mend it."""\n    return f"{x!r} is no {x + \'go on\'}" "; mend it", "anew", {"whole": 1}\n'
+    )
+    found = list(wording.literals(ast.parse(code)))
+    assert found == [(2, "Mend it."), (3, "{} is no {}; mend it"), (3, "go on")]
+
+
+def test_blocks_of_code_and_generated_parts_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wording, "REPO", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("anew\n```text\nanew\n```\n<!-- a b: begin -->\nanew\n<!-- a b: end -->\nanew\n")
+    assert [(hit.path, hit.line) for hit in wording.hits_in_page(page)] == [("page.md", 1), ("page.md", 8)]
