@@ -67,7 +67,7 @@ def group(name: str, about: str, *examples: str) -> typer.Typer:
             raise typer.Exit
 
     commands = typer.Typer(rich_markup_mode=None)
-    whole = f"{about}\n\nEvery one takes --json and --debug."
+    whole = f"{about}\n\nEach command accepts --json and --debug."
     app.add_typer(commands, name=name, help=whole, epilog=epilog(examples), callback=alone, invoke_without_command=True)
     return commands
 
@@ -109,13 +109,13 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
     install_completion: Annotated[
-        bool, typer.Option("--install-completion", help="Let your shell (bash, zsh, fish) complete command lines.")
+        bool, typer.Option("--install-completion", help="Install completion for your shell (bash, zsh, fish).")
     ] = False,
     show_completion: Annotated[
-        bool, typer.Option("--show-completion", help="Print the script that your shell needs for that.")
+        bool, typer.Option("--show-completion", help="Print the completion script of your shell.")
     ] = False,
 ) -> Callable[[], Answer] | None:
-    """Fine-tune pretrained image networks on your own photos, on MindSpore."""
+    """Fine-tune a pretrained image classifier on your own photos, on MindSpore."""
     if version:
         from finetune.version import own_version
 

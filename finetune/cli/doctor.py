@@ -19,12 +19,12 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 @command("", "finetune doctor", "finetune doctor --device gpu --measure")
 def doctor(
     device: Device = "auto",
-    measure: Annotated[bool, typer.Option("--measure", help="Time each stage of networks; takes minutes.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Time each stage of the networks; takes minutes.")] = False,
 ) -> Answer:
-    """Look at what this machine has and lacks.
+    """Check whether this machine is ready to train.
 
-    That is versions, processor, memory, disk, devices, plugins and environment
-    variables; what is wrong comes with what to do about it.
+    Reports versions, processor, memory, disk, devices, plugins and environment
+    variables, and says how to fix each problem.
     """
     from finetune.doctor.checks import diagnose
 

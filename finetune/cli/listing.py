@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from finetune.components import Component, Options
 
-SchemaFile = Annotated[Path | None, output_option("--output", help="Write it to this file; - prints it.")]
+SchemaFile = Annotated[Path | None, output_option("--output", help="Write the schema to this file; - prints it.")]
 
 
 @command("[show NAME]", "finetune plugins", "finetune plugins show folder")
 def plugins(
     words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.components)] = None,
 ) -> Answer:
-    """List what plugins offer, and the broken ones.
+    """List the components of plugins, and broken plugins.
 
-    `show NAME` tells all about one component: its options with their defaults,
-    and what a recipe says to use it; of a backbone its stages and weights too.
+    `show NAME` describes one component: its options with their defaults, and an
+    example for a recipe. For a backbone, it also lists stages and weights.
     """
     if words:
         return show(words)
@@ -201,9 +201,9 @@ def tables(
 def schema(output: SchemaFile = None, force: Force = False) -> Answer:
     """Print the JSON schema of recipes, for editors.
 
-    It has the options of every plugin that is installed. With --output it goes
-    into a file, and what is printed is the first line of a recipe beside it, by
-    which an editor finds it.
+    It contains the options of every installed plugin. With --output, the schema
+    is written to a file. The command then prints the line by which an editor
+    finds it; make it the first line of each recipe in the same folder.
     """
     import json
 

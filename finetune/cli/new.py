@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 new = group(
     "new",
-    "Begin a plugin or a recipe.",
+    "Create a plugin or a recipe.",
     "finetune new plugin birds --kind dataset",
     "finetune new recipe photos/",
 )
@@ -35,8 +35,8 @@ def kinds() -> list[str]:
 
 Name = Annotated[str, typer.Argument(hidden=True)]
 Kind = Annotated[str, typer.Option(metavar="KIND", help=KIND, autocompletion=kinds)]
-Into = Annotated[Path, typer.Option(metavar="DIR", help="Make the folder in here.")]
-File = Annotated[Path | None, output_option("--output", help="Write it there; - prints it.")]
+Into = Annotated[Path, typer.Option(metavar="DIR", help="Create the folder in this folder.")]
+File = Annotated[Path | None, output_option("--output", help="Write the recipe to this file; - prints it.")]
 Network = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The network that the recipe trains.", autocompletion=offers.backbones),
@@ -45,10 +45,10 @@ Network = Annotated[
 
 @command("NAME --kind KIND", "finetune new plugin birds --kind dataset", of=new)
 def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) -> Answer:
-    """Write a package that offers a component called NAME.
+    """Write a plugin package with a component called NAME.
 
-    It works as it is: install it, run its tests, use it in a recipe, and then
-    change it into what you need.
+    The package works as it is: install it, run its tests, use it in a recipe, and
+    then change it into what you need.
     """
     from finetune.cli.source import load_catalogue
     from finetune.display.summary import shown
@@ -73,11 +73,11 @@ def recipe(
     backbone: Network = None,
     force: Force = False,
 ) -> Answer:
-    """Look at photos and write a recipe for them.
+    """Write a recipe for your photos.
 
     PHOTOS is a folder with a folder of photos for each class, a CSV file, or a
-    pack. The recipe says what was seen and why it chooses what it does; it is
-    named after PHOTOS, unless --output says otherwise.
+    pack. Comments in the recipe say what was found and explain each choice. The
+    recipe is named after PHOTOS unless you pass --output.
     """
     from finetune.cli.source import load_catalogue
     from finetune.components import Backbone

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 Data = Annotated[str, typer.Argument(hidden=True)]
 Out = Annotated[Path, typer.Argument(hidden=True, parser=output_path)]
 Replace = Annotated[bool, typer.Option("--force", help="Replace a pack that exists.")]
-FileGb = Annotated[float, typer.Option(metavar="GB", min=0.001, max=200, help="Size of each file, at most.")]
+FileGb = Annotated[float, typer.Option(metavar="GB", min=0.001, max=200, help="Maximum size of each file.")]
 BadImage = Annotated[
-    Literal["error", "skip"] | None, typer.Option(help="What a photo does that cannot be read; else the recipe says.")
+    Literal["error", "skip"] | None,
+    typer.Option(help="End or skip if a photo cannot be read; by default as in the recipe."),
 ]
 FINDINGS = 20  # shown; --json has all
 
@@ -30,9 +31,9 @@ FINDINGS = 20  # shown; --json has all
 def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = None, force: Replace = False) -> Answer:
     """Pack photos into a few large MindRecord files.
 
-    DATA is a folder, a CSV file or a recipe; OUT is a new folder, which recipes
-    then name with dataset: {use: mindrecord, root: OUT}. Photos are copied as
-    they are; runs on them are the same to the bit.
+    DATA is a folder, a CSV file or a recipe; OUT is a new folder. Recipes use it
+    with dataset: {use: mindrecord, root: OUT}. Photos are copied unchanged, so
+    runs on a pack are bit-exact with runs on the photos.
     """
     from finetune.data import sources
     from finetune.data.pack.packing import Job

@@ -9,7 +9,7 @@ import typer
 from finetune.cli import offers
 from finetune.files.outputs import output_path
 
-Device = Annotated[Literal["auto", "cpu", "gpu", "ascend"], typer.Option(help="Where to compute.")]
+Device = Annotated[Literal["auto", "cpu", "gpu", "ascend"], typer.Option(help="Device to compute on.")]
 Words = Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.words)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")]
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from finetune.training.rates import Found
 
 FEW_STEPS = 100  # of a run, with which no learning rate is enough
-Plot = Annotated[Path | None, output_option("--plot", help="Write the chart there, as SVG; - is standard output.")]
-Steps = Annotated[int, typer.Option(metavar="N", min=20, max=10_000, help="Rates to test, each for one step.")]
+Plot = Annotated[Path | None, output_option("--plot", help="Write the chart to this SVG file; - is standard output.")]
+Steps = Annotated[
+    int, typer.Option(metavar="N", min=20, max=10_000, help="Number of rates to test, with one step each.")
+]
 
 
 @command(
@@ -30,10 +32,9 @@ Steps = Annotated[int, typer.Option(metavar="N", min=20, max=10_000, help="Rates
 def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force = False) -> Answer:
     """Find a learning rate for a recipe.
 
-    Short steps at ever higher rates show where the loss falls fastest, or where
-    it rises if the head is fitted before; the rate is chosen by that. Tested is
-    the first phase, or after a fitted head the one that trains most. Nothing
-    else is kept.
+    A few steps at increasing rates show where the loss falls fastest, or where it
+    rises if the head is fitted first. The test covers the first phase, or the phase
+    that trains most if the head is fitted first. The weights are not changed.
     """
     from finetune.display.progress import Progress
     from finetune.training import trial

@@ -23,10 +23,10 @@ Name = Annotated[str, typer.Argument(hidden=True, autocompletion=document.recipe
 
 @command("", "finetune ls")
 def ls() -> Answer:
-    """List the recipes that come with the project.
+    """List the bundled recipes by purpose.
 
-    They stand under what they are for. `finetune cat NAME` shows one, `finetune
-    cp NAME` copies it, to be changed.
+    `finetune cat NAME` prints a recipe, and `finetune cp NAME` copies it, so that
+    you can edit it.
     """
     found = described()
     return Answer(data={"recipes": found}, view=lambda: listed(grouped(found)))
@@ -61,7 +61,7 @@ def listed(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
 
 @command("NAME", "finetune cat quickstart")
 def cat(name: Name) -> Answer:
-    """Print a recipe that comes with the project."""
+    """Print a bundled recipe."""
     path = document.find(name)
     text = path.read_text(encoding="utf-8")
     return Answer(data={"name": name, "path": str(path), "text": text}, view=lambda: text)
@@ -73,11 +73,11 @@ def cp(
     target: Annotated[Path | None, typer.Argument(hidden=True, parser=output_path)] = None,
     force: Force = False,
 ) -> Answer:
-    """Copy a recipe that comes with the project, to change it.
+    """Copy a bundled recipe, so that you can edit it.
 
-    TARGET is a file or a folder; without it the copy goes here, under the
-    recipe's own name, and - is standard output. To change a few keys, a recipe that
-    begins with `extends: NAME` is shorter.
+    TARGET is a file or a folder, by default the current folder; - is standard
+    output. To change only a few keys, write a recipe that starts with
+    `extends: NAME`.
     """
     if target == STDOUT:
         return cat(name)

@@ -26,19 +26,19 @@ Resume = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="Go on with this run folder; auto: with the recipe's newest run.",
+        help="Resume the run in this folder; auto: the recipe's newest run.",
         autocompletion=offers.runs,
     ),
 ]
 AllowChanged = Annotated[
-    bool, typer.Option("--allow-changed", help="Go on although the recipe or the images are others; it says which.")
+    bool, typer.Option("--allow-changed", help="Resume even if the recipe or the images changed; lists the changes.")
 ]
 Extend = Annotated[
     int | None,
-    typer.Option(metavar="EPOCHS", min=1, help="Train a finished run, named by --resume, for EPOCHS more."),
+    typer.Option(metavar="EPOCHS", min=1, help="Train a finished run, named by --resume, for EPOCHS more epochs."),
 ]
-Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Make the run folder in here.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only look at all that the run needs, as `check` does.")]
+Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Create the run folder in this folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only check everything that the run needs, as `check` does.")]
 FINDINGS = 20  # of the data, shown; --json has all
 
 
@@ -57,12 +57,12 @@ def run(
     output: Output = None,
     dry_run: DryRun = False,
 ) -> Answer:
-    """Fine-tune as a recipe says.
+    """Fine-tune a network as described in a recipe.
 
     RECIPE is a file, - for standard input, or a name that `finetune ls` lists;
-    with --resume it can be left out. KEY=VALUE changes the recipe for this run,
-    ~KEY takes a key out of it. A list of values where the recipe takes one, as
-    in optimizer.lr=[1e-3,3e-3], makes a run of each, and one table of all.
+    with --resume it can be left out. KEY=VALUE overrides a key of the recipe for
+    this run, and ~KEY removes one. A list where the recipe takes one value, as in
+    optimizer.lr=[1e-3,3e-3], makes a run for each value, and one table of all.
     """
     asked, catalogue = source.asked(words), source.load_catalogue()
     if extend is not None and resume is None:
@@ -155,10 +155,10 @@ def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
 
 @command("RECIPE [KEY=VALUE]...", "finetune check mine.yaml", "finetune check mine.yaml train.batch_size=64")
 def check(words: Words = None) -> Answer:
-    """Look at all that a run needs, before the long run.
+    """Check a recipe, its data, weights and disk without training.
 
-    That is recipe, plugins, data, weights, memory and disk. RECIPE is a file, -
-    for standard input, or a name that `finetune ls` lists; KEY=VALUE changes it.
+    Plugins and memory are checked too. RECIPE is a file, - for standard input, or a
+    name that `finetune ls` lists; KEY=VALUE overrides a key of it.
     """
     asked, catalogue = source.asked(words), source.load_catalogue()
     return checked(asked.plan(catalogue), catalogue)

@@ -31,9 +31,9 @@ Images = Annotated[list[str], typer.Argument(hidden=True)]
 Csv = Annotated[
     Path | None, output_option("--csv", help="Write paths, labels and probabilities as CSV; - is standard output.")
 ]
-Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N likeliest classes.")]
+Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N most likely classes.")]
 Out = Annotated[
-    Path | None, output_option("--output", help="Where to write; else in the model folder; - is standard output.")
+    Path | None, output_option("--output", help="File to write, by default in the model folder; - is standard output.")
 ]
 
 
@@ -48,8 +48,8 @@ def predict(
     """Label photos.
 
     MODEL is a run folder or a model folder; IMAGE is a photo, or a folder with
-    photos at any depth. What is skipped there is named; if it may be a photo,
-    the exit code is 3, after the predictions of all others.
+    photos at any depth. Skipped files are listed. If one of them may be a photo,
+    the exit code is 3, after all other photos are labelled.
     """
     from finetune.display.progress import Progress
     from finetune.model import inputs
@@ -133,12 +133,12 @@ def table(found: Iterable[Prediction], top: int) -> bytes:
 def eval(
     model: ModelPath, data: Annotated[str | None, typer.Argument(hidden=True)] = None, device: Device = "auto"
 ) -> Answer:
-    """Measure a model on labelled photos.
+    """Evaluate a model on labelled photos.
 
-    MODEL is a run folder or a model folder; DATA is a folder with a folder for
-    each class, a CSV file or a recipe, whose test photos are used if it has any.
-    Without DATA, or with the photos of the run, those are used that the run held
-    back. Without DATA, a run that held none back repeats its estimate.
+    MODEL is a run folder or a model folder. DATA is a folder with a folder for
+    each class, a CSV file or a recipe; test photos are used if there are any.
+    Without DATA, or with the photos of the run, the held-back photos are used. If
+    the run held none back, it repeats its estimate out of folds.
     """
     if data == "":
         raise UsageError("no data given; name a folder, a CSV file or a recipe")
@@ -186,17 +186,17 @@ def evaluation(report: dict[str, Any]) -> RenderableType:
 @command("MODEL", "finetune export runs/mine-001 --format onnx", alone="file")
 def export(
     model: ModelPath,
-    format: Annotated[Literal["onnx", "mindir"], typer.Option(help="For which runtime.")] = "onnx",
+    format: Annotated[Literal["onnx", "mindir"], typer.Option(help="Format of the file.")] = "onnx",
     file: Out = None,
     device: Device = "auto",
     force: Force = False,
 ) -> Answer:
-    """Write a model for another runtime.
+    """Export a model to ONNX or MindIR.
 
     MODEL is a run folder or a model folder. Labels and preprocessing are written
     next to the file. The file is run once and compared with the model: ONNX with
-    onnxruntime or, where that is not installed, OpenVINO; MindIR with MindSpore.
-    A file that gives different probabilities is an error, and is removed.
+    onnxruntime, or with OpenVINO if that is not installed; MindIR with MindSpore.
+    If the probabilities differ, that is an error, and the file is removed.
     """
     from finetune.model import modelfolder
     from finetune.model.exporting import export_outputs

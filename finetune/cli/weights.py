@@ -38,11 +38,17 @@ Name = Annotated[str, typer.Argument(hidden=True, autocompletion=offers.weights)
 File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader says why
 Of = Annotated[
     str | None,
-    typer.Option("--backbone", metavar="NAME", help="Of which backbone; else of any.", autocompletion=offers.backbones),
+    typer.Option(
+        "--backbone", metavar="NAME", help="Backbone of the weights; by default any.", autocompletion=offers.backbones
+    ),
 ]
 To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.", autocompletion=offers.forms)]
-Out = Annotated[Path | None, output_option("--output", help="Where to write; else next to FILE; - is standard output.")]
-Half = Annotated[bool, typer.Option("--float16", help="Half the size, rounded: the one form that is not exact.")]
+Out = Annotated[
+    Path | None, output_option("--output", help="File to write, by default next to FILE; - is standard output.")
+]
+Half = Annotated[
+    bool, typer.Option("--float16", help="Round to float16, which halves the size; the only lossy option.")
+]
 Headless = Annotated[bool, typer.Option("--no-head", help="Leave the classifier out.")]
 
 
@@ -126,11 +132,11 @@ def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
 
 @command("NAME", "finetune weights fetch hub-v1.1", "finetune weights fetch card.md", of=weights)
 def fetch(name: Name, backbone: Of = None) -> Answer:
-    """Fetch weights into the cache, verified.
+    """Download weights into the cache and verify them.
 
     NAME is as in a recipe: one that `finetune weights ls` lists, URL#sha256=HEX,
-    or a card of MindSpore Hub. Without --backbone it is for the one that offers
-    NAME, else for the recipes' default.
+    or a card of MindSpore Hub. Without --backbone, it is the backbone that offers
+    NAME, or the default backbone of recipes.
     """
     from finetune.errors import UsageError, WeightsError
     from finetune.weights import examining, fetching, loading
@@ -174,9 +180,9 @@ def offering(catalogue: Catalogue, name: str) -> Backbone:
     "FILE", "finetune weights inspect hub.ckpt", "finetune weights inspect hub.ckpt --backbone resnext50", of=weights
 )
 def inspect(file: File, backbone: Of = None) -> Answer:
-    """Say what is in a weights file.
+    """Show what a weights file contains.
 
-    FILE is safetensors, a MindSpore checkpoint, a PyTorch file if torch is
+    FILE is a safetensors file, a MindSpore checkpoint, a PyTorch file if torch is
     installed, or the folder of a run or model. With --backbone, a file that does
     not fit is an error.
     """
@@ -242,10 +248,10 @@ def convert(
     no_head: Headless = False,
     force: Force = False,
 ) -> Answer:
-    """Write weights in another form, exactly.
+    """Convert weights to another format, without loss.
 
-    FORM is safetensors or ckpt, with our own names, or a layout of the backbone
-    such as torchvision. Optimizer state is left out.
+    FORM is safetensors or ckpt, with the names of this project, or a layout of
+    the backbone such as torchvision. Optimizer state is left out.
     """
     from finetune.weights import examining
 

@@ -1,4 +1,4 @@
-"""The section ``runner`` of a recipe: what it may say depends on its device."""
+"""The section ``runner`` of a recipe; its keys depend on the device."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ Sink = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class _Runner(Options):
-    """What all devices have."""
+    """The options of every device."""
 
     devices: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Devices of this machine that train together, each with a process of its own; they divide every batch."""
+    """Devices of this machine that train together, each with its own process; every batch is divided among them."""
     nodes: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
-    """Machines that train together, each with as many devices; `auto` is what Slurm says, else 1."""
+    """Machines that train together, each with the same number of devices; `auto` takes it from Slurm, or is 1."""
     node_rank: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Which of the machines this one is, from 0; `auto` is what Slurm says, else 0."""
+    """Number of this machine, from 0; `auto` takes it from Slurm, or is 0."""
     master: Annotated[str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$")] | Literal["auto"] = "auto"
-    """Where the machines meet: HOST or HOST:PORT of number 0; `auto` is what Slurm says."""
+    """Address of machine 0, as HOST or HOST:PORT; `auto` takes it from Slurm."""
     timeout: Annotated[int, Field(ge=10, le=7200)] = 600
-    """Seconds that the processes wait for one another at the start."""
+    """Seconds that the processes wait for each other at the start."""
     mode: Literal["graph", "pynative"] = "graph"
-    """`graph` compiles each step, `pynative` runs it operator by operator, to look into it."""
+    """`graph` compiles each step; `pynative` runs it operator by operator, for debugging."""
     amp: Literal["auto", "off", "O2"] = "auto"
     """Mixed precision: O2 computes in float16, BatchNorm and loss in float32; `auto` is O2 except on CPUs."""
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
-    """Threads of each process that read images; `auto` is one for each usable core, 0 reads in the main thread."""
+    """Threads of each process that read images; `auto` is one per usable core, and 0 reads in the main thread."""
     sink: Sink | Literal["auto", "off"] = "auto"
-    """Steps that are sent to the device at once; their losses are read back together, and then callbacks hear of each.
-    `auto` is 20 on an NPU, else `off`. Only for what trains from images, and without `train.accumulate`."""
+    """Steps that are sent to the device at once; their losses are read back together, and callbacks then receive each
+    step. `auto` is 20 on an NPU and otherwise `off`. Only for training from images, and without `train.accumulate`."""
     pipeline: Literal["auto", "native", "processes", "threads"] = "auto"
-    """What makes the images of steps that are sunk: MindSpore's own operations, where the augmentation has them, worker
-    processes, or threads. `auto` is the first of these that can."""
+    """What prepares the images if `sink` is used: `native` operations of MindSpore, if the augmentation offers them,
+    worker `processes`, or `threads`. `auto` is the first of these that works."""
 
 
 class AutoRunner(_Runner):
-    """The best device that there is: Ascend, else GPU, else CPU."""
+    """The best available device: Ascend, then GPU, then CPU."""
 
     device: Literal["auto"] = "auto"
 
 
 class CpuRunner(_Runner):
-    """The processor."""
+    """The CPU."""
 
     device: Literal["cpu"]
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -53,11 +53,11 @@ class CpuRunner(_Runner):
 
 
 class GpuRunner(_Runner):
-    """GPUs by CUDA."""
+    """GPUs with CUDA."""
 
     device: Literal["gpu"]
     memory_gb: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """What of a device's memory may be taken."""
+    """Maximum memory to use on each device, in GB."""
 
 
 class AscendRunner(_Runner):
@@ -65,7 +65,7 @@ class AscendRunner(_Runner):
 
     device: Literal["ascend"]
     memory_gb: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """What of a device's memory may be taken."""
+    """Maximum memory to use on each device, in GB."""
 
 
 Runner = AutoRunner | CpuRunner | GpuRunner | AscendRunner

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 RULES = {
     **COMMON,
     "build": "`build(options, image)` returns a function `(pixels, rng) -> pixels`",
-    "image": "it takes HWC uint8 RGB of any size, and returns such",
-    "seed": "all randomness comes from `rng`: the same generator gives the same pixels, after another `build` too",
-    "order": "nothing is kept from one image to the next",
-    "threads": "the same pixels when several threads work at once",
+    "image": "it takes and returns HWC uint8 RGB of any size",
+    "seed": "all randomness comes from `rng`: the same generator gives the same pixels, even after another `build`",
+    "order": "one image does not affect the next",
+    "threads": "pixels are the same if several threads work at the same time",
     **PROCESS,
 }
 SIZES = ((48, 64), (64, 48), (33, 57), (12, 200), (200, 12), (5, 5), (1, 1))  # height and width in pixels

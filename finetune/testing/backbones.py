@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 RULES = {
     **COMMON,
-    "stages": "`build(options)` returns a mapping from each of `stages`, in order, to a `Cell`; none is called head",
+    "stages": "`build(options)` returns a mapping from each of `stages`, in order, to a `Cell`; none is called `head`",
     "source": "classes have a source file, and their methods call the first argument `self`",
     "parameters": "no two stages share a parameter",
     "seed": "the same seed gives the same weights",
     "features": "the last stage's mean over positions is (N, `features`), float32, and finite",
-    "shapes": "`shapes(options)`, where there is one, is as built",
+    "shapes": "`shapes(options)`, if it exists, returns the shapes of the built network",
     "weights": "each of `weights` names one of `layouts`, and both have options that the backbone takes",
     **offered.RULES,
-    "batch": "in evaluation an image's features depend on no other image",
-    "freeze": "a frozen stage stays as it is to the last byte, while others train",
-    "gradient": "each stage learns when it trains",
-    "graph": "MindSpore compiles it, to the same results",
-    "onnx": "MindSpore exports it to ONNX, and what runs that agrees",
-    "products": "`products(stages)`, where there is one, has the same parameters and results",
+    "batch": "in evaluation, the features of an image do not depend on other images",
+    "freeze": "a frozen stage does not change by a single byte while other stages train",
+    "gradient": "each stage changes when it trains",
+    "graph": "MindSpore compiles it, with the same results",
+    "onnx": "MindSpore exports it to ONNX, and an ONNX runtime gives the same results",
+    "products": "`products(stages)`, if it exists, has the same parameters and results",
     **PROCESS,
 }
 SIZE = 64  # pixels

@@ -26,11 +26,11 @@ RULES = {
     **COMMON,
     "build": "`build(options)` returns an object, a new one each time",
     "hooks": "its methods with `@hookimpl` are events, of which it has at least one",
-    "events": "it fails at no event of a run: one that finishes, one that is interrupted, one that is resumed",
-    "run": "it changes nothing of `run` but `state`, and asks for the rest by `run.stop` and the like",
-    "state": "what it keeps in `run.state` is JSON",
-    "resume": "a run that was interrupted and resumed ends where one that was not does",
-    "memory": "after thousands of events it holds no more memory, files or threads than after hundreds",
+    "events": "it does not fail at any event of a run that finishes, is interrupted, or is resumed",
+    "run": "it changes only `state` of `run`, and otherwise calls methods such as `run.stop`",
+    "state": "the values that it stores in `run.state` are JSON",
+    "resume": "a run that is interrupted and resumed ends like an uninterrupted one",
+    "memory": "after thousands of events it uses no more memory, files or threads than after hundreds",
     **PROCESS,
 }
 EVENTS = HOOKS[HOOKS.index("finetune_run_start") :]

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Component)
 
 COMMON = {
-    "component": "a component of its kind, with a name, and options that derive from `finetune.Options`",
-    "options": "strict, valid, and the same after they went through a recipe",
+    "component": "it is a component of its kind, has a name, and its options derive from `finetune.Options`",
+    "options": "options are strict, valid, and unchanged after they are written to a recipe and read again",
     "help": "each option has a description, for `finetune schema` and editors",
 }
 PROCESS = {
-    "process": "prints nothing, and leaves folder, environment, signals, random numbers and threads as they are",
-    "pickle": "unpickles nothing, since a pickle can run code",
+    "process": "it prints nothing, and does not change the folder, environment, signals, random numbers or threads",
+    "pickle": "it does not unpickle anything, because a pickle can run code",
 }
 
 

@@ -47,15 +47,15 @@ def of_class(kind: type) -> Iterator[str]:
 
 RULES = {
     **COMMON,
-    "build": "`build(options, split)` returns `Samples`, and for `valid` and `test` perhaps None",
-    "sizes": "as many labels as images, and at least one to train on",
-    "classes": "two or more names that differ, each with an image to train on, and no others in other splits",
-    "labels": "whole numbers from 0, each the index of a class",
-    "findings": "`Finding`s, none of them an error",
-    "images": "paths, `Encoded` or HWC uint8 RGB arrays that can be decoded",
-    "digests": "hashes of what the images are, where there are any",
-    "repeat": "an image is the same at every reading, in any order, and after another `build`",
-    "threads": "images are the same when several threads read at once",
+    "build": "`build(options, split)` returns `Samples`, or None, but not for `train`",
+    "sizes": "there are as many labels as images, and at least one training image",
+    "classes": "there are at least two distinct names, each with a training image; other splits add none",
+    "labels": "each label is an integer from 0, the index of a class",
+    "findings": "each is a `Finding`, and none is an error",
+    "images": "each is a path, an `Encoded` or an HWC uint8 RGB array, and can be decoded",
+    "digests": "if there are any, they are the hashes of the images",
+    "repeat": "an image is the same at each reading, in any order, and after another `build`",
+    "threads": "images are the same if several threads read them at the same time",
     **PROCESS,
 }
 MOST = 64  # images of a split that are read, evenly spread

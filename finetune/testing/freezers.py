@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 RULES = {
     **COMMON,
     "build": "`build(options)` returns a function `(epoch, stages) -> stages that train`",
-    "stages": "the answer is a set of names out of `stages`, at least one in every epoch",
-    "pure": "the answer depends on epoch and stages alone: asked in any order, again, and after another `build`",
-    "networks": "for a network with other stages it names those, or raises `UsageError` that says which are missing",
+    "stages": "it returns a set of names from `stages`, at least one in every epoch",
+    "pure": "the result depends only on epoch and stages: in any order, repeatedly, and after another `build`",
+    "networks": "for a network with different stages it names those, or raises a `UsageError` that lists missing ones",
     **PROCESS,
 }
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")

@@ -25,7 +25,8 @@ class ResNeXtOptions(Options):
     """ResNeXt: residual blocks of grouped convolutions (Xie et al. 2017)."""
 
     stem_pool: Literal["auto", "same", "symmetric"] = "auto"
-    """Padding of the first max-pool: `same` (at the end), `symmetric` (all sides), `auto`: what the weights need."""
+    """Padding of the first max-pool: `same` pads at the end, `symmetric` on all sides, and `auto` as the weights need
+    it."""
 
 
 def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:

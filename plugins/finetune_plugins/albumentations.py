@@ -35,16 +35,16 @@ class Albumentations(Options):
     """Either a preset or a list of albumentations' own transforms."""
 
     preset: Literal["none", "light", "standard", "strong"] | None = None
-    """`none` scales and crops as evaluation does, `light` crops and flips at random, `standard` changes brightness and
-    contrast too, `strong` also rotates, changes colours and hides patches. If there are no ops either it is `light`
-    where a head is fitted and nothing else trains, else `standard`."""
+    """`none` resizes and crops as in evaluation, `light` crops and flips at random, `standard` also changes brightness
+    and contrast, and `strong` also rotates, changes colours and hides patches. Without a preset and ops, it is `light`
+    if the head is fitted and nothing else trains, and otherwise `standard`."""
     ops: tuple[Op, ...] | None = None
-    """Transforms in order, as `{RandomResizedCrop: {size: [224, 224]}}` or just `HorizontalFlip`. Photos come upright
-    and in RGB; a large JPEG is decoded at a fraction of its size, no side below twice `image.resize`."""
+    """Transforms in order, as `{RandomResizedCrop: {size: [224, 224]}}` or just `HorizontalFlip`. They get upright RGB
+    images; a large JPEG is decoded at a fraction of its size, with each side at least twice `image.resize`."""
 
     @model_validator(mode="after")
     def one_of_two(self) -> Albumentations:
-        """Refuse a preset together with ops, and ops that are no single transform."""
+        """Reject a preset together with ops, and an op with more or less than one transform."""
         if self.preset is not None and self.ops is not None:
             raise ValueError(f"preset '{self.preset}' and ops exclude each other; leave one out")
         for place, op in enumerate(self.ops or ()):

@@ -17,13 +17,13 @@ EVERY = re.compile(r"([1-9]\d{0,8}) (epoch|step|minute)s?")
 
 
 class Checkpoint(Options):
-    """When a checkpoint is saved, and how many stay."""
+    """How often a checkpoint is saved, and how many are kept."""
 
     keep: PositiveInt = 2
-    """Numbered checkpoints that stay on disk; the best one stays besides."""
+    """Number of recent checkpoints to keep on disk, in addition to the best one."""
     every: PositiveInt | str = 1
-    """How often: `2 epochs`, `500 steps` or `30 minutes`, a number alone is epochs; the last epoch and a new best one
-    are always saved."""
+    """Interval, such as `2 epochs`, `500 steps` or `30 minutes`; a number alone means epochs. The last epoch and each
+    new best epoch are always saved."""
 
     @field_validator("every")
     @classmethod

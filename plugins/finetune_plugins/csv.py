@@ -42,22 +42,22 @@ NO_LABEL = ("", "nan", "<na>")
 
 
 class Table(Options):
-    """Photos listed in a CSV file."""
+    """Images listed in a CSV file."""
 
     file: Path
-    """Table with a header line, in UTF-8, or in UTF-16 as Excel's Unicode text is. Columns are separated by commas,
-    semicolons or tabs, or by what a first line such as `sep=;` names."""
+    """Table with a header line, in UTF-8, or in UTF-16 like Excel's Unicode text. Columns are separated by commas,
+    semicolons or tabs, or by the character that a first line such as `sep=;` names."""
     root: Path | None = None
-    """Folder that the paths in the table start from; if not given, the folder that the table is in."""
+    """Folder in which the paths of the table start; by default the folder of the table."""
     path_column: str = "path"
-    """Column with the path of the photo."""
+    """Column with the path of the image."""
     label_column: str = "label"
     """Column with the name of the class."""
     split_column: str | None = None
-    """Column that says `train`, `valid` or `test`; if not given, all rows are `train`."""
+    """Column that contains `train`, `valid` or `test`; by default all rows are `train`."""
     group_column: str | None = None
-    """Column that says which photos belong together, such as a patient's; those of a group are on one side of a split.
-    An empty cell is a photo on its own."""
+    """Column that names the group of each image, such as a patient; the images of a group are on one side of a split.
+    An empty cell means an image on its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,14 +17,14 @@ LOWER_IS_BETTER = {"accuracy": False, "top5": False, "macro_f1": False, "loss": 
 
 
 class EarlyStopping(Options):
-    """What has to get better, and how long the run may wait for it."""
+    """Which metric must improve, and how long the run waits for it."""
 
     metric: str | None = None
-    """`accuracy`, `top5`, `macro_f1` or `loss` of the validation images; without it that of `evaluate.metric`."""
+    """`accuracy`, `top5`, `macro_f1` or `loss` of the validation images; by default `evaluate.metric`."""
     patience: PositiveInt = 5
-    """Evaluations without a better value after which the run ends."""
+    """Number of evaluations without improvement after which the run ends."""
     min_delta: NonNegativeFloat = 0.0
-    """A value counts as better when it is so by more than this."""
+    """An improvement counts only if it is larger than this."""
 
     @field_validator("metric")
     @classmethod

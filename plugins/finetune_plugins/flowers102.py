@@ -46,11 +46,11 @@ class Flowers102(Options):
     """Photos of 102 kinds of flowers that grow in Britain."""
 
     root: Path | None = None
-    """Folder with `train`, `valid` and `test`, or with the files as distributed; if not given, one in the cache."""
+    """Folder with `train`, `valid` and `test`, or with the files as distributed; by default a folder in the cache."""
     download: bool = False
-    """Fetch the files that are missing, 345 MB."""
+    """Whether to download missing files, 345 MB."""
     url: str = HOME
-    """Address of the folder that they are fetched from; what comes is checked against known hashes."""
+    """Address of the folder to download from; the files are checked against known hashes."""
 
 
 @hookimpl

@@ -47,18 +47,20 @@ NO_TEXT = "is named by bytes that are no UTF-8 text; rename it"
 
 
 class Folder(Options):
-    """Photos in folders named like their classes."""
+    """Images in folders that are named after their classes."""
 
     root: Path
-    """Folder with one folder per class, or with folders of splits such as `train` that hold one per class."""
+    """Folder with one folder per class, or with a folder per split, such as `train`, that contains one folder per
+    class."""
     train: Pattern | None = None
-    """Where the training images are, from `root`; `*` stands for the class: `train/*`, `*/train`, or `*` alone."""
+    """Where the training images are, starting at `root`; `*` stands for the class: `train/*`, `*/train`, or `*`
+    alone."""
     valid: Pattern | None = None
-    """Where the validation images are, in the same way; if not given, folders with usual names are recognised."""
+    """Where the validation images are, in the same form; by default folders with usual names are recognised."""
     test: Pattern | None = None
-    """Where the test images are, in the same way; with `train` given, a split that is not given does not exist."""
+    """Where the test images are, in the same form; if `train` is set, a split that is not set does not exist."""
     allow_empty: bool = False
-    """Leave out class folders without photos with a warning, instead of ending the run."""
+    """Whether to skip class folders without images with a warning, instead of ending the run."""
 
 
 @hookimpl

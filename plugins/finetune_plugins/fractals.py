@@ -26,20 +26,20 @@ Count = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Fractals(Options):
-    """Fractals in colours, before blurred backgrounds."""
+    """Coloured fractals in front of blurred backgrounds."""
 
     size: Annotated[int, Field(ge=16, le=1024)] = 64
-    """Side of the pictures, in pixels."""
+    """Side of the images, in pixels."""
     classes: Annotated[int, Field(ge=2, le=10_000)] = 500
-    """How many fractals there are."""
+    """Number of fractals."""
     train: Annotated[Count, Field(ge=2)] = 40_000
-    """Pictures to train on."""
+    """Number of training images."""
     valid: Count = 2_000
-    """Pictures to evaluate on; 0 takes them from those to train on."""
+    """Number of validation images; 0 takes them from the training images."""
     test: Count = 0
-    """Pictures to test on; 0 leaves the test out."""
+    """Number of test images; 0 means no test."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
-    """Another seed makes other fractals."""
+    """Seed; a different seed makes different fractals."""
 
 
 @hookimpl

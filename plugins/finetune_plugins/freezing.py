@@ -18,34 +18,35 @@ POSITIONS = ("last", "last 2", ALL)  # the engine replaces them by names; here t
 
 
 class Stages(Options):
-    """The same stages in every epoch."""
+    """Train the same stages in every epoch."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"train": ["last"]}]})
 
     train: Patterns | None = None
-    """Stages that train, by position such as `last 2`, name, or pattern such as `layer[34]`; the head always trains."""
+    """Stages to train, by position such as `last 2`, by name, or by pattern such as `layer[34]`; the head always
+    trains."""
     frozen: Patterns | None = None
-    """Stages that stay as they are, by position, name or pattern; all others train."""
+    """Stages to freeze, by position, name or pattern; all other stages train."""
 
     @model_validator(mode="after")
     def one_of_two(self) -> Stages:
-        """Refuse both lists together, and none."""
+        """Require exactly one of the two lists."""
         if (self.train is None) == (self.frozen is None):
             raise ValueError("give either 'train' or 'frozen', a list of stages such as [last 2]")
         return self
 
 
 class Gradual(Options):
-    """More of the network from epoch to epoch."""
+    """Unfreeze more of the network from epoch to epoch."""
 
     schedule: Annotated[dict[int, Stage], Field(min_length=1)] = {1: "head", 2: ALL}  # noqa: RUF012 - pydantic copies it
-    """From which epoch on how much trains: `head`, `all`, or a stage and everything above it, by position (`last`,
-    `last 2`) or name."""
+    """Maps an epoch to what trains from that epoch on: `head`, `all`, or a stage and everything above it, by position
+    (`last`, `last 2`) or name."""
 
     @field_validator("schedule")
     @classmethod
     def from_the_start(cls, schedule: dict[int, str]) -> dict[int, str]:
-        """Refuse a schedule that leaves the first epochs open."""
+        """Reject a schedule that does not start with epoch 1."""
         first = min(schedule)
         if first != 1:
             raise ValueError(f"the schedule begins with epoch {first}; begin it with epoch 1, such as {{1: head}}")

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class MindRecord(Options):
-    """Photos packed into MindRecord files by `finetune pack`."""
+    """Images that `finetune pack` packed into MindRecord files."""
 
     root: Path
-    """Folder that `finetune pack` made."""
+    """Folder that `finetune pack` wrote."""
 
 
 @hookimpl

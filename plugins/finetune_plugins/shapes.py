@@ -23,20 +23,20 @@ Count = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Shapes(Options):
-    """Drawn flowers, told apart by their forms; colours help little."""
+    """Drawn flowers that differ in shape; colours help little."""
 
     size: Annotated[int, Field(ge=16, le=1024)] = 96
-    """Side of the pictures, in pixels."""
+    """Side of the images, in pixels."""
     train: Annotated[Count, Field(ge=2)] = 1200
-    """Pictures to train on."""
+    """Number of training images."""
     valid: Count = 300
-    """Pictures to evaluate on; 0 takes them from those to train on."""
+    """Number of validation images; 0 takes them from the training images."""
     test: Count = 300
-    """Pictures to test on; 0 leaves the test out."""
+    """Number of test images; 0 means no test."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
-    """Another seed draws other pictures of the same kinds."""
+    """Seed; a different seed draws different images of the same classes."""
     classes: Annotated[int, Field(ge=2, le=len(NAMES))] = len(NAMES)
-    """How many kinds there are."""
+    """Number of classes."""
 
 
 @hookimpl

@@ -24,10 +24,10 @@ NOT_COMPARED = {"name", "output", "callbacks", "runner"}
 
 
 class TensorBoard(Options):
-    """What is logged besides the curves."""
+    """What is logged in addition to the curves."""
 
     images: NonNegativeInt = 16
-    """Pictures of augmented samples and of predictions; 0 logs none."""
+    """Number of augmented images and of predictions to log; 0 logs none."""
 
 
 @hookimpl
