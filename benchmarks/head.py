@@ -20,7 +20,7 @@ from mindspore import nn
 
 from finetune.data.labelled import Part
 from finetune.data.loader import Batch
-from finetune.data.targets import soft_targets
+from finetune.data.targets import make_soft_targets
 from finetune.features.features import FeatureLoader
 from finetune.features.store import Table
 from finetune.machine import device
@@ -76,7 +76,7 @@ def epochs(table: Table, batch: int, count: int) -> list[float]:
     for epoch in range(1, count + 1):
         began = time.perf_counter()
         for number, each in enumerate(loader.epoch(epoch)):
-            soft = soft_targets(each.labels, each.weights, CLASSES, 0.0, None)
+            soft = make_soft_targets(each.labels, each.weights, CLASSES, 0.0, None)
             ready = Batch(
                 images=each.images, labels=each.labels, weights=each.weights, indices=each.indices, targets=soft
             )

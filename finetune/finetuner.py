@@ -226,7 +226,7 @@ class Finetuner:
             return plans.load(file, keywords.overrides(said), catalogue), catalogue
         if "use" in said.get("dataset", {}):
             raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the data argument; pass only one")
-        return plans.load(keywords.merged({"dataset": sources.section(data)}, said), [], catalogue), catalogue
+        return plans.load(keywords.merged({"dataset": sources.build_section(data)}, said), [], catalogue), catalogue
 
     def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:
         from finetune import plugins
@@ -235,7 +235,7 @@ class Finetuner:
 
         loaded = plugins.load()
         own = plugins.Origin(name="python", distribution=plugins.HERE, version="-")
-        dataset = sources.own_dataset(data, color)
+        dataset = sources.build_own_dataset(data, color)
         for plugin in (*self.plugins, *([Offer(dataset)] if dataset else [])):
             loaded.register(plugin, own)
         return Catalogue(loaded)

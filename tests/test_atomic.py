@@ -18,9 +18,9 @@ from finetune.errors import ResourceError
 from finetune.files.atomic import (
     atomic_path,
     cache_folder,
-    offline,
+    is_offline,
+    make_temporary_name,
     sweep,
-    temporary,
     write_bytes,
     write_json,
     write_text,
@@ -129,7 +129,7 @@ def test_permission_denied_is_a_resource_error(tmp_path: Path, monkeypatch: pyte
 
 
 def test_sweep_removes_only_old_leftovers(tmp_path: Path) -> None:
-    old, new, folder = (temporary(tmp_path / name) for name in ("old.bin", "new.bin", "folder"))
+    old, new, folder = (make_temporary_name(tmp_path / name) for name in ("old.bin", "new.bin", "folder"))
     others = [tmp_path / ".notes.backup.tmp", tmp_path / "data.0123456789ab.tmp"]
     folder.mkdir()
     (folder / "inside").write_text("x")
@@ -170,7 +170,7 @@ def test_home_and_offline_follow_the_environment(tmp_path: Path, monkeypatch: py
     assert cache_folder().name == "finetune"
     for value, expected in (("1", True), ("true", True), ("0", False), ("", False)):
         monkeypatch.setenv("FINETUNE_OFFLINE", value)
-        assert offline() is expected
+        assert is_offline() is expected
 
 
 def test_a_link_to_the_same_file_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from finetune.errors import UsageError, WeightsError
 from finetune.weights import examining, fetching, fitting, labels, loading
 from finetune.weights.formats import tensorfile
 from finetune.weights.formats.tensorfile import Record
-from finetune.weights.loading import digest
+from finetune.weights.loading import hash_file
 from tests.weights.drawn_files import ascend, checkpoint, drawn, hub, mindcv, torchvision
 from tests.weights.nano import NANO, OWN, RESNEXT50, load, same
 
@@ -60,7 +60,7 @@ def test_writing_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     records = {str(number): Record("float32", (2,), content) for number in range(20)}
     tensorfile.write_records(tmp_path / "x", records, {})
     examining.write_checkpoint(tmp_path / "y", records, {})
-    assert len(tensorfile.read(tmp_path / "x").tensors) == len(tensorfile.read(tmp_path / "y").tensors) == 20
+    assert [len(tensorfile.read_tensors(tmp_path / name).tensors) for name in "xy"] == [20, 20]
     assert peak <= 2
 
 
@@ -71,7 +71,7 @@ def test_round_trips_are_exact(tmp_path: Path, split: Path) -> None:
         target = tmp_path / str(number)
         done = convert(path, to, target)
         assert done["tensors"] == len(OWN)
-        assert (done["to"], done["sha256"]) == (to, digest(target))
+        assert (done["to"], done["sha256"]) == (to, hash_file(target))
         assert done["ignored"] == [] or number == 0
         loaded = load(target)
         assert same(loaded.tensors, OWN)
@@ -79,8 +79,8 @@ def test_round_trips_are_exact(tmp_path: Path, split: Path) -> None:
         path = target
     assert same(load_file(tmp_path / "0"), OWN)
     assert same(load_file(tmp_path / "1"), {torchvision(name): array for name, array in OWN.items()})
-    assert set(tensorfile.read(tmp_path / "4").tensors) == {mindcv(name) for name in OWN}
-    assert same(tensorfile.read(tmp_path / "6").tensors, {hub(name): array for name, array in OWN.items()})
+    assert set(tensorfile.read_tensors(tmp_path / "4").tensors) == {mindcv(name) for name in OWN}
+    assert same(tensorfile.read_tensors(tmp_path / "6").tensors, {hub(name): array for name, array in OWN.items()})
 
 
 @pytest.mark.parametrize("to", ["safetensors", "ckpt", "torchvision", "mindcv", "mindspore-hub"])
@@ -91,7 +91,7 @@ def test_types_are_kept(tmp_path: Path, to: str) -> None:
     tensorfile.write_records(tmp_path / "x", records, {})
     convert(tmp_path / "x", to, tmp_path / "y")
     convert(tmp_path / "y", "safetensors", tmp_path / "z")
-    found = tensorfile.index(tmp_path / "z").records
+    found = tensorfile.read_index(tmp_path / "z").records
     assert {n: (r.dtype, r.shape, bytes(r.content())) for n, r in found.items()} == {
         n: (r.dtype, r.shape, bytes(r.content())) for n, r in records.items()
     }
@@ -99,15 +99,17 @@ def test_types_are_kept(tmp_path: Path, to: str) -> None:
 
 def test_half_the_size_without_the_head(tmp_path: Path) -> None:
     classes = {"classes": '["a", "b"]', "image": "{}"}
-    tensorfile.write(tmp_path / "own.safetensors", OWN, classes)
+    tensorfile.write_tensors(tmp_path / "own.safetensors", OWN, classes)
     about = examining.examine(tmp_path / "own.safetensors", [NANO])
     done = examining.convert(about, "safetensors", tmp_path / "half.safetensors", half=True, head=False)
-    found = tensorfile.read(tmp_path / "half.safetensors")
+    found = tensorfile.read_tensors(tmp_path / "half.safetensors")
     stages = {name: array for name, array in OWN.items() if not name.startswith("head.")}
     assert done["tensors"] == len(stages) == len(found.tensors)
     assert "classes" not in found.metadata
     assert same(found.tensors, {name: array.astype(np.float16) for name, array in stages.items()})
-    tensorfile.write(tmp_path / "large.safetensors", {**OWN, "stem.conv.weight": OWN["stem.conv.weight"] + 1e6}, {})
+    tensorfile.write_tensors(
+        tmp_path / "large.safetensors", {**OWN, "stem.conv.weight": OWN["stem.conv.weight"] + 1e6}, {}
+    )
     about = examining.examine(tmp_path / "large.safetensors", [NANO])
     with pytest.raises(WeightsError, match=r"numbers beyond 65504 in 'stem.conv.weight'; convert it without --float16"):
         examining.convert(about, "safetensors", tmp_path / "none.safetensors", half=True)
@@ -115,34 +117,34 @@ def test_half_the_size_without_the_head(tmp_path: Path) -> None:
 
 
 def test_what_our_own_files_say_is_kept(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "x", OWN, {**TEXTS, "other": "left out"})
+    tensorfile.write_tensors(tmp_path / "x", OWN, {**TEXTS, "other": "left out"})
     for to in ("safetensors", "ckpt", "torchvision"):
         convert(tmp_path / "x", to, tmp_path / to)
         assert tensorfile.inspect(tmp_path / to).metadata == TEXTS
         source = fetching.Source(path=tmp_path / to, name="x")
-        assert loading.peek(source, NANO) == {"stem_pool": "same"}
-        assert loading.image_defaults(source)["size"] == 64
+        assert loading.read_options(source, NANO) == {"stem_pool": "same"}
+        assert loading.read_image_defaults(source)["size"] == 64
 
 
 def test_what_is_known_of_a_published_file_goes_with_its_tensors(tmp_path: Path, split: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("".join(f"{name}\n" for name in "vwxyz"))
     options = {"stem_pool": "symmetric"}  # unlike the layout
-    record = Weights(url="", sha256=digest(split), layout="", size=227, labels=names, classes=5, options=options)
+    record = Weights(url="", sha256=hash_file(split), layout="", size=227, labels=names, classes=5, options=options)
     published = replace(NANO, weights={"best": record})
     convert(split, "safetensors", tmp_path / "own", published)
     source = fetching.Source(path=tmp_path / "own", name="x")
-    assert loading.peek(source, NANO) == options
-    assert ImageSpec(**loading.image_defaults(source)) == ImageSpec(size=227)
-    assert labels.classes(source) == tuple("vwxyz")
+    assert loading.read_options(source, NANO) == options
+    assert ImageSpec(**loading.read_image_defaults(source)) == ImageSpec(size=227)
+    assert labels.read_classes(source) == tuple("vwxyz")
 
 
 def test_the_padding_that_weights_need_is_not_lost(tmp_path: Path, split: Path) -> None:
     assert convert(split, "safetensors", tmp_path / "own")["note"] == ""
-    assert loading.peek(fetching.Source(path=tmp_path / "own", name="x"), NANO) == {"stem_pool": "same"}
+    assert loading.read_options(fetching.Source(path=tmp_path / "own", name="x"), NANO) == {"stem_pool": "same"}
     note = convert(split, "torchvision", tmp_path / "theirs")["note"]
     assert note == "these weights are for stem_pool=same, unlike networks that usually read the layout 'torchvision'"
-    assert loading.peek(fetching.Source(path=tmp_path / "theirs", name="x"), NANO) == {"stem_pool": "same"}
+    assert loading.read_options(fetching.Source(path=tmp_path / "theirs", name="x"), NANO) == {"stem_pool": "same"}
 
 
 def test_checkpoints_written_here_are_read_by_mindspore(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ print(network.load_state_dict(load_file(sys.argv[1]), strict=True))
 
 
 def test_a_head_of_another_kind_has_no_name_elsewhere(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "x", {**OWN, "head.hidden.weight": np.ones((4, 4), np.float32)}, {})
+    tensorfile.write_tensors(tmp_path / "x", {**OWN, "head.hidden.weight": np.ones((4, 4), np.float32)}, {})
     assert convert(tmp_path / "x", "ckpt", tmp_path / "y")["tensors"] == len(OWN) + 1
     with pytest.raises(WeightsError, match=r"'torchvision' has no name for 1: 'head.hidden.weight'"):
         convert(tmp_path / "x", "torchvision", tmp_path / "z")
@@ -242,8 +244,8 @@ def without_shapes(build: Callable[[Any], Any]) -> Backbone:
 
 
 def test_a_backbone_that_does_not_tell_its_shapes_is_built(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "x", OWN, {})
+    tensorfile.write_tensors(tmp_path / "x", OWN, {})
     found = examining.examine(tmp_path / "x", [without_shapes(NANO.build)])
     assert list(found.names)[:-2] == list(OWN)[:-2]
     assert set(found.names) == set(OWN)
-    assert fitting.shapes(without_shapes(NANO.build), {}) == fitting.shapes(NANO, {})
+    assert fitting.compute_shapes(without_shapes(NANO.build), {}) == fitting.compute_shapes(NANO, {})

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("home")
 def test_a_checkpoint_is_converted_once_and_loads_the_same_from_the_cache(split: Path, home: Path) -> None:
     first = load(split)
     (entry,) = entries(home)
-    assert entry == converted.place(loading.digest(split), NANO)
+    assert entry == converted.locate_entry(loading.hash_file(split), NANO)
     assert same(load_file(entry), OWN)
     written = entry.stat().st_mtime_ns
     second = load(split)
@@ -40,9 +40,9 @@ def test_a_checkpoint_is_converted_once_and_loads_the_same_from_the_cache(split:
 
 def test_what_belongs_to_a_file_is_the_same_from_the_cache(split: Path, home: Path) -> None:
     source = fetching.Source(path=split, name="x")
-    first = loading.peek(source, NANO)
+    first = loading.read_options(source, NANO)
     assert entries(home)
-    assert loading.peek(source, NANO) == first == {"stem_pool": "same"}
+    assert loading.read_options(source, NANO) == first == {"stem_pool": "same"}
 
 
 def test_a_file_of_another_network_says_the_same_from_the_cache(tmp_path: Path, home: Path) -> None:
@@ -60,11 +60,11 @@ def test_a_file_in_no_layout_says_the_same_from_the_cache(tmp_path: Path) -> Non
     for _ in range(2):
         with pytest.raises(WeightsError, match=r"has no place for 1: 'strange'"):
             load(path)
-        assert loading.peek(fetching.Source(path=path, name="x"), NANO) == {}
+        assert loading.read_options(fetching.Source(path=path, name="x"), NANO) == {}
 
 
 def test_safetensors_are_not_converted(tmp_path: Path, home: Path) -> None:
-    tensorfile.write(tmp_path / "x.safetensors", OWN, {})
+    tensorfile.write_tensors(tmp_path / "x.safetensors", OWN, {})
     assert same(load(tmp_path / "x.safetensors").tensors, OWN)
     assert not entries(home)
 
@@ -72,8 +72,8 @@ def test_safetensors_are_not_converted(tmp_path: Path, home: Path) -> None:
 def test_every_flipped_bit_of_an_entry_is_noticed(tmp_path: Path, home: Path) -> None:
     toy = {"conv1.weight": np.arange(4, dtype=np.float32).reshape(2, 2), "bn1.weight": np.ones(2, np.float32)}
     path = checkpoint(tmp_path / "x.ckpt", toy)
-    digest = loading.digest(path)
-    sound = converted.opened(path, NANO)
+    digest = loading.hash_file(path)
+    sound = converted.open_weights(path, NANO)
     assert sound.sha256 == digest
     (entry,) = entries(home)
     good = entry.read_bytes()
@@ -81,7 +81,7 @@ def test_every_flipped_bit_of_an_entry_is_noticed(tmp_path: Path, home: Path) ->
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << bit % 8
         entry.write_bytes(bad)
-        opened = converted.opened(path, NANO)
+        opened = converted.open_weights(path, NANO)
         found = opened.index
         assert not opened.not_kept
         assert found.records.keys() == sound.index.records.keys()
@@ -138,22 +138,22 @@ def test_a_disk_that_takes_no_more_is_done_without(split: Path, home: Path) -> N
 def test_a_file_that_is_replaced_while_it_is_read_is_not_kept(
     split: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "digest", lambda path: "0" * 64)
+    monkeypatch.setattr(loading, "hash_file", lambda path: "0" * 64)
     with pytest.raises(WeightsError, match=r"changed while it was read"):
-        converted.opened(split, NANO)
+        converted.open_weights(split, NANO)
     assert not entries(home)
 
 
 def test_what_was_opened_is_what_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     own = drawn(NANO)
-    tensorfile.write(path, own, {})
+    tensorfile.write_tensors(path, own, {})
     source = fetching.Source(path=path, name="x")
     digest = source.opened(NANO).sha256
-    tensorfile.write(path, {name: array + 1 for name, array in own.items()}, {})
+    tensorfile.write_tensors(path, {name: array + 1 for name, array in own.items()}, {})
     shapes = {name: array.shape for name, array in own.items()}
     loaded = loading.load(source, NANO, shapes, head=frozenset(), keep_head=True)
-    assert loaded.report["sha256"] == digest != loading.digest(path)
+    assert loaded.report["sha256"] == digest != loading.hash_file(path)
     assert all(np.array_equal(loaded.tensors[name], own[name]) for name in own)
 
 

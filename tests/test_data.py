@@ -391,10 +391,10 @@ def test_parts_describe_their_images(tmp_path: Path) -> None:
 
 
 def test_a_part_to_evaluate_on_takes_the_classes_of_a_model() -> None:
-    found = data.part(arrays([1, 2], ["cow", "ant"]), ("ant", "bee", "cow"), "test", 0)
+    found = data.build_part(arrays([1, 2], ["cow", "ant"]), ("ant", "bee", "cow"), "test", 0)
     assert found.name == "test"
     assert found.labels.tolist() == [2, 0, 0]
     with pytest.raises(DataError, match="'Cow': is not a class of the model; did you mean 'cow'"):
-        data.part(arrays([1, 2], ["Cow", "ant"]), ("ant", "cow"), "test", 0)
+        data.build_part(arrays([1, 2], ["Cow", "ant"]), ("ant", "cow"), "test", 0)
     with pytest.raises(DataError, match="the data cannot be used\n1 problem with the splits:"):
-        data.part(arrays([0, 0], ["cow", "ant"]), ("ant", "cow"), "test", 0)
+        data.build_part(arrays([0, 0], ["cow", "ant"]), ("ant", "cow"), "test", 0)

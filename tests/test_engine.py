@@ -60,7 +60,7 @@ def run(said: dict[str, Any], catalogue: Catalogue, **more: Any) -> Run:
 
 def weights(made: Run) -> str:
     """Return a hash of a run's final weights."""
-    tensors = tensorfile.read(made.folder / "model" / "weights.safetensors").tensors
+    tensors = tensorfile.read_tensors(made.folder / "model" / "weights.safetensors").tensors
     return hashlib.sha256(b"".join(tensors[name].tobytes() for name in sorted(tensors))).hexdigest()
 
 
@@ -284,7 +284,7 @@ def test_mixed_precision_trains_float32_weights(photos: Path, catalogue: Catalog
     assert made.result is not None
     assert made.result["frozen_unchanged"] is True
     assert made.history[1]["train_loss"] < made.history[0]["train_loss"]
-    kept = tensorfile.read(made.folder / "model" / "weights.safetensors").tensors
+    kept = tensorfile.read_tensors(made.folder / "model" / "weights.safetensors").tensors
     assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
 
 

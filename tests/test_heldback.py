@@ -72,7 +72,7 @@ def test_the_images_that_the_run_held_back_are_evaluated(project: Path) -> None:
     for data in (project / "photos", project / "own.yaml", {"use": "folder", "root": str(project / "photos")}):
         assert evaluate(found, data) == report
     assert evaluate(found / "model") == report
-    result = splitfile.read(found)
+    result = splitfile.read_split(found)
     assert result is not None
     assert sum(row.split == "valid" for row in result.rows) == 6
 
@@ -105,11 +105,11 @@ def test_photos_that_came_went_and_changed(copy: Path) -> None:
     shutil.copytree(red, copy / "photos" / "new class")
     (red / "new.jpg").write_bytes((red / "00.jpg").read_bytes() + b"\0")
     (red / "08.jpg").unlink()
-    record = splitfile.read(found)
+    record = splitfile.read_split(found)
     assert record is not None
     rows = [splitfile.Row(str(copy / Path(r.path).relative_to(Path(r.path).parents[2])), r.split, r.label, r.hash)
             for r in record.rows]  # fmt: skip
-    splitfile.write(found, rows)
+    splitfile.write_split(found, rows)
     (red / "09.jpg").write_bytes((red / "09.jpg").read_bytes() + b"\0")
     report = evaluate(found)
     assert known(report) == ("valid", 4, True, 0)
@@ -163,8 +163,8 @@ def test_weights_of_a_run_that_trained_on_what_is_held_back_now(project: Path, t
         assert not same.told("were trained on")
     other = run(recipe(project / "photos", tmp_path / "other", backbone={"weights": str(found)}, seed=1))
     (line,) = other.told("were trained on by the run of these weights")
-    record = splitfile.read(other.run.folder)
-    before = splitfile.read(found)
+    record = splitfile.read_split(other.run.folder)
+    before = splitfile.read_split(found)
     assert record is not None
     assert before is not None
     held = [row for row in record.rows if row.split == "valid"]
@@ -178,7 +178,7 @@ def test_images_trained_on_before_they_were_changed_count(tmp_path: Path) -> Non
     found = run(recipe(photos, tmp_path / "runs")).run.folder
     ready = tiny.prepared(recipe(photos, tmp_path / "runs", seed=1))
     records.write_data(ready, found)
-    record = splitfile.read(found)
+    record = splitfile.read_split(found)
     assert record is not None
     assert len(record.trained) > sum(row.split == "train" for row in record.rows)
 

@@ -73,7 +73,7 @@ None of this is read.
 
 
 def parsed(text: str) -> hubcard.Card:
-    return hubcard.parse(text, "x.md")
+    return hubcard.parse_card(text, "x.md")
 
 
 def changed(old: str, new: str) -> str:

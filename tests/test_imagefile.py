@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from finetune.data.imagefile import FORMATS, MAX_PIXELS, opened, unidentified, webp_pixels
+from finetune.data.imagefile import FORMATS, MAX_PIXELS, count_webp_pixels, explain_unidentified, open_image
 from finetune.data.images import decode
 from finetune.errors import DataError
 from tests.photos import photo, refused, saved
@@ -169,7 +169,7 @@ def test_damaged_files_raise_nothing_but_data_errors(
 
 @given(st.binary(max_size=64))
 def test_every_beginning_has_a_reason(head: bytes) -> None:
-    assert unidentified(head).isprintable()
+    assert explain_unidentified(head).isprintable()
 
 
 def test_bombs_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.M
 def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated(tmp_path: Path, options: dict[str, object]) -> None:
     path = saved(tmp_path, Image.fromarray(photo(30, 50)), "a.webp", **options)
     data = bytearray(path.read_bytes())
-    assert webp_pixels(bytes(data[:30])) == 30 * 50
+    assert count_webp_pixels(bytes(data[:30])) == 30 * 50
     start = {b"VP8X": 24, b"VP8L": 21, b"VP8 ": 26}[bytes(data[12:16])]
     data[start : start + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
@@ -197,5 +197,5 @@ def test_large_images_within_the_bound_give_no_warning(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     assert 89_478_485 < 10_000 * 10_000 < MAX_PIXELS  # Pillow warns from the first number on
     path.write_bytes(png(10_000, 10_000, 8, 2, b""))
-    with opened(path) as image:
+    with open_image(path) as image:
         assert image.size == (10_000, 10_000)

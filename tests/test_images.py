@@ -12,7 +12,7 @@ from PIL import Image
 
 from finetune.components import ImageSpec
 from finetune.data.imagefile import FORMATS
-from finetune.data.images import decode, fit, normalise, read
+from finetune.data.images import decode, fit, normalise, read_image
 from finetune.errors import DataError
 from tests.photos import photo, refused, saved
 
@@ -199,9 +199,9 @@ def test_large_jpegs_are_decoded_at_a_fraction_but_never_too_small(tmp_path: Pat
     path = saved(tmp_path, Image.fromarray(photo(1200, 1600)), "a.jpg")
     spec = ImageSpec(size=64, resize=72)
     assert decode(path).shape == (1200, 1600, 3)
-    assert read(path, spec).shape == (150, 200, 3)
-    assert min(read(path, ImageSpec(size=224, resize=256)).shape[:2]) >= 512
-    close = abs(fit(read(path, spec), spec).astype(int) - fit(decode(path), spec))
+    assert read_image(path, spec).shape == (150, 200, 3)
+    assert min(read_image(path, ImageSpec(size=224, resize=256)).shape[:2]) >= 512
+    close = abs(fit(read_image(path, spec), spec).astype(int) - fit(decode(path), spec))
     assert close.mean() < 1.0
 
 

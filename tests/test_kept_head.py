@@ -76,7 +76,7 @@ class Plugin:
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Plugin:
-    tensorfile.write(tmp_path / "colours.safetensors", arrays(), {})
+    tensorfile.write_tensors(tmp_path / "colours.safetensors", arrays(), {})
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     return Plugin(tmp_path / "colours.safetensors", tmp_path / "names.txt")
 
@@ -196,7 +196,7 @@ def test_a_file_that_the_plugin_does_not_know_gets_its_preprocessing(
     plugin: Plugin, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = tmp_path / "mine.safetensors"
-    tensorfile.write(own, {**arrays(), "fc.bias": np.zeros(6, np.float32)}, {})
+    tensorfile.write_tensors(own, {**arrays(), "fc.bias": np.zeros(6, np.float32)}, {})
     paths = sorted(photos.rglob("*.jpg"))
     ft = finetuner(plugin, tmp_path / "runs", str(own), head={}, progress=True)
     assert np.allclose(ft.embed(paths), finetuner(plugin, tmp_path / "runs", head={}).embed(paths))

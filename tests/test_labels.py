@@ -26,7 +26,7 @@ ARRAYS = {
 def file(tmp_path: Path) -> Path:
     """Return a weights file in the layout of others."""
     path = tmp_path / "theirs.safetensors"
-    tensorfile.write(path, ARRAYS, {})
+    tensorfile.write_tensors(path, ARRAYS, {})
     return path
 
 
@@ -37,24 +37,24 @@ def named(file: Path, tmp_path: Path, text: str) -> fetching.Source:
 
 
 def test_class_names_come_from_the_file_then_from_the_record(file: Path, tmp_path: Path) -> None:
-    assert labels.classes(fetching.Source(path=file, name="x")) is None
-    assert labels.kept(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("rose", "tulip", "lily")
-    tensorfile.write(file, ARRAYS, {"classes": '["a", "b", "c"]'})
-    assert labels.kept(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("a", "b", "c")
+    assert labels.read_classes(fetching.Source(path=file, name="x")) is None
+    assert labels.keep_classes(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("rose", "tulip", "lily")
+    tensorfile.write_tensors(file, ARRAYS, {"classes": '["a", "b", "c"]'})
+    assert labels.keep_classes(named(file, tmp_path, "rose\ntulip\nlily\n")) == ("a", "b", "c")
 
 
 def test_a_head_without_names_cannot_be_kept(file: Path) -> None:
     with pytest.raises(WeightsError, match=r"the weights 'x' say no class names, so .*; write head.keep_pretrained=f"):
-        labels.kept(fetching.Source(path=file, name="x"))
+        labels.keep_classes(fetching.Source(path=file, name="x"))
     with pytest.raises(UsageError, match=r"head.keep_pretrained keeps the head of weights, and backbone.weights is"):
-        labels.kept(None)
+        labels.keep_classes(None)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[1]", '{"a": 1}'])
 def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> None:
-    tensorfile.write(file, ARRAYS, {"classes": text})
+    tensorfile.write_tensors(file, ARRAYS, {"classes": text})
     with pytest.raises(WeightsError, match=r"has damaged metadata of its classes; copy it anew"):
-        labels.classes(fetching.Source(path=file, name="x"))
+        labels.read_classes(fetching.Source(path=file, name="x"))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> No
 )
 def test_a_wrong_list_of_names_is_its_plugins_fault(file: Path, tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(PluginError, match=message):
-        labels.classes(named(file, tmp_path, text))
+        labels.read_classes(named(file, tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,19 @@ def test_names_that_are_there_twice_get_a_number(names: tuple[str, ...], distinc
 def test_twins_are_distinct_wherever_they_are_read_and_reported(file: Path, tmp_path: Path) -> None:
     said: list[str] = []
     source = named(file, tmp_path, "\ufeffcrane\r\nrose \r\ncrane\r\n\r\n")
-    assert labels.kept(source, said.append) == ("crane", "rose", "crane (2)")
+    assert labels.keep_classes(source, said.append) == ("crane", "rose", "crane (2)")
     assert said == ["weights 'best': several classes have one name; the later ones are called 'crane (2)'"]
     assert source.record is not None
-    assert labels.of_record(source.record) == labels.classes(source) == ("crane", "rose", "crane (2)")
-    tensorfile.write(file, ARRAYS, {"classes": '["a", "a", "b"]'})
-    assert labels.classes(fetching.Source(path=file, name="x")) == ("a", "a (2)", "b")
+    assert labels.read_record_classes(source.record) == labels.read_classes(source) == ("crane", "rose", "crane (2)")
+    tensorfile.write_tensors(file, ARRAYS, {"classes": '["a", "a", "b"]'})
+    assert labels.read_classes(fetching.Source(path=file, name="x")) == ("a", "a (2)", "b")
 
 
 def test_unknown_classes_are_listed_with_what_was_meant(file: Path) -> None:
     source = fetching.Source(path=file, name="best")
-    labels.check(source, ("rose", "tulip"), ("tulip",))
+    labels.check_classes(source, ("rose", "tulip"), ("tulip",))
     with pytest.raises(WeightsError) as caught:
-        labels.check(source, ("rose", "tulip"), ("Rose", "tulip", *map(str, range(9))))
+        labels.check_classes(source, ("rose", "tulip"), ("Rose", "tulip", *map(str, range(9))))
     text = str(caught.value)
     assert text.startswith(
         "the head of 'best' has 2 classes, and none named 'Rose' (did you mean 'rose', which differs"

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.components import Backbone, Layout
 from finetune.errors import WeightsError
-from finetune.weights.layouts import listing, match, translate, written
+from finetune.weights.layouts import find_layout, format_names, name_for_file, translate
 
 THEIRS = Layout(
     name="theirs",
@@ -63,7 +63,7 @@ def test_anything_else_is_an_error_that_names_the_nearest_layout(file: list[str]
 
 def test_own_names_become_the_files_and_back() -> None:
     layout = replace(THEIRS, writes=((r"layer(\d)\.weight", r"features.\1.w"), (r"head\.fc\.(.*)", r"last.\1")))
-    theirs = written(EXPECTED, layout)
+    theirs = name_for_file(EXPECTED, layout)
     assert theirs == dict(zip(EXPECTED, ("features.1.w", "features.2.w", "last.weight", "last.bias"), strict=True))
     assert translate({name: own for own, name in theirs.items()}, EXPECTED, TOY).tensors == {n: n for n in EXPECTED}
 
@@ -72,17 +72,17 @@ def test_own_names_become_the_files_and_back() -> None:
 def test_names_that_a_layout_would_not_take_back_are_not_written(name: str) -> None:
     layout = replace(THEIRS, writes=((r"layer(\d+)\.weight", r"features.\1.w"), (r"head\.fc\.(.*)", r"last.\1")))
     with pytest.raises(WeightsError, match=rf"layout 'theirs' has no name for 1: '{name}'; write safetensors"):
-        written(["layer1.weight", name], layout)
+        name_for_file(["layer1.weight", name], layout)
 
 
 def test_long_lists_are_cut_and_counted() -> None:
-    assert listing("lacks", "ab") == "lacks 2: 'a', 'b'"
-    assert listing("lacks", "abcdefghijklm") == "lacks 13: " + ", ".join(repr(c) for c in "abcdefghij") + ", …"
-    assert listing("lacks", "") == ""
+    assert format_names("lacks", "ab") == "lacks 2: 'a', 'b'"
+    assert format_names("lacks", "abcdefghijklm") == "lacks 13: " + ", ".join(repr(c) for c in "abcdefghij") + ", …"
+    assert format_names("lacks", "") == ""
 
 
 def test_a_layout_is_known_by_the_names_alone() -> None:
-    assert getattr(match(["layer1.weight", "head.fc.bias"], TOY), "name", None) == "finetune"
-    assert match(["features.1.w", "moments.x"], TOY) is THEIRS
-    assert match(["body.1"], TOY) is SECOND
-    assert match(["features.1.w", "x"], TOY) is None
+    assert getattr(find_layout(["layer1.weight", "head.fc.bias"], TOY), "name", None) == "finetune"
+    assert find_layout(["features.1.w", "moments.x"], TOY) is THEIRS
+    assert find_layout(["body.1"], TOY) is SECOND
+    assert find_layout(["features.1.w", "x"], TOY) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import FinetuneError, ResourceError, UsageError
-from finetune.files.outputs import STDOUT, Output, check_all, output_path
+from finetune.files.outputs import STDOUT, Output, check_all, parse_output
 
 EXISTS = "the file exists; choose another name or pass --force"
 READ = "the command reads this file; choose another name"
@@ -175,8 +175,8 @@ def test_descriptors_are_written_to(top: Path) -> None:
 
 def test_names_of_standard_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert all(output_path(name) == STDOUT for name in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"))
-    assert output_path("./-") == tmp_path / "-"
-    assert output_path("a/b.csv") == Path("a/b.csv")
+    assert all(parse_output(name) == STDOUT for name in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"))
+    assert parse_output("./-") == tmp_path / "-"
+    assert parse_output("a/b.csv") == Path("a/b.csv")
     assert out(STDOUT).write(b"1") == b"1"
     assert not list(tmp_path.iterdir())

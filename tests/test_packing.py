@@ -71,15 +71,15 @@ def test_a_pack_holds_every_photo_as_it_is(photos: Path, tmp_path: Path, capsys:
 
 def test_files_are_of_bounded_size(tmp_path: Path) -> None:
     sizes = np.array([5, 5, 5, 20, 1, 1], np.int64)
-    assert [*writer.divided(sizes, 10)] == [range(2), range(2, 3), range(3, 4), range(4, 6)]
-    assert [*writer.divided(sizes[:0], 10)] == []
+    assert [*writer.divide_photos(sizes, 10)] == [range(2), range(2, 3), range(3, 4), range(4, 6)]
+    assert [*writer.divide_photos(sizes[:0], 10)] == []
 
 
 @pytest.mark.parametrize(("largest", "total", "page"), [(1, 1, 1 << 22), ((1 << 22) - 8, 1, 1 << 22)])
 def test_pages_take_the_largest_photo(largest: int, total: int, page: int) -> None:
-    assert mindrecords.page_size(np.array([largest, total])) == page
-    assert mindrecords.page_size(np.array([largest + (1 << 22), total])) == 1 << 23
-    assert mindrecords.page_size(np.array([mindrecords.LARGEST_PHOTO])) == mindrecords.LARGEST_PAGE
+    assert mindrecords.choose_page_size(np.array([largest, total])) == page
+    assert mindrecords.choose_page_size(np.array([largest + (1 << 22), total])) == 1 << 23
+    assert mindrecords.choose_page_size(np.array([mindrecords.LARGEST_PHOTO])) == mindrecords.LARGEST_PAGE
 
 
 def test_mindspore_reads_the_files(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,11 +171,11 @@ def test_photos_that_change_meanwhile(
     def enough(*_: object) -> None:
         (photos / "train" / "red" / "01.jpg").write_bytes(b"other")
 
-    monkeypatch.setattr(packing, "enough", enough)
+    monkeypatch.setattr(packing, "check_free_space", enough)
     assert "01.jpg' changed while it was packed" in said(capsys, photos, tmp_path / "out")
     (photos / "train" / "red" / "01.jpg").unlink()
     folder(photos / "train", each=6)
-    monkeypatch.setattr(packing, "enough", lambda *_: (photos / "train" / "red" / "01.jpg").unlink())
+    monkeypatch.setattr(packing, "check_free_space", lambda *_: (photos / "train" / "red" / "01.jpg").unlink())
     assert "01.jpg' can no longer be read" in said(capsys, photos, tmp_path / "out")
     assert not [*tmp_path.glob("*out*")]
 
@@ -214,25 +214,25 @@ def test_a_place_that_takes_no_files(photos: Path, tmp_path: Path, capsys: pytes
 def test_a_writer_that_fails(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("x")
     with pytest.raises(ResourceError, match=r"cannot write '.*there': MindRecord's writer failed \(.*already exist"):
-        mindrecords.write(tmp_path / "there", [[{"data": b"a", "label": 0, "path": "a", "digest": ""}]], 1 << 22)
+        mindrecords.write_rows(tmp_path / "there", [[{"data": b"a", "label": 0, "path": "a", "digest": ""}]], 1 << 22)
 
 
 def test_what_was_written_is_read_back(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = mindrecords.places
-    monkeypatch.setattr(mindrecords, "places", lambda path, page: places(path, page) + np.array([1, 0]))
+    places = mindrecords.read_places
+    monkeypatch.setattr(mindrecords, "read_places", lambda path, page: places(path, page) + np.array([1, 0]))
     assert "7 'train-00000.mindrecord' is not what was written; check the disk" in said(
         capsys, photos, tmp_path / "out"
     )
-    monkeypatch.setattr(mindrecords, "places", lambda path, page: places(path, page)[1:])
+    monkeypatch.setattr(mindrecords, "read_places", lambda path, page: places(path, page)[1:])
     assert "is not what was written" in said(capsys, photos, tmp_path / "out")
 
     def torn(path: Path, page: int) -> Any:
-        mindrecords.beside(path).write_bytes(b"no database" * 1000)
+        mindrecords.locate_index(path).write_bytes(b"no database" * 1000)
         return places(path, page)
 
-    monkeypatch.setattr(mindrecords, "places", torn)
+    monkeypatch.setattr(mindrecords, "read_places", torn)
     assert "mindrecord.db' came out damaged" in said(capsys, photos, tmp_path / "out")
     assert not [*tmp_path.glob("*out*")]
 

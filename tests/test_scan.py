@@ -14,7 +14,7 @@ from PIL import Image
 
 from finetune.components import Samples
 from finetune.data import scan as scanning
-from finetune.data.scan import scan, told
+from finetune.data.scan import make_progress, scan
 from finetune.files.atomic import cache_folder
 from tests.clocks import least_processor_time
 
@@ -263,7 +263,7 @@ def test_real_photos(flowers: Path) -> None:
 def test_a_long_scan_says_how_far_it_is() -> None:
     said: list[str] = []
     clock = iter([0.0, 4.0, 11.0, 11.0, 20.0, 22.0, 22.0])
-    progress = told(said.append, lambda: next(clock))
+    progress = make_progress(said.append, lambda: next(clock))
     for done in (1000, 2000, 3000, 4000):
         progress("train", done, 60000)
     assert said == ["looking at train images: 2,000 of 60,000", "looking at train images: 4,000 of 60,000"]

@@ -172,5 +172,5 @@ def test_mindspore_decodes_what_the_loader_decodes(form: str) -> None:
     FORMS[form](drawn, file)
     source = Encoded(name="a photo", data=file.getvalue())
     spec = ImageSpec(size=64, resize=72)
-    decoded = vision.Decode()(np.frombuffer(pipeline.plain(source, spec), np.uint8))
+    decoded = vision.Decode()(np.frombuffer(pipeline.encode_plain(source, spec), np.uint8))
     np.testing.assert_array_equal(decoded, decode(source, spec.background))

@@ -66,7 +66,7 @@ def resolved(name: str, backbone: Backbone, **more: Any) -> Source:
 
 def place(offer: Weights) -> Path:
     """Return where an offered file is kept, in a folder that is there."""
-    path = fetching.target(offer, cache_folder() / "weights")
+    path = fetching.locate_file(offer, cache_folder() / "weights")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -75,7 +75,7 @@ def place(offer: Weights) -> Path:
 def file(tmp_path: Path) -> Path:
     """Return a weights file in the layout of others."""
     path = tmp_path / "theirs.safetensors"
-    tensorfile.write(path, ARRAYS, {})
+    tensorfile.write_tensors(path, ARRAYS, {})
     return path
 
 
@@ -139,7 +139,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for ending, text in ((".ckpt", "is a pipe"), (".md", "is no file; name the .md file of a card")):
         os.mkfifo(tmp_path / f"x{ending}")
         with pytest.raises(WeightsError, match=text):
-            loading.peek(resolved(str(tmp_path / f"x{ending}"), toy(best=record(tmp_path))), toy())
+            loading.read_options(resolved(str(tmp_path / f"x{ending}"), toy(best=record(tmp_path))), toy())
 
 
 def test_an_unknown_name_shows_the_nearest(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_url_with_its_hash_is_fetched(file: Path, server: str) -> None:
     assert source.name == f"{server}/{file.name}"
     assert source.path.read_bytes() == file.read_bytes()
     assert source.path.parent == cache_folder() / "weights"
-    assert loading.peek(source, toy()) == {"pool": "same"}
+    assert loading.read_options(source, toy()) == {"pool": "same"}
     assert loading.load(source, toy(), SHAPES, HEAD, False).report["sha256"] == digest
 
 
@@ -354,8 +354,8 @@ def test_a_card_stands_for_its_weights(tmp_path: Path, file: Path) -> None:
     assert (source.path, source.name, source.verified) == (file, str(path), "sha256")
     assert source.record is not None
     assert (source.record.size, source.record.licence) == (96, "Apache-2.0")
-    assert loading.peek(source, toy()) == {"pool": "same"}  # from the names in the file
-    assert loading.image_defaults(source)["keep_aspect"] is False
+    assert loading.read_options(source, toy()) == {"pool": "same"}  # from the names in the file
+    assert loading.read_image_defaults(source)["keep_aspect"] is False
     assert loading.load(source, toy(), SHAPES, HEAD, True).report["reinitialised"] == []
 
 
@@ -366,7 +366,7 @@ def test_what_the_backbone_knows_of_a_file_comes_before_its_card(tmp_path: Path,
     assert (source.path, source.name) == (file, str(path))
     assert source.record is not None
     assert (source.record.size, source.record.accuracy) == (64, 0.9)
-    assert loading.peek(source, toy()) == {"pool": "symmetric"}
+    assert loading.read_options(source, toy()) == {"pool": "symmetric"}
 
 
 def test_a_card_at_an_address_is_fetched_and_verified_first(tmp_path: Path, file: Path, server: str) -> None:
@@ -425,8 +425,8 @@ def answering(answer: object) -> Plugins:
 @pytest.mark.parametrize("answer", [7, "nowhere.safetensors"])
 def test_a_plugin_that_returns_no_file_is_an_error(file: Path, answer: object) -> None:
     with pytest.raises(PluginError, match=r"finetune_fetch_weights returned .*, which is not a file"):
-        fetching.asking(answering(answer))(record(file), file.parent)
+        fetching.make_plugin_fetch(answering(answer))(record(file), file.parent)
 
 
 def test_a_plugin_may_return_text(file: Path) -> None:
-    assert fetching.asking(answering(str(file)))(record(file), file.parent) == file
+    assert fetching.make_plugin_fetch(answering(str(file)))(record(file), file.parent) == file

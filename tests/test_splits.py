@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.splits import position, split_by_hash, split_by_position, split_key
+from finetune.data.splits import compute_position, make_key, split_by_hash, split_by_position
 
 CLASSES = ("ant", "bee", "cow")
 Images = dict[str, str]  # content: class
@@ -26,8 +26,8 @@ def held_back(images: Images, share: float = 0.2, seed: int = 42) -> set[str]:
 
 def is_minimum(images: Images, name: str, share: float, seed: int) -> bool:
     """Tell whether the minimum decides in a class: by their hashes alone all of it, or nothing, would be held back."""
-    key = split_key(seed, name)
-    below = [position(content, key) < share for content, own in images.items() if own == name]
+    key = make_key(seed, name)
+    below = [compute_position(content, key) < share for content, own in images.items() if own == name]
     return all(below) or not any(below)
 
 
@@ -56,7 +56,9 @@ def test_each_class_has_both_sides_if_it_can(images: Images, share: float, seed:
         own = {content for content in images if images[content] == name}
         assert (0 < len(own & valid) < len(own)) if len(own) > 1 else not own & valid
         if not is_minimum(images, name, share, seed):
-            assert own & valid == {content for content in own if position(content, split_key(seed, name)) < share}
+            assert own & valid == {
+                content for content in own if compute_position(content, make_key(seed, name)) < share
+            }
 
 
 def test_order_names_and_numbers_of_classes_do_not_matter() -> None:

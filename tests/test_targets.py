@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.targets import balanced, class_weights, mix, soft_targets
+from finetune.data.targets import balance_weights, compute_class_weights, make_soft_targets, mix
 from finetune.errors import DataError, UsageError
 
 ONES = np.ones(3, np.float32)
@@ -22,43 +22,43 @@ def batch(size: int = 8, padding: int = 2, classes: int = 5) -> tuple[np.ndarray
     """Return images that hold their row's number everywhere, and their targets; the last rows are padding."""
     images = np.broadcast_to(np.arange(size, dtype=np.float32)[:, None, None, None], (size, 3, 16, 16)).copy()
     weights = (np.arange(size) < size - padding).astype(np.float32)
-    return images, soft_targets(np.arange(size) % classes, weights, classes, 0.1, None)
+    return images, make_soft_targets(np.arange(size) % classes, weights, classes, 0.1, None)
 
 
 def test_rows_without_smoothing_are_one_hot() -> None:
-    targets = soft_targets(np.array([2, 0, 1]), ONES, 4, 0.0, None)
+    targets = make_soft_targets(np.array([2, 0, 1]), ONES, 4, 0.0, None)
     assert targets.dtype == np.float32
     np.testing.assert_array_equal(targets, np.eye(4, dtype=np.float32)[[2, 0, 1]])
 
 
 def test_smoothing_spreads_over_all_classes() -> None:
-    targets = soft_targets(np.array([2, 0, 1]), ONES, 4, 0.2, None)
+    targets = make_soft_targets(np.array([2, 0, 1]), ONES, 4, 0.2, None)
     np.testing.assert_allclose(targets[0], [0.05, 0.05, 0.85, 0.05], rtol=1e-6)
     np.testing.assert_allclose(targets.sum(axis=1), 1.0, rtol=1e-6)
 
 
 def test_padding_and_class_weights_scale_rows() -> None:
     weights = np.array([1, 1, 0], np.float32)
-    targets = soft_targets(np.array([2, 0, 1]), weights, 3, 0.3, np.array([0.5, 1, 4], np.float32))
+    targets = make_soft_targets(np.array([2, 0, 1]), weights, 3, 0.3, np.array([0.5, 1, 4], np.float32))
     np.testing.assert_allclose(targets.sum(axis=1), [4, 0.5, 0], rtol=1e-6)
 
 
 def test_the_loss_is_the_cross_entropy_of_the_real_rows() -> None:
     logits = np.random.default_rng(0).normal(size=(3, 4))
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    targets = soft_targets(np.array([2, 0, 1]), np.array([1, 1, 0], np.float32), 4, 0.0, None)
+    targets = make_soft_targets(np.array([2, 0, 1]), np.array([1, 1, 0], np.float32), 4, 0.0, None)
     assert -(targets * log_softmax).sum() / 2 == pytest.approx(-(log_softmax[0, 2] + log_softmax[1, 0]) / 2)
 
 
 @pytest.mark.parametrize("labels", [[0, 4], [-1, 0], [-100, 0]])
 def test_labels_out_of_range_never_reach_a_kernel(labels: list[int]) -> None:
     with pytest.raises(DataError, match="do not fit 4 classes"):
-        soft_targets(np.array(labels), np.ones(2, np.float32), 4, 0.0, None)
+        make_soft_targets(np.array(labels), np.ones(2, np.float32), 4, 0.0, None)
 
 
 def test_balanced_weights_make_all_classes_count_the_same() -> None:
     labels = np.repeat([0, 1, 2], [10, 30, 60])
-    weights = balanced(labels, 4)
+    weights = balance_weights(labels, 4)
     assert weights.dtype == np.float32
     np.testing.assert_allclose(weights[:3] * [10, 30, 60], 100 / 3, rtol=1e-6)
     assert weights[labels].mean() == pytest.approx(1.0)
@@ -67,11 +67,11 @@ def test_balanced_weights_make_all_classes_count_the_same() -> None:
 
 def test_class_weights_as_a_recipe_gives_them() -> None:
     labels = np.array([0, 0, 1])
-    assert class_weights("none", labels, ("a", "b")) is None
-    np.testing.assert_array_equal(class_weights("auto", labels, ("a", "b")), balanced(labels, 2))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(class_weights({"b": 3.0}, labels, ("a", "b")), [1, 3])  # type: ignore[arg-type]
+    assert compute_class_weights("none", labels, ("a", "b")) is None
+    np.testing.assert_array_equal(compute_class_weights("auto", labels, ("a", "b")), balance_weights(labels, 2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(compute_class_weights({"b": 3.0}, labels, ("a", "b")), [1, 3])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"loss\.class_weights: no class named 'rosse'; did you mean 'rose'"):
-        class_weights({"rosse": 2.0}, labels, ("rose", "lily"))
+        compute_class_weights({"rosse": 2.0}, labels, ("rose", "lily"))
 
 
 def test_off_means_untouched() -> None:

@@ -66,7 +66,7 @@ GOOD = entry(b"w", (2,), bytes(8)) + entry(b"v", (1, 3), bytes(12))
 def read(folder: Path, data: bytes, name: str = "x.ckpt") -> tensorfile.TensorFile:
     path = folder / name
     path.write_bytes(data)
-    return tensorfile.read(path)
+    return tensorfile.read_tensors(path)
 
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
@@ -81,24 +81,24 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 def test_safetensors_written_here_come_back_equal(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "x.safetensors"
-    tensorfile.write(path, TENSORS, {"image": '{"size": 64}', "name": "Blüte"})
-    file = tensorfile.read(path)
+    tensorfile.write_tensors(path, TENSORS, {"image": '{"size": 64}', "name": "Blüte"})
+    file = tensorfile.read_tensors(path)
     assert same(file.tensors, TENSORS)
     assert (file.metadata, file.format) == ({"image": '{"size": 64}', "name": "Blüte"}, "safetensors")
     assert same(load_file(path), TENSORS)
 
 
 def test_arrays_that_are_read_can_be_written_to(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "x", TENSORS, {})
-    for array in tensorfile.read(tmp_path / "x").tensors.values():
+    tensorfile.write_tensors(tmp_path / "x", TENSORS, {})
+    for array in tensorfile.read_tensors(tmp_path / "x").tensors.values():
         assert array.flags.writeable
         assert array.flags.aligned
 
 
 def test_views_and_foreign_byte_orders_are_written_as_what_they_show(tmp_path: Path) -> None:
     grid = np.arange(6, dtype=np.float32).reshape(2, 3)
-    tensorfile.write(tmp_path / "x", {"t": grid.T, "big": grid.astype(">f4"), "step": grid[:, ::2]}, {})
-    found = tensorfile.read(tmp_path / "x").tensors
+    tensorfile.write_tensors(tmp_path / "x", {"t": grid.T, "big": grid.astype(">f4"), "step": grid[:, ::2]}, {})
+    found = tensorfile.read_tensors(tmp_path / "x").tensors
     assert same(found, {"t": grid.T, "big": grid, "step": grid[:, ::2]})
 
 
@@ -112,12 +112,12 @@ def test_the_same_content_gives_the_same_bytes_in_every_process(tmp_path: Path) 
 
 def test_inspect_tells_names_and_shapes_and_read_takes_only_some(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    tensorfile.write(path, TENSORS, {"k": "v"})
+    tensorfile.write_tensors(path, TENSORS, {"k": "v"})
     summary = tensorfile.inspect(path)
     assert summary.shapes == {name: array.shape for name, array in TENSORS.items()}
     assert summary.dtypes == {name: array.dtype.name for name, array in TENSORS.items()}
     assert (summary.metadata, summary.format) == ({"k": "v"}, "safetensors")
-    assert set(tensorfile.read(path, {"step", "mask"}).tensors) == {"step", "mask"}
+    assert set(tensorfile.read_tensors(path, {"step", "mask"}).tensors) == {"step", "mask"}
 
 
 def header(about: object, data: bytes = b"", length: int | None = None) -> bytes:
@@ -185,7 +185,7 @@ def test_damaged_safetensors_give_arrays_or_a_weights_error(
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     save_file(TENSORS, path, {"a": "b"})
     if check_damage(path, bytearray(path.read_bytes()), data):
-        assert same(load_file(path), tensorfile.read(path).tensors)
+        assert same(load_file(path), tensorfile.read_tensors(path).tensors)
 
 
 JSON = st.recursive(
@@ -208,7 +208,7 @@ def test_what_is_taken_for_safetensors_is_what_the_library_takes(
     path = tmp_path_factory.getbasetemp() / "any.safetensors"
     path.write_bytes(header(about, bytes(size)))
     try:
-        found = tensorfile.read(path)
+        found = tensorfile.read_tensors(path)
     except WeightsError:
         return
     assert same(load_file(path), found.tensors)
@@ -216,8 +216,8 @@ def test_what_is_taken_for_safetensors_is_what_the_library_takes(
 
 def test_a_file_that_becomes_shorter_is_an_error_not_a_signal(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    tensorfile.write(path, TENSORS, {})
-    index = tensorfile.index(path)
+    tensorfile.write_tensors(path, TENSORS, {})
+    index = tensorfile.read_index(path)
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(WeightsError, match=r"became shorter while it was read"):
         [record.content() for record in index.records.values()]
@@ -241,7 +241,7 @@ def test_checkpoints_of_mindspore_come_back_equal(tmp_path: Path, crc: bool) -> 
         append_dict={"note": "Blüte", "lr": 0.5},
         crc_check=crc,
     )
-    file = tensorfile.read(path)
+    file = tensorfile.read_tensors(path)
     assert float(file.tensors.pop("lr")) == 0.5
     assert same(file.tensors, {**values, "half": np.array([1.5, -3.25], np.float32)})
     assert (file.metadata, file.format) == ({"note": "Blüte"}, "ckpt")
@@ -265,7 +265,7 @@ def test_tensors_that_mindspore_writes_in_pieces_are_joined(
     else:
         serialization._exec_save(str(path), {"w": [[100, 30], "Float32", large], "v": [[1], "Float32", large[0, :1]]})
     assert path.read_bytes().count(b"Float32") >= (12 if as_bytes else 13)
-    assert np.array_equal(tensorfile.read(path).tensors["w"], large)
+    assert np.array_equal(tensorfile.read_tensors(path).tensors["w"], large)
 
 
 def test_shapes_of_scalars_in_old_and_new_files(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def check_damage(path: Path, content: bytearray, data: st.DataObject) -> bool:
                 content += content[at:]
     path.write_bytes(content)
     try:
-        file = tensorfile.read(path)
+        file = tensorfile.read_tensors(path)
     except WeightsError:
         return False
     assert sum(array.nbytes for array in file.tensors.values()) <= 2 * len(content)
@@ -429,11 +429,11 @@ def test_pickles_are_never_run(tmp_path: Path) -> None:
     bomb, marker = tmp_path / "x.ckpt", tmp_path / "ran"
     bomb.write_bytes(pickle.dumps(Bomb(marker)))
     with pytest.raises(WeightsError, match=r"is a pickle, which could run any code; save its tensors"):
-        tensorfile.read(bomb)
+        tensorfile.read_tensors(bomb)
     with zipfile.ZipFile(bomb, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Bomb(marker)))
     with pytest.raises(WeightsError, match=r"is a zip archive, as PyTorch writes"):
-        tensorfile.read(bomb)
+        tensorfile.read_tensors(bomb)
     assert not marker.exists()
 
 
@@ -447,7 +447,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         ".": "is a folder; name the weights file in it",
     }.items():
         with pytest.raises(WeightsError, match=message):
-            tensorfile.read(tmp_path / name)
+            tensorfile.read_tensors(tmp_path / name)
         with pytest.raises(WeightsError, match=message):
             tensorfile.inspect(tmp_path / name)
 
@@ -459,10 +459,10 @@ def test_files_without_permission_are_named(tmp_path: Path) -> None:
     if os.access(path, os.R_OK):
         pytest.skip("this user reads everything")
     with pytest.raises(WeightsError, match=r"may not be read by this user"):
-        tensorfile.read(path)
+        tensorfile.read_tensors(path)
 
 
 def test_a_file_is_known_by_its_content_not_its_name(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "x.ckpt")
-    assert tensorfile.read(tmp_path / "x.ckpt").format == "safetensors"
+    assert tensorfile.read_tensors(tmp_path / "x.ckpt").format == "safetensors"
     assert read(tmp_path, GOOD, "x.safetensors").format == "ckpt"

@@ -69,13 +69,13 @@ torch.save({"half": grid.half(), "brain": grid.bfloat16(), "view": grid.T, "one"
             "whole": grid.long(), "none": grid[:0], "parameter": torch.nn.Parameter(grid)}, sys.argv[1])
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.pth")], check=True)
-    found = loading.whole(tmp_path / "x.pth")[0]
+    found = loading.read_complete(tmp_path / "x.pth")[0]
     grid = np.arange(6, dtype=np.float32).reshape(2, 3)
     expected = {"half": grid.astype(np.float16), "view": grid.T, "one": np.array(2.5, np.float32)}
     expected |= {"whole": grid.astype(np.int64), "none": grid[:0], "parameter": grid}
     assert found.records["brain"].dtype == "bfloat16"
-    assert np.array_equal(tensorfile.array(tmp_path, "brain", found.records.pop("brain")), grid)
-    assert same({name: tensorfile.array(tmp_path, name, each) for name, each in found.records.items()}, expected)
+    assert np.array_equal(tensorfile.read_array(tmp_path, "brain", found.records.pop("brain")), grid)
+    assert same({name: tensorfile.read_array(tmp_path, name, each) for name, each in found.records.items()}, expected)
 
 
 class Bomb:
@@ -145,7 +145,7 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path), *REFUSED], check=True)
     for number, message in enumerate(REFUSED.values()):
         with pytest.raises(WeightsError, match=message):
-            loading.whole(tmp_path / str(number))[0]
+            loading.read_complete(tmp_path / str(number))[0]
 
 
 @pytest.mark.parametrize(("version", "safe"), [("2.5.1+cpu", False), ("2.6.0", True), ("10.0a", True), ("?", False)])
@@ -158,4 +158,4 @@ def test_torch_has_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = save(tmp_path / "x.pth", {"w": np.ones(3, np.float32)})
     monkeypatch.setattr(torchfile, "TIME_LIMIT", 0.01)
     with pytest.raises(WeightsError, match=r"torch did not read .* in 0.01 s"):
-        loading.whole(path)[0]
+        loading.read_complete(path)[0]

@@ -45,7 +45,7 @@ def batch(rows: slice = slice(None), *, real: int | None = None) -> Batch:
     images, labels = IMAGES[rows], LABELS[rows]
     weights = np.ones(len(images), np.float32)
     weights[real:] = 0.0 if real is not None else 1.0
-    soft = targets.soft_targets(labels, weights, 3, 0.0, None)
+    soft = targets.make_soft_targets(labels, weights, 3, 0.0, None)
     return Batch(images=images, labels=labels, weights=weights, indices=np.arange(len(images)), targets=soft)
 
 

@@ -31,7 +31,7 @@ SHAPES = {name: array.shape for name, array in ARRAYS.items()}
 def file(tmp_path: Path) -> Path:
     """Return a weights file in the own layout."""
     path = tmp_path / "own.safetensors"
-    tensorfile.write(path, ARRAYS, {})
+    tensorfile.write_tensors(path, ARRAYS, {})
     return path
 
 
@@ -44,34 +44,34 @@ def load(path: Path, keep_head: bool = False, expected: dict[str, tuple[int, ...
 
 def test_options_come_from_the_record_then_from_the_names(file: Path) -> None:
     theirs = file.with_name("theirs.safetensors")
-    tensorfile.write(theirs, {"f.conv.weight": ARRAYS["stem.conv.weight"]}, {})
+    tensorfile.write_tensors(theirs, {"f.conv.weight": ARRAYS["stem.conv.weight"]}, {})
     plain = fetching.Source(path=theirs, name="x")
-    assert loading.peek(plain, toy()) == {"pool": "same"}
+    assert loading.read_options(plain, toy()) == {"pool": "same"}
     known = fetching.Source(path=theirs, name="x", record=record(theirs, options={"pool": "symmetric"}))
-    assert loading.peek(known, toy()) == {"pool": "symmetric"}
-    assert loading.peek(fetching.Source(path=file, name="x"), toy()) == {}
-    tensorfile.write(theirs, {"strange": ARRAYS["stem.conv.weight"]}, {})
-    assert loading.peek(fetching.Source(path=theirs, name="x"), toy()) == {}
+    assert loading.read_options(known, toy()) == {"pool": "symmetric"}
+    assert loading.read_options(fetching.Source(path=file, name="x"), toy()) == {}
+    tensorfile.write_tensors(theirs, {"strange": ARRAYS["stem.conv.weight"]}, {})
+    assert loading.read_options(fetching.Source(path=theirs, name="x"), toy()) == {}
 
 
 def test_files_of_this_project_say_their_options_and_images(file: Path) -> None:
     image = {"size": 64, "resize": 72, "keep_aspect": False, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     metadata = {"backbone": json.dumps({"use": "toy", "options": {"pool": "same"}}), "image": json.dumps(image)}
-    tensorfile.write(file, ARRAYS, metadata)
+    tensorfile.write_tensors(file, ARRAYS, metadata)
     source = fetching.Source(path=file, name="x")
-    assert loading.peek(source, toy()) == {"pool": "same"}
-    spec = ImageSpec(**loading.image_defaults(source))
+    assert loading.read_options(source, toy()) == {"pool": "same"}
+    spec = ImageSpec(**loading.read_image_defaults(source))
     assert spec == ImageSpec(size=64, resize=72, keep_aspect=False, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
-    tensorfile.write(file, ARRAYS, {"backbone": json.dumps({"use": "another", "options": {"depth": 3}})})
-    assert loading.peek(fetching.Source(path=file, name="x"), toy()) == {}
+    tensorfile.write_tensors(file, ARRAYS, {"backbone": json.dumps({"use": "another", "options": {"depth": 3}})})
+    assert loading.read_options(fetching.Source(path=file, name="x"), toy()) == {}
 
 
 def test_images_come_from_the_record_else_are_as_imagenet(file: Path) -> None:
     said = record(file, size=227, resize=256, keep_aspect=False, mean=(0.1, 0.2, 0.3))
-    spec = ImageSpec(**loading.image_defaults(fetching.Source(path=file, name="x", record=said)))
+    spec = ImageSpec(**loading.read_image_defaults(fetching.Source(path=file, name="x", record=said)))
     assert spec == ImageSpec(size=227, resize=256, keep_aspect=False, mean=(0.1, 0.2, 0.3))
-    assert loading.image_defaults(fetching.Source(path=file, name="x")) == {}
-    assert loading.image_defaults(None) == {}
+    assert loading.read_image_defaults(fetching.Source(path=file, name="x")) == {}
+    assert loading.read_image_defaults(None) == {}
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_images_come_from_the_record_else_are_as_imagenet(file: Path) -> None:
     ],
 )
 def test_damaged_metadata_is_an_error(file: Path, metadata: dict[str, str]) -> None:
-    tensorfile.write(file, ARRAYS, metadata)
+    tensorfile.write_tensors(file, ARRAYS, metadata)
     source = fetching.Source(path=file, name="x")
     with pytest.raises(WeightsError, match=r"damaged metadata"):
-        (loading.peek(source, toy()), loading.image_defaults(source))
+        (loading.read_options(source, toy()), loading.read_image_defaults(source))
 
 
 # load
@@ -161,14 +161,14 @@ def test_the_file_of_a_record_must_have_its_hash(file: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_widths_are_converted(file: Path, dtype: str) -> None:
-    tensorfile.write(file, {name: array.astype(dtype) for name, array in ARRAYS.items()}, {})
+    tensorfile.write_tensors(file, {name: array.astype(dtype) for name, array in ARRAYS.items()}, {})
     tensors = load(file, True).tensors
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
     assert all(np.array_equal(array, ARRAYS[name]) for name, array in tensors.items())
 
 
 def test_whole_numbers_are_no_weights(file: Path) -> None:
-    tensorfile.write(file, {**ARRAYS, "stem.bn.gamma": np.ones(4, np.int64)}, {})
+    tensorfile.write_tensors(file, {**ARRAYS, "stem.bn.gamma": np.ones(4, np.int64)}, {})
     with pytest.raises(WeightsError, match=r"has whole numbers for 1: 'stem.bn.gamma'"):
         load(file)
 
@@ -177,6 +177,6 @@ def test_whole_numbers_are_no_weights(file: Path) -> None:
 def test_numbers_that_are_not_finite_are_refused(file: Path, value: float) -> None:
     bad = ARRAYS["stem.conv.weight"].astype(np.float64)
     bad[1, 1] = value
-    tensorfile.write(file, {**ARRAYS, "stem.conv.weight": bad}, {})
+    tensorfile.write_tensors(file, {**ARRAYS, "stem.conv.weight": bad}, {})
     with pytest.raises(WeightsError, match=r"NaN or infinity in 'stem.conv.weight'"):
         load(file)

@@ -48,7 +48,7 @@ def parameters(backbone: Backbone) -> int | None:
     from finetune.weights import fitting
     from finetune.weights.examining import STATISTICS
 
-    shapes = fitting.default_shapes(backbone)
+    shapes = fitting.compute_default_shapes(backbone)
     if shapes is None:
         return None
     return sum(prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
@@ -81,7 +81,7 @@ def page(found: Mapping[str, Any]) -> list[RenderableType]:
 
 def rows_of(each: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is known of weights as rows: name and value."""
-    from finetune.weights.preprocessing import recipe_line
+    from finetune.weights.preprocessing import format_recipe_line
 
     accuracy = "not stated" if each["accuracy"] is None else f"{each['accuracy']:.2%} top-1, as its publisher reports"
     size = (
@@ -95,7 +95,7 @@ def rows_of(each: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("file", f"{size}, layout {each['layout']}, {'in the cache' if each['cached'] else 'not in the cache'}"),
         ("hash", each["hash"]),
         ("licence", each["licence"]),
-        ("images", recipe_line(each["image"]).removeprefix("image: ").strip("{}")),
+        ("images", format_recipe_line(each["image"]).removeprefix("image: ").strip("{}")),
         ("options", options),
     ]
     return [row for row in rows if row[1]]

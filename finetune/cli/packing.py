@@ -11,13 +11,13 @@ from finetune.cli import output
 from finetune.cli.app import Answer, command
 from finetune.cli.source import load_catalogue
 from finetune.errors import UsageError
-from finetune.files.outputs import STDOUT, output_path
+from finetune.files.outputs import STDOUT, parse_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Data = Annotated[str, typer.Argument(hidden=True)]
-Out = Annotated[Path, typer.Argument(hidden=True, parser=output_path)]
+Out = Annotated[Path, typer.Argument(hidden=True, parser=parse_output)]
 Replace = Annotated[bool, typer.Option("--force", help="Replace a pack that exists.")]
 FileGb = Annotated[float, typer.Option(metavar="GB", min=0.001, max=200, help="Maximum size of each file.")]
 BadImage = Annotated[
@@ -45,7 +45,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
         raise UsageError("a pack is a folder, which standard output cannot hold; name a folder")
     catalogue = load_catalogue()
     changes = () if on_bad_image is None else (f"dataset.on_bad_image={on_bad_image}",)
-    plan = sources.planned(data, {}, catalogue, changes)
+    plan = sources.load_plan(data, {}, catalogue, changes)
     chosen = plan.dataset
     job = Job(
         dataset=chosen.component,
@@ -64,14 +64,14 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what was packed as names and values."""
-    from finetune.data.audit import finding_line
+    from finetune.data.audit import format_finding
 
     yield "pack", f"{report['pack']}: {report['files']} files, {report['bytes'] / 1e6:,.1f} MB"
     yield "photos", ", ".join(f"{split} {count:,}" for split, count in report["photos"].items())
     yield "classes", f"{report['classes']:,}"
     findings = report["findings"]
     for finding in findings[:FINDINGS]:
-        yield finding["severity"], finding_line(finding)
+        yield finding["severity"], format_finding(finding)
     if len(findings) > FINDINGS:
         yield "", f"{len(findings) - FINDINGS} more; --json lists them"
     yield "recipe", f"dataset: {{use: mindrecord, root: {report['pack']}}}"

@@ -198,7 +198,7 @@ def kept(features: dict[str, Any]) -> str:
 
 def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
-    from finetune.data.audit import finding_line
+    from finetune.data.audit import format_finding
     from finetune.display.summary import classes_line, images_line, weights_line
 
     data = report["data"]
@@ -212,7 +212,7 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "classes", classes_line({name: count for name, count in data["counts"]["train"].items() if count})
     findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
     for finding in findings[:FINDINGS]:
-        yield finding["severity"], finding_line(finding)
+        yield finding["severity"], format_finding(finding)
     if len(findings) > FINDINGS:
         yield "", f"{len(findings) - FINDINGS} more; --json lists them"
     yield "weights", weights_line(report["weights"])

@@ -80,7 +80,7 @@ def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
     from finetune.files.atomic import cache_folder
     from finetune.weights import fetching
 
-    path = fetching.local(record.url) or fetching.target(record, cache_folder() / "weights")
+    path = fetching.find_local_file(record.url) or fetching.locate_file(record, cache_folder() / "weights")
     here = os.path.isfile(path)
     return {
         "name": name,
@@ -102,7 +102,7 @@ def expected_bytes(backbone: Backbone, record: Weights) -> int | None:
 
     from finetune.weights import fitting
 
-    shapes = fitting.default_shapes(backbone)
+    shapes = fitting.compute_default_shapes(backbone)
     if shapes is None:
         return None
     numbers = sum(prod(shape) for shape in shapes.values())
@@ -144,10 +144,10 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
 
     catalogue = load_catalogue()
     chosen = offering(catalogue, name) if backbone is None else named(catalogue, backbone)
-    source = resolve(name, chosen, fetching.asking(catalogue.plugins))
+    source = resolve(name, chosen, fetching.make_plugin_fetch(catalogue.plugins))
     if source is None:
         raise UsageError("nothing to download for 'none'; choose one of the weights listed by `finetune weights ls`")
-    digest = loading.digest(source.path)
+    digest = loading.hash_file(source.path)
     failure: WeightsError | None
     try:
         failure = examining.examine(source.path, (), chosen).failure
@@ -189,7 +189,7 @@ def inspect(file: File, backbone: Of = None) -> Answer:
     from finetune.weights import examining
 
     about = examined(file, backbone)
-    found = examining.report(about)
+    found = examining.build_report(about)
     return Answer(data=found, view=lambda: description(found), failure=about.failure)
 
 
@@ -197,11 +197,11 @@ def examined(file: Path, backbone: str | None) -> Examined:
     """Return what is in a file or in the folder of a run or model, compared with one backbone or all."""
     from finetune.errors import WeightsError
     from finetune.weights import examining
-    from finetune.weights.fetching import CARD, check_name, in_folder
+    from finetune.weights.fetching import CARD, check_name, find_in_folder
 
     catalogue = load_catalogue()
     chosen = None if backbone is None else named(catalogue, backbone)
-    path = in_folder(expand_home(file))
+    path = find_in_folder(expand_home(file))
     check_name(path)
     if path.suffix.lower() == CARD and path.is_file():
         remedy = "get them with `finetune weights fetch`, and name the file that it prints"
@@ -224,12 +224,12 @@ def description(found: Mapping[str, Any]) -> RenderableType:
 
 def images(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return which images weights expect, why, and what contradicts that; nothing for a file of no backbone."""
-    from finetune.weights.preprocessing import recipe_line
+    from finetune.weights.preprocessing import format_recipe_line
 
     if found is None:
         return []
-    others = [f"but {each['from']}: {recipe_line(each['image'])}" for each in found["alternatives"]]
-    return [("images", "\n".join([f"{recipe_line(found['image'])}  ({found['why']})", *others]))]
+    others = [f"but {each['from']}: {format_recipe_line(each['image'])}" for each in found["alternatives"]]
+    return [("images", "\n".join([f"{format_recipe_line(found['image'])}  ({found['why']})", *others]))]
 
 
 @command(
@@ -259,7 +259,7 @@ def convert(
     if about.failure is not None:
         raise about.failure
     form = to.lower()
-    layout = None if about.backbone is None else examining.chosen(about.backbone, form)
+    layout = None if about.backbone is None else examining.choose_layout(about.backbone, form)
     ending = form if layout is None else f"{layout.name}.{layout.format}"
     if target == STDOUT:
         return converted(about, form, half=float16, head=not no_head)

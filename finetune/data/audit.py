@@ -29,20 +29,20 @@ COMPARED = 2000  # classes among which a near match is looked for, since that ta
 UNKNOWN = -1
 
 
-def table(own: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+def index_classes(own: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
     """Return for each of a split's ``own`` classes its index in ``classes``, or ``UNKNOWN``."""
     index = {name: i for i, name in enumerate(classes)}
     return np.array([index.get(name, UNKNOWN) for name in own], np.int64).reshape(len(own))
 
 
-def canonical(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return what is left of a name without everything that hardly anyone sees, or means, when reading it."""
     for _, fold in FOLDS:
         name = fold(name)
     return name
 
 
-def difference(name: str, known: str) -> str:
+def describe_difference(name: str, known: str) -> str:
     """Return in words why two names that look alike are not the same."""
     for text, fold in FOLDS:
         if fold(name) == fold(known):
@@ -50,12 +50,12 @@ def difference(name: str, known: str) -> str:
     return "which differs in upper and lower case, spaces or Unicode form"
 
 
-def _visible(name: str) -> str:
+def _drop_invisible(name: str) -> str:
     """Return a name without characters of no width: joiners, marks of direction, selectors of a form."""
     return "".join(char for char in name if unicodedata.category(char) != "Cf" and not "\ufe00" <= char <= "\ufe0f")
 
 
-def _number(name: str) -> str:
+def _normalise_number(name: str) -> str:
     """Return a number without leading zeros, zeros after the point, and with a point for a comma; else the name."""
     found = NUMBER.fullmatch(name)
     if found is None:
@@ -73,12 +73,12 @@ LOOKALIKES = str.maketrans(
 )
 FOLDS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("is written with other Unicode characters (NFC and NFD)", partial(unicodedata.normalize, "NFC")),
-    ("differs in invisible characters", _visible),
+    ("differs in invisible characters", _drop_invisible),
     ("differs in spaces at the start or end", str.strip),
     ("differs in the spaces between words", lambda name: " ".join(name.split())),
     ("is written with characters of another width or form", partial(unicodedata.normalize, "NFKC")),
     ("has letters or signs of another script that look the same", lambda name: name.translate(LOOKALIKES)),
-    ("is the same number written in another way", _number),
+    ("is the same number written in another way", _normalise_number),
     ("differs in upper and lower case", str.casefold),
 )
 
@@ -90,13 +90,13 @@ class Names:
         self.classes = classes
         self.alike: defaultdict[str, list[str]] = defaultdict(list)
         for name in classes:
-            self.alike[canonical(name)].append(name)
+            self.alike[fold_name(name)].append(name)
 
     def near(self, name: str) -> str:
         """Return ``; did you mean 'x'?`` with the difference that is hard to see, if there is a near match."""
-        alike = self.alike.get(canonical(name))
+        alike = self.alike.get(fold_name(name))
         if alike:
-            return f"; did you mean '{alike[0]}', {difference(name, alike[0])}?"
+            return f"; did you mean '{alike[0]}', {describe_difference(name, alike[0])}?"
         found = get_close_matches(name, self.classes, n=1) if len(self.classes) <= COMPARED else []
         return f"; did you mean '{found[0]}'?" if found else ""
 
@@ -128,7 +128,7 @@ REMEDIES: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Noted:
+class SplitFinding:
     """A finding, of what kind it is, and the split that it concerns."""
 
     kind: Kind
@@ -140,12 +140,12 @@ class Notes:
     """The findings of a dataset in the order they were made; ``raise_errors`` is called once, when all are known."""
 
     def __init__(self) -> None:
-        self.all: list[Noted] = []
+        self.all: list[SplitFinding] = []
 
     def add(self, kind: Kind, severity: Severity, split: str, subject: str, text: str) -> None:
         """Note something; ``subject`` and ``text`` read on from each other, and keep names as they are."""
         finding = Finding(severity=severity, subject=subject, text=text)
-        self.all.append(Noted(kind=kind, split=split, finding=finding))
+        self.all.append(SplitFinding(kind=kind, split=split, finding=finding))
 
     def take(self, split: str, findings: Iterable[Finding]) -> None:
         """Note what the dataset's own code found."""
@@ -159,25 +159,25 @@ class Notes:
     def raise_errors(self, what: str, remedies: Mapping[Kind, str] = REMEDIES) -> None:
         """Raise one ``DataError`` that lists every error, if there is any, and what to do about each kind."""
         if errors := self.errors():
-            raise DataError(message(what, errors, remedies))
+            raise DataError(format_errors(what, errors, remedies))
 
-    def errors(self) -> list[Noted]:
+    def errors(self) -> list[SplitFinding]:
         """Return what forbids to go on."""
         return [noted for noted in self.all if noted.finding.severity == "error"]
 
 
-def finding_line(found: Mapping[str, Any]) -> str:
+def format_finding(found: Mapping[str, Any]) -> str:
     """Return a finding of a report as one line that can be printed."""
     return escape_line(f"{found['split']}: {found['subject']}: {found['text']}")
 
 
-def message(what: str, errors: list[Noted], remedies: Mapping[Kind, str]) -> str:
+def format_errors(what: str, errors: list[SplitFinding], remedies: Mapping[Kind, str]) -> str:
     """Return a block for each kind of error, the first of each spelt out, then what to do."""
     lines = [f"{what} cannot be used"]
     for kind, count in Counter(noted.kind for noted in errors).items():
         lines.append(f"{count} {TITLES[kind][count > 1]}:")
         of_kind = [noted for noted in errors if noted.kind == kind]
-        lines += [f"  {finding_line({'split': noted.split, **asdict(noted.finding)})}" for noted in of_kind[:LISTED]]
+        lines += [f"  {format_finding({'split': noted.split, **asdict(noted.finding)})}" for noted in of_kind[:LISTED]]
         if count > LISTED:
             lines.append(f"  … and {count - LISTED} more")
     found = [text for kind, text in remedies.items() if any(noted.kind == kind for noted in errors)]
@@ -187,7 +187,7 @@ def message(what: str, errors: list[Noted], remedies: Mapping[Kind, str]) -> str
 IMBALANCED = 5.0  # times as many images in the largest class as in the smallest
 
 
-def training(part: Part, classes: Sequence[str], notes: Notes) -> None:
+def audit_training(part: Part, classes: Sequence[str], notes: Notes) -> None:
     """Note classes that cannot be learnt, are easily mixed up, or are much rarer than others."""
     if not len(part):
         notes.add("split", "error", "train", "images", "there is none to train on")
@@ -199,26 +199,27 @@ def training(part: Part, classes: Sequence[str], notes: Notes) -> None:
         notes.add("class", "error", "train", f"'{classes[index]}'", "has no image to train on")
     place = {name: index for index, name in enumerate(classes)}
     for first, other in Names(classes).doubles():
-        text = f"looks like '{first}', {difference(other, first)} ({images(counts[place[other]])} and "
-        notes.add("class", "warning", "train", f"'{other}'", f"{text}{counts[place[first]]:,})")
-    if imbalance(counts) > IMBALANCED:
+        sizes = f"{format_image_count(counts[place[other]])} and {counts[place[first]]:,}"
+        text = f"looks like '{first}', {describe_difference(other, first)} ({sizes})"
+        notes.add("class", "warning", "train", f"'{other}'", text)
+    if (ratio := measure_imbalance(counts)) > IMBALANCED:
         few, many = classes[int(np.argmin(counts))], classes[int(np.argmax(counts))]
-        text = f"has {imbalance(counts):.3g} times as many images as '{few}'; judge by macro_f1 and each class's recall"
+        text = f"has {ratio:.3g} times as many images as '{few}'; judge by macro_f1 and each class's recall"
         notes.add("class", "warning", "train", f"'{many}'", text)
 
 
-def images(count: int) -> str:
+def format_image_count(count: int) -> str:
     """Return a number of images in words."""
     return f"{count:,} image{'' if count == 1 else 's'}"
 
 
-def imbalance(counts: NDArray[np.int64]) -> float:
+def measure_imbalance(counts: NDArray[np.int64]) -> float:
     """Return how many times as many images the largest class has as the smallest that has any."""
     there = counts[counts > 0]
     return float(there.max() / there.min()) if len(there) else 1.0
 
 
-def unknown(
+def note_unknown_classes(
     own: Sequence[str],
     classes: Sequence[str],
     counts: NDArray[np.int64],
@@ -239,7 +240,7 @@ def unknown(
         notes.add(kind, "error" if count else "warning", split, f"'{name}'", text)
 
 
-def others(parts: Mapping[Split, Part], classes: Sequence[str], notes: Notes, *, own: bool) -> None:
+def audit_evaluation(parts: Mapping[Split, Part], classes: Sequence[str], notes: Notes, *, own: bool) -> None:
     """Note what validation and test lack; ``own`` says that the dataset came with its validation split."""
     for split in ("valid", "test"):
         part = parts.get(split)
@@ -253,11 +254,11 @@ def others(parts: Mapping[Split, Part], classes: Sequence[str], notes: Notes, *,
             notes.add("class", "warning", split, f"'{classes[index]}'", text)
 
 
-def duplicates(parts: Iterable[Part], classes: Sequence[str], notes: Notes) -> None:
+def note_duplicates(parts: Iterable[Part], classes: Sequence[str], notes: Notes) -> None:
     """Note photos that are in two splits, which makes an evaluation look better than it is, or in two classes."""
     held = list(parts)
     first: dict[str, tuple[Part, int]] = {}
-    for part, indices in zip(held, suspects(held), strict=True):
+    for part, indices in zip(held, find_suspects(held), strict=True):
         for index in indices.tolist():
             digest = part.hashes[index]
             if digest is None:
@@ -272,7 +273,7 @@ def duplicates(parts: Iterable[Part], classes: Sequence[str], notes: Notes) -> N
             notes.add("duplicate", "warning", part.name, part.name_of(index), text)
 
 
-def suspects(parts: Sequence[Part]) -> list[NDArray[np.int64]]:
+def find_suspects(parts: Sequence[Part]) -> list[NDArray[np.int64]]:
     """Return the images of each part whose content may be there twice.
 
     They are found by short keys, which take 24 bytes an image; a table of all contents takes 230.

@@ -39,31 +39,31 @@ AS_RGB = "export the three colour bands as RGB with 8 bits"
 MOST = 1 << 16  # bytes of a JPEG in which its frame is looked for
 
 
-def refusal(image: Image.Image) -> str:
+def find_unsupported(image: Image.Image) -> str:
     """Return why an opened image is not taken as the colours that Pillow makes of it; nothing if it is."""
     tags = getattr(image, "tag_v2", None)
-    return "" if image.format != "TIFF" or tags is None else _undeclared(tags) or _unlike(tags)
+    return "" if image.format != "TIFF" or tags is None else _explain_undeclared(tags) or _explain_misread(tags)
 
 
-def explain(file: IO[bytes]) -> str:
+def explain_unreadable(file: IO[bytes]) -> str:
     """Return what a file holds that Pillow does not open, if that is a matter of bands, and what to do."""
     file.seek(0)
     head = file.read(16)
     try:
         if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return _of_tiff(file)
+            return _explain_tiff(file)
         if head[:3] == b"\xff\xd8\xff":
-            return _of_jpeg(file)
+            return _explain_jpeg(file)
         if head[4:8] == b"jP  " or head[:4] == b"\xff\x4f\xff\x51":
-            return _of_jpeg2000(file)
+            return _explain_jpeg2000(file)
     except Exception:  # damaged: the caller says so
         return ""
     return ""
 
 
-def _of_tiff(file: IO[bytes]) -> str:
+def _explain_tiff(file: IO[bytes]) -> str:
     """Return what a TIFF is that Pillow does not open; nothing if it seems to be damaged."""
-    tags = _first_page(file)
+    tags = _read_first_page(file)
     if not all(isinstance(tags.get(tag), int) for tag in (WIDTH, LENGTH)):
         return ""
     photometric = tags.get(PHOTOMETRIC)
@@ -73,10 +73,10 @@ def _of_tiff(file: IO[bytes]) -> str:
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         name = COMPRESSIONS.get(compression, f"method {compression}")
         return f"is compressed with {name}, which Pillow does not read; save it with LZW or without compression"
-    return _undeclared(tags) or _unknown(tags)
+    return _explain_undeclared(tags) or _explain_unknown(tags)
 
 
-def _first_page(file: IO[bytes]) -> Mapping[int, Any]:
+def _read_first_page(file: IO[bytes]) -> Mapping[int, Any]:
     """Return the tags of the first page."""
     file.seek(0)
     head = file.read(8)
@@ -88,13 +88,13 @@ def _first_page(file: IO[bytes]) -> Mapping[int, Any]:
     return tags
 
 
-def _bits(tags: Mapping[int, Any]) -> tuple[int, ...]:
+def _read_bits(tags: Mapping[int, Any]) -> tuple[int, ...]:
     """Return the bits of each sample."""
     given, count = tags.get(BITS, (1,)), tags.get(SAMPLES, 1)
     return tuple(given) * count if len(given) == 1 else tuple(given)[:count]
 
 
-def _undeclared(tags: Mapping[int, Any]) -> str:
+def _explain_undeclared(tags: Mapping[int, Any]) -> str:
     """Return what is wrong with bands that are neither colours nor declared as transparency."""
     photometric, extra = int(tags.get(PHOTOMETRIC, 0)), tuple(tags.get(EXTRA, ()))
     colours, bands = COLOURS.get(photometric, 0), int(tags.get(SAMPLES, 1))
@@ -110,30 +110,30 @@ def _undeclared(tags: Mapping[int, Any]) -> str:
     return f"has {bands} bands: {what}, and {which} not declare as transparency, such as {such}; {remedy}"
 
 
-def _unlike(tags: Mapping[int, Any]) -> str:
+def _explain_misread(tags: Mapping[int, Any]) -> str:
     """Return what Pillow would read as other values than the file holds."""
     kinds = set(tags.get(FORMAT, (1,)))
-    if kinds == {2} and (bits := max(_bits(tags))) in (8, 16):
+    if kinds == {2} and (bits := max(_read_bits(tags))) in (8, 16):
         return f"holds signed integers of {bits} bits; save it with unsigned ones"
-    if tags.get(PHOTOMETRIC) == 0 and max(_bits(tags)) > 8:
+    if tags.get(PHOTOMETRIC) == 0 and max(_read_bits(tags)) > 8:
         return "holds greys of more than 8 bits in which 0 is white; save it so that 0 is black"
-    if max(_bits(tags)) == 12:
+    if max(_read_bits(tags)) == 12:
         return "holds greys of 12 bits; save it with 8 or 16 bits"
     return ""
 
 
-def _unknown(tags: Mapping[int, Any]) -> str:
+def _explain_unknown(tags: Mapping[int, Any]) -> str:
     """Return what a TIFF holds whose combination of bits, bands and kind of numbers Pillow does not know.
 
     Nothing if Pillow knows it, or if too much of it is missing: then the file is damaged.
     """
     if BITS not in tags or _is_known(tags):
         return ""
-    bits, kinds = sorted(set(_bits(tags))), sorted(set(tags.get(FORMAT, (1,))))
-    if tags.get(SAMPLES, 1) == len(_bits(tags)) and bits == [8] and kinds == [1]:
+    bits, kinds = sorted(set(_read_bits(tags))), sorted(set(tags.get(FORMAT, (1,))))
+    if tags.get(SAMPLES, 1) == len(_read_bits(tags)) and bits == [8] and kinds == [1]:
         return f"has {tags.get(SAMPLES, 1)} bands, stored in a way that Pillow does not read; {AS_RGB}"
     what = " and ".join(KINDS.get(kind, "values of an unknown kind") for kind in kinds)
-    count = len(_bits(tags))
+    count = len(_read_bits(tags))
     remedy = {1: "save it with 8 or 16 bits", 3: "save it as RGB with 8 bits"}.get(count, AS_RGB)
     return f"holds {what} of {'/'.join(map(str, bits))} bits in {count} band{'s' * (count != 1)}; {remedy}"
 
@@ -141,11 +141,11 @@ def _unknown(tags: Mapping[int, Any]) -> str:
 def _is_known(tags: Mapping[int, Any]) -> bool:
     """Tell whether Pillow has a mode for what a TIFF holds."""
     kinds, extra = tuple(sorted(set(tags.get(FORMAT, (1,))))), tuple(tags.get(EXTRA, ()))
-    said = (tags.get(PHOTOMETRIC, 0), kinds, _bits(tags), extra)
+    said = (tags.get(PHOTOMETRIC, 0), kinds, _read_bits(tags), extra)
     return any((key[1], key[2], key[4], key[5]) == said for key in TiffImagePlugin.OPEN_INFO)
 
 
-def _of_jpeg(file: IO[bytes]) -> str:
+def _explain_jpeg(file: IO[bytes]) -> str:
     """Return what the frame of a JPEG says that no decoder here takes."""
     file.seek(2)
     while file.tell() < MOST * 64:
@@ -153,12 +153,12 @@ def _of_jpeg(file: IO[bytes]) -> str:
         if mark != 0xFF:
             return ""
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            return _of_frame(file.read(6))
+            return _explain_frame(file.read(6))
         file.seek(length - 2, 1)
     return ""
 
 
-def _of_frame(frame: bytes) -> str:
+def _explain_frame(frame: bytes) -> str:
     """Return what is unusual about a frame of a JPEG."""
     bits, _, _, bands = struct.unpack(">BHHB", frame)
     if bands not in (1, 3, 4):
@@ -168,7 +168,7 @@ def _of_frame(frame: bytes) -> str:
     return ""
 
 
-def _of_jpeg2000(file: IO[bytes]) -> str:
+def _explain_jpeg2000(file: IO[bytes]) -> str:
     """Return how many bands a JPEG 2000 file has where they are more than colours and transparency."""
     file.seek(0)
     start = file.read(MOST)

@@ -55,22 +55,22 @@ def select_images(
     Of the data that the run used, its test split is evaluated, else the images that it held back for validation; of
     other data the test split, else the validation split, else all. ``about`` is the model's record.
     """
-    record = None if model is None else splitfile.read_of_file(model)
+    record = None if model is None else splitfile.find_split_record(model)
     if record is not None:
         about = {**about, "dataset": follow_move(about.get("dataset", {}), record.folder)}
     if data is None:
-        return _select_own(about, catalogue, _required(record, model), workers)
+        return _select_own(about, catalogue, _require_record(record, model), workers)
     if isinstance(data, tuple):
-        part = sources.labelled(data, about, catalogue, workers)
-        return _compare(part, record, own=record is not None and _same_content(part, record), split="train")
+        part = sources.load_labelled(data, about, catalogue, workers)
+        return _compare(part, record, own=record is not None and _has_same_content(part, record), split="train")
     found = sources.find_labelled(data, about, catalogue)
     own = record is not None and _is_own(found.dataset, found.options, about, catalogue)
-    part = found.scan(about, workers, skip=own and _skips(about), own=own)
-    own = own or (record is not None and _same_content(part, record))
+    part = found.scan(about, workers, skip=own and _skips_bad_images(about), own=own)
+    own = own or (record is not None and _has_same_content(part, record))
     return _compare(part, record, own=own, split=found.split)
 
 
-def _required(record: SplitRecord | None, model: Path | None) -> SplitRecord:
+def _require_record(record: SplitRecord | None, model: Path | None) -> SplitRecord:
     if record is None:
         why = f"{model or 'this model'}: cannot tell which images the run held back, since there is no {splitfile.NAME}"
         raise UsageError(f"{why}; name the data to evaluate on, or the folder of the run in place of a copied model")
@@ -81,7 +81,7 @@ def _select_own(about: Mapping[str, Any], catalogue: Catalogue, record: SplitRec
     section = about.get("dataset", {})
     try:
         found = sources.find_labelled(dict(section), about, catalogue)
-        part = found.scan(about, workers, skip=_skips(about), own=True)
+        part = found.scan(about, workers, skip=_skips_bad_images(about), own=True)
     except DataError as error:
         said = f"the images of {record.folder} cannot be read: {error}"
         raise DataError(f"{said}\nname the data to evaluate on, if they are elsewhere now") from error
@@ -91,7 +91,7 @@ def _select_own(about: Mapping[str, Any], catalogue: Catalogue, record: SplitRec
     return _compare(part, record, own=True, split=found.split)
 
 
-def _skips(about: Mapping[str, Any]) -> bool:
+def _skips_bad_images(about: Mapping[str, Any]) -> bool:
     section: Mapping[str, Any] = about.get("dataset", {})
     return bool(section.get("on_bad_image") == "skip")
 
@@ -102,19 +102,19 @@ def _is_own(dataset: Dataset, options: Options, about: Mapping[str, Any], catalo
     if section.get("use") != dataset.name:
         return False
     try:
-        own = sources.options(dataset, section)
+        own = sources.read_options(dataset, section)
     except UsageError:
         return False
-    given, recorded = _comparable(options), _comparable(own)
+    given, recorded = _resolve_options(options), _resolve_options(own)
     return given == recorded
 
 
-def _comparable(options: Options) -> dict[str, Any]:
+def _resolve_options(options: Options) -> dict[str, Any]:
     real = resolved(options, (), lambda path, _: Path(os.path.realpath(path)))
     return real.model_dump(mode="json", exclude={"download"})
 
 
-def _same_content(part: Part, record: SplitRecord) -> bool:
+def _has_same_content(part: Part, record: SplitRecord) -> bool:
     """Tell whether images are exactly those that the run trained on and held back."""
     recorded = {row.hash for row in record.rows if row.split != splitfile.EARLIER}
     return bool(recorded) and recorded == set(part.hashes)
@@ -141,7 +141,7 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
         counts = {"skipped": len(part) - len(chosen) - added, "added": added}
     present = Counter(chosen.hashes)
     missing = [row for row in held if row.hash not in present]
-    paths = set(splitfile.image_names(part)) if missing else set()
+    paths = set(splitfile.list_image_names(part)) if missing else set()
     changed = sum(row.path in paths for row in missing)
     counts |= {"deleted": len(missing) - changed, "changed": changed}
     if not len(chosen):
@@ -152,7 +152,7 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
     return Selection(part=chosen, trained_on=trained_on, is_held_back=True, counts=counts)
 
 
-def warnings(selection: Selection) -> list[str]:
+def collect_warnings(selection: Selection) -> list[str]:
     """Return what a reader of the metrics must know."""
     found, total = [], len(selection.part)
     if selection.trained_on:
@@ -167,7 +167,7 @@ def warnings(selection: Selection) -> list[str]:
 
 def warn_of_overlap(weights: Path, data: Data, say: Callable[[str], None]) -> None:
     """Warn if images that are held back now were trained on by the run that weights come from."""
-    record = splitfile.read_of_file(weights)
+    record = splitfile.find_split_record(weights)
     if record is None:
         return
     trained = record.trained

@@ -54,7 +54,7 @@ def is_available() -> bool:
     return find_spec("pillow_heif") is not None
 
 
-def open_image(file: IO[bytes]) -> Image.Image:
+def open_heif(file: IO[bytes]) -> Image.Image:
     """Return the image in a HEIC file, not yet decoded; raises ``DecoderMissing`` without pillow-heif."""
     try:
         from pillow_heif import HeifImageFile
@@ -103,33 +103,33 @@ class BadImage(DataError):
 
     def __init__(self, name: Path | str, reason: str, *, lasting: bool = True) -> None:
         self.name, self.reason, self.lasting = str(name), reason, lasting
-        super().__init__(f"'{shown(name)}' {reason}")
+        super().__init__(f"'{format_path(name)}' {reason}")
 
 
 class Refused(Exception):
     """An image in order that this project does not take; the text is the reason."""
 
 
-def shown(path: Path | str) -> str:
+def format_path(path: Path | str) -> str:
     """Return a file's name for a message: line ends, control and undecodable characters are escaped."""
     return escape_line(str(path))
 
 
 @contextmanager
-def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
+def open_image(source: Path | str | Encoded) -> Iterator[Image.Image]:
     """Yield the image in a file, not yet decoded; whatever fails inside the block becomes a ``BadImage``."""
     path = Path(source.name if isinstance(source, Encoded) else source)
-    with io.BytesIO(source.data) if isinstance(source, Encoded) else _regular(path) as file:
+    with io.BytesIO(source.data) if isinstance(source, Encoded) else _open_regular(path) as file:
         _drop_warnings()
         # Another library in the process may have turned truncated files into half-grey images for everyone.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             # A file object, not a name: Pillow maps named files into memory, which kills the process if they shrink.
             head = file.read(HEAD)
-            _bounded(webp_pixels(head))
-            with open_image(file) if is_heif(head) else Image.open(file, formats=FORMATS) as image:
-                _bounded(image.width * image.height)
-                if odd := bands.refusal(image):
+            _check_pixels(count_webp_pixels(head))
+            with open_heif(file) if is_heif(head) else Image.open(file, formats=FORMATS) as image:
+                _check_pixels(image.width * image.height)
+                if odd := bands.find_unsupported(image):
                     raise Refused(odd)
                 yield image
         except MemoryError as error:
@@ -140,19 +140,19 @@ def opened(source: Path | str | Encoded) -> Iterator[Image.Image]:
             raise BadImage(path, str(error), lasting=False) from error
         except Exception as error:  # decoders raise almost anything on damaged files
             if isinstance(error, OSError) and error.errno in DISK:
-                raise BadImage(path, _unreachable(path, error), lasting=False) from error
-            raise BadImage(path, _reason(error, file)) from error
+                raise BadImage(path, _explain_unreachable(path, error), lasting=False) from error
+            raise BadImage(path, _explain(error, file)) from error
 
 
 DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ENODEV)  # what a disk says, not a decoder
 
 
-def _bounded(pixels: int) -> None:
+def _check_pixels(pixels: int) -> None:
     if pixels > MAX_PIXELS:
         raise Image.DecompressionBombError
 
 
-def webp_pixels(head: bytes) -> int:
+def count_webp_pixels(head: bytes) -> int:
     """Return the pixels of a WebP file by its first 30 bytes (RFC 9649), or 0 if it is none.
 
     Its decoder allocates the whole canvas when the file is opened, before anyone can ask for its size.
@@ -167,20 +167,20 @@ def webp_pixels(head: bytes) -> int:
     return (int.from_bytes(head[26:28], "little") & 0x3FFF) * (int.from_bytes(head[28:30], "little") & 0x3FFF)
 
 
-def _regular(path: Path) -> IO[bytes]:
+def _open_regular(path: Path) -> IO[bytes]:
     """Open a file that is one; a named pipe would block for ever, so its kind is asked for first."""
     try:
-        kind = _kind(os.stat(path).st_mode)
+        kind = _describe_kind(os.stat(path).st_mode)
         if not kind:
             return open(path, "rb")
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise ResourceError("too many open files; raise the limit with `ulimit -n`") from error
-        raise BadImage(path, _unreachable(path, error), lasting=False) from error
+        raise BadImage(path, _explain_unreachable(path, error), lasting=False) from error
     raise BadImage(path, f"is {kind}, not a file", lasting=False)
 
 
-def _kind(mode: int) -> str:
+def _describe_kind(mode: int) -> str:
     """Return what a directory entry is, or nothing for a regular file."""
     if stat.S_ISREG(mode):
         return ""
@@ -188,7 +188,7 @@ def _kind(mode: int) -> str:
     return names.get(stat.S_IFMT(mode), "a device")
 
 
-def _unreachable(path: Path, error: OSError | ValueError) -> str:
+def _explain_unreachable(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         return "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
     if isinstance(error, PermissionError):
@@ -196,24 +196,24 @@ def _unreachable(path: Path, error: OSError | ValueError) -> str:
     return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
-def _reason(error: Exception, file: IO[bytes]) -> str:
+def _explain(error: Exception, file: IO[bytes]) -> str:
     """Return what is wrong with a file that Pillow does not decode, in plain words."""
     if isinstance(error, Refused):
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {MAX_PIXELS // 10**6} million pixels; scale it down"
-    if isinstance(error, UnidentifiedImageError | KeyError) and (odd := bands.explain(file)):
+    if isinstance(error, UnidentifiedImageError | KeyError) and (odd := bands.explain_unreadable(file)):
         return odd
     if isinstance(error, UnidentifiedImageError):
         file.seek(0)
-        return unidentified(file.read(512))
+        return explain_unidentified(file.read(512))
     text = " ".join(str(error).split())
     if isinstance(error, EOFError) or "truncated" in text.lower() or "unexpected end of file" in text.lower():
         return "is truncated"
     return f"is damaged: {text or type(error).__name__}"
 
 
-def unidentified(head: bytes) -> str:
+def explain_unidentified(head: bytes) -> str:
     """Return what a file is that opens with ``head`` and is no image."""
     if not head:
         return "is empty"
@@ -230,10 +230,10 @@ def unidentified(head: bytes) -> str:
     for start, what in SIGNATURES.items():
         if head.startswith(start):
             return f"is truncated or damaged: it starts like a {what} file and does not go on like one"
-    return _other(head)
+    return _explain_other(head)
 
 
-def _other(head: bytes) -> str:
+def _explain_other(head: bytes) -> str:
     words = head[:40].decode("utf-8", "ignore").split("\n")[0].strip()
     if words and words.isprintable():
         return f"is not an image: it starts with the text '{words[:30]}'"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from finetune.data.imagefile import Refused, opened
+from finetune.data.imagefile import Refused, open_image
 from finetune.data.looks import Look, look_at
 from finetune.data.profiles import to_srgb
 from finetune.errors import DataError
@@ -32,7 +32,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int], color: Color = 
     hold no values of red, green and blue that could be taken as they are.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _grey(image, background, color)
+        return _convert_grey(image, background, color)
     if image.mode in PREMULTIPLIED:
         image = image.convert(image.mode.upper())
     if color == "convert" or image.mode == "LAB":
@@ -40,21 +40,21 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int], color: Color = 
     if image.mode not in CONVERTIBLE:
         raise Refused(f"has the colour mode {image.mode}; save it as RGB")
     if image.has_transparency_data:
-        image = _over(image.convert("RGBA"), background)
+        image = _blend_over(image.convert("RGBA"), background)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _blend_over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Lay an RGBA image over a colour; its own colours are not premultiplied."""
     result = Image.new("RGB", image.size, background)
     result.paste(image, mask=image.getchannel("A"))
     return result
 
 
-def _grey(image: Image.Image, background: tuple[int, int, int], color: Color) -> Pixels:
+def _convert_grey(image: Image.Image, background: tuple[int, int, int], color: Color) -> Pixels:
     """Return three equal channels of a grey image of more than 8 bits; one value may stand for transparent."""
     values = np.asarray(image)
-    grey = Image.fromarray(_from_floats(values) if image.mode == "F" else _from_integers(values))
+    grey = Image.fromarray(_scale_floats(values) if image.mode == "F" else _scale_integers(values))
     if color == "convert" and "icc_profile" in image.info:
         grey.info["icc_profile"] = image.info["icc_profile"]
         grey = to_srgb(grey)
@@ -64,7 +64,7 @@ def _grey(image: Image.Image, background: tuple[int, int, int], color: Color) ->
     return pixels
 
 
-def _from_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _scale_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Scale 16 bits to 8; some formats hand 16-bit images over as 32-bit integers."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
@@ -73,7 +73,7 @@ def _from_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return ((wide + DEPTH // 2) // DEPTH).astype(np.uint8)
 
 
-def _from_floats(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _scale_floats(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Scale 0..1 to 0..255; stretching any other range would give each image a brightness scale of its own."""
     floats = values.astype(np.float32)
     if not np.isfinite(floats).all():
@@ -112,12 +112,12 @@ def decode(
     Damage within the picture data of a JPEG, which has no checksum, goes unnoticed unless it makes the data run out.
     """
     if isinstance(source, np.ndarray):
-        return checked(source)
-    with opened(source) as image:
+        return check_array(source)
+    with open_image(source) as image:
         if side and image.format != "HEIF":  # whose draft is an embedded thumbnail
             image.draft(None, (side, side))
         image.load()
-        return to_rgb(upright(image), background, color)
+        return to_rgb(turn_upright(image), background, color)
 
 
 def examine(source: Source) -> Look:
@@ -126,21 +126,21 @@ def examine(source: Source) -> Look:
     Its colours are not converted: that a profile can be used is known without doing so.
     """
     if isinstance(source, np.ndarray):
-        height, width, _ = checked(source).shape
+        height, width, _ = check_array(source).shape
         return Look(width, height)
-    with opened(source) as image:
+    with open_image(source) as image:
         look = look_at(image)
         image.load()
         to_rgb(image, WHITE, "ignore")
     return look
 
 
-def read(source: Source, spec: ImageSpec) -> Pixels:
+def read_image(source: Source, spec: ImageSpec) -> Pixels:
     """Return ``decode`` of an image that is meant for ``spec``: large JPEGs at a fraction of their size."""
     return decode(source, spec.background, side=SPARE * max(spec.resize, spec.size), color=spec.color)
 
 
-def checked(pixels: NDArray[np.generic]) -> Pixels:
+def check_array(pixels: NDArray[np.generic]) -> Pixels:
     """Return an array if it is HWC uint8 RGB with at least one pixel; raises ``DataError`` if not."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         shape = "x".join(map(str, pixels.shape))
@@ -148,7 +148,7 @@ def checked(pixels: NDArray[np.generic]) -> Pixels:
     return pixels  # type: ignore[return-value]
 
 
-def upright(image: Image.Image) -> Image.Image:
+def turn_upright(image: Image.Image) -> Image.Image:
     """Return a loaded image turned as its EXIF orientation says; Pillow itself turns TIFF and forgets the tag."""
     try:
         orientation = image.getexif().get(ORIENTATION)
@@ -163,7 +163,7 @@ def fit(pixels: Pixels, spec: ImageSpec) -> Pixels:
     Bilinear with antialiasing; only what the crop shows is computed, so that a 1x30000 image is no problem.
     """
     height, width = pixels.shape[:2]
-    full_height, full_width = scaled(height, width, spec)
+    full_height, full_width = compute_scaled_size(height, width, spec)
     top, left = (full_height - spec.size) // 2, (full_width - spec.size) // 2
     if (full_height, full_width) == (height, width):
         return np.ascontiguousarray(pixels[top : top + spec.size, left : left + spec.size])
@@ -173,7 +173,7 @@ def fit(pixels: Pixels, spec: ImageSpec) -> Pixels:
     return np.array(image.resize((spec.size, spec.size), Image.Resampling.BILINEAR, box=box))
 
 
-def scaled(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
+def compute_scaled_size(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
     """Return height and width after scaling and before the crop, never less than ``spec.size``."""
     side = max(spec.resize, spec.size)
     if not spec.keep_aspect:

@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.components import Encoded, Samples
 from finetune.data.audit import LISTED
-from finetune.data.imagefile import shown
+from finetune.data.imagefile import format_path
 from finetune.errors import DataError, FinetuneError, PluginError
 from finetune.text import escape_line
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from finetune.components import Dataset, Image, Options, Split
 
 
-def build(dataset: Dataset, options: Options, split: Split, whose: str = "") -> Samples | None:
+def build_split(dataset: Dataset, options: Options, split: Split, whose: str = "") -> Samples | None:
     """Return a split of a dataset, checked; None if it has none. Messages about its code open with ``whose`` it is.
 
     Raises ``PluginError`` if the dataset's code fails, ``DataError`` if what it returns does not fit together.
@@ -36,11 +36,11 @@ def build(dataset: Dataset, options: Options, split: Split, whose: str = "") -> 
     except Exception as error:
         raise PluginError(f"{what.removeprefix(whose)}: build failed: {type(error).__name__}: {error}") from error
     if samples is not None:
-        check(samples, what)
+        check_samples(samples, what)
     return samples
 
 
-def check(samples: Samples, what: str) -> NDArray[np.int64]:
+def check_samples(samples: Samples, what: str) -> NDArray[np.int64]:
     """Return the labels as an array; raises ``DataError`` if classes, labels and images do not fit together."""
     if not isinstance(samples, Samples):
         raise DataError(f"{what}: build returned a {type(samples).__name__}; return finetune.Samples or None")
@@ -67,9 +67,9 @@ def check_classes(classes: Sequence[str], what: str) -> None:
     seen: set[str] = set()
     for name in classes:
         if not name or any("\ud800" <= char <= "\udfff" for char in name):  # bytes that were no UTF-8
-            raise DataError(f"{what}: the class name '{shown(name)}' is empty or no valid Unicode; rename it")
+            raise DataError(f"{what}: the class name '{format_path(name)}' is empty or no valid Unicode; rename it")
         if name in seen:
-            raise DataError(f"{what}: two classes named '{shown(name)}'; class names must differ")
+            raise DataError(f"{what}: two classes named '{format_path(name)}'; class names must differ")
         seen.add(name)
 
 
@@ -104,7 +104,7 @@ def check_items(wrong: Mapping[int, str], what: str) -> None:
 T = TypeVar("T")
 
 
-class Chosen(Sequence[T]):
+class Subset(Sequence[T]):
     """Some items of a sequence, such as images, still read only when asked for."""
 
     def __init__(self, items: Sequence[T], rows: NDArray[np.int64]) -> None:
@@ -116,16 +116,16 @@ class Chosen(Sequence[T]):
     @overload
     def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Chosen[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Chosen[T]:
+    def __getitem__(self, index: slice) -> Subset[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Subset[T]:
         if isinstance(index, slice):
-            return Chosen(self.items, self.rows[index])
+            return Subset(self.items, self.rows[index])
         return self.items[int(self.rows[index])]
 
 
-def chosen(items: Sequence[T], rows: NDArray[np.int64]) -> Chosen[T]:
+def select_items(items: Sequence[T], rows: NDArray[np.int64]) -> Subset[T]:
     """Return some items of a sequence; of those chosen before, from where they came."""
-    return Chosen(items.items, items.rows[rows]) if isinstance(items, Chosen) else Chosen(items, rows)
+    return Subset(items.items, items.rows[rows]) if isinstance(items, Subset) else Subset(items, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,18 +163,18 @@ class Part:
             return str(image)
         if isinstance(image, Encoded):
             return image.name
-        row = self.images.rows[index] if isinstance(self.images, Chosen) else index
+        row = self.images.rows[index] if isinstance(self.images, Subset) else index
         return f"{self.source or self.name}[{row}]"
 
     def only(self, indices: NDArray[np.int64], name: str) -> Part:
         """Return some of the images as a part of their own."""
         return Part(
             name=name,
-            images=chosen(self.images, indices),
+            images=select_items(self.images, indices),
             labels=self.labels[indices],
             source=self.source or self.name,
-            hashes=chosen(self.hashes, indices) if self.hashes else (),
+            hashes=select_items(self.hashes, indices) if self.hashes else (),
             whose=self.whose,
             looks=None if self.looks is None else self.looks[indices],
-            groups=chosen(self.groups, indices) if self.groups else (),
+            groups=select_items(self.groups, indices) if self.groups else (),
         )

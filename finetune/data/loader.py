@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data.imagefile import BadImage
-from finetune.data.images import fit, normalise, read
+from finetune.data.images import fit, normalise, read_image
 from finetune.data.pool import Pool
 from finetune.distributed.world import ALONE
 from finetune.errors import DataError, FinetuneError, PluginError
@@ -39,7 +39,7 @@ class Stream(IntEnum):
     HEAD = 6
 
 
-def generator(stream: Stream, seed: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
+def make_generator(stream: Stream, seed: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
     """Return the generator of a purpose, seed, epoch and sample (Philox 4x64, Salmon et al. 2011)."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, index, stream]))
 
@@ -124,7 +124,7 @@ class Loader:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the index of every row of an epoch, padding included."""
-        return order(len(self.part), self.batch_size, self.seed, epoch, shuffled=self.shuffled)
+        return compute_order(len(self.part), self.batch_size, self.seed, epoch, shuffled=self.shuffled)
 
     def epoch(self, epoch: int, start: int = 0, *, view: int | None = None) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from number ``start`` on; the ones before are not read.
@@ -132,12 +132,12 @@ class Loader:
         ``view`` is the epoch whose augmentation they get, if not this one's. Raises ``DataError`` naming the file if
         one can no longer be read, ``PluginError`` naming the augmentation and the image if a transform fails.
         """
-        _single_threaded_opencv()
+        _limit_opencv_threads()
         order = self.order(epoch)
         ahead = max(AHEAD, AHEAD_IMAGES // self.batch_size) if self._pool.workers else 0
         window: deque[_Pending] = deque()
         try:
-            for step in numbers(start, self.steps, self.world, shuffled=self.shuffled):
+            for step in assign_batches(start, self.steps, self.world, shuffled=self.shuffled):
                 window.append(self._begin(order, view or epoch, step))
                 if len(window) > ahead:
                     yield self._finish(window)
@@ -150,19 +150,19 @@ class Loader:
     def described(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch without their images, which are (B, 0)."""
         order = self.order(epoch)
-        for step in numbers(start, self.steps, self.world, shuffled=self.shuffled):
+        for step in assign_batches(start, self.steps, self.world, shuffled=self.shuffled):
             yield self._batch(order, step)
 
     def image(self, index: int, epoch: int) -> NDArray[np.float32]:
         """Return an image as an epoch has it, float32 (3, S, S)."""
-        _single_threaded_opencv()
+        _limit_opencv_threads()
         out = np.empty((3, self.spec.size, self.spec.size), np.float32)
         self._fill(index, epoch, out)
         return out
 
     def _batch(self, order: NDArray[np.int64], step: int) -> Batch:
         """Return a batch without its images."""
-        rows = rows_of(step, self.batch_size, self.world, shuffled=self.shuffled)
+        rows = assign_rows(step, self.batch_size, self.world, shuffled=self.shuffled)
         indices = order[rows.start : rows.stop].copy()
         return Batch(
             images=np.empty((len(rows), 0), np.float32),
@@ -210,7 +210,7 @@ class Loader:
     def _read(self, index: int) -> Pixels:
         try:
             image = self.part.images[index]
-            pixels = read(image, self.spec)
+            pixels = read_image(image, self.spec)
             return pixels.copy() if image is pixels else pixels  # a transform may work in place
         except BadImage as error:
             if not self.part.hashes:  # never scanned
@@ -223,58 +223,60 @@ class Loader:
             raise PluginError(f"{self.part.whose}{name} cannot be made: {type(error).__name__}: {error}") from error
 
     def _augmented(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
-        rng = generator(Stream.AUGMENT, self.seed, epoch, index)
+        rng = make_generator(Stream.AUGMENT, self.seed, epoch, index)
         for place, transform in enumerate(self.transforms):
-            name = f"augment[{place}] ({_name(transform)})"
+            name = f"augment[{place}] ({_name_transform(transform)})"
             try:
                 pixels = transform(pixels, rng)
             except FinetuneError:
                 raise
             except Exception as error:
                 problem = f"failed on '{self.part.describe(index)}': {type(error).__name__}: {error}"
-                raise blamed(transform, f"{name} {problem}") from error
-            if wrong := unfit(pixels):
-                raise blamed(transform, f"{name} returned {wrong} for '{self.part.describe(index)}'; {UINT8}")
+                raise make_transform_error(transform, f"{name} {problem}") from error
+            if wrong := describe_unfit(pixels):
+                raise make_transform_error(
+                    transform, f"{name} returned {wrong} for '{self.part.describe(index)}'; {UINT8}"
+                )
         size = self.spec.size
         if pixels.shape[:2] == (size, size):
             return pixels
         return fit(pixels, replace(self.spec, resize=size, keep_aspect=True))
 
 
-def order(count: int, batch_size: int, seed: int, epoch: int, *, shuffled: bool) -> NDArray[np.int64]:
+def compute_order(count: int, batch_size: int, seed: int, epoch: int, *, shuffled: bool) -> NDArray[np.int64]:
     """Return the index of every row of an epoch: whole batches, the last one filled up."""
     rows = math.ceil(count / batch_size) * batch_size
     if shuffled:
-        return np.resize(generator(Stream.ORDER, seed, epoch).permutation(count), rows)
+        return np.resize(make_generator(Stream.ORDER, seed, epoch).permutation(count), rows)
     return np.minimum(np.arange(rows), count - 1)
 
 
-def numbers(start: int, steps: int, world: World, *, shuffled: bool) -> Sequence[int]:
+def assign_batches(start: int, steps: int, world: World, *, shuffled: bool) -> Sequence[int]:
     """Return the batches that this process takes part in: all that are shuffled, or else its share."""
     return range(start, steps) if shuffled else world.share(range(start, steps))
 
 
-def rows_of(step: int, batch_size: int, world: World, *, shuffled: bool) -> range:
+def assign_rows(step: int, batch_size: int, world: World, *, shuffled: bool) -> range:
     """Return the rows of a batch that are this process's: its part of one that is shuffled, or else all."""
     each = batch_size // world.size if shuffled else batch_size
     first = step * batch_size + (world.rank * each if shuffled else 0)
     return range(first, first + each)
 
 
-def _name(transform: Transform) -> str:
+def _name_transform(transform: Transform) -> str:
     """Return what an augmentation calls itself: its attribute ``name``, else the name of its code."""
     name = getattr(transform, "name", None) or getattr(transform, "__qualname__", None)
     return str(name or type(transform).__qualname__)
 
 
-def blamed(transform: Transform, message: str) -> PluginError:
+def make_transform_error(transform: Transform, message: str) -> PluginError:
     """Return the error of a transform, with what can be done about the plugin that it comes from."""
     error = PluginError(message)
     error.remedy = getattr(transform, "remedy", "")
     return error
 
 
-def unfit(pixels: object) -> str:
+def describe_unfit(pixels: object) -> str:
     """Return what a transform returned in place of HWC uint8 RGB; nothing if it is in order."""
     if isinstance(pixels, np.ndarray):
         if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
@@ -283,7 +285,7 @@ def unfit(pixels: object) -> str:
     return f"a {type(pixels).__name__}"
 
 
-def _single_threaded_opencv() -> None:
+def _limit_opencv_threads() -> None:
     """Keep OpenCV, where a plugin has loaded it, from starting threads of its own inside each loader thread."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)

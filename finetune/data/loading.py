@@ -12,18 +12,18 @@ import numpy as np
 
 from finetune.data import audit
 from finetune.data import labelled as given
-from finetune.data.audit import UNKNOWN, Kind, Notes, table
+from finetune.data.audit import UNKNOWN, Kind, Notes, index_classes
 from finetune.data.labelled import Part
-from finetune.data.looks import as_table, note_profiles
+from finetune.data.looks import build_table, note_profiles
 from finetune.data.scan import scan
 from finetune.data.splits import (
     find_groups,
+    identify_image,
     note_groups,
     note_leaks,
     split_by_group,
     split_by_hash,
     split_by_position,
-    split_name,
 )
 from finetune.errors import DataError
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from finetune.data.splits import Method
     from finetune.recipe.models import DatasetSection
 
-__all__ = ["Data", "Part", "load", "part"]
+__all__ = ["Data", "Part", "build_part", "load"]
 
 Folds = Callable[[int], int]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
-def none(images: int) -> int:
+def use_no_folds(images: int) -> int:
     """Return 0: no folds, whatever the number of images."""
     return 0
 
@@ -68,7 +68,7 @@ def load(
     *,
     whose: str = "",
     method: Method = "hash",
-    folds: Folds = none,
+    folds: Folds = use_no_folds,
     color: Color = "convert",
 ) -> Data:
     """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
@@ -79,13 +79,15 @@ def load(
     installed plugin's. Colour profiles are reported where ``color`` converts them.
     """
     what = f"dataset '{dataset.name}'"
-    splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split, whose)) is not None}
+    splits = {
+        split: found for split in SPLITS if (found := given.build_split(dataset, options, split, whose)) is not None
+    }
     if "train" not in splits:
         raise DataError(f"{whose}{what} has no training split; its build must return Samples for 'train'")
     classes, notes = tuple(splits["train"].classes), Notes()
     skip = section.on_bad_image == "skip"
     parts = {
-        split: examined(
+        split: examine_split(
             samples,
             classes,
             f"{what} {split}",
@@ -100,33 +102,38 @@ def load(
         )
         for split, samples in splits.items()
     }
-    audit.training(parts["train"], classes, notes)
+    audit.audit_training(parts["train"], classes, notes)
     note_groups(parts["train"], notes)
-    ratio = audit.imbalance(np.bincount(parts["train"].labels, minlength=len(classes)))
-    split = divide(parts, section, seed, notes, classes, method, folds)
-    audit.others(parts, classes, notes, own="valid" in splits)
-    audit.duplicates(parts.values(), classes, notes)
+    ratio = audit.measure_imbalance(np.bincount(parts["train"].labels, minlength=len(classes)))
+    split = split_off_validation(parts, section, seed, notes, classes, method, folds)
+    audit.audit_evaluation(parts, classes, notes, own="valid" in splits)
+    audit.note_duplicates(parts.values(), classes, notes)
     note_leaks(parts.values(), notes)
     notes.raise_errors(f"{whose}{what}")
-    report = {"dataset": dataset.name, "split": split, "imbalance": round(ratio, 6), **describe(parts, classes, notes)}
+    report = {
+        "dataset": dataset.name,
+        "split": split,
+        "imbalance": round(ratio, 6),
+        **describe_parts(parts, classes, notes),
+    }
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
 
 
-def part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:
+def build_part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:
     """Return samples as a part to evaluate on, labelled by the classes that a model knows.
 
     Raises one ``DataError`` for all images that cannot be read, unless ``skip`` leaves them out, and all classes that
     the model does not know.
     """
     notes = Notes()
-    found = examined(samples, classes, split, split, workers, notes, skip=skip, trained=True)
+    found = examine_split(samples, classes, split, split, workers, notes, skip=skip, trained=True)
     if not len(found) and not notes.errors():
         notes.add("split", "error", split, "images", "there is none that can be used")
     notes.raise_errors("the data")
     return found
 
 
-def examined(
+def examine_split(
     samples: Samples,
     classes: tuple[str, ...],
     source: str,
@@ -145,13 +152,13 @@ def examined(
 
     ``trained`` says that the classes are those of a model, which will learn no more.
     """
-    labels = given.check(samples, f"{whose}{source}")
+    labels = given.check_samples(samples, f"{whose}{source}")
     notes.take(split, samples.findings)
     result = scan(samples, split, workers, progress)
     given.check_items(result.wrong, f"{whose}{source}")
-    index_of = table(samples.classes, classes)
+    index_of = index_classes(samples.classes, classes)
     counts = np.bincount(labels, minlength=len(index_of))
-    audit.unknown(samples.classes, classes, counts, split, notes, trained=trained)
+    audit.note_unknown_classes(samples.classes, classes, counts, split, notes, trained=trained)
     mapped = index_of[labels]
     whole = Part(
         name=split,
@@ -160,7 +167,7 @@ def examined(
         source=source,
         hashes=result.hashes,
         whose=whose,
-        looks=as_table(result.looks) if result.looks else None,
+        looks=build_table(result.looks) if result.looks else None,
     )
     whole = replace(whole, groups=find_groups(samples, groups, whole.name_of))
     for index, reason in result.bad.items():
@@ -173,14 +180,14 @@ def examined(
     return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
 
 
-def divide(
+def split_off_validation(
     parts: dict[Split, Part],
     section: DatasetSection,
     seed: int,
     notes: Notes,
     classes: tuple[str, ...],
     method: Method = "hash",
-    folds: Folds = none,
+    folds: Folds = use_no_folds,
 ) -> dict[str, Any]:
     """Take a validation part from training if there is none and the run is not judged by folds; return how."""
     if "valid" in parts:
@@ -193,7 +200,7 @@ def divide(
     if whole.groups and method == "hash":
         train, valid = split_by_group(whole.labels, whole.hashes, whole.groups, section.share, seed)
     elif method == "hash":
-        name_of = partial(split_name, whole.images)
+        name_of = partial(identify_image, whole.images)
         train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.share, seed, name_of)
     else:
         train, valid = split_by_position(whole.labels, whole.hashes, section.share, seed)
@@ -201,7 +208,7 @@ def divide(
     return {"method": method, "share": section.share, "seed": seed}
 
 
-def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:
+def describe_parts(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:
     """Return what is known about the parts, ready for JSON."""
     counts = {split: np.bincount(parts[split].labels, minlength=len(classes)) for split in SPLITS if split in parts}
     return {
@@ -213,14 +220,14 @@ def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -
     }
 
 
-def relabelled(data: Data, classes: tuple[str, ...]) -> Data:
+def relabel_data(data: Data, classes: tuple[str, ...]) -> Data:
     """Return data with another class map, which has all of its classes: labels become indices into that."""
     if classes == data.classes:
         return data
-    index_of = table(data.classes, classes)
+    index_of = index_classes(data.classes, classes)
     whole: dict[Split, Part | None] = {"train": data.train, "valid": data.valid, "test": data.test}
     parts = {split: replace(part, labels=index_of[part.labels]) for split, part in whole.items() if part is not None}
-    report = data.report | describe(parts, classes, Notes()) | {"findings": data.report["findings"]}
+    report = data.report | describe_parts(parts, classes, Notes()) | {"findings": data.report["findings"]}
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.profiles import conversion_of
+from finetune.data.profiles import find_conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class Look:
 
 def look_at(image: Image.Image) -> Look:
     """Return the look of an opened image, which need not be loaded."""
-    found = conversion_of(image)
+    found = find_conversion(image)
     mode = sys.intern(image.mode)
     if found is None:
         return Look(image.width, image.height, mode)
@@ -47,7 +47,7 @@ def look_at(image: Image.Image) -> Look:
     return Look(image.width, image.height, mode, profile, sys.intern(found.problem))
 
 
-def parse(values: object) -> Look | None:
+def parse_look(values: object) -> Look | None:
     """Return a look from the JSON of a cache; None for anything else."""
     if not isinstance(values, list) or len(values) != 5 or not all(isinstance(each, str) for each in values[2:]):
         return None
@@ -57,7 +57,7 @@ def parse(values: object) -> Look | None:
     return Look(width, height, *map(sys.intern, words))
 
 
-def as_table(looks: Sequence[Look | None]) -> NDArray[np.void]:
+def build_table(looks: Sequence[Look | None]) -> NDArray[np.void]:
     """Return the sizes and modes of images as rows of ``ROW``; rows of unknown images are zero."""
     rows = np.zeros(len(looks), ROW)
     for place, look in enumerate(looks):

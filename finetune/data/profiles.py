@@ -44,17 +44,17 @@ class Conversion:
 
 def to_srgb(image: Image.Image) -> Image.Image:
     """Return a loaded image with its colours in sRGB, in RGB or RGBA; one whose profile changes nothing as it is."""
-    found = conversion_of(image)
+    found = find_conversion(image)
     if found is None or found.transform is None:
         return image
-    return _converted(image, found)
+    return _convert(image, found)
 
 
-def conversion_of(image: Image.Image) -> Conversion | None:
+def find_conversion(image: Image.Image) -> Conversion | None:
     """Return what the profile of an opened image means for its colours, or None where the image has none."""
-    mode = _colours(image.mode)
+    mode = _reduce_mode(image.mode)
     if mode == "LAB":
-        return _lab()
+        return _build_lab_conversion()
     if "icc_profile" not in image.info:
         return None
     profile = image.info["icc_profile"]
@@ -63,7 +63,7 @@ def conversion_of(image: Image.Image) -> Conversion | None:
     key = (hashlib.blake2b(profile, digest_size=16).digest(), mode)
     found = _known.get(key)
     if found is None:
-        found = _read(profile, mode)
+        found = _read_profile(profile, mode)
         if len(_known) >= KNOWN:
             _known.clear()
         _known[key] = found  # two threads may make the same one, which does no harm
@@ -72,21 +72,21 @@ def conversion_of(image: Image.Image) -> Conversion | None:
 
 def is_converted(image: Image.Image) -> bool:
     """Tell whether ``to_srgb`` changes the colours of an image, which need not be loaded."""
-    found = conversion_of(image)
+    found = find_conversion(image)
     return found is not None and found.transform is not None
 
 
 _known: dict[tuple[bytes, str], Conversion] = {}
 
 
-def _colours(mode: str) -> str:
+def _reduce_mode(mode: str) -> str:
     """Return the mode of the colours in an image, without transparency, palettes and bits above the eighth."""
     if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;16"):
         return "L"
     return mode if mode in ("CMYK", "LAB") else "RGB"
 
 
-def _read(profile: bytes, mode: str) -> Conversion:
+def _read_profile(profile: bytes, mode: str) -> Conversion:
     """Return the conversion of a profile that was not seen before."""
     try:
         from PIL import ImageCms
@@ -99,17 +99,17 @@ def _read(profile: bytes, mode: str) -> Conversion:
         about = opened.profile
         name = str(about.profile_description or "").strip()
         fits = SPACES.get(about.xcolor_space.strip()) == mode and about.device_class.strip() in DEVICES
-        transform = _transform(opened, mode) if fits else None
+        transform = _build_transform(opened, mode) if fits else None
     except Exception:  # littlecms and Pillow raise almost anything on damaged profiles
         return Conversion(mode=mode, problem=DAMAGED)
     if not fits:
         return Conversion(mode=mode, name=name, problem="" if _is_srgb_like(opened, mode) else UNFITTING)
-    if mode in ("RGB", "L") and _changes(transform, mode) <= SRGB:
+    if mode in ("RGB", "L") and _measure_change(transform, mode) <= SRGB:
         return Conversion(mode=mode, name=name)
     return Conversion(mode=mode, name=name, transform=transform)
 
 
-def _transform(profile: Any, mode: str) -> Any:
+def _build_transform(profile: Any, mode: str) -> Any:
     """Return littlecms' transform from a profile to sRGB; several threads may use it at once."""
     from PIL import ImageCms
 
@@ -121,12 +121,12 @@ def _transform(profile: Any, mode: str) -> Any:
 
 
 @cache
-def _lab() -> Conversion:
+def _build_lab_conversion() -> Conversion:
     """Return the conversion of images in CIE Lab (D50)."""
     try:
         from PIL import ImageCms
 
-        transform = _transform(ImageCms.createProfile("LAB"), "LAB")
+        transform = _build_transform(ImageCms.createProfile("LAB"), "LAB")
     except ImportError:
         return Conversion(mode="LAB")
     return Conversion(mode="LAB", name="CIE Lab", transform=transform)
@@ -137,21 +137,21 @@ def _is_srgb_like(profile: Any, mode: str) -> bool:
     if mode != "L" or profile.profile.xcolor_space.strip() != "RGB":
         return False
     try:
-        return _changes(_transform(profile, "RGB"), "RGB") <= SRGB
+        return _measure_change(_build_transform(profile, "RGB"), "RGB") <= SRGB
     except Exception:  # no transform can be made of it
         return False
 
 
-def _changes(transform: Any, mode: str) -> int:
+def _measure_change(transform: Any, mode: str) -> int:
     """Return by how much, of 255, a transform changes a probe colour at most."""
-    probe = _probe(mode)
+    probe = _make_probe(mode)
     before = np.asarray(probe.convert("RGB"), np.int16)
     after = np.asarray(transform.apply(probe), np.int16)
     return int(np.abs(after - before).max())
 
 
 @cache
-def _probe(mode: str) -> Image.Image:
+def _make_probe(mode: str) -> Image.Image:
     """Return an image of colours throughout a mode: all greys, and a grid of RGB."""
     greys = np.arange(256, dtype=np.uint8)
     if mode == "L":
@@ -161,17 +161,17 @@ def _probe(mode: str) -> Image.Image:
     return Image.fromarray(np.concatenate([np.repeat(greys[None, :, None], 3, axis=2), grid], axis=1))
 
 
-def _converted(image: Image.Image, found: Conversion) -> Image.Image:
+def _convert(image: Image.Image, found: Conversion) -> Image.Image:
     """Return an image in sRGB, with the transparency that it had."""
     if not image.has_transparency_data:
-        return _applied(image if image.mode == found.mode else image.convert(found.mode), found)
+        return _apply(image if image.mode == found.mode else image.convert(found.mode), found)
     clear = image.convert("RGBA")
-    result = _applied(clear.convert(found.mode), found)
+    result = _apply(clear.convert(found.mode), found)
     result.putalpha(clear.getchannel("A"))
     return result
 
 
-def _applied(image: Image.Image, found: Conversion) -> Image.Image:
+def _apply(image: Image.Image, found: Conversion) -> Image.Image:
     result: Image.Image = found.transform.apply(image)
     result.info = {}
     return result

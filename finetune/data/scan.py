@@ -20,7 +20,7 @@ from finetune.components import Encoded
 from finetune.data import imagefile
 from finetune.data.imagefile import BadImage
 from finetune.data.images import examine
-from finetune.data.looks import Look, parse
+from finetune.data.looks import Look, parse_look
 from finetune.data.pool import Pool
 from finetune.errors import DataError, FinetuneError, ResourceError
 from finetune.files import atomic
@@ -76,7 +76,7 @@ class ScanCache:
         with file:
             for line in file:
                 self.lines += 1
-                if (entry := _parse(line)) is not None:
+                if (entry := _parse_line(line)) is not None:
                     yield entry
 
     def add(self, found: dict[str, Verdict]) -> None:
@@ -87,27 +87,27 @@ class ScanCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 # Whatever a killed writer left unfinished ends here.
-                file.write(b"\n" + _lines(found))
+                file.write(b"\n" + _format_lines(found))
 
     def tidy(self, used: Iterable[str]) -> None:
         """Write the file anew with the verdicts in use if most of its lines are on files that changed or went."""
         keep = {path: self.verdicts[path] for path in used if path in self.verdicts}
         if self.lines > 2 * len(keep) + SPARE_LINES:
             with suppress(OSError, FinetuneError):
-                atomic.write_bytes(self.path, _lines(keep))
+                atomic.write_bytes(self.path, _format_lines(keep))
 
 
-def _lines(found: dict[str, Verdict]) -> bytes:
-    rows = ([path, v.size, v.mtime_ns, v.ctime_ns, v.digest, v.reason, *_look(v)] for path, v in found.items())
+def _format_lines(found: dict[str, Verdict]) -> bytes:
+    rows = ([path, v.size, v.mtime_ns, v.ctime_ns, v.digest, v.reason, *_format_look(v)] for path, v in found.items())
     return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
 
 
-def _look(verdict: Verdict) -> list[list[int | str]]:
+def _format_look(verdict: Verdict) -> list[list[int | str]]:
     look = verdict.look
     return [] if look is None else [[look.width, look.height, look.mode, look.profile, look.problem]]
 
 
-def _parse(line: bytes) -> tuple[str, Verdict] | None:
+def _parse_line(line: bytes) -> tuple[str, Verdict] | None:
     try:
         path, size, mtime_ns, ctime_ns, digest, reason, *look = json.loads(line)
     except (ValueError, TypeError, RecursionError):
@@ -115,10 +115,10 @@ def _parse(line: bytes) -> tuple[str, Verdict] | None:
     sound = isinstance(path, str) and all(isinstance(number, int) for number in (size, mtime_ns, ctime_ns))
     if not sound or not isinstance(digest or reason, str):
         return None
-    return path, Verdict(size, mtime_ns, ctime_ns, digest, reason, parse(look[0]) if look else None)
+    return path, Verdict(size, mtime_ns, ctime_ns, digest, reason, parse_look(look[0]) if look else None)
 
 
-def root_of(paths: Iterable[str]) -> str:
+def find_root(paths: Iterable[str]) -> str:
     """Return the folder that holds all the files, which names their cache."""
     folders = {os.path.dirname(path) for path in paths}
     return os.path.commonpath(folders) if folders else ""
@@ -163,11 +163,11 @@ def scan(samples: Samples, split: str, workers: int, progress: Progress | None =
     """
     if samples.digests is not None:
         return ScanResult(bad={}, wrong={}, hashes=samples.digests)
-    cache = _cache(samples.images)
+    cache = _open_cache(samples.images)
     found: list[_Seen] = []
     fresh: dict[str, Verdict] = {}
     try:
-        for group in _examined(samples.images, cache.verdicts if cache else {}, workers):
+        for group in _examine_groups(samples.images, cache.verdicts if cache else {}, workers):
             found += group
             fresh.update(seen.fresh for seen in group if seen.fresh is not None)
             if cache and len(fresh) >= BLOCK:
@@ -188,7 +188,7 @@ def scan(samples: Samples, split: str, workers: int, progress: Progress | None =
     )
 
 
-def told(say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> Progress:
+def make_progress(say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> Progress:
     """Return what says every ten seconds how far a scan has come."""
     spoke = now()
 
@@ -201,7 +201,7 @@ def told(say: Callable[[str], None], now: Callable[[], float] = time.monotonic) 
     return progress
 
 
-def _cache(images: Sequence[Image]) -> ScanCache | None:
+def _open_cache(images: Sequence[Image]) -> ScanCache | None:
     """Return the cache of these files; a sequence that computes arrays on demand is not run through for it."""
     if not isinstance(images, list | tuple):
         try:
@@ -209,11 +209,11 @@ def _cache(images: Sequence[Image]) -> ScanCache | None:
                 return None
         except Exception:  # whatever is wrong with the item is reported when it is examined
             return None
-    root = root_of(os.path.abspath(image) for image in images if isinstance(image, Path))
+    root = find_root(os.path.abspath(image) for image in images if isinstance(image, Path))
     return ScanCache(cache_folder() / "scan", root) if root else None
 
 
-def _examined(images: Sequence[Image], known: dict[str, Verdict], workers: int) -> Iterator[list[_Seen]]:
+def _examine_groups(images: Sequence[Image], known: dict[str, Verdict], workers: int) -> Iterator[list[_Seen]]:
     window: deque[Future[list[_Seen]]] = deque()
     with Pool(workers) as pool:
         for start in range(0, len(images), GROUP):
@@ -235,9 +235,9 @@ def _examine(images: Sequence[Image], index: int, known: dict[str, Verdict]) -> 
         if isinstance(image, Path):
             return _examine_file(os.path.abspath(image), known)
         if isinstance(image, np.ndarray):
-            return _Seen(look=examine(image), digest=array_digest(image))
+            return _Seen(look=examine(image), digest=hash_array(image))
         if isinstance(image, Encoded):
-            return _Seen(look=examine(image), digest=digest_of(image))
+            return _Seen(look=examine(image), digest=hash_image(image))
         return _Seen(reason=f"is a {type(image).__name__}, not a path or an array", wrong=True)
     except BadImage as error:
         return _Seen(reason=error.reason)
@@ -261,33 +261,33 @@ def _examine_file(path: str, known: dict[str, Verdict]) -> _Seen:
     verdict, stamp = known.get(path), (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if verdict and (verdict.size, verdict.mtime_ns, verdict.ctime_ns) == stamp and os.access(path, os.R_OK):
         return _Seen(digest=verdict.digest, reason=verdict.reason, look=verdict.look)
-    digest, reason, look = _decoded(path)
+    digest, reason, look = _decode_file(path)
     fresh = (path, Verdict(*stamp, digest, reason, look))
     return _Seen(digest=digest, reason=reason, look=look, fresh=fresh)
 
 
-def digest_of(image: Image | str) -> str:
+def hash_image(image: Image | str) -> str:
     """Return the hash that a scan gives to an image or any file; ``OSError`` if its file is gone."""
     if isinstance(image, np.ndarray):
-        return array_digest(image)
+        return hash_array(image)
     if isinstance(image, Encoded):
         return hashlib.blake2b(image.data, digest_size=16).hexdigest()
     with open(image, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _decoded(path: str) -> tuple[str | None, str | None, Look | None]:
+def _decode_file(path: str) -> tuple[str | None, str | None, Look | None]:
     """Return hash and look of a file that can be decoded, or what is wrong with its content; else raise what is."""
     try:
         look = examine(Path(path))
-        return digest_of(Path(path)), None, look
+        return hash_image(Path(path)), None, look
     except BadImage as error:
         if not error.lasting:
             raise
         return None, error.reason, None
 
 
-def array_digest(pixels: Pixels) -> str:
+def hash_array(pixels: Pixels) -> str:
     """Return a hash of an array's shape and values."""
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)

@@ -17,7 +17,7 @@ from finetune.components import Dataset, NoOptions, Options, Samples, Split
 from finetune.data import labelled as labelled_images
 from finetune.data import loading as datas
 from finetune.data.imagefile import Refused
-from finetune.data.images import WHITE, to_rgb, upright
+from finetune.data.images import WHITE, to_rgb, turn_upright
 from finetune.data.pack.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.files.atomic import expand_home
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NAME = "arrays"
 
 
-def pictures(images: Any, color: Color = "convert") -> list[Path | Pixels]:
+def list_images(images: Any, color: Color = "convert") -> list[Path | Pixels]:
     """Return images as the engine takes them: paths as they are, Pillow images upright and in RGB, else arrays.
 
     ``color`` says what becomes of a colour profile that a Pillow image carries. Raises ``UsageError`` for a single
@@ -43,19 +43,19 @@ def pictures(images: Any, color: Color = "convert") -> list[Path | Pixels]:
     single = isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype.kind in "uif"
     if single or isinstance(images, str | bytes | Path | Image.Image) or not isinstance(images, Iterable):
         raise UsageError(f"images must be a list; for a single {type(images).__name__} write [image]")
-    return [expand_home(i) if isinstance(i, str | Path) else _pixels(n, i, color) for n, i in enumerate(images)]
+    return [expand_home(i) if isinstance(i, str | Path) else _to_pixels(n, i, color) for n, i in enumerate(images)]
 
 
-def _pixels(number: int, image: Any, color: Color) -> Pixels:
+def _to_pixels(number: int, image: Any, color: Color) -> Pixels:
     if not isinstance(image, Image.Image):
         return np.asarray(image)
     try:
-        return to_rgb(upright(image), WHITE, color)
+        return to_rgb(turn_upright(image), WHITE, color)
     except (Refused, OSError) as error:
         raise DataError(f"images[{number}] {error}") from error
 
 
-def samples(
+def build_samples(
     images: Any, labels: Sequence[Any], known: tuple[str, ...] | None = None, color: Color = "convert"
 ) -> Samples:
     """Return samples of images and their labels, which are names, or numbers from 0.
@@ -63,10 +63,10 @@ def samples(
     Numbers are names too, in order of size, unless ``known`` classes have names that are no numbers: then a number
     is the place of a class among them.
     """
-    listed, given = pictures(images, color), list(labels)
+    listed, given = list_images(images, color), list(labels)
     if len(listed) != len(given):
         raise DataError(f"{len(listed)} images but {len(given)} labels; give one label for each image")
-    names = [_name(number, label) for number, label in enumerate(given)]
+    names = [_name_class(number, label) for number, label in enumerate(given)]
     numeric = all(isinstance(label, int | np.integer) for label in given)
     if numeric and known is not None and not all(name.isdecimal() for name in known):
         return Samples(images=listed, labels=[int(label) for label in given], classes=known)
@@ -75,7 +75,7 @@ def samples(
     return Samples(images=listed, labels=[places[name] for name in names], classes=classes)
 
 
-def _name(number: int, label: Any) -> str:
+def _name_class(number: int, label: Any) -> str:
     if isinstance(label, str):
         return str(label)
     if isinstance(label, int | np.integer) and not isinstance(label, bool) and label >= 0:
@@ -83,9 +83,9 @@ def _name(number: int, label: Any) -> str:
     raise DataError(f"label {number} is {label!r:.60}; labels are names, or whole numbers from 0")
 
 
-def dataset(images: Any, labels: Sequence[Any], color: Color = "convert") -> Dataset:
+def build_dataset(images: Any, labels: Sequence[Any], color: Color = "convert") -> Dataset:
     """Return a dataset component of images and labels in memory; a validation split is taken from it."""
-    found = samples(images, labels, color=color)
+    found = build_samples(images, labels, color=color)
 
     def build(options: NoOptions, split: Split) -> Samples | None:
         return found if split == "train" else None
@@ -102,7 +102,7 @@ def is_recipe(data: object) -> bool:
     return isinstance(data, str | Path) and Path(data).suffix.lower() in RECIPES
 
 
-def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def build_section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the dataset section for data; ``like`` is one for a path of the same form, if known."""
     if isinstance(data, Mapping):
         return dict(data)
@@ -117,7 +117,7 @@ def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, An
         raise DataError(f"no data at {path}; name a folder of class folders, a pack or a CSV file")
     if is_pack(path):
         return {"use": "mindrecord", "root": str(path)}
-    if like is not None and (key := same_form(path, like)):
+    if like is not None and (key := find_path_key(path, like)):
         return {**like, key: str(path), **({"download": False} if "download" in like else {})}
     if os.path.isdir(path):
         return {"use": "folder", "root": str(path)}
@@ -126,7 +126,7 @@ def section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, An
     raise UsageError(f"{path} is neither a folder nor a .csv file; for other data name a recipe (.yaml)")
 
 
-def same_form(path: Path, like: Mapping[str, Any]) -> str | None:
+def find_path_key(path: Path, like: Mapping[str, Any]) -> str | None:
     """Return the key of a dataset section that ``path`` can take the place of: another table, another folder."""
     if os.path.isdir(path):
         return "root" if "root" in like and "file" not in like else None
@@ -134,24 +134,24 @@ def same_form(path: Path, like: Mapping[str, Any]) -> str | None:
     return "file" if "file" in like and same_ending else None
 
 
-def own_dataset(data: object, color: Color = "convert") -> Dataset | None:
+def build_own_dataset(data: object, color: Color = "convert") -> Dataset | None:
     """Return the dataset that data brings along; None where it is one that plugins offer.
 
     ``color`` says what becomes of colour profiles of Pillow images.
     """
     if isinstance(data, tuple):
-        return dataset(*pair(data), color=color)
+        return build_dataset(*unpack_pair(data), color=color)
     return data if isinstance(data, Dataset) else None
 
 
-def pair(data: tuple[Any, ...]) -> tuple[Any, Any]:
+def unpack_pair(data: tuple[Any, ...]) -> tuple[Any, Any]:
     """Return images and labels."""
     if len(data) != 2:
         raise UsageError(f"a tuple of {len(data)} is no data; give (images, labels)")
     return data[0], data[1]
 
 
-def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, workers: int) -> Part:
+def load_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, workers: int) -> Part:
     """Return the part of some data to evaluate on: its test split, else its validation split, else all of it.
 
     ``about`` is a model's record: its classes are enforced, its dataset section tells how to read the data.
@@ -159,8 +159,8 @@ def labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, worke
     classes = tuple(about["classes"])
     if isinstance(data, tuple):
         color = about.get("image", {}).get("color", "ignore")
-        found = samples(*pair(data), known=classes, color=color)
-        return datas.part(found, classes, NAME, workers)
+        found = build_samples(*unpack_pair(data), known=classes, color=color)
+        return datas.build_part(found, classes, NAME, workers)
     return find_labelled(data, about, catalogue).scan(about, workers)
 
 
@@ -179,18 +179,18 @@ class Labelled:
         Of a run's ``own`` data, classes that were added since are left out.
         """
         name, classes = "all" if self.split == "train" else self.split, tuple(about["classes"])
-        samples = of_classes(self.samples, classes) if own else self.samples
-        return datas.part(samples, classes, name, workers, skip=skip)
+        samples = select_classes(self.samples, classes) if own else self.samples
+        return datas.build_part(samples, classes, name, workers, skip=skip)
 
 
-def of_classes(samples: Samples, classes: tuple[str, ...]) -> Samples:
+def select_classes(samples: Samples, classes: tuple[str, ...]) -> Samples:
     """Return the samples of some classes."""
     labels = np.asarray(samples.labels)
     rows = np.flatnonzero(np.isin(labels, [n for n, name in enumerate(samples.classes) if name in classes]))
     if len(rows) == len(labels):
         return samples
-    digests = None if samples.digests is None else labelled_images.chosen(samples.digests, rows)
-    images = labelled_images.chosen(samples.images, rows)
+    digests = None if samples.digests is None else labelled_images.select_items(samples.digests, rows)
+    images = labelled_images.select_items(samples.images, rows)
     return replace(samples, images=images, labels=labels[rows].tolist(), digests=digests)
 
 
@@ -198,22 +198,22 @@ def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) 
     """Return the labelled images of some data, by the first split of ``JUDGED`` that there is."""
     like = about.get("dataset", {})
     try:
-        dataset, given = chosen(data, like, catalogue)
-        split, samples = judged(dataset, given, catalogue)
+        dataset, given = choose_dataset(data, like, catalogue)
+        split, samples = build_judged_split(dataset, given, catalogue)
     except DataError as error:
         if isinstance(data, Dataset) or is_recipe(data):
             raise
         try:  # another form than the training data's, or other names of columns and folders
-            dataset, given = chosen(data, {}, catalogue)
-            split, samples = judged(dataset, given, catalogue)
+            dataset, given = choose_dataset(data, {}, catalogue)
+            split, samples = build_judged_split(dataset, given, catalogue)
         except DataError:
-            if like.get("use") == section(data)["use"]:
+            if like.get("use") == build_section(data)["use"]:
                 raise error from None
             raise
     return Labelled(dataset=dataset, options=given, split=split, samples=samples)
 
 
-def judged(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:
+def build_judged_split(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:
     """Return the first split there is to evaluate on, and its samples."""
     with named(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
         for split in JUDGED:
@@ -223,27 +223,27 @@ def judged(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Sp
     raise DataError(f"dataset '{dataset.name}' has no images; its build must return Samples for a split")
 
 
-def chosen(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> tuple[Dataset, Options]:
+def choose_dataset(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> tuple[Dataset, Options]:
     """Return the dataset for data and its options, those that ``like`` says where it is of the same form."""
     if isinstance(data, Dataset):
-        return data, options(data, like)
-    plan = planned(data, like, catalogue)
+        return data, read_options(data, like)
+    plan = load_plan(data, like, catalogue)
     return plan.dataset.component, plan.dataset.options
 
 
-def planned(data: object, like: Mapping[str, Any], catalogue: Catalogue, changes: Sequence[str] = ()) -> Plan:
+def load_plan(data: object, like: Mapping[str, Any], catalogue: Catalogue, changes: Sequence[str] = ()) -> Plan:
     """Return the plan of a recipe, or of one for the data."""
     if is_recipe(data):
         return plans.load(expand_home(str(data)), changes, catalogue)
     try:
-        return plans.load({"dataset": section(data, like)}, changes, catalogue)
+        return plans.load({"dataset": build_section(data, like)}, changes, catalogue)
     except RecipeError:  # for one, the plugin that read the training data is not installed here
         if not like:
             raise
-        return plans.load({"dataset": section(data)}, changes, catalogue)
+        return plans.load({"dataset": build_section(data)}, changes, catalogue)
 
 
-def options(dataset: Dataset, like: Mapping[str, Any]) -> Options:
+def read_options(dataset: Dataset, like: Mapping[str, Any]) -> Options:
     """Return the options of a dataset component, as ``like`` says if that is of the same name."""
     said = like if like.get("use") == dataset.name else {}
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from finetune.components import Encoded
-from finetune.data.labelled import Chosen
+from finetune.data.labelled import Subset
 from finetune.files.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ PATTERNS = {role: re.compile(rf"(?:{'|'.join(words)}){ENDS}") for role, words in
 PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
-def role_of(name: str) -> Role | None:
+def find_role(name: str) -> Role | None:
     """Return which split a folder's name means, by the complete words in it; None for none or for several."""
-    words = {*words_of(name), name.lower()}  # the complete name too: tEsT
+    words = {*split_words(name), name.lower()}  # the complete name too: tEsT
     found = {role for word in words for role, pattern in PATTERNS.items() if pattern.fullmatch(word)}
     if found == {"train", "valid"}:
         return "train"  # trained on once the hyperparameters are chosen
@@ -56,12 +56,12 @@ def role_of(name: str) -> Role | None:
 
 def is_split_name(name: str) -> bool:
     """Return whether a name means a split and has no other word, such as ``test_images``."""
-    words = words_of(name)
+    words = split_words(name)
     rest = [word for word in words if not any(pattern.fullmatch(word) for pattern in PATTERNS.values())]
-    return role_of(name) is not None and all(re.fullmatch(ENDS, word) for word in rest)
+    return find_role(name) is not None and all(re.fullmatch(ENDS, word) for word in rest)
 
 
-def words_of(name: str) -> list[str]:
+def split_words(name: str) -> list[str]:
     """Return the words of a name in lower case; capitals, digits, spaces and punctuation divide them."""
     words = [word.lower() for word in PIECES.findall(name)]
     joined = [f"{first}{second}" for first, second in itertools.pairwise(words)]
@@ -107,21 +107,21 @@ class SplitRecord:
         return [row for row in self.rows if row.split == split]
 
 
-def rows_of(data: Data) -> Iterator[Row]:
+def list_rows(data: Data) -> Iterator[Row]:
     """Yield the images of a run in the order of its splits."""
     for split in ("train", "valid", "test"):
         part: Part | None = getattr(data, split)
         if part is None:
             continue
         hashes = part.hashes or [None] * len(part)
-        for name, label, content in zip(image_names(part), part.labels.tolist(), hashes, strict=True):
+        for name, label, content in zip(list_image_names(part), part.labels.tolist(), hashes, strict=True):
             yield Row(name, split, data.classes[label], content or "")
 
 
-def image_names(part: Part) -> Iterator[str]:
+def list_image_names(part: Part) -> Iterator[str]:
     """Yield the path or name of each image, exactly as the dataset gave it; for an array its split and its place."""
-    items = part.images.items if isinstance(part.images, Chosen) else part.images
-    places = part.images.rows.tolist() if isinstance(part.images, Chosen) else range(len(part))
+    items = part.images.items if isinstance(part.images, Subset) else part.images
+    places = part.images.rows.tolist() if isinstance(part.images, Subset) else range(len(part))
     source = part.source or part.name
     read_name = getattr(items, "name_of", None)  # of sequences that would read the image first
     if read_name is not None:
@@ -131,19 +131,19 @@ def image_names(part: Part) -> Iterator[str]:
     if is_lazy and (not len(part) or isinstance(part.images[0], np.ndarray)):
         yield from (f"{source}[{place}]" for place in places)  # to compute the arrays would take long
         return
-    yield from (_name(items, place, source) for place in places)
+    yield from (_name_image(items, place, source) for place in places)
 
 
-def _name(items: Sequence[Image], place: int, source: str) -> str:
+def _name_image(items: Sequence[Image], place: int, source: str) -> str:
     image = items[place]
     if isinstance(image, Path):
         return str(image)
     return image.name if isinstance(image, Encoded) else f"{source}[{place}]"
 
 
-def write(folder: Path, rows: Iterable[Row]) -> None:
+def write_split(folder: Path, rows: Iterable[Row]) -> None:
     """Write ``split.csv`` at once."""
-    lines = ((encodable(row.path), row.split, row.label, row.hash) for row in rows)
+    lines = ((escape_surrogates(row.path), row.split, row.label, row.hash) for row in rows)
     write_table(folder / NAME, HEADER, lines)
 
 
@@ -158,7 +158,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
         writer.writerows(rows)
 
 
-def encodable(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """Return text with escapes for surrogates that stand for no byte, which only made-up names have."""
     try:
         text.encode("utf-8", "surrogateescape")
@@ -167,7 +167,7 @@ def encodable(text: str) -> str:
     return text
 
 
-def read(folder: Path) -> SplitRecord | None:
+def read_split(folder: Path) -> SplitRecord | None:
     """Return what ``split.csv`` of a run folder says; None where there is no such file or it cannot be read."""
     try:
         with (folder / NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -179,7 +179,7 @@ def read(folder: Path) -> SplitRecord | None:
         return None
 
 
-def read_of_file(path: Path) -> SplitRecord | None:
+def find_split_record(path: Path) -> SplitRecord | None:
     """Return the split of the run that a model folder, a weights file or a checkpoint belongs to, where it is known."""
     folder = path.absolute()
     candidates = [folder, folder.parent]
@@ -187,10 +187,10 @@ def read_of_file(path: Path) -> SplitRecord | None:
         candidates = [folder.parent]
     elif folder.parent.name in RUN_SUBFOLDERS:
         candidates = [folder.parent.parent]
-    return next((found for candidate in candidates if (found := read(candidate)) is not None), None)
+    return next((found for candidate in candidates if (found := read_split(candidate)) is not None), None)
 
 
-def changed_rows(before: Sequence[Row], now: Iterable[Row]) -> list[Row]:
+def merge_rows(before: Sequence[Row], now: Iterable[Row]) -> list[Row]:
     """Return the rows of a run whose images changed: those there are now, and all that it was trained on before."""
     rows = list(now)
     trained_now = {row.hash for row in rows if row.split == "train"}

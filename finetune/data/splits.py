@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.components import Encoded
-from finetune.data.loader import Stream, generator
+from finetune.data.loader import Stream, make_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,15 +54,15 @@ def split_by_hash(
     An image without a content hash is identified by ``name_of`` its index.
     """
     valid = np.zeros(len(labels), bool)
-    for members in members_of_classes(labels):
-        key = split_key(seed, classes[int(labels[members[0]])])
+    for members in group_by_class(labels):
+        key = make_key(seed, classes[int(labels[members[0]])])
         contents = group_by_content(members, hashes, name_of)
-        held_back = choose_held_back({content: position(content, key) for content in contents}, share)
+        held_back = choose_held_back({content: compute_position(content, key) for content in contents}, share)
         valid[[index for content in held_back for index in contents[content]]] = True
     return np.flatnonzero(~valid), np.flatnonzero(valid)
 
 
-def members_of_classes(labels: Indices) -> list[Indices]:
+def group_by_class(labels: Indices) -> list[Indices]:
     """Return the indices of each class that has any, ascending."""
     if not len(labels):
         return []
@@ -70,7 +70,7 @@ def members_of_classes(labels: Indices) -> list[Indices]:
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
-def split_key(seed: int, class_name: str) -> bytes:
+def make_key(seed: int, class_name: str) -> bytes:
     """Return the key of the hashes of a class."""
     return blake2b(f"{seed}\n{class_name}".encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
@@ -84,7 +84,7 @@ def group_by_content(members: Indices, hashes: Hashes, name_of: Callable[[int], 
     return groups
 
 
-def position(content: str, key: bytes) -> float:
+def compute_position(content: str, key: bytes) -> float:
     """Return where a content lies between 0 and 1."""
     data = content.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, key=key, digest_size=8).digest(), "big") / RANGE
@@ -102,7 +102,7 @@ def choose_held_back(positions: dict[str, float], share: float) -> list[str]:
     return held_back
 
 
-def split_name(images: Sequence[Image], index: int) -> str:
+def identify_image(images: Sequence[Image], index: int) -> str:
     """Return what tells an image without a content hash from others: its file's name, or its place for an array."""
     image = images[index]
     if isinstance(image, Path):
@@ -116,16 +116,16 @@ def split_by_position(labels: Indices, hashes: Hashes, share: float, seed: int) 
     Of a class with n different images ``share * n`` are drawn by their position, rounded, but at least one stays on
     either side; a class with a single image stays in training.
     """
-    rng = generator(Stream.SPLIT, seed)
+    rng = make_generator(Stream.SPLIT, seed)
     valid = np.zeros(len(labels), bool)
-    for members in members_of_classes(labels):
+    for members in group_by_class(labels):
         groups = list(group_by_content(members, hashes, str).values())
-        for group in rng.permutation(len(groups))[: drawn_count(len(groups), share)]:
+        for group in rng.permutation(len(groups))[: count_drawn(len(groups), share)]:
             valid[groups[group]] = True
     return np.flatnonzero(~valid), np.flatnonzero(valid)
 
 
-def drawn_count(count: int, share: float) -> int:
+def count_drawn(count: int, share: float) -> int:
     """Return how many of ``count`` images ``split_by_position`` draws."""
     return min(max(math.floor(count * share + 0.5), 1), count - 1) if count > 1 else 0
 
@@ -167,9 +167,9 @@ def split_by_group(labels: Indices, hashes: Groups, groups: Groups, share: float
     A group goes to validation if a hash of its name, keyed by the seed, is below ``share`` of the range of hashes; an
     image on its own is a group. At least one group stays on either side, where there are two.
     """
-    key = split_key(seed, "groups")
+    key = make_key(seed, "groups")
     names = [f"group {group}" if group is not None else f"image {hashes[i]}" for i, group in enumerate(groups)]
-    places = {name: position(name, key) for name in dict.fromkeys(names)}
+    places = {name: compute_position(name, key) for name in dict.fromkeys(names)}
     held = {name for name, place in places.items() if place < share}
     if len(places) > 1 and not held:
         held = {min(places, key=lambda name: (places[name], name))}

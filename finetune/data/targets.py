@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 
-def soft_targets(
+def make_soft_targets(
     labels: Rows,
     weights: Floats,
     classes: int,
@@ -38,7 +38,7 @@ def soft_targets(
     return targets * rows[:, None].astype(np.float32)
 
 
-def class_weights(
+def compute_class_weights(
     choice: Literal["measured", "none", "sqrt", "auto"] | Mapping[str, float], labels: Rows, classes: Sequence[str]
 ) -> Floats | None:
     """Return the weight of each class as a recipe's ``loss.class_weights`` wants it; None for none.
@@ -49,7 +49,7 @@ def class_weights(
     if choice in ("none", "measured"):
         return None
     if choice in ("auto", "sqrt"):
-        return balanced(labels, len(classes), power=0.5 if choice == "sqrt" else 1.0)
+        return balance_weights(labels, len(classes), power=0.5 if choice == "sqrt" else 1.0)
     assert not isinstance(choice, str)
     known = frozenset(classes)
     unknown = [f"no class named '{name}'{did_you_mean(name, classes)}" for name in choice if name not in known]
@@ -58,7 +58,7 @@ def class_weights(
     return np.array([choice.get(name, 1.0) for name in classes], np.float32)
 
 
-def balanced(labels: Rows, classes: int, *, power: float = 1.0) -> Floats:
+def balance_weights(labels: Rows, classes: int, *, power: float = 1.0) -> Floats:
     """Return weights inverse to a power of each class's share, float32 (classes,), with mean 1 over the samples."""
     counts = np.bincount(labels, minlength=classes)
     there = counts > 0
@@ -102,14 +102,14 @@ def _paste(images: Floats, real: Rows, partners: Rows, share: float, rng: np.ran
     height, width = images.shape[2:]
     side = np.sqrt(1.0 - share)
     y, x = rng.integers(height), rng.integers(width)
-    top, bottom = _span(int(y), height * side, height)
-    left, right = _span(int(x), width * side, width)
+    top, bottom = _clip_span(int(y), height * side, height)
+    left, right = _clip_span(int(x), width * side, width)
     box = (slice(None), slice(None), slice(top, bottom), slice(left, right))
     images[box][real] = images[box][partners]
     return 1.0 - (bottom - top) * (right - left) / (height * width)
 
 
-def _span(middle: int, length: float, limit: int) -> tuple[int, int]:
+def _clip_span(middle: int, length: float, limit: int) -> tuple[int, int]:
     """Return start and end of a stretch around ``middle``, clipped to 0..limit."""
     start = middle - int(length) // 2
     return max(start, 0), min(start + int(length), limit)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from finetune.data import imagefile
-from finetune.data.imagefile import FORMATS, NEEDED, BadImage, is_heif, opened
+from finetune.data.imagefile import FORMATS, NEEDED, BadImage, is_heif, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,7 +48,7 @@ def image_endings() -> frozenset[str]:
     return frozenset(ending for ending, form in Image.EXTENSION.items() if form in formats)
 
 
-def kind_of(name: str) -> Kind:
+def classify_name(name: str) -> Kind:
     """Return what a file is, by its name.
 
     ``format`` is an image that cannot be decoded, ``heif`` one that could be with pillow-heif; ``hidden`` is junk of
@@ -121,14 +121,14 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundImages:
     """The images below a folder in natural order, and everything else that is there."""
 
     images: tuple[Path, ...]
     skipped: tuple[Skipped, ...]
 
 
-def find_images(folder: str | Path, *, without: Collection[str] = ()) -> Found:
+def find_images(folder: str | Path, *, without: Collection[str] = ()) -> FoundImages:
     """Return the images below a folder at any depth, by their names; none of them is opened.
 
     Links are followed, but each real folder is read once, and a link back up is not. ``without`` are folders to leave
@@ -165,12 +165,12 @@ def find_images(folder: str | Path, *, without: Collection[str] = ()) -> Found:
             else:
                 skipped.append(skip(entry.path, kind))
     images.sort(key=lambda image: [natural_key(part) for part in image[len(top) :].split(os.sep)])
-    return Found(images=tuple(map(Path, images)), skipped=tuple(skipped))
+    return FoundImages(images=tuple(map(Path, images)), skipped=tuple(skipped))
 
 
 def classify(entry: os.DirEntry[str]) -> Literal["image", "folder"] | Reason:
     """Return what an entry of a folder is: an image by its name, a folder to read, or why it is skipped."""
-    kind = kind_of(entry.name)
+    kind = classify_name(entry.name)
     if kind in ("image", "hidden"):
         return kind
     if is_folder(entry):
@@ -189,7 +189,7 @@ def is_image(entry: os.DirEntry[str]) -> bool:
             head = file.read(PREFIX)
         if not (is_heif(head) or any(accepts(name, head) for name in FORMATS)):
             return False
-        with opened(entry.path):
+        with open_image(entry.path):
             return True
     except (OSError, BadImage):
         return False

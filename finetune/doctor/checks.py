@@ -206,7 +206,7 @@ def folders() -> Iterator[Remark]:
     if kept:
         yield Remark(level="ok", topic="features", text=f"{kept / 1e9:.2f} GB kept in {entries.home()}, free to remove")
     yield folder("output", Path.cwd(), "choose another folder with --output")
-    if atomic.offline():
+    if atomic.is_offline():
         yield Remark(level="ok", topic="network", text="not used, because FINETUNE_OFFLINE is set")
 
 

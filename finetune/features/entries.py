@@ -58,7 +58,7 @@ class Entry:
         Yield whether nobody else can be at it: some file systems have no locks.
         """
         lock = FileLock(self.folder.with_suffix(".lock"))
-        with atomic.disk_errors(self.folder):
+        with atomic.translate_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         told = False
         while not lock.is_locked:
@@ -171,7 +171,7 @@ def drop(folder: Path) -> bool:
     except (Timeout, OSError, NotImplementedError):
         return False
     try:
-        gone = atomic.temporary(folder)
+        gone = atomic.make_temporary_name(folder)
         folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
     except OSError:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.loader import Batch, numbers, order, rows_of
-from finetune.data.scan import digest_of
+from finetune.data.loader import Batch, assign_batches, assign_rows, compute_order
+from finetune.data.scan import hash_image
 from finetune.distributed.world import ALONE
 from finetune.errors import DataError, FinetuneError, PluginError, ResourceError
 
@@ -103,7 +103,7 @@ def same(part: Part, rows: range) -> None:
         name = part.describe(row)
         try:
             image = part.images[row]
-            changed = digest_of(image) != part.hashes[row]
+            changed = hash_image(image) != part.hashes[row]
         except OSError:
             changed = True
         except FinetuneError:
@@ -143,9 +143,9 @@ class FeatureLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number ``start`` on."""
         count, size = len(self.part), self.batch_size
-        indices = order(count, size, self.seed, epoch, shuffled=self.train)
-        for step in numbers(start, len(indices) // size, self.world, shuffled=self.train):
-            places = rows_of(step, size, self.world, shuffled=self.train)
+        indices = compute_order(count, size, self.seed, epoch, shuffled=self.train)
+        for step in assign_batches(start, len(indices) // size, self.world, shuffled=self.train):
+            places = assign_rows(step, size, self.world, shuffled=self.train)
             rows = indices[places.start : places.stop]
             yield Batch(
                 images=self.kept.take(rows),

@@ -92,7 +92,7 @@ class Keeper:
     def _room(self, needed: int) -> str:
         """Make room, and return what stands against that."""
         try:
-            with atomic.disk_errors(entries.home()):
+            with atomic.translate_disk_errors(entries.home()):
                 entries.home().mkdir(parents=True, exist_ok=True)
         except ResourceError as error:
             return f"{error} with FINETUNE_HOME"

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from finetune.errors import DataError
-from finetune.files.atomic import FULL, disk_errors, sweep, sync_folder, temporary
+from finetune.files.atomic import FULL, make_temporary_name, sweep, sync_folder, translate_disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def extract(archive: Path, target: Path) -> None:
         raise DataError(f"no archive '{archive}'; check the path")
     if _is_taken(target):
         raise DataError(f"'{target}' exists already; remove it, or unpack '{archive}' elsewhere")
-    with _scratch(target) as scratch, disk_errors(target, FULL):
+    with _make_scratch(target) as scratch, translate_disk_errors(target, FULL):
         unpacking = _Unpacking(archive, scratch, left=max(FREE_BYTES, MAX_RATIO * archive.stat().st_size))
         try:
             unpacking.run()
@@ -179,12 +179,12 @@ class _Meter:
 
 
 @contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
+def _make_scratch(target: Path) -> Iterator[Path]:
     """Yield a new hidden folder beside ``target`` that is gone afterwards, unless it was renamed."""
-    with disk_errors(target):
+    with translate_disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
-        scratch = temporary(target)
+        scratch = make_temporary_name(target)
         scratch.mkdir()
     try:
         yield scratch

@@ -53,7 +53,7 @@ def expand_home(path: str | Path, folder: Path | None = None) -> Path:
     raise UsageError(f"no home folder for '{text}'; write the full path of a folder that has this name")
 
 
-def offline() -> bool:
+def is_offline() -> bool:
     """Return whether ``FINETUNE_OFFLINE`` forbids every network call."""
     return os.environ.get("FINETUNE_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
 
@@ -87,20 +87,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     that the user's umask gives to new files. Raises ``ResourceError`` if the disk is full, read-only or forbidden.
     """
     path = Path(path)
-    with disk_errors(path):
+    with translate_disk_errors(path):
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ResourceError(f"'{path}' is a pipe, socket or device, which would be replaced; choose another file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = temporary(path)
+        part = make_temporary_name(path)
         part.touch(exist_ok=False)
     mode = part.stat().st_mode
     try:
         # Inside the block a refusal may concern any other file, but a full disk can only concern this one.
-        with disk_errors(path, FULL):
+        with translate_disk_errors(path, FULL):
             yield part
         if part.stat().st_mode != mode:  # some writers leave files that their owner cannot write or delete
             part.chmod(mode)
-        with disk_errors(path):
+        with translate_disk_errors(path):
             _sync(part)
             os.replace(part, path)
         with suppress(FileNotFoundError):
@@ -125,10 +125,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, obj: Any) -> None:
     """Write ``obj`` to ``path`` at once, as indented JSON; raises ``ValueError`` for NaN and infinities."""
-    write_bytes(path, json_bytes(obj))
+    write_bytes(path, encode_json(obj))
 
 
-def json_bytes(obj: Any) -> bytes:
+def encode_json(obj: Any) -> bytes:
     r"""Return ``obj`` as indented JSON in UTF-8.
 
     A byte 0xNN of a file name that is not UTF-8 becomes ``\udcNN``, by which ``json.loads`` and ``os.fsencode`` find
@@ -149,7 +149,7 @@ def sweep(folder: Path, *, older_than: float = 3600.0) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path, remedies: dict[int, str] = REFUSED) -> Iterator[None]:
+def translate_disk_errors(path: Path, remedies: dict[int, str] = REFUSED) -> Iterator[None]:
     """Turn what a disk refuses inside the block into a ``ResourceError`` that names ``path`` and the remedy."""
     try:
         yield
@@ -161,7 +161,7 @@ def disk_errors(path: Path, remedies: dict[int, str] = REFUSED) -> Iterator[None
 
 def check_place(path: Path) -> None:
     """Raise the ``ResourceError`` of a place that cannot hold a file, before what goes there is computed."""
-    with disk_errors(path):
+    with translate_disk_errors(path):
         for folder in (folder for folder in path.absolute().parents if os.path.exists(folder)):
             if not os.path.isdir(folder):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -170,7 +170,7 @@ def check_place(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
-def temporary(path: Path) -> Path:
+def make_temporary_name(path: Path) -> Path:
     """Return a new name beside ``path``: hidden, and swept by ``sweep`` if it is left behind."""
     tail = f".{secrets.token_hex(6)}{SUFFIX}"
     name = os.fsencode(path.name)[: NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore")

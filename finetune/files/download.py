@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from finetune.errors import DownloadError
 from finetune.files import firstuse
-from finetune.files.atomic import SUFFIX, atomic_path, disk_errors, offline, sweep, temporary
+from finetune.files.atomic import SUFFIX, atomic_path, is_offline, make_temporary_name, sweep, translate_disk_errors
 from finetune.files.promise import Failed, Promise
 from finetune.files.transfer import CHUNK, Limits, transfer
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 VARIABLE = "FINETUNE_MIRROR"
 
 
-def addresses(promise: Promise) -> list[Promise]:
+def list_addresses(promise: Promise) -> list[Promise]:
     """Return the promise at each address that may be asked, in order: mirrors, then its own; offline only files."""
-    found = [*_mirrored(promise), promise]
-    return [each for each in found if not offline() or urlsplit(each.url).scheme == "file"]
+    found = [*_list_mirrors(promise), promise]
+    return [each for each in found if not is_offline() or urlsplit(each.url).scheme == "file"]
 
 
-class Nowhere(DownloadError):
+class AllAddressesFailed(DownloadError):
     """No address had the promised file; ``reason`` is the sentence without what can be done."""
 
     def __init__(self, reason: str, remedy: str) -> None:
@@ -40,21 +40,21 @@ class Nowhere(DownloadError):
         super().__init__(f"{reason}; {remedy}")
 
 
-def nowhere(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
+def explain_failures(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
     """Return the error that says what each of the addresses answered, one a line."""
     said = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
-    if offline() and urlsplit(promise.url).scheme != "file":
+    if is_offline() and urlsplit(promise.url).scheme != "file":
         lacking = f", and no mirror has it:{said}" if said else ""
         damaged = f"; '{promise.target}' is there but damaged" if promise.target.is_file() else ""
         text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set{damaged}{lacking}"
-        return Nowhere(text, f"unset it, or {promise.by_hand}")
+        return AllAddressesFailed(text, f"unset it, or {promise.by_hand}")
     if len(failures) == 1:
         return failures[0]
     text = f"'{promise.shown}' cannot be had from {len(failures)} addresses:{said}"
-    return Nowhere(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
+    return AllAddressesFailed(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
 
 
-def _mirrored(promise: Promise) -> Iterator[Promise]:
+def _list_mirrors(promise: Promise) -> Iterator[Promise]:
     """Yield the promise at ``BASE/HOST/PATH`` for each base; what is secret in its own address stays out."""
     own = urlsplit(promise.url)
     path = f"{own.netloc.rpartition('@')[2].lower()}{own.path}"
@@ -87,17 +87,17 @@ def fetch(url: str, digest: str, target: Path, *, progress: bool = True, limits:
     """
     promise = Promise(url, digest.strip().lower(), Path(target))
     promise.check()
-    if _is_here(firstuse.recalled(promise)):
+    if _is_here(firstuse.recall_hash(promise)):
         return promise.target
-    if not addresses(promise):
-        raise nowhere(promise, ())
-    with disk_errors(promise.target):
+    if not list_addresses(promise):
+        raise explain_failures(promise, ())
+    with translate_disk_errors(promise.target):
         promise.target.parent.mkdir(parents=True, exist_ok=True)
     sweep(promise.target.parent)
     with _lock(promise.target) as alone:
         if alone:
             _clear(promise.target)
-        known = firstuse.recalled(promise)  # by a process that was waited for
+        known = firstuse.recall_hash(promise)  # by a process that was waited for
         if not _is_here(known):
             _fetch(known, limits, progress)
     return promise.target
@@ -108,10 +108,10 @@ def _is_here(promise: Promise) -> bool:
     target = promise.target
     try:
         if promise.kept_by(target):
-            firstuse.remember(promise)
+            firstuse.remember_hash(promise)
             return True
         if promise.first_use and target.is_file():
-            raise firstuse.changed(promise)
+            raise firstuse.make_changed_error(promise)
     except OSError as error:
         text = f"'{target}' cannot be read ({error.strerror}); change its permissions or remove it"
         raise DownloadError(text) from error
@@ -121,7 +121,7 @@ def _is_here(promise: Promise) -> bool:
 def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
     """Ask one address after the other."""
     failures = []
-    for address in addresses(promise):
+    for address in list_addresses(promise):
         carry = _copy if urlsplit(address.url).scheme == "file" else transfer
         try:
             with atomic_path(promise.target) as part:
@@ -131,14 +131,14 @@ def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
         except FileNotFoundError as error:
             raise DownloadError(f"'{promise.target}' was removed while it was fetched; try again") from error
         else:
-            return firstuse.remember(promise)
-    raise nowhere(promise, failures)
+            return firstuse.remember_hash(promise)
+    raise explain_failures(promise, failures)
 
 
 def _copy(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
     """Fill ``part`` with the file that a ``file:`` address names."""
     with part.open("wb") as file:
-        for chunk in _contents(promise):
+        for chunk in _read_source(promise):
             if file.tell() + len(chunk) > limits.size:
                 raise Failed(promise, f"exceeds {limits.size:,} bytes")
             file.write(chunk)
@@ -146,7 +146,7 @@ def _copy(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
         raise promise.broken_by(part)
 
 
-def _contents(promise: Promise) -> Iterator[bytes]:
+def _read_source(promise: Promise) -> Iterator[bytes]:
     parts = urlsplit(promise.url)
     source = Path(unquote(parts.path))
     try:
@@ -171,7 +171,7 @@ def _lock(target: Path) -> Iterator[bool]:
     with suppress(OSError, NotImplementedError, Timeout):
         lock.acquire()
     try:
-        yield _holds(lock)
+        yield _is_exclusive(lock)
         with suppress(OSError):  # whoever comes now needs no lock
             os.unlink(lock.lock_file)
     finally:
@@ -179,7 +179,7 @@ def _lock(target: Path) -> Iterator[bool]:
             lock.release()
 
 
-def _holds(lock: BaseFileLock) -> bool:
+def _is_exclusive(lock: BaseFileLock) -> bool:
     """Whether a lock keeps others out: some file systems grant every lock to everyone."""
     if not lock.is_locked:
         return False
@@ -193,8 +193,8 @@ def _holds(lock: BaseFileLock) -> bool:
 
 def _clear(target: Path) -> None:
     """Remove what killed processes left of this very file."""
-    for path in (target, firstuse.mark(target)):
-        start = temporary(path).name.removesuffix(SUFFIX)[:-12]
+    for path in (target, firstuse.locate_mark(target)):
+        start = make_temporary_name(path).name.removesuffix(SUFFIX)[:-12]
         tail = r"[0-9a-f]{12}" + re.escape(SUFFIX)
         left = re.compile(rf"\.?{re.escape(start)}{tail}(\.{tail})?")
         for part in target.parent.iterdir():

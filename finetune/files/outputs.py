@@ -134,7 +134,7 @@ class Output:
 
     def note(self) -> None:
         """Note in the ledger that the command has written the file."""
-        note(self.place, self.command)
+        record_output(self.place, self.command)
 
 
 def check_all(outputs: Sequence[Output]) -> None:
@@ -154,7 +154,7 @@ def is_input(path: Path, inputs: Sequence[Path]) -> bool:
         own = os.stat(path)
     except OSError:  # a link that leads nowhere
         return False
-    above = {_identity(folder) for folder in Path(os.path.realpath(path)).parents}
+    above = {_identify(folder) for folder in Path(os.path.realpath(path)).parents}
     for each in inputs:
         try:
             other = os.stat(each)
@@ -162,7 +162,7 @@ def is_input(path: Path, inputs: Sequence[Path]) -> bool:
             continue
         if os.path.samestat(own, other):
             return True
-        if stat.S_ISDIR(other.st_mode) and path.suffix not in OUTPUT_ENDINGS and _identity(each) in above:
+        if stat.S_ISDIR(other.st_mode) and path.suffix not in OUTPUT_ENDINGS and _identify(each) in above:
             return True
     return False
 
@@ -171,19 +171,19 @@ OUTPUT_ENDINGS = (".csv", ".svg", ".json", ".yaml", ".yml")
 """Endings of files that are not photos, so that a command may replace them in a folder of photos."""
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identify(folder: Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
-def output_path(text: str) -> Path:
+def parse_output(text: str) -> Path:
     """Return the path that a command line names; every name of standard output becomes ``-``, and ``./-`` a file."""
-    if text == "-" or _descriptor(Path(text)) == 1:
+    if text == "-" or _find_descriptor(Path(text)) == 1:
         return STDOUT
     return Path(text).absolute() if Path(text) == STDOUT else Path(text)
 
 
-def _descriptor(path: Path) -> int | None:
+def _find_descriptor(path: Path) -> int | None:
     """Return the descriptor that a path such as ``/dev/stdout`` or ``/dev/fd/63`` stands for."""
     name = os.path.normpath(path)
     if name in ("/dev/stdout", "/dev/stderr"):
@@ -194,7 +194,7 @@ def _descriptor(path: Path) -> int | None:
 
 def is_stream(path: Path) -> bool:
     """Return whether what is written to a path goes to a pipe, a terminal or ``/dev/null`` and replaces nothing."""
-    if _descriptor(path) is not None:
+    if _find_descriptor(path) is not None:
         return True
     try:
         mode = os.stat(path).st_mode
@@ -207,7 +207,7 @@ def write_to_stream(path: Path, data: bytes) -> None:
     """Write to a pipe or a device; raises ``ResourceError`` for a pipe that nobody reads."""
     name = escape_line(str(path))
     try:
-        number = _descriptor(path)
+        number = _find_descriptor(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK) if number is None else os.dup(number)
         with open(descriptor, "wb") as file:
             os.set_blocking(descriptor, True)
@@ -217,33 +217,33 @@ def write_to_stream(path: Path, data: bytes) -> None:
         raise ResourceError(f"'{name}': {reason}") from error
 
 
-def note(place: Path, command: str) -> None:
+def record_output(place: Path, command: str) -> None:
     """Write into the ledger what a command has written; where that fails, the file counts as the user's."""
     with suppress(FinetuneError, OSError):
-        said = {"path": str(absolute(place)), "command": command, "blake2b": digest(place)}
-        atomic.write_json(_entry(place), said)
+        said = {"path": str(resolve_folder(place)), "command": command, "blake2b": hash_file(place)}
+        atomic.write_json(_locate_entry(place), said)
 
 
 def is_unchanged(place: Path, command: str) -> bool:
     """Return whether a file is as a command wrote it."""
     try:
-        said = json.loads(_entry(place).read_text(encoding="utf-8"))
-        return bool(said == {"path": str(absolute(place)), "command": command, "blake2b": digest(place)})
+        said = json.loads(_locate_entry(place).read_text(encoding="utf-8"))
+        return bool(said == {"path": str(resolve_folder(place)), "command": command, "blake2b": hash_file(place)})
     except (FinetuneError, OSError, ValueError):
         return False
 
 
-def absolute(place: Path) -> Path:
+def resolve_folder(place: Path) -> Path:
     """Return the path of a file from the root, the links in its folder followed."""
     return Path(os.path.realpath(place.parent)) / place.name
 
 
-def digest(place: Path) -> str:
+def hash_file(place: Path) -> str:
     """Return the hash of a file."""
     with place.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _entry(place: Path) -> Path:
-    key = hashlib.blake2b(os.fsencode(absolute(place)), digest_size=16).hexdigest()
+def _locate_entry(place: Path) -> Path:
+    key = hashlib.blake2b(os.fsencode(resolve_folder(place)), digest_size=16).hexdigest()
     return cache_folder() / "outputs" / f"{key}.json"

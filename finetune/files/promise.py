@@ -33,7 +33,7 @@ class Promise:
     @property
     def shown(self) -> str:
         """The URL without what may be secret in it."""
-        return public(self.url)
+        return strip_secrets(self.url)
 
     @property
     def whole(self) -> bool:
@@ -79,7 +79,7 @@ class Promise:
 
     def broken_by(self, path: Path) -> Failed:
         """Return the error that says what ``path`` is instead of the promised file."""
-        reason = f"gave {describe(path)}, not the file that was promised"
+        reason = f"gave {describe_content(path)}, not the file that was promised"
         remedy = "check the address and the network"
         if self.digest:
             algorithm = self.digest.partition(":")[0]
@@ -104,7 +104,7 @@ def on_this_machine(url: str) -> bool:
     return parts.scheme == "http" and parts.hostname in LOCAL_HOSTS
 
 
-def public(url: str) -> str:
+def strip_secrets(url: str) -> str:
     """Return a URL without what may be secret in it: user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -121,7 +121,7 @@ def hash_file(path: Path, algorithm: str) -> str:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def describe(path: Path) -> str:
+def describe_content(path: Path) -> str:
     """Return in words what a file looks like that came instead of another one."""
     return impostor(path) or f"{path.stat().st_size:,} other bytes"
 

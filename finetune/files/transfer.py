@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from finetune.errors import ResourceError
-from finetune.files.atomic import temporary
+from finetune.files.atomic import make_temporary_name
 from finetune.files.promise import Failed
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def transfer(promise: Promise, part: Path, limits: Limits, progress: bool) -> No
     """Fill the empty file ``part`` with what was promised; raises ``DownloadError`` or ``ResourceError``."""
     import requests
 
-    with requests.Session() as session, _bar(promise, progress) as bar:
+    with requests.Session() as session, _show_progress(promise, progress) as bar:
         session.hooks["response"].append(_stop_at_redirect)
         for attempt in range(1, limits.tries + 1):
             try:
@@ -83,7 +83,7 @@ def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: An
         os.truncate(part, 0)
     start = part.stat().st_size
     try:
-        with _answer(session, promise, start, limits) as reply:
+        with _request(session, promise, start, limits) as reply:
             _check(reply, promise, part)
             goes_on = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
             _receive(reply, part, promise, limits, bar, start if goes_on else 0)
@@ -91,7 +91,7 @@ def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: An
         reason = "cannot be trusted: its TLS certificate does not check"
         raise Failed(promise, reason, "mend the proxy or the clock") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _Cut(_reason(error, limits)) from error
+        raise _Cut(_explain_error(error, limits)) from error
     if promise.kept_by(part) or _gunzip(reply, promise, part, limits):
         return
     broken = promise.broken_by(part)
@@ -102,7 +102,7 @@ def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: An
     raise _Cut(broken.reason) if start else broken
 
 
-def _answer(session: Session, promise: Promise, start: int, limits: Limits) -> Response:
+def _request(session: Session, promise: Promise, start: int, limits: Limits) -> Response:
     """Return the answer to a request for all from byte ``start`` on, from wherever the address leads.
 
     ``requests`` would read the body that comes with a redirect, however long that is.
@@ -114,7 +114,7 @@ def _answer(session: Session, promise: Promise, start: int, limits: Limits) -> R
     for _ in range(limits.redirects + 1):
         ask = partial(session.get, url, headers=headers, stream=True, timeout=(limits.connect, limits.stall))
         try:
-            return _within(limits.connect + limits.stall, ask)
+            return _wait_for(limits.connect + limits.stall, ask)
         except _Moved as moved:
             try:
                 url = urljoin(url, str(moved))
@@ -124,7 +124,7 @@ def _answer(session: Session, promise: Promise, start: int, limits: Limits) -> R
     raise Failed(promise, "leads from one address to the next")
 
 
-def _within(seconds: float, ask: Callable[[], Response]) -> Response:
+def _wait_for(seconds: float, ask: Callable[[], Response]) -> Response:
     """Return an answer whose headers come in time; one by one, each byte would be in time for the socket."""
     future: Future[Response] = Future()
 
@@ -179,7 +179,7 @@ def _is_plain(reply: Response) -> bool:
 
 def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar: Any, start: int) -> None:
     """Append the body to the first ``start`` bytes of ``part``, as it came over the wire."""
-    total = _total(reply, start)
+    total = _compute_total(reply, start)
     too_large = Failed(promise, f"exceeds {limits.size:,} bytes")
     if total and total > limits.size:
         raise too_large
@@ -189,7 +189,7 @@ def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar:
     with part.open("r+b") as file:
         file.truncate(start)
         done = file.seek(start)
-        for chunk in _chunks(reply, limits):
+        for chunk in _read_chunks(reply, limits):
             if done + len(chunk) > limits.size:
                 raise too_large
             done += file.write(chunk)
@@ -198,7 +198,7 @@ def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar:
         raise _Cut("the connection was cut")
 
 
-def _total(reply: Response, start: int) -> int | None:
+def _compute_total(reply: Response, start: int) -> int | None:
     """Return the size of the whole file, where the answer says it."""
     length = reply.headers.get("Content-Length", "")
     if length.isdecimal():
@@ -207,7 +207,7 @@ def _total(reply: Response, start: int) -> int | None:
     return int(size[:DIGITS]) if start and size.isdecimal() else None
 
 
-def _chunks(reply: Response, limits: Limits) -> Iterator[bytes]:
+def _read_chunks(reply: Response, limits: Limits) -> Iterator[bytes]:
     """Yield the body as it comes; too little of it in ``limits.stall`` seconds ends the try."""
     since, count = time.monotonic(), 0
     while chunk := reply.raw.read1(CHUNK, decode_content=False):
@@ -223,7 +223,7 @@ def _gunzip(reply: Response, promise: Promise, part: Path, limits: Limits) -> bo
     """Whether ``part`` is the promised file once unpacked, from a server that compresses though asked not to."""
     if "gzip" not in reply.headers.get("Content-Encoding", ""):
         return False
-    plain = temporary(part)
+    plain = make_temporary_name(part)
     try:
         with gzip.open(part) as source, plain.open("wb") as sink:
             while (chunk := source.read(CHUNK)) and sink.tell() <= limits.size:
@@ -238,7 +238,7 @@ def _gunzip(reply: Response, promise: Promise, part: Path, limits: Limits) -> bo
     return False
 
 
-def _reason(error: Exception, limits: Limits) -> str:
+def _explain_error(error: Exception, limits: Limits) -> str:
     name = type(error).__name__
     if "ConnectTimeout" in name:
         return f"no connection in {limits.connect:g} s"
@@ -250,7 +250,7 @@ def _reason(error: Exception, limits: Limits) -> str:
 
 
 @contextmanager
-def _bar(promise: Promise, wanted: bool) -> Iterator[Any]:
+def _show_progress(promise: Promise, wanted: bool) -> Iterator[Any]:
     """Yield ``f(done, total)`` that draws a progress bar on a terminal, and nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn

@@ -194,10 +194,10 @@ HEADER = ["path", "label", "predicted", "probability", "own_probability", "top5"
 
 def write(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) -> None:
     """Write ``out_of_fold.csv``, a row for each training image that was judged, from its ``SCORE`` and fold."""
-    names, labels = list(splitfile.image_names(data.train)), data.train.labels
+    names, labels = list(splitfile.list_image_names(data.train)), data.train.labels
     rows = (
         (
-            splitfile.encodable(names[index]),
+            splitfile.escape_surrogates(names[index]),
             data.classes[labels[index]],
             data.classes[predicted],
             f"{confidence:.6g}",
@@ -215,7 +215,7 @@ def find(model: Path | None) -> Path | None:
 
     Of a run that trained on after that, the file is about another head than the model's.
     """
-    record = None if model is None else splitfile.read_of_file(model)
+    record = None if model is None else splitfile.find_split_record(model)
     if record is None or record.of_split("valid") or record.of_split("test"):
         return None
     path = record.folder / NAME

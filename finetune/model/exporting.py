@@ -152,7 +152,7 @@ def copy_model(source: Path, target: Path, *, force: bool) -> Path:
     copies = [
         Output(path=target / file.name, command="save", force=force, inputs=files, remedy=API_REMEDY) for file in files
     ]
-    with atomic.disk_errors(target):
+    with atomic.translate_disk_errors(target):
         others = {path.name for path in target.iterdir()} - {file.name for file in files} if target.is_dir() else set()
         if others and not force:
             raise UsageError(f"{target} is not empty; name a new folder or pass force=True")
@@ -215,7 +215,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
         "largest_difference": difference,
         "compared": str(runtime) if runtime else f"no: {reason}",
     }
-    beside.write(atomic.json_bytes(about | report))
+    beside.write(atomic.encode_json(about | report))
     return report
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.imagefile import BadImage, shown
+from finetune.data.imagefile import BadImage, format_path
 from finetune.data.walk import Skipped, find_images, image_endings
 from finetune.display import html
 from finetune.errors import DataError, UsageError
@@ -113,7 +113,7 @@ def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None
     found = skipped(inputs, refused)
     if not found:
         return None
-    lines = [f"'{shown(each.path)}' {each.text}" for each in found[:LISTED]]
+    lines = [f"'{format_path(each.path)}' {each.text}" for each in found[:LISTED]]
     more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
     total = len(inputs.images) + len(inputs.missing)
     return DataError(

@@ -104,7 +104,7 @@ class Model:
         part = selection.part
         with closing(self._loader(part, batch_size, workers)) as loader:
             evaluation = self.predictor.evaluate(loader, len(self.classes))
-        for warning in heldback.warnings(selection):
+        for warning in heldback.collect_warnings(selection):
             self.say(f"warning: {warning}")
         return {
             **selection.describe(),
@@ -171,7 +171,7 @@ def path_of(images: Images, part: Part, index: int) -> str | Path:
 
 def unlabelled(images: Images | NDArray[Any], color: Color = "convert") -> Part:
     """Return images as a part whose labels nobody asks for."""
-    listed = sources.pictures(images, color)
+    listed = sources.list_images(images, color)
     return Part(name="images", images=listed, labels=np.zeros(len(listed), np.int64))
 
 

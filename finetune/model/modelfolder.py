@@ -98,7 +98,7 @@ def write(folder: Path, about: Mapping[str, Any], network: Network) -> None:
 
     about = {"version": VERSION, **about, "weights": {key: about["weights"].get(key) for key in WEIGHTS}}
     metadata = {key: json.dumps(about[key]) for key in ("image", "classes", "backbone")}
-    tensorfile.write(folder / "weights.safetensors", values(network.get_parameters()), metadata)
+    tensorfile.write_tensors(folder / "weights.safetensors", values(network.get_parameters()), metadata)
     atomic.write_text(folder / "README.md", card.text(about))
     atomic.write_json(folder / "model.json", about)
 
@@ -159,7 +159,7 @@ def open_model(
         raise WeightsError(f"{folder} lacks weights.safetensors; copy the model folder anew")
     head = HEADS.validate_json(json.dumps(about["head"]))
     network = Network(build_stages(backbone, options), heads.build(head, about["features"], len(about["classes"]), 0))
-    tensors = tensorfile.read(folder / "weights.safetensors").tensors
+    tensors = tensorfile.read_tensors(folder / "weights.safetensors").tensors
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     if {name: array.shape for name, array in tensors.items()} != expected:
         raise WeightsError(f"{folder}: weights.safetensors does not belong to model.json; copy the whole folder anew")

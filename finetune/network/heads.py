@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from finetune.data.loader import Stream, generator
+from finetune.data.loader import Stream, make_generator
 from finetune.recipe.models import LinearHead, MlpHead
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Mlp(nn.Cell):
 
 def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
     """Return the head of a recipe, the same for the same seed."""
-    rng, drops = generator(Stream.HEAD, seed), section.dropout > 0.0
+    rng, drops = make_generator(Stream.HEAD, seed), section.dropout > 0.0
     if isinstance(section, MlpHead):
         return Mlp(features, section.hidden, classes, rng, drops=drops)
     return Linear(features, classes, rng, drops=drops)
@@ -76,6 +76,6 @@ def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed:
     if section.dropout == 0.0:
         return np.ones((1, 1), np.float32)
     width = section.hidden if isinstance(section, MlpHead) else features
-    rng = generator(Stream.DROPOUT, seed, step)
+    rng = make_generator(Stream.DROPOUT, seed, step)
     keep = rng.random((batch, width), dtype=np.float32) >= section.dropout
     return (keep / (1.0 - section.dropout)).astype(np.float32)

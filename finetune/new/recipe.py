@@ -12,8 +12,8 @@ import numpy as np
 from finetune.components import Encoded
 from finetune.data import sources
 from finetune.data.audit import IMBALANCED
-from finetune.data.imagefile import BadImage, opened, shown
-from finetune.data.labelled import build
+from finetune.data.imagefile import BadImage, format_path, open_image
+from finetune.data.labelled import build_split
 from finetune.errors import DataError
 from finetune.plugins import named
 from finetune.recipe.nodes import scalar
@@ -58,12 +58,12 @@ class Seen:
 
 def look(photos: Path, catalogue: Catalogue) -> Seen:
     """Look at a folder of photos, a CSV file or a pack; raises ``DataError`` if it cannot be used."""
-    section = sources.section(photos.absolute().resolve())
-    dataset, options = sources.chosen(photos, {}, catalogue)
+    section = sources.build_section(photos.absolute().resolve())
+    dataset, options = sources.choose_dataset(photos, {}, catalogue)
     found: dict[Split, Samples] = {}
     with named(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
         for split in ("train", "valid", "test"):
-            if (samples := build(dataset, options, split)) is not None:
+            if (samples := build_split(dataset, options, split)) is not None:
                 found[split] = samples
     if "train" not in found or not len(found["train"].images):
         raise DataError(f"{photos} has no photos to train on; put those of each class into a folder of its name")
@@ -80,7 +80,7 @@ def look(photos: Path, catalogue: Catalogue) -> Seen:
         sides=sides,
         sampled=sampled,
         unreadable=unreadable,
-        findings=tuple(shown(f"{each.subject}: {each.text}") for s in found.values() for each in s.findings),
+        findings=tuple(format_path(f"{each.subject}: {each.text}") for s in found.values() for each in s.findings),
     )
 
 
@@ -92,7 +92,7 @@ def measured(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, 
         image = images[place]
         if isinstance(image, Path | Encoded):
             try:
-                with opened(image) as header:
+                with open_image(image) as header:
                     header.load()
                     shorter.append(min(header.size))
             except BadImage as error:

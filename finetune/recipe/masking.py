@@ -41,8 +41,8 @@ def write(path: Path, text: str) -> None:
     if masked(text) == text:
         atomic.write_text(path, text)
         return
-    with atomic.disk_errors(path):
-        part = atomic.temporary(path)
+    with atomic.translate_disk_errors(path):
+        part = atomic.make_temporary_name(path)
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode("utf-8", "backslashreplace"))
         os.replace(part, path)

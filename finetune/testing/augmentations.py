@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.components import Augmentation, ImageSpec
-from finetune.data.loader import UINT8, Stream, generator, unfit
+from finetune.data.loader import UINT8, Stream, describe_unfit, make_generator
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 from finetune.testing.endurance import differing, told
 from finetune.testing.photos import picture
@@ -96,7 +96,7 @@ def done(inspection: Inspection[Augmentation], transform: Transform, job: Job) -
     found = np.zeros((1, 1, 3), np.uint8)
     with inspection.rule("image", named(job), "take images of any size"):
         given: object = result(transform, job)
-        if wrong := unfit(given):
+        if wrong := describe_unfit(given):
             inspection.breaks("image", f"{named(job)} became {wrong}; {UINT8}")
         else:
             found = np.array(given)
@@ -107,7 +107,7 @@ def result(transform: Transform, job: Job) -> Pixels:
     """Return what becomes of an image in an epoch, which gives it a generator of its own."""
     number, epoch = job
     pixels = picture(*SIZES[number], seed=number)
-    return transform(pixels, generator(Stream.AUGMENT, 0, epoch, number))
+    return transform(pixels, make_generator(Stream.AUGMENT, 0, epoch, number))
 
 
 def same(first: Pixels, second: Pixels) -> bool:

@@ -13,7 +13,7 @@ from finetune.components import Dataset, Encoded, Finding, Samples, Severity, Sp
 from finetune.data import labelled as given
 from finetune.data.images import decode
 from finetune.data.loading import SPLITS
-from finetune.data.scan import array_digest, digest_of
+from finetune.data.scan import hash_array, hash_image
 from finetune.errors import DataError
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect, raised
 from finetune.testing.endurance import differing, told
@@ -158,7 +158,7 @@ def item(samples: Samples, place: int) -> Any:
     image = samples.images[place]
     if isinstance(image, Path):
         return image
-    return (image.name, image.data) if isinstance(image, Encoded) else array_digest(np.asarray(image))
+    return (image.name, image.data) if isinstance(image, Encoded) else hash_array(np.asarray(image))
 
 
 def read(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[Any]:
@@ -178,7 +178,7 @@ def read(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[
                 inspection.breaks("images", f"{what}: {error}")
                 break
             found.append(item(samples, place))
-            if samples.digests is not None and samples.digests[place] != (right := digest_of(image)):
+            if samples.digests is not None and samples.digests[place] != (right := hash_image(image)):
                 text = f"{what} has {right}, and digests say {samples.digests[place]!r:.40}; give BLAKE2b of 16 bytes"
                 inspection.breaks("digests", text)
         if not inspection.wants("images"):

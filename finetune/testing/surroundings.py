@@ -186,7 +186,7 @@ def wrong_record(record: Weights) -> Iterator[str]:
 def wrong_address(record: Weights) -> Iterator[str]:
     """Yield what is wrong with the address of weights."""
     parts = urlsplit(record.url)
-    if parts.scheme == "file" and fetching.local(record.url) is None:
+    if parts.scheme == "file" and fetching.find_local_file(record.url) is None:
         yield f"url is '{record.url}', and there is no such file; add it to the package, or correct the address"
     elif parts.scheme not in ("https", "file") or (parts.scheme == "https" and not parts.hostname):
         yield f"url is '{record.url}', which is neither https nor file; use an address of one of them"
@@ -211,7 +211,7 @@ def wrong_labels(record: Weights) -> str:
     if record.labels is None:
         return ""
     try:
-        labels.listed(record.labels, record.classes)
+        labels.read_list(record.labels, record.classes)
     except PluginError as error:
         return str(error)
     return ""

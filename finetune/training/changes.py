@@ -131,8 +131,8 @@ def _same_weights(state: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 
 def image_changes(folder: Path, data: Data) -> str:
     """Return in words how many images of the run in a folder changed; empty where it is not known."""
-    record = splitfile.read(folder)
-    return splitfile.describe_changes(record.rows, splitfile.rows_of(data)) if record else ""
+    record = splitfile.read_split(folder)
+    return splitfile.describe_changes(record.rows, splitfile.list_rows(data)) if record else ""
 
 
 def recipe_changes(
@@ -190,7 +190,7 @@ def weights_changes(folder: Path, plan: Plan) -> tuple[bool, list[str]]:
     Only a file of the user's is looked at: what a name stands for does not change.
     """
     from finetune.files.promise import sha256
-    from finetune.weights.fetching import in_folder
+    from finetune.weights.fetching import find_in_folder
 
     try:
         about = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
@@ -198,7 +198,7 @@ def weights_changes(folder: Path, plan: Plan) -> tuple[bool, list[str]]:
     except (OSError, ValueError, AttributeError):
         return False, []
     name = plan.recipe.backbone.weights
-    path = in_folder(Path(name))
+    path = find_in_folder(Path(name))
     if before is None or not (is_weights_file(name) and path.is_file()) or path.suffix == ".md":
         return False, []
     now = sha256(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data import targets
-from finetune.data.loader import Batch, Loader, Stream, generator
+from finetune.data.loader import Batch, Loader, Stream, make_generator
 from finetune.distributed.world import ALONE
 from finetune.features.features import FeatureLoader, TooLarge, fill, rounded, told
 from finetune.features.keeping import GB, Keeper
@@ -202,10 +202,12 @@ class Feed:
         per_epoch = -(-len(self.data.train) // (train.batch * train.accumulate)) * train.accumulate
         for at, batch in enumerate(batches, (epoch - 1) * per_epoch + start):
             rows = (batch.labels, batch.weights, len(self.data.classes))
-            soft, images = targets.soft_targets(*rows, loss.label_smoothing, self.class_weights), batch.images
+            soft, images = targets.make_soft_targets(*rows, loss.label_smoothing, self.class_weights), batch.images
             if self.views.mixes:
                 # Each process blends its own images, so that with several it is another blend than with one.
-                rng = generator(Stream.MIX, self.recipe.seed, at, *([self.world.rank] if self.world.size > 1 else []))
+                rng = make_generator(
+                    Stream.MIX, self.recipe.seed, at, *([self.world.rank] if self.world.size > 1 else [])
+                )
                 images, soft = targets.mix(images, soft, mixup=train.mixup, cutmix=train.cutmix, rng=rng)
             yield replace(batch, images=images, targets=soft)
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from finetune.data import loading as datas
-from finetune.data.scan import told
+from finetune.data.scan import make_progress
 from finetune.errors import FinetuneError, UsageError
 from finetune.machine.environment import usable_cores
 from finetune.recipe import plan as plans
@@ -143,7 +143,7 @@ def load_own_data(
 ) -> Data:
     """Return the data of a plan as the run in a folder would have it."""
     method = split_method(folder)
-    data = load_data(plan, catalogue, usable_cores(), told(say), method=method)
+    data = load_data(plan, catalogue, usable_cores(), make_progress(say), method=method)
     if pretrained.keeps_head(plan) and {*data.classes} <= {*classes}:
-        return datas.relabelled(data, classes)
+        return datas.relabel_data(data, classes)
     return data

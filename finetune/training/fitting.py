@@ -118,7 +118,7 @@ def choices(training: TrainingRun) -> tuple[Choice, ...]:
     if section.class_weights != "measured":
         name = section.class_weights if isinstance(section.class_weights, str) else "given"
         return (Choice(name=name, class_weights=training.class_weights()),)
-    weights = targets.class_weights("sqrt", data.train.labels, data.classes)
+    weights = targets.compute_class_weights("sqrt", data.train.labels, data.classes)
     return (Choice(name="none"), Choice(name="sqrt", class_weights=weights))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.images import fit, read
+from finetune.data.images import fit, read_image
 from finetune.run import Predicted
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def show_predictions(data: Data, found: Evaluation | None, spec: ImageSpec, coun
     order = np.lexsort((np.where(wrong, -found.confidence, found.confidence), ~wrong))[:count]
     return [
         Predicted(
-            pixels=fit(read(part.images[i], spec), spec),
+            pixels=fit(read_image(part.images[i], spec), spec),
             label=classes[part.labels[i]],
             predicted=classes[found.predicted[i]],
             probability=float(found.confidence[i]),

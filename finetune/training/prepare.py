@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data import heldback, targets
 from finetune.data import loading as datas
-from finetune.data.scan import told
+from finetune.data.scan import make_progress
 from finetune.distributed import launch
 from finetune.distributed import world as worlds
 from finetune.errors import PluginError, UsageError
@@ -148,14 +148,14 @@ def gather_inputs(
     recipe, backbone = plan.recipe, plan.backbone.component
     workers = usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     method = records.split_method(resume)
-    load = partial(records.load_data, plan, catalogue, workers, told(say), method=method)
+    load = partial(records.load_data, plan, catalogue, workers, make_progress(say), method=method)
     # A mistake in the data is not to cost a download; weights that are here are looked at first, which takes no time.
     downloads = world.from_first(fetching.must_download(recipe.backbone.weights, backbone))
     data = world.in_turn(load) if downloads else None
     resolve = partial(pretrained.resolve, plan, plugins, say)
     source, begun = world.in_turn(lambda: saving.found(resolve, resume, backbone.options, say))
     keeps = pretrained.keeps_head(plan)
-    classes = (begun.classes if begun else labels.kept(source, say)) if keeps else None
+    classes = (begun.classes if begun else labels.keep_classes(source, say)) if keeps else None
     expected = preprocessing.find_preprocessing(source, backbone)
     if not expected.certain and (image := saving.read_image(resume)):  # as the run began, whatever is assumed today
         expected = replace(expected, image=modelfolder.image_record(image), certain=True)
@@ -165,9 +165,9 @@ def gather_inputs(
     if source is not None and resume is None:
         heldback.warn_of_overlap(source.path, data, say)
     if source is not None and classes is not None:
-        labels.check(source, classes, data.classes)
+        labels.check_classes(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
-        data = datas.relabelled(data, classes)
+        data = datas.relabel_data(data, classes)
     return Inputs(
         source=source,
         begun=begun,
@@ -197,7 +197,7 @@ def check_inputs(
     """
     recipe, data = plan.recipe, inputs.data
     constant.check_options(plan, data, catalogue, say, asked)
-    targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
+    targets.compute_class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
     records.check_mixing(recipe, len(data.train), world.size)
     with world.together():
         if world.first:

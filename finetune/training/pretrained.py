@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options
 from finetune.errors import UsageError
-from finetune.files.promise import public
+from finetune.files.promise import strip_secrets
 from finetune.training import choosing
 from finetune.weights import fetching, labels, loading, preprocessing
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetching.Source | None:
     """Return the file of the plan's weights, None for a random start, and report what should be known of it."""
-    source = fetching.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
+    source = fetching.resolve(
+        plan.recipe.backbone.weights, plan.backbone.component, fetching.make_plugin_fetch(plugins)
+    )
     if source is not None and source.note:
         say(source.note)
     return source
@@ -56,7 +58,7 @@ def backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
     chosen = plan.backbone
     if source is None:
         return chosen.options
-    belonging = loading.peek(source, chosen.component)
+    belonging = loading.read_options(source, chosen.component)
     said = {name: getattr(chosen.options, name) for name in chosen.options.model_fields_set}
     silent = {name: value for name, value in belonging.items() if said.get(name, "auto") == "auto"}
     return chosen.component.options.model_validate({**said, **silent})
@@ -89,7 +91,7 @@ def origin(source: fetching.Source) -> dict[str, Any]:
     about: dict[str, Any] = {"verified": source.verified}
     if source.record is not None:
         about |= {key: getattr(source.record, key) for key in ("licence", "citation", "accuracy")}
-        about |= {"origin": source.record.source, "address": public(source.record.url)}
+        about |= {"origin": source.record.source, "address": strip_secrets(source.record.url)}
     return about
 
 
@@ -113,7 +115,7 @@ def load_pretrained(
     device = choosing.set_up_device(plan.recipe.runner)
     source = resolve(plan, catalogue.plugins.copy(), say)
     options = backbone_options(plan, source)
-    classes = labels.kept(source, say) if head else ("-",)
+    classes = labels.keep_classes(source, say) if head else ("-",)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
     expected = preprocessing.find_preprocessing(source, plan.backbone.component)
     report |= {"preprocessing": expected.report()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data import loading as datas
 from finetune.data import splitfile
-from finetune.data.audit import finding_line
+from finetune.data.audit import format_finding
 from finetune.errors import PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment, forms
@@ -87,7 +87,7 @@ def say_findings(findings: Sequence[Mapping[str, Any]], say: Callable[[str], Non
         say(f"note: {found['split']}: {found['subject']}: {found['text']}")
     warnings = [found for found in findings if found["severity"] == "warning"]
     for found in warnings[:FINDINGS]:
-        say(f"warning: {finding_line(found)}")
+        say(f"warning: {format_finding(found)}")
     if len(warnings) > FINDINGS:
         say(f"warning: {len(warnings) - FINDINGS} more about the data, in data.json")
 
@@ -105,9 +105,9 @@ def write_start(prepared: Prepared, run: Run) -> None:
 
 def write_data(prepared: Prepared, folder: Path) -> None:
     """Write ``data.json`` and ``split.csv``; images that the run trained on before stay in the latter."""
-    before = splitfile.read(folder)
-    rows = splitfile.rows_of(prepared.data)
-    splitfile.write(folder, splitfile.changed_rows(before.rows, rows) if before else rows)
+    before = splitfile.read_split(folder)
+    rows = splitfile.list_rows(prepared.data)
+    splitfile.write_split(folder, splitfile.merge_rows(before.rows, rows) if before else rows)
     atomic.write_json(folder / "data.json", prepared.data.report)
 
 
@@ -118,7 +118,7 @@ def write_changed(prepared: Prepared, folder: Path) -> None:
     """
     write_recipe(prepared, folder)
     write_data(prepared, folder)
-    with atomic.disk_errors(folder / "result.json"):
+    with atomic.translate_disk_errors(folder / "result.json"):
         (folder / "result.json").unlink(missing_ok=True)
 
 

@@ -48,7 +48,9 @@ class Checkpoint:
 def save(folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
     """Write ``step-N.safetensors``, if best as ``best.safetensors`` too, and keep the newest ``keep``."""
     path = folder / f"step-{state['step']:08d}.safetensors"
-    tensorfile.write(path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)})
+    tensorfile.write_tensors(
+        path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)}
+    )
     if best:
         link_best(path)
     for old in steps(folder)[:-keep]:
@@ -81,7 +83,7 @@ def steps(folder: Path) -> list[Path]:
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; ``WeightsError`` where the file is not one."""
-    file = tensorfile.read(path)
+    file = tensorfile.read_tensors(path)
     try:
         state = json.loads(file.metadata["finetune"])
     except (KeyError, ValueError) as error:

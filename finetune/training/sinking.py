@@ -80,9 +80,9 @@ def open_sink(
     if how == "threads":
         return whole(step, arguments, len(wanted), queue=queue)
     if operations is not None:
-        images = pipeline.native(loader, wanted, operations, prepared.workers)
+        images = pipeline.build_native_dataset(loader, wanted, operations, prepared.workers)
     else:
-        images = pipeline.by_processes(loader, wanted, prepared.workers)
+        images = pipeline.build_process_dataset(loader, wanted, prepared.workers)
     return beside(step, images, arguments, queue=queue)
 
 

@@ -87,7 +87,7 @@ class TrainingRun:
 
     def class_weights(self) -> NDArray[np.float32] | None:
         """Return the weight of each class in the loss, None for none."""
-        return targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
+        return targets.compute_class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
 
     def _show_augmented(self, count: int) -> list[Pixels]:
         return pictures.show_augmented(self.feed, max(1, self.run.epoch), self.prepared.image, count)

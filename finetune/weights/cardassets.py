@@ -63,7 +63,7 @@ def unfold_flow(lines: Sequence[str]) -> Iterator[str]:
             yield line
             number += 1
             continue
-        end = closing_line(lines, number)
+        end = find_closing_line(lines, number)
         if end is None:
             yield from lines[number:]
             return
@@ -73,7 +73,7 @@ def unfold_flow(lines: Sequence[str]) -> Iterator[str]:
         number = end + 1
 
 
-def closing_line(lines: Sequence[str], start: int) -> int | None:
+def find_closing_line(lines: Sequence[str], start: int) -> int | None:
     """Return the line on which the brackets that open on line ``start`` are closed."""
     depth = 0
     for number in range(start, len(lines)):
@@ -86,14 +86,14 @@ def closing_line(lines: Sequence[str], start: int) -> int | None:
 
 def strip_value(value: str) -> str:
     """Return a value without a comment, quotes, the angle brackets of a link, and control characters."""
-    value = re.sub(r"(?:^|\s)#.*", "", printable(value.strip()[:LONGEST])).strip()
+    value = re.sub(r"(?:^|\s)#.*", "", drop_unprintable(value.strip()[:LONGEST])).strip()
     for first, last in ("''", '""', "<>"):
         if len(value) > 1 and value[0] == first and value[-1] == last:
             value = value[1:-1].strip()
     return value
 
 
-def printable(text: str) -> str:
+def drop_unprintable(text: str) -> str:
     """Return a text without control characters."""
     return "".join(character for character in text if character.isprintable())
 
@@ -121,30 +121,30 @@ def find_checkpoint(assets: Sequence[Asset], model: str, where: str) -> Checkpoi
     ``model`` is the network's name, by which one of several networks is chosen. Raises ``WeightsError`` for a card
     without exactly one such checkpoint, an https or file address, and 8 to 64 digits of a SHA-256.
     """
-    listed = [asset for asset in assets if format_of(asset) in FORMATS]
+    listed = [asset for asset in assets if read_format(asset) in FORMATS]
     if not listed:
-        refuse(where, f"names no asset of file-format ckpt{other_formats(assets)}")
-    digests = digests_by_link(listed)
+        refuse(where, f"names no asset of file-format ckpt{describe_other_formats(assets)}")
+    digests = group_digests(listed)
     if not digests:
         refuse(where, "has no asset-link for its checkpoint")
     link, note = choose_link([*digests], model, where)
-    if urlsplit_path(link).lower().endswith(ARCHIVES):
+    if parse_path(link).lower().endswith(ARCHIVES):
         refuse(where, f"links an archive as its checkpoint, '{link:.200}'; unpack it and give the .ckpt file in it")
-    return Checkpoint(url=link, sha256=one_digest(digests[link], where), note=note)
+    return Checkpoint(url=link, sha256=choose_digest(digests[link], where), note=note)
 
 
-def format_of(asset: Asset) -> str:
+def read_format(asset: Asset) -> str:
     """Return the file format that an asset states."""
     return dict(asset).get("file-format", "").lower().strip(". ")
 
 
-def other_formats(assets: Iterable[Asset]) -> str:
+def describe_other_formats(assets: Iterable[Asset]) -> str:
     """Return which formats a card has instead, as part of a message."""
     kinds = sorted({value for asset in assets for name, value in asset if name == "file-format"})[:5]
     return f"; it has {', '.join(map(repr, kinds))}" if kinds else ""
 
 
-def digests_by_link(assets: Iterable[Asset]) -> dict[str, set[str]]:
+def group_digests(assets: Iterable[Asset]) -> dict[str, set[str]]:
     """Return the stated digits of each address, in the card's order; those of an asset belong to all its addresses."""
     found: dict[str, set[str]] = {}
     for asset in assets:
@@ -159,9 +159,9 @@ def choose_link(links: Sequence[str], model: str, where: str) -> tuple[str, str]
     for link in links:
         if not is_safe(link):
             refuse(where, f"has the asset-link '{link:.200}', which is neither https nor file")
-    networks = {link: network_and_device(link) for link in links}
+    networks = {link: parse_file_name(link) for link in links}
     # Names that go on after the network's, such as resnext50_ema, are of the same network, and another choice.
-    candidates = [link for link in links if networks[link][0].startswith(plain(model))]
+    candidates = [link for link in links if networks[link][0].startswith(simplify_name(model))]
     if len({network for network, _ in networks.values()}) == 1:
         candidates = [*links]
     same = len({networks[link][0] for link in candidates}) == 1
@@ -173,15 +173,15 @@ def choose_link(links: Sequence[str], model: str, where: str) -> tuple[str, str]
     return candidates[0], f"the card lists a checkpoint for each device; using '{candidates[0]}', not {others}"
 
 
-def network_and_device(link: str) -> tuple[str, str]:
+def parse_file_name(link: str) -> tuple[str, str]:
     """Return the network and the device that a checkpoint's file name says; each may be empty."""
-    parts = re.split(r"[-_.]", PurePosixPath(urlsplit_path(link)).name)
+    parts = re.split(r"[-_.]", PurePosixPath(parse_path(link)).name)
     devices = [part for part in parts if DEVICE.fullmatch(part)]
     others = [part for part in parts if part not in devices and not NAMELESS.fullmatch(part)]
-    return plain("".join(others)), " ".join(devices).lower()
+    return simplify_name("".join(others)), " ".join(devices).lower()
 
 
-def one_digest(digests: set[str], where: str) -> str:
+def choose_digest(digests: set[str], where: str) -> str:
     """Return the digits of a SHA-256; the longest where several agree."""
     if not digests:
         refuse(where, "has no asset-sha256 for its checkpoint, so that a download could not be verified")
@@ -205,12 +205,12 @@ def is_safe(link: str) -> bool:
     return (parts.scheme == "https" and bool(hostname)) or (parts.scheme == "file" and bool(parts.path))
 
 
-def urlsplit_path(link: str) -> str:
+def parse_path(link: str) -> str:
     """Return the path of an address that ``is_safe`` accepts."""
     return urlsplit(link).path
 
 
-def plain(name: str) -> str:
+def simplify_name(name: str) -> str:
     """Return a network's name without case and punctuation: ``ResNeXt-50`` and ``resnext50`` are one."""
     return re.sub(r"[\W_]", "", name).casefold()
 

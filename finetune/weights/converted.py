@@ -29,7 +29,7 @@ ABOUT = "converted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class OpenedWeights:
     """What is in a file by its own names, pieces joined, and its SHA-256; ``not_kept`` says why the cache refused."""
 
     index: Index
@@ -37,56 +37,58 @@ class Opened:
     not_kept: str = ""
 
 
-def opened(path: Path, backbone: Backbone, check: Callable[[str], None] = loading.anything) -> Opened:
+def open_weights(
+    path: Path, backbone: Backbone, check: Callable[[str], None] = loading.accept_any_hash
+) -> OpenedWeights:
     """Return what is in a file for a backbone, read once and converted at most once; ``check`` may refuse its hash."""
-    if loading.kind(path) == "safetensors":
-        found, digest = loading.whole(path, check)
-        return Opened(index=joined(path, found, backbone), sha256=digest)
-    digest = loading.digest(path)
+    if loading.detect_format(path) == "safetensors":
+        found, digest = loading.read_complete(path, check)
+        return OpenedWeights(index=join_pieces(path, found, backbone), sha256=digest)
+    digest = loading.hash_file(path)
     check(digest)
-    entry = place(digest, backbone)
-    kept = _kept(entry, backbone)
+    entry = locate_entry(digest, backbone)
+    kept = _load_entry(entry, backbone)
     if kept is not None:
-        return Opened(index=kept, sha256=digest)
-    found, read = loading.whole(path)
+        return OpenedWeights(index=kept, sha256=digest)
+    found, read = loading.read_complete(path)
     if read != digest:
         raise WeightsError(f"'{path}' changed while it was read; try again")
-    found = joined(path, found, backbone)
-    if layouts.match(found.records, backbone) is None:
-        return Opened(index=found, sha256=digest)  # it is not this backbone's, and not worth keeping
+    found = join_pieces(path, found, backbone)
+    if layouts.find_layout(found.records, backbone) is None:
+        return OpenedWeights(index=found, sha256=digest)  # it is not this backbone's, and not worth keeping
     try:
         sweep(entry.parent)
-        _keep(entry, found, backbone)
+        _store(entry, found, backbone)
     except (ResourceError, OSError) as error:
-        return Opened(index=found, sha256=digest, not_kept=str(error))
-    return Opened(index=found, sha256=digest)
+        return OpenedWeights(index=found, sha256=digest, not_kept=str(error))
+    return OpenedWeights(index=found, sha256=digest)
 
 
-def joined(path: Path, index: Index, backbone: Backbone) -> Index:
+def join_pieces(path: Path, index: Index, backbone: Backbone) -> Index:
     """Return the index with whole tensors; an error names the file."""
     try:
-        return layouts.joined(index, backbone)
+        return layouts.join_pieces(index, backbone)
     except WeightsError as error:
         raise WeightsError(f"'{path}': {error}") from None
 
 
-def place(digest: str, backbone: Backbone) -> Path:
+def locate_entry(digest: str, backbone: Backbone) -> Path:
     """Return where the converted file is kept."""
     return cache_folder() / "weights" / "converted" / f"{digest}-{backbone.name}.safetensors"
 
 
-def rules(backbone: Backbone) -> str:
+def hash_rules(backbone: Backbone) -> str:
     """Return what decides on an entry's content besides the file."""
     return hashlib.sha256(repr((VERSION, backbone.stages, backbone.layouts)).encode()).hexdigest()
 
 
-def _keep(entry: Path, found: Index, backbone: Backbone) -> None:
-    layout = layouts.match(found.records, backbone)
+def _store(entry: Path, found: Index, backbone: Backbone) -> None:
+    layout = layouts.find_layout(found.records, backbone)
     assert layout is not None
-    naming = layouts.naming(found.records, layout)
+    naming = layouts.apply_layout(found.records, layout)
     records = {own: found.records[name] for own, name in naming.names.items()}
     about = {
-        "rules": rules(backbone),
+        "rules": hash_rules(backbone),
         "format": found.format,
         "names": naming.names,
         "ignored": naming.ignored,
@@ -98,18 +100,18 @@ def _keep(entry: Path, found: Index, backbone: Backbone) -> None:
     tensorfile.write_records(entry, records, {ABOUT: text})
 
 
-def _kept(entry: Path, backbone: Backbone) -> Index | None:
+def _load_entry(entry: Path, backbone: Backbone) -> Index | None:
     """Return what is in an entry, read and checked to the last bit, or None."""
     try:
         if not entry.exists():
             return None
-        found = tensorfile.index(entry)
+        found = tensorfile.read_index(entry)
         records = {name: record.held() for name, record in found.records.items()}
         text = found.metadata[ABOUT]
         about = json.loads(text)
         tensorfile.check_seal(entry, found.seal or "", records, found.metadata)
-        if about["rules"] == rules(backbone):
-            return _original(about, records)
+        if about["rules"] == hash_rules(backbone):
+            return _restore_index(about, records)
     except (WeightsError, OSError, LookupError, ValueError, RecursionError):
         pass
     with suppress(OSError):
@@ -117,7 +119,7 @@ def _kept(entry: Path, backbone: Backbone) -> Index | None:
     return None
 
 
-def _original(about: Mapping[str, Any], records: Mapping[str, Record]) -> Index:
+def _restore_index(about: Mapping[str, Any], records: Mapping[str, Record]) -> Index:
     """Return an entry as if it were the file that it was made from."""
     return Index(
         format=about["format"],

@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 from finetune.components import Backbone, Weights
 from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
 from finetune.files import download, firstuse
-from finetune.files.atomic import cache_folder, expand_home, offline
-from finetune.files.promise import Failed, Promise, public, sha256
+from finetune.files.atomic import cache_folder, expand_home, is_offline
+from finetune.files.promise import Failed, Promise, sha256, strip_secrets
 from finetune.suggest import did_you_mean
 from finetune.weights import hubcard, loading
-from finetune.weights.converted import opened
+from finetune.weights.converted import open_weights
 from finetune.weights.formats import owncheckpoint
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from finetune.plugins import Plugins
 
     Fetch = Callable[[Weights, Path], Path | None]
-    from finetune.weights.converted import Opened
+    from finetune.weights.converted import OpenedWeights
 
 
 Verified = Literal["sha256", "prefix", "first use"]
@@ -36,7 +36,7 @@ DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class FetchedWeights:
     """A file, its whole sha256, what that was compared with, and what the user should be told of it, once."""
 
     path: Path
@@ -45,55 +45,55 @@ class Fetched:
     note: str = ""
 
 
-def nothing(record: Weights, cache: Path) -> None:
+def fetch_nothing(record: Weights, cache: Path) -> None:
     """Fetch nothing: leave it to the verified download."""
 
 
-def fetched(name: str, record: Weights, backbone: str, ask: Fetch = nothing) -> Fetched:
+def fetch_weights(name: str, record: Weights, backbone: str, ask: Fetch = fetch_nothing) -> FetchedWeights:
     """Return the file of a record: what ``ask`` returns, else a ``file:`` where it lies, else a download.
 
     Where the publisher states no whole sha256, that of the first file is kept beside its place in the cache, and every
     later one must have it. Raises ``DownloadError`` for a file that cannot be had, ``WeightsError`` for another file.
     """
     record = replace(record, sha256=record.sha256.lower())
-    place = target(record, cache_folder() / "weights")
+    place = locate_file(record, cache_folder() / "weights")
     stated = f"sha256:{record.sha256}" if record.sha256 else ""
-    wanted = firstuse.recalled(Promise(record.url, stated, place)).digest.partition(":")[2]
+    wanted = firstuse.recall_hash(Promise(record.url, stated, place)).digest.partition(":")[2]
     whole = len(record.sha256) == DIGITS
-    path = ask(record, place.parent) or local(record.url)
+    path = ask(record, place.parent) or find_local_file(record.url)
     if path is None and wanted != record.sha256 and place.is_file():
         path = place
     if path is None:
-        path = downloaded(name, record, backbone, stated, place)
-    found = wanted if whole and path == place else checked(path)
+        path = download_weights(name, record, backbone, stated, place)
+    found = wanted if whole and path == place else hash_file(path)
     if not found.startswith(wanted):
-        raise WeightsError(mismatch(record, path, found, wanted, place))
+        raise WeightsError(describe_mismatch(record, path, found, wanted, place))
     if whole:
-        return Fetched(path=path, sha256=found, verified="sha256")
-    note = "" if wanted == found else remember(name, record, place, found)
-    return Fetched(path=path, sha256=found, verified="prefix" if record.sha256 else "first use", note=note)
+        return FetchedWeights(path=path, sha256=found, verified="sha256")
+    note = "" if wanted == found else remember_hash(name, record, place, found)
+    return FetchedWeights(path=path, sha256=found, verified="prefix" if record.sha256 else "first use", note=note)
 
 
-def target(record: Weights, cache: Path) -> Path:
+def locate_file(record: Weights, cache: Path) -> Path:
     """Return where a record's file is kept: two files of one name do not meet."""
     key = record.sha256[:12] or hashlib.sha256(record.url.encode()).hexdigest()[:12]
     return cache / f"{key}-{Path(urlsplit(record.url).path).name or 'weights'}"
 
 
-def local(url: str) -> Path | None:
+def find_local_file(url: str) -> Path | None:
     """Return the file that a ``file:`` address on this machine names, if it is there."""
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     return path if parts.scheme == "file" and parts.netloc in ("", "localhost") and path.is_file() else None
 
 
-def downloaded(name: str, record: Weights, backbone: str, stated: str, place: Path) -> Path:
+def download_weights(name: str, record: Weights, backbone: str, stated: str, place: Path) -> Path:
     """Return a record's file after a verified download; what goes wrong is explained with all that can be done."""
     limits = replace(download.LIMITS, size=record.bytes or download.LIMITS.size)
     try:
         return download.fetch(record.url, stated, place, limits=limits)
     except DownloadError as error:
-        address = public(record.url)
+        address = strip_secrets(record.url)
         reason = getattr(error, "reason", str(error)).replace(f"'{address}'", "the file")
         reason = f"the file {reason}" if isinstance(error, Failed) else reason
         raise DownloadError(
@@ -106,7 +106,7 @@ def downloaded(name: str, record: Weights, backbone: str, stated: str, place: Pa
         ) from error
 
 
-def checked(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the sha256 of a file that may not be readable."""
     try:
         return sha256(path)
@@ -114,26 +114,26 @@ def checked(path: Path) -> str:
         raise WeightsError(f"'{path}' cannot be read ({error.strerror}); change its permissions") from error
 
 
-def mismatch(record: Weights, path: Path, found: str, wanted: str, place: Path) -> str:
+def describe_mismatch(record: Weights, path: Path, found: str, wanted: str, place: Path) -> str:
     """Return what to say of a file with another hash than the stated one, or that of its first use."""
     if wanted != record.sha256:
-        return firstuse.other(path, found, wanted, firstuse.mark(place))
+        return firstuse.describe_change(path, found, wanted, firstuse.locate_mark(place))
     text = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as promised"
-    mine = local(record.url) == path
+    mine = find_local_file(record.url) == path
     return f"{text}; {'correct the hash, or name another file' if mine else 'remove it to fetch it anew'}"
 
 
-def remember(name: str, record: Weights, place: Path, found: str) -> str:
+def remember_hash(name: str, record: Weights, place: Path, found: str) -> str:
     """Keep the hash of a file's first use, and return what to tell the user."""
-    firstuse.keep(place, found)
+    firstuse.keep_hash(place, found)
     stated = f"only {len(record.sha256)} digits of their sha256" if record.sha256 else "no sha256"
     return (
         f"weights '{name}': the publisher states {stated}; found {found}, which is compared from now on "
-        f"(remove '{firstuse.mark(place)}' and the file beside it to fetch them anew)"
+        f"(remove '{firstuse.locate_mark(place)}' and the file beside it to fetch them anew)"
     )
 
 
-def asking(plugins: Plugins) -> Fetch:
+def make_plugin_fetch(plugins: Plugins) -> Fetch:
     """Return what asks plugins for weights; the first that returns a file counts."""
 
     def ask(record: Weights, cache: Path) -> Path | None:
@@ -177,15 +177,15 @@ class Source:
     verified: Verified | None = None
     card: hubcard.Card | None = None
     note: str = ""
-    _opened: dict[str, Opened] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _opened: dict[str, OpenedWeights] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def opened(self, backbone: Backbone) -> Opened:
+    def opened(self, backbone: Backbone) -> OpenedWeights:
         """Return what is in the file for a backbone; it is read once."""
         if backbone.name not in self._opened:
             try:
-                self._opened[backbone.name] = opened(self.path, backbone, self._check)
+                self._opened[backbone.name] = open_weights(self.path, backbone, self._check)
             except WeightsError:
-                self._check(loading.digest(self.path))  # a damaged file is above all not the one that was promised
+                self._check(loading.hash_file(self.path))  # a damaged file is above all not the one that was promised
                 raise
         return self._opened[backbone.name]
 
@@ -199,10 +199,10 @@ class Source:
     def metadata(self) -> dict[str, str]:
         """The texts in the file."""
         known = next(iter(self._opened.values()), None)
-        return known.index.metadata if known else loading.metadata(self.path)
+        return known.index.metadata if known else loading.read_metadata(self.path)
 
 
-def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | None:
+def resolve(name: str, backbone: Backbone, fetch: Fetch = fetch_nothing) -> Source | None:
     """Return the file that ``name`` stands for, or None for ``none``.
 
     ``name`` is ``none``, ``auto`` (the backbone's first offer), a name that the backbone offers, ``URL#sha256=HEX``,
@@ -218,15 +218,15 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
     if name == "auto":
         name = next(iter(backbone.weights))
     if name in backbone.weights:
-        return _offered(name, backbone.weights[name], backbone, fetch)
+        return _fetch_offered(name, backbone.weights[name], backbone, fetch)
     if "://" in name:
-        return _addressed(name, backbone, fetch)
-    path = in_folder(expand_home(name))
+        return _fetch_address(name, backbone, fetch)
+    path = find_in_folder(expand_home(name))
     check_name(path)
     if os.path.lexists(path):
         if path.suffix.lower() == CARD:
-            return _described(name, path, backbone, fetch)
-        return _own(name, path, backbone)
+            return _fetch_described(name, path, backbone, fetch)
+        return _use_own_file(name, path, backbone)
     if len(path.parts) > 1 or path.suffix.lower() in ENDINGS:
         raise WeightsError(f"no weights file at '{path}'; name a .safetensors or .ckpt file, or a Hub card")
     offers = ("auto", "none", *backbone.weights)
@@ -241,78 +241,78 @@ def must_download(name: str, backbone: Backbone) -> bool:
         record = Weights(url=url, sha256=digest.lower(), layout="")
     elif record is None and name.lower().endswith(CARD):
         with suppress(WeightsError, OSError):
-            record = hubcard.read(expand_home(name)).weights
-    if record is None or offline():
+            record = hubcard.read_card(expand_home(name)).weights
+    if record is None or is_offline():
         return False
     try:
-        return local(record.url) is None and not target(record, cache_folder() / "weights").is_file()
+        return find_local_file(record.url) is None and not locate_file(record, cache_folder() / "weights").is_file()
     except ValueError:  # the address is none
         return False
 
 
-def in_folder(path: Path) -> Path:
+def find_in_folder(path: Path) -> Path:
     """Return the weights in the folder of a run, its checkpoints or a model, any other path as it is."""
     if not os.path.isdir(path):
         return path
     found = next((place for inner in SAVED if os.path.isfile(place := path / inner)), None)
-    return found or owncheckpoint.find_in(path / "checkpoints") or owncheckpoint.find_in(path) or path
+    return found or owncheckpoint.find_checkpoint(path / "checkpoints") or owncheckpoint.find_checkpoint(path) or path
 
 
 def check_name(path: Path) -> None:
     """Raise ``WeightsError`` for a file that only describes weights of ours, and for a run without any."""
-    if path.name in DESCRIBING and in_folder(path.parent) != path.parent:
+    if path.name in DESCRIBING and find_in_folder(path.parent) != path.parent:
         raise WeightsError(f"'{path}' holds no weights; name its folder, '{path.parent}'")
     if os.path.isdir(path) and (path.name == "checkpoints" or os.path.isfile(path / "recipe.yaml")):
         raise WeightsError(f"'{path}' is of a run that has saved no checkpoint; name another run or a weights file")
 
 
-def _offered(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
+def _fetch_offered(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
     """Return the file of a record."""
-    found = fetched(name, record, backbone.name, fetch)
+    found = fetch_weights(name, record, backbone.name, fetch)
     record = replace(record, sha256=found.sha256)
     return Source(path=found.path, name=name, record=record, verified=found.verified, note=found.note)
 
 
-def _addressed(text: str, backbone: Backbone, fetch: Fetch) -> Source:
+def _fetch_address(text: str, backbone: Backbone, fetch: Fetch) -> Source:
     """Return what ``URL#sha256=HEX`` stands for."""
     url, _, digest = text.partition("#sha256=")
     try:
-        name = public(url)
+        name = strip_secrets(url)
     except ValueError:
         raise UsageError(f"'{url.partition('?')[0]}' is no address; write https://HOST/PATH#sha256=HEX") from None
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise UsageError(f"'{name}' needs the sha256 of its file; write URL#sha256= and 64 hex digits")
     digest = digest.lower()
-    record = known(digest, backbone) or Weights(url=url, sha256=digest, layout="")
-    found = _offered(name, replace(record, url=url, sha256=digest), backbone, fetch)
-    return _described(name, found.path, backbone, fetch) if name.lower().endswith(CARD) else found
+    record = find_known(digest, backbone) or Weights(url=url, sha256=digest, layout="")
+    found = _fetch_offered(name, replace(record, url=url, sha256=digest), backbone, fetch)
+    return _fetch_described(name, found.path, backbone, fetch) if name.lower().endswith(CARD) else found
 
 
-def _described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Source:
+def _fetch_described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Source:
     """Return the file that a card describes; what the backbone knows of this file comes before what the card says."""
-    card = hubcard.read(path)
+    card = hubcard.read_card(path)
     card.check(backbone.name, name, backbone.aliases)
-    offer = known(card.weights.sha256, backbone)
+    offer = find_known(card.weights.sha256, backbone)
     said = card.weights
     digest = said.sha256 if offer is None else max(said.sha256, offer.sha256.lower(), key=len)
     record = replace(said if offer is None else offer, url=said.url, sha256=digest)
-    found = _offered(name, record, backbone, fetch)
+    found = _fetch_offered(name, record, backbone, fetch)
     notes = [note for note in (card.note, found.note) if note]
     return replace(found, card=card if offer is None else None, note="; ".join(notes))
 
 
-def _own(name: str, path: Path, backbone: Backbone) -> Source:
+def _use_own_file(name: str, path: Path, backbone: Backbone) -> Source:
     """Return a file of the user's, who may have fetched by hand what the backbone offers."""
     with suppress(OSError):
         if backbone.weights and os.path.isfile(path):
             digest = sha256(path)
-            if offer := known(digest, backbone):
+            if offer := find_known(digest, backbone):
                 verified: Verified = "sha256" if len(offer.sha256) == len(digest) else "prefix"
                 return Source(path=path, name=name, record=replace(offer, sha256=digest), verified=verified)
-    return Source(path=path, name=name, note=owncheckpoint.note(path))
+    return Source(path=path, name=name, note=owncheckpoint.describe_checkpoint(path))
 
 
-def known(digest: str, backbone: Backbone) -> Weights | None:
+def find_known(digest: str, backbone: Backbone) -> Weights | None:
     """Return the offer of a backbone whose file has this SHA-256, of which either may have the first digits only."""
     offers = (offer for offer in backbone.weights.values() if offer.sha256)
     return next((each for each in offers if digest.startswith(each.sha256.lower()) or is_start(digest, each)), None)

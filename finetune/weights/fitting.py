@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from finetune.errors import WeightsError
 from finetune.weights import layouts
-from finetune.weights.layouts import listing
+from finetune.weights.layouts import format_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
-def options(index: Index, backbone: Backbone) -> Mapping[str, Any]:
+def read_options(index: Index, backbone: Backbone) -> Mapping[str, Any]:
     """Return the backbone options that a file asks for: its own word if it has one, else those of its layout.
 
     Raises ``WeightsError`` for a word that is damaged.
     """
-    layout = layouts.match(index.records, backbone)
+    layout = layouts.find_layout(index.records, backbone)
     if layout is None:
         return {}
     try:
@@ -46,13 +46,13 @@ def fit(index: Index, backbone: Backbone) -> Translation[str]:
 
     Raises ``WeightsError`` with all that differs.
     """
-    expected = shapes(backbone, options(index, backbone))
+    expected = compute_shapes(backbone, read_options(index, backbone))
     found = layouts.translate({name: name for name in index.records}, expected, backbone)
-    check(found, expected, expected, index.records, keep_head=False)
+    check_fit(found, expected, expected, index.records, keep_head=False)
     return replace(found, tensors={name: found.tensors[name] for name in expected})
 
 
-def shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def compute_shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the parameters of a backbone's stages; one that does not tell them without MindSpore is built."""
     try:
         chosen = backbone.options.model_validate(dict(said))
@@ -69,14 +69,14 @@ def shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, 
     return {f"{stage}.{p.name}": tuple(p.shape) for stage, cell in built.items() for p in cell.get_parameters()}
 
 
-def default_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]] | None:
+def compute_default_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]] | None:
     """Return the parameters of the stages with default options; None where they are not known without building them."""
     if backbone.shapes is None or any(field.is_required() for field in backbone.options.model_fields.values()):
         return None
     return dict(backbone.shapes(backbone.options()))
 
 
-def check(
+def check_fit(
     found: Translation[str],
     wanted: Collection[str],
     expected: Shapes,
@@ -91,10 +91,10 @@ def check(
     other = [f"{name} {held[name].shape} for {expected[name]}" for name in turned]
     whole = [name for name, each in held.items() if each.dtype not in FLOATS]
     wrong = [
-        listing("lacks", missing),
-        listing("has another shape for", other),
-        listing("has whole numbers for", whole),
-        listing("has no place for", tuple(found.unexpected) if keep_head else ()),
+        format_names("lacks", missing),
+        format_names("has another shape for", other),
+        format_names("has whole numbers for", whole),
+        format_names("has no place for", tuple(found.unexpected) if keep_head else ()),
     ]
     if any(wrong):
         only_head = all(name.startswith(layouts.HEAD) for name in (*missing, *other, *whole))

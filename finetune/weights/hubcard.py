@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from finetune.components import Weights
 from finetune.errors import WeightsError
-from finetune.weights.cardassets import SHA256, find_checkpoint, parse_fields, plain, printable, refuse
+from finetune.weights.cardassets import SHA256, drop_unprintable, find_checkpoint, parse_fields, refuse, simplify_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["SHA256", "Card", "hub_card", "parse", "read"]
+__all__ = ["SHA256", "Card", "hub_card", "parse_card", "read_card"]
 
 MAX_BYTES = 1 << 20  # the longest card of the Hub has 12 kB
 SIDES = range(8, 4097)  # pixels that an input side can have
@@ -70,13 +70,13 @@ class Card:
         A model of the backbone's family, such as ``resnext101`` for ``resnext50``, must have the very name; the
         ``backbone-name`` decides for models that are called by something else, such as the data.
         """
-        names = {plain(name) for name in (backbone, *aliases)}
-        model = plain(self.model)
-        if model in names or model.removesuffix(plain(self.dataset)) in names:
+        names = {simplify_name(name) for name in (backbone, *aliases)}
+        model = simplify_name(self.model)
+        if model in names or model.removesuffix(simplify_name(self.dataset)) in names:
             return True
-        family = re.match(r"[a-z]*", plain(backbone))
+        family = re.match(r"[a-z]*", simplify_name(backbone))
         same_family = bool(family and family[0] and family[0] in model)
-        return plain(self.backbone) in names and not same_family
+        return simplify_name(self.backbone) in names and not same_family
 
 
 def hub_card(path: str | Path) -> Weights:
@@ -87,10 +87,10 @@ def hub_card(path: str | Path) -> Weights:
     and show 0.875 of the shorter side. Raises ``WeightsError`` for a file that is not a card, and for one without an
     https link and at least 8 digits of a sha256.
     """
-    return read(Path(path)).weights
+    return read_card(Path(path)).weights
 
 
-def read(path: Path) -> Card:
+def read_card(path: Path) -> Card:
     """Read a card; raises ``WeightsError`` with what is wrong with it."""
     try:
         about = path.stat()
@@ -103,10 +103,10 @@ def read(path: Path) -> Card:
         raise WeightsError(f"'{path}' is not text, so no card; copy it anew as UTF-8") from None
     except OSError as error:
         raise WeightsError(f"'{path}' cannot be read ({error.strerror}); name the .md file of a card") from error
-    return parse(text, str(path))
+    return parse_card(text, str(path))
 
 
-def parse(text: str, where: str) -> Card:
+def parse_card(text: str, where: str) -> Card:
     """Return what the text of a card says; ``where`` names it in errors."""
     if "\0" in text:
         raise WeightsError(f"'{where}' is not text, so no card; copy it anew as UTF-8")
@@ -121,7 +121,7 @@ def parse(text: str, where: str) -> Card:
     said = fields.said
     model = said.get("model-name", "")
     chosen = find_checkpoint(fields.assets or [[*said.items()]], model or said.get("backbone-name", ""), where)
-    size, resize, keep_aspect = sides(said, chosen.url, where)
+    size, resize, keep_aspect = read_sides(said, chosen.url, where)
     weights = Weights(
         url=chosen.url,
         sha256=chosen.sha256,
@@ -129,30 +129,30 @@ def parse(text: str, where: str) -> Card:
         size=size,
         resize=resize,
         keep_aspect=keep_aspect,
-        licence=licence(said.get("license", "")),
-        source=source(said),
-        citation=citation("\n".join(lines[fences[1] + 1 :])),
-        accuracy=accuracy(said.get("accuracy") or said.get("evaluation", "")),
+        licence=parse_licence(said.get("license", "")),
+        source=describe_source(said),
+        citation=find_citation("\n".join(lines[fences[1] + 1 :])),
+        accuracy=parse_accuracy(said.get("accuracy") or said.get("evaluation", "")),
     )
     return Card(
         model=model,
         backbone=said.get("backbone-name", ""),
         weights=weights,
         dataset=said.get("train-dataset", ""),
-        task=task(said),
+        task=find_other_task(said),
         note=chosen.note,
     )
 
 
-def sides(said: Mapping[str, str], url: str, where: str) -> tuple[int, int, bool]:
+def read_sides(said: Mapping[str, str], url: str, where: str) -> tuple[int, int, bool]:
     """Return size, resize and whether the aspect is kept, by the evaluation of the project that made the weights."""
-    size = side(said.get("input-shape", ""), where)
+    size = read_side(said.get("input-shape", ""), where)
     if "/mindcv" in said.get("repo-link", "").lower() or "/mindcv/" in url.lower():
         return size, int(size / CROP), True
     return size, RESIZE if size <= RESIZE else round(size * 8 / 7), False
 
 
-def side(shape: str, where: str) -> int:
+def read_side(shape: str, where: str) -> int:
     """Return the side in pixels of the square RGB images that ``input-shape`` says; 224 where it says nothing."""
     if not shape:
         return 224
@@ -164,7 +164,7 @@ def side(shape: str, where: str) -> int:
     refuse(where, f"has input-shape '{shape:.100}', which is not that of square RGB images such as [3, 224, 224]")
 
 
-def task(said: Mapping[str, str]) -> str:
+def find_other_task(said: Mapping[str, str]) -> str:
     """Return the field that shows that a card is not for image classification, empty where it may be."""
     module, evaluation = said.get("module-type", ""), said.get("evaluation", "")
     if OTHER_TASK.search(module) or (module and not re.match(r"cv|image|vision|class", module, re.IGNORECASE)):
@@ -172,14 +172,14 @@ def task(said: Mapping[str, str]) -> str:
     return f"evaluation: {evaluation:.60}" if MEASURE.search(evaluation) else ""
 
 
-def source(said: Mapping[str, str]) -> str:
+def describe_source(said: Mapping[str, str]) -> str:
     """Return who made the weights, and from what."""
     model = " ".join(part for part in (said.get("model-name", ""), said.get("model-version", "")) if part)
     data = said.get("train-dataset", "")
     return " ".join(f"MindSpore Hub {model}".split()) + (f", trained on {data}" if data else "")
 
 
-def accuracy(text: str) -> float | None:
+def parse_accuracy(text: str) -> float | None:
     """Return the top-1 in 0..1 that ``0.78``, ``78`` or ``top1acc78.51 | top5acc94.18`` says, None for other texts."""
     found = TOP1.search(text) or PLAIN_ACCURACY.match(text.strip())
     value = float(found[1]) if found else -1.0
@@ -187,12 +187,12 @@ def accuracy(text: str) -> float | None:
     return round(value, 6) if 0 <= value <= 1 else None
 
 
-def licence(text: str) -> str:
+def parse_licence(text: str) -> str:
     """Return the name of a licence, Apache's as its register of names has it."""
     return "Apache-2.0" if APACHE.fullmatch(text) else text[:100] or "unknown"
 
 
-def citation(body: str) -> str:
+def find_citation(body: str) -> str:
     """Return the text below ``## Citation`` as one line."""
     found = CITATION.search(body)
-    return printable(" ".join(found[1].split())[:500]) if found else ""
+    return drop_unprintable(" ".join(found[1].split())[:500]) if found else ""

@@ -23,7 +23,7 @@ SHOWN = 5
 NEW_HEAD = "write head.keep_pretrained=false for a new head"
 
 
-def kept(source: Source | None, say: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
+def keep_classes(source: Source | None, say: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
     """Return the classes of a head that ``head.keep_pretrained`` keeps, in the order of its logits.
 
     ``say`` receives the names made distinct. Raises ``UsageError`` without weights and ``WeightsError`` for
@@ -31,7 +31,7 @@ def kept(source: Source | None, say: Callable[[str], None] = lambda message: Non
     """
     if source is None:
         raise UsageError(f"head.keep_pretrained keeps the head of weights, and backbone.weights is none; {NEW_HEAD}")
-    stated = stated_names(source)
+    stated = read_stated_names(source)
     if stated is None:
         raise WeightsError(f"the weights '{source.name}' say no class names, so their head cannot be kept; {NEW_HEAD}")
     names = make_distinct(stated)
@@ -42,24 +42,24 @@ def kept(source: Source | None, say: Callable[[str], None] = lambda message: Non
     return names
 
 
-def classes(source: Source) -> tuple[str, ...] | None:
+def read_classes(source: Source) -> tuple[str, ...] | None:
     """Return the distinct class names of weights, or None where nobody says them."""
-    names = stated_names(source)
+    names = read_stated_names(source)
     return None if names is None else make_distinct(names)
 
 
-def stated_names(source: Source) -> tuple[str, ...] | None:
+def read_stated_names(source: Source) -> tuple[str, ...] | None:
     """Return the class names of weights as they are stated."""
     text = source.metadata.get("classes")
     if text is not None:
-        return saved(text, source.path)
+        return parse_saved(text, source.path)
     record = source.record
-    return None if record is None or record.labels is None else listed(record.labels, record.classes)
+    return None if record is None or record.labels is None else read_list(record.labels, record.classes)
 
 
-def of_record(record: Weights) -> tuple[str, ...] | None:
+def read_record_classes(record: Weights) -> tuple[str, ...] | None:
     """Return the distinct class names that a record knows, or None."""
-    return None if record.labels is None else make_distinct(listed(record.labels, record.classes))
+    return None if record.labels is None else make_distinct(read_list(record.labels, record.classes))
 
 
 def make_distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def make_distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def saved(text: str, path: Path) -> tuple[str, ...]:
+def parse_saved(text: str, path: Path) -> tuple[str, ...]:
     """Return the class names in the metadata of a file that this project saved."""
     try:
         names = json.loads(text)
@@ -92,7 +92,7 @@ def saved(text: str, path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def listed(path: Path, count: int) -> tuple[str, ...]:
+def read_list(path: Path, count: int) -> tuple[str, ...]:
     """Return the names in a file with a class a line, as many as there are logits."""
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines())
@@ -107,7 +107,7 @@ def listed(path: Path, count: int) -> tuple[str, ...]:
     return names
 
 
-def check(source: Source, names: Sequence[str], own: Sequence[str]) -> None:
+def check_classes(source: Source, names: Sequence[str], own: Sequence[str]) -> None:
     """Raise ``WeightsError`` unless each of a dataset's ``own`` classes is among those of the weights."""
     strange = [name for name in own if name not in {*names}]
     if strange:

@@ -23,15 +23,15 @@ def to_own(index: Index, layout: Layout | None) -> Index:
     """Return the tensors of a file with the axes of the network, by the rules of the file's layout."""
     if layout is None or not layout.transpose:
         return index
-    return replace(index, records={name: turned(name, each, layout) for name, each in index.records.items()})
+    return replace(index, records={name: transpose_record(name, each, layout) for name, each in index.records.items()})
 
 
 def to_file(name: str, record: Record, layout: Layout | None) -> Record:
     """Return a tensor of the network with the axes that the layout has it with, ``name`` being the file's."""
-    return record if layout is None else turned(name, record, layout, back=True)
+    return record if layout is None else transpose_record(name, record, layout, back=True)
 
 
-def turned(name: str, record: Record, layout: Layout, *, back: bool = False) -> Record:
+def transpose_record(name: str, record: Record, layout: Layout, *, back: bool = False) -> Record:
     """Return a tensor with its axes in another order, to be transposed when it is read."""
     axes = next((axes for pattern, axes in layout.transpose if re.fullmatch(pattern, name)), None)
     if axes is None:
@@ -41,28 +41,30 @@ def turned(name: str, record: Record, layout: Layout, *, back: bool = False) -> 
         wrong = f"{name!r} has {rank} axes, and the layout '{layout.name}' reorders them as {axes}"
         raise WeightsError(f"{wrong}; correct its transpose, or give the file of this network")
     order = tuple(np.argsort(axes).tolist()) if back else tuple(axes)
-    return Record(record.dtype, tuple(record.shape[axis] for axis in order), partial(_moved_contents, record, order))
+    return Record(
+        record.dtype, tuple(record.shape[axis] for axis in order), partial(_transpose_contents, record, order)
+    )
 
 
-def _moved_contents(record: Record, order: tuple[int, ...]) -> bytes:
+def _transpose_contents(record: Record, order: tuple[int, ...]) -> bytes:
     numbers = np.frombuffer(record.content(), f"V{record.itemsize}").reshape(record.shape)
     return numbers.transpose(order).tobytes()
 
 
-def joined(index: Index, backbone: Backbone) -> Index:
+def join_pieces(index: Index, backbone: Backbone) -> Index:
     """Return the index with whole tensors whose axes are the network's, by the backbone's layouts.
 
     Pieces are joined by the first layout that finds some. Raises ``WeightsError`` where a piece is missing or differs
     from the others, or where a tensor has not the axes that are to be transposed.
     """
     for layout in backbone.layouts:
-        if pieces := found(index.records, layout):
-            index = join(index, pieces)
+        if pieces := find_pieces(index.records, layout):
+            index = merge_pieces(index, pieces)
             break
-    return to_own(index, match(index.records, backbone))
+    return to_own(index, find_layout(index.records, backbone))
 
 
-def join(index: Index, pieces: dict[str, tuple[str, ...]]) -> Index:
+def merge_pieces(index: Index, pieces: dict[str, tuple[str, ...]]) -> Index:
     """Return the index with pieces joined on their first axis, that of output channels."""
     records = dict(index.records)
     for whole, names in pieces.items():
@@ -70,11 +72,11 @@ def join(index: Index, pieces: dict[str, tuple[str, ...]]) -> Index:
         if len({(part.dtype, part.shape) for part in parts}) > 1 or whole in records or not parts[0].shape:
             raise WeightsError(f"the pieces of {whole!r} do not fit each other; copy the file anew")
         rows, *rest = parts[0].shape
-        records[whole] = Record(parts[0].dtype, (rows * len(parts), *rest), partial(_contents, parts))
+        records[whole] = Record(parts[0].dtype, (rows * len(parts), *rest), partial(_join_contents, parts))
     return replace(index, records=records, merged={whole: len(names) for whole, names in pieces.items()})
 
 
-def found(names: Iterable[str], layout: Layout) -> dict[str, tuple[str, ...]]:
+def find_pieces(names: Iterable[str], layout: Layout) -> dict[str, tuple[str, ...]]:
     """Return the pieces of each whole tensor that the layout has a place for, in the order of their numbers."""
     if layout.pieces is None:
         return {}
@@ -95,7 +97,7 @@ def found(names: Iterable[str], layout: Layout) -> dict[str, tuple[str, ...]]:
     return {own: tuple(each[number] for number in sorted(each)) for own, each in numbered.items()}
 
 
-def _contents(parts: Sequence[Record]) -> bytearray:
+def _join_contents(parts: Sequence[Record]) -> bytearray:
     return bytearray().join(part.content() for part in parts)
 
 
@@ -155,7 +157,7 @@ def translate(tensors: Mapping[str, T], expected: Collection[str], backbone: Bac
     entries are just the parameters; the classifier, ``head.…``, may differ. Raises ``Misfit`` with what the
     nearest layout lacks and has too many.
     """
-    tried = namings(tensors, backbone)
+    tried = apply_layouts(tensors, backbone)
     for naming in tried:
         if not naming.missing(expected) and not naming.unexpected(expected):
             return Translation(
@@ -166,8 +168,8 @@ def translate(tensors: Mapping[str, T], expected: Collection[str], backbone: Bac
                 options=naming.layout.options,
             )
     nearest = min(tried, key=lambda n: len(n.missing(expected)) + len(n.unexpected(expected)))
-    lacks = listing("lacks", nearest.missing(expected))
-    extra = listing("has no place for", nearest.unexpected(expected))
+    lacks = format_names("lacks", nearest.missing(expected))
+    extra = format_names("has no place for", nearest.unexpected(expected))
     differences = "; ".join(part for part in (lacks, extra) if part)
     text = (
         f"these are not the weights of '{backbone.name}': in the nearest layout, '{nearest.layout.name}', it "
@@ -176,19 +178,19 @@ def translate(tensors: Mapping[str, T], expected: Collection[str], backbone: Bac
     raise Misfit(text, nearest, expected)
 
 
-def match(names: Collection[str], backbone: Backbone) -> Layout | None:
+def find_layout(names: Collection[str], backbone: Backbone) -> Layout | None:
     """Return the first layout that has a place for every name, without knowing the network."""
-    return next((naming.layout for naming in namings(names, backbone) if not naming.unplaced), None)
+    return next((naming.layout for naming in apply_layouts(names, backbone) if not naming.unplaced), None)
 
 
-def namings(names: Collection[str], backbone: Backbone) -> list[Naming]:
+def apply_layouts(names: Collection[str], backbone: Backbone) -> list[Naming]:
     """Return what each layout makes of some names, the own layout first."""
     stages = "|".join(re.escape(stage) for stage in (*backbone.stages, "head"))
     own = Layout(name=OWN, rules=((rf"(?:{stages})\..+", r"\g<0>"),))
-    return [naming(names, layout) for layout in (own, *backbone.layouts)]
+    return [apply_layout(names, layout) for layout in (own, *backbone.layouts)]
 
 
-def naming(names: Collection[str], layout: Layout) -> Naming:
+def apply_layout(names: Collection[str], layout: Layout) -> Naming:
     """Apply a layout to some names; a name whose own name is already taken has no place."""
     found: dict[str, str] = {}
     ignored, unplaced = [], []
@@ -209,12 +211,12 @@ def is_ignored(name: str, layout: Layout) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in layout.ignore)
 
 
-def written(names: Iterable[str], layout: Layout) -> dict[str, str]:
+def name_for_file(names: Iterable[str], layout: Layout) -> dict[str, str]:
     """Return the file's name of each own name, which the layout then takes back; ``WeightsError`` where it has none."""
     theirs = {own: rename(own, layout.writes) for own in names}
     lost = [own for own, name in theirs.items() if name is None or rename(name, layout.rules) != own]
     if lost:
-        raise WeightsError(f"the layout '{layout.name}' {listing('has no name for', lost)}; write safetensors")
+        raise WeightsError(f"the layout '{layout.name}' {format_names('has no name for', lost)}; write safetensors")
     return {own: name for own, name in theirs.items() if name is not None}
 
 
@@ -227,7 +229,7 @@ def rename(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
     return None
 
 
-def listing(what: str, names: Collection[str], shown: int = 10) -> str:
+def format_names(what: str, names: Collection[str], shown: int = 10) -> str:
     """Return ``lacks 12: 'a', 'b', …`` with the first names in order, or nothing for no names."""
     if not names:
         return ""

@@ -29,41 +29,43 @@ if TYPE_CHECKING:
     from finetune.weights.layouts import Translation
 
 
-def digest(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file in hex; raises ``WeightsError`` for what is no file with content."""
-    tensorfile.first_bytes(path)
+    tensorfile.read_head(path)
     return sha256(path)
 
 
-def kind(path: Path) -> Format:
+def detect_format(path: Path) -> Format:
     """Return the format of a file by its content; raises ``WeightsError`` for all but three formats."""
-    return "pytorch" if torchfile.is_torch(path) else tensorfile.kind(path)
+    return "pytorch" if torchfile.is_torch(path) else tensorfile.detect_format(path)
 
 
-def anything(digest: str) -> None:
+def accept_any_hash(digest: str) -> None:
     """Take any hash."""
 
 
-def whole(path: Path, check: Callable[[str], None] = anything) -> tuple[Index, str]:
+def read_complete(path: Path, check: Callable[[str], None] = accept_any_hash) -> tuple[Index, str]:
     """Return what is in a file and its SHA-256, of the very bytes that are used.
 
     ``check`` may refuse the hash before anything is made of the bytes. Of a run's checkpoint only the network is
     returned. Raises ``WeightsError`` for all but sound files of safetensors, MindSpore and PyTorch.
     """
-    if kind(path) != "pytorch":
-        index, found_digest = tensorfile.whole(path, check)
+    if detect_format(path) != "pytorch":
+        index, found_digest = tensorfile.read_complete(path, check)
         return owncheckpoint.as_weights(path, index), found_digest
-    before = digest(path)
+    before = hash_file(path)
     check(before)
-    found = torchfile.index(path)
-    if digest(path) != before:
+    found = torchfile.read_index(path)
+    if hash_file(path) != before:
         raise WeightsError(f"'{path}' changed while it was read; try again")
     return found, before
 
 
-def metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
     """Return the texts in a file; PyTorch's have none, and those of a run's checkpoint are what its model would say."""
-    return {} if kind(path) == "pytorch" else owncheckpoint.texts(path, tensorfile.index(path).metadata)
+    return (
+        {} if detect_format(path) == "pytorch" else owncheckpoint.read_texts(path, tensorfile.read_index(path).metadata)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class Loaded:
     report: dict[str, Any]
 
 
-def peek(source: Source, backbone: Backbone) -> Mapping[str, Any]:
+def read_options(source: Source, backbone: Backbone) -> Mapping[str, Any]:
     """Return the backbone options that belong to weights, from the record or the names in the file.
 
     A file that this project saved says them itself. Raises ``WeightsError`` for a file that cannot be read.
@@ -83,12 +85,12 @@ def peek(source: Source, backbone: Backbone) -> Mapping[str, Any]:
         return source.record.options
     index = source.opened(backbone).index
     try:
-        return fitting.options(index, backbone)
+        return fitting.read_options(index, backbone)
     except WeightsError as error:
         raise WeightsError(f"'{source.path}' has {error}") from error
 
 
-def image_defaults(source: Source | None) -> dict[str, Any]:
+def read_image_defaults(source: Source | None) -> dict[str, Any]:
     """Return what ``ImageSpec`` takes for these weights; nothing where ImageNet's usual values are to be used.
 
     What a file of this project says itself comes before its record, which may know no more than an address.
@@ -101,10 +103,10 @@ def image_defaults(source: Source | None) -> dict[str, Any]:
         if fault := image_fault(known):
             raise WeightsError(f"the record of the weights '{source.name}' has a wrong {fault}")
         return known
-    return {} if text is None else image_in(source.path, text)
+    return {} if text is None else parse_image(source.path, text)
 
 
-def image_in(path: Path, text: str) -> dict[str, Any]:
+def parse_image(path: Path, text: str) -> dict[str, Any]:
     """Return what ``ImageSpec`` takes from a text in a file of this project; ``WeightsError`` for a damaged one."""
     try:
         said = ImageSection.model_validate_json(text).model_dump()
@@ -127,9 +129,9 @@ def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[
         # The file's names stand for its tensors, so that only what the network takes is read.
         found = layouts.translate({name: name for name in index.records}, expected, backbone)
         wanted = [name for name in expected if keep_head or name not in head]
-        fitting.check(found, wanted, expected, index.records, keep_head=keep_head)
+        fitting.check_fit(found, wanted, expected, index.records, keep_head=keep_head)
     except WeightsError as error:
-        raise WeightsError(f"'{source.path}'{made_for(index, backbone)}: {error}") from None
+        raise WeightsError(f"'{source.path}'{describe_target(index, backbone)}: {error}") from None
     if record is not None and record.layout not in ("", found.layout):
         raise WeightsError(
             f"'{source.path}' names its parameters as '{found.layout}' does, not as '{record.layout}'; "
@@ -139,10 +141,10 @@ def load(source: Source, backbone: Backbone, expected: Shapes, head: Collection[
     arrays = {name: _float32(source.path, name, record) for name, record in records.items()}
     about = {"source": source.name, "path": str(source.path), "sha256": digest, "layout": found.layout}
     about |= {"not_kept": opened.not_kept} if opened.not_kept else {}
-    return Loaded(tensors=arrays, report=about | names(found, index, wanted, expected))
+    return Loaded(tensors=arrays, report=about | report_names(found, index, wanted, expected))
 
 
-def made_for(index: Index, backbone: Backbone) -> str:
+def describe_target(index: Index, backbone: Backbone) -> str:
     """Return which other backbone a file of this project is for, as part of a message; empty for all other files."""
     try:
         used = json.loads(index.metadata["backbone"])["use"]
@@ -153,13 +155,15 @@ def made_for(index: Index, backbone: Backbone) -> str:
 
 def _float32(path: Path, name: str, record: Record) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        array = np.asarray(tensorfile.array(path, name, record), dtype=np.float32)
+        array = np.asarray(tensorfile.read_array(path, name, record), dtype=np.float32)
     if not np.isfinite(array).all():
         raise WeightsError(f"'{path}' holds NaN or infinity in {name!r}; give a file from a run that did not diverge")
     return array
 
 
-def names(found: Translation[str], index: Index, wanted: Collection[str], expected: Collection[str]) -> dict[str, Any]:
+def report_names(
+    found: Translation[str], index: Index, wanted: Collection[str], expected: Collection[str]
+) -> dict[str, Any]:
     """Return what became of every name: those of the network, and of entries that are ignored the file's own."""
     every: dict[str, Any] = {
         "loaded": list(wanted),

@@ -59,7 +59,7 @@ def read_neighbours(path: Path) -> Iterator[tuple[str, ConfigImage]]:
     card = path.with_suffix(".md")
     with suppress(OSError, WeightsError):
         if card.is_file():
-            yield card.name, from_card(hubcard.read(card))
+            yield card.name, from_card(hubcard.read_card(card))
 
 
 def from_card(card: hubcard.Card) -> ConfigImage:
@@ -74,17 +74,20 @@ def from_config(data: Mapping[str, Any]) -> ConfigImage:
     for key in NESTED:
         if isinstance(inner := data.get(key), Mapping):
             said |= inner
-    found = {**sides(said), **colours(said)}
+    found = {**read_sides(said), **parse_colours(said)}
     interpolation = said.get("interpolation", RESAMPLE.get(as_int(said.get("resample"))))
     if found and isinstance(interpolation, str):
         found["interpolation"] = interpolation
     return found
 
 
-def sides(said: Mapping[str, Any]) -> ConfigImage:
+def read_sides(said: Mapping[str, Any]) -> ConfigImage:
     """Return size, resize and keep_aspect; a crop without a share is all of the resized image."""
-    crop, resize = side(said.get("crop_size")) or side(said.get("input_size")), side(said.get("resize"))
-    scaled = side(said.get("size")) or side(said.get("image_size"))
+    crop, resize = (
+        parse_side(said.get("crop_size")) or parse_side(said.get("input_size")),
+        parse_side(said.get("resize")),
+    )
+    scaled = parse_side(said.get("size")) or parse_side(said.get("image_size"))
     if resize:  # what is left of it is the size, as in a recipe
         crop, scaled = crop or scaled, resize
     size = crop or scaled
@@ -105,7 +108,7 @@ def keeps_aspect(said: Mapping[str, Any]) -> bool:
     return said.get("crop_mode") != "squash" and not exact
 
 
-def side(value: object) -> int:
+def parse_side(value: object) -> int:
     """Return the side of a square in pixels, 0 for all that is not one."""
     if isinstance(value, Mapping):
         value = value.get("shortest_edge") or [value.get("height"), value.get("width")]
@@ -117,10 +120,10 @@ def side(value: object) -> int:
     return number if 16 <= number <= 4096 else 0
 
 
-def colours(said: Mapping[str, Any]) -> ConfigImage:
+def parse_colours(said: Mapping[str, Any]) -> ConfigImage:
     """Return mean and std in 0..1; those of images in 0..255 are divided by 255."""
-    mean = triple(said.get("mean", said.get("image_mean")))
-    std = triple(said.get("std", said.get("image_std")))
+    mean = parse_triple(said.get("mean", said.get("image_mean")))
+    std = parse_triple(said.get("std", said.get("image_std")))
     if mean is None or std is None or min(std) <= 0 or min(mean) < 0:
         return {}
     if max(*mean, *std) > 1:
@@ -128,7 +131,7 @@ def colours(said: Mapping[str, Any]) -> ConfigImage:
     return {"mean": mean, "std": std} if max(*mean, *std) <= 1 else {}
 
 
-def triple(value: object) -> tuple[float, float, float] | None:
+def parse_triple(value: object) -> tuple[float, float, float] | None:
     """Return three finite numbers, or None."""
     if not isinstance(value, list | tuple) or len(value) != 3:
         return None
@@ -162,7 +165,7 @@ class Candidate:
         """Tell whether two candidates state different values for some of these keys."""
         both = [key for key in KEYS if key in self.image and key in other.image]
         mine, theirs = ({key: each.image[key] for key in both} for each in (self, other))
-        return comparable(mine, keys) != comparable(theirs, keys)
+        return make_comparable(mine, keys) != make_comparable(theirs, keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,10 +195,11 @@ class Preprocessing:
         """Return what the user should know; empty where it is certain, or the recipe states all of these keys."""
         if self.certain or not keys:
             return ""
-        line = recipe_line(self.image, keys)
+        line = format_recipe_line(self.image, keys)
         if conflicts := self.conflicts(keys):
             others = "".join(
-                f"\n  {each.said_by}: {recipe_line(complete(each.image, self.image), keys)}" for each in conflicts
+                f"\n  {each.said_by}: {format_recipe_line(complete_image(each.image, self.image), keys)}"
+                for each in conflicts
             )
             return (
                 f"warning: sources disagree on the images that the weights '{self.name}' expect; "
@@ -210,37 +214,37 @@ class Preprocessing:
 
     def report(self) -> dict[str, Any]:
         """Return it for ``weights.json``: what is used and why, and what contradicts that."""
-        others = [{"from": each.said_by, "image": complete(each.image, self.image)} for each in self.conflicts()]
+        others = [{"from": each.said_by, "image": complete_image(each.image, self.image)} for each in self.conflicts()]
         return {"image": dict(self.image), "why": self.why, "certain": self.certain, "alternatives": others}
 
 
 def find_preprocessing(source: Source | None, backbone: Backbone) -> Preprocessing:
     """Return the preprocessing of weights for a backbone, None being a random start."""
     if source is None:
-        return Preprocessing(name="none", image=complete({}), why="a random start", certain=True)
+        return Preprocessing(name="none", image=complete_image({}), why="a random start", certain=True)
     known = source.record if source.record is not None and source.record.layout else None
     if "image" in source.metadata or known is not None:
         if known is not None and "image" not in source.metadata:
-            return of_record(source.name, known)
-        return of_own(source.name, loading.image_defaults(source))
-    stated = list(stated_by(source.path, source.metadata, beside=source.record is None))
+            return use_record(source.name, known)
+        return use_own(source.name, loading.read_image_defaults(source))
+    stated = list(collect_stated(source.path, source.metadata, beside=source.record is None))
     if source.card is not None:
         stated.append(Candidate(said_by="the card", image=from_card(source.card)))
-    layout = layouts.match(source.opened(backbone).index.records, backbone)
-    return decide(source.name, stated, offered(backbone, layout.name if layout else ""))
+    layout = layouts.find_layout(source.opened(backbone).index.records, backbone)
+    return decide(source.name, stated, collect_offers(backbone, layout.name if layout else ""))
 
 
-def of_file(path: Path, metadata: Mapping[str, str], layout: str, backbone: Backbone) -> Preprocessing:
+def decide_for_file(path: Path, metadata: Mapping[str, str], layout: str, backbone: Backbone) -> Preprocessing:
     """Return the preprocessing of a file that no record is known for."""
-    return decide(path.name, list(stated_by(path, metadata, beside=True)), offered(backbone, layout))
+    return decide(path.name, list(collect_stated(path, metadata, beside=True)), collect_offers(backbone, layout))
 
 
-def of_own(name: str, image: Mapping[str, Any]) -> Preprocessing:
+def use_own(name: str, image: Mapping[str, Any]) -> Preprocessing:
     """Return the preprocessing that a file of this project states."""
-    return Preprocessing(name=name, image=complete(image), why="the file itself", certain=True)
+    return Preprocessing(name=name, image=complete_image(image), why="the file itself", certain=True)
 
 
-def of_record(name: str, record: Weights) -> Preprocessing:
+def use_record(name: str, record: Weights) -> Preprocessing:
     """Return the preprocessing of weights that a backbone offers."""
     image = {key: getattr(record, key) for key in KEYS}
     return Preprocessing(name=name, image=image, why=f"the record of weights '{name}'", certain=True)
@@ -255,11 +259,11 @@ def decide(name: str, stated: list[Candidate], offers: list[Candidate]) -> Prepr
     interpolation = chosen.image.get("interpolation", RESIZED)
     if interpolation != RESIZED:
         why = f"{why} (which resizes images {interpolation}; here they are resized {RESIZED})"
-    image = complete(chosen.image, first.image)
+    image = complete_image(chosen.image, first.image)
     return Preprocessing(name=name, image=image, why=why, stated=tuple(stated), offers=tuple(offers))
 
 
-def stated_by(path: Path, metadata: Mapping[str, str], *, beside: bool) -> list[Candidate]:
+def collect_stated(path: Path, metadata: Mapping[str, str], *, beside: bool) -> list[Candidate]:
     """Return what a file's own texts and, for a file of the user's, the files next to it (``beside``) state."""
     found = [Candidate(said_by="the file's metadata", image=image)] if (image := from_texts(metadata)) else []
     if beside:
@@ -267,23 +271,23 @@ def stated_by(path: Path, metadata: Mapping[str, str], *, beside: bool) -> list[
     return found
 
 
-def offered(backbone: Backbone, layout: str) -> list[Candidate]:
+def collect_offers(backbone: Backbone, layout: str) -> list[Candidate]:
     """Return what a backbone's weights of a layout expect, one candidate for all that agree."""
     groups: dict[tuple[Any, ...], tuple[Image, list[str]]] = {}
     for name, record in backbone.weights.items():
         if record.layout == layout:
             image = {key: getattr(record, key) for key in KEYS}
-            groups.setdefault(comparable(image, KEYS), (image, []))[1].append(f"'{name}'")
+            groups.setdefault(make_comparable(image, KEYS), (image, []))[1].append(f"'{name}'")
     return [Candidate(said_by=f"weights {', '.join(names)}", image=image) for image, names in groups.values()]
 
 
-def complete(image: Mapping[str, Any], other: Mapping[str, Any] = DEFAULTS) -> Image:
+def complete_image(image: Mapping[str, Any], other: Mapping[str, Any] = DEFAULTS) -> Image:
     """Return all keys, those that ``image`` lacks from ``other``; resize is never smaller than size."""
     found = {key: image.get(key, other[key]) for key in KEYS}
     return found | {"resize": max(found["resize"], found["size"])}
 
 
-def comparable(image: Mapping[str, Any], keys: Collection[str]) -> tuple[Any, ...]:
+def make_comparable(image: Mapping[str, Any], keys: Collection[str]) -> tuple[Any, ...]:
     """Return the values of some keys to compare; resize relative to size where the recipe states the size."""
     found: list[Any] = []
     for key in (key for key in KEYS if key in image and key in keys):
@@ -294,15 +298,15 @@ def comparable(image: Mapping[str, Any], keys: Collection[str]) -> tuple[Any, ..
     return tuple(found)
 
 
-def recipe_line(image: Mapping[str, Any], keys: Collection[str] = KEYS) -> str:
+def format_recipe_line(image: Mapping[str, Any], keys: Collection[str] = KEYS) -> str:
     """Return the line of a recipe that states some keys; resize is left out where the recipe states the size."""
     shown = [key for key in KEYS if key in keys]
     if "size" not in shown and len(shown) > 1:
         shown = [key for key in shown if key != "resize"]
-    return f"image: {{{', '.join(f'{key}: {spell(image[key])}' for key in shown)}}}"
+    return f"image: {{{', '.join(f'{key}: {format_value(image[key])}' for key in shown)}}}"
 
 
-def spell(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as a recipe writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"

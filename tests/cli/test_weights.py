@@ -107,7 +107,7 @@ def test_ls_tells_what_there_is_and_what_is_here(ask: Any, call: Any, home: Path
     assert round(rows["resnext50", "mindcv"]["bytes"] / 1e6) == 100
     assert rows["resnext_nano", "fractals"]["cached"]
     name, record = next(iter(RESNEXT50.weights.items()))
-    place = fetching.target(record, home / "weights")
+    place = fetching.locate_file(record, home / "weights")
     place.parent.mkdir(parents=True)
     place.write_bytes(bytes(1234))
     row = next(row for row in ask("ls", "--backbone", "resnext50")[1]["weights"] if row["name"] == name)

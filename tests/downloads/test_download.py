@@ -128,7 +128,7 @@ def test_size_is_bounded_by_limit_and_disk(server: str, target: Path) -> None:
 def test_what_is_too_large_by_its_own_word_is_not_even_begun(
     server: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.files.transfer._chunks", None)
+    monkeypatch.setattr("finetune.files.transfer._read_chunks", None)
     with pytest.raises(DownloadError, match="exceeds 511,999 bytes; put the file"):
         fetch(f"{server}/good", SHA256, target, limits=Limits(size=len(DATA) - 1))
 
@@ -150,7 +150,7 @@ def test_weights_that_say_their_size_come_in_that_size(
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
     record = Weights(url=f"{server}/more_than_said", sha256=SHA256[7:], layout="", bytes=len(DATA))
     with pytest.raises(DownloadError, match="no weights 'big' for 'net': the file exceeds 512,000 bytes\n"):
-        fetching.fetched("big", record, "net")
+        fetching.fetch_weights("big", record, "net")
     assert files(tmp_path / "weights") == []
 
 

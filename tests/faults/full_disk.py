@@ -147,11 +147,11 @@ class Kinds:
 
     def pack(self) -> list[str]:
         """The disk becomes full while MindSpore writes: no pack is there, nor anything that begins one."""
-        keep, packing.enough = packing.enough, lambda *_: self.disk.fill()
+        keep, packing.check_free_space = packing.check_free_space, lambda *_: self.disk.fill()
         try:
             code, errors = self.said("pack", str(self.photos), str(self.disk.top / "pack"))
         finally:
-            packing.enough = keep
+            packing.check_free_space = keep
         left = [path.name for path in self.disk.top.iterdir() if path != self.disk.ballast]
         return [f"left {name}" for name in left] + self.refused(code, errors, "the disk is full; free some space")
 

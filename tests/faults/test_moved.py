@@ -64,7 +64,7 @@ def test_a_moved_project_resumes_to_the_same_bits(how: str, plain: Made, tmp_pat
     assert not made.told("changed")
     assert not made.told("restarting")
     assert made.features["computed"] == 0
-    record = splitfile.read(where)
+    record = splitfile.read_split(where)
     assert record is not None
     assert all(Path(row.path).is_relative_to(new) for row in record.rows)
     assert run(what, resume=where).told("nothing to do")

@@ -101,7 +101,7 @@ def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) ->
 )
 def test_each_layout_brings_the_padding_of_its_networks(tmp_path: Path, layout: str, padding: str) -> None:
     source = saved(tmp_path / "w.safetensors", {NAMES[layout](n): a for n, a in arrays(network(NANO, 1)).items()})
-    assert loading.peek(source, NANO) == {"stem_pool": padding}
+    assert loading.read_options(source, NANO) == {"stem_pool": padding}
 
 
 @pytest.mark.parametrize("prefix", ["", "network."])
@@ -200,7 +200,7 @@ def test_the_records_of_resnext50_are_complete(name: str) -> None:
     assert record.url.startswith("https://")
     assert record.source.startswith(("MindSpore Hub", "MindCV", "torchvision", "timm"))
     assert "arXiv:1611.05431" in record.citation
-    assert labels.listed(record.labels, record.classes)[0] == "tench"
+    assert labels.read_list(record.labels, record.classes)[0] == "tench"
 
 
 def test_every_offer_is_known_here_and_the_hub_s_newest_comes_first() -> None:
@@ -225,7 +225,7 @@ def test_the_cards_in_the_package_are_cards_of_the_hub(version: str) -> None:
     card, record = hub_card(file), RESNEXT50.weights[f"hub-{version}"]
     assert (card.url, card.sha256, card.size) == (record.url, record.sha256, record.size)
     assert version == "v2.5" or version[1:].replace(".", "") in card.url.split("ascend_v")[1][:2]
-    hubcard.read(file).check("resnext50", str(file), RESNEXT50.aliases)
+    hubcard.read_card(file).check("resnext50", str(file), RESNEXT50.aliases)
     with pytest.raises(WeightsError, match="is a card of 'resnext50"):
         fetching.resolve(str(file), NANO)
 
@@ -262,4 +262,4 @@ def test_shipped_weights_are_what_their_card_says() -> None:
         "merged": 0,
     }
     assert tensorfile.inspect(source.path).dtypes == dict.fromkeys(expected, "float16")
-    assert loading.image_defaults(source)["size"] == record.size
+    assert loading.read_image_defaults(source)["size"] == record.size

@@ -54,7 +54,7 @@ class Done:
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """Return the final weights by name."""
-        return tensorfile.read(self.folder / "model" / "weights.safetensors").tensors
+        return tensorfile.read_tensors(self.folder / "model" / "weights.safetensors").tensors
 
     @property
     def result(self) -> dict[str, Any]:

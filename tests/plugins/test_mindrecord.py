@@ -138,10 +138,10 @@ def test_nothing_is_decoded_before_the_run(made: Path, monkeypatch: pytest.Monke
 
 def test_another_decoder_looks_at_every_photo(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = data("mindrecord", made / "pack").report["fingerprint"]
-    monkeypatch.setattr(packfile, "decoder", lambda: "rules 9, Pillow 99")
+    monkeypatch.setattr(packfile, "describe_decoder", lambda: "rules 9, Pillow 99")
     after = data("mindrecord", made / "pack").report
     assert after["fingerprint"] == before
-    assert any("pack again to save decoding" in each["text"] for each in after["findings"])
+    assert any("pack again to avoid decoding" in each["text"] for each in after["findings"])
 
 
 def test_photos_are_read_from_many_threads(pack: Path) -> None:
@@ -161,9 +161,9 @@ def test_photos_are_read_from_many_threads(pack: Path) -> None:
 
 
 def test_a_folder_that_is_a_pack_is_taken_for_one(pack: Path, tmp_path: Path) -> None:
-    assert sources.section(pack) == {"use": "mindrecord", "root": str(pack)}
-    assert sources.section(pack, {"use": "folder", "root": "elsewhere"})["use"] == "mindrecord"
-    assert sources.section(tmp_path)["use"] == "folder"
+    assert sources.build_section(pack) == {"use": "mindrecord", "root": str(pack)}
+    assert sources.build_section(pack, {"use": "folder", "root": "elsewhere"})["use"] == "mindrecord"
+    assert sources.build_section(tmp_path)["use"] == "folder"
 
 
 # Damage
@@ -171,7 +171,7 @@ def test_a_folder_that_is_a_pack_is_taken_for_one(pack: Path, tmp_path: Path) ->
 
 def test_files_are_hashed_once(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    monkeypatch.setattr(packed, "hashed", lambda path: read.append(path) or packed.digest_of(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(packed, "hash_file", lambda path: read.append(path) or packed.hash_image(path))  # type: ignore[func-returns-value]
     read_pack(pack, "train")
     assert len(read) == len([*pack.iterdir()]) - 1
     read_pack(pack, "train")
@@ -303,7 +303,7 @@ def forged(pack: Path, change: Callable[[Any], object]) -> None:
     said = json.loads((pack / "pack.json").read_text())
     del said["check"]
     change(said)
-    (pack / "pack.json").write_text(json.dumps(said | {"check": packfile.checksum(said)}))
+    (pack / "pack.json").write_text(json.dumps(said | {"check": packfile.compute_checksum(said)}))
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_a_forged_table_leads_nowhere(pack: Path, field: str, value: int) -> Non
     table = np.fromfile(pack / "train.rows", packfile.ROW)
     table[field][3] = value
     table.tofile(pack / "train.rows")
-    digest = packed.digest_of(str(pack / "train.rows"))
+    digest = packed.hash_image(str(pack / "train.rows"))
     forged(pack, lambda said: said["splits"]["train"]["rows"].update(blake2b=digest))
     with pytest.raises(DataError, match=r"train.rows' does not fit pack.json; copy it again"):
         read_pack(pack, "train")

@@ -91,10 +91,10 @@ def test_images_of_one_colour_are_guessed_and_that_is_said(tmp_path: Path) -> No
 def test_weights_whose_features_overflow(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", each=4)
     made = nano.run(nano.recipe(root, tmp_path))
-    saved = tensorfile.read(made.run.folder / "model" / "weights.safetensors").tensors
+    saved = tensorfile.read_tensors(made.run.folder / "model" / "weights.safetensors").tensors
     gamma = "layer4.0.down_sample.bn.gamma"
     large = saved | {gamma: np.full_like(saved[gamma], 3e38)}
-    tensorfile.write(tmp_path / "large.safetensors", large, {})
+    tensorfile.write_tensors(tmp_path / "large.safetensors", large, {})
     backbone = {"use": "resnext_nano", "weights": str(tmp_path / "large.safetensors")}
     what = nano.recipe(root, tmp_path, backbone=backbone, trunk={"engine": "mindspore"})
     with pytest.raises(

@@ -11,7 +11,7 @@ import pytest
 from finetune.components import ImageSpec
 from finetune.data.labelled import Part
 from finetune.data.loader import Loader
-from finetune.data.scan import array_digest, digest_of
+from finetune.data.scan import hash_array, hash_image
 from finetune.errors import DataError, ResourceError
 from finetune.features import features, store
 from finetune.features.features import FeatureLoader, TooLarge, fill, half, rounded, runs, told
@@ -46,7 +46,7 @@ class Means:
 
 def part(seed: int = 0) -> Part:
     pictures = [np.random.default_rng([seed, i]).integers(0, 256, (8, 8, 3), np.uint8) for i in range(COUNT)]
-    hashes = [array_digest(each) for each in pictures]
+    hashes = [hash_array(each) for each in pictures]
     return Part(name="train", images=pictures, labels=np.arange(COUNT) % 3, source="drawn", hashes=hashes)
 
 
@@ -131,7 +131,7 @@ def test_an_array_that_changed_is_refused(case: Case) -> None:
 @pytest.mark.parametrize("act", ["replace", "remove", "empty"])
 def test_a_file_that_changed_is_refused(act: str, case: Case, tmp_path: Path) -> None:
     paths = sorted(folder(tmp_path / "photos", each=8, size=8).rglob("*.jpg"))[:COUNT]
-    of = Part(name="x", images=paths, labels=np.arange(COUNT) % 3, hashes=[digest_of(path) for path in paths])
+    of = Part(name="x", images=paths, labels=np.arange(COUNT) % 3, hashes=[hash_image(path) for path in paths])
     if act == "replace":
         paths[9].write_bytes(paths[10].read_bytes())
     elif act == "remove":

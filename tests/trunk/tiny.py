@@ -181,7 +181,7 @@ TIMES = ("seconds", "images_per_second")
 
 def weights(folder: Path) -> str:
     """Return a hash of a run's final weights."""
-    tensors = tensorfile.read(folder / "model" / "weights.safetensors").tensors
+    tensors = tensorfile.read_tensors(folder / "model" / "weights.safetensors").tensors
     return hashlib.sha256(b"".join(tensors[name].tobytes() for name in sorted(tensors))).hexdigest()
 
 

@@ -182,7 +182,7 @@ def test_crafted_checkpoints_are_refused(tmp_path: Path, name: str) -> None:
     assert len(str(caught.value)) < 2000
     if name != "nothing of petabytes":  # sound in itself; no network has such a parameter
         with pytest.raises(WeightsError, match=r"x\.ckpt' (is a damaged|is neither)"):
-            loading.whole(tmp_path / "x.ckpt")[0]
+            loading.read_complete(tmp_path / "x.ckpt")[0]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_each_layout_computes_what_pytorch_computes(drawn: Drawn, networks: Any,
     layout, padding = LAYOUTS[name]
     source = fetching.resolve(str(drawn.files[name]), RESNEXT50)
     assert source is not None
-    assert loading.peek(source, RESNEXT50)["stem_pool"] == padding
+    assert loading.read_options(source, RESNEXT50)["stem_pool"] == padding
     both = networks(padding)
     parameters = list(both.network.get_parameters())
     loaded = loading.load(source, RESNEXT50, {p.name: tuple(p.shape) for p in parameters}, HEAD, True)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from finetune.components import Encoded, Finding, Samples
-from finetune.data.imagefile import shown
+from finetune.data.imagefile import format_path
 from finetune.data.pack import packfile
 from finetune.data.pool import Pool
-from finetune.data.scan import ScanCache, Verdict, digest_of
+from finetune.data.scan import ScanCache, Verdict, hash_image
 from finetune.errors import DataError, ResourceError
 from finetune.files.atomic import cache_folder, expand_home
 from finetune.machine.environment import usable_cores
@@ -40,16 +40,17 @@ def read_pack(root: Path, split: Split) -> Samples | None:
     that names a file if it is missing, cut short or not as it was packed.
     """
     root = expand_home(root).absolute()
-    pack = packfile.load(root)
+    pack = packfile.load_index(root)
     about = pack.splits.get(split)
     if about is None:
         return None
-    stamps = verify(root, list(about.every_file()))
-    table = rows(root, about)
+    stamps = verify_files(root, list(about.every_file()))
+    table = read_rows(root, about)
     findings = [Finding(severity=each.severity, subject=each.subject, text=each.text) for each in about.findings]
-    known = pack.decoder == packfile.decoder()
+    known = pack.decoder == packfile.describe_decoder()
     if not known:
-        text = f"was packed with {pack.decoder}, here is {packfile.decoder()}; pack again to save decoding all photos"
+        change = f"was packed with {pack.decoder}, but this installation has {packfile.describe_decoder()}"
+        text = f"{change}; pack again to avoid decoding all photos"
         findings.append(Finding(severity="note", subject=str(root), text=text))
     return Samples(
         images=Packed(root, about, table, stamps),
@@ -68,7 +69,7 @@ class Packed(Sequence[Encoded]):
         self.files = [str(root / each.records.name) for each in about.files]
         self.names = str(root / about.names.name)
         self.table = table
-        self._names = opened(self.names)
+        self._names = open_file(self.names)
         weakref.finalize(self, os.close, self._names)
 
     def __len__(self) -> int:
@@ -83,21 +84,21 @@ class Packed(Sequence[Encoded]):
             return [self[place] for place in range(*index.indices(len(self)))]
         row = self.table[index]
         place, length, file = int(row["offset"]), int(row["length"]), self.files[row["file"]]
-        descriptor = opened(file)  # kept open, the files of a large pack would be more than a process may have
+        descriptor = open_file(file)  # kept open, the files of a large pack would be more than a process may have
         try:
-            same = stamp_of(os.fstat(descriptor)) == self.stamps[file]
-            data = excerpt(descriptor, file, place, length)
+            same = make_stamp(os.fstat(descriptor)) == self.stamps[file]
+            data = read_excerpt(descriptor, file, place, length)
         finally:
             os.close(descriptor)
         found = Encoded(name=self.name_of(index), data=data)
         if not same:
-            raise DataError(f"'{file}' has changed since the run began, at '{shown(found.name)}'; {AGAIN}")
+            raise DataError(f"'{file}' has changed since the run began, at '{format_path(found.name)}'; {AGAIN}")
         return found
 
     def name_of(self, index: int) -> str:
         """Return the name of a photo without reading the photo."""
         begin = int(self.table[index - 1]["name_end"]) if index % len(self) else 0
-        name = excerpt(self._names, self.names, begin, int(self.table[index]["name_end"]) - begin)
+        name = read_excerpt(self._names, self.names, begin, int(self.table[index]["name_end"]) - begin)
         return name.decode("utf-8", "surrogateescape")
 
 
@@ -120,7 +121,7 @@ class Digests(Sequence[str]):
         return self.table[index]["digest"].tobytes().hex()  # type: ignore[no-any-return]
 
 
-def opened(file: str) -> int:
+def open_file(file: str) -> int:
     """Return the descriptor of a file."""
     try:
         return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -130,7 +131,7 @@ def opened(file: str) -> int:
         raise DataError(f"'{file}' cannot be read: {error.strerror}; {AGAIN}") from error
 
 
-def excerpt(descriptor: int, file: str, offset: int, length: int) -> bytes:
+def read_excerpt(descriptor: int, file: str, offset: int, length: int) -> bytes:
     """Return bytes of a file; not by a map of it, which would end the process if the file became shorter."""
     try:
         data = os.pread(descriptor, length, offset)
@@ -141,7 +142,7 @@ def excerpt(descriptor: int, file: str, offset: int, length: int) -> bytes:
     return data
 
 
-def rows(root: Path, about: PackedSplit) -> NDArray[np.void]:
+def read_rows(root: Path, about: PackedSplit) -> NDArray[np.void]:
     """Return the table of a split; raises ``DataError`` if it leads out of a file or does not fit the index."""
     file = root / about.rows.name
     table = np.fromfile(file, packfile.ROW)
@@ -150,8 +151,8 @@ def rows(root: Path, about: PackedSplit) -> NDArray[np.void]:
     sound = (
         len(table) * packfile.ROW.itemsize == about.rows.bytes
         and len(about.counts) == len(about.classes)
-        and within(table["file"], len(ends))
-        and within(table["label"], len(about.classes))
+        and are_indices(table["file"], len(ends))
+        and are_indices(table["label"], len(about.classes))
         and np.array_equal(np.bincount(table["file"], minlength=len(ends)), counts)
         and np.array_equal(np.bincount(table["label"], minlength=len(about.classes)), about.counts)
         and bool((np.diff(table["name_end"], prepend=0) >= 0).all())
@@ -164,12 +165,12 @@ def rows(root: Path, about: PackedSplit) -> NDArray[np.void]:
     return table
 
 
-def within(values: NDArray[np.int32], bound: int) -> bool:
+def are_indices(values: NDArray[np.int32], bound: int) -> bool:
     """Whether all values are indices below ``bound``."""
     return not len(values) or (int(values.min()) >= 0 and int(values.max()) < bound)
 
 
-def verify(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
+def verify_files(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
     """Return the stamps of files; ``DataError`` for the first that is not as it was packed.
 
     Those that were hashed here before, and have the same stamp, are only looked up.
@@ -179,25 +180,25 @@ def verify(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
     with Pool(usable_cores()) as pool:
         for file in files:
             path = str(root / file.name)
-            stamps[path] = stamp = stamp_of(stat_of(path, file))
+            stamps[path] = stamp = make_stamp(stat_file(path, file))
             known = cache.verdicts.get(path)
             if known and (known.size, known.mtime_ns, known.ctime_ns) == stamp:
-                agree(path, file, known.digest)
+                check_hash(path, file, known.digest)
             else:
-                fresh.append((path, file, stamp, pool.submit(hashed, path)))
+                fresh.append((path, file, stamp, pool.submit(hash_file, path)))
         for path, file, stamp, job in fresh:
             digest = job.result()
-            agree(path, file, digest)
+            check_hash(path, file, digest)
             cache.add({path: Verdict(*stamp, digest, None)})
     return stamps
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
+def make_stamp(status: os.stat_result) -> Stamp:
     """Return size and times of a file, in bytes and nanoseconds, one of which a change of its content changes."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def stat_of(path: str, file: PackedFile) -> os.stat_result:
+def stat_file(path: str, file: PackedFile) -> os.stat_result:
     """Return the status of a file that is there, regular and as long as it was."""
     try:
         status = os.stat(path)
@@ -212,15 +213,15 @@ def stat_of(path: str, file: PackedFile) -> os.stat_result:
     return status
 
 
-def hashed(path: str) -> str:
+def hash_file(path: str) -> str:
     """Return the hash of a file."""
     try:
-        return digest_of(path)
+        return hash_image(path)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}; check the disk and who may read it") from error
 
 
-def agree(path: str, file: PackedFile, digest: str | None) -> None:
+def check_hash(path: str, file: PackedFile, digest: str | None) -> None:
     """Raise ``DataError`` if a file has another content than was packed."""
     if digest != file.blake2b:
         raise DataError(f"'{path}' is not as it was packed: its content has changed; {AGAIN}")

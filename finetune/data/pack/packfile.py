@@ -45,11 +45,11 @@ ROW = np.dtype(
 )
 
 
-class _Said(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class PackedFile(_Said):
+class PackedFile(_Strict):
     """A file of a pack: its size in bytes, and the BLAKE2b hash of its content."""
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -57,7 +57,7 @@ class PackedFile(_Said):
     blake2b: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class Records(_Said):
+class Records(_Strict):
     """A MindRecord file, the index beside it, and how many photos it holds."""
 
     records: PackedFile
@@ -65,7 +65,7 @@ class Records(_Said):
     photos: NonNegativeInt
 
 
-class Noticed(_Said):
+class PackedFinding(_Strict):
     """A finding about the photos that were packed, such as one that was left out."""
 
     severity: Severity
@@ -73,7 +73,7 @@ class Noticed(_Said):
     text: str
 
 
-class PackedSplit(_Said):
+class PackedSplit(_Strict):
     """One split: its classes, how many photos each has, and its files."""
 
     classes: tuple[str, ...]
@@ -81,7 +81,7 @@ class PackedSplit(_Said):
     rows: PackedFile
     names: PackedFile
     files: tuple[Records, ...]
-    findings: tuple[Noticed, ...] = ()
+    findings: tuple[PackedFinding, ...] = ()
 
     def every_file(self) -> Iterator[PackedFile]:
         """Yield all files of the split."""
@@ -90,7 +90,7 @@ class PackedSplit(_Said):
             yield from (each.records, each.index)
 
 
-class Pack(_Said):
+class Pack(_Strict):
     """What ``pack.json`` says; ``decoder`` tells which photos were taken for sound."""
 
     format: Literal["finetune-pack"] = "finetune-pack"
@@ -100,13 +100,13 @@ class Pack(_Said):
     splits: dict[Split, PackedSplit]
 
 
-def noticed(finding: Finding) -> Noticed:
+def record_finding(finding: Finding) -> PackedFinding:
     """Return a finding as the index holds it: bytes of a name that are not UTF-8 are escaped."""
     subject, text = (each.encode("utf-8", "backslashreplace").decode() for each in (finding.subject, finding.text))
-    return Noticed(severity=finding.severity, subject=subject, text=text)
+    return PackedFinding(severity=finding.severity, subject=subject, text=text)
 
 
-def decoder() -> str:
+def describe_decoder() -> str:
     """Return what decides whether a photo can be decoded."""
     return f"rules {RULES}, Pillow {pillow_version}"
 
@@ -121,13 +121,13 @@ def is_part(name: str) -> bool:
     return name == INDEX or re.fullmatch(NAME, name) is not None
 
 
-def save(folder: Path, pack: Pack) -> None:
+def save_index(folder: Path, pack: Pack) -> None:
     """Write the index, after everything that it names."""
     said = pack.model_dump(mode="json")
-    atomic.write_json(folder / INDEX, said | {"check": checksum(said)})
+    atomic.write_json(folder / INDEX, said | {"check": compute_checksum(said)})
 
 
-def load(folder: Path) -> Pack:
+def load_index(folder: Path) -> Pack:
     """Return what the index says; raises ``DataError`` if there is none, or it is damaged or of another version."""
     path = folder / INDEX
     again = f"copy it again, or pack again with `finetune pack DATA {folder}`"
@@ -147,7 +147,7 @@ def load(folder: Path) -> Pack:
         if said.get("version") != VERSION:
             what = f"of version {said.get('version')!r:.20}, and this finetune reads version {VERSION}"
             raise DataError(f"'{path}' is {what}; upgrade finetune, or pack again")
-        if said.pop("check", None) != checksum(said):
+        if said.pop("check", None) != compute_checksum(said):
             raise ValueError("its content has changed")
         return Pack.model_validate_json(json.dumps(said))
     except (ValidationError, ValueError, RecursionError) as error:
@@ -155,6 +155,6 @@ def load(folder: Path) -> Pack:
         raise DataError(f"'{path}' is damaged: {reason}; {again}") from error
 
 
-def checksum(said: dict[str, Any]) -> str:
+def compute_checksum(said: dict[str, Any]) -> str:
     """Return a hash of what an index says."""
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 from finetune.components import Encoded
 from finetune.data.pack import mindrecords, packfile
 from finetune.data.pool import Pool
-from finetune.data.scan import PAUSE, digest_of
+from finetune.data.scan import PAUSE, hash_image
 from finetune.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class SplitWriter:
         rows, names = self.folder / f"{self.split}.rows", self.folder / f"{self.split}.names"
         files, self.say = [], say
         with Pool(workers) as pool, rows.open("wb") as table, names.open("wb") as text:
-            for number, chosen in enumerate(divided(self.sizes, limit)):
+            for number, chosen in enumerate(divide_photos(self.sizes, limit)):
                 files.append(self._file(number, chosen, pool, table, text))
                 say(f"{files[-1].records.name}: {len(chosen):,} photos, {files[-1].records.bytes / 1e6:,.1f} MB")
             for file in (table, text):
@@ -55,29 +55,29 @@ class SplitWriter:
         return packfile.PackedSplit(
             classes=self.classes,
             counts=tuple(map(int, counts)),
-            rows=described(rows),
-            names=described(names),
+            rows=describe_file(rows),
+            names=describe_file(names),
             files=tuple(files),
         )
 
     def _file(self, number: int, chosen: range, pool: Pool, table: IO[bytes], text: IO[bytes]) -> Records:
         """Write some of the photos into one MindRecord file, look at each there, and note its place."""
         path = self.folder / f"{self.split}-{number:05d}.mindrecord"
-        page = mindrecords.page_size(self.sizes[chosen.start : chosen.stop])
-        mindrecords.write(path, self._batches(chosen, pool), page)
-        places = mindrecords.places(path, page)
+        page = mindrecords.choose_page_size(self.sizes[chosen.start : chosen.stop])
+        mindrecords.write_rows(path, self._batches(chosen, pool), page)
+        places = mindrecords.read_places(path, page)
         rows = np.zeros(len(chosen), packfile.ROW)
         rows["label"], rows["file"] = self.part.labels[chosen.start : chosen.stop], number
         for row, index in enumerate(chosen):
             text.write(self._name(self.part.images[index]).encode("utf-8", "surrogateescape"))
             rows["name_end"][row] = text.tell()
             rows["digest"][row] = np.void(bytes.fromhex(str(self.part.hashes[index])))
-        if not came_through(path, places, rows):
+        if not is_intact(path, places, rows):
             raise ResourceError(f"'{path.name}' is not what was written; check the disk, and pack again")
         rows["offset"], rows["length"] = places.T
         table.write(rows.tobytes())
-        index_file = mindrecords.beside(path)
-        return packfile.Records(records=described(path), index=described(index_file), photos=len(chosen))
+        index_file = mindrecords.locate_index(path)
+        return packfile.Records(records=describe_file(path), index=describe_file(index_file), photos=len(chosen))
 
     def _batches(self, chosen: range, pool: Pool) -> Iterator[list[dict[str, Any]]]:
         """Yield the photos as MindRecord takes them, a few at once, read ahead by the threads of the pool."""
@@ -111,7 +111,7 @@ class SplitWriter:
             except OSError as error:
                 name = self.part.describe(index)
                 raise DataError(f"'{name}' can no longer be read: {error.strerror}; leave the photos alone") from error
-        if digest_of(image) != self.part.hashes[index] or len(image.data) != self.sizes[index]:
+        if hash_image(image) != self.part.hashes[index] or len(image.data) != self.sizes[index]:
             name = self.part.describe(index)
             raise DataError(f"'{name}' changed while it was packed; leave the photos alone, and pack again")
         return image.name, image.data
@@ -129,7 +129,7 @@ class SplitWriter:
             self.say(f"packing {self.split} photos: {self.done:,} of {len(self.part):,}")
 
 
-def divided(sizes: NDArray[np.int64], limit: int) -> Iterator[range]:
+def divide_photos(sizes: NDArray[np.int64], limit: int) -> Iterator[range]:
     """Yield the photos of each file, as many as ``limit`` bytes take, but at least one."""
     ends = np.cumsum(sizes)
     begin = 0
@@ -140,18 +140,18 @@ def divided(sizes: NDArray[np.int64], limit: int) -> Iterator[range]:
         begin = end
 
 
-def came_through(path: Path, places: NDArray[np.int64], rows: NDArray[np.void]) -> bool:
+def is_intact(path: Path, places: NDArray[np.int64], rows: NDArray[np.void]) -> bool:
     """Whether each photo is in the file, at its place and as it was."""
     if len(places) != len(rows):
         return False
     with path.open("rb") as file:
         for (offset, length), row in zip(places.tolist(), rows, strict=True):
             file.seek(offset)
-            if digest_of(Encoded(name="", data=file.read(length))) != row["digest"].tobytes().hex():
+            if hash_image(Encoded(name="", data=file.read(length))) != row["digest"].tobytes().hex():
                 return False
     return True
 
 
-def described(path: Path) -> PackedFile:
+def describe_file(path: Path) -> PackedFile:
     """Return what the index says about a file."""
-    return packfile.PackedFile(name=path.name, bytes=path.stat().st_size, blake2b=digest_of(path))
+    return packfile.PackedFile(name=path.name, bytes=path.stat().st_size, blake2b=hash_image(path))

@@ -84,16 +84,16 @@ def parse(data: bytes | bytearray) -> dict[str, Entry]:
     if len(data) > MAX_BYTES:
         raise WeightsError(f"it is larger than {MAX_BYTES:,} bytes")
     entries: dict[str, Entry] = {}
-    for tag, group in groupby(_values(_body(data)), key=lambda value: value.tag):
+    for tag, group in groupby(_read_values(_check_crc(data)), key=lambda value: value.tag):
         if tag in entries:
             raise WeightsError(f"it holds {tag!r} twice")
-        entries[tag] = _entry(tag, tuple(group))
+        entries[tag] = _join_values(tag, tuple(group))
     if not entries:
         raise WeightsError("it holds no tensor")
     return entries
 
 
-def _body(data: bytes | bytearray) -> memoryview:
+def _check_crc(data: bytes | bytearray) -> memoryview:
     """Return the data without its CRC, checked if it has one."""
     if data[-17:-10] != b"crc_num":
         return memoryview(data)
@@ -103,33 +103,33 @@ def _body(data: bytes | bytearray) -> memoryview:
     return body
 
 
-def _values(body: memoryview) -> Iterator[Value]:
-    for count, (number, message) in enumerate(_fields(body)):
+def _read_values(body: memoryview) -> Iterator[Value]:
+    for count, (number, message) in enumerate(_read_fields(body)):
         if count == MAX_VALUES:
             raise WeightsError(f"it holds more than {MAX_VALUES:,} entries")
-        yield _value(_bytes(message, number == 1, "an entry"))
+        yield _read_value(_require_bytes(message, number == 1, "an entry"))
 
 
-def _value(message: memoryview) -> Value:
-    fields = _once(_fields(message), {1: "tag", 2: "tensor", 3: "hash table"})
-    tag = _text(_bytes(fields.get(1, 0), True, "a tag"), "a tag")
+def _read_value(message: memoryview) -> Value:
+    fields = _index_fields(_read_fields(message), {1: "tag", 2: "tensor", 3: "hash table"})
+    tag = _decode_text(_require_bytes(fields.get(1, 0), True, "a tag"), "a tag")
     if 2 not in fields:
         raise WeightsError(f"{tag!r} is not a tensor")
     dims: list[int] = []
     rest: list[tuple[int, int | memoryview]] = []
-    for number, value in _fields(_bytes(fields[2], 3 not in fields, f"{tag!r}")):
+    for number, value in _read_fields(_require_bytes(fields[2], 3 not in fields, f"{tag!r}")):
         if number != 1:
             rest.append((number, value))
         elif isinstance(value, int) and value < MAX_LENGTH and len(dims) < MAX_DIMS:
             dims.append(value)
         else:
             raise WeightsError(f"{tag!r} has a dimension that is negative, too large or one too many")
-    parts = _once(rest, {2: "type", 3: "content"})
-    kind = _text(_bytes(parts.get(2, 0), True, f"the type of {tag!r}"), f"the type of {tag!r}")
-    return Value(tag, kind, tuple(dims), _bytes(parts.get(3, 0), True, f"the content of {tag!r}"))
+    parts = _index_fields(rest, {2: "type", 3: "content"})
+    kind = _decode_text(_require_bytes(parts.get(2, 0), True, f"the type of {tag!r}"), f"the type of {tag!r}")
+    return Value(tag, kind, tuple(dims), _require_bytes(parts.get(3, 0), True, f"the content of {tag!r}"))
 
 
-def _entry(tag: str, values: tuple[Value, ...]) -> Entry:
+def _join_values(tag: str, values: tuple[Value, ...]) -> Entry:
     """Join the consecutive values of one tag, whose contents together must be one tensor, neither more nor less."""
     first, size = values[0], sum(len(value.content) for value in values)
     if first.kind not in DTYPES:
@@ -147,12 +147,12 @@ def _entry(tag: str, values: tuple[Value, ...]) -> Entry:
     return Entry(dtype, shape, tuple(value.content for value in values))
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def _read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield number and value of each field of a message: an int for a varint, else the bytes."""
     at = 0
     while at < len(message):
-        key, at = _varint(message, at)
-        value, at = _varint(message, at)
+        key, at = _read_varint(message, at)
+        value, at = _read_varint(message, at)
         if key & 7 == VARINT:
             yield key >> 3, value
         elif key & 7 == BYTES and value <= len(message) - at:
@@ -162,7 +162,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise WeightsError("it is cut short or garbled")
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
     """Return the unsigned number at a position, and the position after it."""
     value = 0
     for shift, byte in enumerate(message[at : at + 10]):
@@ -172,7 +172,7 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise WeightsError("it is cut short or garbled")
 
 
-def _once(fields: Iterable[tuple[int, int | memoryview]], names: dict[int, str]) -> dict[int, int | memoryview]:
+def _index_fields(fields: Iterable[tuple[int, int | memoryview]], names: dict[int, str]) -> dict[int, int | memoryview]:
     """Return fields by number, each of which must be known and come once."""
     found: dict[int, int | memoryview] = {}
     for number, value in fields:
@@ -182,13 +182,13 @@ def _once(fields: Iterable[tuple[int, int | memoryview]], names: dict[int, str])
     return found
 
 
-def _bytes(value: int | memoryview, expected: bool, what: str) -> memoryview:
+def _require_bytes(value: int | memoryview, expected: bool, what: str) -> memoryview:
     if not expected or isinstance(value, int):
         raise WeightsError(f"{what} is missing or garbled")
     return value
 
 
-def _text(value: memoryview, what: str) -> str:
+def _decode_text(value: memoryview, what: str) -> str:
     try:
         text = bytes(value[: MAX_TAG + 1]).decode("utf-8")
     except UnicodeDecodeError:
@@ -198,7 +198,7 @@ def _text(value: memoryview, what: str) -> str:
     return text
 
 
-def value(tag: str, dtype: str, shape: tuple[int, ...], content: Content) -> tuple[bytes, Content]:
+def encode_value(tag: str, dtype: str, shape: tuple[int, ...], content: Content) -> tuple[bytes, Content]:
     """Return a Value as MindSpore writes it: the bytes before the tensor's content, and the content.
 
     Raises ``WeightsError`` for what the format does not hold.
@@ -207,28 +207,28 @@ def value(tag: str, dtype: str, shape: tuple[int, ...], content: Content) -> tup
         raise WeightsError(
             f"a checkpoint does not hold {tag!r} ({dtype} of shape {shape}, {len(content):,} bytes); write safetensors"
         )
-    dims = b"".join(_number(1, dim) for dim in shape)
-    before = dims + _head(2, len(KINDS[dtype])) + KINDS[dtype].encode() + _head(3, len(content))
-    name = _head(1, len(tag.encode())) + tag.encode()
-    tensor = _head(2, len(before) + len(content))
-    return _head(1, len(name) + len(tensor) + len(before) + len(content)) + name + tensor + before, content
+    dims = b"".join(_encode_number(1, dim) for dim in shape)
+    before = dims + _encode_head(2, len(KINDS[dtype])) + KINDS[dtype].encode() + _encode_head(3, len(content))
+    name = _encode_head(1, len(tag.encode())) + tag.encode()
+    tensor = _encode_head(2, len(before) + len(content))
+    return _encode_head(1, len(name) + len(tensor) + len(before) + len(content)) + name + tensor + before, content
 
 
-def text(tag: str, said: str) -> tuple[bytes, Content]:
+def encode_text(tag: str, said: str) -> tuple[bytes, Content]:
     """Return a text as MindSpore writes it."""
-    return value(tag, TEXT, (0,), said.encode("utf-32-le"))
+    return encode_value(tag, TEXT, (0,), said.encode("utf-32-le"))
 
 
-def _head(number: int, length: int) -> bytes:
+def _encode_head(number: int, length: int) -> bytes:
     """Return what stands before the bytes of a field."""
-    return _encoded(number << 3 | BYTES) + _encoded(length)
+    return _encode_varint(number << 3 | BYTES) + _encode_varint(length)
 
 
-def _number(number: int, value: int) -> bytes:
-    return _encoded(number << 3 | VARINT) + _encoded(value)
+def _encode_number(number: int, value: int) -> bytes:
+    return _encode_varint(number << 3 | VARINT) + _encode_varint(value)
 
 
-def _encoded(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

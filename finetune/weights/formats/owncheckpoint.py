@@ -43,7 +43,7 @@ def as_weights(path: Path, index: Index) -> Index:
         if name.startswith(prefix)
     }
     others = (name for name in index.records if not name.startswith((NETWORK, AVERAGE)))
-    return replace(index, records=records, metadata=texts(path, index.metadata), others=(*index.others, *others))
+    return replace(index, records=records, metadata=read_texts(path, index.metadata), others=(*index.others, *others))
 
 
 def is_checkpoint(metadata: Mapping[str, str]) -> bool:
@@ -51,7 +51,7 @@ def is_checkpoint(metadata: Mapping[str, str]) -> bool:
     return metadata.get(STATE, "").startswith("{")
 
 
-def texts(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+def read_texts(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the texts that a weights file of the run would have: its backbone, images and classes."""
     if not is_checkpoint(metadata):
         return dict(metadata)
@@ -69,11 +69,11 @@ def texts(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in said.items()}
 
 
-def note(path: Path) -> str:
+def describe_checkpoint(path: Path) -> str:
     """Return what a user should know of a file that is a checkpoint, empty for all others."""
     with suppress(WeightsError, OSError, ValueError, RecursionError, LookupError, TypeError):
-        if os.path.isfile(path) and tensorfile.kind(path) == "safetensors":
-            index = tensorfile.index(path)
+        if os.path.isfile(path) and tensorfile.detect_format(path) == "safetensors":
+            index = tensorfile.read_index(path)
             state = json.loads(index.metadata[STATE])
             average = any(name.startswith(AVERAGE) for name in index.records)
             what = "the moving average of the weights" if average else "the network"
@@ -82,7 +82,7 @@ def note(path: Path) -> str:
     return ""
 
 
-def find_in(folder: Path) -> Path | None:
+def find_checkpoint(folder: Path) -> Path | None:
     """Return the best checkpoint in a folder of checkpoints, else the newest, None where there is none."""
     if os.path.isfile(folder / BEST):
         return folder / BEST

@@ -33,28 +33,28 @@ class Entry:
     end: int
 
 
-def parse(file: IO[bytes], size: int) -> tuple[dict[str, Entry], dict[str, str]]:
+def parse_header(file: IO[bytes], size: int) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return the tensors and texts of an open file of ``size`` bytes; ``WeightsError`` for all that is not sound."""
     length = int.from_bytes(file.read(8), "little")
     if length > min(MAX_HEADER, size - 8):
         raise WeightsError(f"its header of {length:,} bytes is longer than it may be")
     try:
-        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_once)
+        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"its header is not JSON ({error!s:.100})") from None
     if not isinstance(header, dict):
         raise WeightsError("its header names no tensors")
-    metadata = _texts(header.pop("__metadata__", None))
+    metadata = _check_texts(header.pop("__metadata__", None))
     if len(header) > MAX_TENSORS or any(len(name) > MAX_NAME for name in header):
         raise WeightsError(
             f"it holds more than {MAX_TENSORS:,} tensors, or a name of more than {MAX_NAME:,} characters"
         )
-    entries = {name: _entry(name, about, 8 + length) for name, about in header.items()}
+    entries = {name: _parse_entry(name, about, 8 + length) for name, about in header.items()}
     _check_layout(entries, 8 + length, size)
     return entries, metadata
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name comes twice")
@@ -64,7 +64,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _texts(metadata: Any) -> dict[str, str]:
+def _check_texts(metadata: Any) -> dict[str, str]:
     if metadata is None:
         return {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -72,11 +72,11 @@ def _texts(metadata: Any) -> dict[str, str]:
     return metadata
 
 
-def _entry(name: str, about: Any, begin: int) -> Entry:
+def _parse_entry(name: str, about: Any, begin: int) -> Entry:
     if not isinstance(about, dict) or about.keys() != {"dtype", "shape", "data_offsets"}:
         raise WeightsError(f"its header does not describe {name!r}")
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
-    if not (_sizes(shape) and _sizes(offsets) and len(offsets) == 2):
+    if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
         raise WeightsError(f"its header gives {name!r} no shape or no place")
     if not isinstance(dtype, str) or dtype not in WIDTHS:
         raise WeightsError(f"it holds {name!r} as {dtype!r:.50}, which is not read")
@@ -86,7 +86,7 @@ def _entry(name: str, about: Any, begin: int) -> Entry:
     return Entry(dtype, tuple(shape), begin + first, begin + last)
 
 
-def _sizes(values: Any) -> bool:
+def _are_sizes(values: Any) -> bool:
     return (
         isinstance(values, list)
         and len(values) <= MAX_DIMS

@@ -117,23 +117,23 @@ class Index:
     seal: str | None = None
 
 
-def read(path: Path, only: Collection[str] | None = None) -> TensorFile:
+def read_tensors(path: Path, only: Collection[str] | None = None) -> TensorFile:
     """Read a file's tensors, or ``only`` some of them; the arrays own their memory.
 
     Raises ``WeightsError`` for anything but a sound file of the two formats, saying what it is and what to do.
     """
-    found = index(path)
+    found = read_index(path)
     wanted = {name: record for name, record in found.records.items() if only is None or name in only}
     if only is None and found.seal is not None:  # what is hashed is what is used
         wanted = {name: record.held() for name, record in wanted.items()}
         check_seal(path, found.seal, wanted, found.metadata)
-    tensors = {name: array(path, name, record) for name, record in wanted.items()}
+    tensors = {name: read_array(path, name, record) for name, record in wanted.items()}
     return TensorFile(tensors=tensors, metadata=found.metadata, format=found.format)
 
 
 def inspect(path: Path) -> Summary:
     """Read a file's names, shapes and types without its tensors; raises ``WeightsError`` as ``read`` does."""
-    found = index(path)
+    found = read_index(path)
     return Summary(
         shapes={name: record.shape for name, record in found.records.items()},
         dtypes={name: record.dtype for name, record in found.records.items()},
@@ -142,18 +142,18 @@ def inspect(path: Path) -> Summary:
     )
 
 
-def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors, whole or not at all; the same content gives the same bytes.
 
     Raises ``ResourceError`` if the disk refuses.
     """
-    write_records(path, {name: _record(array) for name, array in tensors.items()}, metadata)
+    write_records(path, {name: _make_record(array) for name, array in tensors.items()}, metadata)
 
 
 def write_records(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors as ``write`` does, one at a time in memory."""
     # The library writes metadata in an order that changes from process to process.
-    texts = dict(sorted({**metadata, SEAL: seal(records, metadata)}.items()))
+    texts = dict(sorted({**metadata, SEAL: compute_seal(records, metadata)}.items()))
     header: dict[str, object] = {"__metadata__": texts}
     in_order = sorted(records.items(), key=lambda item: (-item[1].itemsize, item[0]))
     end = 0
@@ -168,7 +168,7 @@ def write_records(path: Path, records: Mapping[str, Record], metadata: Mapping[s
             file.write(record.content())
 
 
-def seal(records: Mapping[str, Record], metadata: Mapping[str, str]) -> str:
+def compute_seal(records: Mapping[str, Record], metadata: Mapping[str, str]) -> str:
     """Return a hash of tensors, with their names, types and shapes, and of texts."""
     found = hashlib.blake2b(digest_size=16)
     for key, text in sorted(metadata.items()):
@@ -181,11 +181,11 @@ def seal(records: Mapping[str, Record], metadata: Mapping[str, str]) -> str:
 
 def check_seal(path: Path, said: str, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
     """Raise ``WeightsError`` if a file does not hold what was written into it."""
-    if seal(records, metadata) != said:
+    if compute_seal(records, metadata) != said:
         raise WeightsError(f"'{path}' is damaged: its content is not what was written; {ANEW}")
 
 
-def array(path: Path, name: str, record: Record) -> Array:
+def read_array(path: Path, name: str, record: Record) -> Array:
     """Return a tensor of a file as an array; bfloat16 is widened to float32."""
     data = record.content()
     try:
@@ -197,51 +197,51 @@ def array(path: Path, name: str, record: Record) -> Array:
         raise WeightsError(f"'{path}' holds {name!r} of shape {record.shape}: {error}; {ANEW}") from None
 
 
-def _record(tensor: Array) -> Record:
+def _make_record(tensor: Array) -> Record:
     little = tensor.dtype.newbyteorder("<")
     return Record(tensor.dtype.name, tensor.shape, lambda: tensor.astype(little, copy=False).tobytes())
 
 
-def index(path: Path) -> Index:
+def read_index(path: Path) -> Index:
     """Return what is in a file, its tensors to be read later; raises ``WeightsError`` as ``read`` does."""
-    form = kind(path)
-    with _reading(path):
+    form = detect_format(path)
+    with _explain_errors(path):
         if form == "ckpt":
-            return _ckpt(path, _all_of(path, form))
+            return _index_checkpoint(path, _read_all(path, form))
         with path.open("rb") as file:
-            return _safetensors(path, file, path.stat().st_size, partial(_slice, path))
+            return _index_safetensors(path, file, path.stat().st_size, partial(_read_slice, path))
 
 
-def whole(path: Path, check: Callable[[str], None]) -> tuple[Index, str]:
+def read_complete(path: Path, check: Callable[[str], None]) -> tuple[Index, str]:
     """Return what is in a file that is read at once, and its SHA-256: what is hashed is what is used.
 
     ``check`` may refuse the hash before anything is made of the bytes.
     """
-    form = kind(path)
-    with _reading(path):
-        data = _all_of(path, form)
+    form = detect_format(path)
+    with _explain_errors(path):
+        data = _read_all(path, form)
     digest = hashlib.sha256(data).hexdigest()
     check(digest)
     if form == "ckpt":
-        return _ckpt(path, data), digest
+        return _index_checkpoint(path, data), digest
     view = memoryview(data)
     head = BytesIO(view[: 8 + int.from_bytes(view[:8], "little")])
-    found = _safetensors(path, head, len(data), lambda start, size: view[start : start + size])
+    found = _index_safetensors(path, head, len(data), lambda start, size: view[start : start + size])
     if found.seal is not None:
         check_seal(path, found.seal, found.records, found.metadata)
     return found, digest
 
 
-def first_bytes(path: Path) -> bytes:
+def read_head(path: Path) -> bytes:
     """Return what a file begins with, and refuse what is no file with content."""
-    with _reading(path):
+    with _explain_errors(path):
         _check_kind(path)
         with path.open("rb") as file:
             return file.read(512)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError:
@@ -263,9 +263,9 @@ def _check_kind(path: Path) -> None:
         raise WeightsError(f"'{path}' is empty; {ANEW}")
 
 
-def kind(path: Path) -> Format:
+def detect_format(path: Path) -> Format:
     """Return the format of a file by its first bytes, and refuse all that is neither."""
-    head = first_bytes(path)
+    head = read_head(path)
     if mindspore_ckpt.is_checkpoint(head):
         return "ckpt"
     if head[8:9] == b"{":
@@ -278,7 +278,7 @@ def kind(path: Path) -> Format:
     )
 
 
-def _all_of(path: Path, form: Format) -> bytearray:
+def _read_all(path: Path, form: Format) -> bytearray:
     if form == "ckpt" and path.stat().st_size > mindspore_ckpt.MAX_BYTES:
         raise WeightsError(f"'{path}' is larger than a MindSpore checkpoint can be; give it as safetensors")
     with path.open("rb") as file:
@@ -287,7 +287,7 @@ def _all_of(path: Path, form: Format) -> bytearray:
     return data
 
 
-def _ckpt(path: Path, data: bytearray) -> Index:
+def _index_checkpoint(path: Path, data: bytearray) -> Index:
     try:
         entries = mindspore_ckpt.parse(data)
     except WeightsError as error:
@@ -297,18 +297,20 @@ def _ckpt(path: Path, data: bytearray) -> Index:
         if entry.dtype == mindspore_ckpt.TEXT:  # kept as UTF-32
             metadata[name] = b"".join(entry.pieces).decode("utf-32-le", "replace").rstrip("\0")
         else:
-            records[name] = Record(entry.dtype, entry.shape, partial(_joined, entry.pieces))
+            records[name] = Record(entry.dtype, entry.shape, partial(_join_pieces, entry.pieces))
     return Index(format="ckpt", records=records, metadata=metadata)
 
 
-def _joined(pieces: tuple[memoryview, ...]) -> bytearray:
+def _join_pieces(pieces: tuple[memoryview, ...]) -> bytearray:
     return bytearray().join(pieces)
 
 
-def _safetensors(path: Path, file: IO[bytes], size: int, part: Callable[[int, int], bytearray | memoryview]) -> Index:
+def _index_safetensors(
+    path: Path, file: IO[bytes], size: int, part: Callable[[int, int], bytearray | memoryview]
+) -> Index:
     """Return what is in an open file; ``part`` returns bytes of it, by their place and count."""
     try:
-        entries, metadata = safetensors_header.parse(file, size)
+        entries, metadata = safetensors_header.parse_header(file, size)
     except WeightsError as error:
         raise WeightsError(f"'{path}' is a damaged safetensors file: {error}; {ANEW}") from None
     records = {
@@ -319,7 +321,7 @@ def _safetensors(path: Path, file: IO[bytes], size: int, part: Callable[[int, in
     return Index(format="safetensors", records=records, metadata=metadata, seal=said)
 
 
-def _slice(path: Path, start: int, size: int) -> bytearray:
+def _read_slice(path: Path, start: int, size: int) -> bytearray:
     data = bytearray(size)
     with path.open("rb") as file:
         file.seek(start)

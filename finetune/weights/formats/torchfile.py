@@ -35,7 +35,7 @@ OTHERS = "others"
 
 def is_torch(path: Path) -> bool:
     """Tell whether torch wrote a file: a zip archive around a pickle, or the pickles of its early versions."""
-    head = tensorfile.first_bytes(path)
+    head = tensorfile.read_head(path)
     if not head.startswith(b"PK\x03\x04"):
         return head.startswith(b"\x80") and LEGACY in head[:32]
     try:
@@ -45,7 +45,7 @@ def is_torch(path: Path) -> bool:
         raise WeightsError(f"'{path}' is a damaged zip archive, of PyTorch perhaps ({error}); {ANEW}") from error
 
 
-def index(path: Path) -> Index:
+def read_index(path: Path) -> Index:
     """Return what is in a file of PyTorch, with its tensors in memory.
 
     Raises ``WeightsError`` where there is no torch, and for all that torch does not read without running code.
@@ -58,7 +58,7 @@ def index(path: Path) -> Index:
     with TemporaryDirectory(prefix="finetune-") as folder:
         target = Path(folder) / "tensors.safetensors"
         _convert(path, target)
-        found = tensorfile.index(target)
+        found = tensorfile.read_index(target)
         held = {n: Record(r.dtype, r.shape, partial(bytearray, r.content())) for n, r in found.records.items()}
     return Index(format="pytorch", records=held, metadata={}, others=tuple(json.loads(found.metadata[OTHERS])))
 
@@ -92,8 +92,8 @@ def main(source: str, target: str) -> None:
         if not is_safe(torch.__version__):
             raise WeightsError(f"torch {torch.__version__} can be made to run code (CVE-2025-32434), 2.6 can not")
         read = torch.load(source, map_location="cpu", weights_only=True)
-        found, others = entries(read)
-        records = {name: _record(name, value) for name, value in found.items() if isinstance(value, torch.Tensor)}
+        found, others = find_tensors(read)
+        records = {name: _make_record(name, value) for name, value in found.items() if isinstance(value, torch.Tensor)}
         size = sum(record.itemsize * found[name].numel() for name, record in records.items())
         if not records or size > LARGER * os.path.getsize(source):
             raise WeightsError(f"it holds {len(records)} tensors of {size:,} bytes together")
@@ -103,7 +103,7 @@ def main(source: str, target: str) -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
     except Exception as error:
-        raise SystemExit(reason(error)) from None
+        raise SystemExit(explain_failure(error)) from None
 
 
 def is_safe(version: str) -> bool:
@@ -112,14 +112,14 @@ def is_safe(version: str) -> bool:
     return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (2, 6)
 
 
-def reason(error: Exception) -> str:
+def explain_failure(error: Exception) -> str:
     """Return the sentence of torch that says what is wrong; others advise to read the file without protection."""
     sentences = re.split(r"\.\s", " ".join(str(error).split()))
     said = next((sentence for sentence in sentences if "nsupported" in sentence), sentences[0])
     return f"{type(error).__name__}: {said}"
 
 
-def entries(read: Any) -> tuple[Mapping[Any, Any], list[str]]:
+def find_tensors(read: Any) -> tuple[Mapping[Any, Any], list[str]]:
     """Return the mapping that holds the tensors, and the names of what is beside it."""
     if not isinstance(read, dict):
         raise WeightsError(f"it holds a {type(read).__name__}, not tensors by name")
@@ -129,7 +129,7 @@ def entries(read: Any) -> tuple[Mapping[Any, Any], list[str]]:
     return read, []
 
 
-def _record(name: Any, value: Any) -> Record:
+def _make_record(name: Any, value: Any) -> Record:
     """Return a tensor as it is written."""
     import torch
 
