@@ -167,14 +167,14 @@ USED: list[Row] = [
         dataset(images=IMAGES.replace("16, 3)", "16)")),
         BIRDS,
         3,
-        ("an array of shape 16x16 and type uint8 is no image; pass (height, width, 3) uint8",),
+        ("an array of shape 16x16 and type uint8 is not an image; pass (height, width, 3) uint8",),
     ),
     (
         "images of another type",
         dataset(images=IMAGES.replace("np.uint8", "np.float32")),
         BIRDS,
         3,
-        ("an array of shape 16x16x3 and type float32 is no image; pass (height, width, 3) uint8",),
+        ("an array of shape 16x16x3 and type float32 is not an image; pass (height, width, 3) uint8",),
     ),
     (
         "a backbone that fails",

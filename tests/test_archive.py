@@ -90,7 +90,7 @@ def test_a_full_folder_is_not_touched(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     extract(path, target)
-    with pytest.raises(DataError, match=r"exists already; remove it, or unpack '.*' elsewhere"):
+    with pytest.raises(DataError, match=r"already exists; remove it, or unpack '.*' elsewhere"):
         extract(path, target)
     assert content(target) == FILES
 
@@ -107,11 +107,11 @@ MISLEADING = ["a\nb", "a\x1b[2Jb", "gpj\u202eexe", "a\u200fb"]
 @pytest.mark.parametrize("make", [tar, zipped])
 def test_names_that_lead_out_or_mislead(tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path]) -> None:
     for name in OUTSIDE:
-        refused(make(tmp_path / "a", {"good": b"1", name: b"x"}), "leads out of the folder; take an archive from a")
+        refused(make(tmp_path / "a", {"good": b"1", name: b"x"}), "leads outside the folder; use an archive from a")
     for name in MISLEADING:
         refused(make(tmp_path / "a", {"good": b"1", name: b"x"}), "has control characters or unreadable bytes in its")
-    refused(make(tmp_path / "a", {"x" * 256: b""}), "has too long a name")
-    refused(make(tmp_path / "a", {"x/" * 600 + "y": b""}), "has too long a name")
+    refused(make(tmp_path / "a", {"x" * 256: b""}), "has a name that is too long")
+    refused(make(tmp_path / "a", {"x/" * 600 + "y": b""}), "has a name that is too long")
 
 
 @pytest.mark.parametrize("make", [tar, zipped])
@@ -154,8 +154,10 @@ def test_links_devices_and_secrets_in_a_zip(tmp_path: Path) -> None:
 
 
 def test_programs_with_rights_of_others(tmp_path: Path) -> None:
-    refused(tar(tmp_path / "a.tar", {"x": b"1"}, mode=0o4755), "would run with another user's rights")
-    refused(zipped(tmp_path / "a.zip", {"x": b"1"}, stat.S_IFREG | 0o2755), "would run with another user's rights")
+    refused(tar(tmp_path / "a.tar", {"x": b"1"}, mode=0o4755), "would run with the rights of a different user")
+    refused(
+        zipped(tmp_path / "a.zip", {"x": b"1"}, stat.S_IFREG | 0o2755), "would run with the rights of a different user"
+    )
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "zip"])
@@ -171,7 +173,7 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
     for start in (data.index(b"PK\x03\x04") + 22, data.index(b"PK\x01\x02") + 24):
         data[start : start + 4] = (10).to_bytes(4, "little")
     path.write_bytes(data)
-    refused(path, "damaged, or neither zip nor tar; fetch it again")
+    refused(path, "damaged, or neither zip nor tar; download it again")
 
 
 def test_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
@@ -187,8 +189,8 @@ def test_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ENTRIES", 100)
     entries = {f"{i}": b"" for i in range(101)}
-    refused(tar(tmp_path / "a.tar", entries), "is one of more than 100")
-    refused(zipped(tmp_path / "a.zip", entries), "is one of more than 100")
+    refused(tar(tmp_path / "a.tar", entries), "is beyond the limit of 100")
+    refused(zipped(tmp_path / "a.zip", entries), "is beyond the limit of 100")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
@@ -199,7 +201,7 @@ def test_an_archive_cut_anywhere(tmp_path: Path, mode: str) -> None:
     end = 4 * 1536 + 512 if mode == "w" else len(data)  # a tar ends with blocks of zeros, one is enough
     for size in sorted({0, 1, 100, 512, 1536, end - 1, *range(0, end, max(1, end // 40))} & set(range(end))):
         path.write_bytes(data[:size])
-        refused(path, "damaged, or neither zip nor tar; fetch it again")
+        refused(path, "damaged, or neither zip nor tar; download it again")
 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:
@@ -233,7 +235,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(ResourceError, match="the file system holds no file that large"):
+        with pytest.raises(ResourceError, match="the file is too large for the file system"):
             extract(path, tmp_path / "target")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -78,8 +78,8 @@ def test_modes_follow_the_umask_even_after_a_writer_that_sets_its_own(tmp_path: 
         (errno.ENOSPC, "the disk is full; free some space or choose another folder"),
         (errno.EDQUOT, "the disk quota is used up; free some space or choose another folder"),
         (errno.EROFS, "the file system is read-only; choose another folder"),
-        (errno.EFBIG, "the file system holds no file that large; choose another folder"),
-        (errno.EIO, "the disk reports a fault; choose another folder"),
+        (errno.EFBIG, "the file is too large for the file system; choose another folder"),
+        (errno.EIO, "the disk reports an error; choose another folder"),
     ],
 )
 def test_a_disk_that_refuses_is_a_resource_error(tmp_path: Path, code: int, remedy: str) -> None:

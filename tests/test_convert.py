@@ -174,7 +174,7 @@ def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path: Path, monkeypatch: p
     from finetune.weights.formats import mindspore_ckpt
 
     records = {"w": Record("float32", (3,), lambda: bytes(12))}
-    for name, limit in (("SLICE", "does not hold 'w'"), ("MAX_BYTES", "larger than a MindSpore checkpoint can be")):
+    for name, limit in (("SLICE", "cannot store 'w'"), ("MAX_BYTES", "too large for a MindSpore checkpoint")):
         with monkeypatch.context() as patch:
             patch.setattr(mindspore_ckpt, name, 10)
             with pytest.raises(WeightsError, match=limit):
@@ -232,7 +232,7 @@ def test_unknown_forms_and_files_are_refused(tmp_path: Path, split: Path) -> Non
     with pytest.raises(UsageError, match=r"not written as 'torchvison'; did you mean 'torchvision'\?"):
         convert(split, "torchvison", tmp_path / "x")
     save_file({"strange": np.ones(3, np.float32)}, tmp_path / "strange")
-    with pytest.raises(WeightsError, match=r"fits no backbone; `finetune weights inspect --backbone` says"):
+    with pytest.raises(WeightsError, match=r"does not fit any backbone; `finetune weights inspect --backbone` says"):
         convert(tmp_path / "strange", "ckpt", tmp_path / "x")
 
 

@@ -108,7 +108,7 @@ def test_a_class_with_one_image_stays_in_training() -> None:
 
 def test_only_single_images_leave_nothing_to_validate() -> None:
     message = failure(dataset(train=arrays([1, 1, 1])))
-    assert "  valid: images: there is none to evaluate on" in message
+    assert "  valid: images: the split has no images to evaluate" in message
 
 
 def test_copies_of_a_photo_go_to_the_same_side() -> None:
@@ -131,7 +131,7 @@ def test_labels_are_matched_by_the_name_of_the_class() -> None:
     valid = arrays([1, 2], ["cow", "ant"], seed=1)
     loaded = load(dataset(train=train, valid=valid))
     assert loaded.valid.labels.tolist() == [2, 0, 0]
-    assert findings(loaded, "class") == ["warning valid 'bee' has no image here"]
+    assert findings(loaded, "class") == ["warning valid 'bee' has no images in this split"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_class_that_training_does_not_know(name: str, hint: str) -> None:
         "dataset 'test' cannot be used",
         "1 class does not fit:",
         f"  valid: '{name}': is not a class of the training split{hint} (1 image)",
-        "give every class images for training, and the classes of all splits the same names",
+        "add training images to every class, and use the same class names in all splits",
     ]
 
 
@@ -164,15 +164,15 @@ def test_an_unknown_class_without_images_is_only_mentioned() -> None:
 
 
 def test_classes_without_images_and_single_classes_are_errors() -> None:
-    assert "  train: 'class1': has no image to train on" in failure(dataset(train=arrays([3, 0, 3])))
+    assert "  train: 'class1': has no training images" in failure(dataset(train=arrays([3, 0, 3])))
     assert "  train: 'class0': is the only class; at least two are needed" in failure(dataset(train=arrays([3])))
-    assert "  train: images: there is none to train on" in failure(dataset(train=arrays([0, 0])))
-    assert "  train: images: there is none to train on" in failure(dataset(train=arrays([])))
+    assert "  train: images: the training split has no images" in failure(dataset(train=arrays([0, 0])))
+    assert "  train: images: the training split has no images" in failure(dataset(train=arrays([])))
 
 
 def test_an_empty_validation_split_is_an_error() -> None:
     message = failure(dataset(train=arrays([2, 2]), valid=arrays([0, 0])))
-    assert "  valid: images: there is none to evaluate on" in message
+    assert "  valid: images: the split has no images to evaluate" in message
 
 
 def test_names_that_look_alike_are_mentioned() -> None:
@@ -221,7 +221,7 @@ def test_bad_images_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
 def test_leaving_out_all_images_of_a_class_is_an_error(tmp_path: Path) -> None:
     train = files(tmp_path / "train", {"a.png": 0, "b.png": 1, "c.png": 1}, ("a", "b"))
     (tmp_path / "train" / "a.png").write_bytes(b"")
-    assert "  train: 'a': has no image to train on" in failure(dataset(train=train), on_bad_image="skip")
+    assert "  train: 'a': has no training images" in failure(dataset(train=train), on_bad_image="skip")
 
 
 def test_errors_of_all_kinds_come_together(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_errors_of_all_kinds_come_together(tmp_path: Path) -> None:
         "  valid: 'B': is not a class of the training split; did you mean 'b', which differs in upper and lower case? "
         "(1 image)",
         "repair or remove these files, or skip them with dataset.on_bad_image=skip",
-        "give every class images for training, and the classes of all splits the same names",
+        "add training images to every class, and use the same class names in all splits",
     ]
 
 
@@ -299,8 +299,8 @@ def test_the_photo_that_is_twice_among_the_flowers(flowers: Path) -> None:
         ({"labels": ["0", "1", "0", "1"]}, "label 0 is '0'; labels must be whole numbers, one for each image"),
         ({"labels": [False, True, False, True]}, "label 0 is False; labels must be whole numbers, one for each image"),
         ({"classes": ("a", "a")}, "two classes named 'a'; class names must differ"),
-        ({"classes": ("a", "")}, "the class name '' is empty or no valid Unicode; rename it"),
-        ({"classes": ("a", "\udce9")}, r"the class name '\udce9' is empty or no valid Unicode; rename it"),
+        ({"classes": ("a", "")}, "the class name '' is empty or not valid Unicode; rename it"),
+        ({"classes": ("a", "\udce9")}, r"the class name '\udce9' is empty or not valid Unicode; rename it"),
         ({"classes": ("a", 1)}, "classes must be a tuple of strings, not ('a', 1)"),
         ({"classes": "ab"}, "classes must be a tuple of strings, not 'ab'"),
     ],
@@ -320,7 +320,7 @@ def test_numpy_labels_are_welcome() -> None:
 def test_a_dataset_that_returns_something_else() -> None:
     message = failure(dataset(train=lambda: [1, 2]))
     assert message == "dataset 'test', split train: build returned a list; return finetune.Samples or None"
-    assert failure(dataset()) == "dataset 'test' has no training split; its build must return Samples for 'train'"
+    assert failure(dataset()) == "dataset 'test' has no training split; `build` must return Samples for 'train'"
 
 
 def test_a_dataset_that_raises_is_named() -> None:
@@ -342,7 +342,7 @@ def test_items_that_are_no_images_are_never_skipped() -> None:
     good = arrays([2, 2])
     samples = Samples(images=[*good.images[:3], "d.jpg"], labels=good.labels, classes=good.classes)
     assert failure(dataset(train=samples), on_bad_image="skip").splitlines() == [
-        "dataset 'test' train: 1 of its items are no images; mend its code",
+        "dataset 'test' train: 1 items are not images; fix the dataset's `build`",
         "  image 3: is a str, not a path or an array",
     ]
 

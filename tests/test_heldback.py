@@ -85,7 +85,7 @@ def test_a_table_of_the_same_photos_is_recognised_by_their_contents(project: Pat
     (tmp_path / "half.csv").write_text("\n".join(["path,label", *lines[5:15]]))
     report = evaluate(project / "runs" / "small-001", tmp_path / "half.csv")
     assert known(report) == ("all", 10, False, 8)
-    assert SAID == ["warning: 8 of the 10 images were trained on; the metrics are better than those of new images"]
+    assert SAID == ["warning: the run was trained on 8 of the 10 images; expect worse metrics on new images"]
 
 
 def test_arrays_and_new_photos(project: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_photos_that_came_went_and_changed(copy: Path) -> None:
     assert known(report) == ("valid", 4, True, 0)
     assert (report["skipped"], report["added"], report["deleted"], report["changed"]) == (25, 2, 1, 1)
     assert SAID == [
-        "warning: 2 of the 6 images held back are missing (1 deleted, 1 changed since the run); the rest are evaluated"
+        "warning: 2 of the 6 held-back images are missing (1 deleted, 1 changed since the run); evaluating the rest"
     ]
     for name in ("green", "blue"):
         for number in ("08", "09"):
@@ -137,9 +137,7 @@ def test_a_run_of_an_earlier_version_and_a_copied_model(copy: Path, project: Pat
     (copy / "runs" / "small-001" / "split.csv").unlink()
     for model in (tmp_path / "alone", copy / "runs" / "small-001"):
         assert known(evaluate(model, project / "photos")) == ("all", 30, False, None)
-        with pytest.raises(
-            UsageError, match=r"cannot tell which images the run held back, since there is no split.csv"
-        ):
+        with pytest.raises(UsageError, match=r"no split.csv says which images the run held back"):
             evaluate(model)
 
 
@@ -160,9 +158,9 @@ def test_weights_of_a_run_that_trained_on_what_is_held_back_now(project: Path, t
     for weights in (found, found / "model" / "weights.safetensors"):
         output = tmp_path / weights.name
         same = run(recipe(project / "photos", output, backbone={"weights": str(weights)}))
-        assert not same.told("were trained on")
+        assert not same.told("the run of these weights")
     other = run(recipe(project / "photos", tmp_path / "other", backbone={"weights": str(found)}, seed=1))
-    (line,) = other.told("were trained on by the run of these weights")
+    (line,) = other.told("warning: the run of these weights, ")
     record = splitfile.read_split(other.run.folder)
     before = splitfile.read_split(found)
     assert record is not None
@@ -170,7 +168,7 @@ def test_weights_of_a_run_that_trained_on_what_is_held_back_now(project: Path, t
     held = [row for row in record.rows if row.split == "valid"]
     overlap = sum(row.hash in before.trained for row in held)
     assert overlap > 0
-    assert f"{overlap} of the {len(held)} images for 'valid'" in line
+    assert f"was trained on {overlap} of the {len(held)} images for 'valid'; expect worse metrics" in line
 
 
 def test_images_trained_on_before_they_were_changed_count(tmp_path: Path) -> None:

@@ -184,34 +184,38 @@ def test_the_name_of_the_network_may_be_written_otherwise(name: str) -> None:
 
 
 def test_a_card_of_another_network_names_both() -> None:
-    with pytest.raises(WeightsError, match=r"'x.md' is a card of 'resnext50', and the recipe's backbone is 'resnext_n"):
+    with pytest.raises(WeightsError, match=r"'x.md' is a card of 'resnext50', but the recipe's backbone is 'resnext_n"):
         parsed(HUB).check("resnext_nano", "x.md")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'x.md' is no card of MindSpore Hub: it has no fields between two lines of ---; give such a card, or the"),
-        ("# A page\n\n---\n\ntext", "is no card of MindSpore Hub"),
-        ("<!doctype html><title>Log in</title>", "is no card of MindSpore Hub"),
-        ("---\n\0\n---", "is not text, so no card"),
+        (
+            "",
+            "'x.md' is not a card of MindSpore Hub: it has no fields between two lines of ---; "
+            "name such a card, or the weights file itself",
+        ),
+        ("# A page\n\n---\n\ntext", "is not a card of MindSpore Hub"),
+        ("<!doctype html><title>Log in</title>", "is not a card of MindSpore Hub"),
+        ("---\n\0\n---", "is not a card, since it is not text"),
         (
             changed("file-format: ckpt", "file-format: mindir"),
-            "names no asset of file-format ckpt; it has 'mindir'; c",
+            "has no asset of file-format ckpt; it has 'mindir'; c",
         ),
         (
             "---\nmodel-name: x\n---",
-            "names no asset of file-format ckpt; correct the card, or give the weights as URL",
+            "has no asset of file-format ckpt; correct the card, or pass the weights as URL",
         ),
         (changed(f"<{LINK}>", ""), "has no asset-link for its checkpoint"),
-        (changed(f"asset-sha256: {SHA}", ""), "has no asset-sha256 for its checkpoint, so that a download could not"),
+        (changed(f"asset-sha256: {SHA}", ""), "has no asset-sha256 for its checkpoint, so a download cannot"),
         (
             changed(SHA, SHA[:7]),
-            f"has asset-sha256 '{SHA[:7]}', which is not one sha256 of 64 hex digits, or its first 8",
+            f"has asset-sha256 '{SHA[:7]}', which is not a single sha256 of 64 hex digits, or its first 8",
         ),
-        (changed(SHA, SHA + "0"), "which is not one sha256 of 64 hex digits"),
-        (changed(SHA, SHA[:-1] + "g"), "which is not one sha256 of 64 hex digits"),
-        (changed(SHA, f"{SHA}\n    asset-sha256: {OTHER}"), "which is not one sha256 of 64 hex digits"),
+        (changed(SHA, SHA + "0"), "which is not a single sha256 of 64 hex digits"),
+        (changed(SHA, SHA[:-1] + "g"), "which is not a single sha256 of 64 hex digits"),
+        (changed(SHA, f"{SHA}\n    asset-sha256: {OTHER}"), "which is not a single sha256 of 64 hex digits"),
         (
             changed("https://down", "http://down"),
             "has the asset-link 'http://download.*', which is neither https nor",
@@ -229,11 +233,14 @@ def test_a_card_of_another_network_names_both() -> None:
             changed(f"    asset-link: <{LINK}>", f"    asset-link: {LINK}\n\n    asset-link: {LINK}2"),
             "names 2 checkpoints",
         ),
-        (changed("[224, 224, 3]", "[32, 32, 1]"), r"has input-shape '\[32, 32, 1\]', which is not that of square RGB"),
-        (changed("[224, 224, 3]", "[112, 96, 3]"), "which is not that of square RGB images such as"),
-        (changed("[224, 224, 3]", "[1, 3, 224, 224]"), "which is not that of square RGB"),
-        (changed("[224, 224, 3]", "[3, 99999, 99999]"), "which is not that of square RGB"),
-        (changed("[224, 224, 3]", "[3, 3, 3]"), "which is not that of square RGB"),
+        (
+            changed("[224, 224, 3]", "[32, 32, 1]"),
+            r"has input-shape '\[32, 32, 1\]', which is not the shape of square RGB",
+        ),
+        (changed("[224, 224, 3]", "[112, 96, 3]"), "which is not the shape of square RGB images such as"),
+        (changed("[224, 224, 3]", "[1, 3, 224, 224]"), "which is not the shape of square RGB"),
+        (changed("[224, 224, 3]", "[3, 99999, 99999]"), "which is not the shape of square RGB"),
+        (changed("[224, 224, 3]", "[3, 3, 3]"), "which is not the shape of square RGB"),
     ],
 )
 def test_what_is_wrong_with_a_card_is_said(text: str, message: str) -> None:
@@ -247,11 +254,11 @@ def test_files_that_are_no_cards(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"card.md' cannot be read \(No such file or directory\); name the .md file"):
         hub_card(path)
     path.mkdir()
-    with pytest.raises(WeightsError, match=r"is no file; name the .md file of a card"):
+    with pytest.raises(WeightsError, match=r"is not a file; name the .md file of a card"):
         hub_card(path)
     path.rmdir()
     path.write_bytes(b"\x80\x02" * 99)
-    with pytest.raises(WeightsError, match=r"is not text, so no card; copy it anew as UTF-8"):
+    with pytest.raises(WeightsError, match=r"is not a card, since it is not text; copy it again as UTF-8"):
         hub_card(path)
     path.write_bytes(HUB.encode("utf-16"))
     with pytest.raises(WeightsError, match=r"is not text"):

@@ -43,15 +43,15 @@ def chunk(kind: bytes, data: bytes) -> bytes:
         (b"", "is empty"),
         (b"hello, I am text\nand more", "is not an image: it starts with the text 'hello, I am text'"),
         (b"\xef\xbb\xbf <!DOCTYPE html><html>404</html>", "is not an image: it is an HTML page"),
-        (b"<?xml version='1.0'?><svg></svg>", "is an SVG drawing, not an image of pixels; convert it to PNG"),
+        (b"<?xml version='1.0'?><svg></svg>", "is an SVG drawing, which has no pixels; convert it to PNG"),
         (b"%PDF-1.7\n", "is not an image: it is a PDF document"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is not an image: it is a PostScript document"),
         (
             b"version https://git-lfs.github.com/spec/v1\n",
             "is not an image: it is a Git LFS pointer; fetch the file itself with `git lfs pull`",
         ),
-        (b"\xff\xd8\xff\xe0", "is truncated or damaged: it starts like a JPEG file and does not go on like one"),
-        (bytes(100), f"is not an image, or not in a known format ({', '.join(FORMATS)})"),
+        (b"\xff\xd8\xff\xe0", "is truncated or damaged: it starts as a JPEG file but does not continue as one"),
+        (bytes(100), f"is not an image in a supported format ({', '.join(FORMATS)})"),
     ],
 )
 def test_reasons_in_plain_words(tmp_path: Path, content: bytes, reason: str) -> None:

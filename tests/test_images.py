@@ -181,7 +181,7 @@ def test_arrays_are_checked() -> None:
     pixels = photo()
     assert decode(pixels) is pixels
     for wrong in (pixels[..., 0], pixels.astype(np.float32), pixels[..., :2], pixels[:0], pixels[None]):
-        with pytest.raises(DataError, match=r"an array of shape .* and type \w+ is no image; pass"):
+        with pytest.raises(DataError, match=r"an array of shape .* and type \w+ is not an image; pass"):
             decode(wrong)  # type: ignore[arg-type]
 
 

@@ -113,9 +113,9 @@ def test_without_a_kept_head_nothing_is_fitted(plugin: Plugin, photos: Path, tmp
 def test_without_names_or_weights_there_is_no_head_to_keep(plugin: Plugin, photos: Path, tmp_path: Path) -> None:
     for use in ("predict", "fit"):
         argument = [photos / "red" / "00.jpg"] if use == "predict" else photos
-        with pytest.raises(WeightsError, match=r"the weights 'nameless' say no class names"):
+        with pytest.raises(WeightsError, match=r"the weights 'nameless' without class names"):
             getattr(finetuner(plugin, tmp_path, "nameless"), use)(argument)
-        with pytest.raises(UsageError, match=r"keeps the head of weights, and backbone.weights is none"):
+        with pytest.raises(UsageError, match=r"needs weights with a head, but backbone.weights is none"):
             getattr(finetuner(plugin, tmp_path, "none"), use)(argument)
     assert finetuner(plugin, tmp_path, "nameless").embed([photos / "red" / "00.jpg"]).shape == (1, 3)
 
@@ -162,7 +162,7 @@ def test_photos_of_unknown_classes_are_refused(plugin: Plugin, photos: Path, tmp
     with pytest.raises(WeightsError) as caught:
         ft.fit(photos, epochs=1)
     text = str(caught.value)
-    assert text.startswith("the head of 'named' has 6 classes, and none named 'Red' (did you mean 'red', which differs")
+    assert text.startswith("the head of 'named' has 6 classes, but none named 'Red' (did you mean 'red', which differs")
     assert "'azure'; write head={\"keep_pretrained\": False} for a new head" in text
     assert not (tmp_path / "runs").exists()
 

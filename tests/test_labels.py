@@ -44,24 +44,24 @@ def test_class_names_come_from_the_file_then_from_the_record(file: Path, tmp_pat
 
 
 def test_a_head_without_names_cannot_be_kept(file: Path) -> None:
-    with pytest.raises(WeightsError, match=r"the weights 'x' say no class names, so .*; write head.keep_pretrained=f"):
+    with pytest.raises(WeightsError, match=r"weights 'x': without class names .*; set head.keep_pretrained=f"):
         labels.keep_classes(fetching.Source(path=file, name="x"))
-    with pytest.raises(UsageError, match=r"head.keep_pretrained keeps the head of weights, and backbone.weights is"):
+    with pytest.raises(UsageError, match=r"head.keep_pretrained needs weights with a head, but backbone.weights is"):
         labels.keep_classes(None)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[1]", '{"a": 1}'])
 def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> None:
     tensorfile.write_tensors(file, ARRAYS, {"classes": text})
-    with pytest.raises(WeightsError, match=r"has damaged metadata of its classes; copy it anew"):
+    with pytest.raises(WeightsError, match=r"has damaged metadata of its classes; copy it again"):
         labels.read_classes(fetching.Source(path=file, name="x"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rose\ntulip\n", "names 2 classes for 3 logits; write one name a line"),
-        ("rose\n\nlily\n", "names 3 classes, 1 of them empty, for 3 logits"),
+        ("rose\ntulip\n", "has 2 class names for 3 logits; write one name per line"),
+        ("rose\n\nlily\n", "has 3 class names (1 of them empty) for 3 logits"),
         ("rose\ntulip\n\udcff\n", "cannot be read"),
     ],
 )
@@ -89,7 +89,7 @@ def test_twins_are_distinct_wherever_they_are_read_and_reported(file: Path, tmp_
     said: list[str] = []
     source = named(file, tmp_path, "\ufeffcrane\r\nrose \r\ncrane\r\n\r\n")
     assert labels.keep_classes(source, said.append) == ("crane", "rose", "crane (2)")
-    assert said == ["weights 'best': several classes have one name; the later ones are called 'crane (2)'"]
+    assert said == ["weights 'best': several classes have the same name; the later ones are named 'crane (2)'"]
     assert source.record is not None
     assert labels.read_record_classes(source.record) == labels.read_classes(source) == ("crane", "rose", "crane (2)")
     tensorfile.write_tensors(file, ARRAYS, {"classes": '["a", "a", "b"]'})
@@ -103,6 +103,6 @@ def test_unknown_classes_are_listed_with_what_was_meant(file: Path) -> None:
         labels.check_classes(source, ("rose", "tulip"), ("Rose", "tulip", *map(str, range(9))))
     text = str(caught.value)
     assert text.startswith(
-        "the head of 'best' has 2 classes, and none named 'Rose' (did you mean 'rose', which differs"
+        "the head of 'best' has 2 classes, but none named 'Rose' (did you mean 'rose', which differs"
     )
-    assert "'3' and 5 more; write head.keep_pretrained=false for a new head, or give the photos' classes" in text
+    assert "'3' and 5 more; set head.keep_pretrained=false for a new head, or use its names for the classes" in text

@@ -201,7 +201,7 @@ def test_a_file_that_changed_since_the_scan_is_named(photos: Part, workers: int,
     with pytest.raises(DataError) as caught:
         list(loader.epoch(2))
     why = "does not exist" if fault == "deleted" else "is truncated"
-    assert str(caught.value) == f"'{path}' {why}; it could be read when the run began"
+    assert str(caught.value) == f"'{path}' {why}; it was readable when the run started"
     loader.close()
     assert threads() == []
 
@@ -292,7 +292,7 @@ def test_a_disk_that_hangs_is_named(photos: Part, monkeypatch: pytest.MonkeyPatc
         return pixels
 
     loader = make(photos, transforms=(hang,))
-    with pytest.raises(DataError, match=r"\.jpg' was not read within 0 s; check the disk it is on"):
+    with pytest.raises(DataError, match=r"\.jpg' timed out after 0 s while reading; check the disk"):
         next(loader.epoch(1))
     loader.close()
     assert not returned.is_set()  # the loader is closed while the disk still hangs
@@ -367,9 +367,9 @@ def test_two_epochs_at_once_do_not_mix(photos: Part) -> None:
 def test_empty_parts_and_odd_labels_are_refused(photos: Part) -> None:
     with pytest.raises(DataError, match="no images in valid"):
         make(Part(name="valid", images=[], labels=np.zeros(0, np.int64)))
-    with pytest.raises(DataError, match="10 images need as many labels from 0 on"):
+    with pytest.raises(DataError, match="10 images need as many labels, each at least 0"):
         make(Part(name="valid", images=photos.images, labels=photos.labels - 1))
-    with pytest.raises(DataError, match="10 images need as many labels from 0 on"):
+    with pytest.raises(DataError, match="10 images need as many labels, each at least 0"):
         make(Part(name="valid", images=photos.images, labels=photos.labels[:4]))
 
 

@@ -137,7 +137,7 @@ def test_folders_and_places_below_files(top: Path) -> None:
 def test_two_outputs_of_a_command_are_two_files(top: Path) -> None:
     (top / "b").symlink_to("a")
     check_all([out(top / "a"), out(top / "c")])
-    with pytest.raises(UsageError, match="two outputs have this name; choose another one"):
+    with pytest.raises(UsageError, match="two outputs have this name; choose a different one"):
         check_all([out(top / "a"), out(top / "b", force=True)])
 
 

@@ -162,7 +162,7 @@ def test_what_a_page_cannot_hold(
 
 def test_drawn_images_are_not_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "drawn.yaml").write_text("dataset: {use: shapes}\n")
-    assert "3 dataset 'shapes' makes its images as arrays" in said(capsys, tmp_path / "drawn.yaml", tmp_path / "out")
+    assert "3 dataset 'shapes' returns arrays" in said(capsys, tmp_path / "drawn.yaml", tmp_path / "out")
 
 
 def test_photos_that_change_meanwhile(
@@ -188,11 +188,11 @@ def test_what_is_there_already_stays(photos: Path, tmp_path: Path, capsys: pytes
     out.mkdir()
     assert packed(capsys, photos, out)["code"] == 0  # an empty folder is as good as none
     assert "2" in said(capsys, photos, out)[:1]
-    assert "is a pack already; remove it" in said(capsys, photos, out)
+    assert "already is a pack; remove it" in said(capsys, photos, out)
     (tmp_path / "file").write_text("mine")
-    assert "exists already; name a new folder" in said(capsys, photos, tmp_path / "file")
-    assert "lies in the folder of the photos" in said(capsys, photos, photos)
-    assert "lies in the folder of the photos" in said(capsys, photos, photos / "packed")
+    assert "already exists; name a new folder" in said(capsys, photos, tmp_path / "file")
+    assert "is in the folder of the photos" in said(capsys, photos, photos)
+    assert "is in the folder of the photos" in said(capsys, photos, photos / "packed")
     assert "no UTF-8 text" in said(capsys, photos, tmp_path / "\udcff")
 
 
@@ -222,18 +222,18 @@ def test_what_was_written_is_read_back(
 ) -> None:
     places = mindrecords.read_places
     monkeypatch.setattr(mindrecords, "read_places", lambda path, page: places(path, page) + np.array([1, 0]))
-    assert "7 'train-00000.mindrecord' is not what was written; check the disk" in said(
+    assert "7 'train-00000.mindrecord' was written incorrectly; check the disk" in said(
         capsys, photos, tmp_path / "out"
     )
     monkeypatch.setattr(mindrecords, "read_places", lambda path, page: places(path, page)[1:])
-    assert "is not what was written" in said(capsys, photos, tmp_path / "out")
+    assert "was written incorrectly" in said(capsys, photos, tmp_path / "out")
 
     def torn(path: Path, page: int) -> Any:
         mindrecords.locate_index(path).write_bytes(b"no database" * 1000)
         return places(path, page)
 
     monkeypatch.setattr(mindrecords, "read_places", torn)
-    assert "mindrecord.db' came out damaged" in said(capsys, photos, tmp_path / "out")
+    assert "mindrecord.db' is damaged" in said(capsys, photos, tmp_path / "out")
     assert not [*tmp_path.glob("*out*")]
 
 
@@ -245,13 +245,13 @@ import sys, time
 from finetune.machine import interrupts
 interrupts.listen()
 from finetune.cli import main
-from finetune.data import packwriter
-real = packwriter.described
-def described(path):
+from finetune.data.pack import writer
+real = writer.describe_file
+def describe_file(path):
     print("writing", flush=True)
     time.sleep(100)
     return real(path)
-packwriter.described = described
+writer.describe_file = describe_file
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -200,7 +200,7 @@ def test_arrays_are_checked_and_hashed() -> None:
     result = scan(samples(items), "train", 2)
     assert result.hashes[0] == result.hashes[2] != result.hashes[1]
     assert result.hashes[3] != result.hashes[0]
-    assert result.wrong[4].startswith("an array of shape 4x5 and type uint8 is no image")
+    assert result.wrong[4].startswith("an array of shape 4x5 and type uint8 is not an image")
     assert result.wrong[5] == "is a str, not a path or an array"
     assert result.wrong[6] == "is a NoneType, not a path or an array"
     assert result.bad == {}

@@ -136,7 +136,7 @@ def test_a_missing_file_is_said_to_be_missing(name: str) -> None:
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    for ending, text in ((".ckpt", "is a pipe"), (".md", "is no file; name the .md file of a card")):
+    for ending, text in ((".ckpt", "is a pipe"), (".md", "is not a file; name the .md file of a card")):
         os.mkfifo(tmp_path / f"x{ending}")
         with pytest.raises(WeightsError, match=text):
             loading.read_options(resolved(str(tmp_path / f"x{ending}"), toy(best=record(tmp_path))), toy())
@@ -170,9 +170,9 @@ def test_auto_is_the_first_offer_and_a_plugin_is_asked_first(file: Path) -> None
 
 
 def test_what_a_plugin_fetched_is_verified(file: Path) -> None:
-    with pytest.raises(WeightsError, match=f"has sha256 {hashed(file)}, not {'0' * 64} as promised; remove it"):
+    with pytest.raises(WeightsError, match=f"has sha256 {hashed(file)}, not {'0' * 64} as expected; remove it"):
         resolve("best", toy(best=record(file.parent)), lambda *_: file)
-    with pytest.raises(WeightsError, match=f"has sha256 {hashed(file)}, not 00000000… as promised"):
+    with pytest.raises(WeightsError, match=f"has sha256 {hashed(file)}, not 00000000… as expected"):
         resolve("best", toy(best=record(file, sha256="0" * 8)), lambda *_: file)
 
 
@@ -206,7 +206,7 @@ def test_a_url_without_its_hash_is_refused(fragment: str) -> None:
 
 
 def test_a_broken_url_is_no_address() -> None:
-    with pytest.raises(UsageError, match=r"'https://\[x' is no address; write https://HOST/PATH#sha256=HEX"):
+    with pytest.raises(UsageError, match=r"'https://\[x' is not a valid address; write https://HOST/PATH#sha256=HEX"):
         resolve(f"https://[x?key=1#sha256={'0' * 64}", toy())
 
 
@@ -221,7 +221,7 @@ def test_what_cannot_be_fetched_is_explained_on_one_screen(tmp_path: Path, offli
     assert "address: https://example.invalid/toy.safetensors\n" in text
     assert "secret" not in text
     assert f"sha256:  {'0' * 64}\n" in text
-    assert f"file:    {place(backbone.weights['best'])} (put there by hand, it needs no network)" in text
+    assert f"file:    {place(backbone.weights['best'])} (no download if you put the file here)" in text
     for remedy in ("backbone.weights=FILE", "backbone.weights=none", "`finetune run quickstart`"):
         assert remedy in text
 
@@ -243,7 +243,7 @@ def test_a_file_address_is_used_where_it_lies(file: Path, offline: None) -> None
     assert (source.path, source.verified) == (lying, "sha256")
     assert resolved(f"{lying.as_uri()}#sha256={hashed(lying)}", toy()).path == lying
     assert not cache_folder().exists()
-    with pytest.raises(WeightsError, match=f"has sha256 {hashed(lying)}, not {'0' * 64} as promised"):
+    with pytest.raises(WeightsError, match=f"has sha256 {hashed(lying)}, not {'0' * 64} as expected"):
         resolve(f"{lying.as_uri()}#sha256={'0' * 64}", toy())
 
 
@@ -275,8 +275,8 @@ def test_the_hash_of_the_first_use_is_kept(file: Path, server: str, digits: int,
     assert first.record is not None
     assert first.record.sha256 == digest
     assert first.note == (
-        f"weights 'best': the publisher states {stated}; found {digest}, which is compared from now on "
-        f"(remove '{first.path}.sha256' and the file beside it to fetch them anew)"
+        f"weights 'best': the publisher states {stated}; later files must have the hash of this one, {digest} "
+        f"(to accept a different file, remove '{first.path}.sha256' and the file next to it)"
     )
     mark = Path(f"{first.path}.sha256")
     assert mark.read_text() == f"{digest}  {first.path.name}\n"
@@ -288,8 +288,8 @@ def test_the_hash_of_the_first_use_is_kept(file: Path, server: str, digits: int,
         resolve("best", toy(best=offer))
     text = str(caught.value)
     assert caught.value.exit_code == 4
-    assert f"has sha256 {hashed(first.path)}, not {digest} as at its first use; remove it to fetch it anew" in text
-    assert f"'{mark}' too if you trust the new file" in text
+    assert f"has sha256 {hashed(first.path)}, not {digest} as at its first use; remove it to download it again" in text
+    assert f"and also remove '{mark}' if you trust the new file" in text
 
     first.path.unlink()
     assert resolved("best", toy(best=offer)).path.read_bytes() == file.read_bytes()
@@ -328,7 +328,7 @@ def test_a_web_page_in_place_of_a_file_is_no_first_use(file: Path, server: str) 
     page = file.with_name("login.html")
     page.write_text("<html><title>Log in</title>")
     offer = record(page, url=f"{server}/{page.name}", sha256="")
-    with pytest.raises(DownloadError, match=r"gave a web page titled 'Log in', not the file that was promised"):
+    with pytest.raises(DownloadError, match=r"returned a web page titled 'Log in' instead of the expected file"):
         resolve("best", toy(best=offer))
     assert list(place(offer).parent.glob("[!.]*")) == []
 
@@ -381,7 +381,7 @@ def test_a_card_at_an_address_is_fetched_and_verified_first(tmp_path: Path, file
 def test_a_card_of_another_network_is_refused(tmp_path: Path, file: Path) -> None:
     path = card(tmp_path, file, backbone="senet")
     path.write_text(path.read_text().replace("model-name: toy", "model-name: senet50"))
-    with pytest.raises(WeightsError, match=r"is a card of 'senet50' \(backbone-name 'senet'\), and the recipe's ba"):
+    with pytest.raises(WeightsError, match=r"is a card of 'senet50' \(backbone-name 'senet'\), but the recipe's ba"):
         resolve(str(path), toy())
 
 
@@ -410,7 +410,7 @@ def test_the_folder_of_a_run_or_model_stands_for_its_weights(file: Path, tmp_pat
 def test_weights_of_another_layout_than_their_record_says_are_refused(file: Path) -> None:
     source = Source(path=file, name="x", record=record(file, layout="mindcv"))
     expected = {"stem.conv.weight": (4, 2)}
-    with pytest.raises(WeightsError, match="names its parameters as 'theirs' does, not as 'mindcv'; correct the lay"):
+    with pytest.raises(WeightsError, match="has the layout 'theirs', not 'mindcv'; correct the lay"):
         loading.load(source, toy(), expected, HEAD, False)
 
 

@@ -102,7 +102,7 @@ def bombs(folder: Path) -> list[Path]:
 @needs_torch
 def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
     for path in bombs(tmp_path):
-        with pytest.raises(WeightsError, match=r"torch does not read safely \(.*; save its tensors as") as caught:
+        with pytest.raises(WeightsError, match=r"torch cannot read safely \(.*; save its tensors as") as caught:
             load(path)
         assert "nsupported GLOBAL posix.system" in str(caught.value)
         assert "weights_only=False" not in str(caught.value)
@@ -125,13 +125,13 @@ def test_other_archives_are_not_given_to_torch(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"is a zip archive"):
         load(tmp_path / "x.npz")
     (tmp_path / "x.pth").write_bytes((tmp_path / "x.npz").read_bytes()[:-30])
-    with pytest.raises(WeightsError, match=r"is a damaged zip archive, of PyTorch perhaps"):
+    with pytest.raises(WeightsError, match=r"is a damaged zip archive, perhaps of PyTorch"):
         load(tmp_path / "x.pth")
 
 
 REFUSED = {
     "{'w': torch.zeros(3, dtype=torch.complex64)}": "holds 'w' as complex64",
-    "{'w': torch.eye(3).to_sparse()}": "holds 'w' as float32, torch.sparse_coo, which is not read",
+    "{'w': torch.eye(3).to_sparse()}": "holds 'w' as float32, torch.sparse_coo, which is not supported",
     "{3: torch.zeros(3)}": "holds 3 as float32",
     "{'epoch': 3}": "holds 0 tensors",
     "[1, 2]": "holds a list, not tensors by name",
@@ -157,5 +157,5 @@ def test_versions_of_torch_that_can_be_tricked_are_not_used(version: str, safe: 
 def test_torch_has_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "x.pth", {"w": np.ones(3, np.float32)})
     monkeypatch.setattr(torchfile, "TIME_LIMIT", 0.01)
-    with pytest.raises(WeightsError, match=r"torch did not read .* in 0.01 s"):
+    with pytest.raises(WeightsError, match=r"torch timed out after 0.01 s while reading"):
         loading.read_complete(path)[0]

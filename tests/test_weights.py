@@ -133,7 +133,7 @@ def test_a_kept_head_is_loaded_too(file: Path) -> None:
 
 def test_a_kept_head_must_fit(file: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"another shape for 1: 'head.fc.bias \(3,\) for \(5,\)'; write head.keep_pre"
+        WeightsError, match=r"a different shape for 1: 'head.fc.bias \(3,\) for \(5,\)'; set head.keep_pre"
     ):
         load(file, True, {**SHAPES, "head.fc.bias": (5,)})
     with pytest.raises(
@@ -143,7 +143,9 @@ def test_a_kept_head_must_fit(file: Path) -> None:
 
 
 def test_every_other_difference_is_an_error(file: Path) -> None:
-    with pytest.raises(WeightsError, match=r"own.safetensors': the file has another shape for 1: 'stem.conv.weight"):
+    with pytest.raises(
+        WeightsError, match=r"own.safetensors': the file has a different shape for 1: 'stem.conv.weight"
+    ):
         load(file, expected={**SHAPES, "stem.conv.weight": (4, 3)})
     with pytest.raises(WeightsError, match=r"own.safetensors': these are not .* lacks 1: 'stem.bn.beta'") as caught:
         load(file, expected={**SHAPES, "stem.bn.beta": (4,)})
@@ -155,7 +157,7 @@ def test_every_other_difference_is_an_error(file: Path) -> None:
 def test_the_file_of_a_record_must_have_its_hash(file: Path) -> None:
     source = fetching.Source(path=file, name="x", record=record(file.parent))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    with pytest.raises(WeightsError, match=f"has sha256 {digest}, not {'0' * 64} as promised"):
+    with pytest.raises(WeightsError, match=f"has sha256 {digest}, not {'0' * 64} as expected"):
         loading.load(source, toy(), SHAPES, HEAD, False)
 
 
@@ -169,7 +171,7 @@ def test_other_widths_are_converted(file: Path, dtype: str) -> None:
 
 def test_whole_numbers_are_no_weights(file: Path) -> None:
     tensorfile.write_tensors(file, {**ARRAYS, "stem.bn.gamma": np.ones(4, np.int64)}, {})
-    with pytest.raises(WeightsError, match=r"has whole numbers for 1: 'stem.bn.gamma'"):
+    with pytest.raises(WeightsError, match=r"has integers for 1: 'stem.bn.gamma'"):
         load(file)
 
 

@@ -1,4 +1,4 @@
-"""Class folders of a layout: what its patterns stand for in a tree of folders."""
+"""Class folders of a layout: matches its patterns against a tree of folders."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
     Names = Callable[[str], list[str]]
 
-LISTED = 5  # classes of a split that a reading names
+LISTED = 5  # classes of each split that a message lists
 
 
 def normalise_pattern(pattern: str) -> str:
-    """Return a pattern as a user may write it with its ``*``; raises ``ValueError`` if it cannot be one.
+    """Return a pattern with its ``*``, which users may leave out: ``train`` means ``train/*``, and ``.`` means ``*``.
 
-    ``train`` is the folder ``train/*``, and ``.`` the root itself.
+    Raises ``ValueError`` for text that is not a pattern.
     """
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     if "*" not in parts:
         parts.append("*")
     if sum("*" in part for part in parts) > 1:
-        raise ValueError("write one '*', alone between slashes, for the name of the class, such as 'train/*'")
+        raise ValueError("use '*' once, between slashes, for the name of the class, such as 'train/*'")
     return ("/" if pattern.startswith("/") else "") + "/".join(parts)
 
 
 def split_pattern_at_class(pattern: str) -> tuple[str, str]:
-    """Return what a pattern says of the path above the class folders, and of that inside each."""
+    """Return the path above the class folders, and the path inside each of them."""
     before, _, after = f"/{pattern}/".partition("/*/")
     return before.removeprefix("/"), after.removesuffix("/")
 
 
 def list_class_folders(layout: Layout, split: Split, names: Names) -> Iterator[tuple[str, str]]:
-    """Yield the name of each class of a split and its folder as a path from the root.
+    """Yield the name of each class of a split, and its folder relative to the root.
 
     ``names`` returns the visible folders in a folder, in order. Folders of other splits are not classes.
     """
@@ -55,7 +55,7 @@ def list_class_folders(layout: Layout, split: Split, names: Names) -> Iterator[t
 
 
 def find_below(folder: str, path: str, names: Names) -> str | None:
-    """Return the folder at a path inside another, in any case; None if there is none."""
+    """Return the folder at a path inside another one, ignoring case; None if there is none."""
     for part in filter(None, path.split("/")):
         found = next((name for name in names(folder) if name.casefold() == part.casefold()), None)
         if found is None:
@@ -76,18 +76,18 @@ def list_inner_splits(layout: Layout, split: Split, folder: str, names: Names) -
 
 
 def explain_unclear(unclear: Unclear, tree: Tree, root: str) -> str:
-    """Return what is wrong with a tree, with each reading and the line of a recipe that asks for it."""
+    """Describe an ambiguous tree: every possible reading, each with the recipe line that selects it."""
     lines = [f"'{root}' {unclear.why}"]
     for layout in unclear.readings:
         lines += [
             f"  {describe_layout(layout, tree)}",
             f"    dataset: {{use: folder, root: {quote_yaml(root)}, {format_options(layout)}}}",
         ]
-    return "\n".join([*lines, "write the line that you mean into the recipe"])
+    return "\n".join([*lines, "add the line that you mean to the recipe"])
 
 
 def describe_layout(layout: Layout, tree: Tree) -> str:
-    """Return the classes of each split with their counts."""
+    """Describe the classes of each split, with the number of images in each."""
     parts = []
     for split in ORDER:
         if split in layout.splits:
@@ -119,7 +119,6 @@ def count_by_class(layout: Layout, split: Split, tree: Tree) -> dict[str, int]:
 
 
 def find_folder(tree: Tree, path: str) -> Tree | None:
-    """Return the folder at a path."""
     found: Tree | None = tree
     for part in filter(None, path.split("/")):
         found = found.named(part) if found else None
@@ -133,6 +132,6 @@ def count_below(tree: Tree, path: str) -> int:
 
 
 def quote_yaml(text: str) -> str:
-    """Return text as YAML reads it within braces."""
+    """Quote text where YAML needs it within braces."""
     plain = all(char.isalnum() or char in "/._-" for char in text) and not text[:1].isdigit()
     return text if plain else "'" + text.replace("'", "''") + "'"

@@ -1,7 +1,7 @@
 """Layout of a folder of images: which folders are classes, and which are splits that hold classes.
 
-Pure functions from a ``Tree`` to a ``Layout``, or to ``Unclear`` where more than one reading makes sense. Where the
-images of a split are is a pattern: a path from the root in which ``*`` stands for the name of the class.
+Pure functions from a ``Tree`` to a ``Layout``, or to ``Unclear`` where more than one reading makes sense. A layout has
+a pattern for each split: a path relative to the root in which ``*`` stands for the name of the class.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ WRAPPERS = (
 )
 UNLABELLED = ("unlabeled", "unlabelled", "unsup", "unsupervised", "predict", "pred", "inference", "submission")
 ORDER: tuple[Split, ...] = ("train", "valid", "test")
-DEEPEST = 3  # wrapper folders within one another
+DEEPEST = 3  # nested wrapper folders that are skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where the images of each split are."""
+    """The pattern that finds the images of each split."""
 
     splits: Mapping[Split, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unclear:
-    """Several layouts that a tree can have, the likeliest first."""
+    """Several layouts that fit a tree, the most likely first."""
 
     readings: tuple[Layout, ...] = field(default=())
     why: str = "can be read in more than one way"
 
 
 def read_layout(tree: Tree) -> Layout | Unclear:
-    """Return what the folders of a tree mean, by their structure and the usual names of splits."""
+    """Recognise the layout of a tree by its structure and by the usual names of splits."""
     base, prefix = unwrap(tree)
     return read_class_first(base, prefix) or read_split_first(base, prefix)
 
 
 def unwrap(tree: Tree) -> tuple[Tree, str]:
-    """Return the folder that holds classes or splits, and its path with a slash: wrappers around it mean nothing."""
+    """Return the folder that holds classes or splits, skipping wrappers around it, and its path with a slash."""
     prefix = ""
     for _ in range(DEEPEST):
         inner = find_wrapped(tree)
@@ -61,7 +61,7 @@ def unwrap(tree: Tree) -> tuple[Tree, str]:
 
 
 def find_wrapped(tree: Tree) -> Tree | None:
-    """Return the one folder that a folder is only a wrapper of, if it is."""
+    """Return the inner folder if a folder is only a wrapper around it, otherwise None."""
     inside = list_image_folders(tree)
     if len(inside) != 1:
         return None
@@ -77,7 +77,7 @@ def find_wrapped(tree: Tree) -> Tree | None:
 
 
 def read_class_first(base: Tree, prefix: str) -> Layout | Unclear | None:
-    """Return the layout of class folders that hold splits, such as ``rose/train``; None if it is another one."""
+    """Return the layout of class folders that hold splits, such as ``rose/train``; None if it is a different one."""
     folders = list_image_folders(base)
     holding = [each for each in folders if holds_splits(each)]
     names = {inner.name.lower() for each in holding for inner in list_image_folders(each) if find_role(inner.name)}
@@ -96,7 +96,7 @@ def read_class_first(base: Tree, prefix: str) -> Layout | Unclear | None:
 
 
 def find_complete_datasets(folders: Sequence[Tree], prefix: str) -> list[Layout]:
-    """Return one layout for each folder where all of them have the same classes in their splits, such as folds."""
+    """Return one layout for each folder if all of them have the same classes in their splits, such as folds."""
     trains = [each for folder in folders for each in list_image_folders(folder) if find_role(each.name) == "train"]
     if not have_same_folders(trains):
         return []
@@ -108,7 +108,7 @@ def find_complete_datasets(folders: Sequence[Tree], prefix: str) -> list[Layout]
 
 
 def holds_splits(folder: Tree) -> bool:
-    """Return whether a class folder is divided into splits, or holds images and folders named exactly like splits."""
+    """Return whether a class folder is divided into splits, or holds images next to folders named as splits."""
     inside = list_image_folders(folder)
     roles = {find_role(each.name) for each in inside}
     if folder.images:
@@ -117,7 +117,7 @@ def holds_splits(folder: Tree) -> bool:
 
 
 def read_split_first(base: Tree, prefix: str) -> Layout | Unclear:
-    """Return the layout of folders of splits that hold classes, or of classes with splits next to them."""
+    """Return the layout of split folders that hold classes, or of classes with splits next to them."""
     named = [each for each in base.folders if find_role(each.name)]
     if named and len(named) == len(base.folders):
         deep = [each for each in named if not each.images]
@@ -131,16 +131,16 @@ def read_split_first(base: Tree, prefix: str) -> Layout | Unclear:
     patterns = {split: build_split_pattern(base, names[0], prefix) for split, names in found.items()}
     rest = [each for each in base.folders if each not in named and each.total]
     splits = Layout(splits=patterns)
-    beside = Layout(splits={"train": f"{prefix}*", **patterns})
+    mixed = Layout(splits={"train": f"{prefix}*", **patterns})
     classes = Layout(splits={"train": f"{prefix}*"})
     if "train" in found:
         return splits if len(found) > 1 or not could_be_classes(rest) else Unclear(readings=(splits, classes))
     clear = all(are_mostly_known(list_folder_names(each), {other.name.casefold() for other in rest}) for each in named)
-    return beside if clear or not rest else Unclear(readings=(beside, classes))
+    return mixed if clear or not rest else Unclear(readings=(mixed, classes))
 
 
 def read_splits_only(folders: Sequence[Tree], base: Tree, prefix: str) -> Layout | Unclear:
-    """Return the layout where every folder is named like a split; flat ones next to ``train`` have no labels."""
+    """Return the layout in which every folder is named as a split; flat ones next to ``train`` have no labels."""
     found = group_by_split([each.name for each in folders])
     if any(len(names) > 1 for names in found.values()):
         return read_doubled_splits(found, base, prefix)
@@ -148,7 +148,7 @@ def read_splits_only(folders: Sequence[Tree], base: Tree, prefix: str) -> Layout
 
 
 def read_doubled_splits(found: Mapping[Split, Sequence[str]], base: Tree, prefix: str) -> Unclear:
-    """Return the readings where two folders mean the same split: one for each of them."""
+    """Return one reading for each of the folders that are named as the same split."""
     split, names = next((split, names) for split, names in found.items() if len(names) > 1)
     readings = []
     for name in names:
@@ -157,11 +157,11 @@ def read_doubled_splits(found: Mapping[Split, Sequence[str]], base: Tree, prefix
     if not all(name.lower() in EXACT for name in names):
         readings.append(Layout(splits={"train": f"{prefix}*"}))
     both = "' and '".join(names)
-    return Unclear(readings=tuple(readings), why=f"has '{both}', which mean the same split; keep one")
+    return Unclear(readings=tuple(readings), why=f"has '{both}', which name the same split; keep one")
 
 
 def read_classes_only(base: Tree, prefix: str) -> Layout | Unclear:
-    """Return the layout without folders named like splits; a folder that holds its siblings' names is a split, too."""
+    """Return the layout without split names; a folder that repeats the names of its siblings is a split as well."""
     everything = Layout(splits={"train": f"{prefix}*"})
     odd = [each for each in list_image_folders(base) if repeats_siblings(each, base)]
     if odd:
@@ -181,7 +181,7 @@ def read_classes_only(base: Tree, prefix: str) -> Layout | Unclear:
 
 
 def find_labelled_folder(folders: Sequence[Tree]) -> Tree | None:
-    """Return the one folder that holds classes where all others are flat and named like images without labels."""
+    """Return the only folder with classes, if all other folders are flat and named as images without labels."""
     deep = [each for each in folders if not each.images]
     flat = [each for each in folders if each.images]
     is_clear = (
@@ -194,9 +194,9 @@ def find_labelled_folder(folders: Sequence[Tree]) -> Tree | None:
 
 
 def find_flat_splits(folders: Sequence[Tree]) -> dict[Split, str]:
-    """Return flat folders that are named like nothing but a split and lie next to at least two classes.
+    """Return flat folders that are named only as a split and are next to at least two classes.
 
-    They are splits without labels or classes. Next to a flat folder ``train`` they are classes.
+    They are splits without labels, or classes. Next to a flat folder ``train`` they are classes.
     """
     named = [each.name for each in folders if each.images and (is_split_name(each.name) or is_unlabelled(each.name))]
     found = group_by_split(named)
@@ -213,7 +213,7 @@ def is_unlabelled(name: str) -> bool:
 
 
 def have_same_folders(folders: Sequence[Tree]) -> bool:
-    """Return whether several folders hold no images themselves, but mostly folders of the same names."""
+    """Return whether several folders hold no images directly, but mostly folders of the same names."""
     inside = [list_folder_names(each) for each in folders if not each.images]
     if len(folders) < 2 or len(inside) < len(folders):
         return False
@@ -222,7 +222,7 @@ def have_same_folders(folders: Sequence[Tree]) -> bool:
 
 
 def repeats_siblings(folder: Tree, base: Tree) -> bool:
-    """Return whether a folder holds no images itself, but folders named like those next to it."""
+    """Return whether a folder holds no images directly, but folders with the names of its siblings."""
     siblings = {each.name.casefold() for each in base.folders if each is not folder}
     inside = list_folder_names(folder)
     return not folder.images and bool(inside & siblings) and (inside <= siblings or len(inside & siblings) > 1)
@@ -236,7 +236,7 @@ def could_be_classes(folders: Iterable[Tree]) -> bool:
 
 
 def group_by_split(names: Iterable[str]) -> dict[Split, list[str]]:
-    """Return the names of each split; ``eval`` and ``holdout`` are whichever of two is not taken."""
+    """Group names by split; ``eval`` and ``holdout`` mean validation or test, whichever is not taken."""
     found: dict[Split, list[str]] = {}
     flexible = []
     for name in names:
@@ -251,7 +251,7 @@ def group_by_split(names: Iterable[str]) -> dict[Split, list[str]]:
 
 
 def build_split_pattern(base: Tree, name: str, prefix: str) -> str:
-    """Return the pattern of a split folder, past wrappers in it such as ``seg_train/seg_train``."""
+    """Return the pattern of a split folder, skipping wrappers in it such as ``seg_train/seg_train``."""
     others = {inner for each in base.folders if each.name != name for inner in list_folder_names(each)}
     folder = base.named(name)
     while folder is not None:
@@ -261,7 +261,7 @@ def build_split_pattern(base: Tree, name: str, prefix: str) -> str:
 
 
 def find_only_folder(folder: Tree, others: set[str]) -> Tree | None:
-    """Return the folder that a split's folder is only a wrapper of; not one that ``others`` have as a class."""
+    """Return the inner folder of a split folder that is only a wrapper, unless it is a class in ``others``."""
     inside = list_image_folders(folder)
     if len(inside) != 1 or folder.images or inside[0].images:
         return None
@@ -272,7 +272,6 @@ def find_only_folder(folder: Tree, others: set[str]) -> Tree | None:
 
 
 def are_mostly_known(names: frozenset[str], known: set[str]) -> bool:
-    """Return whether at least half of some names are known."""
     return bool(names) and 2 * len(names & known) >= len(names)
 
 
@@ -282,18 +281,18 @@ def list_image_folders(folder: Tree) -> list[Tree]:
 
 
 def list_folder_names(folder: Tree) -> frozenset[str]:
-    """Return the names of the folders of images in a folder, for comparison."""
+    """Return the names of the folders with images in a folder, ignoring case."""
     return frozenset(each.name.casefold() for each in list_image_folders(folder))
 
 
 def is_plain(layout: Layout) -> bool:
-    """Return whether a layout needs no explanation: classes alone, or folders with the usual names of splits."""
+    """Return whether a layout needs no explanation: only classes, or folders with the usual names of splits."""
     if dict(layout.splits) == {"train": "*"}:
         return True
     return all(pattern.endswith("/*") and is_usual(pattern[:-2], split) for split, pattern in layout.splits.items())
 
 
 def format_options(layout: Layout) -> str:
-    """Return the options of a recipe's dataset that ask for a layout."""
+    """Format the dataset options of a recipe that select a layout."""
     patterns = ((split, layout.splits[split]) for split in ORDER if split in layout.splits)
     return ", ".join(f'{split}: "{pattern}"' for split, pattern in patterns)

@@ -1,4 +1,4 @@
-"""Reading of a folder of images on disk: the layout that was recognised or asked for, and its class folders."""
+"""Reading of a folder of images: the layout that was recognised or requested, and its class folders on disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from finetune.components import Split
 
 
-DEPTH = 6  # levels below the root whose folders are told apart
+DEPTH = 6  # levels below the root that are read folder by folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,25 +47,24 @@ class Tree:
 
     @property
     def total(self) -> int:
-        """Return the number of images at any depth."""
+        """The number of images at any depth."""
         return self.images + sum(each.total for each in self.folders)
 
     def named(self, name: str) -> Tree | None:
-        """Return the folder of this name directly inside."""
         return next((each for each in self.folders if each.name == name), None)
 
 
 def read_tree(root: Path) -> Tree:
-    """Return the tree of a folder; raises ``OSError`` if the folder itself cannot be read."""
+    """Read the tree of a folder; raises ``OSError`` if the folder itself cannot be read."""
     with os.scandir(root):
         pass
     return read_subtree(str(root), root.name, DEPTH, frozenset(), {})
 
 
 def read_subtree(path: str, name: str, depth: int, above: frozenset[str], linked: dict[str, Tree]) -> Tree:
-    """Return the tree of a folder below those ``above``, to which no link leads back.
+    """Read the tree of a folder; links back to one of the folders ``above`` it are skipped.
 
-    ``linked`` are the trees of folders that links led to, so that each is looked at once.
+    ``linked`` holds the trees of folders that links lead to, so that each of them is read once.
     """
     if depth == 0:
         return Tree(name=name, images=len(find_images(path).images))
@@ -79,7 +78,7 @@ def read_subtree(path: str, name: str, depth: int, above: frozenset[str], linked
 
 
 def read_entries(path: str, name: str, depth: int, inside: frozenset[str], linked: dict[str, Tree]) -> Tree:
-    """Return the tree of a folder, which is the last of those that are being looked at."""
+    """Read the entries of a folder; ``inside`` are the real paths of the folder and of those above it."""
     images, names = 0, list[str]()
     try:
         with os.scandir(path) as entries:
@@ -96,7 +95,7 @@ def read_entries(path: str, name: str, depth: int, inside: frozenset[str], linke
 
 
 def leads_back(entry: os.DirEntry[str], above: frozenset[str]) -> bool:
-    """Return whether an entry is a link to a folder that holds it."""
+    """Return whether an entry is a link to one of the folders that contain it."""
     return entry.is_symlink() and os.path.realpath(entry.path) in above
 
 
@@ -104,7 +103,7 @@ def leads_back(entry: os.DirEntry[str], above: frozenset[str]) -> bool:
 class FolderReading:
     """How a folder of images is read.
 
-    ``layout`` says where the images of each split are; ``given`` are the splits that the recipe names itself.
+    ``layout`` says where the images of each split are; ``given`` are the splits that the recipe states.
     """
 
     root: Path
@@ -118,12 +117,12 @@ class FolderReading:
 
     @property
     def is_plain(self) -> bool:
-        """Return whether the classes lie right below the root, or below folders with the usual names of splits."""
+        """Return whether the classes are directly below the root, or below folders with the usual names of splits."""
         return bool(self.given) or is_plain(self.layout)
 
     @property
     def note(self) -> str:
-        """Return how the folders were read, in one line; nothing where that is plain."""
+        """Describe how the folders were read, in one line; empty if that is obvious."""
         if self.is_plain:
             return ""
         return "folders are read as " + ", ".join(
@@ -131,7 +130,7 @@ class FolderReading:
         )
 
     def folder_of(self, split: Split) -> Path:
-        """Return the folder that holds the class folders of a split; raises ``DataError`` if it does not exist."""
+        """Return the folder with the class folders of a split; raises ``DataError`` if it does not exist."""
         above, _ = split_pattern_at_class(self.splits[split])
         return existing_folder(self.root / above, f"dataset.{split}") if above else self.root
 
@@ -152,7 +151,7 @@ class FolderReading:
         return [str(self.root / each) for each in inside]
 
     def loose(self, split: Split) -> Iterator[tuple[str, str]]:
-        """Yield the name of each entry next to the class folders of a split that is not one of them, and its kind."""
+        """Yield the name and kind of each entry next to the class folders of a split."""
         for entry in list_folder(self.folder_of(split)):
             if leads_up(entry):
                 yield entry.name, "link"
@@ -160,7 +159,7 @@ class FolderReading:
                 yield entry.name, classify(entry)
 
     def unused(self) -> Iterator[tuple[Path, bool]]:
-        """Yield what lies next to the folders of splits and is not used, and whether it holds images without labels."""
+        """Yield each unused entry next to the split folders, and whether it holds images without labels."""
         yield from ((self.folder_of(split), True) for split in self.splits if self.is_unlabelled(split))
         bases = {self.root / split_pattern_at_class(pattern)[0] for pattern in self.splits.values()}
         classes = {name for name, _ in self.class_folders("train")} if "train" in self.splits else set()
@@ -183,10 +182,10 @@ class FolderReading:
 
 
 def read_folder(root: Path, given: Mapping[Split, str] | None = None) -> FolderReading:
-    """Return how a folder of images is read: by the patterns that are ``given``, else by its structure and names.
+    """Find out how to read a folder of images: by the patterns in ``given``, otherwise by its structure and names.
 
-    With a pattern for ``train`` nothing is guessed; without it, the folders that patterns name are left to them.
-    Raises ``DataError`` with every reading and its line of a recipe where more than one makes sense.
+    With a pattern for ``train`` nothing is guessed. Without it, the layout is recognised from the folders that no
+    pattern names. Raises ``DataError`` if several readings make sense; it lists each with the recipe line for it.
     """
     patterns = {split: normalise_pattern(pattern) for split, pattern in (given or {}).items()}
     layout = Layout(splits=patterns) if "train" in patterns else recognise_layout(root, patterns)
@@ -195,7 +194,7 @@ def read_folder(root: Path, given: Mapping[Split, str] | None = None) -> FolderR
 
 
 def recognise_layout(root: Path, patterns: Mapping[Split, str]) -> Layout:
-    """Return the layout of a folder, by its structure apart from the folders that ``patterns`` name."""
+    """Recognise the layout of a folder by its structure, apart from the folders that ``patterns`` name."""
     if any(pattern.startswith("*") for pattern in patterns.values()):
         return Layout(splits={"train": "*", **patterns})
     tree = read_tree(root)
@@ -210,27 +209,26 @@ def recognise_layout(root: Path, patterns: Mapping[Split, str]) -> Layout:
 
 
 def remove_folder(tree: Tree, path: Sequence[str]) -> Tree:
-    """Return a tree without the folder at a path."""
     first, *rest = path
     kept = (remove_folder(each, rest) if rest and each.name == first else each for each in tree.folders)
     return replace(tree, folders=tuple(each for each in kept if rest or each.name != first))
 
 
 def leads_up(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a link to the folder that it lies in, or to one above."""
+    """Return whether an entry is a link to its own folder, or to one above."""
     if not entry.is_symlink():
         return False
     return Path(os.path.realpath(os.path.dirname(entry.path))).is_relative_to(os.path.realpath(entry.path))
 
 
 def is_flat(folder: Path) -> bool:
-    """Return whether all images below a folder lie right in it, or in one of its name: none has a class then."""
+    """Return whether all images are directly in a folder, or in a subfolder of its name, so that none has a class."""
     parents = {image.parent for image in find_images(folder).images}
     return len(parents) == 1 and parents <= {folder, folder / folder.name}
 
 
 def describe_pattern(pattern: str) -> str:
-    """Return in words where the images of a split are."""
+    """Describe where the images of a split are."""
     above, inside = split_pattern_at_class(pattern)
     if not inside:
         return f"'{above}'" if above else "the class folders"
@@ -238,8 +236,8 @@ def describe_pattern(pattern: str) -> str:
 
 
 def split_pattern(pattern: str) -> str:
-    """Return where the images of a split are, as a dataset's option says it, in its complete form.
+    """Return the complete form of a dataset option that says where the images of a split are.
 
-    ``*`` stands for the name of the class. ``train`` means ``train/*``. Raises ``ValueError`` if it cannot be read.
+    ``*`` stands for the name of the class; ``train`` means ``train/*``. Raises ``ValueError`` for an invalid pattern.
     """
     return normalise_pattern(pattern)

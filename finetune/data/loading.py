@@ -1,4 +1,4 @@
-"""The data of a run: scanned, split, with one class map, and a report of everything that was noticed."""
+"""Data of a run: scans and splits a dataset, maps its classes, and reports all findings."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 def use_no_folds(images: int) -> int:
-    """Return 0: no folds, whatever the number of images."""
+    """Return 0 folds for any number of images."""
     return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Data:
-    """Everything a run trains and is judged on; ``report`` is ready for JSON.
+    """All images that a run is trained and evaluated on; ``report`` is ready for JSON.
 
-    ``valid`` is None where the run is judged by folds of the training images.
+    ``valid`` is None if the run is evaluated by folds of the training images.
     """
 
     train: Part
@@ -71,19 +71,19 @@ def load(
     folds: Folds = use_no_folds,
     color: Color = "convert",
 ) -> Data:
-    """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
+    """Build, scan and split a dataset; raises one ``DataError`` that lists all its problems.
 
-    The classes are those of the training split. Without a validation split of its own, ``section.share`` of each
-    class is taken from training by ``method``, unless ``folds`` of their number is a number of folds. Raises
-    ``PluginError`` if the dataset's code fails. What concerns that code opens with ``whose`` it is, such as an
-    installed plugin's. Colour profiles are reported where ``color`` converts them.
+    The classes are those of the training split. If the dataset has no validation split, ``section.share`` of each
+    class is taken from training by ``method``, unless ``folds`` returns a number of folds for the number of images.
+    Raises ``PluginError`` if the dataset's code fails. Messages about that code begin with ``whose`` code it is, such
+    as an installed plugin's. Colour profiles are reported if ``color`` converts them.
     """
     what = f"dataset '{dataset.name}'"
     splits = {
         split: found for split in SPLITS if (found := given.build_split(dataset, options, split, whose)) is not None
     }
     if "train" not in splits:
-        raise DataError(f"{whose}{what} has no training split; its build must return Samples for 'train'")
+        raise DataError(f"{whose}{what} has no training split; `build` must return Samples for 'train'")
     classes, notes = tuple(splits["train"].classes), Notes()
     skip = section.on_bad_image == "skip"
     parts = {
@@ -120,15 +120,15 @@ def load(
 
 
 def build_part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:
-    """Return samples as a part to evaluate on, labelled by the classes that a model knows.
+    """Build a part to evaluate on, labelled by the classes of a model.
 
-    Raises one ``DataError`` for all images that cannot be read, unless ``skip`` leaves them out, and all classes that
-    the model does not know.
+    Raises one ``DataError`` that lists the classes that the model does not know and, unless ``skip`` drops them, the
+    images that cannot be read.
     """
     notes = Notes()
     found = examine_split(samples, classes, split, split, workers, notes, skip=skip, trained=True)
     if not len(found) and not notes.errors():
-        notes.add("split", "error", split, "images", "there is none that can be used")
+        notes.add("split", "error", split, "images", "no image can be used")
     notes.raise_errors("the data")
     return found
 
@@ -148,9 +148,9 @@ def examine_split(
     color: Color = "ignore",
     groups: str | None = None,
 ) -> Part:
-    """Return the images of a split that can be used, labelled by the run's classes, and note all others.
+    """Return the usable images of a split, labelled by the run's classes, and add findings for all other images.
 
-    ``trained`` says that the classes are those of a model, which will learn no more.
+    ``trained`` says that the classes are those of a trained model.
     """
     labels = given.check_samples(samples, f"{whose}{source}")
     notes.take(split, samples.findings)
@@ -160,7 +160,7 @@ def examine_split(
     counts = np.bincount(labels, minlength=len(index_of))
     audit.note_unknown_classes(samples.classes, classes, counts, split, notes, trained=trained)
     mapped = index_of[labels]
-    whole = Part(
+    full = Part(
         name=split,
         images=samples.images,
         labels=mapped,
@@ -169,15 +169,15 @@ def examine_split(
         whose=whose,
         looks=build_table(result.looks) if result.looks else None,
     )
-    whole = replace(whole, groups=find_groups(samples, groups, whole.name_of))
+    full = replace(full, groups=find_groups(samples, groups, full.name_of))
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
-        notes.add(kind, "warning" if skip else "error", split, whole.name_of(index), reason)
+        notes.add(kind, "warning" if skip else "error", split, full.name_of(index), reason)
     if color == "convert":
-        note_profiles(result.looks, split, whole.name_of, notes)
+        note_profiles(result.looks, split, full.name_of, notes)
     readable = np.ones(len(mapped), bool)
     readable[list(result.bad)] = False
-    return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
+    return full.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
 
 
 def split_off_validation(
@@ -189,7 +189,7 @@ def split_off_validation(
     method: Method = "hash",
     folds: Folds = use_no_folds,
 ) -> dict[str, Any]:
-    """Take a validation part from training if there is none and the run is not judged by folds; return how."""
+    """Take a validation part from training, unless there is one or the run is evaluated by folds; return the method."""
     if "valid" in parts:
         if section.split != "auto":
             notes.add("split", "note", "valid", "dataset.split", "not used: the dataset has a validation split")
@@ -209,7 +209,7 @@ def split_off_validation(
 
 
 def describe_parts(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:
-    """Return what is known about the parts, ready for JSON."""
+    """Return the report about the parts, ready for JSON."""
     counts = {split: np.bincount(parts[split].labels, minlength=len(classes)) for split in SPLITS if split in parts}
     return {
         "classes": list(classes),
@@ -221,7 +221,7 @@ def describe_parts(parts: dict[Split, Part], classes: tuple[str, ...], notes: No
 
 
 def relabel_data(data: Data, classes: tuple[str, ...]) -> Data:
-    """Return data with another class map, which has all of its classes: labels become indices into that."""
+    """Return data with labels that are indices into ``classes``, which must include all classes of the data."""
     if classes == data.classes:
         return data
     index_of = index_classes(data.classes, classes)

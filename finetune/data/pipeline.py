@@ -1,4 +1,4 @@
-"""A loader's training images by MindSpore's own dataset pipeline, for devices that take their inputs from a queue."""
+"""MindSpore dataset pipeline: provides a loader's training images to devices that read their inputs from a queue."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """This process's images of some steps, in their order; ``steps`` count from 0 through all epochs.
+    """This process's images for some steps, in order; ``steps`` count from 0 through all epochs.
 
-    ``make`` returns an image from its index and epoch. What goes wrong there is kept in ``problem``, since MindSpore
-    makes another error of it.
+    ``make`` returns an image for an index and an epoch. Its errors are kept in ``problem``, since MindSpore replaces
+    them with errors of its own.
     """
 
     def __init__(self, loader: Loader, steps: range, make: Callable[[int, int], NDArray[Any]]) -> None:
@@ -61,10 +61,10 @@ class Rows:
 
 
 def build_native_dataset(loader: Loader, steps: range, operations: Sequence[Any], workers: int) -> tuple[Any, Rows]:
-    """Return MindSpore's dataset of images (N, 3, S, S) float32, made by its own operations, and its source.
+    """Build a MindSpore dataset of images (N, 3, S, S) float32 from MindSpore operations; also return its source.
 
-    ``operations`` take the bytes of a file and return HWC uint8. Their randomness follows from seed, first step and
-    number of workers.
+    ``operations`` take the bytes of a file and return HWC uint8. Their randomness depends on the seed, the first step
+    and the number of workers.
     """
     import mindspore.dataset as ds
     from mindspore.dataset import vision
@@ -83,9 +83,9 @@ def build_native_dataset(loader: Loader, steps: range, operations: Sequence[Any]
 
 
 def build_process_dataset(loader: Loader, steps: range, workers: int) -> tuple[Any, Rows]:
-    """Return MindSpore's dataset of images (N, 3, S, S) float32, made by worker processes, and its source.
+    """Build a MindSpore dataset of images (N, 3, S, S) float32 that worker processes make; also return its source.
 
-    They are the very images that the loader makes.
+    The images are identical to those of the loader.
     """
     import mindspore.dataset as ds
 
@@ -98,15 +98,16 @@ def build_process_dataset(loader: Loader, steps: range, workers: int) -> tuple[A
 
 
 def limit_workers(workers: int) -> int:
-    """Return how many workers MindSpore's pipeline takes of those that are wanted."""
+    """Limit a number of workers to 1 through the number of cores, as MindSpore's pipeline requires."""
     return max(1, min(workers, os.cpu_count() or 1))
 
 
 def encode_plain(source: Source, spec: ImageSpec) -> bytes:
-    """Return an image as a file that MindSpore decodes to the pixels that the loader's decoder gives.
+    """Return an image as a file that MindSpore decodes to the same pixels as the loader.
 
-    A JPEG in RGB that lies upright and needs no conversion of its colours is one already: both decode it with libjpeg,
-    to the same bits (large ones here in full). All else is decoded by the loader's decoder, and encoded without loss.
+    An upright JPEG in RGB that needs no colour conversion is returned unchanged, since both decode it with libjpeg to
+    the same bits; MindSpore decodes large ones at full size. Any other image is decoded by the loader's decoder and
+    encoded without loss.
     """
     if not isinstance(source, np.ndarray):
         with open_image(source) as image:

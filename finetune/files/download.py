@@ -1,4 +1,4 @@
-"""Fetch a file whose hash is known: it appears complete and verified, or not at all."""
+"""Verified downloads: a file with a known hash appears complete and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ VARIABLE = "FINETUNE_MIRROR"
 
 
 def list_addresses(promise: Promise) -> list[Promise]:
-    """Return the promise at each address that may be asked, in order: mirrors, then its own; offline only files."""
+    """Return the promise at each address to try, in order: mirrors, then its own; only files when offline."""
     found = [*_list_mirrors(promise), promise]
     return [each for each in found if not is_offline() or urlsplit(each.url).scheme == "file"]
 
 
 class AllAddressesFailed(DownloadError):
-    """No address had the promised file; ``reason`` is the sentence without what can be done."""
+    """No address had the file; ``reason`` is the message without the remedy."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         self.reason = reason
@@ -41,21 +41,21 @@ class AllAddressesFailed(DownloadError):
 
 
 def explain_failures(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
-    """Return the error that says what each of the addresses answered, one a line."""
-    said = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
+    """Return the error that lists the answer of each address, one per line."""
+    answers = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
     if is_offline() and urlsplit(promise.url).scheme != "file":
-        lacking = f", and no mirror has it:{said}" if said else ""
-        damaged = f"; '{promise.target}' is there but damaged" if promise.target.is_file() else ""
+        lacking = f", and no mirror has it:{answers}" if answers else ""
+        damaged = f"; '{promise.target}' exists but is damaged" if promise.target.is_file() else ""
         text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set{damaged}{lacking}"
         return AllAddressesFailed(text, f"unset it, or {promise.by_hand}")
     if len(failures) == 1:
         return failures[0]
-    text = f"'{promise.shown}' cannot be had from {len(failures)} addresses:{said}"
+    text = f"'{promise.shown}' cannot be downloaded from {len(failures)} addresses:{answers}"
     return AllAddressesFailed(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
 
 
 def _list_mirrors(promise: Promise) -> Iterator[Promise]:
-    """Yield the promise at ``BASE/HOST/PATH`` for each base; what is secret in its own address stays out."""
+    """Yield the promise at ``BASE/HOST/PATH`` for each mirror, without the secrets in its own address."""
     own = urlsplit(promise.url)
     path = f"{own.netloc.rpartition('@')[2].lower()}{own.path}"
     if own.scheme == "file" or {".", ".."} & {*unquote(path).split("/")}:
@@ -69,7 +69,7 @@ def _list_mirrors(promise: Promise) -> Iterator[Promise]:
         except (DownloadError, ValueError):
             shown = word.partition("?")[0].rpartition("@")[2]
             raise DownloadError(
-                f"'{shown}' in {VARIABLE} is no mirror; write https://HOST/PATH or file:///PATH"
+                f"'{shown}' in {VARIABLE} is not the address of a mirror; write https://HOST/PATH or file:///PATH"
             ) from None
         yield mirrored
 
@@ -78,12 +78,13 @@ LIMITS = Limits()
 
 
 def fetch(url: str, digest: str, target: Path, *, progress: bool = True, limits: Limits = LIMITS) -> Path:
-    """Return ``target`` after making it the file at ``url`` whose hash is ``digest``; no network if it is that already.
+    """Download ``url`` to ``target`` unless the file is already there, verify its hash, and return ``target``.
 
-    ``digest`` is ``sha256:HEX`` or ``md5:HEX``; where the publisher states less it is ``sha256:`` and the first 8 or
-    more digits, or empty, and the sha256 that is found goes into ``TARGET.sha256``, which every later file must have.
-    ``url`` is https or file, or http on this machine; mirrors that ``FINETUNE_MIRROR`` names are asked first. Raises
-    ``DownloadError`` if the file cannot be had or is another one, ``ResourceError`` if the disk does not take it.
+    ``digest`` is ``sha256:HEX`` or ``md5:HEX``. If the publisher states less, it is ``sha256:`` with the first 8 or
+    more digits, or empty; then the sha256 of the first download is written to ``TARGET.sha256`` and required of every
+    later file. ``url`` is https or file, or http on this machine; the mirrors in ``FINETUNE_MIRROR`` are tried first.
+    Raises ``DownloadError`` if the file cannot be downloaded or is a different file, and ``ResourceError`` if the disk
+    refuses it.
     """
     promise = Promise(url, digest.strip().lower(), Path(target))
     promise.check()
@@ -97,14 +98,14 @@ def fetch(url: str, digest: str, target: Path, *, progress: bool = True, limits:
     with _lock(promise.target) as alone:
         if alone:
             _clear(promise.target)
-        known = firstuse.recall_hash(promise)  # by a process that was waited for
+        known = firstuse.recall_hash(promise)  # a process that held the lock may have stored it
         if not _is_here(known):
             _fetch(known, limits, progress)
     return promise.target
 
 
 def _is_here(promise: Promise) -> bool:
-    """Whether the promised file is at its place; raises ``DownloadError`` for one that must not be replaced."""
+    """Return whether the promised file is at its place; raises ``DownloadError`` for one that must not be replaced."""
     target = promise.target
     try:
         if promise.kept_by(target):
@@ -119,7 +120,7 @@ def _is_here(promise: Promise) -> bool:
 
 
 def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
-    """Ask one address after the other."""
+    """Try one address after the other."""
     failures = []
     for address in list_addresses(promise):
         carry = _copy if urlsplit(address.url).scheme == "file" else transfer
@@ -129,7 +130,7 @@ def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
         except Failed as failed:
             failures.append(failed)
         except FileNotFoundError as error:
-            raise DownloadError(f"'{promise.target}' was removed while it was fetched; try again") from error
+            raise DownloadError(f"'{promise.target}' was removed while downloading; try again") from error
         else:
             return firstuse.remember_hash(promise)
     raise explain_failures(promise, failures)
@@ -161,9 +162,9 @@ def _read_source(promise: Promise) -> Iterator[bytes]:
 
 @contextmanager
 def _lock(target: Path) -> Iterator[bool]:
-    """Let one process fetch at a time where the file system can lock; elsewhere two fetch, and neither does harm.
+    """Let one process download at a time; if the file system cannot lock, several may, which is harmless.
 
-    Yields whether no other process can be fetching.
+    Yields whether it is certain that no other process downloads the file.
     """
     from filelock import FileLock, Timeout
 
@@ -172,7 +173,7 @@ def _lock(target: Path) -> Iterator[bool]:
         lock.acquire()
     try:
         yield _is_exclusive(lock)
-        with suppress(OSError):  # whoever comes now needs no lock
+        with suppress(OSError):  # later processes find the file and need no lock
             os.unlink(lock.lock_file)
     finally:
         with suppress(OSError):
@@ -180,7 +181,7 @@ def _lock(target: Path) -> Iterator[bool]:
 
 
 def _is_exclusive(lock: BaseFileLock) -> bool:
-    """Whether a lock keeps others out: some file systems grant every lock to everyone."""
+    """Return whether a lock excludes other processes; some file systems grant every lock to everyone."""
     if not lock.is_locked:
         return False
     with suppress(OSError), open(lock.lock_file, "rb") as file:
@@ -192,7 +193,7 @@ def _is_exclusive(lock: BaseFileLock) -> bool:
 
 
 def _clear(target: Path) -> None:
-    """Remove what killed processes left of this very file."""
+    """Remove partial downloads of this file that killed processes left behind."""
     for path in (target, firstuse.locate_mark(target)):
         start = make_temporary_name(path).name.removesuffix(SUFFIX)[:-12]
         tail = r"[0-9a-f]{12}" + re.escape(SUFFIX)

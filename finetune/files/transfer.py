@@ -1,7 +1,7 @@
-"""Carry a promised file over HTTP: bounded in time and size, going on where a connection was cut.
+"""HTTP downloads with limits on time and size, which resume after a connection was cut.
 
-pooch, which could do most of this, waits for ever on a server that sends a byte now and then, starts anew after every
-cut, takes any number of bytes, and cannot say what came instead of the file; so ``requests`` is driven here directly.
+pooch, which could do most of this, waits forever for a server that sends a byte now and then, restarts after every cut,
+accepts any number of bytes, and cannot say what it received instead of the file. So this module uses ``requests``.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ if TYPE_CHECKING:
     from finetune.files.promise import Promise
 
 CHUNK = 1 << 18
-DIGITS = 30  # of a length; Python refuses thousands
+DIGITS = 30  # that are parsed of a length; Python refuses numbers with thousands of digits
 BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a server may ask of a download: seconds, tries and bytes."""
+    """Limits of a download: seconds, tries and bytes."""
 
     connect: float = 10.0
     stall: float = 30.0
-    trickle: int = 4096  # bytes that must come within ``stall``
+    trickle: int = 4096  # bytes that must arrive within ``stall``
     tries: int = 4
-    pause: float = 1.0  # before the second try, then twice as long each time
+    pause: float = 1.0  # before the second try; doubled for each further try
     redirects: int = 5
     size: int = 20 << 30
 
 
 class _Cut(Exception):
-    """This try failed, the next may not."""
+    """This try failed, but the next one may succeed."""
 
 
 class _Moved(Exception):
-    """The server says where to ask instead."""
+    """The server redirects to the address in the message."""
 
 
 def transfer(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
-    """Fill the empty file ``part`` with what was promised; raises ``DownloadError`` or ``ResourceError``."""
+    """Download into the empty file ``part``; raises ``DownloadError`` or ``ResourceError``."""
     import requests
 
     with requests.Session() as session, _show_progress(promise, progress) as bar:
@@ -69,43 +69,42 @@ def transfer(promise: Promise, part: Path, limits: Limits, progress: bool) -> No
                 return _try(session, promise, part, limits, bar)
             except _Cut as cut:
                 if attempt == limits.tries:
-                    reason = f"could not be fetched in {attempt} tries: {cut}"
+                    reason = f"could not be downloaded in {attempt} tries: {cut}"
                     raise Failed(promise, reason, "check the network and try again") from cut
                 time.sleep(limits.pause * 2 ** (attempt - 1))
 
 
 def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: Any) -> None:
-    """Add what is missing to ``part`` and verify the whole."""
+    """Append the missing bytes to ``part`` and verify the complete file."""
     import requests
     import urllib3
 
-    if not promise.digest:  # nothing would tell whether two answers belong together
+    if not promise.digest:  # without a hash, it is unknown whether two answers belong together
         os.truncate(part, 0)
     start = part.stat().st_size
     try:
         with _request(session, promise, start, limits) as reply:
             _check(reply, promise, part)
-            goes_on = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            _receive(reply, part, promise, limits, bar, start if goes_on else 0)
+            resumes = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            _receive(reply, part, promise, limits, bar, start if resumes else 0)
     except requests.exceptions.SSLError as error:
-        reason = "cannot be trusted: its TLS certificate does not check"
-        raise Failed(promise, reason, "mend the proxy or the clock") from error
+        raise Failed(promise, "has an invalid TLS certificate", "check the proxy and the clock") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _Cut(_explain_error(error, limits)) from error
     if promise.kept_by(part) or _gunzip(reply, promise, part, limits):
         return
     broken = promise.broken_by(part)
-    if not start and not _is_framed(reply):  # it may have been cut, which only its hash tells
+    if not start and not _is_framed(reply):  # it may have been cut, which only the hash shows
         raise _Cut(broken.reason)
     os.truncate(part, 0)
-    # What was put together from two answers may be wrong because the file changed between them.
+    # A file that was joined from two answers may be wrong because it changed between them.
     raise _Cut(broken.reason) if start else broken
 
 
 def _request(session: Session, promise: Promise, start: int, limits: Limits) -> Response:
-    """Return the answer to a request for all from byte ``start`` on, from wherever the address leads.
+    """Request all bytes from ``start`` on, follow redirects, and return the answer.
 
-    ``requests`` would read the body that comes with a redirect, however long that is.
+    ``requests`` itself would read the body of a redirect, however long it is.
     """
     headers = {"User-Agent": "finetune", "Accept-Encoding": "identity"}
     if start:
@@ -120,12 +119,12 @@ def _request(session: Session, promise: Promise, start: int, limits: Limits) -> 
                 url = urljoin(url, str(moved))
                 promise.check_redirect(url)
             except ValueError:
-                raise Failed(promise, "leads to what is no address", "use another address") from None
-    raise Failed(promise, "leads from one address to the next")
+                raise Failed(promise, "redirects to an invalid address", "use another address") from None
+    raise Failed(promise, "redirects too often")
 
 
 def _wait_for(seconds: float, ask: Callable[[], Response]) -> Response:
-    """Return an answer whose headers come in time; one by one, each byte would be in time for the socket."""
+    """Return an answer whose headers arrive in time; the socket's timeout only limits the time between two bytes."""
     future: Future[Response] = Future()
 
     def work() -> None:
@@ -158,17 +157,17 @@ def _check(reply: Response, promise: Promise, part: Path) -> None:
     phrase = f"{status} {reply.reason or ''}".strip()
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         os.truncate(part, 0)
-        raise _Cut("the server does not go on where it was cut")
+        raise _Cut("the server does not resume where the connection was cut")
     if status >= 500 or status in BUSY:
         raise _Cut(f"the server answered {phrase}")
     if status != HTTPStatus.OK and not (status == HTTPStatus.PARTIAL_CONTENT and part.stat().st_size):
-        raise Failed(promise, f"cannot be had, the server answered {phrase}", "check the address")
+        raise Failed(promise, f"is not available, the server answered {phrase}", "check the address")
     if not promise.digest and not (_is_framed(reply) and _is_plain(reply)):
-        raise Failed(promise, "comes without a hash, and in a way that does not show whether it is whole")
+        raise Failed(promise, "has no hash, and the server's answer does not show whether it is complete")
 
 
 def _is_framed(reply: Response) -> bool:
-    """Whether the end of the body can be told from a cut."""
+    """Return whether the end of the body can be distinguished from a cut."""
     chunked = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
     return chunked or reply.headers.get("Content-Length", "").isdecimal()
 
@@ -178,14 +177,14 @@ def _is_plain(reply: Response) -> bool:
 
 
 def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar: Any, start: int) -> None:
-    """Append the body to the first ``start`` bytes of ``part``, as it came over the wire."""
+    """Append the body, without decoding it, to the first ``start`` bytes of ``part``."""
     total = _compute_total(reply, start)
     too_large = Failed(promise, f"exceeds {limits.size:,} bytes")
     if total and total > limits.size:
         raise too_large
     free = shutil.disk_usage(part.parent).free
     if total and total - start > free:
-        raise ResourceError(f"'{promise.target}' needs {total:,} bytes, {free:,} are free; free some space")
+        raise ResourceError(f"'{promise.target}' needs {total:,} bytes, but only {free:,} are free; free some space")
     with part.open("r+b") as file:
         file.truncate(start)
         done = file.seek(start)
@@ -199,7 +198,7 @@ def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar:
 
 
 def _compute_total(reply: Response, start: int) -> int | None:
-    """Return the size of the whole file, where the answer says it."""
+    """Return the size of the complete file, None if the answer does not state it."""
     length = reply.headers.get("Content-Length", "")
     if length.isdecimal():
         return start + int(length[:DIGITS])
@@ -208,19 +207,19 @@ def _compute_total(reply: Response, start: int) -> int | None:
 
 
 def _read_chunks(reply: Response, limits: Limits) -> Iterator[bytes]:
-    """Yield the body as it comes; too little of it in ``limits.stall`` seconds ends the try."""
+    """Yield the body as it arrives; too few bytes in ``limits.stall`` seconds end the try."""
     since, count = time.monotonic(), 0
     while chunk := reply.raw.read1(CHUNK, decode_content=False):
         yield chunk
         count += len(chunk)
         if time.monotonic() - since > limits.stall:
             if count < limits.trickle:
-                raise _Cut(f"only {count} bytes came in {limits.stall:g} s")
+                raise _Cut(f"only {count} bytes arrived in {limits.stall:g} s")
             since, count = time.monotonic(), 0
 
 
 def _gunzip(reply: Response, promise: Promise, part: Path, limits: Limits) -> bool:
-    """Whether ``part`` is the promised file once unpacked, from a server that compresses though asked not to."""
+    """Return whether ``part``, once unpacked, is the expected file; some servers compress although asked not to."""
     if "gzip" not in reply.headers.get("Content-Encoding", ""):
         return False
     plain = make_temporary_name(part)
@@ -243,7 +242,7 @@ def _explain_error(error: Exception, limits: Limits) -> str:
     if "ConnectTimeout" in name:
         return f"no connection in {limits.connect:g} s"
     if "ReadTimeout" in name:
-        return f"nothing came for {limits.stall:g} s"
+        return f"no data for {limits.stall:g} s"
     if "Protocol" in name or "Incomplete" in name or "Chunked" in name:
         return "the connection was cut"
     return "the proxy does not answer" if "Proxy" in name else "no connection"
@@ -251,7 +250,7 @@ def _explain_error(error: Exception, limits: Limits) -> str:
 
 @contextmanager
 def _show_progress(promise: Promise, wanted: bool) -> Iterator[Any]:
-    """Yield ``f(done, total)`` that draws a progress bar on a terminal, and nothing elsewhere."""
+    """Yield ``f(done, total)``, which updates a progress bar on a terminal and does nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 

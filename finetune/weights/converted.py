@@ -1,7 +1,7 @@
-"""Files that take long to read, kept in the cache as safetensors, under the hash of the original and sealed.
+"""Cache of converted weights: stores files that are slow to read as safetensors, by the hash of the original.
 
-An entry has the backbone's own names where one of its layouts knows the file's, and tells the file's names, so that
-it is loaded just as the original is. One that is damaged, or made by other rules, is made anew.
+An entry uses the backbone's own names and also stores the names of the original, so that it loads exactly like the
+original. An entry that is damaged, or was made by different rules, is made again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ABOUT = "converted"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedWeights:
-    """What is in a file by its own names, pieces joined, and its SHA-256; ``not_kept`` says why the cache refused."""
+    """Content of a file by its own names, with pieces joined, and its SHA-256; ``not_kept``: why it is not cached."""
 
     index: Index
     sha256: str
@@ -40,7 +40,7 @@ class OpenedWeights:
 def open_weights(
     path: Path, backbone: Backbone, check: Callable[[str], None] = loading.accept_any_hash
 ) -> OpenedWeights:
-    """Return what is in a file for a backbone, read once and converted at most once; ``check`` may refuse its hash."""
+    """Read a file for a backbone, converting it at most once; ``check`` raises an error for a wrong hash."""
     if loading.detect_format(path) == "safetensors":
         found, digest = loading.read_complete(path, check)
         return OpenedWeights(index=join_pieces(path, found, backbone), sha256=digest)
@@ -55,7 +55,7 @@ def open_weights(
         raise WeightsError(f"'{path}' changed while it was read; try again")
     found = join_pieces(path, found, backbone)
     if layouts.find_layout(found.records, backbone) is None:
-        return OpenedWeights(index=found, sha256=digest)  # it is not this backbone's, and not worth keeping
+        return OpenedWeights(index=found, sha256=digest)  # not weights of this backbone, so not worth caching
     try:
         sweep(entry.parent)
         _store(entry, found, backbone)
@@ -65,7 +65,7 @@ def open_weights(
 
 
 def join_pieces(path: Path, index: Index, backbone: Backbone) -> Index:
-    """Return the index with whole tensors; an error names the file."""
+    """Join the pieces of tensors; errors name the file."""
     try:
         return layouts.join_pieces(index, backbone)
     except WeightsError as error:
@@ -73,12 +73,11 @@ def join_pieces(path: Path, index: Index, backbone: Backbone) -> Index:
 
 
 def locate_entry(digest: str, backbone: Backbone) -> Path:
-    """Return where the converted file is kept."""
     return cache_folder() / "weights" / "converted" / f"{digest}-{backbone.name}.safetensors"
 
 
 def hash_rules(backbone: Backbone) -> str:
-    """Return what decides on an entry's content besides the file."""
+    """Hash everything other than the file that determines an entry."""
     return hashlib.sha256(repr((VERSION, backbone.stages, backbone.layouts)).encode()).hexdigest()
 
 
@@ -101,7 +100,7 @@ def _store(entry: Path, found: Index, backbone: Backbone) -> None:
 
 
 def _load_entry(entry: Path, backbone: Backbone) -> Index | None:
-    """Return what is in an entry, read and checked to the last bit, or None."""
+    """Read and verify an entry; None if there is no valid one."""
     try:
         if not entry.exists():
             return None
@@ -120,7 +119,7 @@ def _load_entry(entry: Path, backbone: Backbone) -> Index | None:
 
 
 def _restore_index(about: Mapping[str, Any], records: Mapping[str, Record]) -> Index:
-    """Return an entry as if it were the file that it was made from."""
+    """Return the index of the file that an entry was made from."""
     return Index(
         format=about["format"],
         records={about["names"][own]: record for own, record in records.items()},

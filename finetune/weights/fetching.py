@@ -1,4 +1,4 @@
-"""From the record of some weights to their file: here, verified, and the same as at its first use."""
+"""Weights sources: resolves the name of weights to a local, verified file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DIGITS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedWeights:
-    """A file, its whole sha256, what that was compared with, and what the user should be told of it, once."""
+    """A file, its complete sha256, what that was compared with, and a note to show to the user once."""
 
     path: Path
     sha256: str
@@ -46,14 +46,15 @@ class FetchedWeights:
 
 
 def fetch_nothing(record: Weights, cache: Path) -> None:
-    """Fetch nothing: leave it to the verified download."""
+    """Return None, so that the file is downloaded."""
 
 
 def fetch_weights(name: str, record: Weights, backbone: str, ask: Fetch = fetch_nothing) -> FetchedWeights:
-    """Return the file of a record: what ``ask`` returns, else a ``file:`` where it lies, else a download.
+    """Return the file of a record: what ``ask`` returns, or else the file of a ``file:`` address, or else a download.
 
-    Where the publisher states no whole sha256, that of the first file is kept beside its place in the cache, and every
-    later one must have it. Raises ``DownloadError`` for a file that cannot be had, ``WeightsError`` for another file.
+    If the publisher states no complete sha256, that of the first file is stored next to its place in the cache, and
+    every later file must have it. Raises ``DownloadError`` for a file that cannot be downloaded, and ``WeightsError``
+    for a file with a different hash.
     """
     record = replace(record, sha256=record.sha256.lower())
     place = locate_file(record, cache_folder() / "weights")
@@ -75,20 +76,20 @@ def fetch_weights(name: str, record: Weights, backbone: str, ask: Fetch = fetch_
 
 
 def locate_file(record: Weights, cache: Path) -> Path:
-    """Return where a record's file is kept: two files of one name do not meet."""
+    """Return the path of a record's file in the cache, which differs for files of the same name."""
     key = record.sha256[:12] or hashlib.sha256(record.url.encode()).hexdigest()[:12]
     return cache / f"{key}-{Path(urlsplit(record.url).path).name or 'weights'}"
 
 
 def find_local_file(url: str) -> Path | None:
-    """Return the file that a ``file:`` address on this machine names, if it is there."""
+    """Return the existing file that a ``file:`` address on this machine names, otherwise None."""
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     return path if parts.scheme == "file" and parts.netloc in ("", "localhost") and path.is_file() else None
 
 
 def download_weights(name: str, record: Weights, backbone: str, stated: str, place: Path) -> Path:
-    """Return a record's file after a verified download; what goes wrong is explained with all that can be done."""
+    """Download and verify a record's file; errors list every alternative."""
     limits = replace(download.LIMITS, size=record.bytes or download.LIMITS.size)
     try:
         return download.fetch(record.url, stated, place, limits=limits)
@@ -97,17 +98,17 @@ def download_weights(name: str, record: Weights, backbone: str, stated: str, pla
         reason = getattr(error, "reason", str(error)).replace(f"'{address}'", "the file")
         reason = f"the file {reason}" if isinstance(error, Failed) else reason
         raise DownloadError(
-            f"no weights '{name}' for '{backbone}': {reason}\n"
+            f"weights '{name}' for '{backbone}' are not available: {reason}\n"
             f"  address: {address}\n"
             f"  sha256:  {record.sha256 or 'not stated by the publisher'}\n"
-            f"  file:    {place} (put there by hand, it needs no network)\n"
-            "or go on without it: backbone.weights=FILE takes weights of yours, backbone.weights=none starts from "
-            "random, and `finetune run quickstart` needs no weights"
+            f"  file:    {place} (no download if you put the file here)\n"
+            "or continue without it: backbone.weights=FILE uses your own weights, backbone.weights=none starts from "
+            "random weights, and `finetune run quickstart` needs no weights"
         ) from error
 
 
 def hash_file(path: Path) -> str:
-    """Return the sha256 of a file that may not be readable."""
+    """Return the sha256 of a file; raises ``WeightsError`` if it cannot be read."""
     try:
         return sha256(path)
     except OSError as error:
@@ -115,26 +116,26 @@ def hash_file(path: Path) -> str:
 
 
 def describe_mismatch(record: Weights, path: Path, found: str, wanted: str, place: Path) -> str:
-    """Return what to say of a file with another hash than the stated one, or that of its first use."""
+    """Describe a file whose hash differs from the stated one, or from its first use."""
     if wanted != record.sha256:
         return firstuse.describe_change(path, found, wanted, firstuse.locate_mark(place))
-    text = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as promised"
+    text = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as expected"
     mine = find_local_file(record.url) == path
-    return f"{text}; {'correct the hash, or name another file' if mine else 'remove it to fetch it anew'}"
+    return f"{text}; {'correct the hash, or name a different file' if mine else 'remove it to download it again'}"
 
 
 def remember_hash(name: str, record: Weights, place: Path, found: str) -> str:
-    """Keep the hash of a file's first use, and return what to tell the user."""
+    """Store the hash of a file's first use, and return a note for the user."""
     firstuse.keep_hash(place, found)
     stated = f"only {len(record.sha256)} digits of their sha256" if record.sha256 else "no sha256"
     return (
-        f"weights '{name}': the publisher states {stated}; found {found}, which is compared from now on "
-        f"(remove '{firstuse.locate_mark(place)}' and the file beside it to fetch them anew)"
+        f"weights '{name}': the publisher states {stated}; later files must have the hash of this one, {found} "
+        f"(to accept a different file, remove '{firstuse.locate_mark(place)}' and the file next to it)"
     )
 
 
 def make_plugin_fetch(plugins: Plugins) -> Fetch:
-    """Return what asks plugins for weights; the first that returns a file counts."""
+    """Return a function that asks plugins for weights; the first file that one returns is used."""
 
     def ask(record: Weights, cache: Path) -> Path | None:
         answer = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
@@ -143,7 +144,7 @@ def make_plugin_fetch(plugins: Plugins) -> Fetch:
         origin, found = answer
         if not isinstance(found, str | Path) or not os.path.isfile(found):
             what = f"finetune_fetch_weights returned {found!r}, which is not a file"
-            raise PluginError(f"{origin}: {what}; return the path of a file, or None to leave it to others")
+            raise PluginError(f"{origin}: {what}; return the path of a file, or None to decline")
         return Path(found)
 
     return ask
@@ -164,11 +165,13 @@ ENDINGS = (CARD, ".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".h5", ".npz", 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A weights file that is here, the word it was asked for with, and its record where it is known.
+    """A local weights file, the name that it was requested by, and its record if it is known.
 
-    The record has the whole sha256 of the file, also where its publisher states less; ``verified`` says what that was
-    compared with, None for a file of the user's own. ``card`` is the card that describes a file that the backbone does
-    not know. ``note`` is what the user should be told.
+    Attributes:
+        record: Has the complete sha256 of the file, even if its publisher states less.
+        verified: What the sha256 was compared with, None for the user's own file.
+        card: The card that describes a file that the backbone does not know.
+        note: A note to show to the user.
     """
 
     path: Path
@@ -180,36 +183,35 @@ class Source:
     _opened: dict[str, OpenedWeights] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def opened(self, backbone: Backbone) -> OpenedWeights:
-        """Return what is in the file for a backbone; it is read once."""
+        """Read the file for a backbone, once."""
         if backbone.name not in self._opened:
             try:
                 self._opened[backbone.name] = open_weights(self.path, backbone, self._check)
             except WeightsError:
-                self._check(loading.hash_file(self.path))  # a damaged file is above all not the one that was promised
+                self._check(loading.hash_file(self.path))  # for a damaged file, report the wrong hash
                 raise
         return self._opened[backbone.name]
 
     def _check(self, digest: str) -> None:
-        """Raise ``WeightsError`` for a file that is not the one of the record."""
+        """Raise ``WeightsError`` for a file whose hash is not that of the record."""
         if self.record is not None and not digest.startswith(self.record.sha256.lower()):
-            promised = f"not {self.record.sha256} as promised; remove it to fetch it anew"
-            raise WeightsError(f"'{self.path}' has sha256 {digest}, {promised}")
+            expected = f"not {self.record.sha256} as expected; remove it to download it again"
+            raise WeightsError(f"'{self.path}' has sha256 {digest}, {expected}")
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The texts in the file."""
+        """The metadata of the file."""
         known = next(iter(self._opened.values()), None)
         return known.index.metadata if known else loading.read_metadata(self.path)
 
 
 def resolve(name: str, backbone: Backbone, fetch: Fetch = fetch_nothing) -> Source | None:
-    """Return the file that ``name`` stands for, or None for ``none``.
+    """Return the file that ``name`` means, or None for ``none``.
 
     ``name`` is ``none``, ``auto`` (the backbone's first offer), a name that the backbone offers, ``URL#sha256=HEX``,
-    a file, or the folder of a run, its checkpoints or a model; where URL or file end with ``.md`` they are a card of
-    MindSpore Hub, which stands for its weights.
-    ``fetch`` is asked before the download. Raises ``UsageError`` for a name that stands for nothing and
-    ``WeightsError`` for a file that is not here and cannot be had.
+    a file, or the folder of a run, its checkpoints or a model. A URL or file that ends with ``.md`` is a card of
+    MindSpore Hub and means the weights that it describes. ``fetch`` is asked before a download. Raises ``UsageError``
+    for an unknown name, and ``WeightsError`` for a file that does not exist or cannot be downloaded.
     """
     if name == "none":
         return None
@@ -234,7 +236,7 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = fetch_nothing) -> Sour
 
 
 def must_download(name: str, backbone: Backbone) -> bool:
-    """Return whether the file that ``name`` stands for is fetched over the network; without one, it fails at once."""
+    """Return whether the file that ``name`` means has to be downloaded; False when offline."""
     record = backbone.weights.get(next(iter(backbone.weights), "") if name == "auto" else name)
     if record is None and "://" in name:
         url, _, digest = name.partition("#sha256=")
@@ -246,12 +248,12 @@ def must_download(name: str, backbone: Backbone) -> bool:
         return False
     try:
         return find_local_file(record.url) is None and not locate_file(record, cache_folder() / "weights").is_file()
-    except ValueError:  # the address is none
+    except ValueError:  # not an address
         return False
 
 
 def find_in_folder(path: Path) -> Path:
-    """Return the weights in the folder of a run, its checkpoints or a model, any other path as it is."""
+    """Return the weights in the folder of a run, its checkpoints or a model, and any other path unchanged."""
     if not os.path.isdir(path):
         return path
     found = next((place for inner in SAVED if os.path.isfile(place := path / inner)), None)
@@ -259,27 +261,30 @@ def find_in_folder(path: Path) -> Path:
 
 
 def check_name(path: Path) -> None:
-    """Raise ``WeightsError`` for a file that only describes weights of ours, and for a run without any."""
+    """Raise ``WeightsError`` for a file of a model folder that holds no weights, and for a run without weights."""
     if path.name in DESCRIBING and find_in_folder(path.parent) != path.parent:
         raise WeightsError(f"'{path}' holds no weights; name its folder, '{path.parent}'")
     if os.path.isdir(path) and (path.name == "checkpoints" or os.path.isfile(path / "recipe.yaml")):
-        raise WeightsError(f"'{path}' is of a run that has saved no checkpoint; name another run or a weights file")
+        raise WeightsError(
+            f"'{path}' belongs to a run that has not saved a checkpoint; name a different run or a weights file"
+        )
 
 
 def _fetch_offered(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
-    """Return the file of a record."""
     found = fetch_weights(name, record, backbone.name, fetch)
     record = replace(record, sha256=found.sha256)
     return Source(path=found.path, name=name, record=record, verified=found.verified, note=found.note)
 
 
 def _fetch_address(text: str, backbone: Backbone, fetch: Fetch) -> Source:
-    """Return what ``URL#sha256=HEX`` stands for."""
+    """Return the file that ``URL#sha256=HEX`` means."""
     url, _, digest = text.partition("#sha256=")
     try:
         name = strip_secrets(url)
     except ValueError:
-        raise UsageError(f"'{url.partition('?')[0]}' is no address; write https://HOST/PATH#sha256=HEX") from None
+        raise UsageError(
+            f"'{url.partition('?')[0]}' is not a valid address; write https://HOST/PATH#sha256=HEX"
+        ) from None
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise UsageError(f"'{name}' needs the sha256 of its file; write URL#sha256= and 64 hex digits")
     digest = digest.lower()
@@ -289,20 +294,20 @@ def _fetch_address(text: str, backbone: Backbone, fetch: Fetch) -> Source:
 
 
 def _fetch_described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Source:
-    """Return the file that a card describes; what the backbone knows of this file comes before what the card says."""
+    """Return the file that a card describes; the backbone's own record of this file precedes the card."""
     card = hubcard.read_card(path)
     card.check(backbone.name, name, backbone.aliases)
     offer = find_known(card.weights.sha256, backbone)
-    said = card.weights
-    digest = said.sha256 if offer is None else max(said.sha256, offer.sha256.lower(), key=len)
-    record = replace(said if offer is None else offer, url=said.url, sha256=digest)
+    stated = card.weights
+    digest = stated.sha256 if offer is None else max(stated.sha256, offer.sha256.lower(), key=len)
+    record = replace(stated if offer is None else offer, url=stated.url, sha256=digest)
     found = _fetch_offered(name, record, backbone, fetch)
     notes = [note for note in (card.note, found.note) if note]
     return replace(found, card=card if offer is None else None, note="; ".join(notes))
 
 
 def _use_own_file(name: str, path: Path, backbone: Backbone) -> Source:
-    """Return a file of the user's, who may have fetched by hand what the backbone offers."""
+    """Return the user's own file, which may be a manual download of weights that the backbone offers."""
     with suppress(OSError):
         if backbone.weights and os.path.isfile(path):
             digest = sha256(path)
@@ -313,11 +318,10 @@ def _use_own_file(name: str, path: Path, backbone: Backbone) -> Source:
 
 
 def find_known(digest: str, backbone: Backbone) -> Weights | None:
-    """Return the offer of a backbone whose file has this SHA-256, of which either may have the first digits only."""
+    """Return the backbone's record with this SHA-256, None if there is none; either may only have the first digits."""
     offers = (offer for offer in backbone.weights.values() if offer.sha256)
     return next((each for each in offers if digest.startswith(each.sha256.lower()) or is_start(digest, each)), None)
 
 
 def is_start(digest: str, offer: Weights) -> bool:
-    """Tell whether ``digest`` is how the SHA-256 of an offer begins."""
     return offer.sha256.lower().startswith(digest)

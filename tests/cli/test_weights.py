@@ -195,7 +195,9 @@ def test_a_shape_that_does_not_fit_is_an_error(ask: Any, tmp_path: Path) -> None
     save_file(other, tmp_path / "x.safetensors")
     code, said = ask("inspect", tmp_path / "x.safetensors", "--backbone", "resnext_nano")
     assert code == 4
-    assert "another shape for 1: 'layer1.0.conv2.weight (32, 8, 3, 3) for (32, 4, 3, 3)'" in said["error"]["message"]
+    assert (
+        "a different shape for 1: 'layer1.0.conv2.weight (32, 8, 3, 3) for (32, 4, 3, 3)'" in said["error"]["message"]
+    )
     code, said = ask("inspect", tmp_path / "x.safetensors")
     assert (code, said["backbone"], said["layout"], said["counts"]["unexpected"]) == (0, None, None, len(OWN))
 

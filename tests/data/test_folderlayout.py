@@ -129,7 +129,7 @@ def test_an_unclear_tree_is_explained_with_counts_and_recipe_lines() -> None:
         '    dataset: {use: folder, root: \'my photos\', train: "*", test: "extra/*"}',
         "  train 3 classes (a 3, b 2, extra 5)",
         "    dataset: {use: folder, root: 'my photos', train: \"*\"}",
-        "write the line that you mean into the recipe",
+        "add the line that you mean to the recipe",
     ]
 
 

@@ -128,7 +128,9 @@ def test_a_disk_that_takes_no_large_file(server: str, target: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(ResourceError, match=r"cannot write '.*file.bin': the file system holds no file that large"):
+        with pytest.raises(
+            ResourceError, match=r"cannot write '.*file.bin': the file is too large for the file system"
+        ):
             fetch(f"{server}/good", SHA256, target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -141,7 +143,7 @@ def test_a_cache_that_is_removed_meanwhile(server: str, target: Path, child: Chi
         assert process.poll() is None
     shutil.rmtree(target.parent)
     code, said = ended(process)
-    assert (code, f"'{target}' was removed while it was fetched; try again" in said) == (4, True), said
+    assert (code, f"'{target}' was removed while downloading; try again" in said) == (4, True), said
 
 
 @pytest.mark.parametrize("length", [1, 240, 255])

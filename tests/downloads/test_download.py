@@ -61,26 +61,30 @@ def test_md5_and_upper_case_are_taken_too(server: str, target: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "calls", "text"),
     [
-        ("missing", 1, "cannot be had, the server answered 404 Not Found; check the address, or put the file with"),
-        ("forbidden", 1, "cannot be had, the server answered 403 Forbidden"),
-        ("down", 3, "could not be fetched in 3 tries: the server answered 503 Service Unavailable; check the network"),
+        ("missing", 1, "is not available, the server answered 404 Not Found; check the address, or put the file with"),
+        ("forbidden", 1, "is not available, the server answered 403 Forbidden"),
+        (
+            "down",
+            3,
+            "could not be downloaded in 3 tries: the server answered 503 Service Unavailable; check the network",
+        ),
         ("cut_always", 3, "in 3 tries: the connection was cut"),
         ("cut_in_chunks", 3, "in 3 tries: the connection was cut"),
-        ("stall", 3, "in 3 tries: nothing came for 0.3 s"),
-        ("silent", 3, "in 3 tries: nothing came for 0.3 s"),
-        ("wrong", 1, "gave 512,000 other bytes, not the file that was promised"),
-        ("login", 1, "gave a web page titled 'Log in to WiFi', not the file that was promised"),
+        ("stall", 3, "in 3 tries: no data for 0.3 s"),
+        ("silent", 3, "in 3 tries: no data for 0.3 s"),
+        ("wrong", 1, "returned 512,000 other bytes instead of the expected file"),
+        ("login", 1, "returned a web page titled 'Log in to WiFi' instead of the expected file"),
         ("pointer", 1, "gave a git-lfs pointer"),
         ("empty", 1, "gave an empty file"),
         ("zipped_badly", 1, "other bytes"),
-        ("loop", 6, "leads from one address to the next"),
+        ("loop", 6, "redirects too often"),
         ("portal", 1, "leads to 'http://portal.invalid', which is not https; use another address, or put"),
         ("portal_ftp", 1, "leads to 'ftp://portal.invalid', which is not https"),
         ("portal_file", 1, "leads to 'file://', which is not https"),
-        ("nowhere", 1, "leads to what is no address; use another address, or put"),
+        ("nowhere", 1, "redirects to an invalid address; use another address, or put"),
         ("too_long", 3, "in 3 tries: the connection was cut"),
         ("too_short", 1, "gave 511,000 other bytes"),
-        ("unasked_part", 1, "cannot be had, the server answered 206 Partial Content"),
+        ("unasked_part", 1, "is not available, the server answered 206 Partial Content"),
         ("thousands_of_digits", 1, "exceeds 21,474,836,480 bytes"),
     ],
 )
@@ -97,7 +101,7 @@ def test_what_goes_wrong_is_said_and_nothing_stays(server: str, target: Path, na
 
 def test_a_server_that_sends_next_to_nothing_is_given_up(server: str, target: Path) -> None:
     limits = Limits(connect=LONGEST, stall=1.0, trickle=100, tries=2, pause=0.01)
-    with pytest.raises(DownloadError, match=r"in 2 tries: only \d+ bytes came in 1 s"):
+    with pytest.raises(DownloadError, match=r"in 2 tries: only \d+ bytes arrived in 1 s"):
         fetch(f"{server}/drip", SHA256, target, limits=limits)
     assert len(Server.calls) == 2
     assert files(target.parent) == []
@@ -196,7 +200,9 @@ def test_other_addresses_are_refused(url: str, target: Path) -> None:
 
 @pytest.mark.parametrize("url", ["https://[", "https://[x]/a?key=hush"])
 def test_what_is_no_address(url: str, target: Path) -> None:
-    with pytest.raises(DownloadError, match=r"^'https://\[.*' is no address; write https://HOST/PATH$") as caught:
+    with pytest.raises(
+        DownloadError, match=r"^'https://\[.*' is not a valid address; write https://HOST/PATH$"
+    ) as caught:
         fetch(url, SHA256, target)
     assert "hush" not in str(caught.value)
 
@@ -205,7 +211,9 @@ def test_what_is_no_address(url: str, target: Path) -> None:
     "digest", ["sha256:", "sha256:1234567", "sha256:" + "0" * 65, "md5:12345678", "sha1:" + "0" * 40, "0" * 64]
 )
 def test_a_hash_is_needed(digest: str, target: Path) -> None:
-    with pytest.raises(DownloadError, match=r"is no hash of 'https://example.org/a'; write sha256: and 64 hex digits"):
+    with pytest.raises(
+        DownloadError, match=r"is not a valid hash for 'https://example.org/a'; write sha256: and 64 hex digits"
+    ):
         fetch("https://example.org/a", digest, target)
 
 
@@ -218,7 +226,7 @@ def test_secrets_of_the_address_are_not_shown(server: str, target: Path) -> None
 
 
 def test_no_tls(server: str, target: Path) -> None:
-    with pytest.raises(DownloadError, match="cannot be trusted: its TLS certificate does not check; mend the proxy"):
+    with pytest.raises(DownloadError, match="has an invalid TLS certificate; check the proxy"):
         fetch(server.replace("http", "https") + "/good", SHA256, target)
 
 
@@ -238,7 +246,7 @@ def signed_by_itself(tmp_path: Path) -> Path:
 def test_a_certificate_that_nobody_signed(target: Path, signed_by_itself: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(signed_by_itself)
-    with serving(tls) as address, pytest.raises(DownloadError, match="cannot be trusted: its TLS certificate"):
+    with serving(tls) as address, pytest.raises(DownloadError, match="has an invalid TLS certificate"):
         fetch(f"{address}/good", SHA256, target, limits=QUICK)
     assert files(target.parent) == []
 

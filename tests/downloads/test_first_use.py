@@ -45,7 +45,7 @@ def test_a_file_that_changed_here_is_refused_and_stays(
         fetch(f"{server}/good", digest, target)
     assert str(caught.value) == (
         f"'{target}' has sha256 {OTHER}, not {HEX} as at its first use; "
-        f"remove it to fetch it anew, and '{target}.sha256' too if you trust the new file"
+        f"remove it to download it again, and also remove '{target}.sha256' if you trust the new file"
     )
     assert caught.value.exit_code == 4
     assert target.read_bytes() == b"other"
@@ -94,7 +94,7 @@ def test_a_mark_of_another_file(server: str, target: Path) -> None:
     target.with_name(f"{target.name}.sha256").write_text(OTHER)
     with pytest.raises(DownloadError) as caught:
         fetch(f"{server}/good", PREFIX, target)
-    said = f"keeps sha256 {OTHER}, which does not begin with {HEX[:8]}; remove it if you trust the new hash"
+    said = f"stores sha256 {OTHER}, which does not begin with {HEX[:8]}; remove it if you trust the new hash"
     assert str(caught.value).endswith(said)
 
 
@@ -112,11 +112,11 @@ def test_a_prefix_tells_a_damaged_file(server: str, target: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("login", "gave a web page titled 'Log in to WiFi', not the file that was promised; check the address and"),
+        ("login", "returned a web page titled 'Log in to WiFi' instead of the expected file; check the address and"),
         ("pointer", "gave a git-lfs pointer"),
         ("empty", "gave an empty file"),
-        ("endless", "comes without a hash, and in a way that does not show whether it is whole; put the file at"),
-        ("zipped", "comes without a hash, and in a way that does not show whether it is whole"),
+        ("endless", "has no hash, and the server's answer does not show whether it is complete; put the file at"),
+        ("zipped", "has no hash, and the server's answer does not show whether it is complete"),
         ("cut_always", "in 3 tries: the connection was cut"),
         ("cut_in_chunks", "in 3 tries: the connection was cut"),
         ("unasked_part", "the server answered 206"),

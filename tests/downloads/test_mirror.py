@@ -87,15 +87,15 @@ def test_what_each_said_is_listed(server: str, tmp_path: Path, target: Path, mir
         fetch(AWAY, SHA256, target, limits=QUICK)
     first, *lines = str(caught.value).splitlines()
     path = "example.invalid:8443/some%20where/file.bin"
-    assert first == f"'https://{path}' cannot be had from 5 addresses:"
-    assert lines[0] == f"  '{server}/missing/{path}' cannot be had, the server answered 404 Not Found"
+    assert first == f"'https://{path}' cannot be downloaded from 5 addresses:"
+    assert lines[0] == f"  '{server}/missing/{path}' is not available, the server answered 404 Not Found"
     assert lines[1].startswith(
-        f"  '{other}/{path}' gave 5 other bytes, not the file that was promised: sha256 d9298a10"
+        f"  '{other}/{path}' returned 5 other bytes instead of the expected file: sha256 d9298a10"
     )
     assert lines[2] == f"  'file:///nowhere/{path}' does not exist"
-    assert lines[3] == f"  'https://nobody.invalid/x/{path}' could not be fetched in 3 tries: no connection"
+    assert lines[3] == f"  'https://nobody.invalid/x/{path}' could not be downloaded in 3 tries: no connection"
     last, _, remedy = lines[4].partition("; ")
-    assert last == f"  'https://{path}' could not be fetched in 3 tries: no connection"
+    assert last == f"  'https://{path}' could not be downloaded in 3 tries: no connection"
     wanted = f"put the file with {SHA256.replace(':', ' ')} at '{target}'"
     assert remedy == f"check FINETUNE_MIRROR and the network, or {wanted}"
     assert "hush" not in str(caught.value)
@@ -120,7 +120,7 @@ def test_offline_only_folders_are_asked(server: str, tmp_path: Path, target: Pat
 @pytest.mark.parametrize("base", ["http://example.org", "ftp://example.org", "/srv/mirror", "https://[", "s3://x/y"])
 def test_what_is_no_mirror(target: Path, mirrors: pytest.MonkeyPatch, base: str) -> None:
     mirrors.setenv("FINETUNE_MIRROR", base)
-    text = f"'{base}' in FINETUNE_MIRROR is no mirror; write https://HOST/PATH or file:///PATH"
+    text = f"'{base}' in FINETUNE_MIRROR is not the address of a mirror; write https://HOST/PATH or file:///PATH"
     with pytest.raises(DownloadError) as caught:
         fetch(AWAY, SHA256, target)
     assert str(caught.value) == text

@@ -41,7 +41,7 @@ def alone(act: Act) -> Make:
 
 
 def link(name: str) -> Act:
-    """Return what makes a link that leads nowhere."""
+    """Return what makes a broken link."""
     return lambda root: (root / name).symlink_to("gone")
 
 
@@ -67,7 +67,7 @@ CASES: list[Case] = [
         WAYS,
         "1/val/*",
     ),
-    case("I6", "train and training_set", tree("train/a", "training_set/a"), 3, "which mean the same split; keep one"),
+    case("I6", "train and training_set", tree("train/a", "training_set/a"), 3, "which name the same split; keep one"),
     case("I6", "splits without classes", tree("training_set", "test_set"), 3, "no class folder", "dataset.train='*'"),
     case("I6", "pattern of no folder", tree("a", "b", more=", train: tarin"), 3, "has no 'tarin'; check dataset.train"),
     case(
@@ -84,7 +84,14 @@ CASES: list[Case] = [
         "Y7", "run of a user who is not", lambda _: ["run", "--resume", "~nobody-has-this-name/r"], 2, HOME, "full pa"
     ),
     case("I1", "photo of a camera to label", alone(photo("x.DNG")), 3, "1 of 1 photos", "x.DNG' is an image in a form"),
-    case("I1", "photo without an ending to label", alone(photo("x")), 3, "1 of 1 photos", "does not end like one"),
-    case("I1", "album to label that is gone", alone(link("x")), 3, "1 of 1 photos", "x' is a link that leads nowhere"),
+    case(
+        "I1",
+        "photo without an ending to label",
+        alone(photo("x")),
+        3,
+        "1 of 1 photos",
+        "does not have the ending of one",
+    ),
+    case("I1", "album to label that is gone", alone(link("x")), 3, "1 of 1 photos", "x' is a broken link"),
     case("I1", "nothing but junk to label", alone(photo("._x.jpg")), 2, "no photos in photos; photos end with .jpg"),
 ]

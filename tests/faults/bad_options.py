@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.faults.bad_data import FOLDER, data
-from tests.faults.bad_models import ANEW, image
+from tests.faults.bad_models import AGAIN, image
 from tests.faults.bad_recipes import above
 from tests.faults.case import Case, case
 
@@ -44,7 +44,7 @@ CASES: list[Case] = [
         4,
         "is damaged (im",
         BY_255,
-        ANEW,
+        AGAIN,
     ),
     case("N6", "top5 of two classes", checked("evaluate: {metric: top5}"), 2, "top5 is always 1 with 2 classes; write"),
     case(

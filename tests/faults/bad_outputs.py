@@ -59,7 +59,7 @@ CASES: list[Case] = [
     case("Y7", "recipe over a file", over("photos.yaml", "new", "recipe", "photos"), 2, *EXISTS),
     case(
         "Y7",
-        "a link that leads nowhere",
+        "a broken link",
         use("schema", "--output", "l", act=lambda f: (f / "l").symlink_to("x")),
         2,
         *EXISTS,

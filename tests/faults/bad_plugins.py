@@ -256,7 +256,7 @@ CASES: list[Case] = [
     ),
     case("G1", "fetching that fails", fetching("1 / 0"), 6, TITLE, "finetune_fetch_weights: ZeroDivisionError"),
     case("G1", "fetching that ends the process", fetching("raise SystemExit(0)"), 6, TITLE, "SystemExit: 0"),
-    case("C7", "fetching of another file", fetching("return Path('w.ckpt')"), 4, "has sha256 2d711642", "as promised"),
+    case("C7", "fetching of another file", fetching("return Path('w.ckpt')"), 4, "has sha256 2d711642", "as expected"),
     case(
         "G12", "options of another type", options("x: int = 1", "dict"), 2, MISSING, TITLE, "a subclass of finetune.Op"
     ),
@@ -272,7 +272,12 @@ CASES: list[Case] = [
     ),
     case("G12", "labels that are no numbers", built(samples("'a.jpg'", "'a'")), 3, "label 0 is 'a'", "whole numbers"),
     case(
-        "G12", "images that are numbers", built(samples("1", "0")), 3, "image 0: is a int, not a path", "mend its code"
+        "G12",
+        "images that are numbers",
+        built(samples("1", "0")),
+        3,
+        "image 0: is a int, not a path",
+        "fix the dataset",
     ),
     case(
         "G12", "classes that are text", built("return Samples(images=[], labels=[], classes='ab')"), 3, "a tuple of s"
@@ -337,7 +342,12 @@ CASES: list[Case] = [
         "build returned a dict; return finetune.Sampl",
     ),
     case(
-        "G12", "dataset of nothing", built(samples()), 3, "dataset 'birds' cannot be used", "there is none to train on"
+        "G12",
+        "dataset of nothing",
+        built(samples()),
+        3,
+        "dataset 'birds' cannot be used",
+        "the training split has no images",
     ),
     case(
         "G12", "labels outside", built(samples("'a.jpg'", "7")), 3, "split train: label 0 is 7", "labels must be 0 to 1"

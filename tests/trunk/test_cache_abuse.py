@@ -198,7 +198,7 @@ def test_a_full_disk_at_any_shard(
 
 @pytest.mark.parametrize(
     ("code", "first", "text"),
-    [(errno.ENOSPC, 1, "the disk is full"), (errno.EROFS, 1, "read-only"), (errno.EIO, 2, "reports a fault")],
+    [(errno.ENOSPC, 1, "the disk is full"), (errno.EROFS, 1, "read-only"), (errno.EIO, 2, "reports an error")],
 )
 def test_a_disk_that_refuses_descriptions(
     code: int,

@@ -139,7 +139,7 @@ def test_a_view_for_every_epoch_is_streaming_but_for_rounding(home: Path, photos
 
 
 def arrays(made: Made) -> list[np.ndarray]:
-    tensors = tiny.tensorfile.read(made.run.folder / "model" / "weights.safetensors").tensors
+    tensors = tiny.tensorfile.read_tensors(made.run.folder / "model" / "weights.safetensors").tensors
     return [tensors[name] for name in sorted(tensors)]
 
 

@@ -109,7 +109,7 @@ def test_converting_transposes_back(tmp_path: Path) -> None:
 def test_axes_that_a_tensor_has_not_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "k.safetensors"
     tensorfile.write_tensors(path, theirs(own()) | {"predictions/kernel": np.zeros((2, 2, 2), np.float32)}, {})
-    message = r"'predictions/kernel' has 3 axes, and the layout 'keras' reorders them as \(1, 0\);"
+    message = r"'predictions/kernel' has 3 axes, but the layout 'keras' reorders them as \(1, 0\);"
     with pytest.raises(WeightsError, match=message):
         loaded(path, keras())
 
@@ -117,5 +117,5 @@ def test_axes_that_a_tensor_has_not_are_an_error(tmp_path: Path) -> None:
 def test_a_layout_that_does_not_transpose_gets_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "k.safetensors"
     tensorfile.write_tensors(path, theirs(own()), {})
-    with pytest.raises(WeightsError, match=r"has another shape for 3: .*, or let its Layout transpose these axes"):
+    with pytest.raises(WeightsError, match=r"has a different shape for 3: .*, or let its Layout transpose these axes"):
         loaded(path, keras(replace(KERAS, transpose=())))

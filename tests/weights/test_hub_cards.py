@@ -131,7 +131,7 @@ def test_the_first_digits_of_a_hash_are_compared_and_the_whole_is_kept(digits: i
 def test_other_digits_than_the_file_has_are_an_error(tmp_path: Path) -> None:
     path, digest = local(tmp_path, 8)
     path.write_text(path.read_text().replace(digest[:8], "00000000"))
-    with pytest.raises(WeightsError, match=f"has sha256 {digest}, not 00000000… as promised; correct the hash"):
+    with pytest.raises(WeightsError, match=f"has sha256 {digest}, not 00000000… as expected; correct the hash"):
         fetching.resolve(str(path), NANO)
 
 

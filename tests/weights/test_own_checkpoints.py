@@ -151,7 +151,9 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     (tmp_path / "checkpoints").mkdir()
     for path in (tmp_path, tmp_path / "checkpoints"):
-        with pytest.raises(WeightsError, match=f"'{path}' is of a run that has saved no checkpoint; name another run"):
+        with pytest.raises(
+            WeightsError, match=f"'{path}' belongs to a run that has not saved a checkpoint; name a different run"
+        ):
             fetching.resolve(str(path), BACKBONE)
 
 
@@ -172,7 +174,7 @@ def test_a_damaged_checkpoint_is_an_error(damage: str, unfinished: Path, photos:
         text = "{" if damage == "state" else json.dumps(state)
         tensorfile.write_tensors(path, file.tensors, {"finetune": text})
     with pytest.raises(
-        WeightsError, match=r"damaged|is a checkpoint whose state cannot be read .*; give another"
+        WeightsError, match=r"damaged|is a checkpoint whose state cannot be read .*; use a different"
     ) as caught:
         loaded(path, photos, tmp_path / "runs")
     assert caught.value.exit_code == 4

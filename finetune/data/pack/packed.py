@@ -1,4 +1,4 @@
-"""Photos of a pack, each read by its place in a MindRecord file."""
+"""Photos of a pack, each read by its offset in a MindRecord file."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ AGAIN = "copy it again, or pack again"
 
 
 def read_pack(root: Path, split: Split) -> Samples | None:
-    """Return a split of a pack that `finetune pack` made, with the photos, labels and order that the files had.
+    """Read a split of a pack made by `finetune pack`, with the photos, labels and order of the original dataset.
 
-    Every file is hashed when it is first seen here, at about 1 GB/s a core, and after a change. Raises ``DataError``
-    that names a file if it is missing, cut short or not as it was packed.
+    Every file is hashed when it is first used on this machine and after a change, at about 1 GB/s per core. Raises
+    ``DataError`` with the name of a file that is missing, truncated or different from what was packed.
     """
     root = expand_home(root).absolute()
     pack = packfile.load_index(root)
@@ -62,7 +62,7 @@ def read_pack(root: Path, split: Split) -> Samples | None:
 
 
 class Packed(Sequence[Encoded]):
-    """The photos of a split; each is read anew from any thread, from files that must not have changed meanwhile."""
+    """The photos of a split, read on request from any thread; raises ``DataError`` if a file has changed."""
 
     def __init__(self, root: Path, about: PackedSplit, table: NDArray[np.void], stamps: Mapping[str, Stamp]) -> None:
         self.stamps = stamps
@@ -84,7 +84,7 @@ class Packed(Sequence[Encoded]):
             return [self[place] for place in range(*index.indices(len(self)))]
         row = self.table[index]
         place, length, file = int(row["offset"]), int(row["length"]), self.files[row["file"]]
-        descriptor = open_file(file)  # kept open, the files of a large pack would be more than a process may have
+        descriptor = open_file(file)  # a large pack has more files than a process may keep open
         try:
             same = make_stamp(os.fstat(descriptor)) == self.stamps[file]
             data = read_excerpt(descriptor, file, place, length)
@@ -92,7 +92,7 @@ class Packed(Sequence[Encoded]):
             os.close(descriptor)
         found = Encoded(name=self.name_of(index), data=data)
         if not same:
-            raise DataError(f"'{file}' has changed since the run began, at '{format_path(found.name)}'; {AGAIN}")
+            raise DataError(f"'{file}' changed after the run started, at '{format_path(found.name)}'; {AGAIN}")
         return found
 
     def name_of(self, index: int) -> str:
@@ -103,7 +103,7 @@ class Packed(Sequence[Encoded]):
 
 
 class Digests(Sequence[str]):
-    """The hash of each photo, as a scan gives it to a file."""
+    """The hash of each photo, the same as a scan computes for a file."""
 
     def __init__(self, table: NDArray[np.void]) -> None:
         self.table = table
@@ -122,7 +122,7 @@ class Digests(Sequence[str]):
 
 
 def open_file(file: str) -> int:
-    """Return the descriptor of a file."""
+    """Open a file for reading and return its descriptor."""
     try:
         return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -132,18 +132,18 @@ def open_file(file: str) -> int:
 
 
 def read_excerpt(descriptor: int, file: str, offset: int, length: int) -> bytes:
-    """Return bytes of a file; not by a map of it, which would end the process if the file became shorter."""
+    """Read bytes of a file; mapping it into memory would kill the process if the file shrinks."""
     try:
         data = os.pread(descriptor, length, offset)
     except OSError as error:
         raise DataError(f"'{file}' cannot be read: {error.strerror}; {AGAIN}") from error
     if len(data) != length:
-        raise DataError(f"'{file}' is shorter than when it was packed; {AGAIN}")
+        raise DataError(f"'{file}' is shorter than it was when packed; {AGAIN}")
     return data
 
 
 def read_rows(root: Path, about: PackedSplit) -> NDArray[np.void]:
-    """Return the table of a split; raises ``DataError`` if it leads out of a file or does not fit the index."""
+    """Read the table of a split; raises ``DataError`` if it points outside a file or contradicts the index."""
     file = root / about.rows.name
     table = np.fromfile(file, packfile.ROW)
     ends = np.array([each.records.bytes for each in about.files], np.int64)
@@ -161,19 +161,19 @@ def read_rows(root: Path, about: PackedSplit) -> NDArray[np.void]:
         and bool((table["length"] <= ends[table["file"]] - table["offset"]).all())
     )
     if not sound:
-        raise DataError(f"'{file}' does not fit {packfile.INDEX}; {AGAIN}")
+        raise DataError(f"'{file}' does not match {packfile.INDEX}; {AGAIN}")
     return table
 
 
 def are_indices(values: NDArray[np.int32], bound: int) -> bool:
-    """Whether all values are indices below ``bound``."""
+    """Return whether all values are indices below ``bound``."""
     return not len(values) or (int(values.min()) >= 0 and int(values.max()) < bound)
 
 
 def verify_files(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
-    """Return the stamps of files; ``DataError`` for the first that is not as it was packed.
+    """Return the stamps of files; raises ``DataError`` for the first one that differs from what was packed.
 
-    Those that were hashed here before, and have the same stamp, are only looked up.
+    Files that were hashed before and have the same stamp are not hashed again.
     """
     cache = ScanCache(cache_folder() / "scan", str(root))
     fresh, stamps = [], {}
@@ -194,34 +194,36 @@ def verify_files(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
 
 
 def make_stamp(status: os.stat_result) -> Stamp:
-    """Return size and times of a file, in bytes and nanoseconds, one of which a change of its content changes."""
+    """Return the size in bytes and the times in nanoseconds of a file, which change with its content."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def stat_file(path: str, file: PackedFile) -> os.stat_result:
-    """Return the status of a file that is there, regular and as long as it was."""
+    """Return the status of a file; raises ``DataError`` unless it is a regular file of the packed size."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
         raise DataError(f"'{path}' is missing from the pack; {AGAIN}") from None
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}; check who may read it") from error
+        raise DataError(f"'{path}' cannot be read: {error.strerror}; check its permissions") from error
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"'{path}' is no file; {AGAIN}")
+        raise DataError(f"'{path}' is not a regular file; {AGAIN}")
     if status.st_size != file.bytes:
         raise DataError(f"'{path}' has {status.st_size:,} bytes instead of {file.bytes:,}; {AGAIN}")
     return status
 
 
 def hash_file(path: str) -> str:
-    """Return the hash of a file."""
+    """Hash a file as a scan does; raises ``DataError`` if it cannot be read."""
     try:
         return hash_image(path)
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}; check the disk and who may read it") from error
+        raise DataError(
+            f"'{path}' cannot be read: {error.strerror}; check the disk and the file's permissions"
+        ) from error
 
 
 def check_hash(path: str, file: PackedFile, digest: str | None) -> None:
-    """Raise ``DataError`` if a file has another content than was packed."""
+    """Raise ``DataError`` if the content of a file differs from what was packed."""
     if digest != file.blake2b:
-        raise DataError(f"'{path}' is not as it was packed: its content has changed; {AGAIN}")
+        raise DataError(f"'{path}' changed after it was packed; {AGAIN}")

@@ -1,8 +1,8 @@
-"""What a pack says about itself: ``pack.json``, and a table of its photos for each split.
+"""Index of a pack: ``pack.json``, and a table of the photos of each split.
 
-A pack is a folder of MindRecord files, each with the index that MindRecord keeps beside it. ``pack.json`` names every
-file with its size and hash; ``train.rows`` has a record of fixed length for each photo, in their order, and
-``train.names`` their paths one after the other. So a photo is found without a search and read without MindSpore.
+A pack is a folder of MindRecord files, each with MindRecord's own index next to it. ``pack.json`` lists every file with
+its size and hash. ``train.rows`` has a record of fixed length for each photo, in order, and ``train.names`` has their
+concatenated paths, so that a photo is found without a search and read without MindSpore.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 INDEX = "pack.json"
 FORMAT, VERSION = "finetune-pack", 1
-LARGEST = 1 << 28  # bytes of an index
+LARGEST = 1 << 28  # maximum bytes of an index
 NAME = r"^(train|valid|test)(-\d{5,})?\.(mindrecord|mindrecord\.db|rows|names)$"
 
-# Where a photo begins in its file and how long it is, where its path ends in the names, class, number of the file.
+# Hash, place and length of a photo in its file, end of its path in the names, class, and number of the file.
 ROW = np.dtype(
     [
         ("digest", "V16"),
@@ -58,7 +58,7 @@ class PackedFile(_Strict):
 
 
 class Records(_Strict):
-    """A MindRecord file, the index beside it, and how many photos it holds."""
+    """A MindRecord file, its index, and the number of photos in it."""
 
     records: PackedFile
     index: PackedFile
@@ -66,7 +66,7 @@ class Records(_Strict):
 
 
 class PackedFinding(_Strict):
-    """A finding about the photos that were packed, such as one that was left out."""
+    """A finding about the packed photos, such as one that was skipped."""
 
     severity: Severity
     subject: str
@@ -74,7 +74,7 @@ class PackedFinding(_Strict):
 
 
 class PackedSplit(_Strict):
-    """One split: its classes, how many photos each has, and its files."""
+    """One split: its classes, the number of photos in each, and its files."""
 
     classes: tuple[str, ...]
     counts: tuple[NonNegativeInt, ...]
@@ -91,7 +91,7 @@ class PackedSplit(_Strict):
 
 
 class Pack(_Strict):
-    """What ``pack.json`` says; ``decoder`` tells which photos were taken for sound."""
+    """The content of ``pack.json``; ``decoder`` identifies the decoder that all photos passed."""
 
     format: Literal["finetune-pack"] = "finetune-pack"
     version: Literal[1] = 1
@@ -101,18 +101,18 @@ class Pack(_Strict):
 
 
 def record_finding(finding: Finding) -> PackedFinding:
-    """Return a finding as the index holds it: bytes of a name that are not UTF-8 are escaped."""
+    """Convert a finding for the index: bytes of names that are not UTF-8 are escaped."""
     subject, text = (each.encode("utf-8", "backslashreplace").decode() for each in (finding.subject, finding.text))
     return PackedFinding(severity=finding.severity, subject=subject, text=text)
 
 
 def describe_decoder() -> str:
-    """Return what decides whether a photo can be decoded."""
+    """Identify everything that decides whether a photo can be decoded."""
     return f"rules {RULES}, Pillow {pillow_version}"
 
 
 def is_pack(folder: Path) -> bool:
-    """Tell whether a folder holds a whole pack."""
+    """Return whether a folder holds a pack; the index is written last, so that the pack is complete."""
     return (folder / INDEX).is_file()
 
 
@@ -122,13 +122,13 @@ def is_part(name: str) -> bool:
 
 
 def save_index(folder: Path, pack: Pack) -> None:
-    """Write the index, after everything that it names."""
-    said = pack.model_dump(mode="json")
-    atomic.write_json(folder / INDEX, said | {"check": compute_checksum(said)})
+    """Write the index; call this after all files that it lists are written."""
+    content = pack.model_dump(mode="json")
+    atomic.write_json(folder / INDEX, content | {"check": compute_checksum(content)})
 
 
 def load_index(folder: Path) -> Pack:
-    """Return what the index says; raises ``DataError`` if there is none, or it is damaged or of another version."""
+    """Read the index; raises ``DataError`` if it is missing, damaged or of a different version."""
     path = folder / INDEX
     again = f"copy it again, or pack again with `finetune pack DATA {folder}`"
     try:
@@ -137,24 +137,23 @@ def load_index(folder: Path) -> Pack:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}; check who may read it") from error
+        raise DataError(f"'{path}' cannot be read: {error.strerror}; check its permissions") from error
     try:
         if len(text) > LARGEST:
             raise ValueError(f"more than {LARGEST:,} bytes")
-        said: Any = json.loads(text)
-        if not isinstance(said, dict) or said.get("format") != FORMAT:
-            raise ValueError("no index of a pack")
-        if said.get("version") != VERSION:
-            what = f"of version {said.get('version')!r:.20}, and this finetune reads version {VERSION}"
-            raise DataError(f"'{path}' is {what}; upgrade finetune, or pack again")
-        if said.pop("check", None) != compute_checksum(said):
+        content: Any = json.loads(text)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError("not the index of a pack")
+        if content.get("version") != VERSION:
+            wrong = f"has version {content.get('version')!r:.20}, but this finetune reads version {VERSION}"
+            raise DataError(f"'{path}' {wrong}; upgrade finetune, or pack again")
+        if content.pop("check", None) != compute_checksum(content):
             raise ValueError("its content has changed")
-        return Pack.model_validate_json(json.dumps(said))
+        return Pack.model_validate_json(json.dumps(content))
     except (ValidationError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else "it lacks what it must say"
+        reason = "entries are missing or invalid" if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise DataError(f"'{path}' is damaged: {reason}; {again}") from error
 
 
-def compute_checksum(said: dict[str, Any]) -> str:
-    """Return a hash of what an index says."""
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+def compute_checksum(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
