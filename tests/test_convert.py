@@ -229,7 +229,7 @@ def test_a_head_of_another_kind_has_no_name_elsewhere(tmp_path: Path) -> None:
 
 
 def test_unknown_forms_and_files_are_refused(tmp_path: Path, split: Path) -> None:
-    with pytest.raises(UsageError, match=r"not written as 'torchvison'; did you mean 'torchvision'\?"):
+    with pytest.raises(UsageError, match=r"cannot be written as 'torchvison'; did you mean 'torchvision'\?"):
         convert(split, "torchvison", tmp_path / "x")
     save_file({"strange": np.ones(3, np.float32)}, tmp_path / "strange")
     with pytest.raises(WeightsError, match=r"does not fit any backbone; `finetune weights inspect --backbone` says"):

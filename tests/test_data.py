@@ -150,7 +150,7 @@ def test_a_class_that_training_does_not_know(name: str, hint: str) -> None:
     message = failure(dataset(train=train, valid=valid))
     assert message.splitlines() == [
         "dataset 'test' cannot be used",
-        "1 class does not fit:",
+        "1 problem with a class:",
         f"  valid: '{name}': is not a class of the training split{hint} (1 image)",
         "add training images to every class, and use the same class names in all splits",
     ]
@@ -237,7 +237,7 @@ def test_errors_of_all_kinds_come_together(tmp_path: Path) -> None:
         "  train: labels.csv: row 7 has no label",
         "1 image cannot be read:",
         f"  train: {tmp_path}/train/b.png: is empty",
-        "1 class does not fit:",
+        "1 problem with a class:",
         "  valid: 'B': is not a class of the training split; did you mean 'b', which differs in upper and lower case? "
         "(1 image)",
         "repair or remove these files, or skip them with dataset.on_bad_image=skip",

@@ -227,11 +227,11 @@ def test_a_card_of_another_network_names_both() -> None:
         (changed(LINK, "resnext50.ckpt"), "which is neither https nor file"),
         (
             changed("\nlicense", f"\n-\n    file-format: ckpt\n    asset-link: <{LINK}2>\n\nlicense"),
-            f"names 2 checkpoints: '{LINK}', '{LINK}2'; correct the card",
+            f"has 2 checkpoints: '{LINK}', '{LINK}2'; correct the card",
         ),
         (
             changed(f"    asset-link: <{LINK}>", f"    asset-link: {LINK}\n\n    asset-link: {LINK}2"),
-            "names 2 checkpoints",
+            "has 2 checkpoints",
         ),
         (
             changed("[224, 224, 3]", "[32, 32, 1]"),

@@ -113,7 +113,7 @@ def test_without_a_kept_head_nothing_is_fitted(plugin: Plugin, photos: Path, tmp
 def test_without_names_or_weights_there_is_no_head_to_keep(plugin: Plugin, photos: Path, tmp_path: Path) -> None:
     for use in ("predict", "fit"):
         argument = [photos / "red" / "00.jpg"] if use == "predict" else photos
-        with pytest.raises(WeightsError, match=r"the weights 'nameless' without class names"):
+        with pytest.raises(WeightsError, match=r"weights 'nameless': without class names"):
             getattr(finetuner(plugin, tmp_path, "nameless"), use)(argument)
         with pytest.raises(UsageError, match=r"needs weights with a head, but backbone.weights is none"):
             getattr(finetuner(plugin, tmp_path, "none"), use)(argument)
@@ -163,7 +163,7 @@ def test_photos_of_unknown_classes_are_refused(plugin: Plugin, photos: Path, tmp
         ft.fit(photos, epochs=1)
     text = str(caught.value)
     assert text.startswith("the head of 'named' has 6 classes, but none named 'Red' (did you mean 'red', which differs")
-    assert "'azure'; write head={\"keep_pretrained\": False} for a new head" in text
+    assert "'azure'; set head={\"keep_pretrained\": False} for a new head" in text
     assert not (tmp_path / "runs").exists()
 
 
@@ -174,7 +174,10 @@ def test_the_first_use_of_an_unverified_file_is_said_once(
     for said in (1, 0):
         ft = finetuner(plugin, tmp_path / "runs", "unverified", progress=True)
         ft.predict([photos / "red" / "00.jpg"])
-        assert capsys.readouterr().out.count("the publisher states no sha256; found") == said
+        assert (
+            capsys.readouterr().out.count("the publisher states no sha256; later files must have the hash of this one")
+            == said
+        )
     run = finetuner(plugin, tmp_path / "runs", "unverified").fit(photos, epochs=1)
     assert run.weights["verified"] == "first use"
 

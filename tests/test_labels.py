@@ -61,7 +61,7 @@ def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> No
     ("text", "message"),
     [
         ("rose\ntulip\n", "has 2 class names for 3 logits; write one name per line"),
-        ("rose\n\nlily\n", "has 3 class names (1 of them empty) for 3 logits"),
+        ("rose\n\nlily\n", r"has 3 class names \(1 of them empty\) for 3 logits"),
         ("rose\ntulip\n\udcff\n", "cannot be read"),
     ],
 )

@@ -365,7 +365,7 @@ def test_two_epochs_at_once_do_not_mix(photos: Part) -> None:
 
 
 def test_empty_parts_and_odd_labels_are_refused(photos: Part) -> None:
-    with pytest.raises(DataError, match="no images in valid"):
+    with pytest.raises(DataError, match="valid: no images to load"):
         make(Part(name="valid", images=[], labels=np.zeros(0, np.int64)))
     with pytest.raises(DataError, match="10 images need as many labels, each at least 0"):
         make(Part(name="valid", images=photos.images, labels=photos.labels - 1))

@@ -172,7 +172,7 @@ def test_photos_that_change_meanwhile(
         (photos / "train" / "red" / "01.jpg").write_bytes(b"other")
 
     monkeypatch.setattr(packing, "check_free_space", enough)
-    assert "01.jpg' changed while it was packed" in said(capsys, photos, tmp_path / "out")
+    assert "01.jpg' changed while packing" in said(capsys, photos, tmp_path / "out")
     (photos / "train" / "red" / "01.jpg").unlink()
     folder(photos / "train", each=6)
     monkeypatch.setattr(packing, "check_free_space", lambda *_: (photos / "train" / "red" / "01.jpg").unlink())
@@ -193,7 +193,7 @@ def test_what_is_there_already_stays(photos: Path, tmp_path: Path, capsys: pytes
     assert "already exists; name a new folder" in said(capsys, photos, tmp_path / "file")
     assert "is in the folder of the photos" in said(capsys, photos, photos)
     assert "is in the folder of the photos" in said(capsys, photos, photos / "packed")
-    assert "no UTF-8 text" in said(capsys, photos, tmp_path / "\udcff")
+    assert "is not valid UTF-8" in said(capsys, photos, tmp_path / "\udcff")
 
 
 def test_a_disk_without_room_is_seen_at_once(

@@ -266,4 +266,4 @@ def test_a_long_scan_says_how_far_it_is() -> None:
     progress = make_progress(said.append, lambda: next(clock))
     for done in (1000, 2000, 3000, 4000):
         progress("train", done, 60000)
-    assert said == ["looking at train images: 2,000 of 60,000", "looking at train images: 4,000 of 60,000"]
+    assert said == ["scanning train images: 2,000 of 60,000", "scanning train images: 4,000 of 60,000"]

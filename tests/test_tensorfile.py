@@ -219,7 +219,7 @@ def test_a_file_that_becomes_shorter_is_an_error_not_a_signal(tmp_path: Path) ->
     tensorfile.write_tensors(path, TENSORS, {})
     index = tensorfile.read_index(path)
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(WeightsError, match=r"became shorter while it was read"):
+    with pytest.raises(WeightsError, match=r"shrank while it was read"):
         [record.content() for record in index.records.values()]
 
 

@@ -137,7 +137,7 @@ def test_a_kept_head_must_fit(file: Path) -> None:
     ):
         load(file, True, {**SHAPES, "head.fc.bias": (5,)})
     with pytest.raises(
-        WeightsError, match=r"lacks 1: 'head.out.bias'; it has no place for 1: 'head.fc.bias'; write head"
+        WeightsError, match=r"lacks 1: 'head.out.bias'; it has no place for 1: 'head.fc.bias'; set head"
     ):
         load(file, True, {**{n: s for n, s in SHAPES.items() if n != "head.fc.bias"}, "head.out.bias": (3,)})
 

@@ -162,7 +162,7 @@ class Part:
         """Return the unescaped path or name of an image; for an array, the name of its split and its index there."""
         try:
             image = self.images[index]
-        except Exception:  # often called for an image that cannot be made
+        except Exception:  # this is often called for an image that cannot be created
             image = None
         if isinstance(image, Path):
             return str(image)

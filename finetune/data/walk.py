@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["image", "hidden", "other", "format", "heif"]
 
-# Formats whose endings Pillow calls by another name than the decoder's list: a JPEG with several frames.
+# Pillow's name for a JPEG with several frames, which the decoder's list contains as JPEG.
 SAME_DECODER = ("MPO",)
 PLUGINS = ("Avif", "Bmp", "Gif", "Ico", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP")
 CAMERA = (

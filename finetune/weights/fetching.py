@@ -98,7 +98,7 @@ def download_weights(name: str, record: Weights, backbone: str, stated: str, pla
         reason = getattr(error, "reason", str(error)).replace(f"'{address}'", "the file")
         reason = f"the file {reason}" if isinstance(error, Failed) else reason
         raise DownloadError(
-            f"weights '{name}' for '{backbone}' are not available: {reason}\n"
+            f"no weights '{name}' for '{backbone}': {reason}\n"
             f"  address: {address}\n"
             f"  sha256:  {record.sha256 or 'not stated by the publisher'}\n"
             f"  file:    {place} (no download if you put the file here)\n"

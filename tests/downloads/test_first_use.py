@@ -113,15 +113,15 @@ def test_a_prefix_tells_a_damaged_file(server: str, target: Path) -> None:
     ("name", "text"),
     [
         ("login", "returned a web page titled 'Log in to WiFi' instead of the expected file; check the address and"),
-        ("pointer", "gave a git-lfs pointer"),
-        ("empty", "gave an empty file"),
+        ("pointer", "returned a git-lfs pointer"),
+        ("empty", "returned an empty file"),
         ("endless", "has no hash, and the server's answer does not show whether it is complete; put the file at"),
         ("zipped", "has no hash, and the server's answer does not show whether it is complete"),
         ("cut_always", "in 3 tries: the connection was cut"),
         ("cut_in_chunks", "in 3 tries: the connection was cut"),
         ("unasked_part", "the server answered 206"),
         ("missing", "the server answered 404"),
-        ("portal", "leads to 'http://portal.invalid', which is not https"),
+        ("portal", "redirects to 'http://portal.invalid', which is not https"),
     ],
 )
 def test_without_a_hash_all_else_is_checked(server: str, target: Path, name: str, text: str) -> None:

@@ -128,7 +128,7 @@ def test_what_is_no_mirror(target: Path, mirrors: pytest.MonkeyPatch, base: str)
 
 def test_secrets_of_what_is_no_mirror(target: Path, mirrors: pytest.MonkeyPatch) -> None:
     mirrors.setenv("FINETUNE_MIRROR", "http://user:hush@example.org/x?token=hush")
-    with pytest.raises(DownloadError, match=r"^'example.org/x' in FINETUNE_MIRROR is no mirror"):
+    with pytest.raises(DownloadError, match=r"^'example.org/x' in FINETUNE_MIRROR is not the address of a mirror"):
         fetch(AWAY, SHA256, target)
 
 

@@ -205,8 +205,8 @@ def foldered(file: Path) -> None:
 DAMAGE: list[tuple[Callable[[Any], Any], str]] = [
     (flipped, "changed after it was packed"),
     (cut, "bytes instead of"),
-    (piped, "is no file"),
-    (foldered, "is no file"),
+    (piped, "is not a regular file"),
+    (foldered, "is not a regular file"),
     (lambda file: file.unlink(), "is missing from the pack"),
     (lambda file: (file.unlink(), file.symlink_to(file)), "cannot be read: Too many levels"),
 ]

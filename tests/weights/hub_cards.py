@@ -134,14 +134,14 @@ REFUSED: dict[str, tuple[Kind, str]] = {
     ),
     "two files of one network": (
         Kind(fields=RESNEXT50, assets=(*NEWEST, ("ckpt", f"{HOST}/resnext50_32x4d_ema-11111111.ckpt", "11111111"))),
-        "names 2 checkpoints: ",
+        "has 2 checkpoints: ",
     ),
     "generator and discriminator": (
         Kind(
             fields={"model-name": "cyclegan", "backbone-name": "cyclegan", **OLDER},
             assets=(("ckpt", f"{OLD}/GA.ckpt", WHOLE), ("ckpt", f"{OLD}/DA.ckpt", WHOLE[::-1])),
         ),
-        "names 2 checkpoints: ",
+        "has 2 checkpoints: ",
     ),
     "flow that is never closed": (
         Kind(fields={**RESNEXT50, "asset": "[{file-format: ckpt, asset-link: x"}, assets=()),

@@ -99,7 +99,7 @@ def test_the_newest_card_is_the_source_that_the_backbone_offers(
 
 
 def local(folder: Path, digits: int) -> tuple[Path, str]:
-    """Return a card of today whose checkpoint of the small network is here, and the whole hash."""
+    """Return a card of today whose checkpoint of the small network is here, but the whole hash."""
     file = checkpoint(folder / "nano-910v2.ckpt", {mindcv(name): array for name, array in OWN.items()})
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     fields = {**RESNEXT50, "model-name": "resnext_nano"}
@@ -120,7 +120,10 @@ def test_the_first_digits_of_a_hash_are_compared_and_the_whole_is_kept(digits: i
     assert (found.image["size"], found.image["resize"], found.image["keep_aspect"]) == (224, 256, True)
     assert found.why == "the card"
     if digits < 64:
-        assert f"the publisher states only {digits} digits of their sha256; found {digest}" in source.note
+        assert (
+            f"the publisher states only {digits} digits of their sha256; later files must have the hash of this one, {digest}"
+            in source.note
+        )
         # From now on a file with the same digits and other content is refused.
         place = tmp_path / "nano-910v2.ckpt"
         place.write_bytes(place.read_bytes() + b"\0")

@@ -108,7 +108,7 @@ def test_nothing_known_is_a_warning(file: Path) -> None:
     assert found_here.image["mean"] == IMAGENET_MEAN
     assert found_here.message() == (
         f"warning: it is unknown which images the weights '{file}' expect; using ImageNet's mean and std; if that is "
-        f"wrong, change this line and add it to the recipe:\n  {USUAL}"
+        f"wrong, correct this line and add it to the recipe:\n  {USUAL}"
     )
 
 

@@ -95,7 +95,7 @@ class SplitWriter:
                 row = {"data": data, "label": int(self.part.labels[place]), "path": path}
                 batch.append({**row, "digest": str(self.part.hashes[place])})
                 size += len(data)
-                self._tell()
+                self._report_progress()
             if size > TOGETHER:
                 yield batch
                 batch, size = [], 0
@@ -124,7 +124,7 @@ class SplitWriter:
             return image.name
         return os.path.relpath(image, self.top)  # type: ignore[arg-type]
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         self.done += 1
         if time.monotonic() - self.spoke >= PAUSE:
             self.spoke = time.monotonic()
