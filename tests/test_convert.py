@@ -232,7 +232,7 @@ def test_unknown_forms_and_files_are_refused(tmp_path: Path, split: Path) -> Non
     with pytest.raises(UsageError, match=r"cannot be written as 'torchvison'; did you mean 'torchvision'\?"):
         convert(split, "torchvison", tmp_path / "x")
     save_file({"strange": np.ones(3, np.float32)}, tmp_path / "strange")
-    with pytest.raises(WeightsError, match=r"does not fit any backbone; `finetune weights inspect --backbone` says"):
+    with pytest.raises(WeightsError, match=r"does not fit any backbone; run `finetune weights inspect --backbone` to"):
         convert(tmp_path / "strange", "ckpt", tmp_path / "x")
 
 

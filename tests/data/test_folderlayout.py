@@ -200,7 +200,7 @@ def test_patterns(given: str, pattern: str) -> None:
 
 @pytest.mark.parametrize("given", ["*/*", "**", "a*/b*", "*.jpg/*"])
 def test_patterns_with_several_stars(given: str) -> None:
-    with pytest.raises(ValueError, match="use .\\*. once"):
+    with pytest.raises(ValueError, match=r"use .\*. once"):
         normalise_pattern(given)
 
 

@@ -182,7 +182,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "scandir", refuse)
     text = "cannot be read: Permission denied; check its permissions"
     assert findings(photos(root), root) == [("error", "a/secret", text), ("error", "c", text)]
-    with pytest.raises(DataError, match=r"forbidden' cannot be read: Permission denied; check its permissions"):
+    with pytest.raises(DataError, match=r"forbidden' cannot be read: Permission denied; check who may read it"):
         photos(tree(tmp_path, "forbidden/a/1.jpg") / "forbidden")
 
 

@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Kind, str]] = {
 OTHERS: dict[str, tuple[dict[str, str], str]] = {
     "resnext101": (
         {"model-name": "resnext101_32x4d"},
-        "a card of 'resnext101_32x4d' .backbone-name 'resnext'., and the",
+        "a card of 'resnext101_32x4d' .backbone-name 'resnext'., but the",
     ),
     "resnext50 of wider groups": ({"model-name": "resnext50_64x4d"}, "is a card of 'resnext50_64x4d'"),
     "the name of the backbone": (

@@ -120,10 +120,8 @@ def test_the_first_digits_of_a_hash_are_compared_and_the_whole_is_kept(digits: i
     assert (found.image["size"], found.image["resize"], found.image["keep_aspect"]) == (224, 256, True)
     assert found.why == "the card"
     if digits < 64:
-        assert (
-            f"the publisher states only {digits} digits of their sha256; later files must have the hash of this one, {digest}"
-            in source.note
-        )
+        stated = f"the publisher states only {digits} digits of their sha256"
+        assert f"{stated}; later files must have the hash of this one, {digest}" in source.note
         # From now on a file with the same digits and other content is refused.
         place = tmp_path / "nano-910v2.ckpt"
         place.write_bytes(place.read_bytes() + b"\0")
