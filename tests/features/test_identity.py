@@ -270,7 +270,7 @@ def test_code_without_a_file_is_of_this_process_alone(module: str) -> None:
 
 def test_another_process_finds_the_same_entries(photos: Path, plain: dict[str, str], repo: Path) -> None:
     code = (
-        "import json; from tests.features.test_identity import names; from tests.trunk import tiny; "
+        "import json; from tests.features.test_identity import names; from tests.features import tiny; "
         f"print(json.dumps(names(tiny.recipe({str(photos)!r}, 'runs'))))"
     )
     env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([*sys.path, str(repo)])}
