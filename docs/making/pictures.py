@@ -2,8 +2,8 @@
 
     python docs/making/pictures.py
 
-A run of the quickstart on a terminal, half-way and at its end; a recipe with mistakes; and from the run's TensorBoard
-file the last confusion matrix and predictions. ``architecture.svg`` is drawn by hand.
+The run of the first tutorial on a terminal, with the confusion matrix and the predictions of its TensorBoard file; the
+quickstart half-way; and a recipe with mistakes. ``architecture.svg`` is drawn by hand.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import screen
+import transcripts
 
 REPO = Path(__file__).resolve().parents[2]
 PICTURES = REPO / "docs" / "pictures"
@@ -31,7 +32,8 @@ def main() -> None:
         os.environ["FINETUNE_HOME"] = str(folder / "home")
         mistakes(folder)
         running(folder)
-        tensorboard(folder / "runs" / "quickstart-001" / "tensorboard")
+        fitted(folder)
+        tensorboard(folder / "runs" / "my-001" / "tensorboard")
     for file in sorted(PICTURES.iterdir()):
         print(f"{file.relative_to(REPO)}  {file.stat().st_size / 1000:.0f} kB")
 
@@ -44,12 +46,22 @@ def mistakes(folder: Path) -> None:
 
 
 def running(folder: Path) -> None:
-    """Show a run in its third epoch, and at its end."""
+    """Show a run in its third epoch."""
     pieces = screen.record(screen.finetune("run", "quickstart"), folder)
     middle = next(number for number, piece in enumerate(pieces) if UNDER_WAY.search(piece))
     command = "finetune run quickstart"
     screen.picture(PICTURES / "running.svg", command, stripped(screen.lines("".join(pieces[: middle + 1]))))
-    screen.picture(PICTURES / "run.svg", command, stripped(screen.lines("".join(pieces))))
+
+
+def fitted(folder: Path) -> None:
+    """Show the run of the first tutorial, on the photos that it draws."""
+    page = (REPO / "docs" / "tutorials" / "first-model.md").read_text(encoding="utf-8")
+    files = dict(step for step in transcripts.steps(page) if not isinstance(step, transcripts.Command))
+    for name in ("draw.py", "my.yaml"):
+        (folder / name).write_text(files[name], encoding="utf-8")
+    screen.record([sys.executable, "draw.py"], folder)
+    written = "".join(screen.record(screen.finetune("run", "my.yaml"), folder))
+    screen.picture(PICTURES / "run.svg", "finetune run my.yaml", stripped(screen.lines(written)))
 
 
 def stripped(lines: list[str]) -> list[str]:

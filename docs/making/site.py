@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
 LOG = logging.getLogger("mkdocs.hooks.site")  # `mkdocs build --strict` counts its warnings
 CODE = re.compile(r"(^```.*?^```$)", re.S | re.M)
-OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)\)")
+LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#\s]+)\)")
 LOADING = {"audio", "embed", "iframe", "img", "link", "object", "script", "source", "video"}
 SAID = {"canonical", "next", "prev"}  # links that name a page and load nothing
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page in which what lies outside of ``docs/`` is named, not linked: the site has no source tree."""
+def on_page_markdown(markdown: str, page: Any = None, **_: Any) -> str:
+    """Return a page in which files outside of ``docs/`` are named, not linked: the site has no source tree."""
+    depth = page.file.src_uri.count("/") if page else 0
     parts = CODE.split(markdown)
-    return "".join(part if part.startswith("```") else OUTSIDE.sub(named, part) for part in parts)
+    return "".join(part if part.startswith("```") else LINK.sub(partial(named, depth), part) for part in parts)
 
 
-def named(link: re.Match[str]) -> str:
-    """Return a link's text with the path it leads to."""
-    text, path = link[1], link[2]
+def named(depth: int, link: re.Match[str]) -> str:
+    """Return a link's text with the path it leads to; a link of a page ``depth`` folders down may stay in ``docs/``."""
+    text, up, path = link.groups()
+    if up.count("../") <= depth:
+        return link[0]
     return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}`)"
 
 
