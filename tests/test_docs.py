@@ -36,7 +36,7 @@ EXPLAINED = {"hookimpl", "Split", "Stage", "NoOptions", "IMAGENET_MEAN", "IMAGEN
 APART = {"plugins.md", "tutorials/first-plugin.md"}
 # Commands that a text may name without what they need, and one that acts as soon as it is understood.
 NAMED = {("run",), ("check",), ("eval",), ("predict",), ("pack",), ("weights", "inspect"), ("weights", "fetch")}
-NAMED |= {("--install-completion",)}
+NAMED |= {("--install-completion",), ("new", "recipe")}
 
 
 @pytest.fixture(scope="module")

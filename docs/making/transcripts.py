@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    Run = Callable[[str, Path], list[str]]
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGES = ("tutorials/first-model.md", "tutorials/first-plugin.md")
@@ -69,14 +71,14 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def perform(text: str, folder: Path) -> list[tuple[Command, list[str]]]:
-    """Do the steps of a page in ``folder / "work"``; return each command with what it printed."""
+def perform(text: str, folder: Path, run: Run | None = None) -> list[tuple[Command, list[str]]]:
+    """Do the steps of a page in ``folder / "work"``; return each command with what ``run`` says it printed."""
     work = folder / "work"
     work.mkdir()
     found = []
     for step in steps(text):
         if isinstance(step, Command):
-            found.append((step, printed(step.line, work)))
+            found.append((step, (run or printed)(step.line, work)))
         else:
             name, content = step
             (work / name).write_text(content, encoding="utf-8")
@@ -89,7 +91,11 @@ def printed(line: str, work: Path) -> list[str]:
         for package in work.glob("finetune-*"):
             install(package, work.parent / "site")
         return []
-    written = "".join(screen.record(["bash", "-c", line], work))
+    return on_screen("".join(screen.record(["bash", "-c", line], work)))
+
+
+def on_screen(written: str) -> list[str]:
+    """Return the lines that a terminal shows after a program wrote to it, without colours."""
     lines = [COLOUR.sub("", each).expandtabs().rstrip() for each in screen.lines(written)]
     while lines and not lines[-1]:
         lines.pop()
