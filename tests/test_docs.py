@@ -233,6 +233,19 @@ def test_every_page_is_in_the_navigation(docs: dict[str, str], repo: Path) -> No
     assert Counter(re.findall(r"^ +- .+: (\S+\.md)$", text, re.M)) == Counter(list(docs))
 
 
+def test_tutorials_and_guides_are_under_their_headings_and_say_what_they_are_for(
+    docs: dict[str, str], repo: Path
+) -> None:
+    nav = (repo / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    sections = dict(re.findall(r"^  - ([\w -]+):\n((?:      .*\n)+)", nav, re.M))
+    assert list(sections) == ["Tutorials", "How-to guides", "Reference", "Explanation"]
+    opening = {"tutorials": ("Tutorials", "In this tutorial"), "how-to": ("How-to guides", "This guide shows how to ")}
+    for name, text in docs.items():
+        section, words = opening.get(name.partition("/")[0], ("", ""))
+        assert not section or f": {name}\n" in sections[section], name
+        assert re.match(rf"# .+\n\n{words}\w*", text), name
+
+
 def test_the_build_counts_warnings(repo: Path) -> None:
     recipe = (repo / "Makefile").read_text(encoding="utf-8").partition("\ndocs:")[2].partition("\n\n")[0]
     assert "mkdocs build --strict" in recipe
