@@ -245,13 +245,13 @@ import sys, time
 from finetune.machine import interrupts
 interrupts.listen()
 from finetune.cli import main
-from finetune.data import packwriter
-real = packwriter.described
+from finetune.data.pack import writer
+real = writer.described
 def described(path):
     print("writing", flush=True)
     time.sleep(100)
     return real(path)
-packwriter.described = described
+writer.described = described
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -149,13 +149,13 @@ def test_epochs_take_the_views_in_turn(views: int, epochs: int, home: Path, phot
 
     from finetune.network.network import Trunk
 
-    ready = tiny.prepared(recipe(photos, "runs", trunk=PLAIN, train={"epochs": epochs}, cache={"views": frozen}))
+    ready = tiny.prepared(recipe(photos, "runs", trunk=PLAIN, train={"epochs": epochs}, cache={"views": views}))
     feed, cell = tiny.feed(ready, 2), Trunk(ready.network, 2)
     spec = {"batch_size": 8, "workers": 0, "seed": 42, "transforms": ready.transforms, "train": True}
     loader = Loader(ready.data.train, ready.image, **spec)
     cell.set_train(False)
     for epoch in range(1, epochs + 1):
-        view = (epoch - 1) % min(frozen, epochs) + 1
+        view = (epoch - 1) % min(views, epochs) + 1
         by_hand = list(loader.epoch(epoch, view=view))
         found = list(feed.training(epoch, 0, never))
         assert [list(each.indices) for each in found] == [list(each.indices) for each in by_hand]
@@ -164,7 +164,7 @@ def test_epochs_take_the_views_in_turn(views: int, epochs: int, home: Path, phot
             assert one.targets is not None
     feed.close()
     assert len({tuple(each.name for each in shards(home) if each.parent == p.parent) for p in shards(home)}) == 1
-    assert len(tiny.about(home)) == min(frozen, epochs)
+    assert len(tiny.about(home)) == min(views, epochs)
 
 
 def test_without_augmentation_one_view_serves_every_epoch(home: Path, photos: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_is_said_to_be_computed_is_computed(phases: tuple[Made, Path]) -> N
     said = 0
     for message in made.told("computed once"):
         counted = re.findall(r"(\d+) \w+ photos(?: in (\d+) views?)?", message)
-        said += sum(int(photos) * int(frozen or 1) for photos, views in counted)
+        said += sum(int(photos) * int(views or 1) for photos, views in counted)
     assert said == made.features["computed"]
 
 

@@ -161,7 +161,7 @@ LOADING = """
 import sys
 from pathlib import Path
 import finetune_model
-from finetune.weights import loading, sources
+from finetune.weights import fetching, loading
 
 def peak():
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -170,7 +170,7 @@ def peak():
 backbone = next(b for b in finetune_model.finetune_backbones() if b.name == "resnext50")
 head = {"head.fc.weight": (1000, 2048), "head.fc.bias": (1000,)}
 path, before = Path(sys.argv[1]), peak()
-source = sources.Source(path=path, name="x")
+source = fetching.Source(path=path, name="x")
 loaded = loading.load(source, backbone, {**backbone.shapes(backbone.options()), **head}, head, True)
 print(loaded.report["counts"]["loaded"], (peak() - before) / path.stat().st_size, "mindspore" in sys.modules)
 """

@@ -103,7 +103,7 @@ def test_views_and_foreign_byte_orders_are_written_as_what_they_show(tmp_path: P
 
 
 def test_the_same_content_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
-    code = "import sys, numpy as np; from pathlib import Path; from finetune.weights import tensorfile;"
+    code = "import sys, numpy as np; from pathlib import Path; from finetune.weights.formats import tensorfile;"
     code += "tensorfile.write(Path(sys.argv[1]), {k: np.ones(3, 'f4') for k in 'cab'}, {k: k for k in 'zyxwv'})"
     for name in "12":
         subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
