@@ -263,7 +263,7 @@ def test_a_cache_that_is_too_small_is_said_and_streams(home: Path, photos: Path,
 def test_a_full_disk_changes_nothing_of_what_would_not_be_kept(
     sections: dict[str, Any], home: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = recipe(photos, tmp_path, trunk={"precision": "fp32"}, **sections)
+    said = recipe(photos, tmp_path, inference={"precision": "fp32"}, **sections)
     plain = run(said)
     shutil.rmtree(home)
     refusing(monkeypatch, errno.ENOSPC, "")

@@ -16,7 +16,7 @@ from finetune import hookimpl
 from finetune.data.loader import Loader
 from finetune.errors import Interrupted
 from finetune.model import modelfolder
-from finetune.recipe.models import TrunkSection
+from finetune.recipe.models import InferenceSection
 from finetune.training import frozen
 from tests.features import tiny
 from tests.features.tiny import At, Made, run, shards
@@ -149,7 +149,7 @@ def test_epochs_take_the_views_in_turn(views: int, epochs: int, home: Path, phot
 
     from finetune.network.network import Trunk
 
-    ready = tiny.prepared(recipe(photos, "runs", trunk=PLAIN, train={"epochs": epochs}, cache={"views": views}))
+    ready = tiny.prepared(recipe(photos, "runs", inference=PLAIN, train={"epochs": epochs}, cache={"views": views}))
     feed, cell = tiny.feed(ready, 2), Trunk(ready.network, 2)
     spec = {"batch_size": 8, "workers": 0, "seed": 42, "transforms": ready.transforms, "train": True}
     loader = Loader(ready.data.train, ready.image, **spec)
@@ -247,9 +247,9 @@ def test_mixed_images_are_streamed_and_still_repeat(home: Path, photos: Path, tm
 
 @pytest.mark.parametrize("frozen", [["stem"], ["stem", "body", "neck"], ["body"]], ids="-".join)
 def test_any_list_of_frozen_stages(frozen: list[str], home: Path, photos: Path, tmp_path: Path) -> None:
-    said = recipe(photos, tmp_path, freeze={"use": "stages", "frozen": frozen}, trunk=PLAIN)
+    said = recipe(photos, tmp_path, freeze={"use": "stages", "frozen": frozen}, inference=PLAIN)
     made = run(said)
-    plain = run(recipe(photos, tmp_path, freeze={"use": "stages", "frozen": frozen}, trunk=PLAIN, cache=OFF))
+    plain = run(recipe(photos, tmp_path, freeze={"use": "stages", "frozen": frozen}, inference=PLAIN, cache=OFF))
     assert made.run.result["frozen_unchanged"] is True  # type: ignore[index]
     assert (made.features["computed"] == 0) == ("stem" not in frozen)
     assert made.lines[-1]["train_loss"] == pytest.approx(plain.lines[-1]["train_loss"], abs=2e-3)
@@ -300,7 +300,7 @@ def test_what_a_run_says_of_its_weights_is_true_of_the_model_folder(
         cache=cache,
         optimizer={"lr": 0.05},
         train={"epochs": 3, **train},
-        trunk={"precision": "fp32"},
+        inference={"precision": "fp32"},
         evaluate={"metric": "loss"},
     )
     made = run(said, watchers=[settle(best)])
@@ -315,7 +315,7 @@ def test_what_a_run_says_of_its_weights_is_true_of_the_model_folder(
 
 def judged(made: Made, said: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
     """Return the metrics that a model folder states, and those that MindSpore alone finds for its weights."""
-    model = modelfolder.open_model(made.run.folder, tiny.catalogue(), trunk=TrunkSection(engine="mindspore"))
+    model = modelfolder.open_model(made.run.folder, tiny.catalogue(), inference=InferenceSection(engine="mindspore"))
     data = tiny.prepared(said).data.valid
     with closing(Loader(data, model.image, batch_size=8, workers=0, seed=0, train=False)) as loader:
         return model.about["metrics"], model.predictor.evaluate(loader, 3).metrics

@@ -73,8 +73,8 @@ def test_each_view_and_part_is_an_entry_of_its_own(plain: dict[str, str]) -> Non
         ({"image": {"background": (0, 255, 255)}}, ALL),
         ({"image": {"color": "ignore"}}, ALL),
         ({"backbone": {"scale": 2.0}}, ALL),
-        ({"trunk": {"precision": "fp32"}}, ALL),
-        ({"trunk": {"engine": "mindspore"}}, ALL),
+        ({"inference": {"precision": "fp32"}}, ALL),
+        ({"inference": {"engine": "mindspore"}}, ALL),
         ({"runner": {"amp": "O2"}}, ALL),
         ({"augment": [{"use": "jitter", "most": 31}]}, TRAIN),
         ({"augment": [{"use": "jitter"}, {"use": "jitter"}]}, TRAIN),
@@ -92,9 +92,9 @@ def test_what_changes_features_changes_their_entry(
 
 def identity_of_precision() -> str:
     from finetune.network import engines
-    from finetune.recipe.models import TrunkSection
+    from finetune.recipe.models import InferenceSection
 
-    return str(engines.expected(TrunkSection(), "cpu")["precision"])
+    return str(engines.expected(InferenceSection(), "cpu")["precision"])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from finetune.errors import UsageError
 from finetune.machine import device, environment
 from finetune.network import engines
 from finetune.network.openvino_graph import REQUESTS
-from finetune.recipe.models import TrunkSection
+from finetune.recipe.models import InferenceSection
 from tests.clocks import LONGEST
 from tests.features import tiny
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed here")
 
-MINDSPORE = TrunkSection(engine="mindspore")
-EXACT = TrunkSection(engine="openvino", precision="fp32")
-FASTEST = TrunkSection(engine="openvino")
+MINDSPORE = InferenceSection(engine="mindspore")
+EXACT = InferenceSection(engine="openvino", precision="fp32")
+FASTEST = InferenceSection(engine="openvino")
 CHUNK = engines.CHUNK
 
 
@@ -45,7 +45,7 @@ def trunk(network: Any = None, count: int = 2) -> Any:
     return cell
 
 
-def build(cell: Any, section: TrunkSection, images: int = CHUNK, said: list[str] | None = None) -> engines.Engine:
+def build(cell: Any, section: InferenceSection, images: int = CHUNK, said: list[str] | None = None) -> engines.Engine:
     messages: list[str] = []
     made = engines.build(cell, tiny.images(images), section, messages.append)
     if said is None:
@@ -80,7 +80,7 @@ def test_openvino_computes_a_tail_too() -> None:
 
 def test_the_shortest_numbers_of_the_cpu_are_near_mindspore() -> None:
     cell, images = trunk(), tiny.images(21, seed=5)
-    expected, engine = build(cell, MINDSPORE)(images), build(cell, TrunkSection())
+    expected, engine = build(cell, MINDSPORE)(images), build(cell, InferenceSection())
     assert engine.backend.name == "openvino"
     assert engine.backend.precision in engines.TOLERANCE
     found = engine(images)
@@ -88,7 +88,7 @@ def test_the_shortest_numbers_of_the_cpu_are_near_mindspore() -> None:
 
 
 @pytest.mark.parametrize("section", [MINDSPORE, EXACT, FASTEST], ids=["mindspore", "f32", "shortest"])
-def test_an_image_gives_the_same_bits_in_every_batch_and_place(section: TrunkSection) -> None:
+def test_an_image_gives_the_same_bits_in_every_batch_and_place(section: InferenceSection) -> None:
     engine, images = build(trunk(), section), tiny.images(90, seed=7)
     whole = engine(images)
     for sizes in ((1, 5, 16, 17, 40, 3, 8), (90,), (45, 45), (1,) * 9, (16, 32)):
@@ -103,7 +103,7 @@ def test_an_image_gives_the_same_bits_in_every_batch_and_place(section: TrunkSec
 
 
 @pytest.mark.parametrize("section", [MINDSPORE, FASTEST], ids=["mindspore", "openvino"])
-def test_only_a_few_batches_are_asked_for_ahead(section: TrunkSection) -> None:
+def test_only_a_few_batches_are_asked_for_ahead(section: InferenceSection) -> None:
     engine, asked = build(trunk(), section), []
 
     def batches() -> Iterator[np.ndarray]:
@@ -118,7 +118,7 @@ def test_only_a_few_batches_are_asked_for_ahead(section: TrunkSection) -> None:
 
 
 @pytest.mark.parametrize("section", [MINDSPORE, FASTEST], ids=["mindspore", "openvino"])
-def test_an_engine_serves_others_while_one_is_in_the_middle(section: TrunkSection) -> None:
+def test_an_engine_serves_others_while_one_is_in_the_middle(section: InferenceSection) -> None:
     engine, images = build(trunk(), section), tiny.images(80, seed=3)
     whole = engine(images)
     running = engine.run([images[:40], images[40:]])
@@ -227,13 +227,13 @@ def test_what_openvino_cannot_take_runs_on_mindspore(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MS_OM_PATH", str(tmp_path))
     cell, said = unexportable(), []
-    engine = build(cell, TrunkSection(), said=said)
+    engine = build(cell, InferenceSection(), said=said)
     assert engine.backend.name == "mindspore"
     assert len(said) == 1
     assert re.search(r"MindSpore.*OpenVINO.*cannot serve.*: \w+", said[0])
     assert "\n" not in said[0]
     assert engine(tiny.images(3)).shape == (3, 3, 8, 8)
-    with pytest.raises(UsageError, match=r"cannot serve this network: .*; write trunk.engine=auto") as caught:
+    with pytest.raises(UsageError, match=r"cannot serve this network: .*; write inference.engine=auto") as caught:
         build(cell, FASTEST)
     assert caught.value.exit_code == 2
 
@@ -268,7 +268,7 @@ def test_a_graph_that_computes_something_else_is_refused(spoil: Any, monkeypatch
     noisy = Noisy(spoil)
     monkeypatch.setattr(Graph, "outputs", lambda self, chunks: noisy(self, chunks))
     said: list[str] = []
-    assert build(trunk(), TrunkSection(), said=said).backend.name == "mindspore"
+    assert build(trunk(), InferenceSection(), said=said).backend.name == "mindspore"
     assert "its outputs differ (cosine " in said[0]
     with pytest.raises(UsageError, match="its outputs differ"):
         build(trunk(), FASTEST)
@@ -278,19 +278,19 @@ def test_without_openvino_mindspore_serves_and_says_so(monkeypatch: pytest.Monke
     reason = "it is not installed; run: pip install openvino"
     monkeypatch.setattr(engines, "broken", lambda: reason)
     said: list[str] = []
-    assert engines.build(trunk(), tiny.images(4), TrunkSection(), said.append).backend.name == "mindspore"
+    assert engines.build(trunk(), tiny.images(4), InferenceSection(), said.append).backend.name == "mindspore"
     assert said == [f"MindSpore computes what OpenVINO would compute faster: {reason}"]
     with pytest.raises(UsageError, match="it is not installed; run: pip install openvino") as caught:
         build(trunk(), FASTEST)
     assert caught.value.exit_code == 2
-    assert engines.expected(TrunkSection(), "cpu")["name"] == "mindspore"
+    assert engines.expected(InferenceSection(), "cpu")["name"] == "mindspore"
 
 
 def test_openvino_is_for_cpus_that_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="it runs on CPUs, not on ascend"):
         engines.build(trunk(), tiny.images(4), FASTEST, print, device="ascend")
-    assert engines.build(trunk(), tiny.images(4), TrunkSection(), print, device="gpu").backend.name == "mindspore"
-    assert engines.expected(TrunkSection(), "gpu")["chunk"] == engines.CHUNK_ELSEWHERE
+    assert engines.build(trunk(), tiny.images(4), InferenceSection(), print, device="gpu").backend.name == "mindspore"
+    assert engines.expected(InferenceSection(), "gpu")["chunk"] == engines.CHUNK_ELSEWHERE
     monkeypatch.setattr(engines.platform, "machine", lambda: "riscv64")
     with pytest.raises(UsageError, match="it does not run on riscv64"):
         build(trunk(), FASTEST)
@@ -299,7 +299,7 @@ def test_openvino_is_for_cpus_that_it_runs_on(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("engine", ["auto", "mindspore", "openvino"])
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 def test_what_is_expected_is_what_is_built(engine: Any, precision: Any) -> None:
-    section = TrunkSection(engine=engine, precision=precision)
+    section = InferenceSection(engine=engine, precision=precision)
     expected = engines.expected(section, "cpu")
     assert build(trunk(count=1), section).about == expected
     assert expected["version"] not in ("", "unknown")
@@ -327,14 +327,14 @@ def test_outputs_of_nothing_but_zeros_are_compared_too() -> None:
 
 SIGNALLED = """
 import os, signal, threading
-from finetune.recipe.models import TrunkSection
+from finetune.recipe.models import InferenceSection
 from finetune.network import engines
 from tests.features import tiny
 from tests.network.test_engines import trunk
 
 seen = []
 signal.signal(signal.SIGTERM, lambda *_: seen.append("signal"))
-held = [engines.build(trunk(), tiny.images(4), TrunkSection(engine="openvino"), print)]
+held = [engines.build(trunk(), tiny.images(4), InferenceSection(engine="openvino"), print)]
 last = threading.Thread(target=held.clear)
 last.start()
 last.join()
