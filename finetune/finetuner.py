@@ -205,8 +205,8 @@ class Finetuner:
             text = f"{error}; go on with fit(…, resume='{self.run.folder}')"
             raise KeyboardInterrupt(text) from None
         chosen = choosing.set_up_device(plan.recipe.runner).name
-        trunk = plan.recipe.trunk
-        self.model = modelfolder.open_model(self.run.folder, catalogue, trunk=trunk, device=chosen, say=say)
+        inference = plan.recipe.inference
+        self.model = modelfolder.open_model(self.run.folder, catalogue, inference=inference, device=chosen, say=say)
         return self.run
 
     @hookimpl
@@ -333,7 +333,7 @@ class Finetuner:
         from finetune.machine import device
         from finetune.model import modelfolder
         from finetune.recipe.keywords import in_python
-        from finetune.recipe.models import TrunkSection
+        from finetune.recipe.models import InferenceSection
 
         folder = modelfolder.locate(expand_home(path))
         about = modelfolder.read(folder)
@@ -341,9 +341,10 @@ class Finetuner:
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
-        trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
+        given = ft.sections.get("inference", ft.sections.get("trunk"))
+        inference = None if given is None else InferenceSection.model_validate(given)
         say = in_python(print) if ft.progress else silent
-        ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
+        ft.model = modelfolder.open_model(folder, ft._catalogue(), inference=inference, device=chosen, say=say)
         return ft
 
     def _fitted(self) -> Model:

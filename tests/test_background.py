@@ -14,7 +14,7 @@ import pytest
 
 from finetune.training.saving import newest
 from tests.clocks import LONGEST, wait_for
-from tests.test_interrupts import place
+from tests.machine.test_interrupts import place
 
 if TYPE_CHECKING:
     from pathlib import Path

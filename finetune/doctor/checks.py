@@ -22,7 +22,7 @@ from finetune.machine import environment, forms, speeds
 from finetune.machine.device import KINDS
 from finetune.machine.environment import usable_cores
 from finetune.machine.memory import available_memory_mb
-from finetune.recipe.models import TrunkSection
+from finetune.recipe.models import InferenceSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,7 +181,7 @@ def inference(found: dict[str, Any]) -> Iterator[Remark]:
         text, _, remedy = reason.partition("; ")
         yield Remark(level="warning", topic="openvino", text=text, remedy=remedy)
         return
-    about = engines.expected(TrunkSection(), "cpu")
+    about = engines.expected(InferenceSection(), "cpu")
     text = f"{about['version']} computes what is frozen, and predictions, in {about['precision']}"
     yield Remark(level="ok", topic="openvino", text=text)
 

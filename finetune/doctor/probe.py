@@ -46,7 +46,7 @@ def ask(what: str, limit: float | None = None, **environment: str) -> dict[str, 
     paths = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), package]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(paths)))} | environment
     limit = limit or TIME_LIMIT
-    code = f"from finetune.machine import probe; probe.answer(probe.{what})"
+    code = f"from finetune.doctor import probe; probe.answer(probe.{what})"
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, timeout=limit, check=False

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from finetune.data.loader import Batch
     from finetune.distributed.world import World
     from finetune.network.network import Stages
-    from finetune.recipe.models import TrunkSection
+    from finetune.recipe.models import InferenceSection
 
     Array = NDArray[np.float32]
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Predictor:
     def __init__(
         self,
         network: Network,
-        section: TrunkSection,
+        section: InferenceSection,
         *,
         first: int = 0,
         products: Stages | None = None,

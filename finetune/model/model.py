@@ -19,7 +19,7 @@ from finetune.machine.environment import usable_cores
 from finetune.model import exporting, metrics
 from finetune.model.evaluation import Predictor, find, read
 from finetune.model.inputs import Prediction
-from finetune.recipe.models import TrunkSection
+from finetune.recipe.models import InferenceSection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Model:
     image: ImageSpec
     catalogue: Catalogue = field(repr=False)
     folder: Path | None = None
-    trunk: TrunkSection = field(default_factory=TrunkSection)
+    inference: InferenceSection = field(default_factory=InferenceSection)
     products: Stages | None = field(default=None, repr=False)
     device: str = "cpu"
     say: Callable[[str], None] = field(default=print, repr=False)
@@ -55,7 +55,7 @@ class Model:
     @cached_property
     def predictor(self) -> Predictor:
         """Return what runs the network; it keeps compiled graphs from call to call."""
-        return Predictor(self.network, self.trunk, products=self.products, device=self.device, say=self.say)
+        return Predictor(self.network, self.inference, products=self.products, device=self.device, say=self.say)
 
     def predict(
         self,

@@ -25,7 +25,7 @@ from finetune.machine.cpu import is_uncapped
 from finetune.machine.forms import Forms
 from finetune.model import card
 from finetune.normalisation import image_fault
-from finetune.recipe.models import LinearHead, MlpHead, TrunkSection
+from finetune.recipe.models import InferenceSection, LinearHead, MlpHead
 from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
@@ -133,13 +133,13 @@ def open_model(
     path: Path,
     catalogue: Catalogue,
     *,
-    trunk: TrunkSection | None = None,
+    inference: InferenceSection | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = print,
 ) -> Model:
     """Return the model of a run folder or model folder, on the device that is set up.
 
-    ``trunk`` says what computes it, else the run's recipe does; ``say`` is told what its user should know. Raises
+    ``inference`` says what computes it, else the run's recipe does; ``say`` is told what its user should know. Raises
     ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
     """
     from finetune.model.model import Model
@@ -152,7 +152,8 @@ def open_model(
 
     try:
         options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))
-        trunk = trunk or TrunkSection.model_validate(about["recipe"].get("trunk", {}))
+        said = about["recipe"].get("inference", about["recipe"].get("trunk", {}))  # its name until version 0.1
+        inference = inference or InferenceSection.model_validate(said)
     except ValidationError as error:
         raise damaged(folder / "model.json", error) from error
     if not os.path.isfile(folder / "weights.safetensors"):
@@ -171,7 +172,7 @@ def open_model(
         catalogue=catalogue,
         folder=folder,
         products=product_form(backbone, network, Forms(uncapped=bool(is_uncapped()))),
-        trunk=trunk,
+        inference=inference,
         device=device,
         say=say,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mindspore.nn import Cell
     from numpy.typing import NDArray
 
-    from finetune.recipe.models import TrunkSection
+    from finetune.recipe.models import InferenceSection
 
     Array = NDArray[np.float32]
 
@@ -133,7 +133,7 @@ class MindSpore:
 def build(
     cell: Cell,
     sample: Array,
-    section: TrunkSection,
+    section: InferenceSection,
     say: Callable[[str], None],
     *,
     own: Cell | None = None,
@@ -156,7 +156,7 @@ def build(
         return plain
     if reason := unavailable(device):
         if asked:
-            raise UsageError(f"trunk.engine=openvino, and {reason}")
+            raise UsageError(f"inference.engine=openvino, and {reason}")
         if device == "cpu":
             say(f"MindSpore computes what OpenVINO would compute faster: {reason}")
         return plain
@@ -172,7 +172,7 @@ def build(
     if not problem:
         return engine
     if asked:
-        raise UsageError(f"trunk.engine=openvino cannot serve this network: {problem}; write trunk.engine=auto")
+        raise UsageError(f"inference.engine=openvino cannot serve this network: {problem}; write inference.engine=auto")
     say(f"MindSpore computes what OpenVINO would compute faster, since that cannot serve: {problem}")
     return plain
 
@@ -182,7 +182,7 @@ def about(name: str, precision: str, chunk: int) -> dict[str, Any]:
     return {"name": name, "version": version(name), "precision": precision, "chunk": chunk}
 
 
-def expected(section: TrunkSection, device: str) -> dict[str, Any]:
+def expected(section: InferenceSection, device: str) -> dict[str, Any]:
     """Return what ``build`` will say of its engine, if it finds nothing wrong with that."""
     if section.engine == "mindspore" or unavailable(device):
         return about(MindSpore.name, MindSpore.precision, chunk_for(device))
@@ -199,9 +199,9 @@ def chunk_for(device: str) -> int:
 def unavailable(device: str) -> str:
     """Return why OpenVINO cannot be used here, or nothing."""
     if device != "cpu":
-        return f"it runs on CPUs, not on {device}; write trunk.engine=auto"
+        return f"it runs on CPUs, not on {device}; write inference.engine=auto"
     if platform.machine().lower() not in ARCHITECTURES:
-        return f"it does not run on {platform.machine()}; write trunk.engine=auto"
+        return f"it does not run on {platform.machine()}; write inference.engine=auto"
     return broken()
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.recipe.document import Document, child, node_of
+from finetune.recipe.document import RENAMED, Document, child, node_of
 from finetune.recipe.nodes import MAX_DEPTH, Node, Unreadable, check_characters, parse, scalar
 from finetune.recipe.places import KeyPath, Mistake, Place, shortened, spelled
 from finetune.suggest import did_you_mean
@@ -41,16 +41,24 @@ def apply(
     Another ``use`` leaves the options of the one before behind, all but the keys that ``kept`` names for a section.
     """
     root = document.root.copy()
-    mistakes = list(document.mistakes)
+    mistakes, notes = list(document.mistakes), list(document.notes)
     for number, text in enumerate(overrides):
         place = Place(OVERRIDDEN, number, f"override '{shortened(text, 80)}'", Path.cwd())
         try:
             _Override(root, place, defaults or {}, kept or {}).carry_out(text)
+            notes += [
+                Mistake(place, (), f"deprecated key; write '{new}'") for old, new in RENAMED.items() if names(text, old)
+            ]
         except _Refused as error:
             mistakes.append(Mistake(place, (), str(error)))
         except Unreadable as error:
             mistakes.append(error.mistake)
-    return Document(root=root, mistakes=tuple(mistakes))
+    return Document(root=root, mistakes=tuple(mistakes), notes=tuple(notes))
+
+
+def names(text: str, key: str) -> bool:
+    """Tell whether an override changes a top-level key or something below it."""
+    return split(text.removeprefix("~"))[0][0] == key
 
 
 def split(text: str) -> tuple[KeyPath, str | None]:
@@ -89,6 +97,7 @@ class _Override:
     def carry_out(self, text: str) -> None:
         check_characters(text, self.where)
         path, value = split(text.removeprefix("~"))
+        path = (RENAMED.get(str(path[0]), path[0]), *path[1:])
         if text.startswith("~"):
             if value is not None:
                 raise _Refused("'~' deletes a key and takes no value")

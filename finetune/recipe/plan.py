@@ -78,7 +78,7 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catal
     plan = _plan(document, _completed(document.values, source), catalogue, found)
     if plan is None or document.mistakes:
         raise RecipeError(_report(document, found))
-    return plan
+    return replace(plan, notes=(*map(str, document.notes), *plan.notes))
 
 
 def changed(document: Document, overrides: Sequence[str]) -> Document:

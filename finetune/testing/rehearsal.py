@@ -89,7 +89,7 @@ def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, C
         "augment": [],
         "freeze": {"use": NAME},
         "train": {"epochs": EPOCHS, "batch_size": BATCH},
-        "trunk": {"engine": "mindspore"},
+        "inference": {"engine": "mindspore"},
         "cache": {"features": "off"},
         "callbacks": [{"use": callback.name, **options.model_dump(mode="json", by_alias=True)}],
         "runner": {"device": "cpu", "mode": "pynative", "workers": 1},

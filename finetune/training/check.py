@@ -73,7 +73,7 @@ def report(prepared: Prepared, say: Callable[[str], None]) -> dict[str, Any]:
             "isa": prepared.device.isa,
             "amp": prepared.device.amp,
         },
-        "trunk": engines.expected(recipe.trunk, prepared.device.name),
+        "trunk": engines.expected(recipe.inference, prepared.device.name),
         "data": prepared.data.report,
         "weights": prepared.weights,
         "stages": list(prepared.network.names),

@@ -208,7 +208,7 @@ class Frozen:
         if self._engine is None:
             network, products = self.prepared.network, self.prepared.products
             cell, own = Trunk(network, self.first), products and Trunk(network, self.first, products)
-            section, device = self.prepared.plan.recipe.trunk, self.prepared.device.name
+            section, device = self.prepared.plan.recipe.inference, self.prepared.device.name
             self._engine = engines.build(cell, self._sample(), section, self.say, own=own, device=device)
             self._engine.backend.settle()
         return self._engine
@@ -258,7 +258,7 @@ class Frozen:
     def computes(self) -> dict[str, Any]:
         """Return what computes the stages, as far as it decides on bits."""
         device, recipe = self.prepared.device, self.prepared.plan.recipe
-        about = self._engine.about if self._engine else engines.expected(recipe.trunk, device.name)
+        about = self._engine.about if self._engine else engines.expected(recipe.inference, device.name)
         own = {"isa": device.isa, "products": self._form()} if about["name"] == "mindspore" else {}
         return {**about, **own, "device": device.name, "processor": identity.processor()}
 

@@ -36,7 +36,7 @@ class Judge:
         if first not in self.predictors:
             self.predictors[first] = Predictor(
                 prepared.network,
-                prepared.plan.recipe.trunk,
+                prepared.plan.recipe.inference,
                 first=first,
                 products=prepared.products,
                 device=prepared.device.name,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
 from finetune.model.modelfolder import completed_image
+from finetune.recipe.document import RENAMED
 from finetune.training import defaults
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ def completed(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _complete(recipe: dict[str, Any]) -> None:
     """Give a recorded recipe the keys that earlier versions did not write."""
+    for old, new in RENAMED.items():
+        if old in recipe:
+            recipe.setdefault(new, recipe.pop(old))
     for (section, key), value in EARLIER.items():
         own = recipe.setdefault(section, {})
         if section != "head" or own.get("use") == "linear":

@@ -208,8 +208,8 @@ def check_inputs(
 
 def check_device(plan: Plan, device: devices.Device, say: Callable[[str], None]) -> None:
     """Raise ``UsageError`` for an engine that the device does not have; warn where the device is not what was meant."""
-    if plan.recipe.trunk.engine == "openvino" and (reason := engines.unavailable(device.name)):
-        raise UsageError(f"trunk.engine=openvino cannot be used: {reason}; write trunk.engine=auto")
+    if plan.recipe.inference.engine == "openvino" and (reason := engines.unavailable(device.name)):
+        raise UsageError(f"inference.engine=openvino cannot be used: {reason}; write inference.engine=auto")
     if device.odd:
         say(f"warning: {device.why}")
 

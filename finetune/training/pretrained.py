@@ -126,7 +126,7 @@ def load_pretrained(
         image=image_spec(plan, expected, say),
         catalogue=catalogue,
         products=product_form(plan.backbone.component, network, device.forms),
-        trunk=plan.recipe.trunk,
+        inference=plan.recipe.inference,
         device=device.name,
         say=say,
     )

@@ -196,7 +196,7 @@ def plugin_states(states: Mapping[str, Any], origins: Iterable[Origin], *, stric
 
 def trunk_engine(prepared: Prepared) -> str:
     """Return what computes what is frozen, in a few words."""
-    about = engines.expected(prepared.plan.recipe.trunk, prepared.device.name)
+    about = engines.expected(prepared.plan.recipe.inference, prepared.device.name)
     return f"{about['name']} {about['version']} in {about['precision']}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.cli import main
-from finetune.display.progress import classes_line
+from finetune.display.summary import classes_line
 from tests.faults.bad_data import NANO, sound
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
     "augment": [],
     "image": {"size": 16, "resize": 16},
     "train": {"epochs": 1},
-    "trunk": {"engine": "mindspore"},
+    "inference": {"engine": "mindspore"},
 }
 NANO = "backbone: {use: resnext_nano, weights: none}\nimage: {size: 16, resize: 16}\n"
 HTML = b"<!DOCTYPE html><html><body>404</body></html>"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.source import newest as newest_run
 from finetune.training import saving
-from tests.trunk import tiny
+from tests.features import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,8 @@ from finetune.errors import ResourceError
 from finetune.training import saving
 from finetune.training.saving import newest
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At
+from tests.features import tiny
+from tests.features.tiny import At
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,10 +35,10 @@ from finetune.errors import DataError, FinetuneError, RecipeError, WeightsError
 from finetune.recipe import plan as plans
 from finetune.weights import hubcard
 from finetune.weights.formats import tensorfile
-from tests.test_hubcard import HUB
 from tests.weights.files import entry
 from tests.weights.hub_cards import READ
 from tests.weights.test_fuzz import examined
+from tests.weights.test_hubcard import HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

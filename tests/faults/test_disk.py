@@ -13,7 +13,7 @@ from finetune.errors import ResourceError
 from finetune.training import saving
 from finetune.training.saving import load, steps
 from tests.faults.small import recipe
-from tests.trunk.tiny import At, Made, run
+from tests.features.tiny import At, Made, run
 
 if TYPE_CHECKING:
     from pathlib import Path

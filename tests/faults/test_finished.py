@@ -14,8 +14,8 @@ from finetune.errors import DataError, Interrupted, PluginError, UsageError
 from finetune.recipe import plan
 from finetune.training import engine, records, saving
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At, run
+from tests.features import tiny
+from tests.features.tiny import At, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from finetune.model.evaluation import Predictor
 from finetune.training import saving
 from finetune.training.trainer import Trainer
 from tests.faults.small import recipe
-from tests.trunk.tiny import run
+from tests.features.tiny import run
 
 if TYPE_CHECKING:
     from pathlib import Path

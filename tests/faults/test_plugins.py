@@ -16,7 +16,7 @@ from finetune import hookimpl, plugins
 from finetune.errors import PluginError, UsageError
 from finetune.training import saving
 from tests.faults.small import recipe
-from tests.trunk.tiny import At, Made, run
+from tests.features.tiny import At, Made, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

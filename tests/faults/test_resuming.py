@@ -15,8 +15,8 @@ import pytest
 from finetune.errors import DataError, DivergedError, Interrupted, UsageError
 from finetune.training import records, saving
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At, Made, run
+from tests.features import tiny
+from tests.features.tiny import At, Made, run
 
 if TYPE_CHECKING:
     from finetune.training.trainer import Trainer

@@ -19,7 +19,7 @@ from finetune.training.judge import Judge
 from tests.clocks import LONGEST, wait_for
 from tests.faults import signals
 from tests.faults.small import recipe
-from tests.trunk.tiny import At, Made, run, terminate
+from tests.features.tiny import At, Made, run, terminate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,7 @@ def test_an_exported_graph_says_the_same(fitted: Finetuner, paths: list[Path], t
     about = json.loads((file.parent / f"{file.name}.json").read_text())
     assert about["classes"] == ["blue", "green", "red"]
     assert fitted.run is not None
-    exactly = Finetuner.load(fitted.run.folder, progress=False, trunk={"precision": "fp32"})
+    exactly = Finetuner.load(fitted.run.folder, progress=False, inference={"precision": "fp32"})
     assert exactly.model is not None
     spec = exactly.model.image
     for path in paths[::9]:

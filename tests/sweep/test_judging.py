@@ -11,8 +11,8 @@ from finetune.cli import main
 from finetune.recipe import plan as plans
 from finetune.sweep import axes, runs
 from tests.drawn import folder
+from tests.features import tiny
 from tests.training import pretrained
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -41,7 +41,8 @@ def data(*counts: int, folds: int = 0) -> Data:
     train = Part(name="train", images=[np.zeros((1, 1, 3), np.uint8)] * len(labels), labels=labels)
     classes = tuple(f"class{number}" for number in range(len(counts)))
     split = {"method": "folds", "folds": folds} if folds else {"method": "hash"}
-    return Data(train=train, valid=None, test=None, classes=classes, report={"split": split})
+    report = {"split": split, "imbalance": max(counts) / min(counts)}
+    return Data(train=train, valid=None, test=None, classes=classes, report=report)
 
 
 def started(catalogue: Catalogue, **sections: Any) -> tuple[Plan, list[str]]:

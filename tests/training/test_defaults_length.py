@@ -9,8 +9,8 @@ import pytest
 from finetune.recipe import plan as plans
 from finetune.training import defaults
 from finetune.training.prepare import plan_phases
+from tests.features import tiny
 from tests.training import pretrained
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path

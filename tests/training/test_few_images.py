@@ -96,7 +96,7 @@ def test_weights_whose_features_overflow(tmp_path: Path) -> None:
     large = saved | {gamma: np.full_like(saved[gamma], 3e38)}
     tensorfile.write_tensors(tmp_path / "large.safetensors", large, {})
     backbone = {"use": "resnext_nano", "weights": str(tmp_path / "large.safetensors")}
-    what = nano.recipe(root, tmp_path, backbone=backbone, trunk={"engine": "mindspore"})
+    what = nano.recipe(root, tmp_path, backbone=backbone, inference={"engine": "mindspore"})
     with pytest.raises(
         DataError, match=r"the features of 12 images are not finite \(/.*/blue/00\.jpg, .*, …\); check these images"
     ):

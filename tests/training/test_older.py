@@ -18,8 +18,8 @@ from finetune.model import modelfolder
 from finetune.training import saving
 from tests.data import icc
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At, run
+from tests.features import tiny
+from tests.features.tiny import At, run
 
 pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
 recipe = partial(tiny.recipe, runner={"mode": "pynative"}, callbacks=[{"use": "checkpoint"}])

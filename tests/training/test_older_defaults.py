@@ -12,8 +12,8 @@ import yaml
 from finetune.errors import Interrupted, UsageError
 from finetune.training import saving
 from tests.drawn import folder
+from tests.features.tiny import At, terminate
 from tests.training import nano
-from tests.trunk.tiny import At, terminate
 
 if TYPE_CHECKING:
     from pathlib import Path

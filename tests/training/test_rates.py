@@ -12,8 +12,8 @@ from finetune.errors import UsageError
 from finetune.recipe import plan as plans
 from finetune.training import rates, ratetest
 from tests.drawn import folder
+from tests.features import tiny
 from tests.training import pretrained
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -141,7 +141,7 @@ def nested(depth: int) -> bytes:
     return value
 
 
-# Beside those of test_tensorfile.py.
+# Beside those of weights/test_tensorfile.py.
 CRAFTED = {
     "type twice as wide": entry(b"w", (2,), bytes(8), b"Float64"),
     "type half as wide": entry(b"w", (2,), bytes(8), b"Float16"),

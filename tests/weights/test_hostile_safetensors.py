@@ -37,7 +37,7 @@ def written(folder: Path, about: Any, data: bytes = b"", length: int | None = No
     return path
 
 
-# Beside those of test_tensorfile.py.
+# Beside those of weights/test_tensorfile.py.
 CRAFTED: dict[str, tuple[Any, bytes]] = {
     "NaN for a side": (b'{"w":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}', bytes(4)),
     "infinity for an offset": (b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,1e999]}}', bytes(4)),

@@ -15,8 +15,8 @@ from finetune.training import saving
 from finetune.weights import examining, fetching, labels, loading, preprocessing
 from finetune.weights.formats import tensorfile
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At
+from tests.features import tiny
+from tests.features.tiny import At
 from tests.weights.nano import NANO
 
 if TYPE_CHECKING:

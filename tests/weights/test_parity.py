@@ -148,7 +148,7 @@ def test_each_layout_computes_what_pytorch_computes(drawn: Drawn, networks: Any,
 
 @pytest.mark.parametrize(("name", "size"), [("ascend", 227), ("torchvision", 224)])
 def test_embed_returns_what_pytorch_computes(drawn: Drawn, name: str, size: int) -> None:
-    finetuner = Finetuner(backbone="resnext50", weights=drawn.files[name], device="cpu", progress=False, trunk=FP32)
+    finetuner = Finetuner(backbone="resnext50", weights=drawn.files[name], device="cpu", progress=False, inference=FP32)
     found = finetuner.embed(drawn.expected[f"images-{size}"])
     assert found.shape == (8, 2048)
     assert found.dtype == np.float32
@@ -157,7 +157,7 @@ def test_embed_returns_what_pytorch_computes(drawn: Drawn, name: str, size: int)
 
 def test_the_padding_can_be_another_than_that_of_the_layout(drawn: Drawn) -> None:
     backbone = {"use": "resnext50", "stem_pool": "symmetric"}
-    finetuner = Finetuner(backbone=backbone, weights=drawn.files["gpu"], device="cpu", progress=False, trunk=FP32)
+    finetuner = Finetuner(backbone=backbone, weights=drawn.files["gpu"], device="cpu", progress=False, inference=FP32)
     found = finetuner.embed(drawn.expected["images-224"][:2])
     assert difference(found, drawn.expected["features-symmetric-224"][:2]) < TOLERANCE
 
