@@ -312,7 +312,7 @@ CASES: list[Case] = [
         "one photo of each class",
         only("red/0.png", "blue/0.png"),
         3,
-        "valid: images: there is none to ev",
+        "valid: images: the split has no ima",
         "a class with a single photo has none left",
     ),
     case("I1", "photo that the disk cannot read", link("/proc/self/mem"), 3, "red/x.jpg: cannot be read: Input/output"),
@@ -372,7 +372,9 @@ CASES: list[Case] = [
     case("I5", "nothing to measure on", use("eval", "m", "gone"), 3, "no data at gone; name a folder of class folders"),
     case("I5", "photo to measure on", use("eval", "m", "photos/red/0.png"), 2, "is neither a folder nor a .csv file"),
     case("I5", "class to measure on", use("eval", "m", "photos/red"), 3, "no class folder below", "put one folder"),
-    case("I6", "class that no model knows", measured(renamed("tan")), 3, "'tan': is not a class of the model", "leave"),
+    case(
+        "I6", "class that no model knows", measured(renamed("tan")), 3, "'tan': is not a class of the model", "remove"
+    ),
     case("I6", "class of other case", measured(renamed("Red")), 3, "'Red': is not a class of the model; did you me"),
     case("I7", "class of a table unknown", listed("path,label\nphotos/red/0.png,rad\n"), 3, "'rad': is not a class of"),
     case("I7", "photo of a table missing", listed("path,label\ngone.png,red\n"), 3, "t.csv:2: no file '", "check the"),

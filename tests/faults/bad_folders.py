@@ -73,7 +73,7 @@ CASES: list[Case] = [
     case(
         "I6", "pattern misspelt", tree("x/a", "x/b", more=", train: x, test: xx"), 3, "has no 'xx'", "did you mean 'x'?"
     ),
-    case("I6", "two stars", tree("a", "b", more=', train: "*/*"'), 2, "dataset.train: write one '*', alone"),
+    case("I6", "two stars", tree("a", "b", more=', train: "*/*"'), 2, "dataset.train: use '*' once, between"),
     case("Y7", "photos of a user who is not", data("use: folder, root: ~nobody-has-this-name/p"), 2, HOME, "full path"),
     case("Y7", "recipe of a user who is not", lambda _: ["check", "~nobody-has-this-name/r.yaml"], 2, HOME, "full pa"),
     case("Y7", "model of a user who is not", use("eval", "~nobody-has-this-name/m", "photos"), 2, HOME, "full path"),
@@ -83,7 +83,7 @@ CASES: list[Case] = [
     case(
         "Y7", "run of a user who is not", lambda _: ["run", "--resume", "~nobody-has-this-name/r"], 2, HOME, "full pa"
     ),
-    case("I1", "photo of a camera to label", alone(photo("x.DNG")), 3, "1 of 1 photos", "x.DNG' is an image in a form"),
+    case("I1", "photo of a camera to label", alone(photo("x.DNG")), 3, "1 of 1 photos", "x.DNG' is an image in an uns"),
     case(
         "I1",
         "photo without an ending to label",

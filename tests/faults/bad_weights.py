@@ -195,23 +195,25 @@ CASES: list[Case] = [
     case("C8", "whole numbers", gamma(kind=np.int32), 4, "has integers for 1: 'stem.bn.gamma'", "use a file"),
     case("C8", "infinity in half precision", gamma(kind=np.float16, value=np.inf), 4, "NaN or infinity", "use a file"),
     case("C8", "a side of 0", gamma(0), 4, "a different shape for 1: 'stem.bn.gamma (0,) for (32,)'", "use a file"),
-    case("C5", "metadata cut off", about("{"), 4, STATED, "copy it again"),
-    case("C5", "metadata of a list", about("[1]"), 4, STATED, "copy it again"),
-    case("C5", "metadata 200,000 deep", about("[" * 200_000), 4, STATED, "copy it again"),
+    case("C5", "metadata cut off", about("{"), 4, STATED, "copy the file again"),
+    case("C5", "metadata of a list", about("[1]"), 4, STATED, "copy the file again"),
+    case("C5", "metadata 200,000 deep", about("[" * 200_000), 4, STATED, "copy the file again"),
     case(
         "C5",
         "metadata of another pool",
         about(json.dumps({"use": "resnext_nano", "options": {"stem_pool": 3}})),
         4,
         STATED,
-        "copy it again",
+        "copy the file again",
     ),
     case("C3", "names of 3,000 letters", looked("w.safetensors", save({"n" * 3000: np.ones(1)})), 4, DAMAGED, AGAIN),
     case("C3", "weights of another form", looked("w.npz", archive("a.npy")), 4, "w.npz' is a zip archive", "save its"),
     case(
         "C3", "weights of another program", looked("w.bin", b"GGUF" + bytes(60)), 4, "w.bin' is neither safeten", AGAIN
     ),
-    case("C8", "to an unknown layout", converted("torchvison"), 2, "not written as 'torchvison'", "'torchvision'?"),
+    case(
+        "C8", "to an unknown layout", converted("torchvison"), 2, "cannot be written as 'torchvison'", "'torchvision'?"
+    ),
     case("C8", "of an unknown backbone", converted("ckpt", "--backbone", "resnet_nano"), 2, "'resnext_nano'?"),
     case(
         "C8", "of another backbone", converted("ckpt", "--backbone", "resnext50"), 4, "not the weights of 'resnext50'"
@@ -253,7 +255,7 @@ CASES: list[Case] = [
     case("Y7", "with another ending", converted("ckpt", "--output", "x.onnx"), 2, "end its name with .ckpt"),
     case("Y7", "to a folder that is not", converted("ckpt", "--output", "no/w.ckpt"), 2, "no folder 'no'", "make it"),
     case("Y7", "to 300 letters", converted("ckpt", "--output", f"{'x' * 300}.ckpt"), 7, "too long; choose a shorter"),
-    case("D11", "http", fetched(f"http://x.org/w.ckpt#sha256={OTHER}"), 4, "is neither https nor file", "by hand"),
+    case("D11", "http", fetched(f"http://x.org/w.ckpt#sha256={OTHER}"), 4, "is neither https nor file", "if you put"),
     case(
         "D11",
         "address with half a host",
