@@ -43,7 +43,7 @@ STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LARGEST = 400  # lines of a file
 
 # Its standard output is how a child process answers.
-PRINTING = "machine/probe.py"
+PRINTING = "doctor/probe.py"
 UNSAFE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 
 

@@ -13,8 +13,8 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 56
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
-LOGARITHMIC = 9.99  # times the least positive value, from which the largest is drawn on a logarithmic axis
-ZEROS = 0.12  # share of a logarithmic axis that is left for zeros
+LOGARITHMIC = 9.99  # times the least positive value, from which on the axis is logarithmic
+ZEROS = 0.12  # share of a logarithmic axis that is reserved for zeros
 MARKS = "●○◆◇■□"
 
 
@@ -28,9 +28,9 @@ def svg(
     names: str = "",
     rate: bool = False,
 ) -> str:
-    """Return a chart of named lines; ``mark`` is a point to be pointed out, ``names`` what the lines differ in.
+    """Draw a chart of named lines; ``mark`` is a point to highlight, ``names`` the keys in which the lines differ.
 
-    ``rate`` says that the lines are drawn over a rate, whose axis is logarithmic.
+    ``rate`` makes the horizontal axis logarithmic, as for learning rates.
     """
     points = [point for line in lines.values() for point in line]
     across, up = Axis([px for px, _ in points], rate=rate), Axis([py for _, py in points], linear=True)
@@ -65,7 +65,6 @@ def svg(
 
 
 def text(x: float, y: float, words: str, anchor: str, *, size: int = 13, colour: str = "#24292f") -> str:
-    """Return words at a place."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">'
         f"{escape(words)}</text>"
@@ -73,21 +72,21 @@ def text(x: float, y: float, words: str, anchor: str, *, size: int = 13, colour:
 
 
 def place(axis: Axis, value: float) -> float:
-    """Return how far to the right a value is drawn."""
+    """Return the horizontal position of a value in pixels."""
     return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
 
 
 def level(axis: Axis, value: float) -> float:
-    """Return how far down a value is drawn."""
+    """Return the vertical position of a value in pixels, from the top."""
     return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
 
 
 class Axis:
-    """Values between the least and the largest, on a logarithmic scale where that shows them better.
+    """An axis from the least to the largest value, linear or logarithmic.
 
-    The scale is logarithmic for positive values that a decade or more lies between, and for a ``rate``, such as a
-    learning rate, always. Zeros have a place of their own at the left of such an axis. ``linear`` and negative values
-    keep the scale linear.
+    The scale is logarithmic for positive values that span a decade or more, and always for a ``rate``, such as a
+    learning rate. Zeros have a place of their own at the left end of a logarithmic axis. With ``linear`` or negative
+    values the scale is linear.
     """
 
     def __init__(self, values: Sequence[float], *, linear: bool = False, rate: bool = False) -> None:
@@ -105,7 +104,7 @@ class Axis:
         self.low, self.high = low, high
 
     def share(self, value: float) -> float:
-        """Return where a value lies, 0 being the left end and 1 the right one."""
+        """Return the position of a value, from 0 (left end) to 1 (right end)."""
         if not self.log:
             return (value - self.low) / (self.high - self.low)
         if value == 0:
@@ -123,7 +122,7 @@ class Axis:
         return [round(number * step, 12) for number in range(first, last + 1)]
 
     def powers(self) -> list[float]:
-        """Return powers of ten on a logarithmic axis, and round values between where there are few of them."""
+        """Return powers of ten on a logarithmic axis, with round values between them if there are few."""
         first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9)
         decades = math.log10(self.high / self.low)
         if decades > 2.5:
@@ -136,7 +135,7 @@ class Axis:
 
 
 def characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, height: int = 12) -> str:
-    """Return a chart of named lines for a terminal, a mark for each point."""
+    """Draw a chart of named lines for a terminal, with a mark for each point."""
     points = [point for line in lines.values() for point in line]
     across, up = Axis([x for x, _ in points]), Axis([y for _, y in points], linear=True)
     field = [[" "] * width for _ in range(height)]

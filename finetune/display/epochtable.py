@@ -1,4 +1,4 @@
-"""One epoch as a line: the columns of the table on a terminal, and a sentence for log files."""
+"""Epoch table: one epoch as a row of columns on a terminal, or as a sentence in log files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MISSING = "-"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of ``width`` characters; the higher its ``rank``, the sooner it gives way on a narrow terminal."""
+    """A column of ``width`` characters; the columns with the highest ``rank`` are left out first if space is short."""
 
     title: str
     width: int
@@ -25,7 +25,7 @@ class Column:
 
 
 def columns(width: int, metric: str) -> tuple[Column, ...]:
-    """Return the columns that fit ``width`` characters, in order; ``metric`` is what the run is judged by."""
+    """Return the columns that fit into ``width`` characters, in order; ``metric`` is the one that selects the model."""
     chosen = list(COLUMNS)
     if metric not in ("accuracy", "loss"):
         chosen.insert(5, Column(metric, max(7, len(metric)), 1, number(f"val_{metric}")))
@@ -35,23 +35,23 @@ def columns(width: int, metric: str) -> tuple[Column, ...]:
 
 
 def header(shown: tuple[Column, ...]) -> str:
-    """Return the titles above their columns."""
+    """Format the line of column titles."""
     return " ".join(column.title.rjust(column.width) for column in shown)
 
 
 def row(shown: tuple[Column, ...], line: Line, run: Run) -> str:
-    """Return an epoch below the titles; ``*`` marks the best epoch so far."""
+    """Format an epoch as a row; ``*`` marks the best epoch so far."""
     cells = (clipped(column.value(line, run), column.width).rjust(column.width) for column in shown)
     return " ".join(cells) + ("*" if best(line, run) else " ")
 
 
 def clipped(text: str, width: int) -> str:
-    """Return at most ``width`` characters of ``text``; ``~`` stands for the rest."""
+    """Shorten ``text`` to ``width`` characters; ``~`` replaces the rest."""
     return text if len(text) <= width else f"{text[: width - 1]}~"
 
 
 def sentence(line: Line, run: Run) -> str:
-    """Return an epoch as one plain line."""
+    """Format an epoch as one line of plain text."""
     metric = run.recipe.evaluate.metric
     parts = [f"train loss {number('train_loss')(line, run)}"]
     for name in dict.fromkeys(("loss", "accuracy", metric)):
@@ -66,38 +66,38 @@ def sentence(line: Line, run: Run) -> str:
 
 
 def best(line: Line, run: Run) -> bool:
-    """Tell whether this is the best epoch so far."""
+    """Return whether this is the best epoch so far."""
     return run.best is not None and run.best.epoch == line["epoch"]
 
 
 def number(key: str) -> Callable[[Line, Run], str]:
-    """Return a cell function for a loss or a share, with four digits after the point."""
+    """Return a function that formats the cell of a loss or a share, with four decimals."""
     return lambda line, run: MISSING if line.get(key) is None else f"{line[key]:.4f}"
 
 
 def of_all(line: Line, run: Run) -> str:
-    """Return ``3/12``."""
+    """Format the epoch as ``3/12``."""
     return f"{line['epoch']}/{run.recipe.train.length}"
 
 
 def rate(line: Line, run: Run) -> str:
-    """Return the learning rate of the head."""
+    """Format the learning rate of the head."""
     return f"{line['lr']:.1e}"
 
 
 def speed(line: Line, run: Run) -> str:
-    """Return training images per second."""
+    """Format the number of training images per second."""
     value = line["images_per_second"]
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def stages(line: Line, run: Run) -> str:
-    """Return what trains, in few characters."""
+    """Format the names of the stages that train."""
     return abridged(tuple(line["trainable"]), run.stages)
 
 
 def abridged(trainable: tuple[str, ...], all_stages: tuple[str, ...]) -> str:
-    """Return ``all``, ``head``, ``layer3..head`` for neighbours, or the names with commas."""
+    """Return ``all``, ``head``, ``layer3..head`` for consecutive stages, or the names separated by commas."""
     if trainable == all_stages:
         return "all"
     first = all_stages.index(trainable[0])
@@ -107,7 +107,7 @@ def abridged(trainable: tuple[str, ...], all_stages: tuple[str, ...]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return ``0:05``, ``12:31`` or ``1:02:03``."""
+    """Format seconds as ``0:05``, ``12:31`` or ``1:02:03``."""
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,4 +1,4 @@
-"""What goes wrong, said in one screen, and with which exit code."""
+"""Error display: what is printed when a command fails, and its exit code."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 BUG, USAGE, RESOURCE, INTERRUPTED, TERMINATED = 1, 2, 7, 130, 143
 CODES = frozenset((BUG, USAGE, 3, 4, 5, 6, RESOURCE, INTERRUPTED, TERMINATED))
-FULL = "free some space, or write elsewhere"
-CLOSED = "give access to it, or name another"
+FULL = "free some disk space, or choose another folder"
+CLOSED = "change its permissions, or choose another path"
 REMEDIES = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
     errno.EACCES: CLOSED,
     errno.EPERM: CLOSED,
     errno.EROFS: CLOSED,
-    errno.ENAMETOOLONG: "give it a shorter name",
-    errno.ELOOP: "it is a link to itself; name another",
-    errno.EIO: "the disk or its connection fails; copy what you can",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "the link points to itself; choose another path",
+    errno.EIO: "check the disk and its connection, and back up your files",
     errno.EMFILE: "raise the limit with `ulimit -n 4096`",
     errno.ENFILE: "close other programs",
 }
@@ -38,7 +38,7 @@ BAD_COMMAND_LINE = typer.BadParameter.__base__ or typer.BadParameter  # UsageErr
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for whatever ended a command."""
+    """Return the exit code for the error that ended a command."""
     if isinstance(error, FinetuneError):
         return error.exit_code if error.exit_code in CODES else BUG
     if isinstance(error, KeyboardInterrupt):
@@ -49,14 +49,14 @@ def exit_code(error: BaseException) -> int:
 
 
 def is_resource(error: BaseException) -> bool:
-    """Tell whether memory or disk refused; MindSpore reports the memory of a device as a ``RuntimeError``."""
+    """Return whether memory or disk space ran out; MindSpore reports device memory as a ``RuntimeError``."""
     if isinstance(error, OSError):
         return error.errno in REMEDIES
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
 
 
 def message(error: BaseException) -> str:
-    """Return what happened and what to do, without secrets, in at most a screenful."""
+    """Return what happened and what to do about it, in at most a screenful and with secrets masked."""
     return masked(printable("\n".join(_lines(error))))
 
 
@@ -81,16 +81,16 @@ def _lines(error: BaseException) -> Iterator[str]:
     else:
         yield f"this is a bug in finetune or in a library: {type(error).__name__}: {first_line(error)}"
         yield f"  {place(error.__traceback__)}"
-        yield "--debug shows the whole traceback; please report it, with what `finetune doctor` prints"
+        yield "--debug shows the full traceback; please report it with the output of `finetune doctor`"
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's own words."""
+    """Return the first line of an error's message, at most 500 characters."""
     return next(iter(str(error).strip().splitlines()), "")[:500]
 
 
 def place(trace: TracebackType | None) -> str:
-    """Return the innermost place of a traceback in the project or a plugin, else in any code."""
+    """Return the innermost frame of a traceback in the project or a plugin, else the innermost frame of all."""
     frames = traceback.extract_tb(trace)
     own = [frame for frame in frames if any(part.startswith("finetune") for part in Path(frame.filename).parts)]
     if not frames:
@@ -105,7 +105,7 @@ def _command_path(error: BaseException) -> str:
 
 
 def as_json(error: BaseException) -> dict[str, Any]:
-    """Return an error for programs."""
+    """Return an error as JSON."""
     kind = "UsageError" if isinstance(error, BAD_COMMAND_LINE) else type(error).__name__
     about: dict[str, Any] = {"type": kind, "message": message(error), "exit_code": exit_code(error)}
     if isinstance(error, RecipeError):

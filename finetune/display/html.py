@@ -1,4 +1,4 @@
-"""What a notebook shows of runs and predictions: plain HTML, all text escaped, no script and no style sheet."""
+"""HTML of runs and predictions for notebooks: all text escaped, no scripts and no style sheets."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from finetune.run import Run
 
-EPOCHS = 20  # rows of a run's table
-PHOTOS = 50  # rows of a table of predictions
+EPOCHS = 20  # rows in a run's table
+PHOTOS = 50  # rows in a table of predictions
 CLASSES = 10  # names in one line
-WIDE = 200  # characters that fit side by side: as many columns as there are
+WIDE = 200  # characters in a row, enough for all columns
 
 
 def text(value: object) -> str:
-    """Return any text as HTML that shows it."""
+    """Convert any value to text that is safe in HTML."""
     return escape(printable(str(value)))
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], strong: Sequence[bool] = ()) -> str:
-    """Return a table of texts; the rows that ``strong`` marks are bold."""
+    """Render a table; the rows that ``strong`` marks are bold."""
     head = "".join(f"<th>{text(title)}</th>" for title in titles)
     lines = [f"<thead><tr>{head}</tr></thead>"] if titles else []
     for number, row in enumerate(rows):
@@ -38,18 +38,18 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], strong: Sequence
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> str:
-    """Return names and values as two columns."""
+    """Render names and values as a table with two columns."""
     lines = (f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in rows)
     return f"<table>{''.join(lines)}</table>"
 
 
 def more(count: int, what: str) -> str:
-    """Return a line that says how much is not shown, if any."""
+    """Render a line with the number of items that are not shown, if there are any."""
     return f"<p>{count:,} more {what}{'s' * (count > 1)}</p>" if count > 0 else ""
 
 
 def epochs(run: Run, lines: Sequence[Mapping[str, Any]]) -> str:
-    """Return the last epochs as a table, the best in bold."""
+    """Render the last epochs as a table, the best epoch in bold."""
     if not lines:
         return ""
     columns = epochtable.columns(WIDE, run.recipe.evaluate.metric)
@@ -61,7 +61,7 @@ def epochs(run: Run, lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def run(run: Run) -> str:
-    """Return a run: what it is, its epochs, and what it came to or where it stands."""
+    """Render a run: its settings, its epochs, and its result or progress."""
     name = f"<p><b>{text(run.recipe.name)}</b>, {text(state(run))}</p>"
     rows = [pair for pair in summary(run) if pair[0] != "run"]
     rows += outcome(run.result, run.folder) if run.result is not None else [("run", shown(run.folder))]
@@ -69,31 +69,31 @@ def run(run: Run) -> str:
 
 
 def interrupted_finetuner(interrupted: Run) -> str:
-    """Return a finetuner whose run was interrupted."""
+    """Render a finetuner whose run was interrupted."""
     return f"<p><b>Finetuner</b>, interrupted</p>{run(interrupted)}"
 
 
 def new_finetuner(sections: Mapping[str, Any]) -> str:
-    """Return a finetuner that is not fitted: the sections of its recipe."""
+    """Render a finetuner that is not fitted: the sections of its recipe."""
     rows = ((name, str(hidden(name, value))) for name, value in sections.items())
     return f"<p><b>Finetuner</b>, not fitted</p>{pairs(rows)}"
 
 
 def fitted_finetuner(about: Mapping[str, Any], folder: Path | None) -> str:
-    """Return what was fitted and how well, from a model's ``model.json`` and its folder."""
+    """Render a fitted finetuner: network, classes and metrics from ``model.json``, and the model folder."""
     rows = [("network", about["backbone"]["use"]), ("classes", classes(about["classes"]))]
     rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in about["metrics"].items()]
     return f"<p><b>Finetuner</b>, fitted</p>{pairs([*rows, ('model', str(folder))])}"
 
 
 def classes(names: Sequence[str]) -> str:
-    """Return how many classes there are, and the first of them."""
+    """Format the number of classes and the names of the first ones."""
     first = ", ".join(names[:CLASSES])
     return f"{len(names):,}: {first}{', …' if len(names) > CLASSES else ''}"
 
 
 def state(run: Run) -> str:
-    """Return in words where a run stands."""
+    """Return the progress of a run in words."""
     if run.result is not None:
         return "finished"
     if run.epoch:
@@ -102,13 +102,13 @@ def state(run: Run) -> str:
 
 
 def prediction(path: str | Path, top: Sequence[tuple[str, float]]) -> str:
-    """Return the likeliest classes of one image, with their probabilities."""
+    """Render the most likely classes of one image, with their probabilities."""
     rows = [(label, f"{probability:.1%}") for label, probability in top]
     return f"<p>{text(str(path))}</p>" + table(("class", "probability"), rows, [True])
 
 
 def predictions(found: Sequence[tuple[str | Path, Sequence[tuple[str, float]]]]) -> str:
-    """Return a row for each image and its likeliest classes: the first, and the next one."""
+    """Render a row for each image with its two most likely classes."""
     rows = []
     for path, top in found[:PHOTOS]:
         label, probability = top[0]

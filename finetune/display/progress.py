@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a growing table with a bar below it on a terminal, plain lines elsewhere."""
+"""Progress of a run: a growing table with a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from finetune.run import Run
 
 
-WINDOW = 50  # steps; long enough to be smooth, short enough to notice a change
+WINDOW = 50  # steps that the speed is averaged over: smooth, but quick to follow a change
 
 
 class Pace:
-    """Measures the steps of one epoch: ``done`` of ``total``, on a clock that nobody can set.
+    """Measures the speed of one epoch: ``done`` of ``total`` steps, on a monotonic clock.
 
-    The first step compiles the network, so the clock of the measurement starts after it.
+    The first step compiles the network, so the measurement starts after it.
     """
 
     def __init__(self, total: int, done: int = 0, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -38,12 +38,12 @@ class Pace:
 
     @classmethod
     def of_epoch(cls, run: Run, epoch: int, *, now: Callable[[], float] = time.monotonic) -> Pace:
-        """Return the pace of an epoch of a run, where that stands; in epoch 0 the head is fitted, without steps."""
+        """Return the pace of the current epoch of a run; epoch 0 fits the head and has no steps."""
         steps = run.steps_per_epoch if epoch else 0
         return cls(steps, run.step - (epoch - 1) * steps, now=now)
 
     def step(self, done: int) -> None:
-        """Note that ``done`` steps of the epoch are behind us."""
+        """Record that ``done`` steps of the epoch are complete."""
         self.done = done
         self.marks.append((self.now(), done))
 
@@ -62,23 +62,22 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the last step of the epoch, never below zero; None while that cannot be known."""
+        """Seconds until the end of the epoch, never negative; None while the speed is unknown."""
         rate = self.rate
         if not rate:
             return None
         return max(0.0, (self.total - self.done) / rate - (self.now() - self.marks[-1][0]))
 
 
-HEARTBEAT = 30.0  # seconds between two lines where nothing can move
+HEARTBEAT = 30.0  # seconds between two lines of progress without a progress bar
 SHORTEST_BAR = 10
-ROWS = 25  # of the table below each header
-CLASSES = 10  # named with their counts
+ROWS = 25  # rows of the table between two headers
 
 
 class Progress:
-    """A watcher that shows a run on standard error; ``say`` puts a line above whatever moves.
+    """A watcher that shows a run on standard error; ``say`` prints a line above the progress bar.
 
-    ``report`` says whether the result is shown at the end, or left to the caller.
+    ``report`` tells whether to print the result at the end, or to leave that to the caller.
     """
 
     def __init__(
@@ -98,13 +97,13 @@ class Progress:
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
-        """Show what runs on what."""
+        """Show the run's settings."""
         self.say(f"{run.recipe.name}{', resumed' if run.resumed else ''}", style="bold")
         show_pairs(self.out, summary(run))
 
     @hookimpl
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
-        """Show a new phase, and put up the bar."""
+        """Announce a new phase and start the progress bar."""
         self.opening = "starting"
         if run.phase != self.phase:
             self._enter_phase(run, epoch)
@@ -115,7 +114,7 @@ class Progress:
         self.phase, self.opening = run.phase, "compiling"
         frozen = [stage for stage in run.stages if stage not in run.trainable]
         trains, stays = ", ".join(run.trainable), ", ".join(frozen) or "nothing"
-        self.say(f"phase {run.phase}, epoch {epoch} on: {trains} train; frozen: {stays}")
+        self.say(f"phase {run.phase}, from epoch {epoch}: training {trains}; frozen: {stays}")
 
     def _animate(self, run: Run) -> None:
         if self.live is not None or not can_animate(self.out):
@@ -128,7 +127,7 @@ class Progress:
 
     @hookimpl
     def finetune_step_end(self, run: Run, step: int, loss: float) -> None:
-        """Move the bar; where there is none, show a line now and then."""
+        """Move the progress bar; without one, print a line every ``HEARTBEAT`` seconds."""
         self.loss = loss
         self.pace.step(step - (run.epoch - 1) * run.steps_per_epoch)
         if self.live is None and self.now() - self.spoke >= HEARTBEAT:
@@ -136,7 +135,7 @@ class Progress:
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
-        """Show the epoch's line."""
+        """Print the epoch's line."""
         self.epoch_seconds = metrics["seconds"]
         if self.live is None:
             self.say(epochtable.sentence(metrics, run))
@@ -154,14 +153,14 @@ class Progress:
 
     @hookimpl
     def finetune_run_error(self, run: Run, error: BaseException) -> None:
-        """Take the bar down, and say how to go on."""
+        """Remove the progress bar and print how to resume."""
         self._stop()
         if any(run.folder.glob("checkpoints/*")) and not isinstance(error, DivergedError):
-            self.say(f"go on with: finetune run --resume {shown(run.folder)}")
+            self.say(f"resume with: finetune run --resume {shown(run.folder)}")
 
     @hookimpl
     def finetune_run_end(self, run: Run) -> None:
-        """Take the bar down, and show the result."""
+        """Remove the progress bar and print the result."""
         self._stop()
         if self.report and run.result is not None:
             show_pairs(self.out, outcome(run.result, run.folder))
@@ -172,7 +171,7 @@ class Progress:
             self.live = None
 
     def _position(self, run: Run) -> Iterator[str]:
-        """Yield where the epoch stands, the most important first."""
+        """Yield the progress of the epoch, the most important item first."""
         pace = self.pace
         yield f"step {pace.done}/{pace.total}"
         if pace.left is not None:
@@ -203,7 +202,7 @@ class Progress:
 
 
 def bar(name: str, share: float, texts: Sequence[str]) -> RenderableType:
-    """Return a bar between a name and texts, as wide as the terminal."""
+    """Return a progress bar between a name and texts, as wide as the terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 

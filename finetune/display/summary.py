@@ -1,4 +1,4 @@
-"""What a run is and what came of it, as pairs of a name and a line."""
+"""Summary of a run and of its result, as names and lines of text."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from finetune.recipe.models import Recipe
     from finetune.run import Run
 
-CLASSES = 10  # named with their counts
+CLASSES = 10  # shown with their counts
 
 
 def summary(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield what a run is, as names and values."""
+    """Yield the settings of a run, as names and values."""
     recipe = run.recipe
     yield "images", images_line(run.images, len(run.classes))
     if run.class_counts:
         yield "classes", classes_line(run.class_counts)
-    chosen = ", the best that is here" if recipe.runner.device == "auto" else ""
+    chosen = ", the best available" if recipe.runner.device == "auto" else ""
     yield "network", f"{recipe.backbone.use} on {run.device}{chosen}"
     yield "weights", weights_line(run.weights)
     yield (
@@ -34,7 +34,7 @@ def summary(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def training_line(recipe: Recipe, steps: int) -> str:
-    """Return in one line how a run trains."""
+    """Describe in one line how a run trains."""
     fitted = getattr(recipe.head, "start", "random") == "fitted"
     if not recipe.train.length:
         return "the head is fitted to its optimum"
@@ -43,19 +43,19 @@ def training_line(recipe: Recipe, steps: int) -> str:
 
 
 def several(count: int, noun: str) -> str:
-    """Return a number of things."""
+    """Format a number with its noun, in the singular or plural."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def images_line(images: Mapping[str, int], classes: int) -> str:
-    """Return in one line how much data there is."""
+    """Describe in one line how many images and classes there are."""
     names = {"train": "training", "valid": "validation", "test": "test"}
     counts = (f"{images[part]:,} {name}" for part, name in names.items() if images.get(part))
     return f"{', '.join(counts)}; {classes:,} classes"
 
 
 def classes_line(counts: Mapping[str, int]) -> str:
-    """Return in one line how many training images each class has: the first ten, the most and the least frequent."""
+    """List the training images of the first ten classes, and of the most and the least frequent class."""
     first = ", ".join(f"{name} ({count:,})" for name, count in list(counts.items())[:CLASSES])
     if len(counts) <= CLASSES:
         return f"{first} training images"
@@ -65,13 +65,13 @@ def classes_line(counts: Mapping[str, int]) -> str:
 
 
 def weights_line(report: Mapping[str, Any]) -> str:
-    """Return in one line what became of the pretrained weights."""
+    """Describe in one line how the pretrained weights were loaded."""
     counts = ((name, len(report.get(name, ()))) for name in ("loaded", "reinitialised", "unexpected", "ignored"))
     return f"{report.get('source', '?')}: {', '.join(f'{count} {name}' for name, count in counts if count)}"
 
 
 def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a finished run came to, and what to do next, as names and values."""
+    """Yield the result of a finished run and the next steps, as names and values."""
     early = f"; stopped early: {result['stopped_early']}" if result.get("stopped_early") else ""
     done = several(result["epochs"], "epoch") if result["epochs"] else "the head is fitted,"
     yield "finished", f"{done} in {clock(result['seconds'])}{early}"
@@ -95,7 +95,7 @@ def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]
 
 
 def shown(path: Path) -> str:
-    """Return a path as one types it here: relative if it lies below the current folder, quoted if it must be."""
+    """Format a path for the command line: relative if it is below the current folder, quoted if necessary."""
     try:
         here = Path.cwd()
     except OSError:  # the current folder has been removed

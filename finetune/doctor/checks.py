@@ -1,4 +1,4 @@
-"""``finetune doctor``: what this machine has, what it lacks, and what to do about it."""
+"""Checks of ``finetune doctor``: what this machine has, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ WATCHED = (
 def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
     """Return ``{"ok", "remarks", "environment", "mindspore"}`` as JSON; ``ok`` is False if a remark is an error.
 
-    ``device`` is the one that must be there; ``measure`` also times a convolution, which takes some seconds.
+    ``device`` must be available; ``measure`` also times convolutions, which takes a few seconds.
     """
-    given, own = given_environment(), dict(os.environ)  # before anything else is imported that changes it
+    given, own = given_environment(), dict(os.environ)  # read before the imports that change it
     found = probe.ask("devices")
     remarks = [
         *versions(found),
@@ -78,7 +78,7 @@ def diagnose(device: str = "auto", *, measure: bool = False) -> dict[str, Any]:
 
 
 def versions(found: dict[str, Any]) -> Iterator[Remark]:
-    """Look at Python, MindSpore and NumPy."""
+    """Check the versions of Python, MindSpore and NumPy."""
     python = platform.python_version()
     if (3, 11) <= sys.version_info < (3, 13):
         yield Remark(level="ok", topic="python", text=python)
@@ -94,18 +94,19 @@ def versions(found: dict[str, Any]) -> Iterator[Remark]:
             yield Remark(level="warning", topic=name, text=f"{version} is untested", remedy=f"install {name} {wanted}")
         elif name == "mindspore" and "error" in found:
             text = f"{version} cannot be imported: {found['error']}"
-            yield Remark(
-                level="error", topic=name, text=text, remedy="mend what the message names, or reinstall mindspore"
-            )
+            remedy = "fix the cause named in the message, or reinstall mindspore"
+            yield Remark(level="error", topic=name, text=text, remedy=remedy)
         else:
             seconds = f", imported in {found['import_seconds']} s" if name == "mindspore" else ""
             yield Remark(level="ok", topic=name, text=version + seconds)
 
 
 def machine() -> Iterator[Remark]:
-    """Look at processor and memory."""
+    """Check processor and memory."""
     cores, all_cores = usable_cores(), os.cpu_count() or 1
-    fewer = "" if cores >= all_cores else f" of {all_cores}, by this process's affinity or its container's quota"
+    fewer = (
+        "" if cores >= all_cores else f" of {all_cores}, limited by this process's affinity or its container's quota"
+    )
     yield Remark(level="ok", topic="cores", text=f"{cores}{fewer}; {environment.cpu_model() or 'unknown processor'}")
     free, total = available_memory_mb(), environment.total_memory_mb()
     if free is None or total is None:
@@ -116,7 +117,7 @@ def machine() -> Iterator[Remark]:
 
 
 def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
-    """Look at the kernels that MindSpore's convolutions run in on a CPU."""
+    """Check which instruction set MindSpore's convolutions use on a CPU."""
     if "error" in found:
         return
     isa = found["isa"]
@@ -131,7 +132,7 @@ def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
 
 
 def training_speed() -> Iterator[Remark]:
-    """Time the stages of backbones that have two forms, and keep the result for the choice that runs make."""
+    """Time the stages of each backbone with two forms, and save the result for later runs."""
     try:
         catalogue = Catalogue(plugin_loading.load())
     except Exception:  # reported by ``plugins``
@@ -142,9 +143,9 @@ def training_speed() -> Iterator[Remark]:
 
 
 def stage_speed(backbone: Backbone) -> Remark:
-    """Time the stages of a backbone, each as convolutions and in matmul form, and keep the result."""
+    """Time each stage of a backbone as convolutions and in matmul form, and save the result."""
     rates: speeds.Rates = {}
-    # With AVX-512 allowed convolutions are slow, so that each setting of oneDNN needs a process of its own.
+    # Convolutions are slow with AVX-512, so each setting of oneDNN needs a process of its own.
     for probed in ("capped_stages", *(["uncapped_stages"] if may_choose_isa() else [])):
         found = probe.ask(probed, probe.STAGES_LIMIT, **{probe.BACKBONE: backbone.name})
         if "ms" not in found:
@@ -162,17 +163,17 @@ def stage_speed(backbone: Backbone) -> Remark:
 
 
 def may_choose_isa() -> bool:
-    """Tell whether a run may both cap oneDNN and leave it uncapped."""
+    """Return whether a run may choose to cap oneDNN or not."""
     return forms.strongest_isa() == "avx512" and not os.environ.get("ONEDNN_MAX_CPU_ISA")
 
 
 def fixed_isa() -> bool | None:
-    """Return what a new process is bound to: uncapped, capped, or None where it may choose."""
+    """Return whether a new process must use AVX-512; None if it may choose."""
     return None if may_choose_isa() else forms.strongest_isa() == "avx512"
 
 
 def inference(found: dict[str, Any]) -> Iterator[Remark]:
-    """Look at what computes frozen stages and predictions."""
+    """Check which engine computes frozen stages and predictions."""
     from finetune.network import engines
 
     if not found.get("devices", {}).get("cpu", {}).get("available"):
@@ -182,12 +183,12 @@ def inference(found: dict[str, Any]) -> Iterator[Remark]:
         yield Remark(level="warning", topic="openvino", text=text, remedy=remedy)
         return
     about = engines.expected(TrunkSection(), "cpu")
-    text = f"{about['version']} computes what is frozen, and predictions, in {about['precision']}"
+    text = f"{about['version']} computes frozen stages and predictions in {about['precision']}"
     yield Remark(level="ok", topic="openvino", text=text)
 
 
 def devices(found: dict[str, Any], wanted: str) -> Iterator[Remark]:
-    """Look at what MindSpore can compute on."""
+    """Check which devices MindSpore can use."""
     for name, state in found.get("devices", {}).items():
         if state["available"]:
             yield Remark(level="ok", topic=name, text="available")
@@ -200,18 +201,22 @@ def devices(found: dict[str, Any], wanted: str) -> Iterator[Remark]:
 
 
 def folders() -> Iterator[Remark]:
-    """Look at the folders that a run writes to."""
+    """Check the folders that a run writes to."""
     yield folder("cache", atomic.cache_folder(), "set FINETUNE_HOME to a folder that you may write to")
     kept = sum(entries.size(each) for each in entries.home().glob("*") if each.is_dir())
     if kept:
-        yield Remark(level="ok", topic="features", text=f"{kept / 1e9:.2f} GB kept in {entries.home()}, free to remove")
+        yield Remark(
+            level="ok",
+            topic="features",
+            text=f"{kept / 1e9:.2f} GB cached in {entries.home()}, can be removed at any time",
+        )
     yield folder("output", Path.cwd(), "choose another folder with --output")
     if atomic.offline():
         yield Remark(level="ok", topic="network", text="not used, because FINETUNE_OFFLINE is set")
 
 
 def folder(topic: str, path: Path, remedy: str) -> Remark:
-    """Look at whether a folder can be written and what is free there."""
+    """Check that a folder can be written and has enough free space."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         return Remark(level="error", topic=topic, text=f"{path} cannot be written", remedy=remedy)
@@ -222,7 +227,7 @@ def folder(topic: str, path: Path, remedy: str) -> Remark:
 
 
 def plugins() -> Iterator[Remark]:
-    """Look at which plugins load."""
+    """Check that the plugins load."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
@@ -240,11 +245,11 @@ def plugins() -> Iterator[Remark]:
     for broken in catalogue.plugins.broken:
         yield Remark(level="warning", topic="plugins", text=f"{broken.origin}: {broken.reason}", remedy=remedy)
     if disabled:
-        yield Remark(level="ok", topic="plugins", text=f"left out by FINETUNE_DISABLE_PLUGINS: {disabled}")
+        yield Remark(level="ok", topic="plugins", text=f"disabled by FINETUNE_DISABLE_PLUGINS: {disabled}")
 
 
 def given_environment() -> dict[str, str]:
-    """Return the environment that this process was started with; where that cannot be known, the current one."""
+    """Return the environment that this process was started with, or the current one if that is unknown."""
     try:
         entries = Path("/proc/self/environ").read_bytes().split(b"\0")
     except OSError:
@@ -253,18 +258,18 @@ def given_environment() -> dict[str, str]:
 
 
 def variables(values: dict[str, str], who: str) -> Iterator[Remark]:
-    """Look at environment variables that change how a run goes."""
+    """Check the environment variables that affect runs."""
     for name, value in sorted(values.items()):
         if name.startswith(WATCHED) and value:
             yield variable(name, value, who)
 
 
 def variable(name: str, value: str, who: str) -> Remark:
-    """Look at one environment variable."""
+    """Check one environment variable."""
     text = environment.masked(f"{name}={value}")
     topic, by = "environment", f"set by {who}"
     if name == "ONEDNN_MAX_CPU_ISA":
-        remedy = "unset it: finetune caps MindSpore alone, this variable also reaches OpenVINO"
+        remedy = "unset it: finetune caps only MindSpore, but this variable also affects OpenVINO"
         return Remark(level="warning", topic=topic, text=f"{text}, {by}", remedy=remedy)
     if name == "OMP_NUM_THREADS" and value.isdecimal() and int(value) > usable_cores():
         remedy = f"unset it, or set it to at most {usable_cores()}"

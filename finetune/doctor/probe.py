@@ -1,4 +1,4 @@
-"""What MindSpore finds on this machine, asked in a process of its own: a broken installation may end the asker."""
+"""Probes of MindSpore in a separate process, because a broken installation may end the process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """One thing that was looked at; ``remedy`` is empty where nothing needs doing."""
+    """The result of one check; ``remedy`` is empty if there is nothing to do."""
 
     level: Level
     topic: str
@@ -34,25 +34,25 @@ class Remark:
 
 
 TIME_LIMIT = 120.0
-STAGES_LIMIT = 900.0  # compiling takes most of it
+STAGES_LIMIT = 900.0  # most of it for compiling
 LIBRARIES = {"gpu": "libmindspore_gpu.so*", "ascend": "libmindspore_ascend.so*"}
 CONVOLUTION = (1, 64, 28, 3)  # batch, channels, side, kernel: a layer of a ResNet
-BACKBONE = "FINETUNE_PROBED_BACKBONE"  # in the environment of a probe that times one
+BACKBONE = "FINETUNE_PROBED_BACKBONE"  # the environment variable that names the backbone to time
 
 
 def ask(what: str, limit: float | None = None, **environment: str) -> dict[str, Any]:
-    """Return what the function ``what`` of this module finds in a new process, or ``{"error": ...}``."""
+    """Call the function ``what`` of this module in a new process; return its result or ``{"error": ...}``."""
     package = str(Path(__file__).parents[2])
     paths = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), package]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, dict.fromkeys(paths)))} | environment
     limit = limit or TIME_LIMIT
-    code = f"from finetune.machine import probe; probe.answer(probe.{what})"
+    code = f"from finetune.doctor import probe; probe.answer(probe.{what})"
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"no answer in {limit:g} s"}
+        return {"error": f"no answer within {limit:g} s"}
     return _read(done)
 
 
@@ -68,12 +68,12 @@ def _read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def answer(function: Callable[[], dict[str, Any]]) -> None:
-    """Print what a function returns, for ``ask``."""
+    """Print the result of a function as JSON, for ``ask``."""
     print(json.dumps(function()))
 
 
 def devices() -> dict[str, Any]:
-    """Import MindSpore and return its devices, what each lacks, and the environment variables that it set."""
+    """Import MindSpore; return its devices, what is missing for each, and the environment variables that it set."""
     before = dict(os.environ)
     start = time.monotonic()
     ms = quiet_mindspore()
@@ -93,17 +93,17 @@ def devices() -> dict[str, Any]:
 
 
 def cann() -> list[str]:
-    """Return the versions of CANN that the installed MindSpore says it was made for."""
+    """Return the versions of CANN that the installed MindSpore supports."""
     try:
         from mindspore.run_check._check_version import AscendEnvChecker
 
         return [str(version) for version in AscendEnvChecker(None).version]
-    except (ImportError, AttributeError, TypeError):  # none of it is promised
+    except (ImportError, AttributeError, TypeError):  # not a public API
         return []
 
 
 def lacks(folder: Path, name: str) -> list[str]:
-    """Return the libraries that MindSpore's plug-in for a device needs and does not find."""
+    """Return the libraries that MindSpore's plug-in for a device needs but does not find."""
     plugins = sorted(folder.glob(LIBRARIES[name])) if name in LIBRARIES else []
     if name in LIBRARIES and not plugins:
         return ["MindSpore's plug-in for it (not in this build)"]
@@ -114,23 +114,23 @@ def lacks(folder: Path, name: str) -> list[str]:
 
 
 def as_installed() -> dict[str, Any]:
-    """Return the speed of a convolution in MindSpore as it comes."""
+    """Measure the speed of a convolution in MindSpore with its own defaults."""
     return _convolution(quiet_mindspore())
 
 
 def as_used() -> dict[str, Any]:
-    """Return the speed of a convolution in MindSpore as a run sets it up on a CPU."""
+    """Measure the speed of a convolution in MindSpore as a run sets it up on a CPU."""
     device.setup(device="cpu")
     return _convolution(quiet_mindspore())
 
 
 def capped_stages() -> dict[str, Any]:
-    """Return milliseconds of the stages of the backbone named in ``BACKBONE``, in both forms, as capped."""
+    """Measure the stages of the backbone named in ``BACKBONE`` in both forms, with oneDNN capped."""
     return _stages(uncapped=False)
 
 
 def uncapped_stages() -> dict[str, Any]:
-    """Return the same in matmul form, with all instruction sets that the processor has."""
+    """Measure the same stages in matmul form, with all instruction sets of the processor."""
     return _stages(uncapped=True)
 
 

@@ -1,4 +1,4 @@
-"""Timing of the training step of each stage of a backbone in either form, in a process of its own."""
+"""Stage speeds: times the training step of each stage of a backbone in both forms."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ AVX512 = "avx512"
 
 
 def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().size) -> dict[str, dict[str, float]]:
-    """Return milliseconds by kind and stage; ``uncapped`` times the matmul form alone, with AVX-512.
+    """Return milliseconds by kind and stage; ``uncapped`` times only the matmul form, with AVX-512.
 
-    ``side`` is that of the images in pixels.
+    ``side`` is the side of the square images in pixels.
     """
     from finetune.network.network import Network, build_stages, product_form
 
@@ -46,7 +46,7 @@ def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().s
 
 
 def in_turn(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the shortest time of each step in milliseconds, taken in turn, after a step that compiles."""
+    """Return the shortest time of each step in milliseconds; the steps alternate, after one call that compiles."""
     times: dict[str, list[float]] = {kind: [] for kind in steps}
     for step in steps.values():
         step()
@@ -59,7 +59,7 @@ def in_turn(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def step_of(network: Network, number: int, given: Any, form: Any) -> Callable[[], object]:
-    """Return what computes a stage and its gradients, of its input too unless that are images."""
+    """Return a function that computes a stage and its gradients, including the input's unless it is the first stage."""
     from finetune.network.network import Chain, statistics
 
     ms = quiet_mindspore()
@@ -76,7 +76,6 @@ def step_of(network: Network, number: int, given: Any, form: Any) -> Callable[[]
 
 
 def output_of(network: Network, number: int, given: Any, form: Any) -> Any:
-    """Return what a stage returns."""
     from finetune.network.network import Chain
 
     ms = quiet_mindspore()

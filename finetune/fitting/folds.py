@@ -1,4 +1,4 @@
-"""Folds of images: stratified by class, with near duplicates and files of one content in the same fold."""
+"""Folds of images: stratified by class, with duplicates and near duplicates in the same fold."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     Doubles = NDArray[np.float64]
     Rows = NDArray[np.int64]
 
-CLOSE = 0.13  # of the median distance to the nearest neighbour: closer images are near duplicates
-COMPARED = 20_000  # images at most that are compared by their features
-SAMPLE = 1024  # images whose nearest neighbours the median is taken of
+CLOSE = 0.13  # images closer than this share of the median nearest-neighbour distance are near duplicates
+COMPARED = 20_000  # the most images to compare by their features
+SAMPLE = 1024  # images whose nearest neighbours give the median
 SKETCH = 48  # directions in which all images are compared first
-NEIGHBOURS = 8  # near duplicates that are looked at for each image
-BLOCK = 1024  # rows at once
+NEIGHBOURS = 8  # near duplicates to consider for each image
+BLOCK = 1024  # rows per block
 
 
 def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
     """Return the fold 0..folds-1 of each image, int64 (N,).
 
-    A group stays in one fold. Groups are dealt out from large to small, in an order that depends on ``seed`` alone:
-    each to the fold with the fewest images of the group's class, then the fewest images. With fewer groups than
-    folds, some folds stay empty.
+    A group stays in one fold. Groups are assigned from large to small, in an order that depends only on ``seed``: each
+    to the fold with the fewest images of the group's class, then with the fewest images. With fewer groups than folds,
+    some folds stay empty.
     """
     if not len(labels):
         return np.zeros(0, np.int64)
@@ -51,7 +51,7 @@ def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
 
 
 def _commonest_labels(labels: Rows, group: Rows) -> Rows:
-    """Return the label that most images of each group have; the smallest of several."""
+    """Return the most common label of each group, and the smallest of several."""
     pairs, counts = np.unique(np.stack([group, labels], axis=1), axis=0, return_counts=True)
     order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
     first = np.unique(pairs[order, 0], return_index=True)[1]
@@ -60,7 +60,7 @@ def _commonest_labels(labels: Rows, group: Rows) -> Rows:
 
 
 def scramble(count: int, seed: int) -> NDArray[np.uint64]:
-    """Return a number for each of 0..count-1 that looks random: SplitMix64, the same with every version of NumPy."""
+    """Return a pseudo-random number for each of 0..count-1: SplitMix64, the same with every version of NumPy."""
     mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -69,11 +69,11 @@ def scramble(count: int, seed: int) -> NDArray[np.uint64]:
 
 
 def group_images(hashes: Sequence[str | None], features: Floats) -> Rows:
-    """Return the group of each image, int64 (N,): the number of the first image in it.
+    """Return the group of each image, int64 (N,), as the number of the first image in the group.
 
-    Images belong together if their files have the same content hash, or if their standardised features are closer
-    than ``CLOSE`` times the median distance between nearest neighbours. Above ``COMPARED`` images only hashes are
-    compared, since the time grows with the square of their number.
+    Images are in the same group if their files have the same content hash, or if their standardised features are
+    closer than ``CLOSE`` times the median distance between nearest neighbours. With more than ``COMPARED`` images only
+    hashes are compared, since the time grows with the square of the number of images.
     """
     parents = list(range(len(hashes)))
     first: dict[str, int] = {}
@@ -87,7 +87,7 @@ def group_images(hashes: Sequence[str | None], features: Floats) -> Rows:
 
 
 def join_groups(groups: Rows, names: Sequence[str | None]) -> Rows:
-    """Return groups of which those are joined that hold images of the same name; None is not a name."""
+    """Merge the groups that contain images of the same name; None is not a name."""
     parents = groups.tolist()
     first: dict[str, int] = {}
     for at, name in enumerate(names):
@@ -111,7 +111,7 @@ def _join(parents: list[int], left: int, right: int) -> None:
 def _near_pairs(features: Floats) -> Rows:
     """Return the pairs of rows that are near duplicates, int64 (P, 2).
 
-    Rows are compared in their principal directions first, where no pair is further apart than in all of them.
+    Rows are compared in their principal directions first; no pair is further apart there than in all directions.
     """
     scaled = measure_scaling(features).apply(features)
     limit = CLOSE * _median_distance(scaled)
@@ -128,7 +128,7 @@ def _principal(scaled: Floats) -> Floats:
 
 
 def _median_distance(scaled: Floats) -> float:
-    """Return the median distance to the nearest neighbour of a sample; 0 if all are alike."""
+    """Return the median nearest-neighbour distance of a sample; 0 if all rows are equal."""
     sample = np.arange(0, len(scaled), max(1, len(scaled) // SAMPLE))
     nearest = np.zeros(len(sample), np.int64)
     squares = np.square(scaled).sum(axis=1)
@@ -151,9 +151,9 @@ def _distances(scaled: Floats, pairs: Rows) -> Doubles:
 
 
 def _pairs_within(points: Floats, limit: float) -> Rows:
-    """Return the pairs of points that may be closer than ``limit``, and a few more because of rounding.
+    """Return the pairs of points that may be closer than ``limit``, with a few more because of rounding.
 
-    Of a point's later neighbours only the closest ``NEIGHBOURS`` are returned, which join a crowd all the same.
+    Of a point's later neighbours only the closest ``NEIGHBOURS`` are returned, which still connect a dense cluster.
     """
     squares = np.square(points).sum(axis=1)
     slack = np.float32(limit**2 + 1e-5 * float(squares.max(initial=0.0)))

@@ -24,16 +24,16 @@ def count_confusion(labels: Rows, predicted: Rows, classes: int) -> Rows:
 
 
 def macro_f1(confusion: Rows) -> float:
-    """Return the mean F1 over the classes that were seen or predicted."""
+    """Return the mean F1 of the classes that occur among the labels or the predictions."""
     hits = np.diag(confusion).astype(np.float64)
     sums = confusion.sum(axis=0) + confusion.sum(axis=1)
     return float((2.0 * hits[sums > 0] / sums[sums > 0]).mean())
 
 
 def compare_macro_f1(labels: Rows, first: Rows, second: Rows, classes: int) -> tuple[float, float]:
-    """Return by how much the macro-F1 of the first predictions (N,) is higher, and the standard error of that.
+    """Return the macro-F1 of the first predictions (N,) minus that of the second, and its standard error.
 
-    The error is the standard deviation over ``REPLICATES`` bootstrap samples of the images, always the same ones.
+    The error is the standard deviation over ``REPLICATES`` bootstrap samples of the images, which are always the same.
     """
     rng = np.random.default_rng(0)
 
@@ -46,7 +46,7 @@ def compare_macro_f1(labels: Rows, first: Rows, second: Rows, classes: int) -> t
 
 
 def _weighted_macro_f1(labels: Rows, predicted: Rows, classes: int, counts: NDArray[np.float64]) -> float:
-    """Return the macro-F1 of images of which each counts so many times."""
+    """Return the macro-F1 of images, each counted as often as ``counts`` says."""
     right = predicted == labels
     hits = np.bincount(labels[right], weights=counts[right], minlength=classes)
     sums = np.bincount(labels, weights=counts, minlength=classes)
@@ -72,17 +72,17 @@ def row_losses(logits: Floats, labels: Rows) -> NDArray[np.float64]:
     return losses
 
 
-WEAKEST, STRONGEST = -8.0, 4.0  # powers of 2 that logits may be multiplied by
-NARROWINGS = 16  # of the span of powers, each by the golden ratio
+WEAKEST, STRONGEST = -8.0, 4.0  # the range of the factor for logits, as powers of 2
+NARROWINGS = 16  # how often the range of powers is narrowed by the golden ratio
 GOLDEN = (5.0**0.5 - 1.0) / 2.0
 
 
 def calibrate(logits: Floats, labels: Rows, weights: Doubles | None = None) -> tuple[float, float]:
-    """Return the factor for all logits (N, K) with which their mean cross-entropy is least, and that loss.
+    """Return the factor for all logits (N, K) that minimises their mean cross-entropy, and that loss.
 
-    ``weights`` (N,) are those of the rows, all the same if not given. Labels count as if one more image of each had
-    another one (Platt 1999), so that few images that are all right do not make a head entirely sure. The loss has one
-    minimum over the factor, which golden-section search finds to a hundredth.
+    ``weights`` (N,) are those of the rows, equal by default. Labels are smoothed as in Platt (1999), so that a
+    head that is right about a few images is not entirely certain. The loss has one minimum over the factor, which
+    golden-section search finds to a hundredth.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     total = max(float(weights.sum()), float(np.finfo(np.float64).tiny))
@@ -116,10 +116,10 @@ WORTH = 0.25
 
 
 def out_of_fold(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy out of fold: Wilson's, for ``WORTH`` times as many images.
+    """Return the 95 % interval of an out-of-fold accuracy: Wilson's, for ``WORTH`` times as many images.
 
-    Folds share the images that they train on, and photos of a class often come in series, so that ``count`` of them
-    say less than as many that are independent.
+    Folds share training images, and photos of a class are often taken in series, so ``count`` images carry less
+    information than as many independent ones.
     """
     return wilson(hits * WORTH, count * WORTH)
 

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, commit and command, without secrets."""
+"""Environment of a run: versions, machine, commit and command, without secrets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use: its affinity, cut down to the container's quota."""
+    """Return the number of cores that this process may use, by its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -55,7 +55,7 @@ _NAMED = re.compile(
 
 
 def describe() -> dict[str, Any]:
-    """Return the environment as JSON; what cannot be found out is None."""
+    """Return the environment as JSON; unknown values are None."""
     return {
         "finetune": own_version(),
         "python": platform.python_version(),
@@ -71,7 +71,7 @@ def describe() -> dict[str, Any]:
 
 
 def command() -> str:
-    """Return the command line of this process as one types it."""
+    """Return the command line of this process as the user typed it, with secrets masked."""
     program = Path(sys.argv[0]).name if sys.argv[:1] != [""] else "python"
     return masked(shlex.join(["finetune" if program == "__main__.py" else program, *sys.argv[1:]]))
 
@@ -88,7 +88,7 @@ def packages() -> dict[str, str | None]:
 
 
 def cpu_model() -> str | None:
-    """Return the name that the CPU gives itself."""
+    """Return the model name of the CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -98,9 +98,9 @@ def cpu_model() -> str | None:
 
 
 def peak_memory_mb() -> float | None:
-    """Return the most memory that this process has held, in MB.
+    """Return the peak memory of this process, in MB.
 
-    The kernel's VmHWM starts anew with a program; ``getrusage`` would count what the parent held when it forked.
+    The kernel resets VmHWM when a program starts; ``getrusage`` would include the memory of the parent at the fork.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -111,7 +111,7 @@ def peak_memory_mb() -> float | None:
 
 
 def total_memory_mb() -> float | None:
-    """Return the memory of the machine, or of the container if that has less, in MB."""
+    """Return the memory of the machine, or of its container if that is less, in MB."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
@@ -121,7 +121,7 @@ def total_memory_mb() -> float | None:
 
 
 def memory_limit() -> int | None:
-    """Return the container's memory limit in bytes, if it has one."""
+    """Return the container's memory limit in bytes; None if there is none."""
     try:
         text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -146,6 +146,6 @@ def git_commit() -> str | None:
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with ``***`` for passwords in URLs, tokens, and values whose name says that they are secret."""
+    """Replace passwords in URLs, tokens, and values with a secret-sounding name by ``***``."""
     text = _IN_URL.sub("***@", text)
     return _NAMED.sub(r"\1***", _TOKEN.sub("***", text))

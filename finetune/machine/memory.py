@@ -1,4 +1,4 @@
-"""Memory: how much new programs can have, and giving freed memory back to the system."""
+"""Memory: how much is available, and how to return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MB = 1 << 20
 
 
 def available_memory_mb() -> float | None:
-    """Return the memory that new programs can have, in MB."""
+    """Return the memory that is available to new programs, in MB."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable"))
@@ -31,7 +31,7 @@ def available_memory_mb() -> float | None:
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library keeps it and can be asked (glibc)."""
+    """Return freed memory to the system; only glibc supports this."""
     _trim()(0)
 
 

@@ -1,4 +1,4 @@
-"""How long each stage of a backbone trains in either form here, as `finetune doctor --measure` found it."""
+"""Measured speeds: milliseconds per training step of each stage in each form, from `finetune doctor --measure`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Rates = dict[str, dict[str, float]]
 
 
 def place() -> Path:
-    """Return the file of what was measured."""
+    """Return the path of the file with the measurements."""
     return cache_folder() / "speeds.json"
 
 
 def known(backbone: str, code: str) -> Rates:
-    """Return what was measured of a backbone on this machine with this hash of its code; else nothing."""
+    """Return the measurements of a backbone on this machine with this hash of its code; empty without any."""
     try:
         kept = json.loads(place().read_text(encoding="utf-8"))["backbones"][backbone]
         if kept["machine"] == this_machine() and kept["code"] == code:
@@ -35,17 +35,17 @@ def known(backbone: str, code: str) -> Rates:
 
 
 def remember(backbone: str, code: str, rates: Mapping[str, Mapping[str, float]]) -> None:
-    """Keep what was measured for the runs to come."""
+    """Save measurements for later runs."""
     try:
         kept = dict(json.loads(place().read_text(encoding="utf-8"))["backbones"])
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or that of an older version
+    except (OSError, ValueError, KeyError, TypeError):  # no file yet, or one of an older version
         kept = {}
     kept[backbone] = {"machine": this_machine(), "code": code, "ms": rates}
     atomic.write_json(place(), {"backbones": kept})
 
 
 def this_machine() -> str:
-    """Return what a measurement holds for: processor, its instruction sets, cores, and MindSpore's version."""
+    """Return what a measurement is valid for: processor, instruction sets, cores, and MindSpore's version."""
     from finetune.machine import environment
     from finetune.machine.environment import cpu_flags, usable_cores
 

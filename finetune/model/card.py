@@ -1,4 +1,4 @@
-"""The model card: what a model folder's README.md tells a person."""
+"""Model card: the README.md of a model folder."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ print(model.predict(["photo.jpg"]))
 
 ## Limits
 
-Accuracy was measured on photos like those it was trained on; on other photos it may be lower. The network always
-answers with one of its classes, also for a photo that shows none of them.
+Accuracy was measured on photos similar to the training photos; on different photos it may be lower. The network always
+predicts one of its classes, even for a photo that shows none of them.
 """
 
 
 def text(about: dict[str, Any]) -> str:
-    """Return the card of a model from its ``model.json``."""
+    """Write the text of a model's card from its ``model.json``."""
     image, classes = about["image"], about["classes"]
     shown = ", ".join(map(one_line, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
     return CARD.format(
@@ -57,7 +57,7 @@ def text(about: dict[str, Any]) -> str:
 
 
 def weights(about: dict[str, Any]) -> str:
-    """Return the rows on the weights that a model came from; what is not known of them is left out."""
+    """Format the table rows about the pretrained weights; unknown values are left out."""
     titles = {
         "source": "pretrained weights",
         "origin": "their source",
@@ -71,5 +71,5 @@ def weights(about: dict[str, Any]) -> str:
 
 
 def one_line(value: str) -> str:
-    """Return a text that cannot break out of a table cell."""
+    """Escape a text so that it stays within a table cell."""
     return value.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

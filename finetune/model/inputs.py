@@ -1,4 +1,4 @@
-"""Images to predict on: files as they are named, folders as the images below them, and what was skipped there."""
+"""Inputs of a prediction: named files, the images found in folders, and the files skipped there."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-COMMON = (".jpg", ".jpeg", ".png")  # named first
-LISTED = 10  # skipped images that a message names
-IGNORED = {"other": "not images", "hidden": "hidden or system files", "link": "links to folders that are read already"}
+COMMON = (".jpg", ".jpeg", ".png")  # listed first in messages
+LISTED = 10  # skipped images listed in a message
+IGNORED = {"other": "not images", "hidden": "hidden or system files", "link": "links to folders that were already read"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Images in order: paths, or arrays as they were given.
+    """Images in order, as paths or arrays.
 
-    ``listed`` are the places of those that were found in a folder; ``skipped`` is everything else in these folders.
+    ``listed`` has the positions of images that were found in a folder; ``skipped`` has all other files in folders.
     """
 
     images: tuple[Any, ...]
@@ -37,17 +37,17 @@ class Inputs:
 
     @property
     def missing(self) -> tuple[Skipped, ...]:
-        """Return what was skipped and is or may be an image."""
+        """The skipped files that are, or may be, images."""
         return tuple(each for each in self.skipped if each.may_be_image)
 
     @property
     def ignored(self) -> dict[str, int]:
-        """Return how many files were skipped that are not images, by reason."""
+        """The number of skipped files that are not images, by reason."""
         return dict(Counter(each.reason for each in self.skipped if not each.may_be_image))
 
 
 def gather(given: Iterable[Any]) -> Inputs:
-    """Return images of files, folders and arrays; folders are searched at any depth, as a folder dataset is.
+    """Collect images from files, folders and arrays; folders are searched at any depth, like a folder dataset.
 
     Raises ``UsageError`` for a folder in which nothing looks like an image.
     """
@@ -70,7 +70,7 @@ def gather(given: Iterable[Any]) -> Inputs:
 
 
 def asked(images: Any) -> Inputs | None:
-    """Return what Python asks for: a list with files, folders and arrays, or one folder; None for anything else."""
+    """Collect the images of a Python call, a list of files, folders and arrays or one folder; else return None."""
     if isinstance(images, str | Path) and os.path.isdir(expand_home(images)):
         images = [images]
     if not isinstance(images, list | tuple):
@@ -79,7 +79,7 @@ def asked(images: Any) -> Inputs | None:
 
 
 def of_folders(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
-    """Return the images in folders without a prediction; raises the ``BadImage`` of one that was named itself."""
+    """Return the images in folders without a prediction; raises the ``BadImage`` of an image that was named directly."""
     for index in sorted(refused):
         if index not in inputs.listed:
             raise refused[index]
@@ -87,7 +87,7 @@ def of_folders(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]
 
 
 def as_found(path: Path) -> Path:
-    """Return the path of a file that was found, absolute where it would be taken for one in a home folder."""
+    """Return the path of a found file, made absolute if it would be mistaken for one in a home folder."""
     try:
         return path if expand_home(path) == path else path.absolute()
     except UsageError:
@@ -95,7 +95,7 @@ def as_found(path: Path) -> Path:
 
 
 def skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
-    """Return every image without a prediction: those that the decoder ``refused``, and those left out before."""
+    """Return every image without a prediction: those that the decoder ``refused``, and those skipped before."""
     bad = (
         Skipped(path=str(inputs.images[index]), reason="damaged", text=refused[index].reason)
         for index in sorted(refused)
@@ -104,12 +104,12 @@ def skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
 
 
 def report(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[dict[str, str]]:
-    """Return the path of every image without a prediction, and why, ready for JSON."""
+    """Return the path of every image without a prediction, and the reason, as JSON."""
     return [{"path": each.path, "reason": each.text} for each in skipped(inputs, refused)]
 
 
 def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None:
-    """Return what to say of images without a prediction, the first ten by name; None if every image has one."""
+    """Return the error that lists images without a prediction, up to ``LISTED``; None if every image has one."""
     found = skipped(inputs, refused)
     if not found:
         return None
@@ -122,16 +122,16 @@ def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None
 
 
 def ignored_line(inputs: Inputs) -> str:
-    """Return in one line how many files were left alone because they are not images; nothing if there are none."""
+    """Describe in one line how many files were ignored because they are not images; empty if there are none."""
     counts = ", ".join(f"{inputs.ignored[each]:,} {text}" for each, text in IGNORED.items() if each in inputs.ignored)
     return f"ignored: {counts}" if counts else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The likeliest class of an image with its probability, and the few likeliest in ``top``, best first.
+    """The most likely class of an image with its probability, and the most likely classes in ``top``, best first.
 
-    ``path`` is what was given for the image, or ``images[3]`` for the fourth of images without a file.
+    ``path`` is the path as it was given, or ``images[3]`` for the fourth image if images have no files.
     """
 
     path: str | Path
@@ -149,7 +149,7 @@ class Prediction:
 class Predictions(list[Prediction]):
     """Predictions in the order of their images; a notebook shows them as a table.
 
-    ``skipped`` are the images in folders that have no prediction, each with ``path`` and ``text``, which says why.
+    ``skipped`` are the images in folders that have no prediction, each with ``path`` and ``text``, the reason.
     """
 
     def __init__(self, found: Iterable[Prediction] = (), skipped: Iterable[Skipped] = ()) -> None:

@@ -1,4 +1,4 @@
-"""A fine-tuned model: predict, evaluate, embed, export."""
+"""Fine-tuned model: predict, evaluate, embed, export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SINGLE = (str, bytes, Path, np.ndarray)
 
 @dataclass(kw_only=True)
 class Model:
-    """A network with its classes and preprocessing, as a model folder holds them."""
+    """A network with its classes and preprocessing, as saved in a model folder."""
 
     network: Network = field(repr=False)
     about: dict[str, Any] = field(repr=False)
@@ -49,12 +49,12 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the class names in the order of the logits."""
+        """The class names in the order of the logits."""
         return tuple(self.about["classes"])
 
     @cached_property
     def predictor(self) -> Predictor:
-        """Return what runs the network; it keeps compiled graphs from call to call."""
+        """The predictor of the network; it keeps compiled graphs between calls."""
         return Predictor(self.network, self.trunk, products=self.products, device=self.device, say=self.say)
 
     def predict(
@@ -66,12 +66,13 @@ class Model:
         workers: int | None = None,
         refused: dict[int, BadImage] | None = None,
     ) -> list[Prediction]:
-        """Return a prediction for each image (paths or HWC uint8 RGB), in their order.
+        """Predict the class of each image (paths or HWC uint8 RGB); return the predictions in order.
 
-        Raises ``DataError`` for one that cannot be used, unless there is a ``refused`` to put it into, by index.
+        Raises ``DataError`` for an image that cannot be used, unless ``refused`` is given to collect such images by
+        index.
         """
         if top < 1:
-            raise UsageError(f"top={top} asks for no class; give 1 or more")
+            raise UsageError(f"top={top} must be at least 1")
         images = as_listed(images)
         part = unlabelled(images, self.image.color)
         if not len(part):
@@ -89,12 +90,11 @@ class Model:
         return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs)
 
     def evaluate(self, data: object = None, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
-        """Return metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), and each class's.
+        """Return the metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), also per class.
 
-        Without ``data``, or with that of the model's run, the images that the run held back are evaluated; a run that
-        held none back answers with its estimate out of fold.
-        ``trained_on`` counts the images that the run was trained on, and is None where that cannot be told. Raises
-        ``DataError`` for a class that the model does not know.
+        Without ``data``, or with the data of the model's run, the images that the run held back are evaluated. If it
+        held none back, the run's out-of-fold estimate is returned. ``trained_on`` counts the images that the run was
+        trained on, and is None if that is unknown. Raises ``DataError`` for a class that the model does not know.
         """
         if data is None and (path := find(self.folder)) is not None:
             return self._estimate(path)
@@ -113,14 +113,14 @@ class Model:
         }
 
     def _estimate(self, path: Path) -> dict[str, Any]:
-        """Return what the run estimated out of fold, as ``evaluate`` does."""
+        """Return the run's out-of-fold estimate, in the form of ``evaluate``."""
         scored, labels = read(path, self.classes)
         confusion = metrics.confusion(scored, labels, len(self.classes))
         return {
             "part": "out of fold",
             "images": len(scored),
             "held_back": True,
-            "trained_on": 0,  # by the head that labelled them
+            "trained_on": 0,  # by the head of each image's fold
             **metrics.metrics(scored, confusion),
             "per_class": per_class(confusion, self.classes),
         }
@@ -128,7 +128,7 @@ class Model:
     def embed(
         self, images: Images | NDArray[np.float32], *, batch_size: int = 32, workers: int | None = None
     ) -> NDArray[np.float32]:
-        """Return pooled features (N, width) float32 of paths, HWC uint8 RGB arrays, or ready (N, 3, H, W) float32."""
+        """Return pooled features (N, width) float32 of paths, HWC uint8 RGB, or preprocessed (N, 3, H, W) float32."""
         if isinstance(images, np.ndarray) and images.dtype.kind == "f":
             batches = ready_batches(images, batch_size)
             return self._stacked([self.predictor.features_of(batch)[:real] for batch, real in batches])
@@ -142,7 +142,7 @@ class Model:
         return np.concatenate([np.zeros((0, int(self.about["features"])), np.float32), *rows])
 
     def export(self, path: Path, format: Literal["onnx", "mindir"] = "onnx", *, force: bool = False) -> dict[str, Any]:
-        """Write the network for another runtime, with labels and preprocessing beside it; return what was checked."""
+        """Write the network in a format for other runtimes, with labels and preprocessing; return a report."""
         return exporting.export(self, path, format, force=force)
 
     def _loader(
@@ -154,33 +154,33 @@ class Model:
 
 
 def shape(images: int, most: int) -> int:
-    """Return a batch size for some images: a power of two below ``most``, since each size compiles a graph anew."""
+    """Return a batch size of at most ``most``: a power of two, since every new size compiles another graph."""
     return min(most, 1 << max(0, images - 1).bit_length())
 
 
 def as_listed(images: Images) -> Images:
-    """Return images as a list; a value that is not a list of images stays as it is, to be refused later."""
+    """Convert images to a list; a value that is not a list of images is returned unchanged, to be refused later."""
     return list(images) if isinstance(images, Iterable) and not isinstance(images, SINGLE) else images
 
 
 def path_of(images: Images, part: Part, index: int) -> str | Path:
-    """Return an image's path exactly as it was given, or the name of one that has no path."""
+    """Return an image's path exactly as it was given, or the name of an image without a path."""
     given = images[index]
     return given if isinstance(given, str | Path) else part.name_of(index)
 
 
 def unlabelled(images: Images | NDArray[Any], color: Color = "convert") -> Part:
-    """Return images as a part whose labels nobody asks for."""
+    """Wrap images into a part with dummy labels."""
     listed = sources.pictures(images, color)
     return Part(name="images", images=listed, labels=np.zeros(len(listed), np.int64))
 
 
 def ready_batches(images: NDArray[Any], size: int) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Yield batches of an array that is ready for the network, all of one shape, and how many rows of each count."""
+    """Yield equally sized batches of preprocessed images, and the number of rows of each that are not padding."""
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.float32:
         raise UsageError(
             f"an array of shape {images.shape} and type {images.dtype} cannot be embedded; "
-            "pass ready (N, 3, H, W) float32, or a list of paths or HWC uint8 images"
+            "pass preprocessed (N, 3, H, W) float32, or a list of paths or HWC uint8 images"
         )
     size = shape(len(images), size)
     for start in range(0, len(images), size):
@@ -190,7 +190,7 @@ def ready_batches(images: NDArray[Any], size: int) -> Iterator[tuple[NDArray[np.
 
 
 def per_class(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return images, recall and precision of each class; None where there is nothing to divide by."""
+    """Return the number of images, recall and precision of each class; None for a division by zero."""
     rows, columns, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     return [
         {

@@ -1,4 +1,4 @@
-"""The runs of a sweep, one after the other in one process, and what is kept of them in its folder."""
+"""Runs of a sweep, one after another in one process, and the record of them in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Train = Callable[["Plan", "Path | None"], "tuple[Mapping[str, Any], Path]"]
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One run of a sweep: what it is called, the values that make it, and what came of it."""
+    """One run of a sweep: its name, its values, and its result or error."""
 
     name: str
     values: dict[str, Any]
@@ -41,13 +41,13 @@ class Row:
 
     @property
     def done(self) -> bool:
-        """Tell whether it has come to an end, good or bad."""
+        """Return whether the run has finished or failed."""
         return bool(self.result) or self.error is not None
 
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """A sweep in its folder: ``asked`` is the metric of its recipe, which may leave that to the data."""
+    """A sweep and its folder; ``asked`` is the metric of its recipe, which may be ``auto``."""
 
     folder: Path
     asked: str
@@ -55,7 +55,7 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        """Return the metric that the runs are compared by: ``auto`` is what the first finished run chose."""
+        """The metric that the runs are compared by; ``auto`` means the one that the first finished run chose."""
         if self.asked != "auto":
             return self.asked
         chosen = (name for row in self.rows for name in row.result.get("best") or {} if name.startswith("val_"))
@@ -63,25 +63,25 @@ class Sweep:
 
     @property
     def keys(self) -> list[str]:
-        """Return the keys that it sweeps over."""
+        """The keys that the sweep varies."""
         return list(self.rows[0].values)
 
     def score(self, row: Row) -> float | None:
-        """Return the best value of the metric in a run."""
+        """Return the best value of the metric in a run; None without a result."""
         best = row.result.get("best") or {}
         value = best.get(f"val_{self.metric}")
         return None if value is None else float(value)
 
     def best(self) -> Row | None:
-        """Return the run with the best value, the first of several."""
+        """Return the run with the best value, or the first of several with that value."""
         scored = [(score, row) for row in self.rows if (score := self.score(row)) is not None]
         if not scored:
             return None
-        wanted = (min if self.metric == "loss" else max)(score for score, _ in scored)
-        return next(row for score, row in scored if score == wanted)
+        pick = min if self.metric == "loss" else max
+        return pick(scored, key=lambda pair: pair[0])[1]
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
-        """Return titles and rows of what came of it."""
+        """Return the titles and the rows of the table of results."""
         tests = [f"test_{self.metric}"] if any(f"test_{self.metric}" in row.result for row in self.rows) else []
         rows = [
             [
@@ -90,14 +90,14 @@ class Sweep:
                 *(row.result.get(name) for name in tests),
                 (row.result.get("best") or {}).get("epoch"),
                 row.result.get("seconds"),
-                row.error or (row.folder and Path(row.folder).name) or "not begun",
+                row.error or (row.folder and Path(row.folder).name) or "not started",
             ]
             for row in self.rows
         ]
         return [*self.keys, f"val_{self.metric}", *tests, "epoch", "seconds", "run"], rows
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
+        """Return the sweep as JSON."""
         best = self.best()
         return {
             "sweep": str(self.folder),
@@ -111,7 +111,7 @@ class Sweep:
         }
 
     def write(self) -> None:
-        """Write what is known into the folder, as JSON and as a table."""
+        """Write the sweep into its folder, as ``sweep.json`` and ``sweep.csv``."""
         atomic.write_text(self.folder / RECORD, json.dumps(self.as_json(), indent=1))
         text = io.StringIO()
         titles, rows = self.table()
@@ -120,7 +120,7 @@ class Sweep:
 
 
 def planned(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> list[Plan]:
-    """Return the plan of each trial; raises one ``RecipeError`` with what is wrong with any."""
+    """Return the plan of each trial; raises one ``RecipeError`` with the mistakes of all of them."""
     found: list[Plan] = []
     mistakes: list[str] = []
     for trial in trials:
@@ -134,7 +134,7 @@ def planned(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> l
 
 
 def begun(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
-    """Make the folder of a sweep, with the whole recipe of every run."""
+    """Create the folder of a sweep, with the complete recipe of every run."""
     first = made[0].recipe
     folder = runfolder.create(first.output, f"{first.name}-sweep")
     (folder / RECIPES).mkdir()
@@ -148,17 +148,17 @@ def begun(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
 
 
 def recipe_of(folder: Path, name: str) -> Path:
-    """Return where the recipe of a run lies."""
+    """Return the path of a run's recipe."""
     return folder / RECIPES / f"{name}.yaml"
 
 
 def is_sweep(folder: Path) -> bool:
-    """Tell whether a folder is that of a sweep."""
+    """Return whether a folder contains a sweep."""
     return (folder / RECORD).is_file()
 
 
 def opened(folder: Path) -> Sweep:
-    """Return the sweep in a folder; raises ``UsageError`` if its record cannot be read."""
+    """Read the sweep in a folder; raises ``UsageError`` if its record cannot be read."""
     try:
         said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         rows = [
@@ -173,11 +173,11 @@ def opened(folder: Path) -> Sweep:
         ]
         return Sweep(folder=folder, asked=said.get("asked", said["metric"]), rows=rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / RECORD} cannot be read: {error}; begin the sweep anew") from error
+        raise UsageError(f"{folder / RECORD}: cannot be read ({error}); start a new sweep") from error
 
 
 def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of a run, which may have been extended since the sweep recorded it."""
+    """Read the result of a run, which may have been extended since the sweep recorded it."""
     if not run or not recorded:
         return recorded
     try:
@@ -188,10 +188,10 @@ def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> di
 
 
 def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], None]) -> None:
-    """Raise ``UsageError`` that lists what changed since the runs of a sweep that are finished."""
+    """Raise ``UsageError`` with a list of what changed since runs of the sweep finished."""
     from finetune.training import finished, older
 
-    said: dict[str, str] = {}  # by what a run's images depend on, so that they are looked at once
+    said: dict[str, str] = {}  # by all that a run's images depend on, so that the images are compared only once
     for row in sweep.rows:
         folder = sweep.folder / Path(row.folder).name if row.folder and row.result else None
         if folder is None or not (folder / "result.json").exists():
@@ -207,7 +207,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
 
 
 def relocated(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
-    """Return the recipe of a run, its paths as they are today."""
+    """Return the recipe of a run; its paths are adapted if the sweep's folder was moved."""
     file = recipe_of(sweep.folder, row.name)
     values = read(file).values
     recipe = {**values, "output": str(Path(values["output"]).parent)}
@@ -216,10 +216,10 @@ def relocated(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
 
 
 def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], None]) -> None:
-    """Make every run that has not come to an end, and go on with one that was stopped.
+    """Run every trial that has not finished; a run that was stopped is resumed.
 
-    ``train`` makes a run of a plan, or goes on in a folder. A run that diverges is a row of the table; whatever else
-    stops one stops the sweep, which can go on later.
+    ``train`` starts a run of a plan, or resumes the one in a folder. A run that diverges is recorded in the table. Any
+    other error stops the sweep, which can be resumed later.
     """
     for number, row in enumerate(sweep.rows, 1):
         if row.done:
@@ -234,7 +234,7 @@ def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], 
             row.folder, row.error = str(before), f"diverged: {error}"
             say(f"diverged: {error}")
         except (Interrupted, KeyboardInterrupt):
-            say(f"go on with the sweep: finetune run --resume {sweep.folder}")
+            say(f"resume the sweep with: finetune run --resume {sweep.folder}")
             raise
         else:
             row.folder, row.result = str(folder), dict(result)
@@ -245,9 +245,9 @@ RATES = ("lr", "weight_decay", "eps")
 
 
 def draw(sweep: Sweep) -> str | None:
-    """Return a chart as SVG of the metric over the first key that takes numbers; None if there is none, or no result.
+    """Draw the metric over the first numeric key as SVG; returns None without such a key or without results.
 
-    Runs that differ in other keys are lines of their own.
+    Each combination of the other keys is a line of its own.
     """
     lines, key = points(sweep)
     best = sweep.best()
@@ -261,13 +261,13 @@ def draw(sweep: Sweep) -> str | None:
 
 
 def is_rate(key: str) -> bool:
-    """Return whether values of a key differ by factors, as learning rates do."""
+    """Return whether the values of a key are best compared by ratio, as learning rates are."""
     name = key.rpartition(".")[2]
     return name in RATES or name.endswith(("_lr", "learning_rate"))
 
 
 def points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:
-    """Return the lines of the chart by the values of all other keys, and the key that they are drawn over."""
+    """Return the lines of the chart, by the values of all other keys, and the key on the horizontal axis."""
     key = next((name for name in sweep.keys if all(number(row.values[name]) for row in sweep.rows)), None)
     lines: dict[str, list[Point]] = {}
     for row in sweep.rows:
@@ -279,5 +279,4 @@ def points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:
 
 
 def number(value: object) -> bool:
-    """Tell whether a value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
