@@ -35,9 +35,9 @@ def test_the_number_of_images_decides(images: int, processes: int, size: int) ->
     ("size", "each", "memory", "processes", "fits", "why"),
     [
         (64, 1.0, 10_000.0, 1, 64, "few"),
-        (64, 100.0, 1_000.0, 1, 8, "1,000 MB hold as many images of 100.0 MB"),
-        (64, 100.0, 1_000.0, 4, 32, "1,000 MB hold as many images of 100.0 MB"),
-        (64, 100.0, 10.0, 2, 2, "10 MB hold as many images of 100.0 MB"),
+        (64, 100.0, 1_000.0, 1, 8, "1,000 MB of memory fit this many images of 100.0 MB"),
+        (64, 100.0, 1_000.0, 4, 32, "1,000 MB of memory fit this many images of 100.0 MB"),
+        (64, 100.0, 10.0, 2, 2, "10 MB of memory fit this many images of 100.0 MB"),
         (64, 1.0, None, 1, 64, "few"),
         (48, 0.0, 1.0, 3, 48, "few"),
     ],

@@ -160,7 +160,7 @@ def test_broken_plugins_are_listed_and_stop_nothing(monkeypatch: pytest.MonkeyPa
 
 def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIME_LIMIT", 0.01)
-    assert probe.ask("devices") == {"error": "no answer in 0.01 s"}
+    assert probe.ask("devices") == {"error": "no answer within 0.01 s"}
 
 
 RATES = {"as_used": 20.0, "as_installed": 0.2}

@@ -115,4 +115,4 @@ def test_a_second_interrupt_ends_even_a_whole_block() -> None:
         [sys.executable, "-c", LISTENING + code], capture_output=True, text=True, timeout=LONGEST, check=False
     )
     assert (done.returncode, done.stdout) == (130, "")
-    assert "SIGINT again: stopped at once" in done.stderr
+    assert "SIGINT again: stopped immediately" in done.stderr

@@ -74,8 +74,7 @@ def test_too_many_devices_come_first(project: Path, capsys: pytest.CaptureFixtur
     message = json.loads(capsys.readouterr().out)["error"]["message"]
     cores = usable_cores()
     assert message == (
-        f"runner.devices=1000: 1000 processes on a processor of {cores} usable cores; "
-        f"set runner.devices={cores} or fewer"
+        f"runner.devices=1000: too many processes for {cores} usable cores; set runner.devices={cores} or fewer"
     )
 
 

@@ -127,15 +127,15 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pyt
     assert stream.getvalue().splitlines() == [
         "flowers",
         "  images    120 training, 40 validation; 2 classes",
-        "  network   resnext50 on cpu, the best that is here",
+        "  network   resnext50 on cpu, the best available",
         "  weights   hub-v1.1: 318 loaded, 2 reinitialised",
         "  training  3 epochs of 4 steps, batch size 32",
         "  run       runs/flowers-001",
-        "phase 1, epoch 1 on: head train; frozen: stem, layer1, layer2, layer3, layer4",
+        "phase 1, from epoch 1: training head; frozen: stem, layer1, layer2, layer3, layer4",
         "saved epoch 1",
         "epoch 1/3, phase 1, head: train loss 2.0000, val loss 1.5000, val accuracy 0.7500 (best), lr 1.0e-03, "
         "38.2 images/s, 1:01",
-        "phase 2, epoch 2 on: layer4, head train; frozen: stem, layer1, layer2, layer3",
+        "phase 2, from epoch 2: training layer4, head; frozen: stem, layer1, layer2, layer3",
         "saved epoch 2",
         "epoch 2/3, phase 2, layer4..head: train loss 1.0000, val loss 1.5000, val accuracy 0.7500, lr 1.0e-03, "
         "38.2 images/s, 1:01",
@@ -166,7 +166,7 @@ def test_a_fitted_head_is_epoch_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert stream.getvalue().splitlines() == [
         "flowers",
         "  images    120 training; 2 classes",
-        "  network   resnext50 on cpu, the best that is here",
+        "  network   resnext50 on cpu, the best available",
         "  weights   hub-v1.1: 318 loaded, 2 reinitialised",
         "  training  the head is fitted to its optimum",
         "  run       runs/flowers-001",
@@ -254,7 +254,7 @@ def test_an_error_takes_the_bar_down_and_tells_how_to_go_on(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "my run"
     (folder / "checkpoints").mkdir(parents=True)
-    for expected in ("", "go on with: finetune run --resume 'my run'\n"):
+    for expected in ("", "resume with: finetune run --resume 'my run'\n"):
         stream = io.StringIO()
         Progress(console(stream)).finetune_run_error(run=new_run(folder), error=ValueError())
         assert stream.getvalue() == expected

@@ -85,7 +85,7 @@ def test_a_resumed_run_keeps_its_forms(
     monkeypatch.setattr(choosing, "available_memory_mb", lambda: 0.001)  # now convolutions would be chosen
     heard.clear()
     resumed = start(said, catalogue, heard, resume=tmp_path / "small-002")
-    assert form_lines(heard) == ["training layer4 in matmul form: as the run began"]
+    assert form_lines(heard) == ["training layer4 in matmul form: as when the run started"]
     assert not [line for line in heard if "bit-exact" in line]
     assert weights(resumed) == weights(whole)
 
@@ -101,9 +101,9 @@ def test_what_a_run_chooses_and_what_an_older_one_keeps(
     assert without.why.startswith("layer4 in matmul form would need ")
     monkeypatch.undo()
     (tmp_path / "environment.json").write_text(json.dumps({"isa": "default (this CPU has no AVX-512)"}))
-    assert choosing.forms_for(plan, ("layer4",), tmp_path) == forms.Forms(why="as the run began")
+    assert choosing.forms_for(plan, ("layer4",), tmp_path) == forms.Forms(why="as when the run started")
     (tmp_path / "environment.json").unlink()
-    assert choosing.forms_for(plan, ("layer4",), tmp_path).why != "as the run began"
+    assert choosing.forms_for(plan, ("layer4",), tmp_path).why != "as when the run started"
 
 
 def test_what_was_measured_decides(

@@ -29,7 +29,7 @@ def test_numbers_go_on_and_other_names_do_not_count(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_a_resource_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(ResourceError, match=r"cannot make a run folder in .*; choose another with --output"):
+    with pytest.raises(ResourceError, match=r"cannot create a run folder in .*; choose another with --output"):
         create(tmp_path / "runs", "x")
 
 

@@ -101,7 +101,7 @@ def test_a_full_disk_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest
     made.join()
     assert made.finished() == []
     assert said == [
-        "warning: no checkpoint was written: cannot write 'x': the disk is full; the run goes on, and tries again"
+        "warning: no checkpoint was written: cannot write 'x': the disk is full; training continues and will retry"
     ]
     assert made.due()
     made.begin(snapshot(2))

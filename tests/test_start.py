@@ -95,7 +95,7 @@ def stop() -> tuple[Watcher]:
 def test_resuming_refuses_another_start(tmp_path: Path, changed: dict[str, Any], text: str) -> None:
     stopped = begun(tmp_path, stop())
     save(stopped.file, **changed)
-    began = r"^the weights, or what they ask for, changed since this run began: .*"
+    began = r"^the weights or their settings changed since this run started: .*"
     with pytest.raises(UsageError, match=began + text):
         stopped.go_on()
 

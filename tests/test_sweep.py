@@ -74,7 +74,7 @@ def test_lists_are_swept_over_where_one_value_is_taken(
 
 
 def test_a_key_has_one_list(recipe: Path, catalogue: Catalogue) -> None:
-    with pytest.raises(UsageError, match="seed is swept over twice; give all its values in one list"):
+    with pytest.raises(UsageError, match="seed: listed twice; give all its values in one list"):
         divided(recipe, catalogue, "seed=[1, 2]", "seed=[3]")
 
 
@@ -86,12 +86,12 @@ def test_every_combination_has_a_name() -> None:
         "3-lr-0.5-use-head",
         "4-lr-0.5-use-none",
     ]
-    with pytest.raises(UsageError, match="these lists make 10,000 runs; 1,000 is the most"):
+    with pytest.raises(UsageError, match="these lists make 10,000 runs; a sweep can have at most 1,000"):
         axes.trials([axes.Axis(key="seed", values=tuple(range(100)))] * 2)
 
 
 def test_a_value_is_tried_once() -> None:
-    with pytest.raises(UsageError, match=r"optimizer\.lr has the value 0\.001 twice; take one out"):
+    with pytest.raises(UsageError, match=r"optimizer\.lr: value 0\.001 is listed twice; remove one"):
         axes.trials([axes.Axis(key="optimizer.lr", values=(1e-3, 1e-2, 1e-3))])
 
 
@@ -183,7 +183,7 @@ def test_a_sweep_that_was_stopped_goes_on(recipe: Path, tmp_path: Path, catalogu
             runs.work(sweep, catalogue, lambda plan, resume: interrupted(plan, catalogue), told.append)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert told[-1] == f"go on with the sweep: finetune run --resume {sweep.folder}"
+    assert told[-1] == f"resume the sweep with: finetune run --resume {sweep.folder}"
     first = sweep.folder / f"{sweep.rows[0].name}-001"
     assert list(first.glob("checkpoints/*"))
     again = runs.opened(sweep.folder)
@@ -202,7 +202,7 @@ def interrupted(plan: plans.Plan, catalogue: Catalogue) -> tuple[dict[str, Any],
 
 def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"sweep\.json cannot be read: .*; begin the sweep anew"):
+    with pytest.raises(UsageError, match=r"sweep\.json: cannot be read \(.*\); start a new sweep"):
         runs.opened(tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_the_rate_that_is_suggested_trains_best(recipe: Path, catalogue: Catalog
 
 
 def test_no_rate_is_suggested_where_the_loss_only_rises() -> None:
-    with pytest.raises(UsageError, match="the loss falls at no rate from 1e-07 to 10; look at the labels"):
+    with pytest.raises(UsageError, match="the loss does not fall at any rate from 1e-07 to 10; check the labels"):
         rates.steepest([10.0**at for at in range(-20, 0)], list(range(20)))
 
 

@@ -230,7 +230,7 @@ def test_a_step_that_overflows_changes_only_the_scale_of_the_loss(accumulate: in
     assert (made.updates, made.scaling) == (0, LossScale(value=START / 2, overflows=1))
     heard: list[str] = []
     assert [made.overflowed(heard.append) for _ in range(2)] == [{"overflows": 1}] * 2
-    assert heard == ["1 step overflowed in float16 and had no effect; the loss is scaled by 512 now"]
+    assert heard == ["1 step overflowed in float16 and had no effect; the loss scale is now 512"]
     assert made.step(batches, 1, 0) == pytest.approx(plain.step(batches, 1, 0), rel=1e-6)
     for name, array in plain.arrays().items():
         np.testing.assert_allclose(made.arrays()[name], array, rtol=1e-5, atol=1e-7, err_msg=name)

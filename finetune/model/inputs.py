@@ -70,7 +70,7 @@ def gather(given: Iterable[Any]) -> Inputs:
 
 
 def asked(images: Any) -> Inputs | None:
-    """Collect the images of a Python call, a list of files, folders and arrays or one folder; else return None."""
+    """Collect the images of a Python call, a folder or a list of files, folders and arrays; None for others."""
     if isinstance(images, str | Path) and os.path.isdir(expand_home(images)):
         images = [images]
     if not isinstance(images, list | tuple):
@@ -79,7 +79,7 @@ def asked(images: Any) -> Inputs | None:
 
 
 def of_folders(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
-    """Return the images in folders without a prediction; raises the ``BadImage`` of an image that was named directly."""
+    """Return the images in folders without a prediction; raises the ``BadImage`` of a directly named image."""
     for index in sorted(refused):
         if index not in inputs.listed:
             raise refused[index]

@@ -1,4 +1,4 @@
-"""``finetune check``: everything a run needs, looked at before the long run, nothing written."""
+"""Checks of ``finetune check``: everything that a run needs, without training or writing anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MB = 2**20
 
 
 def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Prepare a run without starting it and return what was found; raise what would have stopped it."""
+    """Prepare a run without starting it and return a report; raises the error that would have stopped the run."""
     trial.check(plan)
     try:
         prepared = prepare(plan, catalogue, say=say, tried=trial.CHECK)
@@ -50,7 +50,7 @@ def check_resumed(
     allow_changed: bool,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Prepare to resume the run in a folder and return what was found, as ``check`` does; nothing is written."""
+    """Prepare to resume the run in a folder and return a report like ``check``; nothing is written."""
     plan, done, extended = finished.settle(folder, plan, catalogue, extend=extend, allow_changed=allow_changed, say=say)
     trial.check(plan, folder)
     prepared = prepare(plan, catalogue, resume=folder, say=say, tried=trial.CHECK)
@@ -61,7 +61,7 @@ def check_resumed(
 
 
 def report(prepared: Prepared, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return what is known of a run before its first step, ready for JSON."""
+    """Return everything that is known about a run before its first step, as JSON."""
     plan, recipe = prepared.plan, prepared.plan.recipe
     steps = -(-len(prepared.data.train) // (recipe.train.batch * recipe.train.accumulate))
     return {
@@ -88,7 +88,7 @@ def report(prepared: Prepared, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def with_data(error: FinetuneError, plan: Plan, catalogue: Catalogue) -> FinetuneError:
-    """Return what is wrong with the weights, and with the photos too, which come after them."""
+    """Add an error in the data, which would be found only later, to an error in the weights."""
     try:
         load_data(plan, catalogue, usable_cores(), lambda split, done, total: None)
     except DataError as other:
@@ -97,7 +97,6 @@ def with_data(error: FinetuneError, plan: Plan, catalogue: Catalogue) -> Finetun
 
 
 def phases(prepared: Prepared) -> list[dict[str, Any]]:
-    """Return epochs, trainable stages and parameters of each phase."""
     return [
         {
             "epochs": [phase.first, phase.last],
@@ -109,12 +108,12 @@ def phases(prepared: Prepared) -> list[dict[str, Any]]:
 
 
 def trainable_values(prepared: Prepared, stages: tuple[str, ...]) -> int:
-    """Return how many numbers the optimizer changes where ``stages`` train."""
+    """Return how many numbers the optimizer updates if ``stages`` train."""
     return sum(p.size for p in prepared.network.parameters_of(stages) if not statistics(p))
 
 
 def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Return after which stage each phase takes features, what it takes to keep them, in MB, and whether that fits."""
+    """Return for each phase with features the stage that they follow, their size in MB, and whether they fit."""
     feed, found = Feed(prepared, None, say), []
     for phase in prepared.phases:
         frozen = network.trunk(prepared.network.names, phase.trainable)
@@ -140,14 +139,17 @@ def features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, A
 
 
 def one_image(prepared: Prepared, stages: int) -> tuple[int, ...]:
-    """Return the shape of one image's features after some stages."""
+    """Return the shape of one image's features after the first ``stages`` stages."""
     cell = Trunk(prepared.network, stages, prepared.products)
     side = prepared.image.size
     return engines.reference(cell, np.zeros((1, 3, side, side), np.float32)).shape[1:]
 
 
 def memory(prepared: Prepared) -> dict[str, float]:
-    """Return what the process holds, and on top weights, gradients, optimizer and batches at least; what is free."""
+    """Estimate the least memory in MB: the process plus weights, gradients, optimizer state and batches.
+
+    Raises ``ResourceError`` if less is free.
+    """
     recipe = prepared.plan.recipe
     most = max(trainable_values(prepared, phase.trainable) for phase in prepared.phases)
     copies = 1 + (2 if isinstance(recipe.optimizer, AdamW) else 1) + (recipe.train.accumulate > 1)
@@ -159,24 +161,24 @@ def memory(prepared: Prepared) -> dict[str, float]:
     if free is None:
         return {"at_least_mb": round(own + needed, 1)}
     if needed > free:
-        have = f"{free:.0f} MB are free"
+        have = f"but only {free:.0f} MB are free"
         raise ResourceError(f"the run needs more than {needed:.0f} MB of memory, {have}; lower train.batch_size")
     return {"at_least_mb": round(own + needed, 1), "free_mb": round(free, 1)}
 
 
 def disk(prepared: Prepared) -> dict[str, float]:
-    """Return what checkpoints and model will take, and what is free where they go, in MB."""
+    """Return the size of checkpoints and model, and the free space of their disk, in MB."""
     recipe = prepared.plan.recipe
     most = max(trainable_values(prepared, phase.trainable) for phase in prepared.phases)
     moments = 2 if isinstance(recipe.optimizer, AdamW) else 1
     weights = sum(p.size for p in prepared.network.get_parameters())
     one = 4 * (weights * (2 if recipe.train.ema else 1) + moments * most) / MB
-    needed = 4 * one + 4 * weights / MB  # two kept, the best, the one being written, and the model
+    needed = 4 * one + 4 * weights / MB  # two to keep, the best, the one being written, and the model
     free = trial.check_output(recipe.output)
     if free is None:
         return {"checkpoints_mb": round(needed, 1)}
     if needed > free:
-        have = f"{free:.0f} MB are free"
+        have = f"but only {free:.0f} MB are free"
         need = f"checkpoints need {max(needed, 1):.0f} MB in {recipe.output}"
-        raise ResourceError(f"{need}, {have}; free some or set --output")
+        raise ResourceError(f"{need}, {have}; free some disk space or set --output")
     return {"checkpoints_mb": round(needed, 1), "free_mb": round(free, 1)}

@@ -1,4 +1,4 @@
-"""Options that the dataset makes meaningless: metrics that cannot change, intervals longer than the run."""
+"""Options that have no effect on a dataset: metrics that cannot change, intervals longer than the run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def check_options(plan: Plan, data: Data, catalogue: Catalogue, say: Callable[[str], None], asked: Recipe) -> None:
-    """Report what in a plan can have no effect on such data; ``UsageError`` where that would decide on the run.
+    """Report options of a plan that have no effect on the data; raises ``UsageError`` if the run depends on them.
 
-    ``asked`` is the recipe before the data settled what it leaves open.
+    ``asked`` is the recipe before ``auto`` values were chosen by the data.
     """
     found = [*_metric(plan, data), *_callbacks(plan, data, catalogue, asked)]
     errors = [f"{finding.subject}: {finding.text}" for finding in found if finding.severity == "error"]
@@ -37,7 +37,7 @@ def check_options(plan: Plan, data: Data, catalogue: Catalogue, say: Callable[[s
 
 
 def facts(plan: Plan, data: Data) -> RunFacts:
-    """Return what is known of a run on such data."""
+    """Return the facts about a run on the data, for callbacks to check their options."""
     train, classes = plan.recipe.train, len(data.classes)
     steps = None
     if train.batch_size != "auto":
@@ -46,21 +46,21 @@ def facts(plan: Plan, data: Data) -> RunFacts:
 
 
 def _metric(plan: Plan, data: Data) -> Iterator[Finding]:
-    """Yield what is wrong with the metric that the best epoch is chosen by."""
+    """Yield findings about the metric that selects the best epoch."""
     metric, constant = plan.recipe.evaluate.metric, constant_metrics(len(data.classes))
     if metric in constant:
         value, count = constant[metric], len(data.classes)
-        text = f"{metric} is always {value:g} with {count} classes; write accuracy, macro_f1 or loss"
+        text = f"{metric} is always {value:g} with {count} classes; set accuracy, macro_f1 or loss"
         yield Finding(severity="error", subject="evaluate.metric", text=text)
     present = [] if data.valid is None else np.unique(data.valid.labels).tolist()
     if len(present) == 1 and len(data.classes) > 1:
-        text = f"all validation images are of the class '{data.classes[present[0]]}', so val_{metric} says nothing of "
-        text += "other classes; add validation images of each class"
+        text = f"all validation images are of the class '{data.classes[present[0]]}', so val_{metric} does not "
+        text += "measure the other classes; add validation images of each class"
         yield Finding(severity="warning", subject="evaluate.metric", text=text)
 
 
 def _callbacks(plan: Plan, data: Data, catalogue: Catalogue, asked: Recipe) -> Iterator[Finding]:
-    """Yield what callbacks say of their options now, and did not say before the dataset was looked at."""
+    """Yield the findings of callbacks about their options that they did not have before the data was known."""
     before, now = RunFacts(recipe=longest(asked)), facts(plan, data)
     for index, chosen in enumerate(plan.callbacks):
         known = _said(chosen, before, catalogue)

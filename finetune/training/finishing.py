@@ -1,4 +1,4 @@
-"""The end of a run: its best weights tested, and what it made written."""
+"""End of a run: tests the best weights, and writes the model folder and the result."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def finish(training: TrainingRun, check: Check) -> None:
 
 
 def describe_model(training: TrainingRun, metrics: dict[str, float]) -> dict[str, Any]:
-    """Return what a model folder says of its network and where it comes from, ready for JSON."""
+    """Return the ``model.json`` of a run's model: its network and origin."""
     prepared, plan = training.prepared, training.prepared.plan
     backbone, recipe = plan.backbone.component, records.mathematics(plan)
     return {
@@ -82,7 +82,7 @@ def describe_model(training: TrainingRun, metrics: dict[str, float]) -> dict[str
 
 
 def describe_best(run: Run, metric: str) -> dict[str, Any] | None:
-    """Return the best epoch with the value that it was chosen by, and its accuracy, ready for JSON."""
+    """Return the best epoch with its deciding value and its accuracy, as JSON."""
     if run.best is None:
         return None
     line = next((line for line in run.history if line["epoch"] == run.best.epoch), {})
@@ -91,11 +91,11 @@ def describe_best(run: Run, metric: str) -> dict[str, Any] | None:
 
 
 def validation(training: TrainingRun) -> dict[str, Any]:
-    """Return how the run was judged, and by how many images, ready for JSON; the accuracy with its 95 % interval."""
+    """Return the method of validation, the number of images, and the accuracy with its 95 % interval, as JSON."""
     split = training.data.report["split"]
     about = {key: split[key] for key in ("method", "folds") if key in split}
     if training.data.valid is None:
-        report = (training.fitted or {}) if training.run.epoch == 0 else {}  # it is of the head before it was trained
+        report = (training.fitted or {}) if training.run.epoch == 0 else {}  # it describes the head before training
         keys = ("images", "accuracy", "accuracy_low", "accuracy_high")
         return about | {key: report[key] for key in keys if key in report}
     best = training.run.best
@@ -109,30 +109,30 @@ def validation(training: TrainingRun) -> dict[str, Any]:
 
 
 def check_processes(training: TrainingRun) -> None:
-    """Compare the weights of all processes, each of which has made every step."""
+    """Check that the weights of all processes are equal."""
     weights = ((p.name, p.asnumpy()) for p in training.network.get_parameters())
     if len({*training.world.gather(identity.of_arrays(weights))}) > 1:
         raise FinetuneError("the weights of the processes differ; please report this bug")
 
 
 def final_weights(training: TrainingRun) -> dict[str, NDArray[np.float32]]:
-    """Return the weights of the best epoch, where they are wanted and kept, else of the last."""
+    """Return the weights of the best epoch, if the recipe wants them and they were saved, else of the last epoch."""
     run = training.run
     best = run.folder / "checkpoints" / saving.BEST
     if not training.recipe.evaluate.restore_best or run.best is None or run.best.epoch == run.epoch:
         return training.trainer.weights()
     if not best.exists():
-        run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
+        run.say("the model folder contains the last epoch's weights: no checkpoint of the best epoch was saved")
         return training.trainer.weights()
     saved = saving.load(best)
     if saved.state["epoch"] != run.best.epoch:
-        run.say(f"the model folder holds the last epoch's weights: {best} is of another epoch than the best")
+        run.say(f"the model folder contains the last epoch's weights: {best} is not from the best epoch")
         return training.trainer.weights()
     return saved.part("network") | saved.part("average")
 
 
 def final_metrics(training: TrainingRun, check: Check) -> dict[str, float]:
-    """Return the metrics of validation and test images, by ``val_`` and ``test_``."""
+    """Return the metrics of validation and test images, with prefixes ``val_`` and ``test_``."""
     found: dict[str, float] = {}
     if training.data.valid is None and training.run.epoch == 0:
         found = {name: value for name, value in training.run.history[-1].items() if name.startswith("val_")}

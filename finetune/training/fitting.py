@@ -1,4 +1,4 @@
-"""Epoch 0: the head is fitted to the features of the frozen network, and judged out of fold."""
+"""Epoch 0: fits the head to the features of the frozen network, and estimates its accuracy out of fold."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def fit_head(training: TrainingRun, check: Check) -> None:
-    """Put the head at the optimum of its loss on the training images, its strength chosen out of fold.
+    """Set the head to the optimum of its loss on the training images, with its strength chosen out of fold.
 
-    Of several processes the first fits it, and gives it to the others.
+    With several processes, the first fits the head and shares it with the others.
     """
     wanted = head_views(training.recipe)
     many = f" in {len(wanted)} views" if len(wanted) > 1 else ""
@@ -59,7 +59,7 @@ def fit_head(training: TrainingRun, check: Check) -> None:
 
 
 def gather(training: TrainingRun, wanted: tuple[int, ...], check: Check) -> Floats:
-    """Return the features of the training images in some views, (V, N, D); empty in all processes but the first."""
+    """Return the features (V, N, D) of the training images in ``wanted`` views; empty except in the first process."""
     found = np.empty((0, 0, 0), np.float32)
     for place, view in enumerate(wanted):
         features = training.feed.gather(view, check)
@@ -70,7 +70,7 @@ def gather(training: TrainingRun, wanted: tuple[int, ...], check: Check) -> Floa
 
 
 def _fit_first(training: TrainingRun, features: Floats, check: Check) -> dict[str, Any]:
-    """Fit the head in this process; return what the others have to know, ready for JSON."""
+    """Fit the head in this process; return the results that the other processes need, as JSON."""
     labels = training.data.train.labels
     count = training.recipe.validate.folds
     count = count if isinstance(count, int) else defaults.FOLDS
@@ -102,7 +102,7 @@ def _fit_first(training: TrainingRun, features: Floats, check: Check) -> dict[st
 
 
 def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64]) -> Data:
-    """Return features of all views (V, N, D), the plain one first, as rows."""
+    """Convert features of all views (V, N, D), the plain one first, to rows."""
     views = len(features)
     return Data(
         features=features.reshape(-1, features.shape[-1]),
@@ -113,7 +113,7 @@ def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64
 
 
 def choices(training: TrainingRun) -> tuple[Choice, ...]:
-    """Return the class weights to try: those of the recipe, or none and square-root ones where it leaves that open."""
+    """Return the class weights to try: those of the recipe, or for ``measured`` none and square-root weights."""
     section, data = training.recipe.loss, training.data
     if section.class_weights != "measured":
         name = section.class_weights if isinstance(section.class_weights, str) else "given"
@@ -123,7 +123,7 @@ def choices(training: TrainingRun) -> tuple[Choice, ...]:
 
 
 def not_finite(training: TrainingRun, error: NotFiniteError) -> DataError:
-    """Return an error that names the images whose features are not finite."""
+    """Return the error that lists the images whose features are not finite."""
     count = len(training.data.train)
     images = sorted({row % count for row in error.rows})
     names = ", ".join(map(training.data.train.describe, images[:5])) + ", …" * (len(images) > 5)
@@ -132,27 +132,27 @@ def not_finite(training: TrainingRun, error: NotFiniteError) -> DataError:
 
 
 def put(training: TrainingRun, found: Fitted) -> None:
-    """Put the fitted layer into the head."""
+    """Copy the fitted layer into the head."""
     values = {"weight": found.weight, "bias": found.bias}
     for parameter in training.network.parameters_of(("head",)):
         parameter.set_data(Tensor(values[parameter.name.rsplit(".", 1)[1]]))
 
 
 def _begin_average(training: TrainingRun) -> None:
-    """Let the moving average, where there is one, begin with the fitted head."""
+    """Start the moving average, if there is one, with the fitted head."""
     for parameter in training.network.parameters_of(("head",)):
         if parameter.name in training.trainer.average:
             training.trainer.average[parameter.name].set_data(Tensor(parameter.asnumpy()))
 
 
 def score(found: Fitted, labels: NDArray[np.int64]) -> NDArray[np.void]:
-    """Return the out-of-fold ``SCORE`` of each image that was judged."""
+    """Return the out-of-fold ``SCORE`` of each image that has one."""
     judged = np.flatnonzero(found.judged)
     return metrics.scores(judged, softmax(found.logits[judged]), labels[judged])
 
 
 def evaluate(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> Evaluation | None:
-    """Return the metrics out of fold, None where there are too few images."""
+    """Return the out-of-fold metrics; None if there are too few images."""
     if not len(scored):
         return None
     confusion = metrics.confusion(scored, labels[scored["index"]], classes)
@@ -165,7 +165,7 @@ def evaluate(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) 
 
 
 def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str, Any]:
-    """Return how the head was fitted, ready for JSON."""
+    """Return how the head was fitted, as JSON."""
     hits, judged = 0 if estimate is None else int(np.trace(estimate.confusion)), int(found.judged.sum())
     report: dict[str, Any] = {"strength": found.strength, "class_weights": found.choice, "folds": count}
     if estimate is None:

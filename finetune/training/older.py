@@ -1,4 +1,4 @@
-"""Records of older versions: what the keys that they lack meant, and which values were still open."""
+"""Records of older versions: the defaults of keys that they lack, and values that were not chosen yet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EARLIER: dict[tuple[str, str], Any] = {
     ("schedule", "phase_warmup"): 0.0,
     ("validate", "folds"): "off",
 }
-"""What the keys that a complete recipe of an earlier version lacks meant there."""
+"""The values of keys that complete recipes of earlier versions lack."""
 
 OPEN = {
     ("dataset", "split"): "auto",
@@ -37,14 +37,14 @@ OPEN = {
     ("validate", "folds"): "auto",
     ("evaluate", "metric"): "auto",
 }
-"""The keys that a run settles, and how a recipe leaves them open."""
+"""The keys whose values a run chooses, and the value with which a recipe leaves that to the run."""
 
 
 def keep_defaults(plan: Plan, folder: Path | None) -> Plan:
     """Return the plan with which the run in a folder is resumed.
 
-    What the complete recipe of an earlier version does not say continues as it was there, unless the plan itself says
-    it. Without a folder the plan stays as it is.
+    Keys that are missing in the recipe of an earlier version keep the defaults of that version, unless the plan sets
+    them. Without a folder the plan is returned unchanged.
     """
     if folder is None:
         return plan
@@ -59,7 +59,7 @@ def keep_defaults(plan: Plan, folder: Path | None) -> Plan:
 
 
 def keep_settled(plan: Plan, folder: Path) -> Plan:
-    """Return a plan that leaves nothing open which the run in a folder has settled."""
+    """Return a plan with the values that the run in a folder has chosen."""
     recorded = _recorded(folder)
     for (section, key), value in OPEN.items():
         own, there = getattr(plan.recipe, section), recorded.get(section)
@@ -71,7 +71,7 @@ def keep_settled(plan: Plan, folder: Path) -> Plan:
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:
-    """Return what the complete recipe in a run's folder says; nothing where it cannot be read, which others report."""
+    """Read the complete recipe in a run's folder; empty if it cannot be read, which is reported elsewhere."""
     from finetune.recipe.document import read
 
     try:
@@ -82,7 +82,7 @@ def _recorded(folder: Path) -> Mapping[str, Any]:
 
 
 def completed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint's state with what older versions did not write."""
+    """Add the keys to a checkpoint's state that older versions did not write."""
     found = deepcopy({key: state[key] for key in ("recipe", "start") if key in state})
     for section in found.values():
         if isinstance(section.get("image"), Mapping):
@@ -93,7 +93,7 @@ def completed(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(recipe: dict[str, Any]) -> None:
-    """Give a recorded recipe the keys that earlier versions did not write."""
+    """Add the keys to a recorded recipe that earlier versions did not write."""
     for (section, key), value in EARLIER.items():
         own = recipe.setdefault(section, {})
         if section != "head" or own.get("use") == "linear":

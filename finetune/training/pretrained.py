@@ -1,4 +1,4 @@
-"""Pretrained network of a plan: its weights, backbone options, preprocessing and parameters."""
+"""Pretrained network of a plan: weights, backbone options, preprocessing and parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetching.Source | None:
-    """Return the file of the plan's weights, None for a random start, and report what should be known of it."""
+    """Find the file of the plan's weights, None for a random start; report the source's note, if it has one."""
     source = fetching.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
     if source is not None and source.note:
         say(source.note)
@@ -29,14 +29,14 @@ def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetchin
 
 
 def keeps_head(plan: Plan) -> bool:
-    """Tell whether the classifier of the weights is kept."""
+    """Return whether the classifier of the weights is kept."""
     return getattr(plan.recipe.head, "keep_pretrained", False)
 
 
 def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[[str], None]) -> ImageSpec:
-    """Return the preprocessing: what the recipe says, and for ``auto`` what the weights expect.
+    """Return the preprocessing: the values of the recipe, and for ``auto`` those that the weights expect.
 
-    Where what the weights expect is not certain, that is reported, unless the recipe states it.
+    If it is uncertain what the weights expect, that is reported, unless the recipe sets the values.
     """
     section, defaults = plan.recipe.image, ImageSpec(**expected.image)
     said = {name: getattr(section, name) for name in ImageSpec.__slots__}
@@ -44,15 +44,15 @@ def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[
     if message := expected.message(auto):
         say(message)
     spec = {name: getattr(defaults, name) if name in auto else value for name, value in said.items()}
-    if "resize" in auto and "size" not in auto:  # keep the share of the picture that the crop shows
+    if "resize" in auto and "size" not in auto:  # keep the share of the image that the crop shows
         spec["resize"] = round(spec["size"] * defaults.resize / defaults.size)
     if spec["resize"] < spec["size"]:
-        raise UsageError(f"image.resize={spec['resize']} is smaller than image.size={spec['size']}; make it larger")
+        raise UsageError(f"image.resize={spec['resize']} is smaller than image.size={spec['size']}; increase it")
     return ImageSpec(**spec)
 
 
 def backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
-    """Return the backbone's options, those that belong to its weights filled in where the recipe is silent."""
+    """Return the backbone's options; those that the recipe does not set are taken from the weights."""
     chosen = plan.backbone
     if source is None:
         return chosen.options
@@ -65,7 +65,7 @@ def backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
 def build_network(
     plan: Plan, catalogue: Catalogue, options: Options, source: fetching.Source | None, classes: int, *, keep_head: bool
 ) -> tuple[Network, dict[str, Any]]:
-    """Return the network with its pretrained weights in place, and the report on them."""
+    """Build the network with its pretrained weights, and the report on them."""
     import mindspore as ms
 
     from finetune.network import heads
@@ -85,7 +85,7 @@ def build_network(
 
 
 def origin(source: fetching.Source) -> dict[str, Any]:
-    """Return what is known of where weights come from: ``verified`` says what their hash was compared with."""
+    """Return the known facts about the origin of weights; ``verified`` tells what their hash was compared with."""
     about: dict[str, Any] = {"verified": source.verified}
     if source.record is not None:
         about |= {key: getattr(source.record, key) for key in ("licence", "citation", "accuracy")}
@@ -94,7 +94,7 @@ def origin(source: fetching.Source) -> dict[str, Any]:
 
 
 def mixed_precision(network: Network) -> None:
-    """Let the network compute in float16, BatchNorm and what follows the logits in float32; weights stay float32."""
+    """Make the network compute in float16, except BatchNorm and everything after the logits; weights stay float32."""
     import mindspore as ms
 
     ms.amp.auto_mixed_precision(network, "O2")
@@ -103,9 +103,9 @@ def mixed_precision(network: Network) -> None:
 def load_pretrained(
     plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Callable[[str], None] = print
 ) -> Model:
-    """Return the pretrained network of a plan without training it: good for ``embed``, and with ``head`` to predict.
+    """Load the pretrained network of a plan without training it, for ``embed`` and, with ``head``, for ``predict``.
 
-    With ``head`` it has the classifier and the classes of its weights, else a random classifier of one class.
+    With ``head`` it has the classifier and the classes of its weights, else a random classifier with one class.
     """
     from finetune.model.model import Model
     from finetune.network.network import product_form

@@ -1,4 +1,4 @@
-"""The trainer: builds each phase's step over exactly what trains, and feeds it batches."""
+"""Trainer: builds the training step of each phase and runs it on batches."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 class Trainer:
-    """Trains a network: ``enter`` a phase, then ``step`` through batches, in all processes at once.
+    """Trains a network: ``enter`` a phase, then ``step`` through batches, in all processes at the same time.
 
-    ``updates`` counts the optimizer's steps in this phase, since each phase has an optimizer of its own.
+    ``updates`` counts the optimizer's updates in this phase, since each phase has an optimizer of its own.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Trainer:
     ) -> None:
         self.recipe, self.network, self.world = recipe, network, world
         self.features = features
-        # A backbone may hold constants, which no phase trains.
+        # A backbone may have constants, which no phase trains.
         self.learnt = {p.name: p.requires_grad and not statistics(p) for p in network.get_parameters()}
         self.scaling = LossScale() if amp == "O2" else None
         self._overflows = 0
         self.steps_per_epoch = math.ceil(images / (recipe.train.batch * recipe.train.accumulate))
         self.average = self._average() if recipe.train.ema is not None else {}
         self.updates, self.global_step = 0, 0
-        self.slower = 1.0  # what rollbacks left of the learning rate
+        self.slower = 1.0  # factor on the learning rate after rollbacks
         self._sink: Sink | None = None
         self.phase: Phase | None = None
 
@@ -78,10 +78,10 @@ class Trainer:
         return {p.name: copy for p, copy in zip(self.network.get_parameters(), copies, strict=True)}
 
     def enter(self, phase: Phase, first: int = 0, products: Stages | None = None) -> None:
-        """Freeze all but the phase's stages, and build optimizer and step over exactly those.
+        """Freeze all stages except the phase's, and build optimizer and step for those.
 
-        The step takes what stage number ``first`` takes: images, or features of the frozen stages before it.
-        ``products`` are the stages in that form, where it is to be used.
+        The inputs of the step are those of stage number ``first``: images, or features of the frozen stages before it.
+        ``products`` are the stages that compute in matmul form, if any.
         """
         self.phase, self.updates = phase, 0
         self.end_sink()
@@ -107,16 +107,16 @@ class Trainer:
             self._apply = step.UpdateFromBuffers(update, buffers)
 
     def training_mode(self) -> None:
-        """Put stages into the modes of the phase; evaluation puts all of them into evaluation mode."""
+        """Put stages into the modes of the phase, after evaluation has put all of them into evaluation mode."""
         assert self.phase is not None
         frozen = self.recipe.freeze.batch_norm == "frozen"
         self.network.set_modes(self.phase.trainable, frozen_batch_norm=frozen)
 
     def step(self, batches: Sequence[Batch], epoch: int, number: int) -> float:
-        """Make one optimizer step from one or more batches; return the mean loss of their images before it.
+        """Make one optimizer step from one or more batches; return the mean loss of their images before the step.
 
-        ``number`` counts the steps of the epoch from 0; it fixes all noise together with the seed. In mixed precision
-        a step whose gradients overflow changes nothing but the scale of the loss.
+        ``number`` counts the steps of the epoch from 0; together with the seed it determines all randomness. In mixed
+        precision, a step whose gradients overflow changes only the loss scale.
         """
         self.global_step = step = self.at(epoch, number)
         count = sum(batch.count for batch in batches)
@@ -133,14 +133,14 @@ class Trainer:
         return loss
 
     def at(self, epoch: int, number: int) -> int:
-        """Return the number of a step of an epoch through all epochs, from 0."""
+        """Return the number of an epoch's step, counted from 0 over all epochs."""
         return (epoch - 1) * self.steps_per_epoch + number
 
     def sunk(self, steps: int, sink: Callable[[TrainStep, int], Sink]) -> list[float]:
-        """Begin some steps, and then return the mean loss of each.
+        """Start ``steps`` steps with inputs from a data sink, then return the mean loss of each.
 
-        Their inputs come from what ``sink`` makes of the step and of the updates that it has seen, the first time in a
-        phase. In mixed precision all have the same scale of the loss, and a step that overflows counts as an update.
+        ``sink`` opens the data sink at the first call in a phase, given the step and the number of updates so far. In
+        mixed precision all steps have the same loss scale, and a step that overflows counts as an update.
         """
         if self._sink is None:
             self._sink = sink(self._whole, self.updates)
@@ -156,13 +156,13 @@ class Trainer:
         return losses
 
     def end_sink(self) -> None:
-        """End what makes inputs ahead of time."""
+        """Close the data sink, if one is open."""
         if self._sink is not None:
             self._sink.close()
         self._sink = None
 
     def _done(self, done: Tensor) -> bool:
-        """Tell whether a step was made, and let the scale of the loss follow."""
+        """Return whether a step was made, and adjust the loss scale."""
         if self.scaling is None:
             return True
         finite = bool(done.asnumpy())
@@ -170,28 +170,28 @@ class Trainer:
         return finite
 
     def rescale(self, scaling: LossScale) -> None:
-        """Take a scale of the loss."""
+        """Set the loss scale."""
         self.scaling = scaling
         if self._scale is not None and float(self._scale.asnumpy()) != scaling.value:
             self._scale.set_data(scalar(scaling.value))
 
     def overflowed(self, say: Callable[[str], None]) -> dict[str, int]:
-        """Return, in mixed precision, how many steps of the run overflowed; ``say`` if some did since it was asked."""
+        """In mixed precision, return how many steps of the run overflowed, and report new ones with ``say``."""
         if self.scaling is None:
             return {}
         steps = self.scaling.overflows - self._overflows
         self._overflows = self.scaling.overflows
         if steps:
-            scale = f"the loss is scaled by {self.scaling.value:g} now"
+            scale = f"the loss scale is now {self.scaling.value:g}"
             many = "1 step" if steps == 1 else f"{steps} steps"
             say(f"{many} overflowed in float16 and had no effect; {scale}")
         return {"overflows": self._overflows}
 
     def arguments(self, batch: Batch, step: int, update: int) -> Arrays:
-        """Return what a step takes that is one batch: its number is ``step``, that of its update in the phase another.
+        """Return the inputs of a step with one batch; ``step`` counts over the run, ``update`` in the phase.
 
-        Images or features (N, …), targets (N, classes), their count, the dropout mask, the learning rate, powers of the
-        betas, and decay of the moving average. It does not depend on what was trained, so that it can be made ahead.
+        These are images or features (N, …), targets (N, classes), their count, the dropout mask, the learning rate,
+        powers of the betas, and decay of the moving average. They do not depend on weights, so they can be made ahead.
         """
         return *self._inputs(batch, batch.count, step, 0), *self._scalars(step, update)
 
@@ -207,12 +207,12 @@ class Trainer:
     def _scalars(self, step: int, update: int) -> Arrays:
         """Return learning rate, powers of the betas, and decay of the moving average."""
         beta1, beta2 = self.recipe.optimizer.betas if isinstance(self.recipe.optimizer, AdamW) else (0.0, 0.0)
-        # A young average forgets faster, so that it is not held back by the starting weights.
+        # A new average decays faster, so that the initial weights do not dominate it.
         ema = min(self.recipe.train.ema or 0.0, (1 + step) / (10 + step))
         return tuple(np.float32(each) for each in (self.rate(step), beta1**update, beta2**update, ema))
 
     def rate(self, step: int | None = None) -> float:
-        """Return the head's learning rate at a step, the current one if none is given."""
+        """Return the head's learning rate at a step, by default the current one."""
         section, at = self.recipe.schedule, self.global_step if step is None else step
         factor = optimizers.factor(section, at, self.steps_per_epoch, self.recipe.train.length)
         factor *= optimizers.phase_factor(section, self.phase, at, self.steps_per_epoch)
@@ -225,9 +225,9 @@ class Trainer:
         return {s: self.rate() * optimizers.layer_scale(self.recipe.optimizer, s, names) for s in self.phase.trainable}
 
     def arrays(self, *, kept: bool = False) -> dict[str, NDArray[np.float32]]:
-        """Return network, optimizer and moving average by name, as a checkpoint holds them, until the next step.
+        """Return network, optimizer and moving average by name, as in a checkpoint; valid until the next step.
 
-        ``kept`` copies what this phase changes, so that all of it is good until the phase ends.
+        ``kept`` copies the arrays that this phase changes, so that all of them are valid until the phase ends.
         """
         assert self.phase is not None
         frozen = self.network.parameters_of(name for name in self.network.names if name not in self.phase.trainable)
@@ -238,7 +238,7 @@ class Trainer:
         return found | {name: found[name].copy() for name in changing}
 
     def restore(self, part: Callable[[str], Mapping[str, NDArray[np.float32]]], updates: int) -> None:
-        """Set everything that ``arrays`` returned, by ``part(prefix)``; the phase must have been entered."""
+        """Restore everything that ``arrays`` returned, by ``part(prefix)``; the phase must have been entered."""
         assign(self.network.get_parameters(), part("network"))
         assign(self._optimizer_state(), part("optimizer"))
         average = part("average")
@@ -247,9 +247,9 @@ class Trainer:
         self.updates = updates
 
     def restore_what_fits(self, part: Callable[[str], Mapping[str, NDArray[np.float32]]], updates: int) -> bool:
-        """Set the network, and the optimizer and the moving average if they are of the same shapes.
+        """Restore the network, and the optimizer and the moving average if their shapes match.
 
-        Returns whether the optimizer is. A moving average that there was none of begins with the weights.
+        Returns whether the optimizer was restored. A new moving average starts with the weights.
         """
         network, state, average = part("network"), part("optimizer"), part("average")
         own = {p.name: tuple(p.shape) for p in self._optimizer_state()}
@@ -267,11 +267,11 @@ class Trainer:
         return [p for p in self.optimizer.get_parameters() if id(p) not in own]
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Return the weights to evaluate and keep, good until the next step: the moving average where there is one."""
+        """Return the weights to evaluate and save, valid until the next step: the moving average if there is one."""
         return values(self.network.get_parameters()) | self.averaged()
 
     def averaged(self) -> dict[str, NDArray[np.float32]]:
-        """Return the moving average of weights by name, empty where there is none."""
+        """Return the moving average of weights by name; empty if there is none."""
         return {name: p.asnumpy() for name, p in self.average.items()}
 
     def frozen(self) -> dict[str, str]:
@@ -285,7 +285,7 @@ class Trainer:
 
 
 def tensors(arrays: Arrays) -> tuple[Tensor, ...]:
-    """Return tensors, those of images sharing their memory."""
+    """Convert arrays to tensors; those of images share memory with the arrays."""
     return tuple(Tensor.from_numpy(each) if each.ndim > 1 else Tensor(each) for each in arrays)
 
 

@@ -115,14 +115,16 @@ def test_what_a_run_began_with(tmp_path: Path) -> None:
     assert forms.recorded(tmp_path, STAGES, uncapped) is None
     file.write_text("{")
     assert forms.recorded(tmp_path, STAGES, uncapped) is None
-    begun = Forms(matmul=("layer4",), why="as the run began")
+    begun = Forms(matmul=("layer4",), why="as when the run started")
     file.write_text(json.dumps({"isa": "AVX2", "forms": forms.record(begun)}))
     assert forms.recorded(tmp_path, STAGES, uncapped) == begun
     # Runs of older versions had one form for all stages.
     file.write_text(json.dumps({"isa": "AVX2 (capped)"}))
-    assert forms.recorded(tmp_path, STAGES, uncapped) == Forms(why="as the run began")
+    assert forms.recorded(tmp_path, STAGES, uncapped) == Forms(why="as when the run started")
     file.write_text(json.dumps({"isa": uncapped}))
-    assert forms.recorded(tmp_path, STAGES, uncapped) == Forms(matmul=STAGES, uncapped=True, why="as the run began")
+    assert forms.recorded(tmp_path, STAGES, uncapped) == Forms(
+        matmul=STAGES, uncapped=True, why="as when the run started"
+    )
 
 
 def test_the_line_that_is_printed() -> None:

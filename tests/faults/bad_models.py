@@ -85,7 +85,7 @@ CASES: list[Case] = [
         "export into a folder",
         use("export", "m", "--output", "x.onnx", act=lambda folder: (folder / "x.onnx").mkdir()),
         2,
-        "'x.onnx' is a folder; name a file in it that ends with .onnx",
+        "'x.onnx' is a folder; give the name of a file in it that ends with .onnx",
     ),
     case("Y7", "export to here", use("export", "m", "--output", "."), 2, "'.' is a folder; name a file in it"),
     case(

@@ -76,7 +76,7 @@ CASES: list[Case] = [
         "folds of a head that starts at random",
         checked("validate: {folds: 5}"),
         2,
-        "validate.folds=5: folds judge a head that is fitted while nothing else trains",
+        "validate.folds=5: folds need a fitted head and no other training",
         "write validate.folds=off",
     ),
     case(
@@ -92,7 +92,7 @@ CASES: list[Case] = [
         "a fitted head without kept features",
         checked("head: {start: fitted}\ncache: {features: off}"),
         2,
-        "head.start=fitted is not possible, since cache.features=off keeps no features to fit it to",
+        "head.start=fitted is not possible: cache.features=off caches no features to fit the head to",
         "write head.start=random",
     ),
     case(
@@ -100,7 +100,7 @@ CASES: list[Case] = [
         "a fitted head that is kept",
         checked("head: {start: fitted, keep_pretrained: true}"),
         2,
-        "head.start=fitted is not possible, since head.keep_pretrained keeps the classifier of the weights",
+        "head.start=fitted is not possible: head.keep_pretrained keeps the classifier of the weights",
         "write head.start=random",
     ),
     case("N6", "no checkpoint kept", above("callbacks: [{use: checkpoint, keep: 0}]"), 2, "keep: must be more than 0"),

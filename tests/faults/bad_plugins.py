@@ -285,7 +285,7 @@ CASES: list[Case] = [
         "freezing of everything",
         policy("lambda epoch, stages: frozenset()"),
         2,
-        "freezing policy 'bad' lets nothing train in epoch 1",
+        "freezing policy 'bad' trains nothing in epoch 1",
         "name at least the head",
     ),
     case("G2", "fails at import", plugin("1 / 0"), 2, MISSING, TITLE, "ZeroDivisionError"),
@@ -352,7 +352,7 @@ CASES: list[Case] = [
         "freezing of unknown stages",
         policy("lambda epoch, stages: frozenset(['x'])"),
         6,
-        "freezing policy 'bad' names stage 'x'; known: head, layer1",
+        "freezing policy 'bad' returned unknown stage 'x'; known: head, layer1",
     ),
     case(
         "G1",

@@ -68,7 +68,7 @@ def test_c9_the_last_checkpoint(photos: Path, plain: Made, tmp_path: Path, monke
     with pytest.raises(ResourceError, match=r"cannot write '.*step-00000009.safetensors': the disk is full; free some"):
         run(recipe(photos, tmp_path), say=said.append)
     found = tmp_path / "small-001"
-    assert f"once there is room, go on with: finetune run --resume {found}" in said
+    assert f"free some disk space, then resume with: finetune run --resume {found}" in said
     assert whole(found)[-1] == 6
     monkeypatch.undo()
     assert run(recipe(photos, tmp_path), resume=found).weights == plain.weights
@@ -99,7 +99,7 @@ def test_c9_the_model_folder(
     with pytest.raises(ResourceError, match="the disk is full"):
         run(recipe(photos, tmp_path), say=said.append)
     found = tmp_path / "small-001"
-    assert any("go on with: finetune run --resume" in message for message in said)
+    assert any("resume with: finetune run --resume" in message for message in said)
     monkeypatch.undo()
     made = run(recipe(photos, tmp_path), resume=found)
     assert made.weights == plain.weights
@@ -109,8 +109,8 @@ def test_c9_the_model_folder(
 def test_c10_a_folder_that_is_removed_while_it_is_used(photos: Path, plain: Made, tmp_path: Path) -> None:
     found, what = tmp_path / "small-001", recipe(photos, tmp_path, evaluate={"metric": "accuracy"})
     made = run(what, watchers=[At(lambda: shutil.rmtree(found), step=5)])
-    assert made.told(f"warning: {found} was removed; it is written anew")
-    assert made.told("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
+    assert made.told(f"warning: {found} was deleted; recreating it")
+    assert made.told("the model folder contains the last epoch's weights: no checkpoint of the best epoch was saved")
     assert made.lines == plain.lines
     assert whole(found)[-1] == 9
     assert run(what, resume=found).told("nothing to do")

@@ -135,7 +135,7 @@ def test_a_changed_run_that_is_stopped_again_goes_on_by_its_own_recipe(photos: P
 def test_another_network_is_refused_even_then(photos: Path, tmp_path: Path) -> None:
     found = stopped(said(photos, tmp_path), 4)
     other = said(photos, tmp_path, head={"use": "mlp", "hidden": 8})
-    with pytest.raises(UsageError, match="makes another network than the run's; start a new run"):
+    with pytest.raises(UsageError, match="builds a different network; start a new run"):
         run(other, resume=found, allow_changed=True)
 
 
@@ -148,7 +148,7 @@ def test_other_images_are_refused_unless_allowed(tmp_path: Path) -> None:
         run(what, resume=found)
     made = run(what, resume=found, allow_changed=True)
     (line,) = made.told("the images for 'train' and 'valid' changed")
-    assert line.endswith("; continuing with those there are now")
+    assert line.endswith("; continuing with the current images")
     assert made.run.result is not None
 
 
@@ -199,7 +199,7 @@ def test_a_rollback_goes_on_from_the_newest_checkpoint_at_half_the_rate(
 ) -> None:
     rates = poisoned(monkeypatch, 8, what=what)
     made = run(said(photos, tmp_path, train={"on_nonfinite": "rollback"}))
-    assert made.told("rolled back to step 7; the learning rate is 0.5 of the schedule's from here on")
+    assert made.told("rolled back to step 7; from now on the learning rate is 0.5 times that of the schedule")
     assert [line["epoch"] for line in made.lines] == [1, 2, 3, 4]
     assert made.lines[:2] == plain.lines[:2]
     assert made.lines[3]["lr"] == plain.lines[3]["lr"] / 2

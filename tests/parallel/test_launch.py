@@ -112,8 +112,8 @@ def test_the_first_of_slurms_hosts(names: str, first: str) -> None:
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        ({"nodes": 2}, "2 machines have to meet at one of them; set runner.master=HOST:PORT"),
-        ({"nodes": 2, "node_rank": 2, "master": "a"}, "runner.node_rank=2 is none of 2 machines; they count from 0"),
+        ({"nodes": 2}, "2 machines need the address of the first one; set runner.master=HOST:PORT"),
+        ({"nodes": 2, "node_rank": 2, "master": "a"}, "runner.node_rank=2 must be between 0 and 1"),
     ],
 )
 def test_what_does_not_fit_is_said(said: dict[str, Any], text: str) -> None:
@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_said(said: dict[str, Any], text: str) -> None:
 def test_a_batch_must_be_divisible() -> None:
     recipe = Recipe.model_validate({"dataset": {"use": "none"}, "train": {"batch_size": 32}}, strict=False)
     launch.divisible(recipe, 8)
-    with pytest.raises(UsageError, match=r"train\.batch_size=32 cannot be divided by 3 devices; make it 33"):
+    with pytest.raises(UsageError, match=r"train\.batch_size=32 is not a multiple of 3 devices; set it to 33"):
         launch.divisible(recipe, 3)
 
 

@@ -96,7 +96,7 @@ def test_one_machine_needs_no_port() -> None:
 def test_a_port_that_is_taken_is_said() -> None:
     with closing(socket.create_server(("", 0))) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=rf"port {port} cannot be listened at: .*runner\.master=HOST:PORT"):
+        with pytest.raises(UsageError, match=rf"port {port} is not available .*runner\.master=HOST:PORT"):
             Machines(launch(0, port - 1))
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once
 
 NANO = {"backbone": {"use": "resnext_nano"}, "dataset": {"use": "folder", "root": "photos"}}
 ALL: dict[str, Any] = {"freeze": {"use": "none"}}
-OFF = "cache.features=off keeps no features to fit it to"
+OFF = "cache.features=off caches no features to fit the head to"
 KEPT = "head.keep_pretrained keeps the classifier of the weights"
 MIXED = "train.mixup and train.cutmix change the images in every epoch"
 
@@ -108,13 +108,13 @@ def test_how_a_head_starts(catalogue: Catalogue, sections: dict[str, Any], start
     [
         (
             {"head": {"start": "fitted"}, "cache": {"features": "off"}},
-            f"head.start=fitted is not possible, since {OFF}",
+            f"head.start=fitted is not possible: {OFF}",
         ),
-        ({"head": {"start": "fitted", "keep_pretrained": True}}, f"head.start=fitted is not possible, since {KEPT}"),
+        ({"head": {"start": "fitted", "keep_pretrained": True}}, f"head.start=fitted is not possible: {KEPT}"),
         ({"validate": {"folds": 5}, **ALL}, "validate.folds=5: .*, and this recipe trains stem; write"),
         (
             {"validate": {"folds": 5}, "freeze": {"use": "gradual", "schedule": {1: "head", 3: "last 1"}}},
-            "this recipe trains layer4; write validate.folds=off",
+            "this recipe trains layer4; set validate.folds=off",
         ),
         ({"validate": {"folds": 3}, "train": {"epochs": 4}}, "this recipe trains for 4 epochs; write"),
         ({"validate": {"folds": 2}, "head": {"start": "random"}}, "this head starts at random; write"),
@@ -167,7 +167,7 @@ def test_epochs_are_enough_steps(
 def test_epochs_before_all_stages_train_count_extra(catalogue: Catalogue) -> None:
     plan, heard = settled(catalogue, (400, 400), freeze={"use": "gradual", "schedule": {1: "head", 4: "all"}})
     assert plan.recipe.train.epochs == 3 + 16
-    said = "400 optimizer steps of 32 images are enough once all that trains does, after 3 epochs"
+    said = "400 optimizer steps of 32 images are enough once all stages train, after 3 epochs"
     assert f"train.epochs=auto chose 19: {said}" in heard
 
 
@@ -180,7 +180,7 @@ def test_unbalanced_classes_are_judged_by_macro_f1(
 ) -> None:
     plan, heard = settled(catalogue, counts)
     assert (plan.recipe.evaluate.metric, plan.recipe.loss.class_weights) == (metric, weights)
-    said = "evaluate.metric=auto chose macro_f1: the commonest class has 5.1 times the images of the rarest"
+    said = "evaluate.metric=auto chose macro_f1: the most common class has 5.1 times as many images as the rarest"
     assert (said in heard) == (metric == "macro_f1")
     other, _ = settled(catalogue, counts, head={"start": "random"}, evaluate={"metric": "accuracy"})
     assert (other.recipe.evaluate.metric, other.recipe.loss.class_weights) == ("accuracy", "none")
@@ -202,7 +202,7 @@ def test_folds_of_a_dataset_with_its_own_validation_split(catalogue: Catalogue) 
         ({"train": {"epochs": 0}, "head": {"use": "mlp"}}, "train.epochs=0 trains nothing, since the head starts"),
         (
             {"schedule": {"warmup_epochs": 90}, **ALL},
-            "schedule.warmup_epochs: 90 is more than train.epochs, which auto chose to be 60; lower it, or set",
+            "schedule.warmup_epochs: 90 is more than train.epochs, for which auto chose 60; lower it, or set",
         ),
     ],
 )

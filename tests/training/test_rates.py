@@ -67,8 +67,8 @@ def test_a_head_that_starts_at_random_gets_the_rate_at_which_its_loss_falls_fast
     found = rates.Curve(rates=tuple(RATES), losses=tuple(losses), smooth=tuple(losses))
     rate, why = rates.suggest(found)
     assert 2e-3 < rate < 4e-3
-    assert why == "there the loss falls fastest"
-    capped = f"there the loss falls fastest, at {rate:g}, but pretrained stages take no more"
+    assert why == "the loss falls fastest at this rate"
+    capped = f"the test suggests {rate:g} (the loss falls fastest at this rate), limited for pretrained stages"
     assert ratetest.choose_rate(found, "adamw") == (1e-3, capped)
     assert ratetest.choose_rate(found, "sgd") == (rate, why)
 
@@ -79,7 +79,7 @@ FLAT = rates.Curve(rates=tuple(RATES), losses=(1.0,) * 31, smooth=tuple(np.linsp
 def test_a_run_takes_a_usual_rate_where_the_test_finds_none() -> None:
     with pytest.raises(UsageError, match="the loss falls at no rate"):
         rates.suggest(FLAT)
-    why = "a range test found none: the loss falls at no rate from 1e-07 to 10"
+    why = "the range test found no rate: the loss does not fall at any rate from 1e-07 to 10"
     assert ratetest.choose_rate(FLAT, "adamw") == (1e-4, why)
     assert ratetest.choose_rate(FLAT, "sgd") == (1e-3, why)
     never = rates.compare([], BEFORE, len(BEFORE), 10)

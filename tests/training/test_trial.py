@@ -99,8 +99,8 @@ def test_a_crop_larger_than_some_images(data: Data, chance: float) -> None:
     with pytest.raises(PluginError) as caught:
         tried(data, ops({"RandomCrop": {"height": 48, "width": 48, "p": chance}}))
     first, *lines, last = str(caught.value).splitlines()
-    assert first == "2 images fail on their way to the network:"
-    assert last == "change augment so that it takes them, or leave these images out"
+    assert first == "2 images cannot be prepared for the network:"
+    assert last == "change augment so that it accepts these images, or leave them out"
     assert all("augment[0] (albumentations) failed on '" in line for line in lines)
     assert any("strip.png': TransformError: RandomCrop on 300x40 pixels: " in line for line in lines)
     assert any("low.png': TransformError: RandomCrop on 90x20 pixels: " in line for line in lines)

@@ -38,7 +38,7 @@ def test_a_result_that_guessing_has_too(accuracy: float, macro_f1: float, counts
     assert bool(found) is warned
     if warned:
         share = max(counts) / sum(counts)
-        said = f"the accuracy of {accuracy:.3f} is not better than always answering 'ant' ({share:.3f}); look at the"
+        said = f"the accuracy of {accuracy:.3f} is not better than always predicting 'ant' ({share:.3f}); check the"
         assert found[0].startswith(said)
 
 

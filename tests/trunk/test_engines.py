@@ -233,7 +233,7 @@ def test_what_openvino_cannot_take_runs_on_mindspore(tmp_path: Path, monkeypatch
     assert re.search(r"MindSpore.*OpenVINO.*cannot serve.*: \w+", said[0])
     assert "\n" not in said[0]
     assert engine(tiny.images(3)).shape == (3, 3, 8, 8)
-    with pytest.raises(UsageError, match=r"cannot serve this network: .*; write trunk.engine=auto") as caught:
+    with pytest.raises(UsageError, match=r"cannot be used for this network: .*; set trunk.engine=auto") as caught:
         build(cell, FASTEST)
     assert caught.value.exit_code == 2
 
@@ -279,7 +279,7 @@ def test_without_openvino_mindspore_serves_and_says_so(monkeypatch: pytest.Monke
     monkeypatch.setattr(engines, "broken", lambda: reason)
     said: list[str] = []
     assert engines.build(trunk(), tiny.images(4), TrunkSection(), said.append).backend.name == "mindspore"
-    assert said == [f"MindSpore computes what OpenVINO would compute faster: {reason}"]
+    assert said == [f"using MindSpore instead of OpenVINO, which would be faster: {reason}"]
     with pytest.raises(UsageError, match="it is not installed; run: pip install openvino") as caught:
         build(trunk(), FASTEST)
     assert caught.value.exit_code == 2
