@@ -118,10 +118,10 @@ def test_without_the_start_in_the_checkpoint_the_file_is_needed(tmp_path: Path) 
 
 def forget(folder: Path) -> None:
     """Take the start out of a run's newest checkpoint."""
-    path = saving.steps(folder / "checkpoints")[-1]
-    saved = saving.load(path)
+    path = saving.list_checkpoints(folder / "checkpoints")[-1]
+    saved = saving.load_checkpoint(path)
     state = {key: value for key, value in saved.state.items() if key not in ("start", "version")}
-    saving.save(path.parent, saved.arrays, state, best=False, keep=2)
+    saving.save_checkpoint(path.parent, saved.arrays, state, best=False, keep=2)
 
 
 @pytest.mark.parametrize("head", [{}, {"use": "linear", "keep_pretrained": True}])

@@ -18,7 +18,7 @@ ZEROS = 0.12  # share of a logarithmic axis that is reserved for zeros
 MARKS = "●○◆◇■□"
 
 
-def svg(
+def draw_svg(
     lines: Mapping[str, Sequence[Point]],
     *,
     title: str,
@@ -37,46 +37,47 @@ def svg(
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        text(WIDTH / 2, 22, title, "middle", size=15),
-        text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x, "middle"),
-        f'<g transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)">{text(0, 0, y, "middle")}</g>',
+        draw_text(WIDTH / 2, 22, title, "middle", size=15),
+        draw_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x, "middle"),
+        f'<g transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)">'
+        f"{draw_text(0, 0, y, 'middle')}</g>",
     ]
     for value in across.ticks():
-        px = place(across, value)
+        px = map_x(across, value)
         parts.append(f'<path d="M{px:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#d0d7de"/>')
-        parts.append(text(px, HEIGHT - BOTTOM + 18, f"{value:g}", "middle"))
+        parts.append(draw_text(px, HEIGHT - BOTTOM + 18, f"{value:g}", "middle"))
     for value in up.ticks():
-        py = level(up, value)
+        py = map_y(up, value)
         parts.append(f'<path d="M{LEFT} {py:.1f}H{WIDTH - RIGHT}" stroke="#d0d7de"/>')
-        parts.append(text(LEFT - 8, py + 4, f"{value:g}", "end"))
+        parts.append(draw_text(LEFT - 8, py + 4, f"{value:g}", "end"))
     for number, (name, line) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
-        drawn = [(place(across, px), level(up, py)) for px, py in line]
+        drawn = [(map_x(across, px), map_y(up, py)) for px, py in line]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in drawn)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         if len(drawn) <= 50:
             parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colour}"/>' for px, py in drawn]
         if len(lines) > 1:
-            parts.append(text(WIDTH - RIGHT - 8, TOP + 18 * (number + 1), f"{names} {name}", "end", colour=colour))
+            parts.append(draw_text(WIDTH - RIGHT - 8, TOP + 18 * (number + 1), f"{names} {name}", "end", colour=colour))
     if mark is not None:
-        px, py = place(across, mark[0]), level(up, mark[1])
+        px, py = map_x(across, mark[0]), map_y(up, mark[1])
         parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="9" fill="none" stroke="#d1242f" stroke-width="2"/>')
     return "\n".join([*parts, "</svg>", ""])
 
 
-def text(x: float, y: float, words: str, anchor: str, *, size: int = 13, colour: str = "#24292f") -> str:
+def draw_text(x: float, y: float, words: str, anchor: str, *, size: int = 13, colour: str = "#24292f") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">'
         f"{escape(words)}</text>"
     )
 
 
-def place(axis: Axis, value: float) -> float:
+def map_x(axis: Axis, value: float) -> float:
     """Return the horizontal position of a value in pixels."""
     return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
 
 
-def level(axis: Axis, value: float) -> float:
+def map_y(axis: Axis, value: float) -> float:
     """Return the vertical position of a value in pixels, from the top."""
     return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
 
@@ -134,7 +135,7 @@ class Axis:
         return inside if len(inside) > 1 else [self.low, self.high]
 
 
-def characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, height: int = 12) -> str:
+def draw_characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, height: int = 12) -> str:
     """Draw a chart of named lines for a terminal, with a mark for each point."""
     points = [point for line in lines.values() for point in line]
     across, up = Axis([x for x, _ in points]), Axis([y for _, y in points], linear=True)

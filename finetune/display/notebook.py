@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from finetune.display import html
-from finetune.display.epochtable import clock
+from finetune.display.epochtable import format_clock
 from finetune.display.progress import Pace, Progress
 from finetune.hookspecs import hookimpl
 
@@ -21,7 +21,7 @@ REST = 0.25  # seconds between two updates
 LINES = 100  # messages that stay visible; all of them are in log.txt
 
 
-def progress() -> Progress | Block:
+def create_progress() -> Progress | Block:
     """Return the progress display for this environment: a block in a notebook, else a table or lines."""
     return Block() if is_notebook() else Progress()
 
@@ -89,17 +89,23 @@ class Block:
     def html(self) -> str:
         """Render the block: the messages, then the run with its progress bar."""
         lines = "\n".join(self.lines)
-        said = f"<pre>{html.text(lines)}</pre>" if lines else ""
+        said = f"<pre>{html.escape_text(lines)}</pre>" if lines else ""
         if self.run is None:
             return said
         fits = self.run.epoch == 0 and bool(self.run.trainable) and not self.run.history
-        return said + html.run(self.run) + (self.bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
+        return (
+            said
+            + html.render_run(self.run)
+            + (self.bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
+        )
 
     def bar(self, run: Run) -> str:
         """Render the progress of the epoch."""
-        left = "" if self.pace.left is None else f", {clock(self.pace.left)} left"
+        left = "" if self.pace.left is None else f", {format_clock(self.pace.left)} left"
         words = f"epoch {run.epoch} of {run.recipe.train.length}, step {self.pace.done} of {self.pace.total}{left}"
-        return f'<p><progress value="{self.pace.done}" max="{self.pace.total}"></progress> {html.text(words)}</p>'
+        return (
+            f'<p><progress value="{self.pace.done}" max="{self.pace.total}"></progress> {html.escape_text(words)}</p>'
+        )
 
 
 class Place:

@@ -7,9 +7,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from finetune.display import epochtable
-from finetune.display.epochtable import clock
-from finetune.display.summary import outcome, shown, summary
-from finetune.display.terminal import can_animate, console, printable, show_pairs
+from finetune.display.epochtable import format_clock
+from finetune.display.summary import format_path, summarise_result, summarise_run
+from finetune.display.terminal import can_animate, create_console, make_printable, show_pairs
 from finetune.errors import DivergedError
 from finetune.hookspecs import hookimpl
 
@@ -83,7 +83,7 @@ class Progress:
     def __init__(
         self, out: Console | None = None, *, report: bool = True, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.out = out or console()
+        self.out = out or create_console()
         self.report, self.now = report, now
         self.live: Live | None = None
         self.phase = 0
@@ -93,13 +93,13 @@ class Progress:
     def say(self, message: str, style: str = "") -> None:
         """Show a line."""
         self.spoke = self.now()
-        self.out.print(printable(message), style=style, soft_wrap=True)
+        self.out.print(make_printable(message), style=style, soft_wrap=True)
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
         """Show the run's settings."""
         self.say(f"{run.recipe.name}{', resumed' if run.resumed else ''}", style="bold")
-        show_pairs(self.out, summary(run))
+        show_pairs(self.out, summarise_run(run))
 
     @hookimpl
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
@@ -138,32 +138,32 @@ class Progress:
         """Print the epoch's line."""
         self.epoch_seconds = metrics["seconds"]
         if self.live is None:
-            self.say(epochtable.sentence(metrics, run))
+            self.say(epochtable.format_sentence(metrics, run))
             return
         self._add_row(run, metrics)
         self.pace = Pace(0, now=self.now)
 
     def _add_row(self, run: Run, metrics: dict[str, Any]) -> None:
-        columns = epochtable.columns(self.out.width, run.recipe.evaluate.metric)
+        columns = epochtable.choose_columns(self.out.width, run.recipe.evaluate.metric)
         if self.rows % ROWS == 0:
-            self.out.print(epochtable.header(columns), style="bold", no_wrap=True, crop=True)
+            self.out.print(epochtable.format_header(columns), style="bold", no_wrap=True, crop=True)
         self.rows += 1
-        style = "green" if epochtable.best(metrics, run) else ""
-        self.out.print(epochtable.row(columns, metrics, run), style=style, no_wrap=True, crop=True)
+        style = "green" if epochtable.is_best(metrics, run) else ""
+        self.out.print(epochtable.format_row(columns, metrics, run), style=style, no_wrap=True, crop=True)
 
     @hookimpl
     def finetune_run_error(self, run: Run, error: BaseException) -> None:
         """Remove the progress bar and print how to resume."""
         self._stop()
         if any(run.folder.glob("checkpoints/*")) and not isinstance(error, DivergedError):
-            self.say(f"resume with: finetune run --resume {shown(run.folder)}")
+            self.say(f"resume with: finetune run --resume {format_path(run.folder)}")
 
     @hookimpl
     def finetune_run_end(self, run: Run) -> None:
         """Remove the progress bar and print the result."""
         self._stop()
         if self.report and run.result is not None:
-            show_pairs(self.out, outcome(run.result, run.folder))
+            show_pairs(self.out, summarise_result(run.result, run.folder))
 
     def _stop(self) -> None:
         if self.live is not None:
@@ -175,7 +175,7 @@ class Progress:
         pace = self.pace
         yield f"step {pace.done}/{pace.total}"
         if pace.left is not None:
-            yield f"{clock(pace.left)} left{self._whole_run(run, pace.left)}"
+            yield f"{format_clock(pace.left)} left{self._whole_run(run, pace.left)}"
         if pace.rate:
             yield f"{pace.rate * run.images['train'] / run.steps_per_epoch:.3g} images/s"
         yield f"loss {self.loss:.4f}"
@@ -183,25 +183,25 @@ class Progress:
     def _whole_run(self, run: Run, left: float) -> str:
         if self.epoch_seconds is None:
             return ""
-        return f" (run {clock(left + (run.recipe.train.length - run.epoch) * self.epoch_seconds)})"
+        return f" (run {format_clock(left + (run.recipe.train.length - run.epoch) * self.epoch_seconds)})"
 
     def _bar(self, run: Run) -> RenderableType:
         pace, epoch = self.pace, f"{run.epoch}/{run.recipe.train.length}"
         if run.epoch == 0:
-            return f"fitting the head {clock(pace.elapsed)}"
+            return f"fitting the head {format_clock(pace.elapsed)}"
         if pace.total == 0:
-            return f"{epoch} finishing {clock(pace.elapsed)}"
+            return f"{epoch} finishing {format_clock(pace.elapsed)}"
         if not pace.marks:
-            return f"{epoch} {self.opening} {clock(pace.elapsed)}"
+            return f"{epoch} {self.opening} {format_clock(pace.elapsed)}"
         if pace.done >= pace.total:
-            return f"{epoch} evaluating {clock(self.now() - pace.marks[-1][0])}"
+            return f"{epoch} evaluating {format_clock(self.now() - pace.marks[-1][0])}"
         texts = list(self._position(run))
         while len(texts) > 1 and len(epoch) + sum(len(text) + 1 for text in texts) + SHORTEST_BAR > self.out.width:
             texts.pop()
-        return bar(epoch, pace.done / pace.total, texts)
+        return draw_bar(epoch, pace.done / pace.total, texts)
 
 
-def bar(name: str, share: float, texts: Sequence[str]) -> RenderableType:
+def draw_bar(name: str, share: float, texts: Sequence[str]) -> RenderableType:
     """Return a progress bar between a name and texts, as wide as the terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -48,7 +48,7 @@ class Steady:
         return self.stream.fileno()
 
 
-def console(stream: IO[str] | None = None) -> Console:
+def create_console(stream: IO[str] | None = None) -> Console:
     """Return a console on standard error, or on ``stream``, that prints text literally: no markup, no emoji."""
     import os
 
@@ -64,7 +64,7 @@ def can_animate(console: Console) -> bool:
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """Escape every character that could control a terminal, except line ends."""
     return escape(text)
 
@@ -74,7 +74,7 @@ def show_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rows = [(name, printable(value)) for name, value in pairs]
+    rows = [(name, make_printable(value)) for name, value in pairs]
     if not console.is_terminal:
         width = max((len(name) for name, _ in rows), default=0)
         for name, value in rows:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.distributed.world import is_member
 from finetune.errors import UsageError
-from finetune.machine.device import KINDS, choose
+from finetune.machine.device import KINDS, choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,10 +39,10 @@ def read_step(environ: Mapping[str, str]) -> Step:
     nodes, node, names = (environ.get(f"SLURM_{key}", "") for key in ("STEP_NUM_NODES", "NODEID", "STEP_NODELIST"))
     if not (nodes.isdecimal() and node.isdecimal() and names):
         return Step()
-    return Step(nodes=int(nodes), node=int(node), first=first_host(names))
+    return Step(nodes=int(nodes), node=int(node), first=parse_first_host(names))
 
 
-def first_host(names: str) -> str:
+def parse_first_host(names: str) -> str:
     """Return the first host of a list in Slurm's notation: ``a1,b2``, ``npu[003-010,12]``, ``r[1-2]n[01-04]``."""
     first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])+", names)
     text = first[0] if first else names
@@ -105,7 +105,7 @@ class Launch:
         }
 
 
-def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -> Launch | None:
+def plan_processes(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -> Launch | None:
     """Return the launch that a recipe's runner asks for; None for a single process.
 
     Values of ``auto`` are taken from Slurm if it started this process. Raises ``UsageError`` for inconsistent values.
@@ -133,23 +133,23 @@ def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -
 
 def refuse_alone(recipe: Recipe) -> None:
     """Raise ``UsageError`` in a single process if the recipe asks for several."""
-    planned = plan(recipe.runner, recipe.runner.device)
+    planned = plan_processes(recipe.runner, recipe.runner.device)
     if planned is not None and not is_member():
         remedy = "use `finetune run`, which starts them, or start this script with MindSpore's `msrun`"
         raise UsageError(f"runner.devices={recipe.runner.devices} needs {planned.size} processes; {remedy}")
 
 
-def fits(recipe: Recipe, size: int) -> None:
+def check_size(recipe: Recipe, size: int) -> None:
     """Raise ``UsageError`` if the number of processes differs from what the recipe asks for."""
-    planned = plan(recipe.runner, recipe.runner.device)
+    planned = plan_processes(recipe.runner, recipe.runner.device)
     wanted = 1 if planned is None else planned.size
     if size != wanted:
         remedy = "set runner.devices and runner.nodes to the number of processes that you start"
         raise UsageError(f"{size} processes were started, but the recipe asks for {wanted}; {remedy}")
-    divisible(recipe, size)
+    check_divisible(recipe, size)
 
 
-def divisible(recipe: Recipe, size: int) -> None:
+def check_divisible(recipe: Recipe, size: int) -> None:
     """Raise ``UsageError`` if the batch size is not a multiple of ``size``."""
     batch = recipe.train.batch_size
     if batch != "auto" and batch % size:
@@ -157,7 +157,7 @@ def divisible(recipe: Recipe, size: int) -> None:
         raise UsageError(f"train.batch_size={batch} is not a multiple of {size} devices; set it to {near}")
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """Return a port of this machine that is not in use."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -167,7 +167,7 @@ def free_port() -> int:
 
 def plan_launch(recipe: Recipe) -> Launch | None:
     """Return the launch of a run with several processes, on an available device; None if this process is enough."""
-    if is_member() or (planned := plan(recipe.runner, recipe.runner.device)) is None:
+    if is_member() or (planned := plan_processes(recipe.runner, recipe.runner.device)) is None:
         return None
-    divisible(recipe, planned.size)
-    return replace(planned, device=choose(recipe.runner.device))
+    check_divisible(recipe, planned.size)
+    return replace(planned, device=choose_device(recipe.runner.device))

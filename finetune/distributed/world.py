@@ -69,13 +69,13 @@ class World:
 
     def _pieces(self, raw: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Return the bytes of every process, which are gathered as 32-bit words."""
-        lengths = gathered(np.array([raw.size], np.int32))
+        lengths = gather_numbers(np.array([raw.size], np.int32))
         room = (
             WORD << max(0, int(lengths.max() - 1) // WORD).bit_length()
         )  # powers of two, since each new size is compiled
         padded = np.zeros(room, np.uint8)
         padded[: raw.size] = raw
-        every = gathered(padded.view(np.int32)).view(np.uint8).reshape(self.size, room)
+        every = gather_numbers(padded.view(np.int32)).view(np.uint8).reshape(self.size, room)
         return [row[:length].copy() for row, length in zip(every, lengths.tolist(), strict=True)]
 
     def from_first(self, said: Any) -> Any:
@@ -98,7 +98,7 @@ class World:
 
     def agree(self, mine: FinetuneError | Asked | None) -> None:
         """Raise this process's own error, or ``Elsewhere`` or ``Asked`` if only a different process has one."""
-        if self.size > 1 and not gathered(np.array([mine is not None], np.int32)).any():
+        if self.size > 1 and not gather_numbers(np.array([mine is not None], np.int32)).any():
             return  # the usual case, so it has to be fast
         word = None if mine is None else "asked" if isinstance(mine, Asked) else f"rank {self.rank}: {mine}"
         words = [each for each in self.gather(word) if each is not None]
@@ -132,7 +132,7 @@ class World:
 ALONE = World()
 
 
-def gathered(own: NDArray[np.int32]) -> NDArray[np.int32]:
+def gather_numbers(own: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the numbers of all processes, concatenated; each must contribute the same amount."""
     from mindspore import Tensor, ops
 
@@ -145,7 +145,7 @@ def is_member() -> bool:
     return os.environ.get("MS_ROLE") == "MS_WORKER"
 
 
-def join() -> World:
+def join_world() -> World:
     """Connect to the other processes and return the world; the device must have been set.
 
     MindSpore raises ``RuntimeError`` if the others do not connect in time.
@@ -159,7 +159,7 @@ def join() -> World:
     return replace(world, local_rank=here.index(world.rank), local_size=len(here))
 
 
-def part() -> None:
+def leave_world() -> None:
     """Disconnect from the other processes, if this process was connected."""
     if is_member():
         from mindspore.communication import release

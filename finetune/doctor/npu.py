@@ -60,16 +60,16 @@ class Machine:
 def examine(machine: Machine) -> Iterator[Remark]:
     """Yield what is installed and what is missing, in the order of installation."""
     until = time.monotonic() + PATIENCE
-    yield from files(machine)
+    yield from check_files(machine)
     for name in ("driver", "firmware"):
-        yield package(machine, name)
-    yield toolkit(machine)
-    yield from settings(machine)
-    yield from health(machine, until)
-    yield from links(machine, until)
+        yield check_package(machine, name)
+    yield check_toolkit(machine)
+    yield from check_settings(machine)
+    yield from check_health(machine, until)
+    yield from check_links(machine, until)
 
 
-def files(machine: Machine) -> Iterator[Remark]:
+def check_files(machine: Machine) -> Iterator[Remark]:
     """Check the device files."""
     folder = machine.file("/dev")
     found = sorted((path for path in folder.glob("davinci[0-9]*")), key=lambda path: int(path.name[7:] or 0))
@@ -90,20 +90,20 @@ def files(machine: Machine) -> Iterator[Remark]:
         yield Remark(level="ok", topic="NPU", text=f"{len(found)} devices that this user can access")
 
 
-def package(machine: Machine, name: str) -> Remark:
+def check_package(machine: Machine, name: str) -> Remark:
     """Check the version of the driver or the firmware."""
     path = machine.file(f"/usr/local/Ascend/{name}/version.info")
-    version = version_in(path)
+    version = read_version(path)
     if version is None:
         why = "contains no version" if path.exists() else "is missing"
         return Remark(level="error", topic=name, text=f"{path} {why}", remedy=f"install the {name}: {DRIVERS}")
     return Remark(level="ok", topic=name, text=version)
 
 
-def toolkit(machine: Machine) -> Remark:
+def check_toolkit(machine: Machine) -> Remark:
     """Compare the version of CANN with those that this MindSpore supports."""
     path = machine.cann / "compiler" / "version.info"
-    version, wanted = version_in(path), " or ".join(machine.supported)
+    version, wanted = read_version(path), " or ".join(machine.supported)
     if version is None:
         why = "contains no version" if path.exists() else "is missing"
         remedy = f"install CANN{f' {wanted}' if wanted else ''} ({CANN}), then: {SET_ENV}"
@@ -114,7 +114,7 @@ def toolkit(machine: Machine) -> Remark:
     return Remark(level="ok", topic="CANN", text=version)
 
 
-def version_in(path: Path) -> str | None:
+def read_version(path: Path) -> str | None:
     """Read the version in a file of the Ascend software; None without one."""
     try:
         found = VERSION.search(path.read_text(encoding="utf-8", errors="replace")[:10_000])
@@ -123,7 +123,7 @@ def version_in(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def settings(machine: Machine) -> Iterator[Remark]:
+def check_settings(machine: Machine) -> Iterator[Remark]:
     """Check the environment variables that CANN's set_env.sh sets."""
     missing = [name for name in SETTINGS[:2] if not machine.environ.get(name)]
     if missing:
@@ -138,9 +138,9 @@ def settings(machine: Machine) -> Iterator[Remark]:
         yield Remark(level="warning", topic="environment", text=text, remedy="unset RANK_TABLE_FILE")
 
 
-def health(machine: Machine, until: float) -> Iterator[Remark]:
+def check_health(machine: Machine, until: float) -> Iterator[Remark]:
     """Check the state of each device in the output of `npu-smi info`."""
-    said = answer(machine, until, "npu-smi", "info")
+    said = run_program(machine, until, "npu-smi", "info")
     if said is None:
         remedy = f"install the driver ({DRIVERS}), and check with `npu-smi info`"
         yield Remark(level="error", topic="npu-smi", text="does not respond", remedy=remedy)
@@ -167,7 +167,7 @@ def health(machine: Machine, until: float) -> Iterator[Remark]:
         yield Remark(level="warning", topic="npu-smi", text="lists no device in a known format", remedy=remedy)
 
 
-def links(machine: Machine, until: float) -> Iterator[Remark]:
+def check_links(machine: Machine, until: float) -> Iterator[Remark]:
     """Check the network links of the devices, which runs on several machines need."""
     if shutil.which("hccn_tool", path=machine.environ.get("PATH")) is None:
         text = "hccn_tool is not installed, so the links between machines were not checked"
@@ -176,14 +176,14 @@ def links(machine: Machine, until: float) -> Iterator[Remark]:
     for path in sorted(machine.file("/dev").glob("davinci[0-9]*")):
         number = path.name[7:]
         for what, good in (("-link", LINK_UP), ("-net_health", NET_GOOD)):
-            said = answer(machine, until, "hccn_tool", "-i", number, what, "-g")
+            said = run_program(machine, until, "hccn_tool", "-i", number, what, "-g")
             if said is None or good.search(said) is None:
                 text = f"`hccn_tool -i {number} {what} -g` reports {' '.join((said or 'nothing').split())[:80]}"
                 remedy = f"needed between machines only; see `hccn_tool -i {number} -ip -g` and the cable"
                 yield Remark(level="warning", topic="HCCL", text=text, remedy=remedy)
 
 
-def answer(machine: Machine, until: float, *command: str) -> str | None:
+def run_program(machine: Machine, until: float, *command: str) -> str | None:
     """Return the output of a program; None if it is not installed, fails, or takes too long."""
     left = until - time.monotonic()
     program = shutil.which(command[0], path=machine.environ.get("PATH"))

@@ -35,7 +35,7 @@ class Entry:
         """Read ``entry.json``: ``shape``, and ``seconds`` of computation once complete; empty if missing or invalid."""
         try:
             found = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
-            if found.pop("seal") == seal(found) and found["about"] == self.about:
+            if found.pop("seal") == hash_json(found) and found["about"] == self.about:
                 return dict(found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
@@ -44,7 +44,7 @@ class Entry:
     def write(self, shape: tuple[int, ...], seconds: float | None, takes: int = 0) -> None:
         """Write ``entry.json``: ``seconds`` of computation (None until complete), ``takes`` the final size in bytes."""
         found = {"about": self.about, "shape": list(shape), "seconds": seconds, "bytes": takes}
-        atomic.write_json(self.folder / ABOUT, {**found, "seal": seal(found)})
+        atomic.write_json(self.folder / ABOUT, {**found, "seal": hash_json(found)})
 
     def use(self) -> None:
         """Mark the entry as the most recently used."""
@@ -77,23 +77,23 @@ class Entry:
             lock.release()
 
 
-def home() -> Path:
+def locate_cache() -> Path:
     """Return the folder of all entries."""
     return cache_folder() / "features"
 
 
-def entry(about: dict[str, Any]) -> Entry:
+def locate_entry(about: dict[str, Any]) -> Entry:
     """Return the entry for features that depend on ``about``."""
     about = json.loads(json.dumps(about))
-    return Entry(folder=home() / seal(about), about=about)
+    return Entry(folder=locate_cache() / hash_json(about), about=about)
 
 
-def seal(said: dict[str, Any]) -> str:
+def hash_json(said: dict[str, Any]) -> str:
     """Return a hash of a JSON value."""
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def size(folder: Path) -> int:
+def measure_size(folder: Path) -> int:
     """Return the size of the shards in a folder in bytes, without those that vanish meanwhile."""
     total = 0
     for path in folder.glob("*.f16"):
@@ -102,7 +102,7 @@ def size(folder: Path) -> int:
     return total
 
 
-def claimed(folder: Path) -> int:
+def read_claim(folder: Path) -> int:
     """Return the size in bytes that an entry will have once complete; 0 if unknown."""
     try:
         return int(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["bytes"])
@@ -111,9 +111,9 @@ def claimed(folder: Path) -> int:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
+def lock_cache() -> Iterator[None]:
     """Keep other processes from making room at the same time, if the file system supports locks."""
-    lock = FileLock(home() / ".lock")
+    lock = FileLock(locate_cache() / ".lock")
     with suppress(OSError, NotImplementedError):
         lock.acquire()
     try:
@@ -127,29 +127,29 @@ def make_room(needed: int, limit: int, keep: set[Path]) -> str:
 
     Returns an empty string if they fit below ``limit`` and on the disk, else the reason why they do not.
     """
-    atomic.sweep(home())
-    folders = [folder for folder in home().glob("*") if folder.is_dir()]
+    atomic.sweep(locate_cache())
+    folders = [folder for folder in locate_cache().glob("*") if folder.is_dir()]
     # Entries that another run has started count with their final size; ``needed`` covers those of this run.
-    held = {each: size(each) if each in keep else max(size(each), claimed(each)) for each in folders}
+    held = {each: measure_size(each) if each in keep else max(measure_size(each), read_claim(each)) for each in folders}
     if sum(held.get(folder, 0) for folder in keep) + needed > limit:
-        return f"they take {needed / 1e9:.3g} GB, and cache.max_gb is {limit / 1e9:.3g}"
-    others = sorted((folder for folder in held if folder not in keep), key=last_used)
-    if (lacking := short(needed) - sum(held[folder] for folder in others)) > 0:
-        return f"they take {needed / 1e9:.3g} GB, and {lacking / 1e9:.3g} GB more would have to be free at {home()}"
-    while sum(held.values()) + needed > limit or short(needed):
+        return f"they need {needed / 1e9:.3g} GB, but cache.max_gb is {limit / 1e9:.3g}"
+    others = sorted((folder for folder in held if folder not in keep), key=read_last_use)
+    if (lacking := count_missing_bytes(needed) - sum(held[folder] for folder in others)) > 0:
+        return f"they need {needed / 1e9:.3g} GB; free {lacking / 1e9:.3g} GB more at {locate_cache()}"
+    while sum(held.values()) + needed > limit or count_missing_bytes(needed):
         if not others:
             break
         oldest = others.pop(0)
-        if drop(oldest):
+        if drop_entry(oldest):
             del held[oldest]
     if sum(held.values()) + needed > limit:
-        return f"they take {needed / 1e9:.3g} GB, and what other runs are computing fills cache.max_gb"
-    if lacking := short(needed):
-        return f"they take {needed / 1e9:.3g} GB, and {lacking / 1e9:.3g} GB more would have to be free at {home()}"
+        return f"they need {needed / 1e9:.3g} GB, but the features that other runs are computing fill cache.max_gb"
+    if lacking := count_missing_bytes(needed):
+        return f"they need {needed / 1e9:.3g} GB; free {lacking / 1e9:.3g} GB more at {locate_cache()}"
     return ""
 
 
-def last_used(folder: Path) -> float:
+def read_last_use(folder: Path) -> float:
     """Return the time when an entry was last used; 0 if it has no ``entry.json``."""
     try:
         return (folder / ABOUT).stat().st_mtime
@@ -157,13 +157,13 @@ def last_used(folder: Path) -> float:
         return 0.0
 
 
-def short(needed: int) -> int:
+def count_missing_bytes(needed: int) -> int:
     """Return how many bytes are missing on the disk."""
-    folder = next(each for each in (home(), *home().parents) if each.exists())
+    folder = next(each for each in (locate_cache(), *locate_cache().parents) if each.exists())
     return max(0, needed + RESERVE - shutil.disk_usage(folder).free)
 
 
-def drop(folder: Path) -> bool:
+def drop_entry(folder: Path) -> bool:
     """Remove an entry unless a process is computing it; processes that have it open can still read it."""
     lock = FileLock(folder.with_suffix(".lock"), timeout=0)
     try:

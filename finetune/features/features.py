@@ -34,7 +34,7 @@ class TooLarge(ResourceError):
     """A feature exceeds the range of float16, so none of the features of its view are cached."""
 
 
-def fill(
+def fill_table(
     table: Table,
     loader: Loader,
     view: int,
@@ -50,7 +50,7 @@ def fill(
     Raises ``DataError`` if an image changed since the scan, and ``TooLarge`` if a feature exceeds float16.
     """
     done = 0
-    for shards in runs(table.missing() if numbers is None else numbers):
+    for shards in group_runs(table.missing() if numbers is None else numbers):
         first = table.shards()[shards[0]].start // loader.batch_size
         with closing(loader.epoch(view, start=first)) as batches:
             computed = engine().run(each.images for each in batches)
@@ -58,9 +58,9 @@ def fill(
                 rows = table.shards()[number]
                 pieces: list[NDArray[np.float16]] = []
                 while len(pieces) * loader.batch_size < len(rows):
-                    pieces.append(half(next(computed)))
+                    pieces.append(convert_to_half(next(computed)))
                     check()
-                same(loader.part, rows)
+                check_same(loader.part, rows)
                 table.write(number, np.concatenate(pieces)[: len(rows)])
                 done += len(rows)
                 said(done)
@@ -68,7 +68,7 @@ def fill(
     return done
 
 
-def runs(numbers: Sequence[int]) -> list[list[int]]:
+def group_runs(numbers: Sequence[int]) -> list[list[int]]:
     """Group ascending numbers into runs of consecutive numbers."""
     found: list[list[int]] = []
     for number in numbers:
@@ -79,7 +79,7 @@ def runs(numbers: Sequence[int]) -> list[list[int]]:
     return found
 
 
-def half(features: Array) -> NDArray[np.float16]:
+def convert_to_half(features: Array) -> NDArray[np.float16]:
     """Convert features to float16; raises ``TooLarge`` if one exceeds its range."""
     with np.errstate(over="ignore"):
         found = features.astype(np.float16)
@@ -88,7 +88,7 @@ def half(features: Array) -> NDArray[np.float16]:
     return found
 
 
-def rounded(features: Array) -> Array:
+def round_features(features: Array) -> Array:
     """Round features to float16 as in a table; images with features outside its range are left unchanged."""
     with np.errstate(over="ignore"):
         found = features.astype(np.float16).astype(np.float32)
@@ -97,7 +97,7 @@ def rounded(features: Array) -> Array:
     return found
 
 
-def same(part: Part, rows: range) -> None:
+def check_same(part: Part, rows: range) -> None:
     """Raise ``DataError`` for an image whose content changed since the scan."""
     for row in rows:
         name = part.describe(row)
@@ -115,7 +115,7 @@ def same(part: Part, rows: range) -> None:
             raise DataError(f"'{name}' changed since the run started; {remedy}")
 
 
-def told(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], None]:
+def report_progress(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], None]:
     """Return a function that reports the progress of computing features every ``PAUSE`` seconds."""
     began = spoke = time.monotonic()
 

@@ -57,7 +57,7 @@ class Wanted:
 
     @property
     def entry(self) -> Entry:
-        return entries.entry(self.about)
+        return entries.locate_entry(self.about)
 
     def seconds(self) -> float | None:
         """Return the seconds that the rows took if all of them seem to be stored; reading verifies their hashes."""
@@ -66,7 +66,7 @@ class Wanted:
         if not spent:
             return None
         table = Table(folder=entry.folder, count=self.count, shape=tuple(known["shape"]), chunk=1)
-        return spent if entries.size(entry.folder) >= table.takes else None
+        return spent if entries.measure_size(entry.folder) >= table.takes else None
 
 
 @dataclass(slots=True)
@@ -91,12 +91,12 @@ class Keeper:
     def _room(self, needed: int) -> str:
         """Make room; return the reason if that is impossible, else an empty string."""
         try:
-            with atomic.disk_errors(entries.home()):
-                entries.home().mkdir(parents=True, exist_ok=True)
+            with atomic.disk_errors(entries.locate_cache()):
+                entries.locate_cache().mkdir(parents=True, exist_ok=True)
         except ResourceError as error:
             return f"{error} with FINETUNE_HOME"
-        there = sum(map(entries.size, self._wanted))
-        with entries.one_at_a_time():
+        there = sum(map(entries.measure_size, self._wanted))
+        with entries.lock_cache():
             return entries.make_room(max(0, needed - there), self.limit, self._wanted)
 
     def open(
@@ -164,8 +164,8 @@ class Keeper:
         if entry.known().get("seconds"):
             return
         takes = table.takes
-        with entries.one_at_a_time():
-            needed = max(0, takes - entries.size(entry.folder))
+        with entries.lock_cache():
+            needed = max(0, takes - entries.measure_size(entry.folder))
             if problem := entries.make_room(needed, self.limit, self._wanted | {entry.folder}):
                 raise ResourceError(problem)
             if not entry.known():

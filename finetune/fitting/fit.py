@@ -9,8 +9,8 @@ import numpy as np
 
 from finetune.fitting.data import Choice, Data, Fitted, Step, check_data
 from finetune.fitting.folds import scramble
-from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
-from finetune.fitting.scores import calibrate, compare_macro_f1, row_losses, score
+from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate_features, solve_problem
+from finetune.fitting.scores import calibrate_logits, compare_macro_f1, compute_row_losses, score_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ FINE, FINE_OF_MANY = 3e-6, 1e-5  # absolute tolerance of the final solution, and
 ROWS = 4096  # per block
 
 
-def _nothing() -> None: ...
+def _do_nothing() -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def fit_head(
     exponent: float = EXPONENT,
     calibrated: bool = True,
     tolerance: float = FINE,
-    check: Callable[[], None] = _nothing,
+    check: Callable[[], None] = _do_nothing,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Fitted:
     """Fit a linear head to features, with the strength and the class weights that score best out of fold.
@@ -122,13 +122,13 @@ def fit_head(
     """
     check_data(data, classes)
     fit = _prepare(data, classes, smoothing, exponent, check)
-    folds = _judged_folds(data)
+    folds = _list_judged_folds(data)
     if not folds:
         return _finish(fit, choices[0], DEFAULT_STRENGTH, None, tolerance)
     if len(data.labels) > ONE_FOLD:
         strengths = [each for each in strengths if each <= LEAST_OF_MANY] or strengths
         tolerance = max(tolerance, FINE_OF_MANY)
-    found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
+    found = [_walk_path(fit, choice, folds, strengths, report) for choice in choices]
     if judge == "loss":
         best, error = max(found, key=lambda each: each.merit), None
     else:
@@ -164,7 +164,7 @@ def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check:
         smoothing=smoothing,
         scaling=scaling,
         basis=basis,
-        rotated=rotate(data.features, scaling, basis, places),
+        rotated=rotate_features(data.features, scaling, basis, places),
         labels=data.labels[order],
         folds=data.folds[order],
         plain=data.plain[order],
@@ -173,7 +173,7 @@ def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check:
     )
 
 
-def _judged_folds(data: Data) -> list[int]:
+def _list_judged_folds(data: Data) -> list[int]:
     """Return the folds to score; an empty list if no choice is possible."""
     labels, folds = data.labels[data.plain], data.folds[data.plain]
     found = np.unique(folds)
@@ -182,7 +182,7 @@ def _judged_folds(data: Data) -> list[int]:
     return [int(fold) for fold in found[: 1 if len(data.labels) > ONE_FOLD else None]]
 
 
-def _walk(
+def _walk_path(
     fit: _Fit,
     choice: Choice,
     folds: list[int],
@@ -238,18 +238,18 @@ def _solve(
         low, high = int(np.searchsorted(fit.folds, without, "left")), int(np.searchsorted(fit.folds, without, "right"))
         spans = [(0, low), (high, len(fit.folds))]
     problem = Problem(
-        parts=tuple(_part(fit, choice, low, high) for low, high in spans if high > low),
+        parts=tuple(_build_part(fit, choice, low, high) for low, high in spans if high > low),
         variances=fit.basis.variances,
         classes=fit.classes,
         strength=strength,
         smoothing=fit.smoothing,
     )
-    found = solve(problem, start, tolerance=tolerance, check=fit.check)
+    found = solve_problem(problem, start, tolerance=tolerance, check=fit.check)
     fit.passes += found.passes
     return found
 
 
-def _part(fit: _Fit, choice: Choice, low: int, high: int) -> Part:
+def _build_part(fit: _Fit, choice: Choice, low: int, high: int) -> Part:
     labels = fit.labels[low:high]
     weights = np.ones(len(labels), np.float32)
     if choice.class_weights is not None:
@@ -273,8 +273,8 @@ def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[
     logits, labels = logits[judged], fit.plain_labels()[judged]
     given = choice.class_weights
     weights = None if given is None or not given[labels].any() else given[labels].astype(np.float64)
-    factor, loss = calibrate(logits, labels, weights)
-    scores = score(logits, labels, fit.classes)
+    factor, loss = calibrate_logits(logits, labels, weights)
+    scores = score_logits(logits, labels, fit.classes)
     step = Step(
         strength=strength,
         choice=choice.name,
@@ -316,7 +316,7 @@ def _training_loss(fit: _Fit, choice: Choice, point: Doubles) -> float:
     for start in range(0, len(fit.labels), ROWS):
         labels = fit.labels[start : start + ROWS]
         logits = fit.rotated[start : start + ROWS] @ weight.T + bias
-        losses = row_losses(logits, labels)
+        losses = compute_row_losses(logits, labels)
         if fit.smoothing:
             own = logits[np.arange(len(labels)), labels]
             losses += fit.smoothing * (own - logits.mean(axis=1, dtype=np.float64))

@@ -36,7 +36,7 @@ def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
         return np.zeros(0, np.int64)
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
-    kind = _commonest_labels(labels, group)
+    kind = _find_commonest_labels(labels, group)
     order = np.lexsort((scramble(len(sizes), seed), kind, -sizes))
     filled = [[0] * folds for _ in range(int(kind.max()) + 1)]
     totals = [0] * folds
@@ -50,7 +50,7 @@ def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
     return fold_of[group]
 
 
-def _commonest_labels(labels: Rows, group: Rows) -> Rows:
+def _find_commonest_labels(labels: Rows, group: Rows) -> Rows:
     """Return the most common label of each group, and the smallest of several."""
     pairs, counts = np.unique(np.stack([group, labels], axis=1), axis=0, return_counts=True)
     order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
@@ -79,11 +79,11 @@ def group_images(hashes: Sequence[str | None], features: Floats) -> Rows:
     first: dict[str, int] = {}
     for at, content in enumerate(hashes):
         if content is not None:
-            _join(parents, first.setdefault(content, at), at)
+            _join_groups(parents, first.setdefault(content, at), at)
     if 1 < len(hashes) <= COMPARED:
-        for left, right in _near_pairs(features).tolist():
-            _join(parents, left, right)
-    return np.array([_root(parents, at) for at in range(len(parents))], np.int64)
+        for left, right in _find_near_pairs(features).tolist():
+            _join_groups(parents, left, right)
+    return np.array([_find_root(parents, at) for at in range(len(parents))], np.int64)
 
 
 def join_groups(groups: Rows, names: Sequence[str | None]) -> Rows:
@@ -92,42 +92,42 @@ def join_groups(groups: Rows, names: Sequence[str | None]) -> Rows:
     first: dict[str, int] = {}
     for at, name in enumerate(names):
         if name is not None:
-            _join(parents, first.setdefault(name, at), at)
-    return np.array([_root(parents, at) for at in range(len(parents))], np.int64)
+            _join_groups(parents, first.setdefault(name, at), at)
+    return np.array([_find_root(parents, at) for at in range(len(parents))], np.int64)
 
 
-def _root(parents: list[int], at: int) -> int:
+def _find_root(parents: list[int], at: int) -> int:
     while parents[at] != at:
         parents[at] = parents[parents[at]]
         at = parents[at]
     return at
 
 
-def _join(parents: list[int], left: int, right: int) -> None:
-    left, right = sorted((_root(parents, left), _root(parents, right)))
+def _join_groups(parents: list[int], left: int, right: int) -> None:
+    left, right = sorted((_find_root(parents, left), _find_root(parents, right)))
     parents[right] = left
 
 
-def _near_pairs(features: Floats) -> Rows:
+def _find_near_pairs(features: Floats) -> Rows:
     """Return the pairs of rows that are near duplicates, int64 (P, 2).
 
     Rows are compared in their principal directions first; no pair is further apart there than in all directions.
     """
     scaled = measure_scaling(features).apply(features)
-    limit = CLOSE * _median_distance(scaled)
-    pairs = _pairs_within(scaled @ _principal(scaled), limit)
-    distances = _distances(scaled, pairs)
+    limit = CLOSE * _measure_median_distance(scaled)
+    pairs = _find_pairs_within(scaled @ _find_principal(scaled), limit)
+    distances = _measure_distances(scaled, pairs)
     near: Rows = pairs[distances < limit]
     return near
 
 
-def _principal(scaled: Floats) -> Floats:
+def _find_principal(scaled: Floats) -> Floats:
     sample = scaled[:: max(1, len(scaled) // (4 * SAMPLE))].astype(np.float64)
     vectors = np.linalg.eigh(sample.T @ sample)[1]
     return vectors[:, -SKETCH:].astype(np.float32)
 
 
-def _median_distance(scaled: Floats) -> float:
+def _measure_median_distance(scaled: Floats) -> float:
     """Return the median nearest-neighbour distance of a sample; 0 if all rows are equal."""
     sample = np.arange(0, len(scaled), max(1, len(scaled) // SAMPLE))
     nearest = np.zeros(len(sample), np.int64)
@@ -137,12 +137,12 @@ def _median_distance(scaled: Floats) -> float:
         apart = squares - 2.0 * (scaled[rows] @ scaled.T)
         apart[np.arange(len(rows)), rows] = np.inf
         nearest[at : at + BLOCK] = apart.argmin(axis=1)
-    distances = _distances(scaled, np.stack([sample, nearest], axis=1))
+    distances = _measure_distances(scaled, np.stack([sample, nearest], axis=1))
     distances = distances[distances > 0.0]
     return float(np.median(distances)) if len(distances) else 0.0
 
 
-def _distances(scaled: Floats, pairs: Rows) -> Doubles:
+def _measure_distances(scaled: Floats, pairs: Rows) -> Doubles:
     found = np.zeros(len(pairs))
     for at in range(0, len(pairs), BLOCK):
         left, right = pairs[at : at + BLOCK].T
@@ -150,7 +150,7 @@ def _distances(scaled: Floats, pairs: Rows) -> Doubles:
     return found
 
 
-def _pairs_within(points: Floats, limit: float) -> Rows:
+def _find_pairs_within(points: Floats, limit: float) -> Rows:
     """Return the pairs of points that may be closer than ``limit``, with a few more because of rounding.
 
     Of a point's later neighbours only the closest ``NEIGHBOURS`` are returned, which still connect a dense cluster.

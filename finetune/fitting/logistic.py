@@ -96,10 +96,10 @@ def measure_scaling(features: Floats, exponent: float = 1.0) -> Scaling:
     the mean of their variances is 1.
     """
     total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    for block in _blocks(features):
+    for block in _iterate_blocks(features):
         total += block.sum(axis=0, dtype=np.float64)
     mean = total / len(features)
-    for block in _blocks(features):
+    for block in _iterate_blocks(features):
         squares += np.square(block - mean).sum(axis=0)
     deviation = np.sqrt(squares / len(features))
     varies = deviation > FLAT * max(float(deviation.max(initial=0.0)), float(np.finfo(np.float32).tiny))
@@ -118,20 +118,20 @@ def find_basis(features: Floats, scaling: Scaling) -> Basis:
     rows, columns = features.shape
     if rows < columns:
         wide = scaling.apply(features).astype(np.float64)
-        variances, left = _eigen(wide @ wide.T / rows, THIN)
+        variances, left = _decompose(wide @ wide.T / rows, THIN)
         return Basis(vectors=wide.T @ left / np.sqrt(rows * variances), variances=variances)
     covariance = np.zeros((columns, columns))
     every = max(1, rows // max(ENOUGH * columns, BLOCK))
     looked_at = 0
-    for block in list(_blocks(features))[::every]:
+    for block in list(_iterate_blocks(features))[::every]:
         scaled = scaling.apply(block)
         covariance += scaled.T @ scaled
         looked_at += len(block)
-    variances, vectors = _eigen(covariance / looked_at, THIN if every == 1 else -np.inf)
+    variances, vectors = _decompose(covariance / looked_at, THIN if every == 1 else -np.inf)
     return Basis(vectors=vectors, variances=variances)
 
 
-def rotate(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Floats:
+def rotate_features(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Floats:
     """Return standardised features in the basis, float32 (N, R); row ``i`` goes to ``places[i]``."""
     rotated = np.empty((len(features), len(basis.variances)), np.float32)
     vectors = basis.vectors.astype(np.float32)
@@ -140,19 +140,19 @@ def rotate(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Fl
     return rotated
 
 
-def _eigen(matrix: Doubles, thin: float) -> tuple[Doubles, Doubles]:
+def _decompose(matrix: Doubles, thin: float) -> tuple[Doubles, Doubles]:
     """Return the eigenvalues of a symmetric matrix above ``thin`` times the largest, and their eigenvectors."""
     variances, vectors = np.linalg.eigh(matrix)
     chosen = variances > thin * max(float(variances.max(initial=0.0)), float(np.finfo(np.float64).tiny))
     return np.maximum(variances[chosen], 0.0), vectors[:, chosen]
 
 
-def _blocks(rows: Floats) -> Iterator[Floats]:
+def _iterate_blocks(rows: Floats) -> Iterator[Floats]:
     for start in range(0, len(rows), BLOCK):
         yield rows[start : start + BLOCK]
 
 
-def solve(
+def solve_problem(
     problem: Problem,
     start: Doubles | None = None,
     *,
@@ -177,14 +177,14 @@ def solve(
             work.sample_rows(max(1, work.every // 2))
         before = excess
         step = work.newton_step(gradient, scale)
-        moved = _search(work, point, value, gradient, step)
+        moved = _search_step(work, point, value, gradient, step)
         if moved is None:
             break
         point, value, gradient = moved
     return Solution(point=point, loss=value - work.penalty(point), passes=work.passes)
 
 
-def _search(
+def _search_step(
     work: _Work, point: Doubles, value: float, gradient: Doubles, step: Doubles
 ) -> tuple[Doubles, float, Doubles] | None:
     """Return point, value and gradient after the longest step that lowers the value; None if no step does."""

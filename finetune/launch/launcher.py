@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.distributed.launch import free_port
+from finetune.distributed.launch import find_free_port
 from finetune.errors import ResourceError
 from finetune.launch.member import ALIVE, RECIPE, Task
 from finetune.launch.processes import Machines, Processes
@@ -33,7 +33,7 @@ LOOK = 0.1  # seconds between two checks of the processes
 SOON, SAVING = 1.0, 600.0
 
 
-def run(
+def run_processes(
     launch: Launch,
     plan: Plan,
     *,
@@ -56,7 +56,7 @@ def run(
         argv=sys.argv,
     )
     machines = Machines(launch)
-    with interrupts.watched() as stop, _started(launch, plan, task, resume) as processes:
+    with interrupts.watch_signals() as stop, _start_processes(launch, plan, task, resume) as processes:
         screen = Screen(processes.folder, progress)
         try:
             _follow(processes, screen, machines, stop)
@@ -76,21 +76,21 @@ def run(
 
 
 @contextmanager
-def _started(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Iterator[Processes]:
+def _start_processes(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Iterator[Processes]:
     """Start MindSpore's launcher; the processes end with this one, because the kernel then releases its lock."""
     from finetune.recipe import masking
     from finetune.recipe import plan as plans
 
     folder = Path(tempfile.mkdtemp(prefix="finetune-"))
-    logs = _new_logs(plan.recipe.output, resume, launch)
+    logs = _create_logs(plan.recipe.output, resume, launch)
     try:
         with (folder / ALIVE).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             masking.write(folder / RECIPE, plans.dump_said(plan))
             task.write(folder)
-            where = replace(launch, port=launch.port or free_port())
+            where = replace(launch, port=launch.port or find_free_port())
             environment = os.environ | where.environment(folder)
-            environment["PATH"] = f"{_python_for(folder)}{os.pathsep}{environment.get('PATH', '')}"
+            environment["PATH"] = f"{_link_python(folder)}{os.pathsep}{environment.get('PATH', '')}"
             with (logs / "msrun.log").open("wb") as log:
                 msrun = subprocess.Popen(
                     where.command(logs),
@@ -105,7 +105,7 @@ def _started(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
+def _create_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
     """Create a folder for the logs: in the run's folder, or in the output folder if there is no run yet."""
     try:
         if resume is None:
@@ -114,7 +114,7 @@ def _new_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
         home = resume / "logs"
         home.mkdir(exist_ok=True)
         before = [int(each.name[:3]) for each in home.iterdir() if each.name[:3].isdecimal()]
-        logs = home / _name(max(before, default=0) + (launch.node == 0 or not before), launch)
+        logs = home / _name_logs(max(before, default=0) + (launch.node == 0 or not before), launch)
         logs.mkdir(exist_ok=launch.node > 0)
     except OSError as error:
         raise ResourceError(
@@ -123,12 +123,12 @@ def _new_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
     return logs
 
 
-def _name(number: int, launch: Launch) -> str:
+def _name_logs(number: int, launch: Launch) -> str:
     """Return the name of the folder with a launch's logs; it includes the machine's number except on the first."""
     return f"{number:03d}" if launch.node == 0 else f"{number:03d}-machine-{launch.node}"
 
 
-def _python_for(folder: Path) -> Path:
+def _link_python(folder: Path) -> Path:
     """Return a folder in which ``python``, the command that MindSpore's launcher calls, is this interpreter."""
     programs = folder / "bin"
     programs.mkdir()
@@ -161,7 +161,7 @@ def _keep_logs(processes: Processes, folder: Path | None) -> None:
     """Move the logs into the run's folder, once that exists."""
     if folder is None or folder in processes.logs.parents:
         return
-    kept = folder / "logs" / _name(1, processes.launch)
+    kept = folder / "logs" / _name_logs(1, processes.launch)
     with suppress(OSError):
         kept.parent.mkdir(exist_ok=True)
         processes.logs.rename(kept)

@@ -56,14 +56,14 @@ def main() -> NoReturn:
     sys.argv = task.argv
     rank = int(os.environ["MS_NODE_ID"])
     (folder / f"rank-{rank}.pid").write_text(str(os.getpid()))
-    pin(task, rank)
+    pin_cores(task, rank)
     code, outcome = 0, {"exit_code": 0}
     try:
-        train(folder, task, rank)
+        train_task(folder, task, rank)
     except BaseException as error:
-        code, outcome = failed(error)
-    interrupts.taken()
-    leave(folder, rank, outcome, code)
+        code, outcome = describe_failure(error)
+    interrupts.mark_taken()
+    leave_launch(folder, rank, outcome, code)
 
 
 def end_with_parent(folder: Path) -> None:
@@ -86,14 +86,14 @@ def meet_others() -> NoReturn:
     """Run MindSpore's scheduler, which connects the other processes, until they have ended."""
     from mindspore.communication import init
 
-    from finetune.machine.kind import quiet_mindspore
+    from finetune.machine.kind import import_mindspore
 
-    quiet_mindspore().set_device("CPU")
+    import_mindspore().set_device("CPU")
     init()
     os._exit(0)
 
 
-def pin(task: Task, rank: int) -> None:
+def pin_cores(task: Task, rank: int) -> None:
     """Bind this process to its share of the cores; on an NPU, MindSpore's launcher does that."""
     first, end = task.ranks
     if not KINDS[task.device].pins or not hasattr(os, "sched_setaffinity"):
@@ -105,7 +105,7 @@ def pin(task: Task, rank: int) -> None:
         os.sched_setaffinity(0, cores[own * each : (own + 1) * each])
 
 
-def train(folder: Path, task: Task, rank: int) -> None:
+def train_task(folder: Path, task: Task, rank: int) -> None:
     """Train as one of the processes of the task."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
@@ -132,7 +132,7 @@ def train(folder: Path, task: Task, rank: int) -> None:
         relay.finished(run)
 
 
-def failed(error: BaseException) -> tuple[int, dict[str, Any]]:
+def describe_failure(error: BaseException) -> tuple[int, dict[str, Any]]:
     """Return the exit code and the outcome of an error; the code is 0 if the error ends every process by itself.
 
     With any other code, MindSpore's launcher kills all other processes.
@@ -142,12 +142,12 @@ def failed(error: BaseException) -> tuple[int, dict[str, Any]]:
     from finetune.display import failures
 
     traceback.print_exception(error)
-    about = failures.as_json(error)["error"]
+    about = failures.convert_to_json(error)["error"]
     everywhere = isinstance(error, FinetuneError) and error.everywhere
     return 0 if everywhere else about["exit_code"], {**about, "everywhere": everywhere, "time": time.time()}
 
 
-def leave(folder: Path, rank: int, outcome: dict[str, Any], code: int) -> NoReturn:
+def leave_launch(folder: Path, rank: int, outcome: dict[str, Any], code: int) -> NoReturn:
     """Write the outcome for the parent, and end the process without unloading its libraries."""
     part = folder / f"rank-{rank}.json.tmp"
     part.write_text(json.dumps(outcome), encoding="utf-8")
@@ -157,5 +157,5 @@ def leave(folder: Path, rank: int, outcome: dict[str, Any], code: int) -> NoRetu
     if code == 0 and "mindspore" in sys.modules:
         from finetune.distributed import world
 
-        world.part()
+        world.leave_world()
     os._exit(code)

@@ -210,10 +210,10 @@ class Processes:
             ended = f"MindSpore's launcher ended with code {self.msrun.returncode}"
             return ProcessDied(f"{ended}, and all processes with it; its log: {self.logs / 'msrun.log'}")
         rank = next(rank for rank in silent if rank in codes)
-        return died(rank, codes[rank], self.log(rank))
+        return describe_death(rank, codes[rank], self.log(rank))
 
 
-def died(rank: int, code: int, log: Path) -> ProcessDied:
+def describe_death(rank: int, code: int, log: Path) -> ProcessDied:
     """Return the error for a process that ended without reporting one."""
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     why = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""

@@ -18,20 +18,20 @@ CONNECT, EXECUTE = 7200, 17340  # seconds; HCCL accepts no more
 SINK = 20  # steps: a signal is noticed within half a minute, and a loss is read back every few seconds
 
 
-def missing() -> str:
+def find_missing_driver() -> str:
     """Return which part of the driver is missing, or an empty string; a container may lack the first device."""
     found = os.path.exists(NODE) or glob(f"{NODE[:-1]}[0-9]*")
     return "" if found else f"{NODE} is missing"
 
 
-def prepare(ms: Any, settings: Settings) -> str:
+def limit_memory(ms: Any, settings: Settings) -> str:
     """Limit the device memory."""
     if settings.memory_gb:
         ms.runtime.set_memory(max_size=f"{settings.memory_gb}GB")
     return "not used"
 
 
-def environment(timeout: int) -> Mapping[str, str]:
+def build_environment(timeout: int) -> Mapping[str, str]:
     """Set HCCL's timeouts: the other processes wait while the first one scans the data."""
     return {"HCCL_CONNECT_TIMEOUT": str(CONNECT), "HCCL_EXEC_TIMEOUT": str(EXECUTE)}
 
@@ -39,11 +39,11 @@ def environment(timeout: int) -> Mapping[str, str]:
 KIND = Kind(
     name="ascend",
     target="Ascend",
-    missing=missing,
-    prepare=prepare,
+    missing=find_missing_driver,
+    prepare=limit_memory,
     amp="O2",
     sink=SINK,
     queue=True,
     pins=False,
-    environment=environment,
+    environment=build_environment,
 )

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.machine.environment import cpu_flags
-from finetune.machine.forms import Forms, strongest_isa
+from finetune.machine.environment import read_cpu_flags
+from finetune.machine.forms import Forms, find_strongest_isa
 from finetune.machine.kind import Kind, Settings
 from finetune.machine.timeslice import shorten_time_slice
 
@@ -24,7 +24,7 @@ PATIENCE = 24 * 3600
 _ISA: list[str] = []
 
 
-def prepare(ms: Any, settings: Settings) -> str:
+def prepare_cpu(ms: Any, settings: Settings) -> str:
     """Cap oneDNN, shorten the time slice and set the number of threads; return the instruction set in use."""
     shorten_time_slice()
     isa = cap_onednn(uncapped=settings.forms.uncapped)
@@ -48,15 +48,15 @@ def cap_onednn(*, uncapped: bool = False) -> str:
 
 def is_uncapped() -> bool | None:
     """Return whether oneDNN may use AVX-512 in this process, which slows convolutions; None while undecided."""
-    if strongest_isa() != "avx512":
+    if find_strongest_isa() != "avx512":
         return False
     if os.environ.get("ONEDNN_MAX_CPU_ISA"):
         return True
     return _ISA[0] == PRODUCTS if _ISA else None
 
 
-def forms_in_force(settings: Settings) -> Forms:
-    """Return the forms that are possible after ``prepare``; the matmul form needs graph mode and full precision."""
+def limit_forms(settings: Settings) -> Forms:
+    """Return the forms that are possible after ``prepare_cpu``; the matmul form needs graph mode and full precision."""
     if settings.mode != "graph" or settings.amp == "O2":
         return Forms(why="the matmul form needs graph mode without mixed precision")
     return replace(settings.forms, uncapped=bool(is_uncapped()))
@@ -66,7 +66,7 @@ def _cap_onednn(*, uncapped: bool) -> str:
     chosen = os.environ.get("ONEDNN_MAX_CPU_ISA")
     if chosen:
         return f"{chosen} (set by ONEDNN_MAX_CPU_ISA)"
-    if "avx512f" not in cpu_flags():
+    if "avx512f" not in read_cpu_flags():
         return "default (this CPU has no AVX-512)"
     if uncapped:
         return PRODUCTS
@@ -82,7 +82,7 @@ def _cap_onednn(*, uncapped: bool) -> str:
     return CAPPED
 
 
-def environment(timeout: int) -> Mapping[str, str]:
+def build_environment(timeout: int) -> Mapping[str, str]:
     """Set the timeouts of MindSpore's own collectives, which GPUs also use during start-up."""
     return {"MS_CPU_COMM_OP_TIMEOUT": str(PATIENCE), "MS_RECEIVE_MSG_TIMEOUT": str(PATIENCE)}
 
@@ -91,10 +91,10 @@ KIND = Kind(
     name="cpu",
     target="CPU",
     missing=lambda: "",
-    prepare=prepare,
+    prepare=prepare_cpu,
     amp="off",
     sink=0,
     queue=False,
     pins=True,
-    environment=environment,
+    environment=build_environment,
 )

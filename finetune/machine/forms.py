@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from finetune.machine.environment import cpu_flags
+from finetune.machine.environment import read_cpu_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,30 +62,30 @@ class Tail:
         return all({*self.stages} <= {*self.measured.get(kind, {})} for kind in (CONVOLUTIONS, MATMUL))
 
 
-def choose(tail: Tail, isa: Isa, *, fixed: bool | None = None, free_mb: float | None = None) -> Forms:
+def choose_forms(tail: Tail, isa: Isa, *, fixed: bool | None = None, free_mb: float | None = None) -> Forms:
     """Return the fastest forms that fit into the free memory.
 
     ``isa`` is the strongest instruction set that oneDNN may use. ``fixed`` is True if this process already uses
     AVX-512, False if it is already capped, and None while both are possible.
     """
-    full, mixed = with_avx512(tail), by_stage(tail, isa)
+    full, mixed = choose_avx512(tail), choose_by_stage(tail, isa)
     if fixed:
         return full
     if isa != "avx512" or fixed is False or not avx512_pays(tail, mixed):
-        return fitting(tail, mixed, free_mb)
+        return fit_memory(tail, mixed, free_mb)
     if free_mb is None or tail.megabytes(tail.stages) <= free_mb:
         return full
-    return fitting(tail, mixed, free_mb)
+    return fit_memory(tail, mixed, free_mb)
 
 
-def with_avx512(tail: Tail) -> Forms:
+def choose_avx512(tail: Tail) -> Forms:
     """Return all stages in matmul form."""
     measured = tail.is_measured() and bool(tail.measured.get("avx512"))
     why = "measured as fastest here" if measured else f"usually fastest with AVX-512; {MEASURE}"
     return Forms(matmul=tail.stages, uncapped=True, why=why)
 
 
-def by_stage(tail: Tail, isa: Isa) -> Forms:
+def choose_by_stage(tail: Tail, isa: Isa) -> Forms:
     """Return each stage in its faster form with AVX2, or with what a different processor has."""
     if tail.is_measured():
         convolutions, matmul = tail.measured[CONVOLUTIONS], tail.measured[MATMUL]
@@ -106,7 +106,7 @@ def avx512_pays(tail: Tail, mixed: Forms) -> bool:
     return sum(with_512[s] for s in tail.stages) < sum(tail.measured[kinds[s]][s] for s in tail.stages)
 
 
-def fitting(tail: Tail, forms: Forms, free_mb: float | None) -> Forms:
+def fit_memory(tail: Tail, forms: Forms, free_mb: float | None) -> Forms:
     """Move stages back to convolutions, the largest first, until the forms fit into the free memory."""
     matmul, moved = forms.matmul, []
     while matmul and free_mb is not None and (needed := tail.megabytes(matmul)) > free_mb:
@@ -116,16 +116,16 @@ def fitting(tail: Tail, forms: Forms, free_mb: float | None) -> Forms:
     return Forms(matmul=matmul, why=moved[-1] if moved else forms.why)
 
 
-def strongest_isa() -> Isa:
+def find_strongest_isa() -> Isa:
     """Return the strongest instruction set of the CPU that ONEDNN_MAX_CPU_ISA allows oneDNN to use."""
-    flags, limit = cpu_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    flags, limit = read_cpu_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     allowed = limit in ("", "ALL", "DEFAULT") or limit.startswith(("AVX512", "AVX10"))
     if "avx512f" in flags and allowed:
         return "avx512"
     return "avx2" if "avx2" in flags and (allowed or limit.startswith("AVX2")) else "other"
 
 
-def describe(stages: tuple[str, ...], forms: Forms) -> str:
+def describe_forms(stages: tuple[str, ...], forms: Forms) -> str:
     """Describe the form of each of ``stages`` in words, with the reason."""
     matmul = [stage for stage in stages if stage in forms.matmul]
     rest = [stage for stage in stages if stage not in forms.matmul]
@@ -134,12 +134,12 @@ def describe(stages: tuple[str, ...], forms: Forms) -> str:
     return f"training {' and '.join(parts)}: {forms.why}"
 
 
-def record(forms: Forms) -> dict[str, object]:
+def record_forms(forms: Forms) -> dict[str, object]:
     """Convert forms to the JSON in a run's environment.json."""
     return {"matmul": list(forms.matmul), "uncapped": forms.uncapped}
 
 
-def recorded(folder: Path, stages: tuple[str, ...], uncapped_text: str) -> Forms | None:
+def read_forms(folder: Path, stages: tuple[str, ...], uncapped_text: str) -> Forms | None:
     """Read the forms of the run in a folder; returns None if its environment.json cannot be read.
 
     Older runs record only the instruction set: ``uncapped_text`` means that all stages were in matmul form.

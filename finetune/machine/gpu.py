@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 NODE, WSL = "/dev/nvidia0", "/dev/dxg"
 
 
-def missing() -> str:
+def find_missing_driver() -> str:
     """Return which part of the driver is missing, or an empty string; a container may lack the first device."""
     found = os.path.exists(NODE) or os.path.exists(WSL) or glob(f"{NODE[:-1]}[0-9]*")
     return "" if found else f"{NODE} is missing"
 
 
-def prepare(ms: Any, settings: Settings) -> str:
+def limit_memory(ms: Any, settings: Settings) -> str:
     """Limit the device memory."""
     if settings.memory_gb:
         ms.runtime.set_memory(max_size=f"{settings.memory_gb}GB")
@@ -31,11 +31,11 @@ def prepare(ms: Any, settings: Settings) -> str:
 KIND = Kind(
     name="gpu",
     target="GPU",
-    missing=missing,
-    prepare=prepare,
+    missing=find_missing_driver,
+    prepare=limit_memory,
     amp="O2",
     sink=0,
     queue=True,
     pins=True,
-    environment=cpu.environment,
+    environment=cpu.build_environment,
 )

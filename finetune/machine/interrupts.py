@@ -139,7 +139,7 @@ def wait_for_signal(signals: set[signal.Signals], most: float) -> tuple[int, int
 
 
 @contextmanager
-def whole() -> Iterator[None]:
+def hold_signals() -> Iterator[None]:
     """Delay interrupts until the end of a block: inside its compiler, MindSpore would print pages of internal state."""
     if not _listener or threading.current_thread() is not threading.main_thread():
         yield
@@ -148,7 +148,7 @@ def whole() -> Iterator[None]:
         yield
 
 
-def taken() -> None:
+def mark_taken() -> None:
     """Record that a signal has been handled, or that nothing is left to interrupt."""
     for listener in _listener:
         listener.taken = True
@@ -162,7 +162,7 @@ def listen() -> None:
 
 
 @contextmanager
-def watched() -> Iterator[Stop]:
+def watch_signals() -> Iterator[Stop]:
     """Watch for signals inside the block; has no effect in a thread, where Python delivers none."""
     stop = Stop()
     if _listener:
@@ -174,16 +174,16 @@ def watched() -> Iterator[Stop]:
     elif threading.current_thread() is not threading.main_thread():
         yield stop
     else:
-        with handled(stop):
+        with handle_signals(stop):
             yield stop
 
 
 @contextmanager
-def handled(stop: Stop) -> Iterator[None]:
+def handle_signals(stop: Stop) -> Iterator[None]:
     """Handle signals with Python's own handlers: for the Python API, where libraries have already started threads.
 
     A second signal ends the run, not the process, which may be a notebook. While MindSpore runs a graph, it responds to
-    SIGINT by sending SIGTERM, so the two cannot be told apart.
+    SIGINT by sending SIGTERM, so the two cannot be distinguished.
     """
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -191,12 +191,12 @@ def handled(stop: Stop) -> Iterator[None]:
             raise KeyboardInterrupt("stopped without saving")
         stop.ask(signum)
 
-    with replaced({signum: ask for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN}):
+    with replace_handlers({signum: ask for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN}):
         yield
 
 
 @contextmanager
-def keyboard() -> Iterator[None]:
+def keep_keyboard_interrupt() -> Iterator[None]:
     """Make Ctrl-C raise ``KeyboardInterrupt`` in a block that runs graphs, where MindSpore turns it into SIGTERM.
 
     For the Python API outside of runs; handlers that are not Python's defaults are kept.
@@ -205,12 +205,12 @@ def keyboard() -> Iterator[None]:
         yield
         return
     default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    with replaced({signal.SIGTERM: signal.default_int_handler} if default else {}):
+    with replace_handlers({signal.SIGTERM: signal.default_int_handler} if default else {}):
         yield
 
 
 @contextmanager
-def replaced(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+def replace_handlers(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
     """Replace signal handlers inside a block; afterwards restore them, and the ones that MindSpore replaced."""
     before = {signum: signal.getsignal(signum) for signum in (*handlers, signal.SIGINT)}
     for signum, handler in handlers.items():

@@ -58,10 +58,10 @@ class Settings:
     memory_gb: int = 0
 
 
-def quiet_mindspore() -> Any:
+def import_mindspore() -> Any:
     """Import MindSpore without its warnings and without the errors that it prints at exit."""
     if "mindspore" not in sys.modules:
-        working_folder.check()
+        working_folder.check_exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mindspore as ms

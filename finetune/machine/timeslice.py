@@ -29,7 +29,7 @@ def shorten_time_slice() -> int | None:
     FINETUNE_TIME_SLICE_US sets a different length, or with 0 disables this. Returns None if nothing was changed: not
     on Linux, with a scheduling policy set by the user, or if the kernel refuses.
     """
-    wanted = wanted_microseconds(os.environ.get(VARIABLE, ""))
+    wanted = parse_microseconds(os.environ.get(VARIABLE, ""))
     if not wanted or not sys.platform.startswith("linux") or platform.machine() not in CALLS:
         return None
     attributes = read_attributes()
@@ -39,7 +39,7 @@ def shorten_time_slice() -> int | None:
     return wanted if write_attributes(attributes) else None
 
 
-def wanted_microseconds(text: str) -> int:
+def parse_microseconds(text: str) -> int:
     """Parse the environment variable, limited to ``LONGEST``; text that is not a number counts as unset."""
     if not text.isdecimal():
         return MICROSECONDS

@@ -17,11 +17,11 @@ def is_removed() -> bool:
     return False
 
 
-def removed_error() -> UsageError:
-    return UsageError(f"the working folder, {removed_name()}, was removed; change to an existing folder with `cd`")
+def build_removed_error() -> UsageError:
+    return UsageError(f"the working folder, {find_removed_name()}, was removed; change to an existing folder with `cd`")
 
 
-def removed_name() -> str:
+def find_removed_name() -> str:
     """Return the name of the removed working folder, from Linux or from the shell's PWD."""
     try:
         name = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
@@ -30,7 +30,7 @@ def removed_name() -> str:
     return f"'{escape_line(name)}'" if name else "the current folder"
 
 
-def check() -> None:
+def check_exists() -> None:
     """Raise ``UsageError`` if the working folder was removed: importing MindSpore there would end the process."""
     if is_removed():
-        raise removed_error()
+        raise build_removed_error()

@@ -37,10 +37,10 @@ predicts one of its classes, even for a photo that shows none of them.
 """
 
 
-def text(about: dict[str, Any]) -> str:
+def format_card(about: dict[str, Any]) -> str:
     """Write the text of a model's card from its ``model.json``."""
     image, classes = about["image"], about["classes"]
-    shown = ", ".join(map(one_line, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    shown = ", ".join(map(escape_cell, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
     return CARD.format(
         name=about["name"],
         backbone=about["backbone"]["use"],
@@ -50,13 +50,13 @@ def text(about: dict[str, Any]) -> str:
         resize=image["resize"],
         mean=list(image["mean"]),
         std=list(image["std"]),
-        weights=weights(about["weights"]),
+        weights=format_weights(about["weights"]),
         metrics="\n".join(f"| {key} | {value:.4f} |" for key, value in about["metrics"].items()),
         folder="FOLDER",
     )
 
 
-def weights(about: dict[str, Any]) -> str:
+def format_weights(about: dict[str, Any]) -> str:
     """Format the table rows about the pretrained weights; unknown values are left out."""
     titles = {
         "source": "pretrained weights",
@@ -67,9 +67,9 @@ def weights(about: dict[str, Any]) -> str:
         "layout": "their layout",
     }
     known = {"source": "none (random start)"} | {key: value for key, value in about.items() if value}
-    return "\n".join(f"| {title} | {one_line(str(known[key]))} |" for key, title in titles.items() if key in known)
+    return "\n".join(f"| {title} | {escape_cell(str(known[key]))} |" for key, title in titles.items() if key in known)
 
 
-def one_line(value: str) -> str:
+def escape_cell(value: str) -> str:
     """Escape a text so that it stays within a table cell."""
     return value.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

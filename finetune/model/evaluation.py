@@ -124,13 +124,13 @@ class Predictor:
         found = [np.empty(0, metrics.SCORE)]
         with world.together():
             for indices, rows in self.probabilities(batches):
-                found.append(metrics.scores(indices, rows, part.labels[indices]))
+                found.append(metrics.score_images(indices, rows, part.labels[indices]))
                 check()
         scored = np.concatenate(world.rows(np.concatenate(found)))
         scored = scored[np.argsort(scored["index"])]
-        confusion = metrics.confusion(scored, part.labels, classes)
+        confusion = metrics.count_pairs(scored, part.labels, classes)
         return Evaluation(
-            metrics=metrics.metrics(scored, confusion),
+            metrics=metrics.compute_metrics(scored, confusion),
             confusion=confusion,
             predicted=scored["predicted"],
             confidence=scored["confidence"],
@@ -150,7 +150,7 @@ class Predictor:
         first = next(given, None)
         if first is None:  # with few batches, a process may have none
             return
-        for output in self._engine(what, first).run(chained(first, given)):
+        for output in self._engine(what, first).run(chain_first(first, given)):
             yield pending.popleft(), output
 
     def _engine(self, what: str, sample: Array) -> engines.Engine:
@@ -166,7 +166,7 @@ class Predictor:
         cell, own = self._cell(what, None), self.products and self._cell(what, self.products)
         # For a few small logits the cosine means little.
         least = engines.COSINE if what == "features" else -1.0
-        return engines.build(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
+        return engines.build_engine(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
 
     def _cell(self, what: str, products: Stages | None) -> nn.Cell:
         if what == "features":
@@ -174,7 +174,7 @@ class Predictor:
         return Logits(self.network, self.first, products)
 
 
-def chained(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
+def chain_first(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
     """Yield ``first``, then the rest."""
     yield first
     yield from rest
@@ -192,7 +192,7 @@ NAME = "out_of_fold.csv"
 HEADER = ["path", "label", "predicted", "probability", "own_probability", "top5", "fold"]
 
 
-def write(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) -> None:
+def write_scores(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) -> None:
     """Write ``out_of_fold.csv``: a row with ``SCORE`` and fold for each training image that was scored."""
     names, labels = list(splitfile.image_names(data.train)), data.train.labels
     rows = (
@@ -210,7 +210,7 @@ def write(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) ->
     splitfile.write_table(folder / NAME, HEADER, rows)
 
 
-def find(model: Path | None) -> Path | None:
+def find_scores(model: Path | None) -> Path | None:
     """Return the ``out_of_fold.csv`` of a model folder's run, if the run held no images back and only fitted the head.
 
     If the run trained further epochs, the file describes a different head than the model's.
@@ -226,7 +226,7 @@ def find(model: Path | None) -> Path | None:
     return path if path.exists() and epochs == 0 else None
 
 
-def read(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]:
+def read_scores(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]:
     """Read the ``SCORE`` and the label of each image; raises ``UsageError`` for a file that is damaged or empty."""
     places = {name: index for index, name in enumerate(classes)}
     try:

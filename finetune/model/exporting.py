@@ -52,10 +52,10 @@ def run_onnxruntime(file: Path, images: Array) -> Array:
 
 def run_openvino(file: Path, images: Array) -> Array:
     """Run an ONNX file with OpenVINO on the CPU, in float32 even if shorter types are faster."""
-    from finetune.network.openvino_graph import core
+    from finetune.network.openvino_graph import load_core
 
     hints = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-    compiled = core().compile_model(core().read_model(file.read_bytes()), "CPU", hints)
+    compiled = load_core().compile_model(load_core().read_model(file.read_bytes()), "CPU", hints)
     result: Array = compiled([images])[0]
     return result
 
@@ -96,11 +96,11 @@ def find_problem(module: str) -> str:
     try:
         import_module(module)
     except Exception as error:  # an incompatible library can fail in many ways
-        return f"{module} cannot be imported ({first_line(error)})"
+        return f"{module} cannot be imported ({find_first_line(error)})"
     return ""
 
 
-def first_line(error: Exception) -> str:
+def find_first_line(error: Exception) -> str:
     """Return the first meaningful line of an error's message; OpenVINO's messages start with source locations."""
     lines = [line.strip().removesuffix(".") for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith("Exception from ")), type(error).__name__)
@@ -114,7 +114,7 @@ RUN_FILES = (
 )
 
 
-def own_files(folder: Path) -> list[Path]:
+def list_own_files(folder: Path) -> list[Path]:
     """Return the files of a model folder and of its run, which an export must not overwrite."""
     own, run = [folder / name for name in MODEL_FILES], folder.parent
     if folder.name == "model" and (run / "recipe.yaml").is_file():
@@ -122,7 +122,7 @@ def own_files(folder: Path) -> list[Path]:
     return own
 
 
-def export_outputs(
+def plan_outputs(
     path: Path, format: str, folder: Path | None, *, force: bool, remedy: str = CLI_REMEDY
 ) -> tuple[Output, Output]:
     """Return the two files that an export of the model in ``folder`` writes, after checking their paths.
@@ -137,7 +137,7 @@ def export_outputs(
         renamed = path.with_suffix(f".{format}")
         other = f", or choose the format {path.suffix[1:]}" if path.suffix[1:] in FORMATS else ""
         raise UsageError(f"{path} does not end with .{format}; name the file {renamed}{other}")
-    inputs = own_files(folder) if folder else []
+    inputs = list_own_files(folder) if folder else []
     graph = Output(path=path, command="export", force=force, inputs=inputs, remedy=remedy)
     beside = path.with_name(f"{path.name}.json")
     about = Output(path=beside, command="export", force=force, inputs=inputs, remedy=remedy)
@@ -184,14 +184,14 @@ class Exported(nn.Cell):
         return ops.softmax(logits.astype(ms.float32), -1)
 
 
-def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force: bool = False) -> dict[str, Any]:
+def export_model(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force: bool = False) -> dict[str, Any]:
     """Write ``path`` and ``path`` + ``.json``; return a report of the files and the comparison.
 
     The graph takes (1, 3, size, size) float32 RGB in 0..1. If a runtime is installed, it runs the written file for
     comparison. Raises ``UsageError`` for existing files unless ``force`` replaces them, and ``FinetuneError`` if the
     probabilities differ from those of the network; then nothing is written.
     """
-    graph, beside = export_outputs(path, format, model.folder, force=force, remedy=API_REMEDY)
+    graph, beside = plan_outputs(path, format, model.folder, force=force, remedy=API_REMEDY)
     suffix = f".{format}"
     cell = Exported(model.network, model.image.mean, model.image.std)
     cell.set_train(False)
@@ -202,8 +202,8 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
     with atomic.atomic_path(graph.place) as temporary:
         written = temporary.with_name(temporary.name + suffix)  # MindSpore appends the ending
         try:
-            write(cell, sample, temporary, format)
-            difference = compare(runtime, written, sample, expected) if runtime else None
+            write_graph(cell, sample, temporary, format)
+            difference = compare_outputs(runtime, written, sample, expected) if runtime else None
             written.replace(temporary)
         finally:
             written.unlink(missing_ok=True)
@@ -221,7 +221,7 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
     return report
 
 
-def write(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -> None:
+def write_graph(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -> None:
     """Write a network; raises ``FinetuneError`` if MindSpore cannot export one of its operators to the format."""
     try:
         ms.export(cell, Tensor(sample), file_name=str(path), file_format=format.upper())
@@ -230,7 +230,7 @@ def write(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -
         raise FinetuneError(f"MindSpore cannot export this network as {format}: {reason}") from error
 
 
-def compare(runtime: Runtime, file: Path, sample: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def compare_outputs(runtime: Runtime, file: Path, sample: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """Return the largest difference between the output of an exported file in a runtime and the expected output.
 
     Raises ``FinetuneError`` if it exceeds ``TOLERANCE``, or if the runtime cannot run the file.
@@ -238,7 +238,7 @@ def compare(runtime: Runtime, file: Path, sample: NDArray[np.float32], expected:
     try:
         found = runtime.run(file, sample)
     except Exception as error:  # each library raises its own exceptions
-        raise FinetuneError(f"{runtime} cannot run the exported graph: {first_line(error)}; {REMEDY}") from error
+        raise FinetuneError(f"{runtime} cannot run the exported graph: {find_first_line(error)}; {REMEDY}") from error
     if found.shape != expected.shape:
         raise FinetuneError(
             f"the exported graph returns shape {found.shape} in {runtime}, not {expected.shape}; {REMEDY}"

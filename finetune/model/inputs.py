@@ -46,7 +46,7 @@ class Inputs:
         return dict(Counter(each.reason for each in self.skipped if not each.may_be_image))
 
 
-def gather(given: Iterable[Any]) -> Inputs:
+def gather_images(given: Iterable[Any]) -> Inputs:
     """Collect images from files, folders and arrays; folders are searched at any depth, like a folder dataset.
 
     Raises ``UsageError`` for a folder in which nothing looks like an image.
@@ -65,28 +65,28 @@ def gather(given: Iterable[Any]) -> Inputs:
             endings = (*COMMON, *sorted(image_endings().difference(COMMON)))
             raise UsageError(f"no photos in {each}; photos end with {' '.join(endings)}")
         listed += range(len(images), len(images) + len(found.images))
-        images += map(as_found, found.images)
+        images += map(protect_path, found.images)
     return Inputs(images=tuple(images), listed=frozenset(listed), skipped=tuple(skipped))
 
 
-def asked(images: Any) -> Inputs | None:
+def gather_asked(images: Any) -> Inputs | None:
     """Collect the images of a Python call, a folder or a list of files, folders and arrays; None for others."""
     if isinstance(images, str | Path) and os.path.isdir(expand_home(images)):
         images = [images]
     if not isinstance(images, list | tuple):
         return None
-    return gather(images)
+    return gather_images(images)
 
 
-def of_folders(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
+def list_unlabelled(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
     """Return the images in folders without a prediction; raises the ``BadImage`` of a directly named image."""
     for index in sorted(refused):
         if index not in inputs.listed:
             raise refused[index]
-    return skipped(inputs, refused)
+    return list_skipped(inputs, refused)
 
 
-def as_found(path: Path) -> Path:
+def protect_path(path: Path) -> Path:
     """Return the path of a found file, made absolute if it would be mistaken for one in a home folder."""
     try:
         return path if expand_home(path) == path else path.absolute()
@@ -94,7 +94,7 @@ def as_found(path: Path) -> Path:
         return path.absolute()
 
 
-def skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
+def list_skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
     """Return every image without a prediction: those that the decoder ``refused``, and those skipped before."""
     bad = (
         Skipped(path=str(inputs.images[index]), reason="damaged", text=refused[index].reason)
@@ -103,14 +103,14 @@ def skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
     return [*bad, *inputs.missing]
 
 
-def report(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[dict[str, str]]:
+def report_skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[dict[str, str]]:
     """Return the path of every image without a prediction, and the reason, as JSON."""
-    return [{"path": each.path, "reason": each.text} for each in skipped(inputs, refused)]
+    return [{"path": each.path, "reason": each.text} for each in list_skipped(inputs, refused)]
 
 
-def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None:
+def describe_failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None:
     """Return the error that lists images without a prediction, up to ``LISTED``; None if every image has one."""
-    found = skipped(inputs, refused)
+    found = list_skipped(inputs, refused)
     if not found:
         return None
     lines = [f"'{shown(each.path)}' {each.text}" for each in found[:LISTED]]
@@ -121,7 +121,7 @@ def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None
     )
 
 
-def ignored_line(inputs: Inputs) -> str:
+def describe_ignored(inputs: Inputs) -> str:
     """Describe in one line how many files were ignored because they are not images; empty if there are none."""
     counts = ", ".join(f"{inputs.ignored[each]:,} {text}" for each, text in IGNORED.items() if each in inputs.ignored)
     return f"ignored: {counts}" if counts else ""
@@ -143,7 +143,7 @@ class Prediction:
         return f"{escape_line(str(self.path))}: {self.label} ({self.probability:.1%})"
 
     def _repr_html_(self) -> str:
-        return html.prediction(self.path, self.top)
+        return html.render_prediction(self.path, self.top)
 
 
 class Predictions(list[Prediction]):
@@ -157,4 +157,4 @@ class Predictions(list[Prediction]):
         self.skipped = tuple(skipped)
 
     def _repr_html_(self) -> str:
-        return html.predictions([(each.path, each.top) for each in self])
+        return html.render_predictions([(each.path, each.top) for each in self])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.fitting.scores import count_confusion, macro_f1
+from finetune.fitting.scores import compute_macro_f1, count_confusion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ SCORE = np.dtype(
 )
 
 
-def scores(
+def score_images(
     indices: NDArray[np.int64], probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> NDArray[np.void]:
     """Return the ``SCORE`` of each image (N,): indices (N,), probabilities (N, classes), labels (N,)."""
@@ -37,34 +37,34 @@ def scores(
     return found
 
 
-def confusion(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+def count_pairs(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Return the counts ``[true, predicted]`` of all images of a part."""
     return count_confusion(labels, scored["predicted"], classes)
 
 
-def metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
+def compute_metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
     """Return mean loss, accuracy, top5 and macro_f1, without metrics that are constant with so few classes."""
     found = {
-        "loss": mean_loss(scored["own"]),
+        "loss": compute_mean_loss(scored["own"]),
         "accuracy": float(np.trace(counts)) / len(scored),
         "top5": float(scored["top5"].mean()),
-        "macro_f1": macro_f1(counts),
+        "macro_f1": compute_macro_f1(counts),
     }
-    return {name: value for name, value in found.items() if name not in constant_metrics(len(counts))}
+    return {name: value for name, value in found.items() if name not in list_constant_metrics(len(counts))}
 
 
-def mean_loss(own: NDArray[np.float32]) -> float:
+def compute_mean_loss(own: NDArray[np.float32]) -> float:
     """Return the mean cross-entropy, given the probability of each image's true class; never less than 0."""
     loss = float(-np.log(np.maximum(own.astype(np.float64), 1e-38)).mean())
     return 0.0 if loss <= 0.0 else loss  # rounding leaves -0.0, or probabilities just above 1
 
 
-def constant_metrics(classes: int) -> dict[str, float]:
+def list_constant_metrics(classes: int) -> dict[str, float]:
     """Return the metrics that are constant with this number of classes, and their values."""
     return {"top5": 1.0} if classes <= TOP else {}
 
 
-def better(metric: str, value: float, than: float | None) -> bool:
+def is_better(metric: str, value: float, than: float | None) -> bool:
     """Return whether ``value`` is better than ``than``; NaN never is, and a tie is not better."""
     if not np.isfinite(value):
         return False

@@ -41,7 +41,7 @@ WEIGHTS = ("source", "origin", "licence", "citation", "sha256", "layout")  # rec
 HEADS: TypeAdapter[LinearHead | MlpHead] = TypeAdapter(LinearHead | MlpHead)
 
 
-def distinct(names: list[str]) -> list[str]:
+def check_distinct(names: list[str]) -> list[str]:
     """Return the names if there are at least two and no duplicates; raises ``ValueError`` otherwise."""
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError("should be a list of different names")
@@ -83,43 +83,43 @@ class Record(BaseModel):
     backbone: BackboneRecord
     head: LinearHead | MlpHead
     features: PositiveInt
-    classes: Annotated[list[str], AfterValidator(distinct)]
+    classes: Annotated[list[str], AfterValidator(check_distinct)]
     image: ImageRecord
     metrics: dict[str, float | None]
     recipe: dict[str, Any]
 
 
-def write(folder: Path, about: Mapping[str, Any], network: Network) -> None:
+def write_folder(folder: Path, about: Mapping[str, Any], network: Network) -> None:
     """Write a model folder; ``model.json`` is written last, so that a folder that has one is complete.
 
     ``about`` has the fields of ``Record``, and the origin of the model: its stages, dataset and pretrained weights.
     """
-    from finetune.network.network import values
+    from finetune.network.network import read_values
 
     about = {"version": VERSION, **about, "weights": {key: about["weights"].get(key) for key in WEIGHTS}}
     metadata = {key: json.dumps(about[key]) for key in ("image", "classes", "backbone")}
-    tensorfile.write(folder / "weights.safetensors", values(network.get_parameters()), metadata)
-    atomic.write_text(folder / "README.md", card.text(about))
+    tensorfile.write(folder / "weights.safetensors", read_values(network.get_parameters()), metadata)
+    atomic.write_text(folder / "README.md", card.format_card(about))
     atomic.write_json(folder / "model.json", about)
 
 
-def image_record(image: ImageSpec) -> dict[str, Any]:
+def record_image(image: ImageSpec) -> dict[str, Any]:
     """Convert the preprocessing to JSON."""
     return {name: getattr(image, name) for name in ImageSpec.__slots__}
 
 
-def image_spec(record: dict[str, Any]) -> ImageSpec:
+def load_image_spec(record: dict[str, Any]) -> ImageSpec:
     """Create the preprocessing from JSON."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in completed_image(record).items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in complete_image(record).items()}
     return ImageSpec(**values)
 
 
-def completed_image(record: Mapping[str, Any]) -> dict[str, Any]:
+def complete_image(record: Mapping[str, Any]) -> dict[str, Any]:
     """Add the key that is missing in records of older versions, which ignored colour profiles."""
     return {"color": "ignore", **record}
 
 
-def locate(path: Path) -> Path:
+def locate_folder(path: Path) -> Path:
     """Return the model folder in a run folder, or the folder itself if it is a model folder."""
     for folder in (path, path / "model"):
         if os.path.isfile(folder / "model.json"):
@@ -143,10 +143,10 @@ def open_model(
     user. Raises ``UsageError`` if there is no model and ``WeightsError`` if its files do not match.
     """
     from finetune.model.model import Model
-    from finetune.network.network import Network, assign, build_stages, product_form
+    from finetune.network.network import Network, assign_values, build_stages, product_form
 
-    folder = locate(path)
-    about = read(folder)
+    folder = locate_folder(path)
+    about = read_record(folder)
     backbone = catalogue.get(Backbone, about["backbone"]["use"])
     from finetune.network import heads
 
@@ -154,20 +154,22 @@ def open_model(
         options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))
         trunk = trunk or TrunkSection.model_validate(about["recipe"].get("trunk", {}))
     except ValidationError as error:
-        raise damaged(folder / "model.json", error) from error
+        raise build_damage_error(folder / "model.json", error) from error
     if not os.path.isfile(folder / "weights.safetensors"):
         raise WeightsError(f"{folder}: weights.safetensors is missing; copy the model folder again")
     head = HEADS.validate_json(json.dumps(about["head"]))
-    network = Network(build_stages(backbone, options), heads.build(head, about["features"], len(about["classes"]), 0))
+    network = Network(
+        build_stages(backbone, options), heads.build_head(head, about["features"], len(about["classes"]), 0)
+    )
     tensors = tensorfile.read(folder / "weights.safetensors").tensors
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     if {name: array.shape for name, array in tensors.items()} != expected:
         raise WeightsError(f"{folder}: weights.safetensors does not match model.json; copy the complete folder again")
-    assign(network.get_parameters(), tensors)
+    assign_values(network.get_parameters(), tensors)
     return Model(
         network=network,
         about=about,
-        image=image_spec(about["image"]),
+        image=load_image_spec(about["image"]),
         catalogue=catalogue,
         folder=folder,
         products=product_form(backbone, network, Forms(uncapped=bool(is_uncapped()))),
@@ -177,7 +179,7 @@ def open_model(
     )
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
     """Read a model folder's ``model.json``."""
     path = folder / "model.json"
     try:
@@ -188,11 +190,11 @@ def read(folder: Path) -> dict[str, Any]:
             raise WeightsError(f"{path} has version {version}, but {remedy}")
         Record.model_validate(about)
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, error) from error
+        raise build_damage_error(path, error) from error
     return about
 
 
-def damaged(path: Path, error: Exception) -> WeightsError:
+def build_damage_error(path: Path, error: Exception) -> WeightsError:
     """Return the error for an invalid ``model.json``."""
     why = str(error)
     if isinstance(error, ValidationError):

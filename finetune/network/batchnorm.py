@@ -29,7 +29,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return centred * scale.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)
 
 
-def synchronise(network: Network, processes: int) -> None:
+def synchronise_batch_norm(network: Network, processes: int) -> None:
     """Make every 2-D BatchNorm of a network normalise over all processes; parameters and names stay the same."""
     for _, cell in network.cells_and_names():
         if type(cell) is nn.BatchNorm2d:

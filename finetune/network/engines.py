@@ -67,7 +67,7 @@ class Engine:
     @property
     def about(self) -> dict[str, Any]:
         """Everything except the network that affects the bits of an output."""
-        return about(self.backend.name, self.backend.precision, self.chunk)
+        return describe_engine(self.backend.name, self.backend.precision, self.chunk)
 
     def run(self, batches: Iterable[Array]) -> Generator[Array, None, None]:
         """Yield the outputs (N, …) of each batch (N, …), float32, in order; a few batches are read ahead."""
@@ -79,7 +79,7 @@ class Engine:
                     raise ValueError("a batch without rows")
                 sizes.append(len(batch))
                 for start in range(0, len(batch), self.chunk):
-                    yield filled(batch[start : start + self.chunk], self.chunk)
+                    yield pad_rows(batch[start : start + self.chunk], self.chunk)
 
         parts: list[Array] = []
         for output in self.backend.outputs(chunks()):
@@ -95,7 +95,7 @@ class Engine:
         return next(self.run([batch]))
 
 
-def filled(rows: Array, size: int) -> Array:
+def pad_rows(rows: Array, size: int) -> Array:
     """Repeat the last row until there are ``size`` rows."""
     if len(rows) == size:
         return rows
@@ -116,7 +116,7 @@ class MindSpore:
 
         for chunk in chunks:
             self.cell.set_train(False)
-            with interrupts.whole():
+            with interrupts.hold_signals():
                 output = self.cell(Tensor(chunk)).asnumpy()
             yield output.astype(np.float32, copy=False)
 
@@ -130,7 +130,7 @@ class MindSpore:
         """Do nothing: MindSpore cannot free compiled graphs."""
 
 
-def build(
+def build_engine(
     cell: Cell,
     sample: Array,
     section: TrunkSection,
@@ -148,13 +148,13 @@ def build(
     If OpenVINO is only the default and cannot be used, the reason is reported and MindSpore takes its place. Raises
     ``UsageError`` if the recipe asks for OpenVINO and it cannot be used.
     """
-    chunk = min(len(sample), chunk_for(device))
+    chunk = min(len(sample), choose_chunk(device))
     own = own or cell
     plain = Engine(MindSpore(own), chunk)
     asked = section.engine == "openvino"
     if section.engine == "mindspore":
         return plain
-    if reason := unavailable(device):
+    if reason := explain_unavailable(device):
         if asked:
             raise UsageError(f"trunk.engine=openvino cannot be used: {reason}")
         if device == "cpu":
@@ -163,10 +163,10 @@ def build(
     from finetune.network.openvino_graph import Graph
 
     try:
-        engine = Engine(Graph(cell, filled(sample[:chunk], chunk), section.precision), chunk)
+        engine = Engine(Graph(cell, pad_rows(sample[:chunk], chunk), section.precision), chunk)
         first = sample[:CHECKED]
         found = engine(sample[:chunk])[: len(first)]
-        problem = difference(reference(own, first), found, TOLERANCE[engine.backend.precision], cosine)
+        problem = describe_difference(compute_reference(own, first), found, TOLERANCE[engine.backend.precision], cosine)
     except (RuntimeError, TypeError, ValueError, NotImplementedError, OSError) as error:
         problem = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
     if not problem:
@@ -177,36 +177,36 @@ def build(
     return plain
 
 
-def about(name: str, precision: str, chunk: int) -> dict[str, Any]:
+def describe_engine(name: str, precision: str, chunk: int) -> dict[str, Any]:
     """Return everything about an engine that affects the bits of its output."""
-    return {"name": name, "version": version(name), "precision": precision, "chunk": chunk}
+    return {"name": name, "version": read_version(name), "precision": precision, "chunk": chunk}
 
 
-def expected(section: TrunkSection, device: str) -> dict[str, Any]:
-    """Return the ``about`` of the engine that ``build`` will return if its checks pass."""
-    if section.engine == "mindspore" or unavailable(device):
-        return about(MindSpore.name, MindSpore.precision, chunk_for(device))
-    from finetune.network.openvino_graph import Graph, best_precision
+def describe_expected(section: TrunkSection, device: str) -> dict[str, Any]:
+    """Return the ``about`` of the engine that ``build_engine`` will return if its checks pass."""
+    if section.engine == "mindspore" or explain_unavailable(device):
+        return describe_engine(MindSpore.name, MindSpore.precision, choose_chunk(device))
+    from finetune.network.openvino_graph import Graph, choose_precision
 
-    return about(Graph.name, best_precision(section.precision), chunk_for(device))
+    return describe_engine(Graph.name, choose_precision(section.precision), choose_chunk(device))
 
 
-def chunk_for(device: str) -> int:
+def choose_chunk(device: str) -> int:
     """Return the number of images per call of a graph."""
     return CHUNK if device == "cpu" else CHUNK_ELSEWHERE
 
 
-def unavailable(device: str) -> str:
+def explain_unavailable(device: str) -> str:
     """Return why OpenVINO cannot be used here, or an empty string."""
     if device != "cpu":
         return f"it runs on CPUs, not on {device}; set trunk.engine=auto"
     if platform.machine().lower() not in ARCHITECTURES:
         return f"it does not run on {platform.machine()}; set trunk.engine=auto"
-    return broken()
+    return explain_broken()
 
 
 @cache
-def broken() -> str:
+def explain_broken() -> str:
     """Return why OpenVINO cannot be imported, or an empty string."""
     if find_spec("openvino") is None:
         return "it is not installed; run: pip install openvino"
@@ -218,7 +218,7 @@ def broken() -> str:
 
 
 @cache
-def version(name: str) -> str:
+def read_version(name: str) -> str:
     """Return the version of the library behind an engine."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
@@ -229,8 +229,8 @@ def version(name: str) -> str:
         return "unknown"
 
 
-@interrupts.whole()
-def reference(cell: Cell, images: Array) -> Array:
+@interrupts.hold_signals()
+def compute_reference(cell: Cell, images: Array) -> Array:
     """Compute images with MindSpore, without compiling a graph if the cell allows that."""
     import mindspore as ms
 
@@ -247,7 +247,7 @@ def reference(cell: Cell, images: Array) -> Array:
     return output.astype(np.float32, copy=False)
 
 
-def difference(expected: Array, found: Array, tolerance: float, least: float) -> str:
+def describe_difference(expected: Array, found: Array, tolerance: float, least: float) -> str:
     """Return how outputs differ if rounding cannot explain it, else an empty string."""
     a, b = expected.reshape(len(expected), -1), found.reshape(len(found), -1)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -60,7 +60,7 @@ class Mlp(nn.Cell):
         return self.fc(x * mask if self.drops else x)
 
 
-def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
+def build_head(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
     """Build the head of a recipe; the same seed gives the same weights."""
     rng, drops = generator(Stream.HEAD, seed), section.dropout > 0.0
     if isinstance(section, MlpHead):
@@ -68,7 +68,9 @@ def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int)
     return Linear(features, classes, rng, drops=drops)
 
 
-def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int) -> NDArray[np.float32]:
+def draw_dropout_mask(
+    section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int
+) -> NDArray[np.float32]:
     """Return the dropout mask of a step, scaled to keep the mean: (batch, width) float32, or (1, 1) of ones if off.
 
     MindSpore's own dropout on a CPU is not reproducible with a seed; this mask depends only on (seed, step).

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def trunk(stages: Sequence[str], trainable: Iterable[str]) -> tuple[str, ...]:
+def find_trunk(stages: Sequence[str], trainable: Iterable[str]) -> tuple[str, ...]:
     """Return the frozen stages before the first stage that trains; ``stages`` ends with the head."""
     training = set(trainable)
     return tuple(takewhile(lambda stage: stage not in training, stages))
@@ -183,7 +183,7 @@ def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages |
     return {name: made[name] for name in names}
 
 
-def statistics(parameter: Parameter) -> bool:
+def is_statistic(parameter: Parameter) -> bool:
     """Return whether a parameter is a running statistic of BatchNorm, which no optimizer updates."""
     return str(parameter.name).endswith((".moving_mean", ".moving_variance"))
 
@@ -203,12 +203,12 @@ def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
     return stages
 
 
-def values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
+def read_values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
     """Return parameters as arrays by name; the arrays share memory with them if the device allows it."""
     return {p.name: p.asnumpy() for p in parameters}
 
 
-def assign(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) -> None:
+def assign_values(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Set parameters from arrays of the same names and shapes."""
     for parameter in parameters:
         parameter.set_data(Tensor(np.ascontiguousarray(arrays[parameter.name])))

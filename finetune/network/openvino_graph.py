@@ -12,8 +12,8 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from finetune.machine import interrupts
-from finetune.machine.environment import usable_cores
-from finetune.machine.memory import give_back
+from finetune.machine.environment import count_usable_cores
+from finetune.machine.memory import release_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,26 +50,26 @@ class Graph:
 
     def __init__(self, cell: Cell, sample: Array, precision: Literal["auto", "fp32"]) -> None:
         self.cell, self.sample = cell, sample
-        self.precision = best_precision(precision)
+        self.precision = choose_precision(precision)
         self.packed: bytes | None = None
         self.idle: list[Any] = []
         self._read()
         self._compile()
 
-    @interrupts.whole()
+    @interrupts.hold_signals()
     def _read(self) -> None:
         import mindspore as ms
 
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"
             ms.export(Exported(self.cell), ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
-            self.model: Any = core().read_model(path)
+            self.model: Any = load_core().read_model(path)
         constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
         self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}
 
     def _compile(self) -> None:
         self.rest()  # free the previous graph first
-        self._take(core().compile_model(self.model, "CPU", self.hints))
+        self._take(load_core().compile_model(self.model, "CPU", self.hints))
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Graph:
             # One chunk per thread. All threads on one chunk would be equally fast on an idle machine, but half as fast
             # while images are decoded, since each layer would wait for the slowest thread.
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_NUM_THREADS": usable_cores(),
+            "INFERENCE_NUM_THREADS": count_usable_cores(),
         }
 
     def _take(self, compiled: Any) -> None:
@@ -89,14 +89,14 @@ class Graph:
     def settle(self) -> None:
         """Fix the parameters: keep the compiled graph and free the model that it was compiled from."""
         self.model, self.constants = None, {}
-        give_back()
+        release_memory()
 
     def rest(self) -> None:
         """Free as much memory as possible until the next chunks arrive."""
         if self.model is None and self.packed is None:
             self.packed = self.idle[0].get_compiled_model().export_model().getvalue()
         self.idle = []
-        give_back()
+        release_memory()
 
     def _wake(self) -> None:
         if self.idle:
@@ -104,7 +104,7 @@ class Graph:
         if self.packed is None:
             self._compile()
         else:
-            self._take(core().import_model(self.packed, "CPU", self.hints))
+            self._take(load_core().import_model(self.packed, "CPU", self.hints))
 
     def refresh(self) -> None:
         """Use the current parameters of the cell; export it again if the graph does not have them under their names."""
@@ -130,20 +130,20 @@ class Graph:
         try:
             for chunk in chunks:
                 if not idle:
-                    yield finished(busy, idle)
+                    yield finish_request(busy, idle)
                 request = idle.pop()
                 chunk = np.ascontiguousarray(chunk)
                 request.start_async([chunk], share_inputs=True)
                 busy.append((request, chunk))
             while busy:
-                yield finished(busy, idle)
+                yield finish_request(busy, idle)
         finally:
             for request, _ in busy:
                 request.wait()
                 idle.append(request)
 
 
-def finished(busy: deque[tuple[Any, Array]], idle: list[Any]) -> Array:
+def finish_request(busy: deque[tuple[Any, Array]], idle: list[Any]) -> Array:
     """Wait for the oldest request, return its output, and mark the request as idle."""
     request, _ = busy[0]
     request.wait()
@@ -159,7 +159,7 @@ def fits(constant: Any, value: Array) -> bool:
 
 
 @cache
-def core() -> Any:
+def load_core() -> Any:
     """Return OpenVINO's core, one object that is kept until the process ends.
 
     Its CPU plugin gives the thread that loads it a stack for signals, and frees it in the thread that drops the last
@@ -171,9 +171,9 @@ def core() -> Any:
 
 
 @cache
-def best_precision(asked: Literal["auto", "fp32"]) -> str:
+def choose_precision(asked: Literal["auto", "fp32"]) -> str:
     """Return the shortest floating-point type that the CPU computes with natively; f32 if ``asked`` is fp32."""
     if asked == "fp32":
         return "f32"
-    known = set(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    known = set(load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return "f16" if "FP16" in known else "bf16" if "BF16" in known else "f32"

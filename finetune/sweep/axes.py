@@ -46,18 +46,22 @@ class Trial:
         return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
 
 
-def divided(changes: Sequence[str], load: Callable[[Sequence[str]], Plan]) -> tuple[list[Axis], list[str]]:
+def split_axes(changes: Sequence[str], load: Callable[[Sequence[str]], Plan]) -> tuple[list[Axis], list[str]]:
     """Separate the overrides that are sweep axes from all others, which keep their order.
 
     A list is an axis if the recipe does not accept the list but accepts its first value. ``load`` makes a plan from
     overrides or raises ``RecipeError``.
     """
-    lists = {text: values for text in changes if (values := listed(text))}
+    lists = {text: values for text in changes if (values := parse_list(text))}
     alone = [text for text in changes if text not in lists]
     axes, others = [], []
     for text in changes:
         key, values = text.partition("=")[0], lists.get(text, [])
-        if values and not takes(load, alone, text) and takes(load, alone, f"{key}={json.dumps(values[0])}"):
+        if (
+            values
+            and not accepts_change(load, alone, text)
+            and accepts_change(load, alone, f"{key}={json.dumps(values[0])}")
+        ):
             axes.append(Axis(key=key, values=tuple(values)))
         else:
             others.append(text)
@@ -67,7 +71,7 @@ def divided(changes: Sequence[str], load: Callable[[Sequence[str]], Plan]) -> tu
     return axes, others
 
 
-def listed(change: str) -> list[Any]:
+def parse_list(change: str) -> list[Any]:
     """Return the values of an override that gives a list; empty for any other override."""
     key, _, value = change.partition("=")
     if not value.lstrip().startswith("[") or key.startswith("~"):
@@ -78,7 +82,7 @@ def listed(change: str) -> list[Any]:
     return plain if isinstance(plain, list) else []
 
 
-def takes(load: Callable[[Sequence[str]], Plan], others: Sequence[str], change: str) -> bool:
+def accepts_change(load: Callable[[Sequence[str]], Plan], others: Sequence[str], change: str) -> bool:
     """Return whether the recipe accepts an override; unrelated mistakes in the recipe are ignored."""
     try:
         load([*others, change])
@@ -87,7 +91,7 @@ def takes(load: Callable[[Sequence[str]], Plan], others: Sequence[str], change: 
     return True
 
 
-def trials(axes: Sequence[Axis]) -> list[Trial]:
+def combine_axes(axes: Sequence[Axis]) -> list[Trial]:
     """Return every combination of values; the last key varies fastest."""
     count = 1
     for axis in axes:
@@ -95,22 +99,24 @@ def trials(axes: Sequence[Axis]) -> list[Trial]:
     if count > MOST:
         raise UsageError(f"these lists make {count:,} runs; a sweep can have at most {MOST:,}")
     for axis in axes:
-        twice = [spelled(value) for value in axis.values if axis.values.count(value) > 1]
+        twice = [format_value(value) for value in axis.values if axis.values.count(value) > 1]
         if twice:
             raise UsageError(f"{axis.key}: value {twice[0]} is listed twice; remove one")
     keys = [axis.key for axis in axes]
     combined = [dict(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
     digits = len(str(len(combined)))
-    return [Trial(name="-".join([f"{n:0{digits}}", *words(each)]), values=each) for n, each in enumerate(combined, 1)]
+    return [
+        Trial(name="-".join([f"{n:0{digits}}", *name_values(each)]), values=each) for n, each in enumerate(combined, 1)
+    ]
 
 
-def words(values: dict[str, Any]) -> Iterator[str]:
+def name_values(values: dict[str, Any]) -> Iterator[str]:
     """Yield the last part of each key with its value, in characters that the name of a run may contain."""
     for key, value in values.items():
-        yield re.sub(r"[^\w.]+", "-", f"{key.rpartition('.')[2]}-{spelled(value)}").strip("-.")[:30]
+        yield re.sub(r"[^\w.]+", "-", f"{key.rpartition('.')[2]}-{format_value(value)}").strip("-.")[:30]
 
 
-def spelled(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Format a value for people: strings without quotes, short numbers, everything else as JSON."""
     if isinstance(value, float):
         return f"{value:g}"
@@ -134,6 +140,6 @@ def judge_alike(plans: Sequence[Plan], catalogue: Catalogue, say: Callable[[str]
         return list(plans)
     say("validate.folds=auto chose off for every run, so that all of them are evaluated on the same images")
     return [
-        defaults.changed(plan, "validate", folds="off") if plan.recipe.validate.folds == "auto" else plan
+        defaults.replace_values(plan, "validate", folds="off") if plan.recipe.validate.folds == "auto" else plan
         for plan in plans
     ]

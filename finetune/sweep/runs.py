@@ -16,7 +16,7 @@ from finetune.files import atomic
 from finetune.recipe import plan as plans
 from finetune.recipe.document import read
 from finetune.recipe.moved import follow_move
-from finetune.sweep.axes import Trial, spelled
+from finetune.sweep.axes import Trial, format_value
 from finetune.training import runfolder
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Sweep:
         atomic.write_text(self.folder / "sweep.csv", text.getvalue())
 
 
-def planned(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> list[Plan]:
+def plan_trials(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> list[Plan]:
     """Return the plan of each trial; raises one ``RecipeError`` with the mistakes of all of them."""
     found: list[Plan] = []
     mistakes: list[str] = []
@@ -133,21 +133,21 @@ def planned(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> l
     return found
 
 
-def begun(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
+def create_sweep(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
     """Create the folder of a sweep, with the complete recipe of every run."""
     first = made[0].recipe
-    folder = runfolder.create(first.output, f"{first.name}-sweep")
+    folder = runfolder.create_folder(first.output, f"{first.name}-sweep")
     (folder / RECIPES).mkdir()
     for trial, plan in zip(trials, made, strict=True):
         own = plan.recipe.model_copy(update={"name": trial.name, "output": folder.absolute()})
-        atomic.write_text(recipe_of(folder, trial.name), plans.dump(replace(plan, recipe=own)))
+        atomic.write_text(locate_recipe(folder, trial.name), plans.dump(replace(plan, recipe=own)))
     rows = [Row(name=trial.name, values=trial.values) for trial in trials]
     sweep = Sweep(folder=folder, asked=first.evaluate.metric, rows=rows)
     sweep.write()
     return sweep
 
 
-def recipe_of(folder: Path, name: str) -> Path:
+def locate_recipe(folder: Path, name: str) -> Path:
     """Return the path of a run's recipe."""
     return folder / RECIPES / f"{name}.yaml"
 
@@ -157,7 +157,7 @@ def is_sweep(folder: Path) -> bool:
     return (folder / RECORD).is_file()
 
 
-def opened(folder: Path) -> Sweep:
+def open_sweep(folder: Path) -> Sweep:
     """Read the sweep in a folder; raises ``UsageError`` if its record cannot be read."""
     try:
         said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -166,7 +166,7 @@ def opened(folder: Path) -> Sweep:
                 name=each["name"],
                 values=each["values"],
                 folder=each["run"],
-                result=newest_result(folder, each["run"], each["result"]),
+                result=read_newest_result(folder, each["run"], each["result"]),
                 error=each["error"],
             )
             for each in said["runs"]
@@ -176,7 +176,7 @@ def opened(folder: Path) -> Sweep:
         raise UsageError(f"{folder / RECORD}: cannot be read ({error}); start a new sweep") from error
 
 
-def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> dict[str, Any]:
+def read_newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> dict[str, Any]:
     """Read the result of a run, which may have been extended since the sweep recorded it."""
     if not run or not recorded:
         return recorded
@@ -196,7 +196,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
         folder = sweep.folder / Path(row.folder).name if row.folder and row.result else None
         if folder is None or not (folder / "result.json").exists():
             continue
-        plan = plans.load(relocated(sweep, row), [], catalogue)
+        plan = plans.load(relocate_recipe(sweep, row), [], catalogue)
         plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
         same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
         if same not in said:
@@ -206,16 +206,16 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
             raise UsageError(f"{folder} is finished, and {said[same]}; {remedy}")
 
 
-def relocated(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
+def relocate_recipe(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
     """Return the recipe of a run; its paths are adapted if the sweep's folder was moved."""
-    file = recipe_of(sweep.folder, row.name)
+    file = locate_recipe(sweep.folder, row.name)
     values = read(file).values
     recipe = {**values, "output": str(Path(values["output"]).parent)}
     moved = follow_move(values, sweep.folder, recipe)
     return file if moved == values else {**moved, "output": str(sweep.folder.absolute())}
 
 
-def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], None]) -> None:
+def run_sweep(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], None]) -> None:
     """Run every trial that has not finished; a run that was stopped is resumed.
 
     ``train`` starts a run of a plan, or resumes the one in a folder. A run that diverges is recorded in the table. Any
@@ -224,9 +224,9 @@ def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], 
     for number, row in enumerate(sweep.rows, 1):
         if row.done:
             continue
-        told = ", ".join(f"{key}={spelled(value)}" for key, value in row.values.items())
+        told = ", ".join(f"{key}={format_value(value)}" for key, value in row.values.items())
         say(f"run {number} of {len(sweep.rows)}: {told}")
-        plan = plans.load(relocated(sweep, row), [], catalogue)
+        plan = plans.load(relocate_recipe(sweep, row), [], catalogue)
         before = sweep.folder / f"{row.name}-001"
         try:
             result, folder = train(plan, before if any(before.glob("checkpoints/*")) else None)
@@ -244,12 +244,12 @@ def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], 
 RATES = ("lr", "weight_decay", "eps")
 
 
-def draw(sweep: Sweep) -> str | None:
+def draw_chart(sweep: Sweep) -> str | None:
     """Draw the metric over the first numeric key as SVG; returns None without such a key or without results.
 
     Each combination of the other keys is a line of its own.
     """
-    lines, key = points(sweep)
+    lines, key = collect_points(sweep)
     best = sweep.best()
     if key is None or best is None or not lines:
         return None
@@ -257,7 +257,9 @@ def draw(sweep: Sweep) -> str | None:
     score = sweep.score(best)
     mark = (float(best.values[key]), score) if score is not None else None
     others = ", ".join(name for name in sweep.keys if name != key)
-    return chart.svg(lines, title=f"{metric} by {key}", x=key, y=metric, mark=mark, names=others, rate=is_rate(key))
+    return chart.draw_svg(
+        lines, title=f"{metric} by {key}", x=key, y=metric, mark=mark, names=others, rate=is_rate(key)
+    )
 
 
 def is_rate(key: str) -> bool:
@@ -266,17 +268,17 @@ def is_rate(key: str) -> bool:
     return name in RATES or name.endswith(("_lr", "learning_rate"))
 
 
-def points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:
+def collect_points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:
     """Return the lines of the chart, by the values of all other keys, and the key on the horizontal axis."""
-    key = next((name for name in sweep.keys if all(number(row.values[name]) for row in sweep.rows)), None)
+    key = next((name for name in sweep.keys if all(is_number(row.values[name]) for row in sweep.rows)), None)
     lines: dict[str, list[Point]] = {}
     for row in sweep.rows:
         score = sweep.score(row)
         if key is not None and score is not None:
-            rest = ", ".join(spelled(value) for name, value in row.values.items() if name != key)
+            rest = ", ".join(format_value(value) for name, value in row.values.items() if name != key)
             lines.setdefault(rest, []).append((float(row.values[key]), score))
     return {name: sorted(line) for name, line in lines.items()}, key
 
 
-def number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

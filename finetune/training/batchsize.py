@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.machine.kind import quiet_mindspore
-from finetune.machine.memory import available_memory_mb
-from finetune.network.network import trunk
+from finetune.machine.kind import import_mindspore
+from finetune.machine.memory import read_available_memory_mb
+from finetune.network.network import find_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,16 +32,16 @@ def fit_memory(
 ) -> Plan:
     """Return a plan whose automatic batch size fits the free memory; report the size and the reason."""
     size, steps = plan.recipe.train.batch, "chosen by the number of images"
-    first = min((len(trunk(network.names, phase.trainable)) for phase in phases), default=len(network.stages))
-    each, free = HELD * activations(network, first, side) / MB, available_memory_mb()
-    size, why = limit(size, steps, each, None if free is None else SHARE * free, world.size)
+    first = min((len(find_trunk(network.names, phase.trainable)) for phase in phases), default=len(network.stages))
+    each, free = HELD * measure_activations(network, first, side) / MB, read_available_memory_mb()
+    size, why = limit_size(size, steps, each, None if free is None else SHARE * free, world.size)
     size, why = world.from_first([size, why])
     if plan.recipe.train.length:
         say(f"train.batch_size=auto chose {size}: {why}")
-    return with_size(plan, size)
+    return set_batch_size(plan, size)
 
 
-def limit(size: int, why: str, each_mb: float, memory_mb: float | None, processes: int) -> tuple[int, str]:
+def limit_size(size: int, why: str, each_mb: float, memory_mb: float | None, processes: int) -> tuple[int, str]:
     """Return a batch size of at most ``size``, a power of two for each process, and the reason for it.
 
     ``each_mb`` is the memory for one image, ``memory_mb`` the memory available to each process.
@@ -53,12 +53,12 @@ def limit(size: int, why: str, each_mb: float, memory_mb: float | None, processe
     return processes * (1 << (share.bit_length() - 1)), why
 
 
-def activations(network: Network, first: int, side: int) -> float:
+def measure_activations(network: Network, first: int, side: int) -> float:
     """Return the bytes that all cells from stage number ``first`` return for an image of ``side`` pixels.
 
     They are measured on a smaller image and scaled by the area.
     """
-    ms = quiet_mindspore()
+    ms = import_mindspore()
     small = max(32, side // SMALLER)
     mode, training, numbers, hooks = ms.get_context("mode"), network.training, [0], []
 
@@ -82,6 +82,6 @@ def activations(network: Network, first: int, side: int) -> float:
     return 4.0 * numbers[0] * (side / small) ** 2
 
 
-def with_size(plan: Plan, size: int) -> Plan:
+def set_batch_size(plan: Plan, size: int) -> Plan:
     train = plan.recipe.train.model_copy(update={"batch_size": size})
     return replace(plan, recipe=plan.recipe.model_copy(update={"train": train}))

@@ -78,14 +78,14 @@ def settle_start(plan: Plan, planned: Sequence[Phase], say: Say, *, resumed: boo
         why = obstacle.reason if obstacle else "the backbone is pretrained and its features are cached"
         if recipe.backbone.weights != "none":
             say(f"head.start=auto chose {start}: {why}")
-        plan = changed(plan, "head", start=start)
+        plan = replace_values(plan, "head", start=start)
     elif isinstance(recipe.head, LinearHead) and recipe.head.start == "fitted" and obstacle and obstacle.final:
         raise UsageError(f"head.start=fitted is not possible: {obstacle.reason}; set head.start=random")
     if is_fitted(plan.recipe) and trains_head_only(planned):
         plan = suit_head(plan)
     if plan.recipe.freeze.batch_norm == "auto":
         frozen = is_fitted(plan.recipe) and not trains_head_only(planned) and not recipe.train.sync_batch_norm
-        plan = changed(plan, "freeze", batch_norm="frozen" if frozen else "train")
+        plan = replace_values(plan, "freeze", batch_norm="frozen" if frozen else "train")
         if frozen:
             say("freeze.batch_norm=auto chose frozen: the head is fitted to features with the pretrained statistics")
     return plan if resumed and is_folded(plan.recipe) else _settle_folds(plan, planned, say)
@@ -120,7 +120,7 @@ def _settle_folds(plan: Plan, planned: Sequence[Phase], say: Say) -> Plan:
     if folds == "auto":
         if recipe.backbone.weights != "none":
             say(f"validate.folds=auto chose off: {why}")
-        return changed(plan, "validate", folds="off")
+        return replace_values(plan, "validate", folds="off")
     what = "folds need a fitted head and no other training"
     raise UsageError(f"validate.folds={folds}: {what}, but {why}; set validate.folds=off")
 
@@ -155,22 +155,22 @@ def settle_length(plan: Plan, planned: Sequence[Phase], data: Data, processes: i
     recipe = plan.recipe
     if isinstance(recipe.head, LinearHead) and recipe.head.views == "auto":
         count = choose_views(len(data.train)) if is_fitted(recipe) and plan.augment else 0
-        plan = changed(plan, "head", views=count)
+        plan = replace_values(plan, "head", views=count)
         if count:
             say(f"head.views=auto chose {count}: augmented views help a head most when there are few images")
     if recipe.train.batch_size == "auto":  # memory may limit it further, once the network is built
-        plan = changed(plan, "train", batch_size=choose_batch_size(len(data.train), processes))
+        plan = replace_values(plan, "train", batch_size=choose_batch_size(len(data.train), processes))
     if recipe.train.epochs == "auto":
         epochs, why = choose_epochs(plan.recipe, planned, len(data.train))
         say(f"train.epochs=auto chose {epochs}: {why}")
-        plan = changed(plan, "train", epochs=epochs)
+        plan = replace_values(plan, "train", epochs=epochs)
         _check_warmup(recipe, epochs)
     if plan.recipe.train.epochs == 0:
         if not is_fitted(plan.recipe):
             raise UsageError("train.epochs=0 trains nothing, because the head starts at random; set it to 1 or more")
         _report_unused(plan.recipe, say)
     rate = None if measures_rate(plan.recipe, planned) else RATES[recipe.optimizer.use]
-    return changed(plan, "optimizer", lr=rate) if recipe.optimizer.lr == "auto" and rate else plan
+    return replace_values(plan, "optimizer", lr=rate) if recipe.optimizer.lr == "auto" and rate else plan
 
 
 def _report_unused(recipe: Recipe, say: Say) -> None:
@@ -204,19 +204,19 @@ def settle_judge(plan: Plan, data: Data, say: Say) -> Plan:
     recipe = plan.recipe
     folds = data.report["split"].get("folds", 0)
     _report_folds(recipe, folds, say)
-    plan = changed(plan, "validate", folds=folds or "off")
+    plan = replace_values(plan, "validate", folds=folds or "off")
     if recipe.validate.folds == "auto" and folds:
         which = "each image" if len(data.train) <= ONE_FOLD else "each image of the first fold"
         say(f"validate.folds=auto chose {folds}: {which} is scored by a head that was fitted without its fold")
     ratio = data.report["imbalance"]  # of all training images, before some were held back
     unbalanced = ratio > audit.IMBALANCED
     if recipe.evaluate.metric == "auto":
-        plan = changed(plan, "evaluate", metric="macro_f1" if unbalanced else "loss")
+        plan = replace_values(plan, "evaluate", metric="macro_f1" if unbalanced else "loss")
         if unbalanced:
             many = f"the most common class has {ratio:.3g} times as many images as the rarest"
             say(f"evaluate.metric=auto chose macro_f1: {many}")
     if recipe.loss.class_weights == "measured" and not (unbalanced and is_fitted(recipe)):
-        plan = changed(plan, "loss", class_weights="none")
+        plan = replace_values(plan, "loss", class_weights="none")
     return plan
 
 
@@ -269,7 +269,7 @@ def measures_rate(recipe: Recipe, planned: Sequence[Phase]) -> bool:
     return recipe.optimizer.lr == "auto" and recipe.train.epochs != 0 and (pretrained or is_fitted(recipe))
 
 
-def changed(plan: Plan, section: str, **values: Any) -> Plan:
+def replace_values(plan: Plan, section: str, **values: Any) -> Plan:
     """Return a plan with new values in a section of its recipe."""
     own = getattr(plan.recipe, section).model_copy(update=values)
     return replace(plan, recipe=plan.recipe.model_copy(update={section: own}))

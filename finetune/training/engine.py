@@ -41,16 +41,16 @@ def fine_tune(
     """
     extended = False
     if resume is not None:
-        plan, done, extended = finished.settle(
+        plan, done, extended = finished.decide_resume(
             resume, plan, catalogue, extend=extend, allow_changed=allow_changed, say=say
         )
         if done is not None:
             return done
     launch.refuse_alone(plan.recipe)
     if not is_member():  # the parent has checked already
-        trial.check(plan, resume)
+        trial.check_machine(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
-    with opened(prepared, resume) as folder, interrupts.watched() as stop:
+    with open_run_folder(prepared, resume) as folder, interrupts.watch_signals() as stop:
         training = TrainingRun(
             prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed, extended=extended
         )
@@ -59,7 +59,7 @@ def fine_tune(
 
 
 @contextmanager
-def opened(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
+def open_run_folder(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
     """Yield the folder of a run, new or to resume; the first process locks it inside the block."""
     recipe, world = prepared.plan.recipe, prepared.world
     folder = resume
@@ -67,8 +67,8 @@ def opened(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
         with world.together():
             if world.first:
                 if resume is None:
-                    check.disk(prepared)
-                folder = resume or runfolder.create(recipe.output, recipe.name)
+                    check.check_disk(prepared)
+                folder = resume or runfolder.create_folder(recipe.output, recipe.name)
                 stack.enter_context(runfolder.Lock(folder))
         yield Path(world.from_first(str(folder)))
 
@@ -88,7 +88,7 @@ def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
     except BaseException as error:
         if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps or within a block
             training.rescue()
-        elif isinstance(error, ResourceError) and saving.steps(training.saver.folder):
+        elif isinstance(error, ResourceError) and saving.list_checkpoints(training.saver.folder):
             run.say(f"free some disk space, then resume with: finetune run --resume {run.folder}")
         for failure in plugins.fire_all("finetune_run_error", run=run, error=error):
             run.say(f"warning: {failure}")
@@ -112,7 +112,7 @@ def train(training: TrainingRun, stop: interrupts.Stop) -> None:
             train_epoch(training, epoch, stop)
             epoch += 1
         except DivergedError as error:
-            epoch = resuming.rollback(training, error)
+            epoch = resuming.roll_back(training, error)
 
     finishing.finish(training, stop.check)
 
@@ -120,7 +120,7 @@ def train(training: TrainingRun, stop: interrupts.Stop) -> None:
 def start(training: TrainingRun) -> int:
     """Write the records of a new run, or restore the newest checkpoint; return the first epoch to train."""
     if training.resumed and resuming.has_checkpoint(training):
-        return resuming.resume(training)
+        return resuming.resume_run(training)
     training.write_start()
     return training.prepared.phases[0].first
 

@@ -12,10 +12,18 @@ import numpy as np
 from finetune.data import targets
 from finetune.data.loader import Batch, Loader, Stream, generator
 from finetune.distributed.world import ALONE
-from finetune.features.features import FeatureLoader, TooLarge, fill, rounded, told
+from finetune.features.features import FeatureLoader, TooLarge, fill_table, report_progress, round_features
 from finetune.features.keeping import GB, Keeper
 from finetune.network import engines
-from finetune.training.frozen import PLAIN, Frozen, Views, fitting, streamed, summary, too_large
+from finetune.training.frozen import (
+    PLAIN,
+    Frozen,
+    Views,
+    describe_streaming,
+    report_too_large,
+    select_fitting,
+    summarise_features,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +115,7 @@ class Feed:
         """Report once per phase which engine computes the stages whose outputs are not cached."""
         if self.first and not self._noted:
             self._noted = True
-            self._notes.append(streamed(self.frozen.stages[-1], self.frozen.computes()))
+            self._notes.append(describe_streaming(self.frozen.stages[-1], self.frozen.computes()))
 
     def _choose(self) -> frozenset[str]:
         """Choose the parts whose features fit into the cache, and make room for them."""
@@ -119,12 +127,12 @@ class Feed:
         if shape := next((tuple(each["shape"]) for each in known if each), None):
             self.frozen.expect(shape)
         sizes = self.views.sizes(self.frozen.shape())
-        chosen = fitting(sizes, self.keeper.limit)
+        chosen = select_fitting(sizes, self.keeper.limit)
         wanted = {name: several for name, several in wanted.items() if name in chosen}
         self.keeper.begin([each for several in wanted.values() for each in several], self.frozen.shape())
-        self._notes += too_large(sizes, chosen, self.recipe.cache.max_gb)
+        self._notes += report_too_large(sizes, chosen, self.recipe.cache.max_gb)
         stage, keeps = self.frozen.stages[-1], not self.keeper.problem
-        self._notes += summary(self.views, wanted, self.frozen.computes(), stage, keeps=keeps)
+        self._notes += summarise_features(self.views, wanted, self.frozen.computes(), stage, keeps=keeps)
         return chosen
 
     def _wanted(self) -> dict[str, list[Wanted]]:
@@ -167,8 +175,8 @@ class Feed:
             def missing(table: Table, shards: Sequence[int]) -> int:
                 rows = sum(len(table.shards()[each]) for each in shards)
                 whose = "" if self.world.size == 1 else ", this process's share"
-                said = told(f"the {part} images{number}{whose}", rows, self.say)
-                return fill(table, loader, max(view, 1), frozen.engine, said, check, shards)
+                said = report_progress(f"the {part} images{number}{whose}", rows, self.say)
+                return fill_table(table, loader, max(view, 1), frozen.engine, said, check, shards)
 
             try:
                 kept = self.keeper.open(frozen.wanted(part, view), frozen.shape, frozen.chunk, missing, check)
@@ -191,7 +199,7 @@ class Feed:
         return self._open[part, view]
 
     def _sample(self) -> NDArray[np.float32]:
-        batches = self.loader("train", train=True, ordered=engines.chunk_for(self.prepared.device.name)).epoch(1)
+        batches = self.loader("train", train=True, ordered=engines.choose_chunk(self.prepared.device.name)).epoch(1)
         images = next(batches).images
         batches.close()
         return images
@@ -222,7 +230,7 @@ class Feed:
                 yield batch.images
 
         for features in self.frozen.engine().run(images()):
-            yield replace(pending.popleft(), images=rounded(features) if rounds else features)
+            yield replace(pending.popleft(), images=round_features(features) if rounds else features)
 
     def loader(self, part: str, *, train: bool = False, ordered: int = 0) -> Loader:
         """Return the loader of a part's images; ``ordered`` is the batch size for images in order, to be cached."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Chosen, Plan
 
 
-def transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalogue) -> Transform:
+def build_transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalogue) -> Transform:
     """Build one augmentation of the recipe."""
     found: Transform = catalogue.call(chosen.component, "build", chosen.component.build, chosen.options, image)
     if not callable(found):
@@ -60,7 +60,7 @@ class Attributed:
         return self.transform(pixels, rng)
 
 
-def native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> list[Any] | None:
+def build_native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> list[Any] | None:
     """Return the recipe's augmentation as operations of MindSpore's pipeline; None if there are none."""
     if len(plan.augment) != 1 or (make := plan.augment[0].component.native) is None:
         return None
@@ -120,7 +120,7 @@ class Views:
         return ", ".join(parts)
 
 
-def fitting(sizes: Mapping[str, int], limit: int) -> frozenset[str]:
+def select_fitting(sizes: Mapping[str, int], limit: int) -> frozenset[str]:
     """Return the parts that fit into ``limit`` bytes, in order of preference."""
     chosen: list[str] = []
     for name, size in sizes.items():
@@ -129,7 +129,7 @@ def fitting(sizes: Mapping[str, int], limit: int) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def too_large(sizes: Mapping[str, int], chosen: frozenset[str], max_gb: float) -> list[str]:
+def report_too_large(sizes: Mapping[str, int], chosen: frozenset[str], max_gb: float) -> list[str]:
     """Return messages about the parts that exceed the recipe's limit."""
     return [
         f"features of the {name} images are computed in every epoch: they need {size / GB:.3g} GB, "
@@ -139,7 +139,9 @@ def too_large(sizes: Mapping[str, int], chosen: frozenset[str], max_gb: float) -
     ]
 
 
-def summary(views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str, *, keeps: bool) -> list[str]:
+def summarise_features(
+    views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str, *, keeps: bool
+) -> list[str]:
     """Return messages about which features after a stage are cached, and which have to be computed."""
     known = {name: [each.seconds() for each in several] for name, several in wanted.items()}
     there = {name: sum(seconds is not None for seconds in each) for name, each in known.items()}
@@ -155,11 +157,11 @@ def summary(views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str
         each = ", each view in the first epoch that uses it" if later else ""
         notes.append(f"features after {stage}: {views.counted(lacks)} computed once and cached, {by}{each}")
     if not wanted or not keeps:
-        notes.append(streamed(stage, computes))
+        notes.append(describe_streaming(stage, computes))
     return notes
 
 
-def streamed(stage: str, computes: Mapping[str, Any]) -> str:
+def describe_streaming(stage: str, computes: Mapping[str, Any]) -> str:
     """Return the message about the engine of stages whose outputs are not cached."""
     by = f"{computes['name']} in {computes['precision'].replace('f32', 'fp32')}"
     return f"stages up to {stage} are computed in every epoch, by {by}"
@@ -174,7 +176,7 @@ class Frozen:
 
     def __init__(self, prepared: Prepared, first: int, sample: Sample, say: Callable[[str], None]) -> None:
         self.prepared, self.first, self.say = prepared, first, say
-        self.chunk = engines.chunk_for(prepared.device.name)
+        self.chunk = engines.choose_chunk(prepared.device.name)
         self._sample = sample
         self._engine: Engine | None = None
         self._weights: str | None = None
@@ -200,7 +202,7 @@ class Frozen:
 
     def _digest(self) -> str:
         parameters = self.prepared.network.parameters_of(self.stages)
-        return identity.of_arrays((p.name, p.asnumpy()) for p in parameters)
+        return identity.hash_arrays((p.name, p.asnumpy()) for p in parameters)
 
     def engine(self) -> Engine:
         """Return the engine that computes the stages, built on first use."""
@@ -208,7 +210,7 @@ class Frozen:
             network, products = self.prepared.network, self.prepared.products
             cell, own = Trunk(network, self.first), products and Trunk(network, self.first, products)
             section, device = self.prepared.plan.recipe.trunk, self.prepared.device.name
-            self._engine = engines.build(cell, self._sample(), section, self.say, own=own, device=device)
+            self._engine = engines.build_engine(cell, self._sample(), section, self.say, own=own, device=device)
             self._engine.backend.settle()
         return self._engine
 
@@ -232,11 +234,11 @@ class Frozen:
         """Return the cache request for the features of a view of a part."""
         labelled = getattr(self.prepared.data, part)
         about = {
-            "versions": identity.versions(),
+            "versions": identity.list_versions(),
             "trunk": self._trunk(),
             "engine": self.computes(),
-            "image": modelfolder.image_record(self.prepared.image),
-            "images": identity.of_images(labelled),
+            "image": modelfolder.record_image(self.prepared.image),
+            "images": identity.hash_images(labelled),
             "view": self._augmentation(view) if view != PLAIN else "plain",
         }
         name = f"{NAMES[part]} images" + (f", view {view}" if view != PLAIN else "")
@@ -249,7 +251,7 @@ class Frozen:
         return {
             "stages": list(self.stages),
             "pooled": self.first == len(self.prepared.network.stages),
-            "backbone": [component.name, options.model_dump(mode="json"), identity.of_code(component)],
+            "backbone": [component.name, options.model_dump(mode="json"), identity.hash_code(component)],
             "amp": self.prepared.device.amp,
             "weights": self._weights,
         }
@@ -257,9 +259,9 @@ class Frozen:
     def computes(self) -> dict[str, Any]:
         """Return everything about the engine and the processor that affects the bits of features."""
         device, recipe = self.prepared.device, self.prepared.plan.recipe
-        about = self._engine.about if self._engine else engines.expected(recipe.trunk, device.name)
+        about = self._engine.about if self._engine else engines.describe_expected(recipe.trunk, device.name)
         own = {"isa": device.isa, "products": self._form()} if about["name"] == "mindspore" else {}
-        return {**about, **own, "device": device.name, "processor": identity.processor()}
+        return {**about, **own, "device": device.name, "processor": identity.describe_processor()}
 
     def _form(self) -> bool | list[str]:
         """Return True if all stages are in matmul form, else the frozen stages that are, or False if none is."""
@@ -271,11 +273,11 @@ class Frozen:
     def _augmentation(self, view: int) -> dict[str, Any]:
         plan = self.prepared.plan
         steps = [(each.component, each.options.model_dump(mode="json", by_alias=True)) for each in plan.augment]
-        said = [[component.name, options, identity.of_code(component)] for component, options in steps]
+        said = [[component.name, options, identity.hash_code(component)] for component, options in steps]
         return {"seed": plan.recipe.seed, "number": view, "augment": said}
 
 
-def head_views(recipe: Recipe) -> tuple[int, ...]:
+def list_head_views(recipe: Recipe) -> tuple[int, ...]:
     """Return the views of each training image to fit the head to: the plain one, then augmented ones."""
     count = getattr(recipe.head, "views", 0)
     return (PLAIN, *range(1, count + 1))

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
-from finetune.model.modelfolder import completed_image
+from finetune.model.modelfolder import complete_image
 from finetune.training import defaults
 
 if TYPE_CHECKING:
@@ -48,29 +48,29 @@ def keep_defaults(plan: Plan, folder: Path | None) -> Plan:
     """
     if folder is None:
         return plan
-    recorded = _recorded(folder)
+    recorded = _read_recipe(folder)
     for (section, key), value in EARLIER.items():
         own = getattr(plan.recipe, section)
         there = recorded.get(section)
         lacks = section == "validate" if there is None else isinstance(there, Mapping) and key not in there
         if recorded and lacks and key in type(own).model_fields and key not in own.model_fields_set:
-            plan = defaults.changed(plan, section, **{key: value})
+            plan = defaults.replace_values(plan, section, **{key: value})
     return plan
 
 
 def keep_settled(plan: Plan, folder: Path) -> Plan:
     """Return a plan with the values that the run in a folder has chosen."""
-    recorded = _recorded(folder)
+    recorded = _read_recipe(folder)
     for (section, key), value in OPEN.items():
         own, there = getattr(plan.recipe, section), recorded.get(section)
         if isinstance(there, Mapping) and there.get(key, value) != value and getattr(own, key, None) == value:
-            plan = defaults.changed(plan, section, **{key: there[key]})
+            plan = defaults.replace_values(plan, section, **{key: there[key]})
     suited = defaults.suit_head(plan)
     same = [each.model_dump(mode="json", by_alias=True) for each in suited.recipe.augment] == recorded.get("augment")
     return suited if same else plan
 
 
-def _recorded(folder: Path) -> Mapping[str, Any]:
+def _read_recipe(folder: Path) -> Mapping[str, Any]:
     """Read the complete recipe in a run's folder; empty if it cannot be read, which is reported elsewhere."""
     from finetune.recipe.document import read
 
@@ -81,18 +81,18 @@ def _recorded(folder: Path) -> Mapping[str, Any]:
     return values if isinstance(values, Mapping) else {}
 
 
-def completed(state: Mapping[str, Any]) -> dict[str, Any]:
+def complete_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """Add the keys to a checkpoint's state that older versions did not write."""
     found = deepcopy({key: state[key] for key in ("recipe", "start") if key in state})
     for section in found.values():
         if isinstance(section.get("image"), Mapping):
-            section["image"] = completed_image(section["image"])
+            section["image"] = complete_image(section["image"])
     if "recipe" in found:
-        _complete(found["recipe"])
+        _complete_recipe(found["recipe"])
     return {**state, **found}
 
 
-def _complete(recipe: dict[str, Any]) -> None:
+def _complete_recipe(recipe: dict[str, Any]) -> None:
     """Add the keys to a recorded recipe that earlier versions did not write."""
     for (section, key), value in EARLIER.items():
         own = recipe.setdefault(section, {})

@@ -66,15 +66,15 @@ class SgdUpdate(nn.Cell):
         return rate
 
 
-def build(section: AdamW | Sgd, parameters: Sequence[Parameter], stages: tuple[str, ...]) -> nn.Cell:
+def build_optimizer(section: AdamW | Sgd, parameters: Sequence[Parameter], stages: tuple[str, ...]) -> nn.Cell:
     """Build the optimizer of a recipe for ``parameters``; ``stages`` are all stages of the network, head last."""
-    scales = [layer_scale(section, str(p.name).split(".", 1)[0], stages) for p in parameters]
+    scales = [compute_layer_scale(section, str(p.name).split(".", 1)[0], stages) for p in parameters]
     if isinstance(section, AdamW):
         return AdamWUpdate(section, parameters, scales)
     return SgdUpdate(section, parameters, scales)
 
 
-def layer_scale(section: AdamW | Sgd, stage: str, stages: tuple[str, ...]) -> float:
+def compute_layer_scale(section: AdamW | Sgd, stage: str, stages: tuple[str, ...]) -> float:
     """Return the factor on a stage's learning rate: 1 for the head, times ``layer_decay`` for each stage below."""
     return float(section.layer_decay ** (len(stages) - 1 - stages.index(stage)))
 
@@ -84,7 +84,7 @@ def decays(parameter: Parameter) -> bool:
     return len(parameter.shape) > 1
 
 
-def factor(section: Cosine | StepDecay | Constant, step: int, steps_per_epoch: int, epochs: int) -> float:
+def compute_factor(section: Cosine | StepDecay | Constant, step: int, steps_per_epoch: int, epochs: int) -> float:
     """Return the factor on the learning rate at optimizer step ``step``, counted from 0 over the complete run.
 
     Warm-up rises linearly and reaches 1 at its last step. The cosine schedule is that of SGDR (Loshchilov and Hutter
@@ -101,7 +101,9 @@ def factor(section: Cosine | StepDecay | Constant, step: int, steps_per_epoch: i
     return 1.0
 
 
-def phase_factor(section: Cosine | StepDecay | Constant, phase: Phase | None, step: int, steps_per_epoch: int) -> float:
+def compute_phase_factor(
+    section: Cosine | StepDecay | Constant, phase: Phase | None, step: int, steps_per_epoch: int
+) -> float:
     """Return the warm-up factor of the phase at a step of the run; 1 if only the head trains."""
     if phase is None or phase.trainable == ("head",):
         return 1.0

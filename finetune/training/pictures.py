@@ -23,10 +23,10 @@ def show_augmented(feed: Feed, epoch: int, spec: ImageSpec, count: int) -> list[
     batches = feed.loader("train", train=True).epoch(epoch, view=feed.view(epoch))
     images = next(batches).images[:count]
     batches.close()
-    return [visible(image, spec) for image in images]
+    return [denormalise(image, spec) for image in images]
 
 
-def visible(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
+def denormalise(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
     """Convert a normalised (3, H, W) float32 image to HWC uint8 pixels."""
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
     pixels = np.clip((image * std + mean) * 255.0 + 0.5, 0, 255).astype(np.uint8)

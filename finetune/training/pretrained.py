@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
 
 
-def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetching.Source | None:
+def resolve_weights(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetching.Source | None:
     """Find the file of the plan's weights, None for a random start; report the source's note, if it has one."""
     source = fetching.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
     if source is not None and source.note:
@@ -33,7 +33,7 @@ def keeps_head(plan: Plan) -> bool:
     return getattr(plan.recipe.head, "keep_pretrained", False)
 
 
-def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[[str], None]) -> ImageSpec:
+def choose_image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[[str], None]) -> ImageSpec:
     """Return the preprocessing: the values of the recipe, and for ``auto`` those that the weights expect.
 
     If it is uncertain what the weights expect, that is reported, unless the recipe sets the values.
@@ -51,7 +51,7 @@ def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[
     return ImageSpec(**spec)
 
 
-def backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
+def choose_backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
     """Return the backbone's options; those that the recipe does not set are taken from the weights."""
     chosen = plan.backbone
     if source is None:
@@ -69,22 +69,22 @@ def build_network(
     import mindspore as ms
 
     from finetune.network import heads
-    from finetune.network.network import HEAD, Network, assign, build_stages
+    from finetune.network.network import HEAD, Network, assign_values, build_stages
 
     component, recipe = plan.backbone.component, plan.recipe
     ms.set_seed(recipe.seed)
     stages = catalogue.call(component, "build", build_stages, component, options)
-    network = Network(stages, heads.build(recipe.head, component.features, classes, recipe.seed))
+    network = Network(stages, heads.build_head(recipe.head, component.features, classes, recipe.seed))
     if source is None:
         return network, {"source": "none", "loaded": [], "reinitialised": [p.name for p in network.get_parameters()]}
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     head = frozenset(p.name for p in network.parameters_of([HEAD]))
     loaded = loading.load(source, component, expected, head=head, keep_head=keep_head)
-    assign((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
-    return network, loaded.report | origin(source)
+    assign_values((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
+    return network, loaded.report | describe_origin(source)
 
 
-def origin(source: fetching.Source) -> dict[str, Any]:
+def describe_origin(source: fetching.Source) -> dict[str, Any]:
     """Return the known facts about the origin of weights; ``verified`` tells what their hash was compared with."""
     about: dict[str, Any] = {"verified": source.verified}
     if source.record is not None:
@@ -93,7 +93,7 @@ def origin(source: fetching.Source) -> dict[str, Any]:
     return about
 
 
-def mixed_precision(network: Network) -> None:
+def set_mixed_precision(network: Network) -> None:
     """Make the network compute in float16, except BatchNorm and everything after the logits; weights stay float32."""
     import mindspore as ms
 
@@ -111,8 +111,8 @@ def load_pretrained(
     from finetune.network.network import product_form
 
     device = choosing.set_up_device(plan.recipe.runner)
-    source = resolve(plan, catalogue.plugins.copy(), say)
-    options = backbone_options(plan, source)
+    source = resolve_weights(plan, catalogue.plugins.copy(), say)
+    options = choose_backbone_options(plan, source)
     classes = labels.kept(source, say) if head else ("-",)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
     expected = preprocessing.find_preprocessing(source, plan.backbone.component)
@@ -121,7 +121,7 @@ def load_pretrained(
     return Model(
         network=network,
         about=about,
-        image=image_spec(plan, expected, say),
+        image=choose_image_spec(plan, expected, say),
         catalogue=catalogue,
         products=product_form(plan.backbone.component, network, device.forms),
         trunk=plan.recipe.trunk,

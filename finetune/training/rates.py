@@ -80,7 +80,7 @@ class Found:
     steps: int
 
 
-def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> Found:
+def find_rate(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> Found:
     """Test learning rates on the features that a run of the plan would use, without writing a run folder.
 
     A head that starts fitted is fitted first, and the phase with the most trainable stages is tested; otherwise the
@@ -90,12 +90,12 @@ def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[
     with TemporaryDirectory() as folder:
         training = TrainingRun(prepared, Path(folder), say=say, resumed=False)
         try:
-            phase = begin(training)
-            curve = measure(training, phase, steps)
+            phase = enter_phase(training)
+            curve = measure_curve(training, phase, steps)
             per_epoch = training.trainer.steps_per_epoch
         finally:
             training.close()
-    suggestion, why = suggest(curve)
+    suggestion, why = suggest_rate(curve)
     return Found(
         rates=curve.rates,
         losses=curve.smooth,
@@ -107,7 +107,7 @@ def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[
     )
 
 
-def begin(training: TrainingRun) -> Phase:
+def enter_phase(training: TrainingRun) -> Phase:
     """Enter the phase to test, with the head that it would start with; return the phase."""
     planned = training.prepared.phases
     trained = [phase for phase in planned if phase.number]
@@ -125,7 +125,7 @@ def begin(training: TrainingRun) -> Phase:
 
 
 @contextmanager
-def bare_rate(training: TrainingRun) -> Iterator[None]:
+def use_bare_rate(training: TrainingRun) -> Iterator[None]:
     """Make the trainer's factor the learning rate inside a block, without rate and schedule of the recipe."""
     recipe = training.recipe
     optimizer = recipe.optimizer.model_copy(update={"lr": 1.0})
@@ -137,34 +137,34 @@ def bare_rate(training: TrainingRun) -> Iterator[None]:
         training.trainer.recipe = recipe
 
 
-def measure(training: TrainingRun, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
+def measure_curve(training: TrainingRun, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
     """Make ``many`` steps at increasing rates in the current phase of the run; the weights are not restored."""
     accumulate = training.recipe.train.accumulate
     if training.fitted is None:
         each = iterate_batches(training.feed, phase, accumulate, check)
-        with bare_rate(training):
+        with use_bare_rate(training):
             rates, losses = step_through(training.trainer, each, np.geomspace(LOWEST, HIGHEST, many), has_diverged)
-        return Curve(rates=tuple(rates), losses=tuple(losses), smooth=tuple(smooth_mean(losses)))
+        return Curve(rates=tuple(rates), losses=tuple(losses), smooth=tuple(smooth_losses(losses)))
     number, classes = min(BATCHES, training.trainer.steps_per_epoch), len(training.data.classes)
     each = iterate_batches(training.feed, phase, accumulate, check, number)
     spread = np.geomspace(*RANGES[training.recipe.optimizer.use], many)
-    with bare_rate(training):
+    with use_bare_rate(training):
         rates, losses = step_through(
             training.trainer,
             each,
             [*np.zeros(number), *spread],
-            lambda losses: compare(spread.tolist(), losses, number, classes).rises is not None,
+            lambda losses: compare_losses(spread.tolist(), losses, number, classes).rises is not None,
         )
-    return compare(rates[number:], losses, number, classes)
+    return compare_losses(rates[number:], losses, number, classes)
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
     """Return whether the smoothed loss is far above the least one so far."""
-    smooth = smooth_mean(losses)
+    smooth = smooth_losses(losses)
     return smooth[-1] > DIVERGED * min(smooth)
 
 
-def compare(rates: Sequence[float], losses: Sequence[float], batches: int, classes: int) -> Curve:
+def compare_losses(rates: Sequence[float], losses: Sequence[float], batches: int, classes: int) -> Curve:
     """Return the curve of a fitted head, from losses of ``batches`` in rotation; the first round has a rate of 0."""
     before, after = np.array(losses[:batches]), np.array(losses[batches:])
     level = float(before.mean())
@@ -227,7 +227,7 @@ def step_through(
     return made, losses
 
 
-def smooth_mean(losses: Sequence[float]) -> list[float]:
+def smooth_losses(losses: Sequence[float]) -> list[float]:
     """Return a moving average, corrected for the bias of its start."""
     found, mean = [], 0.0
     for number, loss in enumerate(losses, 1):
@@ -236,14 +236,14 @@ def smooth_mean(losses: Sequence[float]) -> list[float]:
     return found
 
 
-def suggest(curve: Curve) -> tuple[float, str]:
+def suggest_rate(curve: Curve) -> tuple[float, str]:
     """Return a rate with two digits, and the reason.
 
     It is the rate at which the loss falls fastest or, for a fitted head, ``BELOW_RISE`` times below the rate at which
     it rises. Raises ``UsageError`` if the head is not fitted and the loss does not fall.
     """
     if curve.level is None:
-        return round_rate(steepest(curve.rates, curve.smooth)), "the loss falls fastest at this rate"
+        return round_rate(find_steepest(curve.rates, curve.smooth)), "the loss falls fastest at this rate"
     if not curve.rates:
         raise UsageError("the loss is not finite at any rate; check the images and the weights")
     highest = curve.rates[-1]
@@ -256,7 +256,7 @@ def round_rate(rate: float) -> float:
     return float(f"{rate:.2g}")
 
 
-def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+def find_steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate at which the loss falls fastest before its minimum.
 
     Lines are fitted to ``SPAN`` losses on either side, since single steps are noisy; the first losses, which are

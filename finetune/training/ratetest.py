@@ -31,8 +31,8 @@ def settle_rate(training: TrainingRun, check: Callable[[], None]) -> None:
     widest = max((phase for phase in training.prepared.phases if phase.number), key=lambda phase: len(phase.trainable))
     if widest != current:
         training.enter(widest)
-    with _put_back(training):
-        curve = rates.measure(training, widest, count_steps(training), check)
+    with _restore_trainer(training):
+        curve = rates.measure_curve(training, widest, count_steps(training), check)
     rate, why = choose_rate(curve, training.recipe.optimizer.use)
     rate, why = training.world.from_first([rate, why])
     training.settle("optimizer", lr=rate)
@@ -53,14 +53,14 @@ def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
     """Return the rate of a curve, limited for pretrained stages, or a fallback rate; and the reason."""
     most = defaults.RATES[optimizer]
     try:
-        rate, why = rates.suggest(curve)
+        rate, why = rates.suggest_rate(curve)
     except UsageError as error:
         return FALLBACK[optimizer], f"the range test found no rate: {str(error).partition(';')[0]}"
     return (rate, why) if rate <= most else (most, f"the test suggests {rate:g} ({why}), limited for pretrained stages")
 
 
 @contextmanager
-def _put_back(training: TrainingRun) -> Iterator[None]:
+def _restore_trainer(training: TrainingRun) -> Iterator[None]:
     """Restore the state of the trainer after a block that trains."""
     trainer = training.trainer
     step, updates = trainer.global_step, trainer.updates

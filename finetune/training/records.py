@@ -14,9 +14,9 @@ from finetune.data.audit import finding_line
 from finetune.errors import PluginError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.machine import environment, forms
-from finetune.machine.environment import usable_cores
+from finetune.machine.environment import count_usable_cores
 from finetune.network import engines
-from finetune.network.network import Network, assign, values
+from finetune.network.network import Network, assign_values, read_values
 from finetune.plugins import named
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
@@ -43,13 +43,13 @@ WITHOUT_EFFECT_ON_WEIGHTS = ("name", "output", "callbacks", "runner")
 FINDINGS = 20  # the most findings to print
 
 
-def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], resumed: bool, steps: int) -> Run:
+def create_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], resumed: bool, steps: int) -> Run:
     """Return the run object of a folder; messages of plugins are printed and written to ``log.txt``."""
     data = prepared.data
     return Run(
         folder=folder,
         recipe=masking.without_secrets(prepared.plan.recipe),
-        recipe_text=environment.masked(plans.dump(prepared.plan)),
+        recipe_text=environment.mask_secrets(plans.dump(prepared.plan)),
         classes=data.classes,
         stages=prepared.network.names,
         device=prepared.device.name,
@@ -58,21 +58,21 @@ def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], res
         class_counts={name: count for name, count in data.report["counts"]["train"].items() if count},
         weights=prepared.weights,
         resumed=resumed,
-        _say=logged(say, folder / "log.txt") if prepared.world.first else say,
+        _say=log_messages(say, folder / "log.txt") if prepared.world.first else say,
     )
 
 
-def logged(say: Callable[[str], None], path: Path) -> Callable[[str], None]:
+def log_messages(say: Callable[[str], None], path: Path) -> Callable[[str], None]:
     """Return a ``say`` that also appends to a file; errors of the file are ignored."""
 
     def both(message: str) -> None:
         say(message)
-        log(path.parent, message)
+        log_line(path.parent, message)
 
     return both
 
 
-def log(folder: Path, message: str) -> None:
+def log_line(folder: Path, message: str) -> None:
     """Append a line to a run's ``log.txt``; errors of the file are ignored."""
     with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
@@ -96,8 +96,8 @@ def write_start(prepared: Prepared, run: Run) -> None:
     """Write all records that are known before the first epoch."""
     write_recipe(prepared, run.folder)
     device = prepared.device
-    about = environment.describe() | {"device": device.name, "device_why": device.why, "isa": device.isa}
-    about["forms"] = forms.record(device.forms)
+    about = environment.describe_environment() | {"device": device.name, "device_why": device.why, "isa": device.isa}
+    about["forms"] = forms.record_forms(device.forms)
     atomic.write_json(run.folder / "environment.json", about)
     write_data(prepared, run.folder)
     atomic.write_json(run.folder / "weights.json", prepared.weights)
@@ -158,26 +158,28 @@ def write_result(run: Run) -> None:
     atomic.write_json(run.folder / "result.json", run.result)
 
 
-def identity(prepared: Prepared) -> dict[str, Any]:
+def describe_identity(prepared: Prepared) -> dict[str, Any]:
     """Return everything that a checkpoint and the run that resumes it must have in common."""
     data = prepared.data
     return {
-        "recipe": mathematics(prepared.plan),
+        "recipe": extract_mathematics(prepared.plan),
         "classes": list(data.classes),
         "fingerprint": {part: data.report["fingerprint"].get(part) for part in ("train", "valid")},
-        "start": saving.record(prepared),
+        "start": saving.record_start(prepared),
         "exactness": {
-            "trunk": trunk_engine(prepared),
+            "trunk": describe_trunk_engine(prepared),
             "instruction set": prepared.device.isa,
             "matmul form": list(prepared.products or ()),
-            "cores": usable_cores(),
+            "cores": count_usable_cores(),
             "devices": prepared.world.size,
-            **{name: version for name, version in environment.packages().items() if name in ("mindspore", "numpy")},
+            **{
+                name: version for name, version in environment.list_packages().items() if name in ("mindspore", "numpy")
+            },
         },
     }
 
 
-def plugin_states(states: Mapping[str, Any], origins: Iterable[Origin], *, strict: bool) -> dict[str, Any]:
+def copy_plugin_states(states: Mapping[str, Any], origins: Iterable[Origin], *, strict: bool) -> dict[str, Any]:
     """Return a copy of the states of plugins; a state that is not JSON is left out or, if ``strict``, an error.
 
     ``origins`` are the run's plugins; each stores its state under its name.
@@ -194,13 +196,13 @@ def plugin_states(states: Mapping[str, Any], origins: Iterable[Origin], *, stric
     return kept
 
 
-def trunk_engine(prepared: Prepared) -> str:
+def describe_trunk_engine(prepared: Prepared) -> str:
     """Describe the engine of frozen stages in a few words."""
-    about = engines.expected(prepared.plan.recipe.trunk, prepared.device.name)
+    about = engines.describe_expected(prepared.plan.recipe.trunk, prepared.device.name)
     return f"{about['name']} {about['version']} in {about['precision']}"
 
 
-def mathematics(plan: Plan) -> dict[str, Any]:
+def extract_mathematics(plan: Plan) -> dict[str, Any]:
     """Return the resolved recipe without secrets and without keys that cannot affect the weights."""
     said = masking.without_secrets(plan.recipe).model_dump(mode="json")
     del said["train"]["on_nonfinite"]  # no effect while everything is finite
@@ -208,13 +210,13 @@ def mathematics(plan: Plan) -> dict[str, Any]:
     return kept | {"runner": {"amp": said["runner"]["amp"]}}
 
 
-def callbacks(plan: Plan) -> list[Any]:
+def list_callbacks(plan: Plan) -> list[Any]:
     """Return the callbacks of the resolved recipe without secrets."""
     found: list[Any] = masking.without_secrets(plan.recipe).model_dump(mode="json")["callbacks"]
     return found
 
 
-def finished(folder: Path, plan: Plan) -> Run | None:
+def read_if_finished(folder: Path, plan: Plan) -> Run | None:
     """Return the run in a folder if it is finished, else None; raises ``UsageError`` if it is not a run folder."""
     if not (folder / "recipe.yaml").exists():
         raise UsageError(f"no run in {folder}: recipe.yaml is missing; give a folder that `finetune run` created")
@@ -245,7 +247,7 @@ def read_finished(folder: Path, plan: Plan) -> Run:
     return Run(
         folder=folder,
         recipe=masking.without_secrets(plan.recipe),
-        recipe_text=environment.masked((folder / "recipe.yaml").read_text(encoding="utf-8")),
+        recipe_text=environment.mask_secrets((folder / "recipe.yaml").read_text(encoding="utf-8")),
         classes=tuple(about["classes"]),
         stages=tuple(about["stages"]),
         device="none",
@@ -266,15 +268,15 @@ class Swapped:
 
     def __enter__(self) -> None:
         if self.weights is not None:
-            self.before = {name: a.copy() for name, a in values(self.network.get_parameters()).items()}
-            assign(self.network.get_parameters(), self.weights)
+            self.before = {name: a.copy() for name, a in read_values(self.network.get_parameters()).items()}
+            assign_values(self.network.get_parameters(), self.weights)
 
     def __exit__(self, *exception: object) -> None:
         if self.weights is not None:
-            assign(self.network.get_parameters(), self.before)
+            assign_values(self.network.get_parameters(), self.before)
 
 
-def split_method(resume: Path | None) -> Method:
+def read_split_method(resume: Path | None) -> Method:
     """Return how the run in a folder split its images, so that it keeps its split."""
     if resume is None:
         return "hash"

@@ -20,7 +20,7 @@ ROLLBACKS = 3  # per run; if these do not help, the problem is a different one
 def has_checkpoint(training: TrainingRun) -> bool:
     """Return whether the run has a checkpoint; a run that was killed before its first one restarts in its folder."""
     found: bool = training.world.from_first(
-        bool(saving.steps(training.saver.folder)) or (training.saver.folder / saving.BEST).exists()
+        bool(saving.list_checkpoints(training.saver.folder)) or (training.saver.folder / saving.BEST).exists()
     )
     trained: bool = training.world.from_first(records.has_trained(training.run.folder))
     if not found and not trained:
@@ -28,10 +28,10 @@ def has_checkpoint(training: TrainingRun) -> bool:
     return found or trained  # trained but without checkpoints: resuming will raise an error
 
 
-def resume(training: TrainingRun) -> int:
+def resume_run(training: TrainingRun) -> int:
     """Restore the newest readable checkpoint and return the epoch to continue with; raises if not allowed."""
     with training.world.together():
-        saved, broken = saving.newest(training.saver.folder)
+        saved, broken = saving.load_newest(training.saver.folder)
     for problem in broken:
         training.run.say(f"not used: {problem}")
     steps = training.world.gather(saved.state["step"])
@@ -48,12 +48,12 @@ def resume(training: TrainingRun) -> int:
         allow=training.allow_changed,
         extended=training.extended,
     )
-    restore(training, saved, changed=changed)
+    restore_state(training, saved, changed=changed)
     if changed and training.run.best and changes.is_judged_differently(saved.state, training.prepared):
         training.run.best = None
         training.run.say("the best epoch is chosen from the following epochs: earlier ones were evaluated differently")
     if training.extended:
-        extend(training)
+        extend_run(training)
     if changed or training.extended:
         training.save_changed()
     elif training.world.first and changes.is_moved(saved.state, training.prepared):
@@ -73,7 +73,7 @@ def adopt_settled(training: TrainingRun, recorded: Mapping[str, Any]) -> None:
     training.write_settled()
 
 
-def extend(training: TrainingRun) -> None:
+def extend_run(training: TrainingRun) -> None:
     """Continue a finished run, and report how the learning rate continues."""
     run, first = training.run, training.run.epoch + training.epoch_is_closed()
     run.stop_reason = None
@@ -86,13 +86,13 @@ def extend(training: TrainingRun) -> None:
     run.say(f"extending {run.folder}: {epochs}; {schedule}")
 
 
-def restore(training: TrainingRun, saved: saving.Checkpoint, *, changed: bool = False) -> None:
+def restore_state(training: TrainingRun, saved: saving.Checkpoint, *, changed: bool = False) -> None:
     """Restore the complete state of a checkpoint or, if the recipe ``changed``, as much of it as possible."""
     state, run = RunState.from_json(saved.state), training.run
     run.epoch = state.epoch
     training.enter(training.phase(run.epoch))
     if changed:
-        adapt(training, saved)
+        adapt_state(training, saved)
     else:
         training.trainer.restore(saved.part, state.updates)
     training.feed.frozen.settle()
@@ -114,7 +114,7 @@ def restore(training: TrainingRun, saved: saving.Checkpoint, *, changed: bool = 
         saving.relink_best(training.saver.folder, saved, best=training.is_best())
 
 
-def adapt(training: TrainingRun, saved: saving.Checkpoint) -> None:
+def adapt_state(training: TrainingRun, saved: saving.Checkpoint) -> None:
     """Load the weights of a checkpoint into a run whose recipe changed; state that does not fit is reset."""
     network = {p.name: tuple(p.shape) for p in training.network.get_parameters()}
     if {name: array.shape for name, array in saved.part("network").items()} != network:
@@ -127,7 +127,7 @@ def adapt(training: TrainingRun, saved: saving.Checkpoint) -> None:
         training.run.say(f"restarting epoch {state['epoch']}: its steps may have changed")
 
 
-def rollback(training: TrainingRun, error: DivergedError) -> int:
+def roll_back(training: TrainingRun, error: DivergedError) -> int:
     """Go back to the newest checkpoint with half the learning rate; return the epoch to continue with.
 
     Raises ``error`` if the recipe does not allow that, and ``DivergedError`` without a checkpoint or after too many
@@ -142,10 +142,10 @@ def rollback(training: TrainingRun, error: DivergedError) -> int:
     if times > ROLLBACKS:
         raise DivergedError(f"{error}; {ROLLBACKS} rollbacks did not help") from error
     try:
-        saved, _ = saving.newest(training.saver.folder)
+        saved, _ = saving.load_newest(training.saver.folder)
     except FinetuneError:
         raise DivergedError(f"{error}; there is no checkpoint to roll back to yet") from error
-    restore(training, saved)
+    restore_state(training, saved)
     training.slow_down(times)
     training.run.say(f"warning: {error}")
     back = f"rolled back to step {training.run.step}"

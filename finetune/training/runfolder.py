@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def create(output: Path, name: str) -> Path:
+def create_folder(output: Path, name: str) -> Path:
     """Create and return the next free folder ``name-NNN`` in ``output``."""
     try:
         output.mkdir(parents=True, exist_ok=True)

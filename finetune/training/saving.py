@@ -45,13 +45,15 @@ class Checkpoint:
         return {name[start:]: array for name, array in self.arrays.items() if name.startswith(f"{prefix}/")}
 
 
-def save(folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int
+) -> Path:
     """Write ``step-N.safetensors``, also as ``best.safetensors`` if best, and keep the newest ``keep``."""
     path = folder / f"step-{state['step']:08d}.safetensors"
     tensorfile.write(path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)})
     if best:
         link_best(path)
-    for old in steps(folder)[:-keep]:
+    for old in list_checkpoints(folder)[:-keep]:
         with suppress(OSError):  # already gone, or the disk refuses; the next save tries again
             old.unlink()
     return path
@@ -74,12 +76,12 @@ def relink_best(folder: Path, saved: Checkpoint, *, best: bool) -> None:
         link_best(path)
 
 
-def steps(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Return the numbered checkpoints of a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name))
 
 
-def load(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; raises ``WeightsError`` if the file is not one."""
     file = tensorfile.read(path)
     try:
@@ -93,12 +95,12 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(arrays=file.tensors, state=state)
 
 
-def newest(folder: Path) -> tuple[Checkpoint, list[str]]:
+def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
     """Return the newest readable checkpoint of a folder, and the errors of newer ones."""
     broken: list[str] = []
-    for path in reversed(steps(folder)):
+    for path in reversed(list_checkpoints(folder)):
         try:
-            return load(path), broken
+            return load_checkpoint(path), broken
         except WeightsError as error:
             broken.append(str(error))
     if broken:
@@ -182,7 +184,7 @@ class Saver:
         for number, each in enumerate(snapshots, 1):
             try:
                 spare = len(snapshots) - number
-                path = save(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
+                path = save_checkpoint(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
             except BaseException as error:  # ``finished`` reports it to the run
                 self._error, self._refused = error, isinstance(error, ResourceError)
                 self._held = each if each.best else self._held
@@ -233,25 +235,25 @@ class Start:
     weights: dict[str, Any]
 
 
-def record(prepared: Prepared) -> dict[str, Any]:
+def record_start(prepared: Prepared) -> dict[str, Any]:
     """Return the record of the start for a checkpoint, as it is read back from JSON."""
     said = {
         "weights": {"sha256": prepared.weights.get("sha256")},
         "backbone": prepared.backbone_options.model_dump(mode="json"),
-        "image": modelfolder.image_record(prepared.image),
+        "image": modelfolder.record_image(prepared.image),
     }
     found: dict[str, Any] = json.loads(json.dumps(said))
     return found
 
 
-def found(
+def find_start(
     resolve: Callable[[], Source | None], folder: Path | None, options: type[Options], say: Callable[[str], None]
 ) -> tuple[Source | None, Start | None]:
     """Return the weights' file or, if it is missing and the run in ``folder`` resumes, the start of that run."""
     try:
         return resolve(), None
     except WeightsError as error:
-        begun = None if folder is None else read(folder, options)
+        begun = None if folder is None else read_start(folder, options)
         if begun is None:
             raise
         say(f"continuing without the pretrained weights, because the checkpoint contains every parameter ({error})")
@@ -263,18 +265,18 @@ def read_image(folder: Path | None) -> ImageSpec | None:
     if folder is None:
         return None
     with suppress(FinetuneError, KeyError):
-        return modelfolder.image_spec(newest(folder / "checkpoints")[0].state["start"]["image"])
+        return modelfolder.load_image_spec(load_newest(folder / "checkpoints")[0].state["start"]["image"])
     return None
 
 
-def read(folder: Path, options: type[Options]) -> Start | None:
+def read_start(folder: Path, options: type[Options]) -> Start | None:
     """Return the start of the run in a folder; None if its records are missing or of an older version."""
-    state = newest(folder / "checkpoints")[0].state
+    state = load_newest(folder / "checkpoints")[0].state
     try:
         said = state["start"]
         return Start(
             options=options.model_validate_json(json.dumps(said["backbone"])),
-            image=modelfolder.image_spec(said["image"]),
+            image=modelfolder.load_image_spec(said["image"]),
             classes=tuple(state["classes"]),
             weights=json.loads((folder / "weights.json").read_text(encoding="utf-8")),
         )

@@ -78,12 +78,12 @@ def open_sink(
     ds.config.set_prefetch_size(AHEAD)
     wanted = range(first, phase.last * each)
     if how == "threads":
-        return whole(step, arguments, len(wanted), queue=queue)
+        return sink_arguments(step, arguments, len(wanted), queue=queue)
     if operations is not None:
         images = pipeline.native(loader, wanted, operations, prepared.workers)
     else:
         images = pipeline.by_processes(loader, wanted, prepared.workers)
-    return beside(step, images, arguments, queue=queue)
+    return sink_images(step, images, arguments, queue=queue)
 
 
 def choose_pipeline(
@@ -163,13 +163,13 @@ class Told:
             raise
 
 
-def whole(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], steps: int, *, queue: bool) -> Sink:
+def sink_arguments(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], steps: int, *, queue: bool) -> Sink:
     """Return the sink of steps whose arguments all come from this process."""
     told = Told(arguments, steps)
     return Sink(step, _dataset(told, COLUMNS), [told], queue=queue)
 
 
-def beside(
+def sink_images(
     step: TrainStep, images: tuple[Any, Rows], arguments: Callable[[], Iterator[Arguments]], *, queue: bool
 ) -> Sink:
     """Return the sink of steps whose images come from a dataset, and all other arguments from this process."""

@@ -11,7 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from finetune.distributed.world import ALONE
 from finetune.network import heads
-from finetune.network.network import Network, Tail, assign, statistics, values
+from finetune.network.network import Network, Tail, assign_values, is_statistic, read_values
 from finetune.recipe.models import AdamW, Recipe
 from finetune.training import optimizers, step
 from finetune.training.optimizers import LossScale
@@ -51,7 +51,7 @@ class Trainer:
         self.recipe, self.network, self.world = recipe, network, world
         self.features = features
         # A backbone may have constants, which no phase trains.
-        self.learnt = {p.name: p.requires_grad and not statistics(p) for p in network.get_parameters()}
+        self.learnt = {p.name: p.requires_grad and not is_statistic(p) for p in network.get_parameters()}
         self.scaling = LossScale() if amp == "O2" else None
         self._overflows = 0
         self.steps_per_epoch = math.ceil(images / (recipe.train.batch * recipe.train.accumulate))
@@ -88,15 +88,15 @@ class Trainer:
         for parameter in self.network.get_parameters():
             parameter.requires_grad = self.learnt[parameter.name] and parameter.name.split(".", 1)[0] in phase.trainable
         trainable = [p for p in self.network.get_parameters() if p.requires_grad]
-        self.optimizer = optimizers.build(self.recipe.optimizer, trainable, self.network.names)
+        self.optimizer = optimizers.build_optimizer(self.recipe.optimizer, trainable, self.network.names)
         averaged = [p for p in self.network.parameters_of(phase.trainable) if p.name in self.average]
         average = [self.average[p.name] for p in averaged]
-        self._scale = Parameter(scalar(self.scaling.value), name="scale") if self.scaling else None
+        self._scale = Parameter(to_scalar(self.scaling.value), name="scale") if self.scaling else None
         gradients = step.Gradients(Tail(self.network, first, products), trainable, self._scale, self.world.size)
         update: nn.Cell = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
         update = step.Guarded(update, self.world.size) if self.scaling else update
         self.training_mode()
-        moving = [p for p in self.network.parameters_of(phase.trainable) if statistics(p)]
+        moving = [p for p in self.network.parameters_of(phase.trainable) if is_statistic(p)]
         apart = moving and self.recipe.freeze.batch_norm != "frozen" and not self.recipe.train.sync_batch_norm
         self._averaged = step.Averaged(moving, self.world.size) if apart and self.world.size > 1 else None
         if self.recipe.train.accumulate == 1:
@@ -121,12 +121,12 @@ class Trainer:
         self.global_step = step = self.at(epoch, number)
         count = sum(batch.count for batch in batches)
         if self.recipe.train.accumulate == 1:
-            summed, done = self._whole(*tensors(self.arguments(batches[0], step, self.updates + 1)))
+            summed, done = self._whole(*to_tensors(self.arguments(batches[0], step, self.updates + 1)))
             loss = float(summed.asnumpy())
         else:
             inputs = (self._inputs(batch, count, step, i) for i, batch in enumerate(batches))
-            loss = sum(float(self._accumulate(*tensors(each)).asnumpy()) for each in inputs)
-            done = self._apply(*tensors(self._scalars(step, self.updates + 1)))
+            loss = sum(float(self._accumulate(*to_tensors(each)).asnumpy()) for each in inputs)
+            done = self._apply(*to_tensors(self._scalars(step, self.updates + 1)))
         if self._averaged is not None:
             self._averaged()
         self.updates += self._done(done)
@@ -173,7 +173,7 @@ class Trainer:
         """Set the loss scale."""
         self.scaling = scaling
         if self._scale is not None and float(self._scale.asnumpy()) != scaling.value:
-            self._scale.set_data(scalar(scaling.value))
+            self._scale.set_data(to_scalar(scaling.value))
 
     def overflowed(self, say: Callable[[str], None]) -> dict[str, int]:
         """In mixed precision, return how many steps of the run overflowed, and report new ones with ``say``."""
@@ -199,7 +199,7 @@ class Trainer:
         assert batch.targets is not None
         at = step * self.recipe.train.accumulate + position
         every = len(batch.images) * self.world.size
-        mask = heads.dropout_mask(self.recipe.head, self.features, every, self.recipe.seed, at)
+        mask = heads.draw_dropout_mask(self.recipe.head, self.features, every, self.recipe.seed, at)
         if len(mask) > 1:
             mask = np.ascontiguousarray(np.array_split(mask, self.world.size)[self.world.rank])
         return batch.images, batch.targets, np.float32(count), mask
@@ -214,15 +214,18 @@ class Trainer:
     def rate(self, step: int | None = None) -> float:
         """Return the head's learning rate at a step, by default the current one."""
         section, at = self.recipe.schedule, self.global_step if step is None else step
-        factor = optimizers.factor(section, at, self.steps_per_epoch, self.recipe.train.length)
-        factor *= optimizers.phase_factor(section, self.phase, at, self.steps_per_epoch)
+        factor = optimizers.compute_factor(section, at, self.steps_per_epoch, self.recipe.train.length)
+        factor *= optimizers.compute_phase_factor(section, self.phase, at, self.steps_per_epoch)
         return self.recipe.optimizer.rate * factor * self.slower
 
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each stage that trains."""
         assert self.phase is not None
         names = self.network.names
-        return {s: self.rate() * optimizers.layer_scale(self.recipe.optimizer, s, names) for s in self.phase.trainable}
+        return {
+            s: self.rate() * optimizers.compute_layer_scale(self.recipe.optimizer, s, names)
+            for s in self.phase.trainable
+        }
 
     def arrays(self, *, kept: bool = False) -> dict[str, NDArray[np.float32]]:
         """Return network, optimizer and moving average by name, as in a checkpoint; valid until the next step.
@@ -232,15 +235,15 @@ class Trainer:
         assert self.phase is not None
         frozen = self.network.parameters_of(name for name in self.network.names if name not in self.phase.trainable)
         parts = {"network": self.network.get_parameters(), "optimizer": self._optimizer_state()}
-        found = {f"{part}/{name}": a for part, ps in parts.items() for name, a in values(ps).items()}
+        found = {f"{part}/{name}": a for part, ps in parts.items() for name, a in read_values(ps).items()}
         found |= {f"average/{name}": a for name, a in self.averaged().items()}
         changing = found.keys() - {f"network/{p.name}" for p in frozen} if kept else ()
         return found | {name: found[name].copy() for name in changing}
 
     def restore(self, part: Callable[[str], Mapping[str, NDArray[np.float32]]], updates: int) -> None:
         """Restore everything that ``arrays`` returned, by ``part(prefix)``; the phase must have been entered."""
-        assign(self.network.get_parameters(), part("network"))
-        assign(self._optimizer_state(), part("optimizer"))
+        assign_values(self.network.get_parameters(), part("network"))
+        assign_values(self._optimizer_state(), part("optimizer"))
         average = part("average")
         for name, parameter in self.average.items():
             parameter.set_data(Tensor(average[name]))
@@ -254,9 +257,9 @@ class Trainer:
         network, state, average = part("network"), part("optimizer"), part("average")
         own = {p.name: tuple(p.shape) for p in self._optimizer_state()}
         fits = own == {name: array.shape for name, array in state.items()}
-        assign(self.network.get_parameters(), network)
+        assign_values(self.network.get_parameters(), network)
         if fits:
-            assign(self._optimizer_state(), state)
+            assign_values(self._optimizer_state(), state)
         for name, parameter in self.average.items():
             parameter.set_data(Tensor(average.get(name, network[name])))
         self.updates = updates if fits else 0
@@ -268,7 +271,7 @@ class Trainer:
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Return the weights to evaluate and save, valid until the next step: the moving average if there is one."""
-        return values(self.network.get_parameters()) | self.averaged()
+        return read_values(self.network.get_parameters()) | self.averaged()
 
     def averaged(self) -> dict[str, NDArray[np.float32]]:
         """Return the moving average of weights by name; empty if there is none."""
@@ -280,20 +283,20 @@ class Trainer:
         names = [name for name in self.network.names if name not in self.phase.trainable]
         watched = self.network.parameters_of(names)
         if self.recipe.freeze.batch_norm == "frozen":
-            watched += [p for p in self.network.parameters_of(self.phase.trainable) if statistics(p)]
-        return {p.name: digest(p.asnumpy()) for p in watched}
+            watched += [p for p in self.network.parameters_of(self.phase.trainable) if is_statistic(p)]
+        return {p.name: hash_array(p.asnumpy()) for p in watched}
 
 
-def tensors(arrays: Arrays) -> tuple[Tensor, ...]:
+def to_tensors(arrays: Arrays) -> tuple[Tensor, ...]:
     """Convert arrays to tensors; those of images share memory with the arrays."""
     return tuple(Tensor.from_numpy(each) if each.ndim > 1 else Tensor(each) for each in arrays)
 
 
-def scalar(value: float) -> Tensor:
+def to_scalar(value: float) -> Tensor:
     """Return a 0-d float32 tensor."""
     return Tensor(np.float32(value))
 
 
-def digest(array: NDArray[np.float32]) -> str:
+def hash_array(array: NDArray[np.float32]) -> str:
     """Return a hash of an array's bytes."""
     return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()

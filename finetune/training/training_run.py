@@ -17,15 +17,15 @@ import numpy as np
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
 from finetune.machine import environment
-from finetune.model.metrics import better
+from finetune.model.metrics import is_better
 from finetune.network import network
-from finetune.network.network import values
+from finetune.network.network import read_values
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.run import Best
 from finetune.training import defaults, pictures, records, sinking
 from finetune.training.feed import Feed
-from finetune.training.frozen import head_views
+from finetune.training.frozen import list_head_views
 from finetune.training.judge import Judge
 from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.state import RunState
@@ -80,7 +80,7 @@ class TrainingRun:
         self.sinking = 0  # steps per block that are sent to the device in this phase; 0 for single steps
         # Steps of a block that are made but not counted yet; None while their number is unknown.
         self.left: list[tuple[Sequence[Batch], float]] | None = []
-        self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
+        self.run = records.create_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
         self.saver = (Saver if self.world.first else NoSaver)(folder / "checkpoints", self._say)
         self.run._augmented = self._show_augmented
         self.run._predictions = self._show_predictions
@@ -107,11 +107,11 @@ class TrainingRun:
         They are written to a checkpoint before the run's ``recipe.yaml``, so that a run that is killed at any moment
         resumes with the same choice, or repeats it from the same state.
         """
-        self.prepared = replace(self.prepared, plan=defaults.changed(self.prepared.plan, section, **values))
+        self.prepared = replace(self.prepared, plan=defaults.replace_values(self.prepared.plan, section, **values))
         self.recipe = self.trainer.recipe = self.prepared.plan.recipe
         self.feed.take(self.prepared, self.class_weights())
         self.run.recipe = masking.without_secrets(self.recipe)
-        self.run.recipe_text = environment.masked(plans.dump(self.prepared.plan))
+        self.run.recipe_text = environment.mask_secrets(plans.dump(self.prepared.plan))
         self.unwritten = True
 
     def save_settled(self) -> None:
@@ -158,11 +158,11 @@ class TrainingRun:
 
     def enter(self, phase: Phase) -> None:
         """Set up training step, data and evaluation of a phase."""
-        first = len(network.trunk(self.network.names, phase.trainable))
+        first = len(network.find_trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
         last, fits = phase == self.prepared.phases[-1], phase.number == 0
         epochs = () if fits else range(phase.first, phase.last + 1)
-        self.feed.enter(first, epochs=epochs, last=last, fitted=head_views(self.recipe) if fits else ())
+        self.feed.enter(first, epochs=epochs, last=last, fitted=list_head_views(self.recipe) if fits else ())
         default = self.prepared.device.kind.sink
         self.sinking = sinking.count_steps(self.recipe, default, first, self._say)
         self.judge.reset()
@@ -238,7 +238,7 @@ class TrainingRun:
         self.run.history.append(line)
         if self.world.first:
             records.keep_history(self.prepared, self.run)
-            records.log(self.run.folder, json.dumps(line))
+            records.log_line(self.run.folder, json.dumps(line))
         return line
 
     def agree(self, check: Check) -> None:
@@ -248,7 +248,7 @@ class TrainingRun:
             check()
 
     def _check_weights(self) -> None:
-        for name, array in values(p for p in self.network.get_parameters() if p.requires_grad).items():
+        for name, array in read_values(p for p in self.network.get_parameters() if p.requires_grad).items():
             if not np.isfinite(array).all():
                 raise DivergedError(f"weight '{name}' is not finite after epoch {self.run.epoch}; lower optimizer.lr")
 
@@ -267,7 +267,7 @@ class TrainingRun:
             raise DivergedError(f"the validation loss is not finite in epoch {self.run.epoch}; lower optimizer.lr")
         self.run.confusion = self.evaluation.confusion
         value = self.evaluation.metrics[metric]
-        if better(metric, value, self.run.best.value if self.run.best else None):
+        if is_better(metric, value, self.run.best.value if self.run.best else None):
             self.run.best = Best(epoch=self.run.epoch, value=value)
         return self.evaluation.metrics
 
@@ -369,12 +369,12 @@ class TrainingRun:
             best=run.best,
             history=[dict(line) for line in run.history],
             fitted=self.fitted,
-            plugins=records.plugin_states(run.state, self.plugins.origins.values(), strict=strict),
+            plugins=records.copy_plugin_states(run.state, self.plugins.origins.values(), strict=strict),
             stop_reason=run.stop_reason,
             rollbacks=self.rollbacks,
             scaling=self.trainer.scaling.state() if self.trainer.scaling else None,
             frozen=self.frozen,
-            identity=records.identity(self.prepared),
+            identity=records.describe_identity(self.prepared),
         )
 
     def check_frozen(self) -> None:

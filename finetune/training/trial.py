@@ -53,15 +53,15 @@ def try_images(data: Data, trial: Trial) -> int:
     for part, train in ((data.train, True), (data.train, False), (data.valid, False), (data.test, False)):
         if part is None or not len(part):
             continue
-        chosen = unusual(part, trial.most)
+        chosen = choose_unusual(part, trial.most)
         tried += 0 if part is data.train and train else len(chosen)
-        failures += list(_failures(part, chosen, trial, train=train))
+        failures += list(_find_failures(part, chosen, trial, train=train))
     if failures:
-        raise _together(failures)
+        raise _join_failures(failures)
     return tried
 
 
-def unusual(part: Part, most: int) -> list[int]:
+def choose_unusual(part: Part, most: int) -> list[int]:
     """Return the images that are most likely to fail, first those of the complete part, then of each class.
 
     These are the lowest, narrowest and largest images, the longest strips, and one of each colour mode. If sizes are
@@ -71,7 +71,7 @@ def unusual(part: Part, most: int) -> list[int]:
     if part.looks is None or not part.looks["width"].any():
         firsts = np.unique(part.labels, return_index=True)[1]
         spread = np.linspace(0, len(part) - 1, min(most, len(part))).astype(np.int64)
-        return _distinct([*firsts[: most // 2], *spread], most)
+        return _take_distinct([*firsts[: most // 2], *spread], most)
     height, width = part.looks["height"].astype(np.int64), part.looks["width"].astype(np.int64)
     mode = part.looks["mode"]
     modes = np.unique(mode, return_index=True)[1]
@@ -79,12 +79,12 @@ def unusual(part: Part, most: int) -> list[int]:
     overall = [int(np.argmin(key)) for key in keys[:3]] + [int(np.argmax(key)) for key in keys[3:]]
     strips = np.maximum(keys[3], keys[4])
     by_class = (np.minimum(height, width), -height * width, -(strips + 1e6 * (mode != "RGB")))
-    columns = [_first_of_each(part.labels, key) for key in by_class]
+    columns = [_find_first_of_each(part.labels, key) for key in by_class]
     each = [int(column[place]) for place in range(len(classes)) for column in columns]
-    return _distinct([*overall, *modes.tolist(), *each], most)
+    return _take_distinct([*overall, *modes.tolist(), *each], most)
 
 
-def _first_of_each(labels: NDArray[np.int64], key: NDArray[np.generic]) -> NDArray[np.int64]:
+def _find_first_of_each(labels: NDArray[np.int64], key: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return the image with the smallest key for each label that occurs."""
     ordered = np.lexsort((key, labels))
     firsts = np.unique(labels[ordered], return_index=True)[1]
@@ -92,11 +92,11 @@ def _first_of_each(labels: NDArray[np.int64], key: NDArray[np.generic]) -> NDArr
     return found
 
 
-def _distinct(indices: Sequence[int], most: int) -> list[int]:
+def _take_distinct(indices: Sequence[int], most: int) -> list[int]:
     return list(dict.fromkeys(map(int, indices)))[:most]
 
 
-def _failures(part: Part, chosen: Sequence[int], trial: Trial, *, train: bool) -> Iterator[FinetuneError]:
+def _find_failures(part: Part, chosen: Sequence[int], trial: Trial, *, train: bool) -> Iterator[FinetuneError]:
     """Yield the errors of the chosen images, one per image.
 
     A transform with an attribute ``certain`` is tried in that form, which always applies its random steps.
@@ -114,7 +114,7 @@ def _failures(part: Part, chosen: Sequence[int], trial: Trial, *, train: bool) -
         loader.close()
 
 
-def _together(failures: list[FinetuneError]) -> FinetuneError:
+def _join_failures(failures: list[FinetuneError]) -> FinetuneError:
     """Combine all failures into one error of the first one's class; equal errors of both pipelines count once."""
     distinct = list({str(error): error for error in failures}.values())
     first = distinct[0]
@@ -138,7 +138,7 @@ MB = 2**20
 LEAST = 1.0  # MB of free disk space to start with; the total need is known once the network is built
 
 
-def check(plan: Plan, resume: Path | None = None) -> None:
+def check_machine(plan: Plan, resume: Path | None = None) -> None:
     """Raise ``UsageError`` for a device that is not available, and ``ResourceError`` for a disk that is not writable.
 
     A resumed run is written into its folder ``resume``, whatever the recipe's output is.
@@ -150,7 +150,7 @@ def check(plan: Plan, resume: Path | None = None) -> None:
 def check_device(plan: Plan) -> None:
     """Raise ``UsageError`` if the machine lacks the device of a plan, or has too few of them."""
     runner = plan.recipe.runner
-    device.check_count(device.choose(runner.device), runner.devices)
+    device.check_count(device.choose_device(runner.device), runner.devices)
 
 
 def check_output(output: Path) -> float | None:
@@ -158,7 +158,7 @@ def check_output(output: Path) -> float | None:
 
     Returns None for a file system that does not report its size, such as some network drives.
     """
-    place, name = existing(output), escape_line(str(output))
+    place, name = find_existing(output), escape_line(str(output))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         why = "is not writable" if place.is_dir() else "is a file"
         raise ResourceError(
@@ -173,6 +173,6 @@ def check_output(output: Path) -> float | None:
     return free
 
 
-def existing(path: Path) -> Path:
+def find_existing(path: Path) -> Path:
     """Return the nearest existing folder of a path."""
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

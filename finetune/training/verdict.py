@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.model.metrics import better
+from finetune.model.metrics import is_better
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,28 +20,28 @@ FALLING = 0.05  # the loss still falls if the last quarter of the epochs lowered
 LEAST = 0.01  # and by at least this much, since a loss near 0 is not worth more epochs
 
 
-def warnings(training: TrainingRun) -> Iterator[str]:
+def find_warnings(training: TrainingRun) -> Iterator[str]:
     """Yield the warnings of a finished run, each with a remedy."""
     run, data = training.run, training.data
-    line = kept_line(run.history, run.best.epoch if run.best else run.epoch)
+    line = find_kept_line(run.history, run.best.epoch if run.best else run.epoch)
     judged = data.train if data.valid is None else data.valid
-    yield from guessing(line, np.bincount(judged.labels, minlength=len(data.classes)), data.classes)
-    yield from below_fitted(
+    yield from warn_of_guessing(line, np.bincount(judged.labels, minlength=len(data.classes)), data.classes)
+    yield from warn_below_fitted(
         run.history, training.recipe.evaluate.metric, restored=training.recipe.evaluate.restore_best
     )
     if training.data.valid is None and run.epoch > 0:
         text = "no images were held back, so the epochs were not compared and the last one is kept"
         yield f"{text}; evaluate it on different images with finetune eval"
     if run.stop_reason is None:
-        yield from unsettled(run.history)
+        yield from warn_of_unsettled(run.history)
 
 
-def kept_line(history: Sequence[Mapping[str, Any]], epoch: int) -> Mapping[str, Any]:
+def find_kept_line(history: Sequence[Mapping[str, Any]], epoch: int) -> Mapping[str, Any]:
     """Return the line of the epoch whose weights are kept, or the last line if it has none."""
     return next((line for line in history if line["epoch"] == epoch), history[-1])
 
 
-def guessing(line: Mapping[str, Any], counts: NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
+def warn_of_guessing(line: Mapping[str, Any], counts: NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
     """Warn if accuracy and macro-F1 are no better than those of always predicting the most common class.
 
     ``counts`` are the validation images of each class. A network that recognises rare classes may have a lower accuracy
@@ -55,7 +55,7 @@ def guessing(line: Mapping[str, Any], counts: NDArray[np.int64], classes: Sequen
         yield f"{text}; check the labels, add more images, or train more stages"
 
 
-def below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored: bool) -> Iterator[str]:
+def warn_below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored: bool) -> Iterator[str]:
     """Warn if no epoch is better than the fitted head; ``restored`` tells that the best epoch's weights are kept."""
     key = f"val_{metric}"
     first = history[0]
@@ -67,12 +67,12 @@ def below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored:
         reached, kept = best(trained), "the fitted head is kept"
     else:
         reached, kept = trained[-1], "the last epoch is kept, since evaluate.restore_best=false"
-    if not better(metric, reached, first[key]):
+    if not is_better(metric, reached, first[key]):
         text = f"training did not improve on the fitted head: {key} {reached:.4f}, and {first[key]:.4f} before"
         yield f"{text}; {kept}; lower optimizer.lr, train fewer stages, or set train.epochs=0"
 
 
-def unsettled(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def warn_of_unsettled(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Warn if the loss, that of the validation images if there are any, still fell clearly when training ended."""
     trained = [line for line in history if line["epoch"]]
     judged = [line["val_loss"] for line in trained if "val_loss" in line]

@@ -62,7 +62,7 @@ def shapes(backbone: Backbone, said: Mapping[str, Any]) -> dict[str, tuple[int, 
         return dict(backbone.shapes(chosen))
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     from finetune.network.network import build_stages
 
     built = build_stages(backbone, chosen)

@@ -23,7 +23,7 @@ from finetune.cli import main as command
 from finetune.data.pack import packing
 from finetune.errors import ResourceError
 from finetune.training import saving
-from finetune.training.saving import newest
+from finetune.training.saving import load_newest
 from tests.drawn import folder
 from tests.trunk import tiny
 from tests.trunk.tiny import At
@@ -125,7 +125,7 @@ class Kinds:
             wrong = [] if "the disk is full; free some space" in str(error) else [f"said {error}"]
         found = self.disk.top / "runs" / "small-001"
         wrong += self.disk.leftovers()
-        if newest(found / "checkpoints")[0].state["step"] != 3:
+        if load_newest(found / "checkpoints")[0].state["step"] != 3:
             wrong.append("lost the checkpoint")
         self.disk.free()
         return wrong + ([] if tiny.run(what, resume=found).weights == self.plain.weights else ["other weights"])

@@ -11,7 +11,7 @@ import pytest
 
 from finetune.errors import ResourceError
 from finetune.training import saving
-from finetune.training.saving import load, steps
+from finetune.training.saving import list_checkpoints, load_checkpoint
 from tests.faults.small import recipe
 from tests.trunk.tiny import At, Made, run
 
@@ -48,7 +48,7 @@ def full(monkeypatch: pytest.MonkeyPatch, of: str, times: int = 10**6, first: in
 def whole(found: Path) -> list[int]:
     """Return the steps of the checkpoints that can be read, and see that nothing half written is left."""
     assert not list(found.rglob("*.tmp"))
-    return [load(path).state["step"] for path in steps(found / "checkpoints")]
+    return [load_checkpoint(path).state["step"] for path in list_checkpoints(found / "checkpoints")]
 
 
 def test_c9_a_checkpoint_in_the_middle(

@@ -128,7 +128,7 @@ def test_what_cannot_be_extended(photos: Path, tmp_path: Path) -> None:
     assert "is not finished; finish it first" in refused(what, found, extend=1)
     run(what, resume=found)
     assert "at most 100,000 are allowed" in refused(what, found, extend=10**6)
-    for file in saving.steps(found / "checkpoints"):
+    for file in saving.list_checkpoints(found / "checkpoints"):
         file.unlink()
     message = refused(what, found, extend=1)
     assert "has no checkpoint any more" in message

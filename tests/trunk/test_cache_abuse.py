@@ -32,7 +32,7 @@ Usage = namedtuple("Usage", "total used free")
 def graph_mode() -> Iterator[None]:
     """Leave MindSpore to others as they expect it."""
     yield
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_an_entry_that_others_drop_while_it_is_opened(
     read = store.Table.read
 
     def dropped(self: store.Table) -> store.Kept:
-        entries.drop(self.folder)
+        entries.drop_entry(self.folder)
         return read(self)
 
     monkeypatch.setattr(store.Table, "read", dropped)

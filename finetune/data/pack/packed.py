@@ -18,7 +18,7 @@ from finetune.data.pool import Pool
 from finetune.data.scan import ScanCache, Verdict, digest_of
 from finetune.errors import DataError, ResourceError
 from finetune.files.atomic import cache_folder, expand_home
-from finetune.machine.environment import usable_cores
+from finetune.machine.environment import count_usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -176,7 +176,7 @@ def verify(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
     """
     cache = ScanCache(cache_folder() / "scan", str(root))
     fresh, stamps = [], {}
-    with Pool(usable_cores()) as pool:
+    with Pool(count_usable_cores()) as pool:
         for file in files:
             path = str(root / file.name)
             stamps[path] = stamp = stamp_of(stat_of(path, file))
