@@ -222,7 +222,7 @@ def test_a_disk_without_room_is_noticed_before(
     monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**8))
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert "would have to be free" in made.told("warning: features are not cached but computed in every epoch: ")[0]
+    assert "GB more at" in made.told("warning: features are not cached but computed in every epoch: ")[0]
     assert not shards(home)
 
 

@@ -185,7 +185,7 @@ def test_what_is_too_large_drops_nothing() -> None:
 def test_a_disk_that_is_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(LARGE, LARGE, 10**6))
     problem = make_room(10**9, LARGE, set())
-    assert "they take 1 GB, and " in problem
+    assert "they need 1 GB, but " in problem
     assert str(entries.locate_cache()) in problem
 
 
