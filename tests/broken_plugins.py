@@ -280,7 +280,7 @@ TRAINING: list[Row] = [
         listening("finetune_epoch_end", "run.state['bad'] = {1, 2}"),
         {},
         6,
-        ("run.state['bad'] cannot be saved as JSON", "keep numbers, text"),
+        ("run.state['bad'] cannot be saved as JSON", "store only numbers, text"),
     ),
 ]
 # What they do is not nice, but runs end as they should.

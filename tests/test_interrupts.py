@@ -60,7 +60,7 @@ def test_a_signal_ends_with_a_checkpoint_and_its_code(
     _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert "saving, then stopping" in errors
+    assert "saving and stopping" in errors
     assert "--resume" in errors
     saved, broken = load_newest(place / "runs" / "long-001" / "checkpoints")
     assert not broken

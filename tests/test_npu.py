@@ -108,7 +108,7 @@ def test_a_machine_without_any_of_it_says_how_to_get_each(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "garbage\0\x01", "Version=", "[Version]"])
 def test_a_version_file_that_says_none(whole: Machine, name: str, text: str) -> None:
     write(whole.file(f"/usr/local/Ascend/{name}/version.info"), text)
-    assert wrong(whole)[name].text.endswith("version.info says no version")
+    assert wrong(whole)[name].text.endswith("version.info contains no version")
 
 
 def test_another_cann_than_mindspore_was_made_for(whole: Machine) -> None:
@@ -160,8 +160,8 @@ def test_a_device_without_memory(whole: Machine) -> None:
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        ("exit 1", "does not answer"),
-        ("kill -9 $$", "does not answer"),
+        ("exit 1", "does not respond"),
+        ("kill -9 $$", "does not respond"),
         ("true", "lists no device in a known format"),
         ("head -c 100000 /dev/urandom", "lists no device in a known format"),
         ("echo '| 0 910B | '; echo '||||'", "lists no device in a known format"),
@@ -181,7 +181,7 @@ def test_npu_smi_that_hangs_takes_all_the_time_there_is_once(
     called, over = whole.root / "called", whole.root / "over"
     called.touch()
     program(whole.root, "npu-smi", f"echo called >> {called}\n{sleep.format(LONGEST)}\ntouch {over}")
-    assert wrong(whole)["npu-smi"].text == "does not answer"
+    assert wrong(whole)["npu-smi"].text == "does not respond"
     assert called.read_text() in ("called\n", "")
     assert not over.exists()
 
@@ -203,7 +203,7 @@ def test_without_a_tool_for_links_nothing_is_claimed(whole: Machine) -> None:
     (whole.root / "programs" / "hccn_tool").unlink()
     (remark,) = [remark for remark in examine(whole) if remark.topic == "HCCL"]
     assert remark.level == "ok"
-    assert remark.text.endswith("were not looked at")
+    assert remark.text.endswith("were not checked")
 
 
 def test_the_command_ends_with_2_after_little_work(capsys: pytest.CaptureFixture[str]) -> None:

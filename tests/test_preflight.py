@@ -149,6 +149,6 @@ def test_counts_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "import_mindspore", Ms)
     device.check_count("ascend", 4)
     with pytest.raises(
-        UsageError, match=r"runner\.devices=8: this machine has 4 of runner\.device=ascend; set .*=4 or"
+        UsageError, match=r"runner\.devices=8: this machine has only 4 with runner\.device=ascend; set .*=4 or"
     ):
         device.check_count("ascend", 8)

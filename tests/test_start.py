@@ -105,7 +105,7 @@ def test_a_checkpoint_of_an_older_version_says_no_start(tmp_path: Path) -> None:
     forget(stopped.folder)
     made, lines = stopped.go_on()
     assert made.result is not None
-    assert not any("going on without" in line for line in lines)
+    assert not any("continuing without" in line for line in lines)
 
 
 def test_without_the_start_in_the_checkpoint_the_file_is_needed(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_run_goes_on_to_the_same_bits_when_its_weights_are_gone(tmp_path: Path
     part.file.unlink()
     made, lines = part.go_on()
     assert weights(made) == weights(whole.go_on()[0])
-    (note,) = [line for line in lines if "going on without the pretrained weights" in line]
+    (note,) = [line for line in lines if "continuing without the pretrained weights" in line]
     assert f"no weights file at '{part.file}'" in note
     about = json.loads((made.folder / "model" / "model.json").read_text())
     assert about["weights"]["sha256"] == report["sha256"]

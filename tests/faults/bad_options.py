@@ -46,7 +46,7 @@ CASES: list[Case] = [
         BY_255,
         ANEW,
     ),
-    case("N6", "top5 of two classes", checked("evaluate: {metric: top5}"), 2, "top5 is always 1 with 2 classes; write"),
+    case("N6", "top5 of two classes", checked("evaluate: {metric: top5}"), 2, "top5 is always 1 with 2 classes; set"),
     case(
         "N6",
         "early stopping by top5 of two classes",
@@ -68,7 +68,7 @@ CASES: list[Case] = [
         "no epoch for a head that starts at random",
         checked("train: {epochs: 0}"),
         2,
-        "train.epochs=0 trains nothing, since the head starts at random",
+        "train.epochs=0 trains nothing, because the head starts at random",
         "raise it",
     ),
     case(
@@ -77,7 +77,7 @@ CASES: list[Case] = [
         checked("validate: {folds: 5}"),
         2,
         "validate.folds=5: folds need a fitted head and no other training",
-        "write validate.folds=off",
+        "set validate.folds=off",
     ),
     case(
         "N6",
@@ -93,7 +93,7 @@ CASES: list[Case] = [
         checked("head: {start: fitted}\ncache: {features: off}"),
         2,
         "head.start=fitted is not possible: cache.features=off caches no features to fit the head to",
-        "write head.start=random",
+        "set head.start=random",
     ),
     case(
         "N6",
@@ -101,7 +101,7 @@ CASES: list[Case] = [
         checked("head: {start: fitted, keep_pretrained: true}"),
         2,
         "head.start=fitted is not possible: head.keep_pretrained keeps the classifier of the weights",
-        "write head.start=random",
+        "set head.start=random",
     ),
     case("N6", "no checkpoint kept", above("callbacks: [{use: checkpoint, keep: 0}]"), 2, "keep: must be more than 0"),
     case(

@@ -286,7 +286,7 @@ CASES: list[Case] = [
         policy("lambda epoch, stages: frozenset()"),
         2,
         "freezing policy 'bad' trains nothing in epoch 1",
-        "name at least the head",
+        "return at least the head",
     ),
     case("G2", "fails at import", plugin("1 / 0"), 2, MISSING, TITLE, "ZeroDivisionError"),
     case("G2", "imports what is not there", plugin("import no_such_module"), 2, MISSING, "No module named"),

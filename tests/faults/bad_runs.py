@@ -71,7 +71,7 @@ def in_removed_folder(*words: str) -> Make:
     return make
 
 
-GONE = ("the working folder, ", "was removed; change to a folder that exists, with `cd`")
+GONE = ("the working folder, ", "was removed; change to an existing folder with `cd`")
 
 CASES: list[Case] = [
     case("R12", "finished run, another rate", resume("optimizer.lr=0.5"), 2, "optimizer.lr: 0.001 → 0.5", *BOTH),
@@ -89,7 +89,7 @@ CASES: list[Case] = [
         "extending without checkpoints",
         resume("--extend", "1", act=without_checkpoints),
         2,
-        "it has no checkpoint any more; start a new run",
+        "its checkpoints were deleted; start a new run",
     ),
     case("R12", "extending a sweep", sweep, 2, "--extend trains one run on; name one of the runs in s"),
     case("R12", "held-back photos of a copied model", use("eval", "m"), 2, "cannot tell which images", "name the data"),

@@ -136,7 +136,7 @@ class Kinds:
         self.disk.fill()
         made = tiny.run(tiny.recipe(self.photos, self.scratch / "streamed", **RUN))
         os.environ["FINETUNE_HOME"] = str(self.scratch / "home")
-        wrong = [] if made.told("features are not kept") else ["said nothing"]
+        wrong = [] if made.told("features are not cached") else ["said nothing"]
         return wrong + ([] if made.weights == self.plain.weights else ["other weights"])
 
     def run_before_it_starts(self) -> list[str]:

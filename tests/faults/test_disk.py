@@ -85,7 +85,7 @@ def test_c9_every_checkpoint(photos: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_c9_the_history(photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full(monkeypatch, ".metrics.jsonl", times=2)
     made = run(recipe(photos, tmp_path))
-    assert len(made.told("the disk is full; free some space or choose another folder; the run goes on")) == 2
+    assert len(made.told("the disk is full; free some space or choose another folder; training continues")) == 2
     assert len((made.run.folder / "metrics.jsonl").read_text().splitlines()) == 3
     assert made.weights == plain.weights
 
@@ -128,6 +128,6 @@ def test_y7_a_disk_without_room_is_noticed_before(
     with pytest.raises(ResourceError, match=r"the disk of .* is full; free some space or choose another"):
         run(recipe(photos, tmp_path))
     monkeypatch.setattr(trial, "LEAST", 0.0)
-    with pytest.raises(ResourceError, match=r"checkpoints need .* free some or set --output"):
+    with pytest.raises(ResourceError, match=r"checkpoints need .* free some disk space or set --output"):
         run(recipe(photos, tmp_path))
     assert not list(tmp_path.iterdir())

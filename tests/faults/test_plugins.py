@@ -190,7 +190,9 @@ def test_g14_state_of_a_plugin_is_json(value: Any, photos: Path, tmp_path: Path)
         def finetune_run_start(self, run: Run) -> None:
             run.state["keeping"] = {"value": value}
 
-    with pytest.raises(PluginError, match=r"run\.state\['keeping'\] cannot be saved as JSON: .*; keep numbers, text"):
+    with pytest.raises(
+        PluginError, match=r"run\.state\['keeping'\] cannot be saved as JSON: .*; store only numbers, text"
+    ):
         run(recipe(photos, tmp_path), watchers=[Keeping()])
     saved = saving.load_newest(tmp_path / "small-001" / "checkpoints")[0]
     assert (saved.state["step"], saved.state["plugins"]) == (3, {})

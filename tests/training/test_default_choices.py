@@ -95,7 +95,7 @@ def test_what_keeps_a_head_from_being_fitted_is_said(catalogue: Catalogue, secti
 def test_how_a_head_starts(catalogue: Catalogue, sections: dict[str, Any], start: str) -> None:
     plan, heard = started(catalogue, **sections)
     assert plan.recipe.head.start == start  # type: ignore[union-attr]
-    why = "the backbone is pretrained, and its features are kept"
+    why = "the backbone is pretrained and its features are cached"
     is_open = "start" not in sections.get("head", {}) and sections.get("backbone", {}).get("weights") != "none"
     assert [line for line in heard if "head.start" in line] == [f"head.start=auto chose fitted: {why}"] * is_open
     frozen = sections.get("freeze") == ALL["freeze"]
@@ -198,8 +198,11 @@ def test_folds_of_a_dataset_with_its_own_validation_split(catalogue: Catalogue) 
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"train": {"epochs": 0}, "head": {"start": "random"}}, "train.epochs=0 trains nothing, since the head starts"),
-        ({"train": {"epochs": 0}, "head": {"use": "mlp"}}, "train.epochs=0 trains nothing, since the head starts"),
+        (
+            {"train": {"epochs": 0}, "head": {"start": "random"}},
+            "train.epochs=0 trains nothing, because the head starts",
+        ),
+        ({"train": {"epochs": 0}, "head": {"use": "mlp"}}, "train.epochs=0 trains nothing, because the head starts"),
         (
             {"schedule": {"warmup_epochs": 90}, **ALL},
             "schedule.warmup_epochs: 90 is more than train.epochs, for which auto chose 60; lower it, or set",

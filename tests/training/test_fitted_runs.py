@@ -52,7 +52,7 @@ def wilson(hits: float, count: float) -> tuple[float, float]:
 
 
 def test_its_choices_are_reported(made: nano.Made) -> None:
-    assert made.said[0] == "head.start=auto chose fitted: the backbone is pretrained, and its features are kept"
+    assert made.said[0] == "head.start=auto chose fitted: the backbone is pretrained and its features are cached"
     assert "head.views=auto chose 4: augmented views help a head most when there are few images" in made.said
     assert [line for line in made.said if line.startswith(("validate.", "train."))] == [
         f"validate.folds=auto chose 5: {FOLDS}",
@@ -162,7 +162,7 @@ def test_keys_of_training_have_no_effect_and_that_is_said(photos: Path, tmp_path
     other = nano.run(nano.recipe(photos, tmp_path, **more))
     (line,) = [line for line in other.said if "no effect" in line]
     assert line == (
-        "optimizer.lr, schedule.warmup_epochs, train.clip_norm: no effect, since nothing trains once the head is "
+        "optimizer.lr, schedule.warmup_epochs, train.clip_norm: no effect, because nothing trains after the head is "
         "fitted; set train.epochs, or remove them"
     )
     assert other.weights == made.weights

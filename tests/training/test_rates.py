@@ -77,13 +77,16 @@ FLAT = rates.Curve(rates=tuple(RATES), losses=(1.0,) * 31, smooth=tuple(np.linsp
 
 
 def test_a_run_takes_a_usual_rate_where_the_test_finds_none() -> None:
-    with pytest.raises(UsageError, match="the loss falls at no rate"):
+    with pytest.raises(UsageError, match="the loss does not fall at any rate"):
         rates.suggest_rate(FLAT)
     why = "the range test found no rate: the loss does not fall at any rate from 1e-07 to 10"
     assert ratetest.choose_rate(FLAT, "adamw") == (1e-4, why)
     assert ratetest.choose_rate(FLAT, "sgd") == (1e-3, why)
     never = rates.compare_losses([], BEFORE, len(BEFORE), 10)
-    assert ratetest.choose_rate(never, "adamw") == (1e-4, "a range test found none: the loss is not finite at any rate")
+    assert ratetest.choose_rate(never, "adamw") == (
+        1e-4,
+        "the range test found no rate: the loss is not finite at any rate",
+    )
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_what_another_computes_stays() -> None:
     busy, idle = filled("busy", 1000, 10), filled("idle", 1000, 20)
     with busy.locked(said, never):
         problem = make_room(1500, 2300, set())
-        assert "what other runs are computing fills cache.max_gb" in problem
+        assert "the features that other runs are computing fill cache.max_gb" in problem
         assert there(busy, idle) == [True, False]
     assert make_room(1500, 2300, set()) == ""
     assert there(busy) == [False]
@@ -172,7 +172,7 @@ def test_what_another_has_begun_counts_as_what_it_will_be() -> None:
     busy = filled("busy", 100, 10)
     busy.write((3,), None, 1000)
     with busy.locked(said, never):
-        assert "what other runs are computing fills cache.max_gb" in make_room(1500, 2300, set())
+        assert "the features that other runs are computing fill cache.max_gb" in make_room(1500, 2300, set())
     assert make_room(1000, 2300, {busy.folder}) == ""  # its own claim is what it asks for
 
 
@@ -185,7 +185,7 @@ def test_what_is_too_large_drops_nothing() -> None:
 def test_a_disk_that_is_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(LARGE, LARGE, 10**6))
     problem = make_room(10**9, LARGE, set())
-    assert "they need 1 GB, but " in problem
+    assert "they need 1 GB; free " in problem
     assert str(entries.locate_cache()) in problem
 
 

@@ -130,7 +130,7 @@ def test_stopping_keeps_whole_shards_and_the_rest_follows(case: Case) -> None:
 def test_an_array_that_changed_is_refused(case: Case) -> None:
     of = part()
     of.images[9][0, 0, 0] ^= 1
-    with pytest.raises(DataError, match=r"'drawn\[9\]' changed since the run began") as caught:
+    with pytest.raises(DataError, match=r"'drawn\[9\]' changed since the run started") as caught:
         case.fill(of)
     assert caught.value.exit_code == 3
     assert case.table.missing() == [1, 2]
