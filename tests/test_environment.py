@@ -28,7 +28,8 @@ def test_everything_is_there_and_ready_for_json(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_mindspore_is_not_imported() -> None:
-    code = "import sys; from finetune.machine import environment as e; e.describe_environment(); print('mindspore' in sys.modules)"
+    code = "import sys; from finetune.machine import environment as e; e.describe_environment(); "
+    code += "print('mindspore' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(Path(environment.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -189,8 +189,8 @@ def test_npu_smi_that_hangs_takes_all_the_time_there_is_once(
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        ({"link": "DOWN"}, "`hccn_tool -i 1 -link -g` says link status: DOWN"),
-        ({"net": "Socket fail"}, "`hccn_tool -i 1 -net_health -g` says net health status: Socket fail"),
+        ({"link": "DOWN"}, "`hccn_tool -i 1 -link -g` reports link status: DOWN"),
+        ({"net": "Socket fail"}, "`hccn_tool -i 1 -net_health -g` reports net health status: Socket fail"),
     ],
 )
 def test_links_that_are_down(whole: Machine, said: dict[str, str], text: str) -> None:

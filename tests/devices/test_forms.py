@@ -82,7 +82,7 @@ def test_stages_go_back_to_convolutions_where_the_memory_is_not_enough() -> None
     assert forms.choose_forms(given, "avx2", free_mb=needed).matmul == ("layer3", "layer4")
     less = forms.choose_forms(given, "avx2", free_mb=needed - 1)
     assert less.matmul == ("layer4",)
-    assert less.why == f"layer3 in matmul form would need {needed:,.0f} MB, and {needed - 1:,.0f} MB are free"
+    assert less.why == f"layer3 in matmul form would need {needed:,.0f} MB, but only {needed - 1:,.0f} MB are free"
     assert forms.choose_forms(given, "avx2", free_mb=1.0).matmul == ()
     # With AVX-512 all stages are in that form or oneDNN is capped.
     assert forms.choose_forms(given, "avx512", free_mb=234.0).uncapped

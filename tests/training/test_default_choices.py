@@ -111,14 +111,14 @@ def test_how_a_head_starts(catalogue: Catalogue, sections: dict[str, Any], start
             f"head.start=fitted is not possible: {OFF}",
         ),
         ({"head": {"start": "fitted", "keep_pretrained": True}}, f"head.start=fitted is not possible: {KEPT}"),
-        ({"validate": {"folds": 5}, **ALL}, "validate.folds=5: .*, and this recipe trains stem; write"),
+        ({"validate": {"folds": 5}, **ALL}, "validate.folds=5: .*, but this recipe trains stem; set"),
         (
             {"validate": {"folds": 5}, "freeze": {"use": "gradual", "schedule": {1: "head", 3: "last 1"}}},
             "this recipe trains layer4; set validate.folds=off",
         ),
-        ({"validate": {"folds": 3}, "train": {"epochs": 4}}, "this recipe trains for 4 epochs; write"),
-        ({"validate": {"folds": 2}, "head": {"start": "random"}}, "this head starts at random; write"),
-        ({"validate": {"folds": 2}, "head": {"use": "mlp"}}, "this head starts at random; write"),
+        ({"validate": {"folds": 3}, "train": {"epochs": 4}}, "this recipe trains for 4 epochs; set"),
+        ({"validate": {"folds": 2}, "head": {"start": "random"}}, "this head starts at random; set"),
+        ({"validate": {"folds": 2}, "head": {"use": "mlp"}}, "this head starts at random; set"),
     ],
 )
 def test_what_cannot_be_is_an_error(catalogue: Catalogue, sections: dict[str, Any], said: str) -> None:
