@@ -75,7 +75,7 @@ class Finetuner:
         from finetune.machine import working_folder
         from finetune.recipe import keywords
 
-        working_folder.check()
+        working_folder.check_exists()
         named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
         said = keywords.spelled_out({key: value for key, value in named.items() if value is not None} | sections)
         if weights is not None:
@@ -104,8 +104,8 @@ class Finetuner:
         from finetune.display import html
 
         if self.model is not None:
-            return html.fitted_finetuner(self.model.about, self.model.folder)
-        return html.new_finetuner(self.sections) if self.run is None else html.interrupted_finetuner(self.run)
+            return html.render_fitted(self.model.about, self.model.folder)
+        return html.render_new(self.sections) if self.run is None else html.render_interrupted(self.run)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -192,7 +192,7 @@ class Finetuner:
         from finetune.recipe.keywords import in_python
         from finetune.training import choosing, engine
 
-        display = notebook.progress() if self.progress else None
+        display = notebook.create_progress() if self.progress else None
         watchers = [self, display] if display else [self]
         say = in_python(display.say) if display else silent
         try:
@@ -253,13 +253,13 @@ class Finetuner:
         from finetune.model.inputs import Predictions
 
         model = self._backbone(head=True) if self._keeps_head() else self._fitted()
-        with interrupts.keyboard():
-            given = inputs.asked(images)
+        with interrupts.keep_keyboard_interrupt():
+            given = inputs.gather_asked(images)
             if given is None:
                 return Predictions(model.predict(images, top=top))  # type: ignore[arg-type]
             refused: dict[int, BadImage] = {}
             found = model.predict(given.images, top=top, refused=refused if given.listed else None)
-        missing = inputs.of_folders(given, refused)
+        missing = inputs.list_unlabelled(given, refused)
         say = print if self.progress else silent
         if missing:
             say(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
@@ -276,7 +276,7 @@ class Finetuner:
         from finetune.machine import interrupts
 
         model = self._fitted()
-        with interrupts.keyboard():
+        with interrupts.keep_keyboard_interrupt():
             return model.evaluate(data)
 
     @in_python_words
@@ -288,7 +288,7 @@ class Finetuner:
         from finetune.machine import interrupts
 
         model = self._backbone() if self.run is None and self.model is None else self._fitted()
-        with interrupts.keyboard():
+        with interrupts.keep_keyboard_interrupt():
             return model.embed(images)
 
     @in_python_words
@@ -319,7 +319,7 @@ class Finetuner:
         ending: Any = format or file.suffix.removeprefix(".")
         if ending not in ("onnx", "mindir"):
             raise UsageError(f"cannot export to '{file.name}'; end the file's name with .onnx or .mindir")
-        with interrupts.keyboard():
+        with interrupts.keep_keyboard_interrupt():
             return model.export(file, ending, force=force)
 
     @classmethod
@@ -335,12 +335,12 @@ class Finetuner:
         from finetune.recipe.keywords import in_python
         from finetune.recipe.models import InferenceSection
 
-        folder = modelfolder.locate(expand_home(path))
-        about = modelfolder.read(folder)
+        folder = modelfolder.locate_folder(expand_home(path))
+        about = modelfolder.read_record(folder)
         backbone = {"use": about["backbone"]["use"], **about["backbone"]["options"]}
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
-        chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
+        chosen = device.set_up(device=ft.sections.get("runner", {}).get("device", "auto")).name
         given = ft.sections.get("inference", ft.sections.get("trunk"))
         inference = None if given is None else InferenceSection.model_validate(given)
         say = in_python(print) if ft.progress else silent

@@ -188,7 +188,7 @@ USED: list[Row] = [
         backbone("return {'b': nn.ReLU()}"),
         {"backbone": "{use: bad, weights: none}"},
         6,
-        ("built stages b; its component says a: make them equal, in the same order", LEAVE),
+        ("built stages b but declares a; make them equal, in the same order", LEAVE),
     ),
     (
         "features of another width",
@@ -216,7 +216,7 @@ USED: list[Row] = [
         policy("return {'layer4'}"),
         {"freeze": "{use: bad}"},
         6,
-        ("freezing policy 'bad' names stage 'layer4'; known: body, head, neck, stem", LEAVE),
+        ("freezing policy 'bad' returned unknown stage 'layer4'; known: body, head, neck, stem", LEAVE),
     ),
     (
         "a callback with a misspelt event",
@@ -280,7 +280,7 @@ TRAINING: list[Row] = [
         listening("finetune_epoch_end", "run.state['bad'] = {1, 2}"),
         {},
         6,
-        ("run.state['bad'] cannot be saved as JSON", "keep numbers, text"),
+        ("run.state['bad'] cannot be saved as JSON", "store only numbers, text"),
     ),
 ]
 # What they do is not nice, but runs end as they should.

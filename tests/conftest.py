@@ -138,4 +138,4 @@ def graph_mode() -> Iterator[None]:
     from finetune.machine import device
 
     yield
-    device.setup(device="cpu")
+    device.set_up(device="cpu")

@@ -42,7 +42,7 @@ def graph_mode() -> Any:
     from finetune.machine import device
 
     yield
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 def recipe(folder: Path, sections: dict[str, str], source: str | None, name: str = "bad") -> None:

@@ -292,7 +292,7 @@ def test_pictures_show_what_the_program_shows(repo: Path, place: Path, capfd: py
         assert line in shown(repo, "mistakes.svg")
     from finetune.display import epochtable
 
-    assert epochtable.header(epochtable.columns(96, "accuracy")).strip() in shown(repo, "run.svg")
+    assert epochtable.format_header(epochtable.choose_columns(96, "accuracy")).strip() in shown(repo, "run.svg")
 
 
 def shown(repo: Path, name: str) -> str:

@@ -106,7 +106,7 @@ def backbone(component: Backbone, options: Any) -> None:
     from finetune.machine import device
     from finetune.network.network import Network, Trunk, build_stages
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     stages = build_stages(component, options)
     assert tuple(stages) == component.stages
     network = Network(stages, ms.nn.Identity()).set_train(False)

@@ -68,7 +68,6 @@ PENDING = {
     "finetune/recipe/parts.py": 2,
     "finetune/recipe/plan.py": 1,
     "finetune/run.py": 1,
-    "finetune/sweep/runs.py": 6,
     "finetune/testing/augmentations.py": 2,
     "finetune/testing/backbones.py": 1,
     "finetune/testing/callbacks.py": 7,

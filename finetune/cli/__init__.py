@@ -51,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     flags = given[: given.index("--")] if "--" in given else given
     try:
         failure = answer_to(given, as_json="--json" in flags)
-        interrupts.taken()
+        interrupts.mark_taken()
         return 0 if failure is None else partly(failure, debug="--debug" in flags)
     except BaseException as error:
-        interrupts.taken()
+        interrupts.mark_taken()
         code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):
             leave(code)
@@ -87,7 +87,7 @@ def answer_to(given: list[str], *, as_json: bool) -> FinetuneError | None:
     call = to_reader(partial(parse, given))
     if call is None:
         return None
-    working_folder.check()
+    working_folder.check_exists()
     with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a plugin prints
         answer = call()
     to_reader(partial(show, answer, as_json))
@@ -105,7 +105,7 @@ def show(answer: Answer, as_json: bool) -> None:
         else:
             print(output.text(answer.view()), end="")
         return
-    failure = answer.failure and failures.as_json(answer.failure)
+    failure = answer.failure and failures.convert_to_json(answer.failure)
     print(output.line({**answer.data, **(failure or {})}))
 
 
@@ -123,8 +123,8 @@ def partly(failure: FinetuneError, *, debug: bool) -> int:
     """Say what went wrong beside an answer that is shown already, and return the exit code."""
     from finetune.display import failures
 
-    failures.show(failure, debug=debug)
-    return failures.exit_code(failure)
+    failures.show_error(failure, debug=debug)
+    return failures.choose_exit_code(failure)
 
 
 def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
@@ -133,11 +133,11 @@ def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
     from finetune.display import failures
 
     if isinstance(error, FileNotFoundError) and working_folder.is_removed():
-        error = working_folder.removed_error().with_traceback(error.__traceback__)
-    failures.show(error, debug=debug)
+        error = working_folder.build_removed_error().with_traceback(error.__traceback__)
+    failures.show_error(error, debug=debug)
     if as_json:
-        to_reader(lambda: print(output.line(failures.as_json(error))))
-    return failures.exit_code(error)
+        to_reader(lambda: print(output.line(failures.convert_to_json(error))))
+    return failures.choose_exit_code(error)
 
 
 def to_reader(write: Callable[[], T]) -> T | None:

@@ -59,7 +59,7 @@ def page(found: Mapping[str, Any]) -> list[RenderableType]:
     from rich.text import Text
 
     from finetune.cli import output
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     rows = [
         ("stages", ", ".join(found["stages"])),
@@ -72,7 +72,7 @@ def page(found: Mapping[str, Any]) -> list[RenderableType]:
         part
         for each in found["weights"]
         for part in (
-            Text(printable(f"\nweights {each['name']}{' (default)' if each['default'] else ''}"), "cyan"),
+            Text(make_printable(f"\nweights {each['name']}{' (default)' if each['default'] else ''}"), "cyan"),
             output.pairs((f"  {name}", value) for name, value in rows_of(each)),
         )
     ]

@@ -39,7 +39,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     from finetune.data.pack.packing import Job
     from finetune.data.pack.packing import pack as packed
     from finetune.display.progress import Progress
-    from finetune.machine.environment import usable_cores
+    from finetune.machine.environment import count_usable_cores
 
     if out == STDOUT:
         raise UsageError("a pack is a folder, which standard output cannot hold; name a folder")
@@ -54,7 +54,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
         out=out,
         limit=int(file_gb * 1e9),
         skip=plan.recipe.dataset.on_bad_image == "skip",
-        workers=usable_cores(),
+        workers=count_usable_cores(),
         say=Progress(report=False).say,
         force=force,
     )

@@ -48,7 +48,7 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     from finetune.training import rates
 
     progress = Progress()
-    found = rates.find(plan, catalogue, steps=steps, say=progress.say)
+    found = rates.find_rate(plan, catalogue, steps=steps, say=progress.say)
     content = chart.write(svg(found).encode()) if chart else None
     if plot == STDOUT:
         progress.say(suggestion(found))
@@ -69,7 +69,7 @@ def svg(found: Found) -> str:
 
     nearest = min(range(len(found.rates)), key=lambda at: abs(math.log(found.rates[at] / found.suggestion)))
     mark = (found.suggestion, found.losses[nearest])
-    return chart.svg(lines(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark)
+    return chart.draw_svg(lines(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark)
 
 
 def lines(found: Found) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def shown(found: Found) -> str:
     """Return the chart in characters, and what it says."""
     from finetune.display import chart
 
-    return f"{chart.characters(lines(found))}\n\n{suggestion(found)}\n"
+    return f"{chart.draw_characters(lines(found))}\n\n{suggestion(found)}\n"
 
 
 def suggestion(found: Found) -> str:

@@ -55,25 +55,27 @@ def predict(
     from finetune.model import inputs
 
     check_given(images)
-    given = inputs.gather(images)
+    given = inputs.gather_images(images)
     target = csv and table_output(csv, model, given.images, force=force)
-    if line := inputs.ignored_line(given):
+    if line := inputs.describe_ignored(given):
         Progress().say(line)
     refused: dict[int, BadImage] = {}
     found = opened(model, device).predict(given.images, top=top, refused=refused)
     content = target.write(table(found, top)) if target else None
     data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
-    data |= {"skipped": inputs.report(given, refused), "ignored": given.ignored}
+    data |= {"skipped": inputs.report_skipped(given, refused), "ignored": given.ignored}
     data |= {"csv": str(csv)} if csv else {}
-    return Answer(data=data, view=lambda: sentences(found), content=content, failure=inputs.failure(given, refused))
+    return Answer(
+        data=data, view=lambda: sentences(found), content=content, failure=inputs.describe_failure(given, refused)
+    )
 
 
 def table_output(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
     """Return the table to write, after a look at its place; no image and no file of the model is overwritten."""
     from finetune.model import modelfolder
-    from finetune.model.exporting import own_files
+    from finetune.model.exporting import list_own_files
 
-    inputs = [*map(expand_home, images), *own_files(modelfolder.locate(expand_home(model)))]
+    inputs = [*map(expand_home, images), *list_own_files(modelfolder.locate_folder(expand_home(model)))]
     target = Output(path=csv, command="predict --csv", force=force, inputs=inputs)
     target.check()
     return target
@@ -91,11 +93,11 @@ def opened(path: Path, device: str) -> Model:
     from finetune.model import modelfolder
 
     catalogue = load_catalogue()
-    folder = modelfolder.locate(expand_home(path))
+    folder = modelfolder.locate_folder(expand_home(path))
     from finetune.display.progress import Progress
     from finetune.machine import device as devices
 
-    chosen = devices.setup(device=device).name
+    chosen = devices.set_up(device=device).name
     return modelfolder.open_model(folder, catalogue, device=chosen, say=Progress().say)
 
 
@@ -169,7 +171,7 @@ def evaluation(report: dict[str, Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     numbers = [(name, output.cell(value)) for name, value in report.items() if isinstance(value, float)]
     classes = Table(box=None, pad_edge=False, header_style="bold")
@@ -179,7 +181,7 @@ def evaluation(report: dict[str, Any]) -> RenderableType:
     worst_first = sorted(report["per_class"], key=lambda each: 2.0 if each["recall"] is None else each["recall"])
     for each in worst_first:
         cells = (output.cell(each[name]) for name in ("images", "recall", "precision"))
-        classes.add_row(Text(printable(each["class"])), *cells)
+        classes.add_row(Text(make_printable(each["class"])), *cells)
     return Group(output.pairs([*images_evaluated(report), *numbers]), Text(), classes)
 
 
@@ -199,13 +201,13 @@ def export(
     If the probabilities differ, that is an error, and the file is removed.
     """
     from finetune.model import modelfolder
-    from finetune.model.exporting import export_outputs
+    from finetune.model.exporting import plan_outputs
 
-    folder = modelfolder.locate(expand_home(model))
+    folder = modelfolder.locate_folder(expand_home(model))
     path = file or folder / f"model.{format}"
     if path == STDOUT:
         return exported(opened(model, device), format)
-    export_outputs(path, format, folder, force=force)
+    plan_outputs(path, format, folder, force=force)
     report = opened(model, device).export(path, format, force=force)
     return Answer(data=report, view=lambda: output.pairs((name, output.cell(v)) for name, v in report.items()))
 

@@ -115,7 +115,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("name", "backbone", "accuracy", "MB", "licence", "cached"):
@@ -125,8 +125,8 @@ def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         size = "-" if row["bytes"] is None else f"{'' if row['measured'] else '~'}{row['bytes'] / 1e6:.1f}"
         cells = (row["name"], row["backbone"], accuracy, size, row["licence"], output.cell(row["cached"] is not None))
-        drawn.add_row(*(Text(printable(cell)) for cell in cells))
-        places += [Text(printable(f"{row['name']}: {row['cached']}"))] if row["cached"] else []
+        drawn.add_row(*(Text(make_printable(cell)) for cell in cells))
+        places += [Text(make_printable(f"{row['name']}: {row['cached']}"))] if row["cached"] else []
     return Group(drawn, *places)
 
 

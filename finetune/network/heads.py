@@ -1,4 +1,4 @@
-"""Heads: what turns pooled features into logits. Their dropout masks come from outside, so that runs repeat."""
+"""Heads: map pooled features to logits. Dropout masks are inputs, so that runs are reproducible."""
 
 from __future__ import annotations
 
@@ -60,18 +60,20 @@ class Mlp(nn.Cell):
         return self.fc(x * mask if self.drops else x)
 
 
-def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
-    """Return the head of a recipe, the same for the same seed."""
+def build_head(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
+    """Build the head of a recipe; the same seed gives the same weights."""
     rng, drops = make_generator(Stream.HEAD, seed), section.dropout > 0.0
     if isinstance(section, MlpHead):
         return Mlp(features, section.hidden, classes, rng, drops=drops)
     return Linear(features, classes, rng, drops=drops)
 
 
-def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int) -> NDArray[np.float32]:
+def draw_dropout_mask(
+    section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int
+) -> NDArray[np.float32]:
     """Return the dropout mask of a step, scaled to keep the mean: (batch, width) float32, or (1, 1) of ones if off.
 
-    MindSpore's own dropout on CPU does not repeat for a seed; this one is a function of (seed, step).
+    MindSpore's own dropout on a CPU is not reproducible with a seed; this mask depends only on (seed, step).
     """
     if section.dropout == 0.0:
         return np.ones((1, 1), np.float32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from finetune.files import atomic
-from finetune.machine.environment import masked
+from finetune.machine.environment import mask_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def without_secrets(model: M) -> M:
 def hidden(name: str, value: Any) -> Any:
     """Return the value of a key without its secrets."""
     if isinstance(value, str):
-        return masked(f"{name}={value}")[len(name) + 1 :]
+        return mask_secrets(f"{name}={value}")[len(name) + 1 :]
     if isinstance(value, BaseModel):
         return without_secrets(value)
     if isinstance(value, Mapping):
@@ -38,7 +38,7 @@ def hidden(name: str, value: Any) -> Any:
 
 def write(path: Path, text: str) -> None:
     """Write a recipe at once, with its secrets, which a resume needs; if it has any, for its owner alone."""
-    if masked(text) == text:
+    if mask_secrets(text) == text:
         atomic.write_text(path, text)
         return
     with atomic.translate_disk_errors(path):

@@ -17,7 +17,7 @@ from finetune.network.network import HEAD, Network, Trunk, build_stages
 from finetune.recipe.models import LinearHead, Recipe
 from finetune.testing.contract import Enough
 from finetune.training.phases import Phase
-from finetune.training.trainer import Trainer, digest
+from finetune.training.trainer import Trainer, hash_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ TOLERANCE = 1e-3  # of the largest feature: other engines add up in another orde
 def prepared() -> Iterator[None]:
     """Set MindSpore up on the CPU, and leave it in the mode that it was in."""
     mode = ms.get_context("mode")
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     try:
         yield
     finally:
@@ -62,7 +62,7 @@ class Examined:
                     text = f"stages '{owner[id(parameter)]}' and '{name}' share {parameter.name}"
                     self.inspection.breaks("parameters", f"{text}; give each its own, or make them one stage")
                     raise Enough
-        head = heads.build(LinearHead(), self.backbone.features, CLASSES, 0)
+        head = heads.build_head(LinearHead(), self.backbone.features, CLASSES, 0)
         self.network = Network(self.stages, head)
         self.network.set_train(False)
         own = {p.name: tuple(p.shape) for p in self.network.parameters_of(self.stages)}
@@ -82,7 +82,9 @@ class Examined:
         for _ in range(2):
             ms.set_seed(1)
             cells = build_stages(self.backbone, self.inspection.options)
-            found.append({f"{s}: {p.name}": digest(p.asnumpy()) for s, c in cells.items() for p in c.get_parameters()})
+            found.append(
+                {f"{s}: {p.name}": hash_array(p.asnumpy()) for s, c in cells.items() for p in c.get_parameters()}
+            )
         if found[0] != found[1]:
             names = [name for name, value in found[0].items() if found[1].get(name) != value]
             what = f"'{names[0]}'" if names else "the names of parameters"
@@ -229,7 +231,7 @@ def exported(trunk: nn.Cell, images: Array) -> Iterator[Array]:
 
 def digests(network: Network) -> dict[str, str]:
     """Return a hash of every parameter by name."""
-    return {p.name: digest(p.asnumpy()) for p in network.get_parameters()}
+    return {p.name: hash_array(p.asnumpy()) for p in network.get_parameters()}
 
 
 def shown(array: Array) -> str:

@@ -63,7 +63,7 @@ def compute_shapes(backbone: Backbone, stated: Mapping[str, Any]) -> dict[str, t
         return dict(backbone.shapes(chosen))
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     from finetune.network.network import build_stages
 
     built = build_stages(backbone, chosen)

@@ -227,7 +227,7 @@ def test_the_python_api_overwrites_nothing(top: Path) -> None:
     with pytest.raises(UsageError, match=r"README\.md': the file exists; choose another name or pass force=True"):
         ft.save(top / "copy")
     (top / "copy" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="copy is not empty; name a new folder or pass force=True"):
+    with pytest.raises(UsageError, match="copy is not empty; choose a new folder or pass force=True"):
         ft.save(top / "copy")
     ft.save(top / "copy", force=True)
     assert (top / "copy" / "notes.txt").read_text() == "mine"

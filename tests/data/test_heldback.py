@@ -15,7 +15,7 @@ from finetune.data import splitfile
 from finetune.errors import DataError, Interrupted, UsageError
 from finetune.model import modelfolder
 from finetune.training import records
-from finetune.training.records import split_method
+from finetune.training.records import read_split_method
 from tests.drawn import folder
 from tests.features import tiny
 from tests.features.tiny import At, run, terminate
@@ -182,20 +182,20 @@ def test_images_trained_on_before_they_were_changed_count(tmp_path: Path) -> Non
 
 
 def test_how_a_run_split_its_images(tmp_path: Path) -> None:
-    assert split_method(None) == "hash"
-    assert split_method(tmp_path) == "stratified"  # no record at all: of an earlier version
+    assert read_split_method(None) == "hash"
+    assert read_split_method(tmp_path) == "stratified"  # no record at all: of an earlier version
     for method, expected in (("stratified", "stratified"), ("hash", "hash"), ("dataset", "hash")):
         (tmp_path / "data.json").write_text(json.dumps({"split": {"method": method}}))
-        assert split_method(tmp_path) == expected
+        assert read_split_method(tmp_path) == expected
     (tmp_path / "data.json").write_text("{")
     (tmp_path / "split.csv").touch()
-    assert split_method(tmp_path) == "hash"
+    assert read_split_method(tmp_path) == "hash"
 
 
 def test_a_run_of_an_earlier_version_resumes_with_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = folder(tmp_path / "photos", each=10, size=20)
     what = recipe(photos, tmp_path / "runs", train={"epochs": 2}, callbacks=[{"use": "checkpoint"}])
-    monkeypatch.setattr(records, "split_method", lambda resume: "stratified")
+    monkeypatch.setattr(records, "read_split_method", lambda resume: "stratified")
     with pytest.raises(Interrupted):
         run(what, watchers=[At(terminate, step=2)])
     monkeypatch.undo()

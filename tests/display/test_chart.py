@@ -67,7 +67,9 @@ def test_keys_that_are_rates(key: str, rate: bool) -> None:
 
 def test_svg() -> None:
     lines = {"16 & 32": [(1e-4, 0.5), (1e-2, 0.9)], "64": [(1e-4, 0.4), (1e-2, 0.7)]}
-    drawn = ET.fromstring(chart.svg(lines, title="<accuracy>", x="lr", y="accuracy", mark=(1e-2, 0.9), names="batch"))
+    drawn = ET.fromstring(
+        chart.draw_svg(lines, title="<accuracy>", x="lr", y="accuracy", mark=(1e-2, 0.9), names="batch")
+    )
     words = [each.text for each in drawn.iter(f"{SVG}text")]
     assert {"<accuracy>", "lr", "accuracy", "batch 16 & 32", "batch 64", "0.001"} <= set(words)
     *points, mark = drawn.iter(f"{SVG}circle")
@@ -78,5 +80,5 @@ def test_svg() -> None:
 
 
 def test_characters() -> None:
-    drawn = chart.characters({"": [(1, 0.0), (2, 1.0)]}, width=3, height=2)
+    drawn = chart.draw_characters({"": [(1, 0.0), (2, 1.0)]}, width=3, height=2)
     assert drawn.splitlines() == ["1 │  ●", "0 │●", "  └───", "   1 2"]

@@ -145,7 +145,7 @@ def test_a_finetuner_that_is_not_fitted_shows_what_it_was_given_but_secrets() ->
 
 
 def test_outside_of_notebooks_there_is_no_block() -> None:
-    assert isinstance(notebook.progress(), Progress)
+    assert isinstance(notebook.create_progress(), Progress)
 
 
 def test_a_long_run_does_not_flood_a_notebook(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_messages_stay_in_sight(tmp_path: Path) -> None:
     block.say(HOSTILE)
     assert plain(shown[0]) == ["one"]
     assert plain(shown[-1])[0] == f"one\n{HOSTILE}"
-    assert html.state(new_run(tmp_path, 1)) == "epoch 1 of 500"
+    assert html.describe_state(new_run(tmp_path, 1)) == "epoch 1 of 500"
 
 
 # A real kernel

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from finetune.display import epochtable
 from finetune.display.progress import HEARTBEAT, Pace, Progress
-from finetune.display.summary import outcome, shown, training_line, weights_line
-from finetune.display.terminal import console, printable
+from finetune.display.summary import describe_training, describe_weights, format_path, summarise_result
+from finetune.display.terminal import create_console, make_printable
 from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
 
@@ -121,22 +121,22 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "flowers-001" / "tensorboard").mkdir(parents=True)
     stream, clock = io.StringIO(), Clock()
-    progress = Progress(console(stream), now=clock)
+    progress = Progress(create_console(stream), now=clock)
     run = new_run(tmp_path / "runs" / "flowers-001")
     drive(progress, run, clock)
     finish(progress, run)
     assert stream.getvalue().splitlines() == [
         "flowers",
         "  images    120 training, 40 validation; 2 classes",
-        "  network   resnext50 on cpu, the best that is here",
+        "  network   resnext50 on cpu, the best available",
         "  weights   hub-v1.1: 318 loaded, 2 reinitialised",
         "  training  3 epochs of 4 steps, batch size 32",
         "  run       runs/flowers-001",
-        "phase 1, epoch 1 on: head train; frozen: stem, layer1, layer2, layer3, layer4",
+        "phase 1, from epoch 1: training head; frozen: stem, layer1, layer2, layer3, layer4",
         "saved epoch 1",
         "epoch 1/3, phase 1, head: train loss 2.0000, val loss 1.5000, val accuracy 0.7500 (best), lr 1.0e-03, "
         "38.2 images/s, 1:01",
-        "phase 2, epoch 2 on: layer4, head train; frozen: stem, layer1, layer2, layer3",
+        "phase 2, from epoch 2: training layer4, head; frozen: stem, layer1, layer2, layer3",
         "saved epoch 2",
         "epoch 2/3, phase 2, layer4..head: train loss 1.0000, val loss 1.5000, val accuracy 0.7500, lr 1.0e-03, "
         "38.2 images/s, 1:01",
@@ -153,7 +153,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pyt
 def test_a_fitted_head_is_epoch_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     stream, clock = io.StringIO(), Clock()
-    progress = Progress(console(stream), now=clock)
+    progress = Progress(create_console(stream), now=clock)
     run = new_run(Path("runs") / "flowers-001", epochs=0, start="fitted")
     run.images, run._say = {"train": 120}, progress.say
     progress.finetune_run_start(run=run)
@@ -167,7 +167,7 @@ def test_a_fitted_head_is_epoch_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert stream.getvalue().splitlines() == [
         "flowers",
         "  images    120 training; 2 classes",
-        "  network   resnext50 on cpu, the best that is here",
+        "  network   resnext50 on cpu, the best available",
         "  weights   hub-v1.1: 318 loaded, 2 reinitialised",
         "  training  the head is fitted to its optimum",
         "  run       runs/flowers-001",
@@ -179,12 +179,12 @@ def test_a_fitted_head_is_epoch_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "  predict   finetune predict runs/flowers-001 photo.jpg",
     ]
     fitted_first = new_run(tmp_path, epochs=3, start="fitted").recipe
-    assert training_line(fitted_first, 4) == "the head is fitted, then 3 epochs of 4 steps, batch size 32"
+    assert describe_training(fitted_first, 4) == "the head is fitted, then 3 epochs of 4 steps, batch size 32"
 
 
 def test_a_long_epoch_gives_a_sign_of_life(tmp_path: Path) -> None:
     stream, clock = io.StringIO(), Clock()
-    drive(Progress(console(stream), now=clock), new_run(tmp_path), clock, step_seconds=HEARTBEAT * 0.6)
+    drive(Progress(create_console(stream), now=clock), new_run(tmp_path), clock, step_seconds=HEARTBEAT * 0.6)
     beats = [text for text in stream.getvalue().splitlines() if ", step " in text]
     assert beats[:2] == [
         "epoch 1/3, step 2/4, 0:36 left, 1.67 images/s, loss 0.5000",
@@ -198,7 +198,7 @@ def test_a_table_and_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     stream, clock = Terminal(), Clock()
-    progress = Progress(console(stream), report=False, now=clock)
+    progress = Progress(create_console(stream), report=False, now=clock)
     run = new_run(tmp_path)
     drive(progress, run, clock)
     assert progress.live is not None
@@ -239,7 +239,7 @@ def test_where_the_epoch_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_reader_that_leaves_does_not_stop_a_run(tmp_path: Path) -> None:
     clock = Clock()
     for stream in (Gone(), closed()):
-        progress = Progress(console(stream), now=clock)
+        progress = Progress(create_console(stream), now=clock)
         run = new_run(tmp_path)
         drive(progress, run, clock)
         finish(progress, run)
@@ -255,9 +255,9 @@ def test_an_error_takes_the_bar_down_and_tells_how_to_go_on(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "my run"
     (folder / "checkpoints").mkdir(parents=True)
-    for expected in ("", "go on with: finetune run --resume 'my run'\n"):
+    for expected in ("", "resume with: finetune run --resume 'my run'\n"):
         stream = io.StringIO()
-        Progress(console(stream)).finetune_run_error(run=new_run(folder), error=ValueError())
+        Progress(create_console(stream)).finetune_run_error(run=new_run(folder), error=ValueError())
         assert stream.getvalue() == expected
         (folder / "checkpoints" / "1.safetensors").touch()
 
@@ -266,12 +266,12 @@ def test_an_error_takes_the_bar_down_and_tells_how_to_go_on(tmp_path: Path, monk
 def test_rows_fit_any_terminal(width: int, metric: str, epoch: int) -> None:
     run = new_run(Path("x"), metric=metric, epochs=99999)
     run.stages = (*STAGES[:-1], "a-stage-with-a-long-name", "head")
-    columns = epochtable.columns(width, metric)
+    columns = epochtable.choose_columns(width, metric)
     said = line(
         epoch, trainable=["stem", "a-stage-with-a-long-name"], seconds=360000.0, val_macro_f1=0.5, val_top5=None
     )
-    text = epochtable.row(columns, said, run)
-    head = epochtable.header(columns)
+    text = epochtable.format_row(columns, said, run)
+    head = epochtable.format_header(columns)
     assert len(text) == len(head) + 1
     assert columns[0].title == "epoch"
     if width >= 9:
@@ -291,7 +291,7 @@ def test_rows_fit_any_terminal(width: int, metric: str, epoch: int) -> None:
     ],
 )
 def test_stages_in_few_characters(trainable: tuple[str, ...], text: str) -> None:
-    assert epochtable.abridged(trainable, STAGES) == text
+    assert epochtable.abridge_stages(trainable, STAGES) == text
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_stages_in_few_characters(trainable: tuple[str, ...], text: str) -> None
     [(0, "0:00"), (-3, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")],
 )
 def test_clock(seconds: float, text: str) -> None:
-    assert epochtable.clock(seconds) == text
+    assert epochtable.format_clock(seconds) == text
 
 
 @given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=60), st.floats(0.0, 1e6))
@@ -328,11 +328,11 @@ def test_the_first_step_does_not_count_as_speed() -> None:
 
 
 def test_weights_in_one_line() -> None:
-    assert weights_line({"source": "none", "loaded": [], "reinitialised": ["a"]}) == "none: 1 reinitialised"
+    assert describe_weights({"source": "none", "loaded": [], "reinitialised": ["a"]}) == "none: 1 reinitialised"
 
 
 def test_an_outcome_without_evaluation_or_test_split(tmp_path: Path) -> None:
-    rows = dict(outcome({"epochs": 1, "best": None, "seconds": 5.0}, tmp_path))
+    rows = dict(summarise_result({"epochs": 1, "best": None, "seconds": 5.0}, tmp_path))
     assert rows == {
         "finished": "1 epoch in 0:05",
         "run": str(tmp_path),
@@ -342,14 +342,14 @@ def test_an_outcome_without_evaluation_or_test_split(tmp_path: Path) -> None:
 
 def test_paths_are_shown_as_one_types_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "runs" / "a b") == "'runs/a b'"
-    assert shown(tmp_path) == str(tmp_path)
-    assert shown(Path("/elsewhere")) == "/elsewhere"
+    assert format_path(tmp_path / "runs" / "a b") == "'runs/a b'"
+    assert format_path(tmp_path) == str(tmp_path)
+    assert format_path(Path("/elsewhere")) == "/elsewhere"
 
 
 @given(st.text())
 def test_text_cannot_steer_a_terminal(text: str) -> None:
-    shown = printable(text)
+    shown = make_printable(text)
     assert all(char in "\n\u200d" or char.isprintable() or unicodedata.category(char) == "Zs" for char in shown)
     if text.isprintable():
         assert shown == text

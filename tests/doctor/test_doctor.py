@@ -96,7 +96,7 @@ def test_a_device_that_is_asked_for_must_be_there() -> None:
     found = {
         "devices": {"cpu": {"available": True, "lacks": []}, "gpu": {"available": False, "lacks": ["libcudnn.so.8"]}}
     }
-    cpu, gpu = checks.devices(found, "gpu")
+    cpu, gpu = checks.check_devices(found, "gpu")
     assert (cpu.level, gpu.level) == ("ok", "error")
     assert "libcudnn.so.8" in gpu.text
     assert "LD_LIBRARY_PATH" in gpu.remedy
@@ -104,24 +104,24 @@ def test_a_device_that_is_asked_for_must_be_there() -> None:
 
 def test_hardware_that_mindspore_cannot_use_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ascend, "NODE", str(tmp_path))
-    (remark,) = checks.devices({"devices": {"ascend": {"available": False, "lacks": []}}}, "auto")
+    (remark,) = checks.check_devices({"devices": {"ascend": {"available": False, "lacks": []}}}, "auto")
     assert (remark.level, remark.text) == ("warning", "is in this machine, but MindSpore lacks a device")
     assert "CANN" in remark.remedy
 
 
 def test_folders_that_cannot_be_written_or_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    remark = checks.folder("cache", tmp_path / "file" / "below", "set FINETUNE_HOME")
+    remark = checks.check_folder("cache", tmp_path / "file" / "below", "set FINETUNE_HOME")
     assert (remark.level, remark.remedy) == ("error", "set FINETUNE_HOME")
     for free, level in ((10 << 30, "ok"), (1 << 30, "warning"), (1 << 20, "error")):
         usage = type("Usage", (), {"free": free})
         monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
-        assert checks.folder("cache", tmp_path, "set FINETUNE_HOME").level == level
+        assert checks.check_folder("cache", tmp_path, "set FINETUNE_HOME").level == level
 
 
 def test_versions_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.machine.environment.packages", lambda: {"mindspore": None, "numpy": "2.1.0"})
-    levels = {remark.topic: (remark.level, remark.remedy) for remark in checks.versions({})}
+    monkeypatch.setattr("finetune.machine.environment.list_packages", lambda: {"mindspore": None, "numpy": "2.1.0"})
+    levels = {remark.topic: (remark.level, remark.remedy) for remark in checks.check_versions({})}
     assert levels["mindspore"] == ("error", "install mindspore 2.10.x")
     assert levels["numpy"] == ("warning", "install numpy 1.26.x")
 
@@ -152,25 +152,25 @@ def test_broken_plugins_are_listed_and_stop_nothing(monkeypatch: pytest.MonkeyPa
         return loaded
 
     monkeypatch.setattr(plugins, "load", load)
-    broken = [remark for remark in checks.plugins() if remark.level == "warning"]
+    broken = [remark for remark in checks.check_plugins() if remark.level == "warning"]
     assert [remark.text for remark in broken] == ["plugin 'birds' (birds-of-prey 0.3): ImportError: no feathers"]
     monkeypatch.setattr(plugins, "load", lambda: {}["x"])
-    assert [remark.level for remark in checks.plugins()] == ["error"]
+    assert [remark.level for remark in checks.check_plugins()] == ["error"]
 
 
 def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIME_LIMIT", 0.01)
-    assert probe.ask("devices") == {"error": "no answer in 0.01 s"}
+    assert probe.run_probe("find_devices") == {"error": "no answer within 0.01 s"}
 
 
-RATES = {"as_used": 20.0, "as_installed": 0.2}
+RATES = {"measure_used": 20.0, "measure_installed": 0.2}
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 MS = {
-    "capped_stages": {
+    "measure_capped": {
         "convolutions": dict(zip(STAGES, (10.0, 60.0, 50.0, 60.0, 40.0), strict=True)),
         "matmul": dict(zip(STAGES, (30.0, 90.0, 60.0, 50.0, 20.0), strict=True)),
     },
-    "uncapped_stages": {"avx512": dict.fromkeys(STAGES, 30.0)},
+    "measure_uncapped": {"avx512": dict.fromkeys(STAGES, 30.0)},
 }
 
 
@@ -185,57 +185,60 @@ def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    monkeypatch.setattr(forms, "cpu_flags", lambda: frozenset({"avx2", "avx512f"}))
-    monkeypatch.setattr(probe, "ask", ask)
+    monkeypatch.setattr(forms, "read_cpu_flags", lambda: frozenset({"avx2", "avx512f"}))
+    monkeypatch.setattr(probe, "run_probe", ask)
     return asked
 
 
 def test_both_forms_of_every_stage_are_timed_when_asked_for(probed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
-    assert speeds.known(backbone.name, identity.of_code(backbone)) == {}
-    *_, speed, training = checks.convolutions({"isa": "AVX2 (capped)"}, measure=True)
-    assert probed == ["as_used", "as_installed", "capped_stages resnext50", "uncapped_stages resnext50"]
+    assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {}
+    *_, speed, training = checks.check_convolutions({"isa": "AVX2 (capped)"}, measure=True)
+    assert probed == ["measure_used", "measure_installed", "measure_capped resnext50", "measure_uncapped resnext50"]
     assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
     assert "convolutions 10 60 50 60 40, matmul 30 90 60 50 20, avx512 30 30 30 30 30" in training.text
     assert "training stem, layer1, layer2, layer3, layer4 in matmul form: measured as fastest here" in training.text
-    assert speeds.known(backbone.name, identity.of_code(backbone)) == {**MS["capped_stages"], **MS["uncapped_stages"]}
-    monkeypatch.setattr(speeds, "this_machine", lambda: "another machine")
-    assert speeds.known(backbone.name, identity.of_code(backbone)) == {}
+    assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {
+        **MS["measure_capped"],
+        **MS["measure_uncapped"],
+    }
+    monkeypatch.setattr(speeds, "describe_machine", lambda: "another machine")
+    assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {}
 
 
 def test_without_a_choice_of_instruction_set_one_probe_is_enough(
     probed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    *_, training = checks.convolutions({"isa": "AVX2 (set)"}, measure=True)
-    assert "uncapped_stages resnext50" not in probed
+    *_, training = checks.check_convolutions({"isa": "AVX2 (set)"}, measure=True)
+    assert "measure_uncapped resnext50" not in probed
     assert "layer2 as convolutions and layer3, layer4 in matmul form: measured" in training.text
 
 
 def test_a_damaged_record_of_speeds_is_replaced(probed: list[str]) -> None:
     backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
     for text in ("{", "[]", '{"machine": "of an older version", "convolution": 1.0, "products": 2.0}'):
-        speeds.place().write_text(text)
-        assert speeds.known(backbone.name, identity.of_code(backbone)) == {}
-        speeds.remember(backbone.name, identity.of_code(backbone), MS["capped_stages"])
-        assert speeds.known(backbone.name, identity.of_code(backbone)) == MS["capped_stages"]
+        speeds.locate_file().write_text(text)
+        assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {}
+        speeds.save_speeds(backbone.name, identity.hash_code(backbone), MS["measure_capped"])
+        assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == MS["measure_capped"]
 
 
 def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path))
-    monkeypatch.setattr(probe, "ask", lambda what, *limit, **environment: {"error": "no answer in 1 s"})
-    *_, training = checks.convolutions({"isa": "AVX2 (capped)"}, measure=True)
+    monkeypatch.setattr(probe, "run_probe", lambda what, *limit, **environment: {"error": "no answer in 1 s"})
+    *_, training = checks.check_convolutions({"isa": "AVX2 (capped)"}, measure=True)
     assert (training.level, training.text) == ("warning", "resnext50 not timed: no answer in 1 s")
     other = Catalogue(plugins.load()).get(Backbone, "resnext50")
-    assert speeds.known(other.name, identity.of_code(other)) == {}
+    assert speeds.read_speeds(other.name, identity.hash_code(other)) == {}
 
 
 def test_a_missing_openvino_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = {"devices": {"cpu": {"available": True}}}
-    (found,) = checks.inference(cpu)
+    (found,) = checks.check_inference(cpu)
     assert (found.level, found.topic) == ("ok", "openvino")
-    monkeypatch.setattr(engines, "unavailable", lambda device: "it is not installed; run: pip install openvino")
-    (missing,) = checks.inference(cpu)
+    monkeypatch.setattr(engines, "explain_unavailable", lambda device: "it is not installed; run: pip install openvino")
+    (missing,) = checks.check_inference(cpu)
     assert (missing.level, missing.text, missing.remedy) == (
         "warning",
         "it is not installed",
@@ -244,9 +247,9 @@ def test_a_missing_openvino_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_slow_choice_is_a_warning() -> None:
-    (slow,) = checks.convolutions({"isa": "default (slow: too late)"}, measure=False)
+    (slow,) = checks.check_convolutions({"isa": "default (slow: too late)"}, measure=False)
     assert slow.level == "warning"
 
 
 def test_a_run_is_never_slower_than_mindspore_as_it_comes() -> None:
-    assert probe.ask("as_used")["gflop_per_second"] > 1.0
+    assert probe.run_probe("measure_used")["gflop_per_second"] > 1.0

@@ -87,7 +87,7 @@ def test_a_whole_machine_has_nothing_to_mend(whole: Machine) -> None:
     remarks = list(examine(whole))
     assert [remark.topic for remark in remarks if remark.level != "ok"] == []
     assert {remark.topic: remark.text for remark in remarks} == {
-        "NPU": "2 devices that this user may use",
+        "NPU": "2 devices that this user can access",
         "driver": "25.2.0",
         "firmware": "7.7.0.6.236",
         "CANN": "8.2.RC1",
@@ -108,13 +108,13 @@ def test_a_machine_without_any_of_it_says_how_to_get_each(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "garbage\0\x01", "Version=", "[Version]"])
 def test_a_version_file_that_says_none(whole: Machine, name: str, text: str) -> None:
     write(whole.file(f"/usr/local/Ascend/{name}/version.info"), text)
-    assert wrong(whole)[name].text.endswith("version.info says no version")
+    assert wrong(whole)[name].text.endswith("version.info contains no version")
 
 
 def test_another_cann_than_mindspore_was_made_for(whole: Machine) -> None:
     write(whole.cann / "compiler" / "version.info", "Version=7.0.0\n")
     remark = wrong(whole)["CANN"]
-    assert (remark.level, remark.text) == ("warning", "7.0.0, which this MindSpore was not made for")
+    assert (remark.level, remark.text) == ("warning", "7.0.0, which this MindSpore does not support")
     assert remark.remedy.startswith("install CANN 8.2 or 8.3: https://")
 
 
@@ -128,7 +128,7 @@ def test_a_manager_that_is_missing(whole: Machine, missing: str) -> None:
 def test_a_device_that_this_user_may_not_use(whole: Machine) -> None:
     whole.file("/dev/davinci1").chmod(0)
     remark = wrong(whole)["NPU"]
-    assert remark.text == "this user may not use davinci1"
+    assert remark.text == "this user has no access to davinci1"
     assert "HwHiAiUser" in remark.remedy
 
 
@@ -136,8 +136,8 @@ def test_settings_that_lead_nowhere(whole: Machine) -> None:
     environ = {**whole.environ, "ASCEND_OPP_PATH": "/gone", "RANK_TABLE_FILE": "/x.json"}
     found = [r for r in examine(Machine(root=whole.root, environ=environ)) if r.topic == "environment"]
     assert [(r.level, r.text) for r in found] == [
-        ("error", "ASCEND_OPP_PATH=/gone is no folder"),
-        ("warning", "RANK_TABLE_FILE=/x.json is of no use to `finetune run`, which needs no rank table"),
+        ("error", "ASCEND_OPP_PATH=/gone is not a folder"),
+        ("warning", "RANK_TABLE_FILE=/x.json has no effect: `finetune run` needs no rank table"),
     ]
     assert found[1].remedy == "unset RANK_TABLE_FILE"
 
@@ -160,11 +160,11 @@ def test_a_device_without_memory(whole: Machine) -> None:
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        ("exit 1", "does not answer"),
-        ("kill -9 $$", "does not answer"),
-        ("true", "names no device that could be read"),
-        ("head -c 100000 /dev/urandom", "names no device that could be read"),
-        ("echo '| 0 910B | '; echo '||||'", "names no device that could be read"),
+        ("exit 1", "does not respond"),
+        ("kill -9 $$", "does not respond"),
+        ("true", "lists no device in a known format"),
+        ("head -c 100000 /dev/urandom", "lists no device in a known format"),
+        ("echo '| 0 910B | '; echo '||||'", "lists no device in a known format"),
     ],
 )
 def test_npu_smi_that_fails_or_raves(whole: Machine, script: str, text: str) -> None:
@@ -181,7 +181,7 @@ def test_npu_smi_that_hangs_takes_all_the_time_there_is_once(
     called, over = whole.root / "called", whole.root / "over"
     called.touch()
     program(whole.root, "npu-smi", f"echo called >> {called}\n{sleep.format(LONGEST)}\ntouch {over}")
-    assert wrong(whole)["npu-smi"].text == "does not answer"
+    assert wrong(whole)["npu-smi"].text == "does not respond"
     assert called.read_text() in ("called\n", "")
     assert not over.exists()
 
@@ -189,8 +189,8 @@ def test_npu_smi_that_hangs_takes_all_the_time_there_is_once(
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        ({"link": "DOWN"}, "`hccn_tool -i 1 -link -g` says link status: DOWN"),
-        ({"net": "Socket fail"}, "`hccn_tool -i 1 -net_health -g` says net health status: Socket fail"),
+        ({"link": "DOWN"}, "`hccn_tool -i 1 -link -g` reports link status: DOWN"),
+        ({"net": "Socket fail"}, "`hccn_tool -i 1 -net_health -g` reports net health status: Socket fail"),
     ],
 )
 def test_links_that_are_down(whole: Machine, said: dict[str, str], text: str) -> None:
@@ -203,7 +203,7 @@ def test_without_a_tool_for_links_nothing_is_claimed(whole: Machine) -> None:
     (whole.root / "programs" / "hccn_tool").unlink()
     (remark,) = [remark for remark in examine(whole) if remark.topic == "HCCL"]
     assert remark.level == "ok"
-    assert remark.text.endswith("were not looked at")
+    assert remark.text.endswith("were not checked")
 
 
 def test_the_command_ends_with_2_after_little_work(capsys: pytest.CaptureFixture[str]) -> None:

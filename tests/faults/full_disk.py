@@ -23,7 +23,7 @@ from finetune.cli import main as command
 from finetune.data.pack import packing
 from finetune.errors import ResourceError
 from finetune.training import saving
-from finetune.training.saving import newest
+from finetune.training.saving import load_newest
 from tests.drawn import folder
 from tests.features import tiny
 from tests.features.tiny import At
@@ -125,7 +125,7 @@ class Kinds:
             wrong = [] if "the disk is full; free some space" in str(error) else [f"said {error}"]
         found = self.disk.top / "runs" / "small-001"
         wrong += self.disk.leftovers()
-        if newest(found / "checkpoints")[0].state["step"] != 3:
+        if load_newest(found / "checkpoints")[0].state["step"] != 3:
             wrong.append("lost the checkpoint")
         self.disk.free()
         return wrong + ([] if tiny.run(what, resume=found).weights == self.plain.weights else ["other weights"])
@@ -136,7 +136,7 @@ class Kinds:
         self.disk.fill()
         made = tiny.run(tiny.recipe(self.photos, self.scratch / "streamed", **RUN))
         os.environ["FINETUNE_HOME"] = str(self.scratch / "home")
-        wrong = [] if made.told("features are not kept") else ["said nothing"]
+        wrong = [] if made.told("features are not cached") else ["said nothing"]
         return wrong + ([] if made.weights == self.plain.weights else ["other weights"])
 
     def run_before_it_starts(self) -> list[str]:

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
 
 def kept(found: Path) -> list[int]:
     """Return the steps of the checkpoints, all of whose numbers are finite."""
-    saved = [saving.load(path) for path in sorted((found / "checkpoints").glob("*.safetensors"))]
+    saved = [saving.load_checkpoint(path) for path in sorted((found / "checkpoints").glob("*.safetensors"))]
     assert all(np.isfinite(array).all() for each in saved for array in each.arrays.values())
     return sorted({each.state["step"] for each in saved})
 

@@ -32,7 +32,7 @@ Usage = namedtuple("Usage", "total used free")
 def graph_mode() -> Iterator[None]:
     """Leave MindSpore to others as they expect it."""
     yield
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_folder_where_a_file_should_be(
         (path / "something").touch()
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert made.told("warning: features are not kept but computed in every epoch: ")
+    assert made.told("warning: features are not cached but computed in every epoch: ")
 
 
 @pytest.mark.parametrize("place", ["home", "home/features"])
@@ -156,7 +156,7 @@ def test_a_file_where_the_cache_should_be(
     path.touch()
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert made.told("warning: features are not kept but computed in every epoch: ")
+    assert made.told("warning: features are not cached but computed in every epoch: ")
     assert made.features["computed"] == 0
 
 
@@ -184,7 +184,7 @@ def test_a_full_disk_at_any_shard(
     assert refusing(monkeypatch, errno.ENOSPC, ".f16", first) == []
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    (message,) = made.told("warning: features are not kept but computed in every epoch: cannot write ")
+    (message,) = made.told("warning: features are not cached but computed in every epoch: cannot write ")
     assert "the disk is full" in message
     assert len(shards(home)) == first - 1
     assert not [path for path in (home / "features").rglob("*.tmp")]
@@ -213,7 +213,7 @@ def test_a_disk_that_refuses_descriptions(
     refusing(monkeypatch, code, "entry.json", first)
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert text in made.told("warning: features are not kept but computed in every epoch: ")[0]
+    assert text in made.told("warning: features are not cached but computed in every epoch: ")[0]
 
 
 def test_a_disk_without_room_is_noticed_before(
@@ -222,7 +222,7 @@ def test_a_disk_without_room_is_noticed_before(
     monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**8))
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert "would have to be free" in made.told("warning: features are not kept but computed in every epoch: ")[0]
+    assert "GB more at" in made.told("warning: features are not cached but computed in every epoch: ")[0]
     assert not shards(home)
 
 
@@ -241,14 +241,14 @@ def test_a_folder_that_takes_no_files(
     monkeypatch.setattr(atomic.Path, "touch", refuse)
     made = run(recipe(photos, tmp_path))
     assert same(made, cold)
-    assert "permission denied" in made.told("warning: features are not kept but computed in every epoch: ")[0]
+    assert "permission denied" in made.told("warning: features are not cached but computed in every epoch: ")[0]
 
 
 def test_a_cache_that_is_too_small_is_said_and_streams(home: Path, photos: Path, tmp_path: Path) -> None:
     said = recipe(photos, tmp_path, cache={"max_gb": 1e-6})
     made, again = run(said), run(said)
     (message,) = made.told("features of the train images are ")
-    assert "cache.max_gb=1e-06 does not allow it" in message
+    assert "more than cache.max_gb=1e-06 allows" in message
     assert made.features["computed"] == 6  # those to evaluate on fit
     assert made.weights == again.weights
     assert made.lines == again.lines
@@ -288,7 +288,7 @@ def test_an_entry_that_others_drop_while_it_is_opened(
     read = store.Table.read
 
     def dropped(self: store.Table) -> store.Kept:
-        entries.drop(self.folder)
+        entries.drop_entry(self.folder)
         return read(self)
 
     monkeypatch.setattr(store.Table, "read", dropped)

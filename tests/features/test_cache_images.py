@@ -80,7 +80,9 @@ def test_an_image_replaced_while_running_ends_the_run(phase: str, own: Path, hom
 
     first = {"say": lambda message: replace() if "computed once" in message else None}
     how: dict[str, Any] = first if phase == "start" else {"watchers": [At(replace, epoch=1)]}
-    with pytest.raises(DataError, match=r"blue/\d\d\.jpg' changed since the run began; .*run again") as caught:
+    with pytest.raises(
+        DataError, match=r"blue/\d\d\.jpg' changed since the run started; .*same pixels every time"
+    ) as caught:
         run(said, **how)
     assert caught.value.exit_code == 3
     replaced = run(said)

@@ -133,7 +133,7 @@ def test_a_run_reads_on_while_another_drops_what_it_reads(
     said = recipe(photos, tmp_path)
 
     def dropped() -> None:
-        assert all([entries.drop(path.parent) for path in tiny.about(home)])
+        assert all([entries.drop_entry(path.parent) for path in tiny.about(home)])
 
     made = run(said, watchers=[tiny.At(dropped, step=2)])
     assert made.weights == expected

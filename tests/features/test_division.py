@@ -10,7 +10,7 @@ import pytest
 from finetune.data import targets
 from finetune.data.loader import Batch
 from finetune.machine import device
-from finetune.network.network import trunk
+from finetune.network.network import find_trunk
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from tests.features import tiny
@@ -22,7 +22,7 @@ STAGES = ("stem", "layer1", "layer2", "head")
 
 @pytest.fixture(scope="module", autouse=True)
 def mindspore() -> None:
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def mindspore() -> None:
     ],
 )
 def test_the_trunk_is_the_longest_frozen_prefix(trainable: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    assert trunk(STAGES, trainable) == expected
-    assert trunk(list(STAGES), frozenset(trainable)) == expected
-    assert trunk(STAGES, (stage for stage in trainable)) == expected
+    assert find_trunk(STAGES, trainable) == expected
+    assert find_trunk(list(STAGES), frozenset(trainable)) == expected
+    assert find_trunk(STAGES, (stage for stage in trainable)) == expected
 
 
 @pytest.mark.parametrize("first", [0, 1, 2, 3])
@@ -65,7 +65,7 @@ def test_a_step_from_features_is_the_step_from_images(trainable: tuple[str, ...]
 
     from finetune.network.network import Trunk
 
-    first = len(trunk(tiny.NAMES, trainable))
+    first = len(find_trunk(tiny.NAMES, trainable))
     images = tiny.images(8)
     network = tiny.network()
     network.set_train(False)
@@ -83,7 +83,7 @@ def test_a_step_from_features_is_the_step_from_images(trainable: tuple[str, ...]
 
 def stepped(trainable: tuple[str, ...], first: int, inputs: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return all arrays before and after one step of plain gradient descent at rate 1."""
-    from finetune.network.network import values
+    from finetune.network.network import read_values
     from finetune.training.trainer import Trainer
 
     said = {
@@ -96,7 +96,7 @@ def stepped(trainable: tuple[str, ...], first: int, inputs: np.ndarray) -> tuple
     trainer = Trainer(Recipe.model_validate(said, strict=False), network, features=12, images=8, amp="off")
     trainer.enter(Phase(number=1, first=1, last=1, trainable=trainable), first)
     labels, weights = np.arange(8) % 3, np.ones(8, np.float32)
-    soft = targets.make_soft_targets(labels, weights, 3, 0.0, None)
-    before = {name: array.copy() for name, array in values(network.get_parameters()).items()}
+    soft = targets.soft_targets(labels, weights, 3, 0.0, None)
+    before = {name: array.copy() for name, array in read_values(network.get_parameters()).items()}
     trainer.step([Batch(images=inputs, labels=labels, weights=weights, indices=labels, targets=soft)], 1, 0)
-    return before, values(network.get_parameters())
+    return before, read_values(network.get_parameters())

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from finetune.features import entries
-from finetune.features.entries import Entry, entry, make_room
+from finetune.features.entries import Entry, locate_entry, make_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,24 +58,24 @@ def test_every_part_of_what_an_entry_is_about_names_it(path: tuple[str, ...]) ->
     for key in path[:-1]:
         at = at[key]
     at[path[-1]] = [at[path[-1]], 1]
-    assert entry(changed).folder != entry(ABOUT).folder
+    assert locate_entry(changed).folder != locate_entry(ABOUT).folder
     del at[path[-1]]
-    assert entry(changed).folder != entry(ABOUT).folder
+    assert locate_entry(changed).folder != locate_entry(ABOUT).folder
 
 
 def test_the_name_is_the_same_in_every_order_and_process(home: Path) -> None:
     back = dict(reversed(ABOUT.items()))
-    assert entry(back) == entry(ABOUT)
-    assert entry(json.loads(json.dumps(ABOUT))) == entry(ABOUT)
+    assert locate_entry(back) == locate_entry(ABOUT)
+    assert locate_entry(json.loads(json.dumps(ABOUT))) == locate_entry(ABOUT)
     code = f"from finetune.features.entries import entry; print(entry({ABOUT!r}).folder)"
     env = {**os.environ, "PYTHONHASHSEED": "5", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(entry(ABOUT).folder)
-    assert entry(ABOUT).folder.parent == home / "features"
+    assert done.stdout.strip() == str(locate_entry(ABOUT).folder)
+    assert locate_entry(ABOUT).folder.parent == home / "features"
 
 
 def test_what_was_written_is_known() -> None:
-    made = entry(ABOUT)
+    made = locate_entry(ABOUT)
     assert made.known() == {}
     made.folder.mkdir(parents=True)
     made.write((3, 4), None)
@@ -109,7 +109,7 @@ def test_what_was_written_is_known() -> None:
     ids=lambda text: text.encode("ascii", "replace").decode()[-24:],
 )
 def test_a_description_that_is_not_its_own_is_not_believed(text: str) -> None:
-    made = entry(ABOUT)
+    made = locate_entry(ABOUT)
     made.folder.mkdir(parents=True)
     (made.folder / entries.ABOUT).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert made.known() == {}
@@ -118,7 +118,7 @@ def test_a_description_that_is_not_its_own_is_not_believed(text: str) -> None:
 
 
 def filled(name: str, size: int, used: float | None) -> Entry:
-    made = entry({"name": name})
+    made = locate_entry({"name": name})
     made.folder.mkdir(parents=True)
     (made.folder / "00000.f16").write_bytes(bytes(size))
     if used is not None:
@@ -133,7 +133,7 @@ def there(*made: Entry) -> list[bool]:
 
 def test_the_longest_unused_makes_room_and_no_more_than_needed() -> None:
     old, new, middle = filled("old", 1000, 10), filled("new", 1000, 30), filled("middle", 1000, 20)
-    total = sum(entries.size(each.folder) for each in (old, new, middle))
+    total = sum(entries.measure_size(each.folder) for each in (old, new, middle))
     assert make_room(500, total + 500, set()) == ""
     assert there(old, middle, new) == [True, True, True]
     assert make_room(500, total, set()) == ""
@@ -141,12 +141,12 @@ def test_the_longest_unused_makes_room_and_no_more_than_needed() -> None:
     middle.use()
     assert make_room(1000, total - 900, set()) == ""
     assert there(old, middle, new) == [False, True, False]
-    assert not list(entries.home().glob(".*"))
+    assert not list(entries.locate_cache().glob(".*"))
 
 
 def test_what_was_never_complete_goes_first() -> None:
     old, broken = filled("old", 1000, 10), filled("broken", 1000, None)
-    assert make_room(100, entries.size(old.folder) + 500, set()) == ""
+    assert make_room(100, entries.measure_size(old.folder) + 500, set()) == ""
     assert there(old, broken) == [True, False]
 
 
@@ -162,7 +162,7 @@ def test_what_another_computes_stays() -> None:
     busy, idle = filled("busy", 1000, 10), filled("idle", 1000, 20)
     with busy.locked(said, never):
         problem = make_room(1500, 2300, set())
-        assert "what other runs are computing fills cache.max_gb" in problem
+        assert "the features that other runs are computing fill cache.max_gb" in problem
         assert there(busy, idle) == [True, False]
     assert make_room(1500, 2300, set()) == ""
     assert there(busy) == [False]
@@ -172,7 +172,7 @@ def test_what_another_has_begun_counts_as_what_it_will_be() -> None:
     busy = filled("busy", 100, 10)
     busy.write((3,), None, 1000)
     with busy.locked(said, never):
-        assert "what other runs are computing fills cache.max_gb" in make_room(1500, 2300, set())
+        assert "the features that other runs are computing fill cache.max_gb" in make_room(1500, 2300, set())
     assert make_room(1000, 2300, {busy.folder}) == ""  # its own claim is what it asks for
 
 
@@ -185,8 +185,8 @@ def test_what_is_too_large_drops_nothing() -> None:
 def test_a_disk_that_is_short_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries.shutil, "disk_usage", lambda path: Usage(LARGE, LARGE, 10**6))
     problem = make_room(10**9, LARGE, set())
-    assert "they take 1 GB, and " in problem
-    assert str(entries.home()) in problem
+    assert "they need 1 GB; free " in problem
+    assert str(entries.locate_cache()) in problem
 
 
 def test_a_disk_that_stays_short_costs_no_entry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,10 @@ def test_dropping_frees_a_disk_that_is_short(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_killed_runs_left_behind_goes() -> None:
     made = filled("kept", 10, 10)
-    left = [entries.home() / f".{made.folder.name}.0123456789ab.tmp", entries.home() / ".x.0123456789ab.tmp"]
+    left = [
+        entries.locate_cache() / f".{made.folder.name}.0123456789ab.tmp",
+        entries.locate_cache() / ".x.0123456789ab.tmp",
+    ]
     left[0].mkdir()
     (left[0] / "00000.f16").write_bytes(bytes(5000))
     left[1].write_bytes(bytes(5000))
@@ -223,7 +226,7 @@ def test_what_killed_runs_left_behind_goes() -> None:
 
 def test_a_lock_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "POLL", 0.01)
-    made, messages, looks = entry(ABOUT), [], []
+    made, messages, looks = locate_entry(ABOUT), [], []
     made.folder.mkdir(parents=True)
     other = FileLock(made.folder.with_suffix(".lock"))
     other.acquire()
@@ -236,13 +239,13 @@ def test_a_lock_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) -> 
     with made.locked(messages.append, check):
         assert messages == ["another run computes the same features; waiting for it"]
         assert len(looks) == 3
-        assert not entries.drop(made.folder)
-    assert entries.drop(made.folder)
+        assert not entries.drop_entry(made.folder)
+    assert entries.drop_entry(made.folder)
 
 
 def test_waiting_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "POLL", 0.01)
-    made = entry(ABOUT)
+    made = locate_entry(ABOUT)
     made.folder.mkdir(parents=True)
 
     def stop() -> None:
@@ -261,6 +264,6 @@ def test_a_file_system_without_locks_does_without(monkeypatch: pytest.MonkeyPatc
         raise NotImplementedError
 
     monkeypatch.setattr(entries.FileLock, "acquire", refuse)
-    with entry(ABOUT).locked(said, never):
-        assert entry(ABOUT).folder.is_dir()
-    assert not entries.drop(entry(ABOUT).folder)
+    with locate_entry(ABOUT).locked(said, never):
+        assert locate_entry(ABOUT).folder.is_dir()
+    assert not entries.drop_entry(locate_entry(ABOUT).folder)

@@ -14,7 +14,15 @@ from finetune.data.loader import Loader
 from finetune.data.scan import hash_array, hash_image
 from finetune.errors import DataError, ResourceError
 from finetune.features import features, store
-from finetune.features.features import FeatureLoader, TooLarge, fill, half, rounded, runs, told
+from finetune.features.features import (
+    FeatureLoader,
+    TooLarge,
+    convert_to_half,
+    fill_table,
+    group_runs,
+    report_progress,
+    round_features,
+)
 from finetune.features.store import Table
 from finetune.network.engines import Engine
 from tests.drawn import folder
@@ -70,7 +78,7 @@ class Case:
                 raise KeyboardInterrupt
 
         ordered = loader(of, train=train, shuffled=False)
-        return fill(self.table, ordered, view, lambda: Engine(self.backend, CHUNK), self.said.append, check)
+        return fill_table(self.table, ordered, view, lambda: Engine(self.backend, CHUNK), self.said.append, check)
 
     def rows(self) -> np.ndarray:
         return self.table.read().take(np.arange(COUNT))
@@ -122,7 +130,7 @@ def test_stopping_keeps_whole_shards_and_the_rest_follows(case: Case) -> None:
 def test_an_array_that_changed_is_refused(case: Case) -> None:
     of = part()
     of.images[9][0, 0, 0] ^= 1
-    with pytest.raises(DataError, match=r"'drawn\[9\]' changed since the run began") as caught:
+    with pytest.raises(DataError, match=r"'drawn\[9\]' changed since the run started") as caught:
         case.fill(of)
     assert caught.value.exit_code == 3
     assert case.table.missing() == [1, 2]
@@ -170,7 +178,7 @@ def features_atomic() -> Any:
 @pytest.mark.parametrize("value", [7e4, -7e4, np.inf, np.nan])
 def test_what_float16_cannot_hold_is_not_kept(value: float, case: Case) -> None:
     with pytest.raises(TooLarge, match="float16"):
-        half(np.array([1.0, value], np.float32))
+        convert_to_half(np.array([1.0, value], np.float32))
     case.backend.factor = value * 1e3
     with pytest.raises(TooLarge):
         case.fill(part())
@@ -179,15 +187,15 @@ def test_what_float16_cannot_hold_is_not_kept(value: float, case: Case) -> None:
 
 def test_rounding_is_what_keeping_does() -> None:
     values = np.random.default_rng(0).normal(size=100).astype(np.float32)
-    assert np.array_equal(rounded(values), values.astype(np.float16).astype(np.float32))
-    assert np.array_equal(rounded(rounded(values)), rounded(values))
-    assert rounded(values).dtype == np.float32
+    assert np.array_equal(round_features(values), values.astype(np.float16).astype(np.float32))
+    assert np.array_equal(round_features(round_features(values)), round_features(values))
+    assert round_features(values).dtype == np.float32
 
 
 def test_runs_of_numbers() -> None:
-    assert runs([]) == []
-    assert runs([3]) == [[3]]
-    assert runs([0, 1, 2, 5, 7, 8]) == [[0, 1, 2], [5], [7, 8]]
+    assert group_runs([]) == []
+    assert group_runs([3]) == [[3]]
+    assert group_runs([0, 1, 2, 5, 7, 8]) == [[0, 1, 2], [5], [7, 8]]
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -211,7 +219,7 @@ def test_progress_is_told_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> 
     now = [0.0]
     monkeypatch.setattr(features.time, "monotonic", lambda: now[0])
     messages: list[str] = []
-    said = told("the train images, view 1 of 2", 4000, messages.append)
+    said = report_progress("the train images, view 1 of 2", 4000, messages.append)
     for now[0], done in ((9.0, 100), (11.0, 1100), (12.0, 1200), (22.0, 2200)):
         said(done)
     assert messages == [

@@ -61,8 +61,8 @@ def test_a_first_run_computes_every_view_once(cold: tuple[Made, Path]) -> None:
     assert made.features["computed"] == 2 * TRAIN + VALID
     assert made.features["reused"] == 0
     assert made.features["saved_seconds"] == 0
-    photos = f"{TRAIN} training photos in 2 views, {VALID} validation photos"
-    assert made.told(f"features after neck: {photos} computed once and kept, by ")
+    photos = f"{TRAIN} training images in 2 views, {VALID} validation images"
+    assert made.told(f"features after neck: {photos} computed once and cached, by ")
     assert len(shards(home)) == len(tiny.about(home)) == 3
 
 
@@ -83,7 +83,7 @@ def test_another_learning_rate_reuses_all_and_says_so(
     assert (made.features["computed"], made.features["seconds"]) == (0, 0)
     assert made.features["saved_seconds"] > 0
     (message,) = made.told("reused")
-    photos = f"{TRAIN} training photos in 2 views, {VALID} validation photos"
+    photos = f"{TRAIN} training images in 2 views, {VALID} validation images"
     assert message.startswith(f"features after neck: {photos} reused, computed by ")
     assert " s saved" in message
     assert not made.told("computed once")

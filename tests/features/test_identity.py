@@ -94,7 +94,7 @@ def identity_of_precision() -> str:
     from finetune.network import engines
     from finetune.recipe.models import InferenceSection
 
-    return str(engines.expected(InferenceSection(), "cpu")["precision"])
+    return str(engines.describe_expected(InferenceSection(), "cpu")["precision"])
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_another_seed_is_another_augmentation(photos: Path) -> None:
     alter = partial(tiny.stir, seed=1)  # the seed draws random weights as well, so the same ones for both
 
     def settle(network: Any) -> None:
-        from finetune.network.network import assign, values
+        from finetune.network.network import assign_values, read_values
 
-        assign(network.get_parameters(), values(tiny.network().get_parameters()))
+        assign_values(network.get_parameters(), read_values(tiny.network().get_parameters()))
         alter(network)
 
     one, two = (names(tiny.recipe(photos, "runs", seed=seed), alter=settle) for seed in (1, 2))
@@ -187,9 +187,9 @@ def test_the_hash_of_images_is_of_each_and_of_their_order() -> None:
     def part(*hashes: str) -> Part:
         return Part(name="x", images=[None] * len(hashes), labels=np.zeros(len(hashes), np.int64), hashes=hashes)  # type: ignore[list-item]
 
-    found = [identity.of_images(part(*each)) for each in ("ab", "ba", "abb", "aab", "b", ("ab",))]
+    found = [identity.hash_images(part(*each)) for each in ("ab", "ba", "abb", "aab", "b", ("ab",))]
     assert len(set(found)) == len(found)
-    assert identity.of_images(part("a", "b")) == found[0]
+    assert identity.hash_images(part("a", "b")) == found[0]
 
 
 def test_the_hash_of_arrays_is_of_names_shapes_types_and_bits() -> None:
@@ -197,8 +197,8 @@ def test_the_hash_of_arrays_is_of_names_shapes_types_and_bits() -> None:
     other = zeros.copy()
     other.view(np.uint32)[0, 0] = 1
     kinds = [zeros, other, -zeros, zeros.T, zeros.reshape(-1), zeros.astype(np.int32), zeros[:1]]
-    found = [identity.of_arrays([("a", each)]) for each in kinds] + [identity.of_arrays([("b", zeros)])]
-    found += [identity.of_arrays([("a", zeros), ("b", other)]), identity.of_arrays([("b", other), ("a", zeros)])]
+    found = [identity.hash_arrays([("a", each)]) for each in kinds] + [identity.hash_arrays([("b", zeros)])]
+    found += [identity.hash_arrays([("a", zeros), ("b", other)]), identity.hash_arrays([("b", other), ("a", zeros)])]
     assert len(set(found)) == len(found)
 
 
@@ -228,18 +228,18 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def forget() -> None:
-    identity.of_files.cache_clear()
+    identity.hash_files.cache_clear()
     for name in [name for name in sys.modules if name.startswith("finetune_test_kind")]:
         del sys.modules[name]
 
 
 def test_the_code_of_a_plugin_counts_in_every_file_of_its_package(plugin: Any) -> None:
-    plain = identity.of_code(plugin())
-    assert identity.of_code(plugin()) == plain
+    plain = identity.hash_code(plugin())
+    assert identity.hash_code(plugin()) == plain
     found = {plain}
-    found.add(identity.of_code(plugin(outer=CODE.format(" + 1"))))
-    found.add(identity.of_code(plugin(inner="FACTOR = 2")))
-    found.add(identity.of_code(plugin(further="")))
+    found.add(identity.hash_code(plugin(outer=CODE.format(" + 1"))))
+    found.add(identity.hash_code(plugin(inner="FACTOR = 2")))
+    found.add(identity.hash_code(plugin(further="")))
     assert len(found) == 4
 
 
@@ -247,8 +247,8 @@ def test_the_code_of_a_plugin_counts_however_it_builds(plugin: Any) -> None:
     def bound(module: Any) -> Any:
         return partial(module.build, None)
 
-    plain = identity.of_code(plugin(bound))
-    assert identity.of_code(plugin(bound, inner="FACTOR = 2")) != plain
+    plain = identity.hash_code(plugin(bound))
+    assert identity.hash_code(plugin(bound, inner="FACTOR = 2")) != plain
 
 
 def test_the_code_of_a_single_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,14 +258,14 @@ def test_the_code_of_a_single_file_counts(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "finetune_test_kind.py").write_text(text)
         forget()
         importlib.invalidate_caches()
-        found.append(identity.of_package(importlib.import_module("finetune_test_kind").build.__module__))
+        found.append(identity.hash_package(importlib.import_module("finetune_test_kind").build.__module__))
     forget()
     assert len({*found, identity.PROCESS}) == 3
 
 
 @pytest.mark.parametrize("module", ["__main__", "no_such_module", "builtins"])
 def test_code_without_a_file_is_of_this_process_alone(module: str) -> None:
-    assert identity.of_package(module) == identity.PROCESS
+    assert identity.hash_package(module) == identity.PROCESS
 
 
 def test_another_process_finds_the_same_entries(photos: Path, plain: dict[str, str], repo: Path) -> None:
@@ -281,12 +281,12 @@ def test_another_process_finds_the_same_entries(photos: Path, plain: dict[str, s
 
 def test_versions_of_what_computes_count(plain: dict[str, str], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mindspore", "pillow", "albumentations", "numpy"):
-        found = {**identity.packages(), name: "0.0"}
-        monkeypatch.setattr(identity, "packages", lambda found=found: found)
-        identity.versions.cache_clear()
+        found = {**identity.list_packages(), name: "0.0"}
+        monkeypatch.setattr(identity, "list_packages", lambda found=found: found)
+        identity.list_versions.cache_clear()
         assert changed(plain, names(tiny.recipe(photos, "runs"))) == ALL
     monkeypatch.undo()
     monkeypatch.setattr(identity, "RULES", identity.RULES + 1)
-    identity.versions.cache_clear()
+    identity.list_versions.cache_clear()
     assert changed(plain, names(tiny.recipe(photos, "runs"))) == ALL
-    identity.versions.cache_clear()
+    identity.list_versions.cache_clear()

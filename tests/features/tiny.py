@@ -106,7 +106,7 @@ def network(seed: int = 1, classes: int = 3, *, scale: float = 1.0) -> Any:
     from finetune.recipe.models import LinearHead
 
     ms.set_seed(seed)
-    made = Network(stages(TinyOptions(scale=scale)), heads.build(LinearHead(), WIDTHS[-1], classes, seed))
+    made = Network(stages(TinyOptions(scale=scale)), heads.build_head(LinearHead(), WIDTHS[-1], classes, seed))
     stir(made, seed)
     return made
 

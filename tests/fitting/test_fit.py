@@ -16,7 +16,7 @@ from finetune.data.targets import balance_weights, make_soft_targets
 from finetune.fitting import fit
 from finetune.fitting.data import Choice, Fitted, NotFiniteError, Step
 from finetune.fitting.fit import DEFAULT_STRENGTH, fit_head
-from finetune.fitting.scores import calibrate
+from finetune.fitting.scores import calibrate_logits
 from tests.fitting.samples import draw_features, make_data
 
 
@@ -291,11 +291,11 @@ def test_the_strength_has_the_least_calibrated_loss() -> None:
     features, labels = draw_features(150, 20, 3, apart=0.35)
     data = make_data(features, labels)
     fitted = fit_head(data, 3)
-    factor, least = calibrate(fitted.logits, labels)
+    factor, least = calibrate_logits(fitted.logits, labels)
     assert factor == pytest.approx(1.0, rel=0.02)
     for strength in (step.strength for step in fitted.path):
         alone = fit_head(data, 3, strengths=[strength])
-        assert calibrate(alone.logits, labels)[1] >= least - 2e-3
+        assert calibrate_logits(alone.logits, labels)[1] >= least - 2e-3
 
 
 def test_a_calibrated_head_differs_by_a_factor() -> None:

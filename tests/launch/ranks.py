@@ -94,7 +94,7 @@ def normalise(us: World) -> None:
         return [inputs, *parameters], list(norm.get_parameters())
 
     whole, apart = nn.BatchNorm2d(4), nn.SequentialCell(nn.BatchNorm2d(4))
-    batchnorm.synchronise(apart, us.size)
+    batchnorm.synchronise_batch_norm(apart, us.size)
     own = slice(us.rank * 2, us.rank * 2 + 2)
     (expected, stats), (found, own_stats) = gradients(whole, slice(None)), gradients(apart, own)
     total = ops.AllReduce("sum")
@@ -109,8 +109,8 @@ def normalise(us: World) -> None:
 
 def main() -> None:
     """Do everything, and leave what was seen."""
-    device.setup(device="cpu")
-    us = world.join()
+    device.set_up(device="cpu")
+    us = world.join_world()
     if os.environ["MS_ROLE"] == "MS_SCHED":
         return
     folder = Path(sys.argv[1])

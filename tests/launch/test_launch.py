@@ -13,7 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from finetune.distributed import launch
-from finetune.distributed.launch import Step, first_host, read_step
+from finetune.distributed.launch import Step, parse_first_host, read_step
 from finetune.errors import UsageError
 from finetune.recipe.models import Recipe
 from finetune.recipe.runners import Runner
@@ -25,7 +25,7 @@ SRUN = {"SLURM_STEP_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST":
 
 def planned(environ: dict[str, str] | None = None, **said: Any) -> launch.Launch:
     runner = RUNNER.validate_python({"device": "auto", **said})
-    found = launch.plan(runner, runner.device, environ or {})
+    found = launch.plan_processes(runner, runner.device, environ or {})
     assert found is not None
     return found
 
@@ -36,7 +36,7 @@ def words(plan: launch.Launch) -> str:
 
 def test_one_device_needs_no_launch() -> None:
     for device in ("cpu", "gpu", "ascend", "auto"):
-        assert launch.plan(RUNNER.validate_python({"device": device}), device, {}) is None
+        assert launch.plan_processes(RUNNER.validate_python({"device": device}), device, {}) is None
 
 
 def test_eight_npus() -> None:
@@ -106,14 +106,14 @@ def test_a_batch_script_by_itself_is_one_machine(missing: str) -> None:
     ],
 )
 def test_the_first_of_slurms_hosts(names: str, first: str) -> None:
-    assert first_host(names) == first
+    assert parse_first_host(names) == first
 
 
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        ({"nodes": 2}, "2 machines have to meet at one of them; set runner.master=HOST:PORT"),
-        ({"nodes": 2, "node_rank": 2, "master": "a"}, "runner.node_rank=2 is none of 2 machines; they count from 0"),
+        ({"nodes": 2}, "2 machines need the address of the first one; set runner.master=HOST:PORT"),
+        ({"nodes": 2, "node_rank": 2, "master": "a"}, "runner.node_rank=2 must be between 0 and 1"),
     ],
 )
 def test_what_does_not_fit_is_said(said: dict[str, Any], text: str) -> None:
@@ -123,9 +123,9 @@ def test_what_does_not_fit_is_said(said: dict[str, Any], text: str) -> None:
 
 def test_a_batch_must_be_divisible() -> None:
     recipe = Recipe.model_validate({"dataset": {"use": "none"}, "train": {"batch_size": 32}}, strict=False)
-    launch.divisible(recipe, 8)
-    with pytest.raises(UsageError, match=r"train\.batch_size=32 cannot be divided by 3 devices; make it 33"):
-        launch.divisible(recipe, 3)
+    launch.check_divisible(recipe, 8)
+    with pytest.raises(UsageError, match=r"train\.batch_size=32 is not a multiple of 3 devices; set it to 33"):
+        launch.check_divisible(recipe, 3)
 
 
 # Against the installed MindSpore

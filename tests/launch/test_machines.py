@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.distributed.launch import Launch, free_port
+from finetune.distributed.launch import Launch, find_free_port
 from finetune.errors import UsageError
 from finetune.launch import launcher
 from finetune.launch.processes import Machines
@@ -57,14 +57,14 @@ def met(port: int) -> tuple[Machines, Machines]:
 
 @pytest.mark.parametrize("leaves", [0, 1])
 def test_a_machine_that_leaves_without_a_word_is_missed(leaves: int) -> None:
-    both = met(free_port())
+    both = met(find_free_port())
     both[leaves].leave(done=False)
     assert count_looks(both[1 - leaves]) * launcher.LOOK <= 1.0
     both[1 - leaves].leave(done=False)
 
 
 def test_one_that_is_done_is_not() -> None:
-    first, second = met(free_port())
+    first, second = met(find_free_port())
     second.leave(done=True)
     for _ in range(5):
         assert not first.lost()
@@ -73,7 +73,7 @@ def test_one_that_is_done_is_not() -> None:
 
 
 def test_strangers_may_come_and_go() -> None:
-    port = free_port()
+    port = find_free_port()
     first, second = met(port)
     for said in (b"", b"GET / HTTP/1.1\r\n\r\n"):
         with closing(socket.create_connection(("127.0.0.1", port + 1))) as stranger:
@@ -96,7 +96,7 @@ def test_one_machine_needs_no_port() -> None:
 def test_a_port_that_is_taken_is_said() -> None:
     with closing(socket.create_server(("", 0))) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=rf"port {port} cannot be listened at: .*runner\.master=HOST:PORT"):
+        with pytest.raises(UsageError, match=rf"port {port} is not available .*runner\.master=HOST:PORT"):
             Machines(launch(0, port - 1))
 
 

@@ -94,7 +94,7 @@ def test_who_died_without_a_word_is_named(processes: Processes, code: int, exit_
     assert isinstance(error, ProcessDied)
     assert error.exit_code == exit_code
     log = processes.logs / "worker_1.log"
-    assert str(error) == f"process 1 of the run {how}; all others were ended; its log: {log}"
+    assert str(error) == f"process 1 of the run {how}; all others were stopped; its log: {log}"
     assert processes.failed()
     assert not processes.in_order()
 
@@ -182,5 +182,5 @@ def test_a_device_that_is_not_there_starts_nothing(
     assert main(["run", str(tmp_path / "mine.yaml"), *said]) == 2
     said_of_it = capsys.readouterr().err
     assert re.search(rf"runner\.device={device} is not available here: /dev/\w+ is missing, so the driver", said_of_it)
-    assert f"`finetune doctor --device {device}` tells what to install; available: cpu" in said_of_it
+    assert f"run `finetune doctor --device {device}` to see what to install; available: cpu" in said_of_it
     assert not (tmp_path / "runs").exists()

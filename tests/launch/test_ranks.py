@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finetune.distributed.launch import free_port
+from finetune.distributed.launch import find_free_port
 
 pytestmark = pytest.mark.once
 
@@ -23,7 +23,7 @@ ROOT = SCRIPT.parents[2]
 def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
     launcher = (sys.executable, "-m", "mindspore.parallel.cluster.run", "--worker_num=3", "--local_worker_num=3")
-    flags = (f"--master_port={free_port()}", f"--log_dir={folder / 'logs'}", "--join=True", "--tail_worker_log=3")
+    flags = (f"--master_port={find_free_port()}", f"--log_dir={folder / 'logs'}", "--join=True", "--tail_worker_log=3")
     programs = Path(sys.executable).parent
     env = {
         **os.environ,

@@ -17,7 +17,7 @@ def test_everything_is_there_and_ready_for_json(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         sys, "argv", ["/home/me/.venv/bin/finetune", "run", "a b.yaml", "dataset.url=https://me:pw@host/x"]
     )
-    found = json.loads(json.dumps(environment.describe(), allow_nan=False))
+    found = json.loads(json.dumps(environment.describe_environment(), allow_nan=False))
     assert found["command"] == "finetune run 'a b.yaml' dataset.url=https://***@host/x"
     assert found["packages"]["mindspore"].startswith("2.")
     assert found["packages"]["numpy"].startswith("1.26.")
@@ -28,7 +28,8 @@ def test_everything_is_there_and_ready_for_json(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_mindspore_is_not_imported() -> None:
-    code = "import sys; from finetune.machine import environment as e; e.describe(); print('mindspore' in sys.modules)"
+    code = "import sys; from finetune.machine import environment as e; e.describe_environment(); "
+    code += "print('mindspore' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(Path(environment.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -37,16 +38,16 @@ def test_mindspore_is_not_imported() -> None:
 def test_the_commit_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
-    assert environment.git_commit() is None
+    assert environment.read_git_commit() is None
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "init", "-q"], check=True)
-    assert environment.git_commit() is None
+    assert environment.read_git_commit() is None
     subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    commit = environment.git_commit()
+    commit = environment.read_git_commit()
     assert commit is not None
     assert len(commit) >= 40
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment.git_commit() is None
+    assert environment.read_git_commit() is None
 
 
 @pytest.mark.parametrize(
@@ -64,9 +65,9 @@ def test_the_commit_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_secrets_are_masked(text: str, shown: str) -> None:
-    assert environment.masked(text) == shown
+    assert environment.mask_secrets(text) == shown
 
 
 def test_masking_long_text_is_quick() -> None:
     text = "https://" + "token" * 40_000 + "a" * 200_000
-    assert environment.masked(text) == text
+    assert environment.mask_secrets(text) == text

@@ -45,7 +45,7 @@ def tail(*stages: str, **more: Any) -> Tail:
 def test_without_a_measurement_a_table_decides(
     stages: tuple[str, ...], isa: Any, fixed: bool | None, matmul: tuple[str, ...], uncapped: bool
 ) -> None:
-    found = forms.choose(tail(*stages), isa, fixed=fixed)
+    found = forms.choose_forms(tail(*stages), isa, fixed=fixed)
     assert (found.matmul, found.uncapped) == (matmul, uncapped)
     assert "doctor --measure" in found.why
 
@@ -58,36 +58,36 @@ def test_a_measurement_decides_between_instruction_sets(
     with_avx512: float, matmul: tuple[str, ...], uncapped: bool
 ) -> None:
     measured = {**MS, "avx512": {stage: 20.0 * with_avx512 for stage in STAGES}}
-    found = forms.choose(tail(measured=measured), "avx512")
+    found = forms.choose_forms(tail(measured=measured), "avx512")
     assert found == Forms(matmul=matmul, uncapped=uncapped, why="measured as fastest here")
 
 
 def test_a_measurement_overrules_the_table_on_any_processor() -> None:
     slower = {**MS, "matmul": {**MS["matmul"], "layer3": 70.0, "stem": 5.0}}
     for isa in ("avx2", "other"):
-        found = forms.choose(tail(measured=slower), isa, fixed=False)
+        found = forms.choose_forms(tail(measured=slower), isa, fixed=False)
         assert found == Forms(matmul=("stem", "layer4"), why="measured as fastest here")
 
 
 def test_a_measurement_of_fewer_stages_does_not_count() -> None:
     measured = {kind: {"layer4": 1.0} for kind in MS}
-    assert forms.choose(tail(measured=measured), "avx2").matmul == ("layer3", "layer4")
-    assert forms.choose(tail("layer4", measured=measured), "avx2").matmul == ()
+    assert forms.choose_forms(tail(measured=measured), "avx2").matmul == ("layer3", "layer4")
+    assert forms.choose_forms(tail("layer4", measured=measured), "avx2").matmul == ()
 
 
 def test_stages_go_back_to_convolutions_where_the_memory_is_not_enough() -> None:
     given = tail(values={stage: count * MB for stage, count in VALUES.items()})
     needed = given.megabytes(("layer3", "layer4"))
     assert needed == pytest.approx(0.95 * 130 + 1.3 * 50)
-    assert forms.choose(given, "avx2", free_mb=needed).matmul == ("layer3", "layer4")
-    less = forms.choose(given, "avx2", free_mb=needed - 1)
+    assert forms.choose_forms(given, "avx2", free_mb=needed).matmul == ("layer3", "layer4")
+    less = forms.choose_forms(given, "avx2", free_mb=needed - 1)
     assert less.matmul == ("layer4",)
-    assert less.why == f"layer3 in matmul form would need {needed:,.0f} MB, and {needed - 1:,.0f} MB are free"
-    assert forms.choose(given, "avx2", free_mb=1.0).matmul == ()
+    assert less.why == f"layer3 in matmul form would need {needed:,.0f} MB, but only {needed - 1:,.0f} MB are free"
+    assert forms.choose_forms(given, "avx2", free_mb=1.0).matmul == ()
     # With AVX-512 all stages are in that form or oneDNN is capped.
-    assert forms.choose(given, "avx512", free_mb=234.0).uncapped
-    assert forms.choose(given, "avx512", free_mb=233.0) == forms.choose(given, "avx2", free_mb=233.0)
-    assert forms.choose(given, "avx512", fixed=True, free_mb=1.0).uncapped
+    assert forms.choose_forms(given, "avx512", free_mb=234.0).uncapped
+    assert forms.choose_forms(given, "avx512", free_mb=233.0) == forms.choose_forms(given, "avx2", free_mb=233.0)
+    assert forms.choose_forms(given, "avx512", fixed=True, free_mb=1.0).uncapped
 
 
 @pytest.mark.parametrize(
@@ -105,29 +105,31 @@ def test_stages_go_back_to_convolutions_where_the_memory_is_not_enough() -> None
     ],
 )
 def test_the_strongest_instruction_set(monkeypatch: pytest.MonkeyPatch, flags: set[str], limit: str, isa: str) -> None:
-    monkeypatch.setattr(forms, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(forms, "read_cpu_flags", lambda: frozenset(flags))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert forms.strongest_isa() == isa
+    assert forms.find_strongest_isa() == isa
 
 
 def test_what_a_run_began_with(tmp_path: Path) -> None:
     file, uncapped = tmp_path / "environment.json", "AVX-512 (all products)"
-    assert forms.recorded(tmp_path, STAGES, uncapped) is None
+    assert forms.read_forms(tmp_path, STAGES, uncapped) is None
     file.write_text("{")
-    assert forms.recorded(tmp_path, STAGES, uncapped) is None
-    begun = Forms(matmul=("layer4",), why="as the run began")
-    file.write_text(json.dumps({"isa": "AVX2", "forms": forms.record(begun)}))
-    assert forms.recorded(tmp_path, STAGES, uncapped) == begun
+    assert forms.read_forms(tmp_path, STAGES, uncapped) is None
+    begun = Forms(matmul=("layer4",), why="as when the run started")
+    file.write_text(json.dumps({"isa": "AVX2", "forms": forms.record_forms(begun)}))
+    assert forms.read_forms(tmp_path, STAGES, uncapped) == begun
     # Runs of older versions had one form for all stages.
     file.write_text(json.dumps({"isa": "AVX2 (capped)"}))
-    assert forms.recorded(tmp_path, STAGES, uncapped) == Forms(why="as the run began")
+    assert forms.read_forms(tmp_path, STAGES, uncapped) == Forms(why="as when the run started")
     file.write_text(json.dumps({"isa": uncapped}))
-    assert forms.recorded(tmp_path, STAGES, uncapped) == Forms(matmul=STAGES, uncapped=True, why="as the run began")
+    assert forms.read_forms(tmp_path, STAGES, uncapped) == Forms(
+        matmul=STAGES, uncapped=True, why="as when the run started"
+    )
 
 
 def test_the_line_that_is_printed() -> None:
-    assert forms.describe(STAGES, Forms(matmul=("layer3", "layer4"), why="measured as fastest here")) == (
+    assert forms.describe_forms(STAGES, Forms(matmul=("layer3", "layer4"), why="measured as fastest here")) == (
         "training stem, layer1, layer2 as convolutions and layer3, layer4 in matmul form: measured as fastest here"
     )
-    assert forms.describe(("layer4",), Forms(matmul=("layer4",), why="x")) == "training layer4 in matmul form: x"
-    assert forms.describe(("layer4",), Forms(why="x")) == "training layer4 as convolutions: x"
+    assert forms.describe_forms(("layer4",), Forms(matmul=("layer4",), why="x")) == "training layer4 in matmul form: x"
+    assert forms.describe_forms(("layer4",), Forms(why="x")) == "training layer4 as convolutions: x"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.training.saving import newest
+from finetune.training.saving import load_newest
 from tests.clocks import LONGEST, catches, wait_for
 from tests.drawn import folder
 
@@ -60,9 +60,9 @@ def test_a_signal_ends_with_a_checkpoint_and_its_code(
     _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert "saving, then stopping" in errors
+    assert "saving and stopping" in errors
     assert "--resume" in errors
-    saved, broken = newest(place / "runs" / "long-001" / "checkpoints")
+    saved, broken = load_newest(place / "runs" / "long-001" / "checkpoints")
     assert not broken
     assert saved.state["step"] >= 1
     lines = (
@@ -93,9 +93,9 @@ def interrupt(*_):
 @pytest.mark.parametrize(
     ("code", "printed"),
     [
-        ("with interrupts.whole():\n    interrupt()\n    print('whole')\nprint('never')", "whole\n"),
+        ("with interrupts.hold_signals():\n    interrupt()\n    print('whole')\nprint('never')", "whole\n"),
         ("a = type('A', (), {})()\nr = weakref.ref(a, interrupt)\ndel a\ntime.sleep(200)\nprint('never')", ""),
-        ("interrupts.taken()\ninterrupt()\nprint('done')", "done\n"),
+        ("interrupts.mark_taken()\ninterrupt()\nprint('done')", "done\n"),
     ],
     ids=["not inside a whole block", "again where it was lost", "not once all is done"],
 )
@@ -110,9 +110,9 @@ def test_an_interrupt_outside_of_runs_is_raised_where_it_can_be_answered(code: s
 
 
 def test_a_second_interrupt_ends_even_a_whole_block() -> None:
-    code = "with interrupts.whole():\n    interrupt()\n    interrupt()\n    print('never')"
+    code = "with interrupts.hold_signals():\n    interrupt()\n    interrupt()\n    print('never')"
     done = subprocess.run(
         [sys.executable, "-c", LISTENING + code], capture_output=True, text=True, timeout=LONGEST, check=False
     )
     assert (done.returncode, done.stdout) == (130, "")
-    assert "SIGINT again: stopped at once" in done.stderr
+    assert "SIGINT again: stopped immediately" in done.stderr

@@ -9,13 +9,13 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
 
 from finetune.model import metrics
-from finetune.model.metrics import better
+from finetune.model.metrics import is_better
 
 
 def judged(probabilities: np.ndarray, labels: np.ndarray, *, cuts: tuple[int, ...] = ()) -> dict[str, float]:
     every = [np.split(each, cuts) for each in (np.arange(len(labels)), probabilities.astype(np.float32), labels)]
-    scored = np.concatenate([metrics.scores(*each) for each in zip(*every, strict=True)])
-    return metrics.metrics(scored, metrics.confusion(scored, labels, probabilities.shape[1]))
+    scored = np.concatenate([metrics.score_images(*each) for each in zip(*every, strict=True)])
+    return metrics.compute_metrics(scored, metrics.count_pairs(scored, labels, probabilities.shape[1]))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 12])
@@ -51,8 +51,8 @@ def test_nan_makes_the_loss_nan() -> None:
 
 
 def test_better_knows_the_direction_and_never_takes_nan() -> None:
-    assert better("accuracy", 0.6, 0.5)
-    assert not better("accuracy", 0.5, 0.5)
-    assert better("loss", 0.4, 0.5)
-    assert not better("loss", math.nan, None)
-    assert better("loss", 9.0, None)
+    assert is_better("accuracy", 0.6, 0.5)
+    assert not is_better("accuracy", 0.5, 0.5)
+    assert is_better("loss", 0.4, 0.5)
+    assert not is_better("loss", math.nan, None)
+    assert is_better("loss", 9.0, None)

@@ -77,7 +77,7 @@ def load(source: fetching.Source, backbone: Backbone, names: Iterable[str], like
 @pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("layout", NAMES)
 def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) -> None:
-    from finetune.network.network import assign
+    from finetune.network.network import assign_values
 
     trained, fresh = network(NANO, 1), network(NANO, 2)
     mine = {name: array + np.float32(0.01) for name, array in arrays(trained).items()}
@@ -92,7 +92,7 @@ def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) ->
         "ignored": 0,
         "merged": 0,
     }
-    assign((p for p in fresh.get_parameters() if p.name in loaded.tensors), loaded.tensors)
+    assign_values((p for p in fresh.get_parameters() if p.name in loaded.tensors), loaded.tensors)
     assert all(np.array_equal(array, mine[name]) for name, array in arrays(fresh).items())
 
 

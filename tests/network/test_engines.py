@@ -34,7 +34,7 @@ CHUNK = engines.CHUNK
 
 @pytest.fixture(scope="module", autouse=True)
 def mindspore() -> None:
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 def trunk(network: Any = None, count: int = 2) -> Any:
@@ -47,7 +47,7 @@ def trunk(network: Any = None, count: int = 2) -> Any:
 
 def build(cell: Any, section: InferenceSection, images: int = CHUNK, said: list[str] | None = None) -> engines.Engine:
     messages: list[str] = []
-    made = engines.build(cell, tiny.images(images), section, messages.append)
+    made = engines.build_engine(cell, tiny.images(images), section, messages.append)
     if said is None:
         assert messages == []
     else:
@@ -73,8 +73,8 @@ def test_openvino_in_f32_is_mindspore(count: int) -> None:
 def test_openvino_computes_a_tail_too() -> None:
     images = tiny.images(5, seed=5)
     features = build(trunk(count=2), MINDSPORE)(images)
-    plain = engines.build(logits(2), features, MINDSPORE, print)(features)
-    assert np.allclose(engines.build(logits(2), features, EXACT, print)(features), plain, atol=1e-4)
+    plain = engines.build_engine(logits(2), features, MINDSPORE, print)(features)
+    assert np.allclose(engines.build_engine(logits(2), features, EXACT, print)(features), plain, atol=1e-4)
     assert np.allclose(build(logits(0), MINDSPORE)(images), plain, atol=1e-4)
 
 
@@ -111,7 +111,7 @@ def test_only_a_few_batches_are_asked_for_ahead(section: InferenceSection) -> No
             asked.append(number)
             yield tiny.images(CHUNK, seed=number)
 
-    ahead = REQUESTS * environment.usable_cores() if section is FASTEST else 1
+    ahead = REQUESTS * environment.count_usable_cores() if section is FASTEST else 1
     for number, _ in enumerate(engine.run(batches())):
         assert len(asked) <= number + 1 + ahead
     assert list(engine.run([])) == []
@@ -172,12 +172,12 @@ def refreshed() -> tuple[Any, engines.Engine]:
 
 def test_refresh_of_all_parameters_at_once_and_of_a_head() -> None:
     from finetune.model.evaluation import Logits
-    from finetune.network.network import assign, values
+    from finetune.network.network import assign_values, read_values
 
     network, other, images = tiny.network(1), tiny.network(2), tiny.images(7, seed=9)
     engine = build(Logits(network), EXACT)
     for source in (other, tiny.network(1), other):
-        assign(network.get_parameters(), values(source.get_parameters()))
+        assign_values(network.get_parameters(), read_values(source.get_parameters()))
         engine.backend.refresh()
         assert np.allclose(engine(images), build(Logits(source), MINDSPORE)(images), atol=1e-4)
 
@@ -199,12 +199,12 @@ def test_a_graph_that_rested_gives_the_same_bits(*, settled: bool) -> None:
 
 
 def test_a_settled_graph_takes_new_parameters_all_the_same() -> None:
-    from finetune.network.network import assign, values
+    from finetune.network.network import assign_values, read_values
 
     network, other, images = tiny.network(1), tiny.network(2), tiny.images(7, seed=9)
     engine = build(trunk(network), EXACT)
     engine.backend.settle()
-    assign(network.get_parameters(), values(other.get_parameters()))
+    assign_values(network.get_parameters(), read_values(other.get_parameters()))
     engine.backend.refresh()
     assert np.allclose(engine(images), build(trunk(other), MINDSPORE)(images), atol=1e-4)
 
@@ -230,10 +230,10 @@ def test_what_openvino_cannot_take_runs_on_mindspore(tmp_path: Path, monkeypatch
     engine = build(cell, InferenceSection(), said=said)
     assert engine.backend.name == "mindspore"
     assert len(said) == 1
-    assert re.search(r"MindSpore.*OpenVINO.*cannot serve.*: \w+", said[0])
+    assert re.search(r"MindSpore.*OpenVINO.*does not support.*: \w+", said[0])
     assert "\n" not in said[0]
     assert engine(tiny.images(3)).shape == (3, 3, 8, 8)
-    with pytest.raises(UsageError, match=r"cannot serve this network: .*; write inference.engine=auto") as caught:
+    with pytest.raises(UsageError, match=r"cannot be used for this network: .*; set inference.engine=auto") as caught:
         build(cell, FASTEST)
     assert caught.value.exit_code == 2
 
@@ -276,21 +276,22 @@ def test_a_graph_that_computes_something_else_is_refused(spoil: Any, monkeypatch
 
 def test_without_openvino_mindspore_serves_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "it is not installed; run: pip install openvino"
-    monkeypatch.setattr(engines, "broken", lambda: reason)
+    monkeypatch.setattr(engines, "explain_broken", lambda: reason)
     said: list[str] = []
-    assert engines.build(trunk(), tiny.images(4), InferenceSection(), said.append).backend.name == "mindspore"
-    assert said == [f"MindSpore computes what OpenVINO would compute faster: {reason}"]
+    assert engines.build_engine(trunk(), tiny.images(4), InferenceSection(), said.append).backend.name == "mindspore"
+    assert said == [f"using MindSpore instead of OpenVINO, which would be faster: {reason}"]
     with pytest.raises(UsageError, match="it is not installed; run: pip install openvino") as caught:
         build(trunk(), FASTEST)
     assert caught.value.exit_code == 2
-    assert engines.expected(InferenceSection(), "cpu")["name"] == "mindspore"
+    assert engines.describe_expected(InferenceSection(), "cpu")["name"] == "mindspore"
 
 
 def test_openvino_is_for_cpus_that_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="it runs on CPUs, not on ascend"):
-        engines.build(trunk(), tiny.images(4), FASTEST, print, device="ascend")
-    assert engines.build(trunk(), tiny.images(4), InferenceSection(), print, device="gpu").backend.name == "mindspore"
-    assert engines.expected(InferenceSection(), "gpu")["chunk"] == engines.CHUNK_ELSEWHERE
+        engines.build_engine(trunk(), tiny.images(4), FASTEST, print, device="ascend")
+    engine = engines.build_engine(trunk(), tiny.images(4), InferenceSection(), print, device="gpu")
+    assert engine.backend.name == "mindspore"
+    assert engines.describe_expected(InferenceSection(), "gpu")["chunk"] == engines.CHUNK_ELSEWHERE
     monkeypatch.setattr(engines.platform, "machine", lambda: "riscv64")
     with pytest.raises(UsageError, match="it does not run on riscv64"):
         build(trunk(), FASTEST)
@@ -300,7 +301,7 @@ def test_openvino_is_for_cpus_that_it_runs_on(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 def test_what_is_expected_is_what_is_built(engine: Any, precision: Any) -> None:
     section = InferenceSection(engine=engine, precision=precision)
-    expected = engines.expected(section, "cpu")
+    expected = engines.describe_expected(section, "cpu")
     assert build(trunk(count=1), section).about == expected
     assert expected["version"] not in ("", "unknown")
     if precision == "fp32" or engine == "mindspore":
@@ -316,13 +317,13 @@ def test_a_sample_smaller_than_a_chunk_makes_smaller_graphs() -> None:
 def test_outputs_of_nothing_but_zeros_are_compared_too() -> None:
     zeros, some = np.zeros((2, 3), np.float32), np.full((2, 3), 1e-3, np.float32)
     exact, loose = (engines.TOLERANCE["f32"], engines.COSINE), (engines.TOLERANCE["bf16"], engines.COSINE)
-    assert engines.difference(zeros, zeros, *exact) == ""
-    assert engines.difference(zeros, some, *loose)
-    assert engines.difference(some, zeros, *loose)
-    assert engines.difference(some, some * np.float32(1 + 1e-5), *exact) == ""
-    assert engines.difference(some, some * np.float32(1.01), *exact)
-    assert engines.difference(some, some * np.float32(1.01), *loose) == ""
-    assert engines.difference(some, -some, 3.0, engines.COSINE)
+    assert engines.describe_difference(zeros, zeros, *exact) == ""
+    assert engines.describe_difference(zeros, some, *loose)
+    assert engines.describe_difference(some, zeros, *loose)
+    assert engines.describe_difference(some, some * np.float32(1 + 1e-5), *exact) == ""
+    assert engines.describe_difference(some, some * np.float32(1.01), *exact)
+    assert engines.describe_difference(some, some * np.float32(1.01), *loose) == ""
+    assert engines.describe_difference(some, -some, 3.0, engines.COSINE)
 
 
 SIGNALLED = """
@@ -334,7 +335,7 @@ from tests.network.test_engines import trunk
 
 seen = []
 signal.signal(signal.SIGTERM, lambda *_: seen.append("signal"))
-held = [engines.build(trunk(), tiny.images(4), InferenceSection(engine="openvino"), print)]
+held = [engines.build_engine(trunk(), tiny.images(4), InferenceSection(engine="openvino"), print)]
 last = threading.Thread(target=held.clear)
 last.start()
 last.join()

@@ -22,7 +22,7 @@ from finetune.data.pack import packed, packfile
 from finetune.data.pack.packed import read_pack
 from finetune.errors import DataError, ResourceError
 from finetune.features import identity
-from finetune.features.features import same
+from finetune.features.features import check_same
 from finetune.recipe.models import DatasetSection
 from finetune_plugins.mindrecord import MindRecord, build
 from tests.drawn import folder
@@ -96,7 +96,7 @@ def test_data_is_that_of_the_files(made: Path) -> None:
     assert {key: value for key, value in files.report.items() if key not in ("dataset", "findings")} == {
         key: value for key, value in records.report.items() if key not in ("dataset", "findings")
     }
-    assert identity.of_images(files.train) == identity.of_images(records.train)
+    assert identity.hash_images(files.train) == identity.hash_images(records.train)
     assert [*files.train.hashes] == [*records.train.hashes]
     assert records.train.describe(0) == "blue/00.jpg"
 
@@ -249,8 +249,8 @@ def test_a_bit_that_changes_in_the_middle_of_a_run(pack: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(DataError, match=rf"'{file}' changed after the run started, at '\w+/\d+\.jpg'"):
         batches(part, train=True)
-    with pytest.raises(DataError, match="changed after the run started"):
-        same(part, range(1))
+    with pytest.raises(DataError, match="has changed since the run began"):
+        check_same(part, range(1))
     file.unlink()
     with pytest.raises(DataError, match=rf"'{file}' cannot be read: No such file"):
         batches(part, train=False)

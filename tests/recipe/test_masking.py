@@ -13,7 +13,7 @@ import pytest
 from finetune import Weights, hookimpl, plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import Interrupted
-from finetune.machine.environment import masked
+from finetune.machine.environment import mask_secrets
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.recipe.models import Recipe
@@ -104,4 +104,4 @@ def test_secrets_are_found_in_options_however_deep() -> None:
     assert shown["dataset"]["password"] == "***"
     assert shown["dataset"]["rows"] == 3
     assert shown["augment"] == [{"use": "x", "deep": [{"api_key": "***", "url": "ftp://***@b/c"}], "3": 4}]
-    assert "hush" not in masked(str(shown))
+    assert "hush" not in mask_secrets(str(shown))

@@ -104,7 +104,7 @@ def test_a_delta_that_no_metric_reaches_is_a_mistake(catalogue: Catalogue) -> No
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"evaluate": {"metric": "top5"}}, "evaluate.metric: top5 is always 1 with 3 classes; write accuracy"),
+        ({"evaluate": {"metric": "top5"}}, "evaluate.metric: top5 is always 1 with 3 classes; set accuracy"),
         ({"callbacks": [{**STOPPING, "metric": "val_top5"}]}, r"callbacks\[0\].metric: top5 is always 1 with 3 class"),
     ],
 )
@@ -132,7 +132,7 @@ def test_validation_images_of_one_class(tmp_path: Path, catalogue: Catalogue) ->
         (tmp_path / "valid" / name).rmdir()
     lines: list[str] = []
     check(plan(catalogue, tmp_path), catalogue, say=lines.append)
-    assert any("all validation images are of the class 'blue', so val_loss says nothing" in line for line in lines)
+    assert any("all validation images are of the class 'blue', so val_loss does not measure" in line for line in lines)
 
 
 def test_top5_ends_the_command_line(

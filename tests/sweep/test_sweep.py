@@ -50,7 +50,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def divided(recipe: Path, catalogue: Catalogue, *changes: str) -> tuple[list[tuple[str, Any]], list[str]]:
-    found, rest = axes.divided(changes, lambda said: plans.load(recipe, said, catalogue))
+    found, rest = axes.split_axes(changes, lambda said: plans.load(recipe, said, catalogue))
     return [(axis.key, axis.values) for axis in found], rest
 
 
@@ -74,25 +74,25 @@ def test_lists_are_swept_over_where_one_value_is_taken(
 
 
 def test_a_key_has_one_list(recipe: Path, catalogue: Catalogue) -> None:
-    with pytest.raises(UsageError, match="seed is swept over twice; give all its values in one list"):
+    with pytest.raises(UsageError, match="seed: listed twice; give all its values in one list"):
         divided(recipe, catalogue, "seed=[1, 2]", "seed=[3]")
 
 
 def test_every_combination_has_a_name() -> None:
     two = [axes.Axis(key="optimizer.lr", values=(1e-3, 0.5)), axes.Axis(key="freeze.use", values=("head", "none"))]
-    assert [trial.name for trial in axes.trials(two)] == [
+    assert [trial.name for trial in axes.combine_axes(two)] == [
         "1-lr-0.001-use-head",
         "2-lr-0.001-use-none",
         "3-lr-0.5-use-head",
         "4-lr-0.5-use-none",
     ]
-    with pytest.raises(UsageError, match="these lists make 10,000 runs; 1,000 is the most"):
-        axes.trials([axes.Axis(key="seed", values=tuple(range(100)))] * 2)
+    with pytest.raises(UsageError, match="these lists make 10,000 runs; a sweep can have at most 1,000"):
+        axes.combine_axes([axes.Axis(key="seed", values=tuple(range(100)))] * 2)
 
 
 def test_a_value_is_tried_once() -> None:
-    with pytest.raises(UsageError, match=r"optimizer\.lr has the value 0\.001 twice; take one out"):
-        axes.trials([axes.Axis(key="optimizer.lr", values=(1e-3, 1e-2, 1e-3))])
+    with pytest.raises(UsageError, match=r"optimizer\.lr: value 0\.001 is listed twice; remove one"):
+        axes.combine_axes([axes.Axis(key="optimizer.lr", values=(1e-3, 1e-2, 1e-3))])
 
 
 def test_mistakes_of_all_runs_come_before_the_first(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,8 +154,8 @@ def begun(recipe: Path, tmp_path: Path, catalogue: Catalogue, *, epochs: int = 2
     def load(changes: Sequence[str]) -> plans.Plan:
         return plans.load(recipe, [f"output={tmp_path}", f"train.epochs={epochs}", *changes], catalogue)
 
-    trials = axes.trials([axes.Axis(key="optimizer.lr", values=(1e-3, 1e30, 1e-2))])
-    return runs.begun(trials, runs.planned(trials, load))
+    trials = axes.combine_axes([axes.Axis(key="optimizer.lr", values=(1e-3, 1e30, 1e-2))])
+    return runs.create_sweep(trials, runs.plan_trials(trials, load))
 
 
 def test_a_run_that_diverges_is_a_row(
@@ -165,7 +165,7 @@ def test_a_run_that_diverges_is_a_row(
     assert main(["run", "--resume", str(sweep.folder)]) == 5
     out = capsys.readouterr()
     assert "1 of 3 runs diverged; leave out their values" in out.err
-    rows = runs.opened(sweep.folder).rows
+    rows = runs.open_sweep(sweep.folder).rows
     assert [row.error is None for row in rows] == [True, False, True]
     assert "diverged" in out.out
 
@@ -180,14 +180,14 @@ def test_a_sweep_that_was_stopped_goes_on(recipe: Path, tmp_path: Path, catalogu
     before = signal.signal(signal.SIGTERM, lambda signum, frame: None)
     try:
         with pytest.raises(Interrupted):
-            runs.work(sweep, catalogue, lambda plan, resume: interrupted(plan, catalogue), told.append)
+            runs.run_sweep(sweep, catalogue, lambda plan, resume: interrupted(plan, catalogue), told.append)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert told[-1] == f"go on with the sweep: finetune run --resume {sweep.folder}"
+    assert told[-1] == f"resume the sweep with: finetune run --resume {sweep.folder}"
     first = sweep.folder / f"{sweep.rows[0].name}-001"
     assert list(first.glob("checkpoints/*"))
-    again = runs.opened(sweep.folder)
-    runs.work(again, catalogue, train, told.append)
+    again = runs.open_sweep(sweep.folder)
+    runs.run_sweep(again, catalogue, train, told.append)
     assert again.rows[0].folder == str(first)
     assert [bool(row.result) for row in again.rows] == [True, False, True]
 
@@ -202,8 +202,8 @@ def interrupted(plan: plans.Plan, catalogue: Catalogue) -> tuple[dict[str, Any],
 
 def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"sweep\.json cannot be read: .*; begin the sweep anew"):
-        runs.opened(tmp_path)
+    with pytest.raises(UsageError, match=r"sweep\.json: cannot be read \(.*\); start a new sweep"):
+        runs.open_sweep(tmp_path)
 
 
 def test_a_rate_is_found_where_the_loss_falls(
@@ -221,7 +221,7 @@ def test_a_rate_is_found_where_the_loss_falls(
 
 
 def test_the_rate_that_is_suggested_trains_best(recipe: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    rate = rates.find(plans.load(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
+    rate = rates.find_rate(plans.load(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
     losses = []
     for each in (rate / 100, rate):
         plan = plans.load(recipe, [f"optimizer.lr={each}", f"output={tmp_path}"], catalogue)
@@ -230,8 +230,8 @@ def test_the_rate_that_is_suggested_trains_best(recipe: Path, catalogue: Catalog
 
 
 def test_no_rate_is_suggested_where_the_loss_only_rises() -> None:
-    with pytest.raises(UsageError, match="the loss falls at no rate from 1e-07 to 10; look at the labels"):
-        rates.steepest([10.0**at for at in range(-20, 0)], list(range(20)))
+    with pytest.raises(UsageError, match="the loss does not fall at any rate from 1e-07 to 10; check the labels"):
+        rates.find_steepest([10.0**at for at in range(-20, 0)], list(range(20)))
 
 
 def test_a_recipe_that_takes_no_such_list_says_so(recipe: Path, catalogue: Catalogue) -> None:

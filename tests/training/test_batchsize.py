@@ -35,9 +35,9 @@ def test_the_number_of_images_decides(images: int, processes: int, size: int) ->
     ("size", "each", "memory", "processes", "fits", "why"),
     [
         (64, 1.0, 10_000.0, 1, 64, "few"),
-        (64, 100.0, 1_000.0, 1, 8, "1,000 MB hold as many images of 100.0 MB"),
-        (64, 100.0, 1_000.0, 4, 32, "1,000 MB hold as many images of 100.0 MB"),
-        (64, 100.0, 10.0, 2, 2, "10 MB hold as many images of 100.0 MB"),
+        (64, 100.0, 1_000.0, 1, 8, "1,000 MB of memory fit this many images of 100.0 MB"),
+        (64, 100.0, 1_000.0, 4, 32, "1,000 MB of memory fit this many images of 100.0 MB"),
+        (64, 100.0, 10.0, 2, 2, "10 MB of memory fit this many images of 100.0 MB"),
         (64, 1.0, None, 1, 64, "few"),
         (48, 0.0, 1.0, 3, 48, "few"),
     ],
@@ -45,7 +45,7 @@ def test_the_number_of_images_decides(images: int, processes: int, size: int) ->
 def test_the_memory_bounds_it(
     size: int, each: float, memory: float | None, processes: int, fits: int, why: str
 ) -> None:
-    assert batchsize.limit(size, "few", each, memory, processes) == (fits, why)
+    assert batchsize.limit_size(size, "few", each, memory, processes) == (fits, why)
 
 
 @pytest.mark.once
@@ -63,7 +63,7 @@ def test_a_run_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "batch_size: 8" in (whole.folder / "recipe.yaml").read_text()
     with pytest.raises(Interrupted):
         run(watchers=[Watcher(("step_end", 5), lambda: os.kill(os.getpid(), signal.SIGTERM))])
-    monkeypatch.setattr(batchsize, "available_memory_mb", lambda: 1.0)  # now another would be chosen
+    monkeypatch.setattr(batchsize, "read_available_memory_mb", lambda: 1.0)  # now another would be chosen
     assert weights(run(resume=tmp_path / "small-002")) == weights(whole)
 
 
@@ -72,10 +72,10 @@ def test_what_stages_return_is_counted_and_grows_with_the_area(tmp_path: Path) -
     from finetune.machine import device
     from finetune.training.prepare import prepare
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     catalogue, said = Catalogue(plugins.load()), recipe(folder(tmp_path / "photos"), tmp_path)
     said["backbone"]["use"] = "resnext_nano"
     network = prepare(plans.load(said, [], catalogue), catalogue, say=lambda message: None).network
-    whole = batchsize.activations(network, 0, 128)
-    assert batchsize.activations(network, 0, 256) == 4 * whole
-    assert 0 < batchsize.activations(network, 4, 128) < whole / 5
+    whole = batchsize.measure_activations(network, 0, 128)
+    assert batchsize.measure_activations(network, 0, 256) == 4 * whole
+    assert 0 < batchsize.measure_activations(network, 4, 128) < whole / 5

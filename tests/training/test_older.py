@@ -41,11 +41,11 @@ def made_older(found: Path) -> None:
     shorter = re.sub(r"^ +color: .*\n", "", text, flags=re.MULTILINE)
     assert shorter != text
     (found / "recipe.yaml").write_text(shorter)
-    for path in saving.steps(found / "checkpoints"):
-        saved = saving.load(path)
+    for path in saving.list_checkpoints(found / "checkpoints"):
+        saved = saving.load_checkpoint(path)
         del saved.state["recipe"]["image"]["color"]
         del saved.state["start"]["image"]["color"]
-        saving.save(path.parent, saved.arrays, saved.state, best=False, keep=9)
+        saving.save_checkpoint(path.parent, saved.arrays, saved.state, best=False, keep=9)
 
 
 def stopped(what: dict[str, Any]) -> Path:

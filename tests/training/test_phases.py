@@ -21,10 +21,10 @@ def test_epochs_with_the_same_stages_are_one_phase() -> None:
 
 
 def test_an_unknown_stage_names_the_policy_and_the_nearest_stage() -> None:
-    with pytest.raises(PluginError, match=r"'own' names stage 'layer11'; did you mean 'layer1'\?"):
+    with pytest.raises(PluginError, match=r"'own' returned unknown stage 'layer11'; did you mean 'layer1'\?"):
         plan(lambda epoch, stages: frozenset({"layer11"}), STAGES, 1, name="own")
 
 
 def test_nothing_that_trains_is_an_error() -> None:
-    with pytest.raises(UsageError, match="lets nothing train in epoch 1"):
+    with pytest.raises(UsageError, match="trains nothing in epoch 1"):
         plan(lambda epoch, stages: frozenset(), STAGES, 1, name="own")

@@ -17,7 +17,7 @@ from finetune.data import loading
 from finetune.errors import ResourceError
 from finetune.files import download
 from finetune.machine import ascend, device, gpu
-from finetune.machine.environment import usable_cores
+from finetune.machine.environment import count_usable_cores
 from finetune.training import trial
 from tests.drawn import folder
 
@@ -72,10 +72,9 @@ def test_too_many_devices_come_first(project: Path, capsys: pytest.CaptureFixtur
     with chdir(project):
         assert main([command, "r.yaml", "runner.devices=1000", "--json"]) == 2
     message = json.loads(capsys.readouterr().out)["error"]["message"]
-    cores = usable_cores()
+    cores = count_usable_cores()
     assert message == (
-        f"runner.devices=1000: 1000 processes on a processor of {cores} usable cores; "
-        f"set runner.devices={cores} or fewer"
+        f"runner.devices=1000: too many processes for {cores} usable cores; set runner.devices={cores} or fewer"
     )
 
 
@@ -147,9 +146,9 @@ def test_counts_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ms:
         hal = Hal()
 
-    monkeypatch.setattr(device, "quiet_mindspore", Ms)
+    monkeypatch.setattr(device, "import_mindspore", Ms)
     device.check_count("ascend", 4)
     with pytest.raises(
-        UsageError, match=r"runner\.devices=8: this machine has 4 of runner\.device=ascend; set .*=4 or"
+        UsageError, match=r"runner\.devices=8: this machine has only 4 with runner\.device=ascend; set .*=4 or"
     ):
         device.check_count("ascend", 8)

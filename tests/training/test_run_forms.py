@@ -53,7 +53,7 @@ def catalogue() -> Catalogue:
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return a recipe that trains the last stages on a processor with AVX2 alone."""
-    monkeypatch.setattr(forms, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(forms, "read_cpu_flags", lambda: frozenset({"avx2"}))
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     found = recipe(folder(tmp_path / "photos", each=9), tmp_path)
     found["backbone"]["use"] = "two_forms"
@@ -82,10 +82,10 @@ def test_a_resumed_run_keeps_its_forms(
     stop = Watcher(("step_end", 2), lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         start(said, catalogue, heard, watchers=[stop])
-    monkeypatch.setattr(choosing, "available_memory_mb", lambda: 0.001)  # now convolutions would be chosen
+    monkeypatch.setattr(choosing, "read_available_memory_mb", lambda: 0.001)  # now convolutions would be chosen
     heard.clear()
     resumed = start(said, catalogue, heard, resume=tmp_path / "small-002")
-    assert form_lines(heard) == ["training layer4 in matmul form: as the run began"]
+    assert form_lines(heard) == ["training layer4 in matmul form: as when the run started"]
     assert not [line for line in heard if "bit-exact" in line]
     assert weights(resumed) == weights(whole)
 
@@ -94,16 +94,16 @@ def test_what_a_run_chooses_and_what_an_older_one_keeps(
     said: dict[str, Any], catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plans.load(said, [], catalogue)
-    assert choosing.forms_for(plan, ("layer4",), None).matmul == ("layer4",)
-    monkeypatch.setattr(choosing, "available_memory_mb", lambda: 0.001)
-    without = choosing.forms_for(plan, ("layer4",), None)
+    assert choosing.choose_forms(plan, ("layer4",), None).matmul == ("layer4",)
+    monkeypatch.setattr(choosing, "read_available_memory_mb", lambda: 0.001)
+    without = choosing.choose_forms(plan, ("layer4",), None)
     assert without.matmul == ()
     assert without.why.startswith("layer4 in matmul form would need ")
     monkeypatch.undo()
     (tmp_path / "environment.json").write_text(json.dumps({"isa": "default (this CPU has no AVX-512)"}))
-    assert choosing.forms_for(plan, ("layer4",), tmp_path) == forms.Forms(why="as the run began")
+    assert choosing.choose_forms(plan, ("layer4",), tmp_path) == forms.Forms(why="as when the run started")
     (tmp_path / "environment.json").unlink()
-    assert choosing.forms_for(plan, ("layer4",), tmp_path).why != "as the run began"
+    assert choosing.choose_forms(plan, ("layer4",), tmp_path).why != "as when the run started"
 
 
 def test_what_was_measured_decides(
@@ -111,17 +111,17 @@ def test_what_was_measured_decides(
 ) -> None:
     plan = plans.load(said, [], catalogue)
     slower = {kind: {stage: ms for stage in design_stages()} for kind, ms in (("convolutions", 1.0), ("matmul", 2.0))}
-    monkeypatch.setattr(identity, "of_code", lambda backbone: "1")
+    monkeypatch.setattr(identity, "hash_code", lambda backbone: "1")
     backbone = plan.backbone.component
-    speeds.remember(backbone.name, identity.of_code(backbone), slower)
+    speeds.save_speeds(backbone.name, identity.hash_code(backbone), slower)
     measured = forms.Forms(why="measured as fastest here")
-    assert choosing.forms_for(plan, ("layer4",), None) == measured
+    assert choosing.choose_forms(plan, ("layer4",), None) == measured
     # Neither another version of the code nor another processor may use it.
-    monkeypatch.setattr(identity, "of_code", lambda backbone: "2")
-    assert choosing.forms_for(plan, ("layer4",), None).matmul == ("layer4",)
-    monkeypatch.setattr(identity, "of_code", lambda backbone: "1")
-    monkeypatch.setattr(speeds, "this_machine", lambda: "another machine")
-    assert choosing.forms_for(plan, ("layer4",), None).matmul == ("layer4",)
+    monkeypatch.setattr(identity, "hash_code", lambda backbone: "2")
+    assert choosing.choose_forms(plan, ("layer4",), None).matmul == ("layer4",)
+    monkeypatch.setattr(identity, "hash_code", lambda backbone: "1")
+    monkeypatch.setattr(speeds, "describe_machine", lambda: "another machine")
+    assert choosing.choose_forms(plan, ("layer4",), None).matmul == ("layer4",)
 
 
 def design_stages() -> tuple[str, ...]:
@@ -141,21 +141,21 @@ def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any
         for first, stage in enumerate(backbone.stages):
             values = sum(counted[name] for name in backbone.stages[first:])
             # On a smaller image, whose sides are not all even, it is off by a little.
-            assert batchsize.activations(network, first, side) == pytest.approx(4 * values, rel=0.01), stage
+            assert batchsize.measure_activations(network, first, side) == pytest.approx(4 * values, rel=0.01), stage
 
 
 def test_what_trains_the_head_alone_has_no_form(said: dict[str, Any], catalogue: Catalogue) -> None:
     plan = plans.load(said | {"freeze": {"use": "head"}}, [], catalogue)
     from finetune.training.prepare import plan_phases
 
-    stages = choosing.trained_stages(plan, plan_phases(plan, catalogue))
+    stages = choosing.find_trained_stages(plan, plan_phases(plan, catalogue))
     assert stages == ()
-    assert choosing.forms_for(plan, stages, None) == forms.Forms()
+    assert choosing.choose_forms(plan, stages, None) == forms.Forms()
 
 
 @pytest.mark.parametrize("runner", [{"mode": "pynative"}, {"amp": "O2"}])
 def test_other_modes_train_convolutions(said: dict[str, Any], catalogue: Catalogue, runner: dict[str, str]) -> None:
     plan = plans.load(said | {"runner": runner}, [], catalogue)
-    found = choosing.forms_for(plan, ("layer4",), None)
+    found = choosing.choose_forms(plan, ("layer4",), None)
     assert (found.matmul, found.uncapped) == ((), False)
     assert "graph mode" in found.why

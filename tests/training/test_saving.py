@@ -26,19 +26,19 @@ def saver(folder: Path, said: list[str] | None = None) -> Saver:
 
 
 def kept(folder: Path) -> list[int]:
-    return [saving.load(path).state["step"] for path in saving.steps(folder)]
+    return [saving.load_checkpoint(path).state["step"] for path in saving.list_checkpoints(folder)]
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Return what every checkpoint waits for in the middle of its writing."""
-    opened, save = threading.Event(), saving.save
+    opened, save = threading.Event(), saving.save_checkpoint
 
     def waiting(*arguments: Any, **more: Any) -> Path:
         assert opened.wait(20)
         return save(*arguments, **more)
 
-    monkeypatch.setattr(saving, "save", waiting)
+    monkeypatch.setattr(saving, "save_checkpoint", waiting)
     return opened
 
 
@@ -61,7 +61,7 @@ def test_one_is_written_at_a_time_and_the_newest_stay(tmp_path: Path) -> None:
     made.join()
     assert [epoch for epoch, _, _ in made.finished()] == [1, 2, 3, 4, 5]
     assert kept(tmp_path) == [4, 5]
-    assert saving.load(tmp_path / saving.BEST).state["step"] == 2
+    assert saving.load_checkpoint(tmp_path / saving.BEST).state["step"] == 2
 
 
 def test_the_best_epoch_waits_in_memory_and_is_written_with_the_next(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_best_epoch_waits_in_memory_and_is_written_with_the_next(tmp_path: P
 
 def refused(monkeypatch: pytest.MonkeyPatch, error: BaseException, steps: set[int]) -> None:
     """Let the disk refuse some checkpoints once."""
-    save = saving.save
+    save = saving.save_checkpoint
 
     def refuse(folder: Path, arrays: Any, state: dict[str, Any], **more: Any) -> Path:
         if state["step"] in steps:
@@ -89,7 +89,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, error: BaseException, steps: set[in
             raise error
         return save(folder, arrays, state, **more)
 
-    monkeypatch.setattr(saving, "save", refuse)
+    monkeypatch.setattr(saving, "save_checkpoint", refuse)
 
 
 def test_a_full_disk_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_full_disk_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest
     made.join()
     assert made.finished() == []
     assert said == [
-        "warning: no checkpoint was written: cannot write 'x': the disk is full; the run goes on, and tries again"
+        "warning: no checkpoint was written: cannot write 'x': the disk is full; training continues and will retry"
     ]
     assert made.due()
     made.begin(snapshot(2))

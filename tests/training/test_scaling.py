@@ -25,7 +25,7 @@ def test_many_good_steps_double_the_scale_up_to_the_largest() -> None:
 
 
 def test_no_scale_is_small_enough_for_gradients_that_are_never_finite() -> None:
-    with pytest.raises(DivergedError, match=r"not finite at any scale of the loss; lower optimizer\.lr or set runner"):
+    with pytest.raises(DivergedError, match=r"not finite at any loss scale; lower optimizer\.lr or set runner"):
         LossScale(value=1.0).after(finite=False)
 
 

@@ -120,7 +120,7 @@ def test_accumulated_steps_are_not_sunk(photos: Path, catalogue: Catalogue, tmp_
     engine.fine_tune(
         plans.load(said, ["runner.sink=2", "runner.mode=pynative"], catalogue), catalogue, say=heard.append
     )
-    assert "runner.sink=2 is not used: train.accumulate sums up gradients step by step" in heard
+    assert "runner.sink=2 is not used: train.accumulate sums gradients step by step" in heard
 
 
 def test_a_signal_ends_a_sunk_run_and_its_workers(photos: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def stop() -> tuple[Watcher]:
 def test_resuming_refuses_another_start(tmp_path: Path, changed: dict[str, Any], text: str) -> None:
     stopped = begun(tmp_path, stop())
     save(stopped.file, **changed)
-    began = r"^the weights, or what they ask for, changed since this run began: .*"
+    began = r"^the weights or their settings changed since this run started: .*"
     with pytest.raises(UsageError, match=began + text):
         stopped.go_on()
 
@@ -105,7 +105,7 @@ def test_a_checkpoint_of_an_older_version_says_no_start(tmp_path: Path) -> None:
     forget(stopped.folder)
     made, lines = stopped.go_on()
     assert made.result is not None
-    assert not any("going on without" in line for line in lines)
+    assert not any("continuing without" in line for line in lines)
 
 
 def test_without_the_start_in_the_checkpoint_the_file_is_needed(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_without_the_start_in_the_checkpoint_the_file_is_needed(tmp_path: Path) 
 
 def forget(folder: Path) -> None:
     """Take the start out of a run's newest checkpoint."""
-    path = saving.steps(folder / "checkpoints")[-1]
-    saved = saving.load(path)
+    path = saving.list_checkpoints(folder / "checkpoints")[-1]
+    saved = saving.load_checkpoint(path)
     state = {key: value for key, value in saved.state.items() if key not in ("start", "version")}
-    saving.save(path.parent, saved.arrays, state, best=False, keep=2)
+    saving.save_checkpoint(path.parent, saved.arrays, state, best=False, keep=2)
 
 
 @pytest.mark.parametrize("head", [{}, {"use": "linear", "keep_pretrained": True}])
@@ -133,7 +133,7 @@ def test_a_run_goes_on_to_the_same_bits_when_its_weights_are_gone(tmp_path: Path
     part.file.unlink()
     made, lines = part.go_on()
     assert weights(made) == weights(whole.go_on()[0])
-    (note,) = [line for line in lines if "going on without the pretrained weights" in line]
+    (note,) = [line for line in lines if "continuing without the pretrained weights" in line]
     assert f"no weights file at '{part.file}'" in note
     about = json.loads((made.folder / "model" / "model.json").read_text())
     assert about["weights"]["sha256"] == report["sha256"]

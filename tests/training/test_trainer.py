@@ -25,7 +25,7 @@ LABELS = np.random.default_rng(1).integers(0, 3, 12)
 
 @pytest.fixture(scope="module", autouse=True)
 def mindspore() -> None:
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -67,7 +67,7 @@ def trainer(said: Recipe, images: int = 12, *, amp: str = "off") -> Any:
         def construct(self, x: Any) -> Any:
             return self.bn(x)
 
-    network = Network({"norm": Norm(), "flat": Flat()}, heads.build(said.head, 48, 3, said.seed))
+    network = Network({"norm": Norm(), "flat": Flat()}, heads.build_head(said.head, 48, 3, said.seed))
     return Trainer(said, network, features=48, images=images, amp=amp)
 
 
@@ -211,11 +211,11 @@ def test_layer_decay_slows_lower_stages() -> None:
 
 def test_dropout_masks_depend_on_seed_and_step_alone() -> None:
     section = recipe(head={"use": "linear", "dropout": 0.25}).head
-    mask = heads.dropout_mask(section, 1000, 4, 7, 3)
-    assert np.array_equal(mask, heads.dropout_mask(section, 1000, 4, 7, 3))
-    assert not np.array_equal(mask, heads.dropout_mask(section, 1000, 4, 7, 4))
+    mask = heads.draw_dropout_mask(section, 1000, 4, 7, 3)
+    assert np.array_equal(mask, heads.draw_dropout_mask(section, 1000, 4, 7, 3))
+    assert not np.array_equal(mask, heads.draw_dropout_mask(section, 1000, 4, 7, 4))
     assert mask.mean() == pytest.approx(1.0, abs=0.05)
-    assert heads.dropout_mask(recipe().head, 1000, 4, 7, 3).shape == (1, 1)
+    assert heads.draw_dropout_mask(recipe().head, 1000, 4, 7, 3).shape == (1, 1)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -230,7 +230,7 @@ def test_a_step_that_overflows_changes_only_the_scale_of_the_loss(accumulate: in
     assert (made.updates, made.scaling) == (0, LossScale(value=START / 2, overflows=1))
     heard: list[str] = []
     assert [made.overflowed(heard.append) for _ in range(2)] == [{"overflows": 1}] * 2
-    assert heard == ["1 step overflowed in float16 and had no effect; the loss is scaled by 512 now"]
+    assert heard == ["1 step overflowed in float16 and had no effect; the loss scale is now 512"]
     assert made.step(batches, 1, 0) == pytest.approx(plain.step(batches, 1, 0), rel=1e-6)
     for name, array in plain.arrays().items():
         np.testing.assert_allclose(made.arrays()[name], array, rtol=1e-5, atol=1e-7, err_msg=name)

@@ -150,7 +150,7 @@ def test_the_padding_that_weights_need_is_not_lost(tmp_path: Path, split: Path) 
 def test_checkpoints_written_here_are_read_by_mindspore(tmp_path: Path) -> None:
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
 
     tensors: Arrays = {

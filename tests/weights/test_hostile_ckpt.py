@@ -52,7 +52,7 @@ def arrays() -> Arrays:
 @pytest.fixture(scope="module")
 def whole(arrays: Arrays, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return a checkpoint that MindSpore wrote."""
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
 
     path = tmp_path_factory.mktemp("whole") / "x.ckpt"

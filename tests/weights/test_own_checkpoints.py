@@ -72,8 +72,8 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
 
 
 def test_a_checkpoint_is_the_network_that_its_run_would_give(finished: Path, photos: Path, tmp_path: Path) -> None:
-    last = saving.steps(finished / "checkpoints")[-1]
-    held = saving.load(last)
+    last = saving.list_checkpoints(finished / "checkpoints")[-1]
+    held = saving.load_checkpoint(last)
     found, report, ready = loaded(last, photos, tmp_path)
     assert held.part("average")
     assert same(found, held.part("network") | held.part("average"))
@@ -88,9 +88,9 @@ def test_a_checkpoint_is_the_network_that_its_run_would_give(finished: Path, pho
 
 def test_folders_of_a_run_stand_for_its_weights(finished: Path, unfinished: Path) -> None:
     model = finished / "model" / "weights.safetensors"
-    assert fetching.find_in_folder(finished) == fetching.find_in_folder(finished / "model") == model
-    assert fetching.find_in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
-    newest = saving.steps(unfinished / "checkpoints")[-1]
+    assert fetching.in_folder(finished) == fetching.in_folder(finished / "model") == model
+    assert fetching.in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
+    newest = saving.list_checkpoints(unfinished / "checkpoints")[-1]
     assert not (unfinished / "model" / "weights.safetensors").exists()
     assert fetching.find_in_folder(unfinished) == fetching.find_in_folder(unfinished / "checkpoints") == newest
 
@@ -104,7 +104,7 @@ def test_what_a_checkpoint_is_is_said(finished: Path, unfinished: Path, photos: 
     output = tmp_path / "next"
     said = recipe(photos, output, backbone={"weights": str(unfinished)}, train={"epochs": 1})
     made = tiny.run(said)
-    step = saving.steps(unfinished / "checkpoints")[-1]
+    step = saving.list_checkpoints(unfinished / "checkpoints")[-1]
     assert made.told("is a checkpoint of a run") == [
         f"'{step}' is a checkpoint of a run (epoch 1, step 2): using the network, without the optimizer's state"
     ]

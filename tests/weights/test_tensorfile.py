@@ -228,7 +228,7 @@ def test_a_file_that_becomes_shorter_is_an_error_not_a_signal(tmp_path: Path) ->
 
 @pytest.mark.parametrize("crc", [False, True])
 def test_checkpoints_of_mindspore_come_back_equal(tmp_path: Path, crc: bool) -> None:
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
 
     values = {name: array for name, array in TENSORS.items() if array.size}
@@ -253,7 +253,7 @@ def test_checkpoints_of_mindspore_come_back_equal(tmp_path: Path, crc: bool) -> 
 def test_tensors_that_mindspore_writes_in_pieces_are_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_bytes: bool
 ) -> None:
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
     from mindspore.train import serialization
 

@@ -18,7 +18,7 @@ from finetune.data.pool import Pool
 from finetune.data.scan import ScanCache, Verdict, hash_image
 from finetune.errors import DataError, ResourceError
 from finetune.files.atomic import cache_folder, expand_home
-from finetune.machine.environment import usable_cores
+from finetune.machine.environment import count_usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -177,7 +177,7 @@ def verify_files(root: Path, files: Iterable[PackedFile]) -> dict[str, Stamp]:
     """
     cache = ScanCache(cache_folder() / "scan", str(root))
     fresh, stamps = [], {}
-    with Pool(usable_cores()) as pool:
+    with Pool(count_usable_cores()) as pool:
         for file in files:
             path = str(root / file.name)
             stamps[path] = stamp = make_stamp(stat_file(path, file))
