@@ -39,7 +39,7 @@ def looked(photos: Path) -> float:
     from finetune.catalogue import Catalogue
     from finetune.machine.environment import count_usable_cores
     from finetune.recipe import plan as plans
-    from finetune.training.prepare import load_data
+    from finetune.training.records import load_data
 
     catalogue = Catalogue(plugins.load())
     plan = plans.load({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)

@@ -41,13 +41,13 @@ def test_a_run_is_resumed(earlier: Path, tmp_path: Path) -> None:
     assert resumed.run.step == complete.run.step
     assert [line["epoch"] for line in resumed.lines] == [1, 2]
     began = json.loads((earlier / "runs" / "small-001" / "environment.json").read_text())
-    here = environment.describe()
+    here = environment.describe_environment()
     if all(began[name] == here[name] for name in ("cpu", "isa_flags", "packages", "python")):
         assert resumed.weights == complete.weights  # to the bit, where nothing else differs
 
 
 def test_a_checkpoint_is_read(earlier: Path) -> None:
-    saved, broken = saving.newest(earlier / "runs" / "small-001" / "checkpoints")
+    saved, broken = saving.load_newest(earlier / "runs" / "small-001" / "checkpoints")
     assert not broken
     assert (saved.state["step"], saved.state["done"], saved.state["epoch"]) == (2, 2, 1)
     assert {*saved.part("network")} == {parameter.name for parameter in tiny.network().get_parameters()}

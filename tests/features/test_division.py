@@ -96,7 +96,7 @@ def stepped(trainable: tuple[str, ...], first: int, inputs: np.ndarray) -> tuple
     trainer = Trainer(Recipe.model_validate(said, strict=False), network, features=12, images=8, amp="off")
     trainer.enter(Phase(number=1, first=1, last=1, trainable=trainable), first)
     labels, weights = np.arange(8) % 3, np.ones(8, np.float32)
-    soft = targets.soft_targets(labels, weights, 3, 0.0, None)
+    soft = targets.make_soft_targets(labels, weights, 3, 0.0, None)
     before = {name: array.copy() for name, array in read_values(network.get_parameters()).items()}
     trainer.step([Batch(images=inputs, labels=labels, weights=weights, indices=labels, targets=soft)], 1, 0)
     return before, read_values(network.get_parameters())

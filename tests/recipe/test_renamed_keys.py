@@ -81,7 +81,7 @@ def test_a_keyword_in_python(key: str, catalogue: Catalogue) -> None:
 
 def test_a_recorded_recipe_is_read_with_the_new_key() -> None:
     state = {"recipe": {"trunk": {"engine": "auto"}, "image": {"size": 96}, "head": {"use": "linear"}}}
-    completed = older.completed(state)["recipe"]
+    completed = older.complete_state(state)["recipe"]
     assert completed["inference"] == {"engine": "auto"}
     assert "trunk" not in completed
     assert "trunk" in state["recipe"]

@@ -88,8 +88,8 @@ def test_a_checkpoint_is_the_network_that_its_run_would_give(finished: Path, pho
 
 def test_folders_of_a_run_stand_for_its_weights(finished: Path, unfinished: Path) -> None:
     model = finished / "model" / "weights.safetensors"
-    assert fetching.in_folder(finished) == fetching.in_folder(finished / "model") == model
-    assert fetching.in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
+    assert fetching.find_in_folder(finished) == fetching.find_in_folder(finished / "model") == model
+    assert fetching.find_in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
     newest = saving.list_checkpoints(unfinished / "checkpoints")[-1]
     assert not (unfinished / "model" / "weights.safetensors").exists()
     assert fetching.find_in_folder(unfinished) == fetching.find_in_folder(unfinished / "checkpoints") == newest
