@@ -42,7 +42,7 @@ def looked(photos: Path) -> float:
     from finetune.training.prepare import load_data
 
     catalogue = Catalogue(plugins.load())
-    plan = plans.load({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)
+    plan = plans.load_plan({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)
     began = time.perf_counter()
     load_data(plan, catalogue, usable_cores(), lambda split, done, total: None)
     return time.perf_counter() - began

@@ -38,9 +38,9 @@ def in_python_words(method: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(method)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
-        from finetune.recipe.keywords import python_errors
+        from finetune.recipe.keywords import translate_errors
 
-        with python_errors():
+        with translate_errors():
             return method(*arguments, **keywords)
 
     return call
@@ -77,11 +77,11 @@ class Finetuner:
 
         working_folder.check()
         named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
-        said = keywords.spelled_out({key: value for key, value in named.items() if value is not None} | sections)
+        said = keywords.expand_short_forms({key: value for key, value in named.items() if value is not None} | sections)
         if weights is not None:
-            said = keywords.merged(said, {"backbone": {**said.get("backbone", {}), "weights": str(weights)}})
+            said = keywords.merge_sections(said, {"backbone": {**said.get("backbone", {}), "weights": str(weights)}})
         if device is not None:
-            said = keywords.merged(said, {"runner": {"device": device}})
+            said = keywords.merge_sections(said, {"runner": {"device": device}})
         self.sections = said
         self.progress = progress
         self.plugins = tuple(plugins)
@@ -134,9 +134,9 @@ class Finetuner:
         """
         from finetune.recipe import keywords
 
-        said = keywords.merged(self.sections, keywords.spelled_out(sections))
+        said = keywords.merge_sections(self.sections, keywords.expand_short_forms(sections))
         if epochs is not None:
-            said = keywords.merged(said, {"train": {"epochs": epochs}})
+            said = keywords.merge_sections(said, {"train": {"epochs": epochs}})
         if resume == "auto":
             raise UsageError("resume='auto' is an option of the command line; pass the folder of the run")
         folder = None if resume is None else expand_home(resume)
@@ -166,7 +166,7 @@ class Finetuner:
         two_step: dict[str, Any] = {"freeze": {"use": "none"}, "optimizer": {"use": "adamw", "layer_decay": 0.5}}
         if base_lr is not None:
             two_step["optimizer"]["lr"] = base_lr
-        said = keywords.merged(two_step, keywords.spelled_out(sections))
+        said = keywords.merge_sections(two_step, keywords.expand_short_forms(sections))
         if freeze_epochs is None:
             freeze_epochs = 0 if "freeze" in sections or self._fits_head(data, said) else 1
         if freeze_epochs and "freeze" not in sections:
@@ -180,7 +180,7 @@ class Finetuner:
         from finetune.training import defaults
         from finetune.training.prepare import plan_phases
 
-        plan, catalogue = self._plan(data, keywords.merged(self.sections, said))
+        plan, catalogue = self._plan(data, keywords.merge_sections(self.sections, said))
         planned = plan_phases(plan, catalogue)
         return defaults.is_fitted(defaults.settle_start(plan, planned, silent).recipe)
 
@@ -189,12 +189,12 @@ class Finetuner:
     ) -> Run:
         from finetune.display import notebook
         from finetune.model import modelfolder
-        from finetune.recipe.keywords import in_python
+        from finetune.recipe.keywords import translate_lines
         from finetune.training import choosing, engine
 
         display = notebook.progress() if self.progress else None
         watchers = [self, display] if display else [self]
-        say = in_python(display.say) if display else silent
+        say = translate_lines(display.say) if display else silent
         try:
             self.run = engine.fine_tune(
                 plan, catalogue, resume=resume, allow_changed=allow_changed, extend=extend, watchers=watchers, say=say
@@ -223,10 +223,12 @@ class Finetuner:
         catalogue = self._catalogue(data, "ignore" if color == "ignore" else "convert")
         if sources.is_recipe(data):
             file = expand_home(str(data))
-            return plans.load(file, keywords.overrides(said), catalogue), catalogue
+            return plans.load_plan(file, keywords.make_overrides(said), catalogue), catalogue
         if "use" in said.get("dataset", {}):
             raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the data argument; pass only one")
-        return plans.load(keywords.merged({"dataset": sources.section(data)}, said), [], catalogue), catalogue
+        return plans.load_plan(
+            keywords.merge_sections({"dataset": sources.section(data)}, said), [], catalogue
+        ), catalogue
 
     def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:
         from finetune import plugins
@@ -332,7 +334,7 @@ class Finetuner:
         """
         from finetune.machine import device
         from finetune.model import modelfolder
-        from finetune.recipe.keywords import in_python
+        from finetune.recipe.keywords import translate_lines
         from finetune.recipe.models import TrunkSection
 
         folder = modelfolder.locate(expand_home(path))
@@ -342,7 +344,7 @@ class Finetuner:
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
         trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
-        say = in_python(print) if ft.progress else silent
+        say = translate_lines(print) if ft.progress else silent
         ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
         return ft
 
@@ -360,10 +362,10 @@ class Finetuner:
     def _backbone(self, *, head: bool = False) -> Model:
         """Return the pretrained network; once it was asked for with its head, that one serves for all."""
         if self._pretrained is None or (head and not self._pretrained_head):
-            from finetune.recipe.keywords import in_python
+            from finetune.recipe.keywords import translate_lines
             from finetune.training.pretrained import load_pretrained
 
-            say = in_python(print) if self.progress else silent
+            say = translate_lines(print) if self.progress else silent
             self._pretrained = load_pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
             self._pretrained_head = head
         return self._pretrained

@@ -73,7 +73,7 @@ def test_recipes_are_valid(docs: dict[str, str], tmp_path: Path) -> None:
             continue
         file = tmp_path / "block.yaml"
         file.write_text(block + ("" if "dataset" in values else "dataset: {use: folder, root: photos/}\n"))
-        assert plan.load(file, [], known).recipe.name == "block", name
+        assert plan.load_plan(file, [], known).recipe.name == "block", name
 
 
 def test_commands_are_understood(
@@ -115,7 +115,7 @@ def test_the_mistakes_shown_are_those_of_the_recipes_shown(docs: dict[str, str],
     for name, recipe in re.findall(r"^\$ cat (\S+)\n(.*?)(?=^\$)", text, re.S | re.M):
         (place / name).write_text(recipe)
     with pytest.raises(RecipeError) as error:
-        plan.load(place / "mine.yaml", [], Catalogue(plugins.load()))
+        plan.load_plan(place / "mine.yaml", [], Catalogue(plugins.load()))
     told = [mistake.replace(f"{place}/", "") for mistake in error.value.mistakes]
     assert text.partition("mistakes in the recipe\n")[2].splitlines() == told
 

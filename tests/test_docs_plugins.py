@@ -376,7 +376,7 @@ def test_its_recipe_is_valid_and_its_photos_are_read(package: Path, guide: str, 
     (yaml,) = blocks(section(guide, "A complete package"), "yaml")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml)
-    chosen = plan.load(recipe, [], Catalogue(plugins.load())).dataset
+    chosen = plan.load_plan(recipe, [], Catalogue(plugins.load())).dataset
     assert chosen.component.name == "byname"
     found = data.load(chosen.component, chosen.options, DatasetSection(use="byname"), seed=1, workers=0)
     assert found.classes == ("daisy", "rose")

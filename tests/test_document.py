@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import RecipeError
-from finetune.recipe.document import Document, from_bytes, read
-from finetune.recipe.nodes import dumps, scalar
-from finetune.recipe.places import spelled
+from finetune.recipe.document import Document, parse_bytes, read_recipe
+from finetune.recipe.nodes import dumps, parse_scalar
+from finetune.recipe.places import format_path
 from tests.clocks import least_processor_time
 
 FOLDER = Path("/recipes")
 
 
 def parsed(text: str | bytes) -> Document:
-    return from_bytes(text if isinstance(text, bytes) else text.encode(), "recipe.yaml", FOLDER)
+    return parse_bytes(text if isinstance(text, bytes) else text.encode(), "recipe.yaml", FOLDER)
 
 
 def mistakes(text: str | bytes) -> list[str]:
@@ -37,7 +37,7 @@ def mistakes(text: str | bytes) -> list[str]:
 
 def mistakes_in(path: Path) -> list[str]:
     try:
-        return [str(mistake) for mistake in read(path).mistakes]
+        return [str(mistake) for mistake in read_recipe(path).mistakes]
     except RecipeError as error:
         return list(error.mistakes)
 
@@ -86,7 +86,7 @@ def test_keys_are_text_whatever_they_look_like() -> None:
 
 def test_every_value_has_the_place_of_its_key() -> None:
     document = parsed("# a comment\ntrain: {epochs: 3, lr: 1}\nlist:\n  - a\n  - {b: c}\n")
-    places = {spelled(path): document.place(path)[:2] for path in (("train", "lr"), ("list", 0), ("list", 1, "b"))}
+    places = {format_path(path): document.place(path)[:2] for path in (("train", "lr"), ("list", 0), ("list", 1, "b"))}
     assert places == {"train.lr": (2, 20), "list[0]": (4, 5), "list[1].b": (5, 6)}
     assert document.place(("train", "epoch")).text == "recipe.yaml:2:1", "the nearest place above"
     assert document.place(("list", 7)).text == "recipe.yaml:3:1"
@@ -250,14 +250,14 @@ def test_writing_is_readable() -> None:
     assert text == (
         "schedule:\n  1: head\n  '010': x\nops:\n- size: [1, 2]\nwords: [no, \"1e3\", \"null\", \"\"]\n"
     )  # fmt: skip
-    assert scalar("no") == "no"
+    assert parse_scalar("no") == "no"
 
 
 class TestSources:
     def test_standard_input(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a: 1\nb: !x 2\n")))
-        document = read("-")
+        document = read_recipe("-")
         assert document.values["a"] == 1
         assert str(document.mistakes[0]).startswith("<stdin>:2:4: b: tag")
         assert document.place(("a",)).folder == Path.cwd()
@@ -266,19 +266,19 @@ class TestSources:
     def test_no_standard_input(self, monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
         monkeypatch.setattr(sys, "stdin", stream)
         with pytest.raises(RecipeError, match="<stdin>: there is no standard input here; name a file"):
-            read("-")
+            read_recipe("-")
 
     def test_standard_input_without_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Path("/dev/zero").open() as zero:
             monkeypatch.setattr(sys, "stdin", zero)
             with pytest.raises(RecipeError, match="<stdin>: larger than 250 kB"):
-                read("-")
+                read_recipe("-")
 
     @pytest.mark.parametrize("name", ["a b.yaml", "中文.yaml", "x" * 200 + ".yaml", "new\nline.yaml"])
     def test_any_file_name(self, tmp_path: Path, name: str) -> None:
         path = tmp_path / name
         path.write_text("a: !x 1")
-        document = read(path)
+        document = read_recipe(path)
         assert document.place(("a",)).folder == tmp_path.resolve()
         assert "\n" not in str(document.mistakes[0])
 
@@ -286,40 +286,40 @@ class TestSources:
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("real")
         (tmp_path / "real" / "recipe.yaml").write_text("a: 1")
-        assert read(tmp_path / "link" / "recipe.yaml").place(("a",)).folder == (tmp_path / "real").resolve()
+        assert read_recipe(tmp_path / "link" / "recipe.yaml").place(("a",)).folder == (tmp_path / "real").resolve()
 
     def test_read_only_folder(self, tmp_path: Path) -> None:
         (tmp_path / "recipe.yaml").write_text("a: 1")
         tmp_path.chmod(0o500)
         try:
-            assert read(tmp_path / "recipe.yaml").values == {"a": 1}
+            assert read_recipe(tmp_path / "recipe.yaml").values == {"a": 1}
         finally:
             tmp_path.chmod(0o700)
 
     def test_missing_file_with_a_neighbour(self, tmp_path: Path) -> None:
         (tmp_path / "flowers.yaml").touch()
         with pytest.raises(RecipeError, match=r"flower\.yml: no such file; did you mean 'flowers\.yaml'\?"):
-            read(tmp_path / "flower.yml")
+            read_recipe(tmp_path / "flower.yml")
 
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match=r"recipe\.yaml: no such file$"):
-            read(tmp_path / "none" / "recipe.yaml")
+            read_recipe(tmp_path / "none" / "recipe.yaml")
 
     def test_folder_and_pipe_instead_of_a_file(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         for path in (tmp_path, tmp_path / "pipe"):
             with pytest.raises(RecipeError, match="not a regular file; '-' reads standard input"):
-                read(path)
+                read_recipe(path)
 
     @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
     def test_impossible_names(self, name: str) -> None:
         with pytest.raises(RecipeError):
-            read(Path(name))
+            read_recipe(Path(name))
 
     def test_python_values(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         values: Any = {"path": Path("a/b"), "list": (1, np.int64(2), np.float32(0.5)), 3: {"x": None, "y": True}}
-        document = read(values)
+        document = read_recipe(values)
         assert document.values == {"path": "a/b", "list": [1, 2, 0.5], "3": {"x": None, "y": True}}
         assert document.place(("list", 1)).folder == Path.cwd()
 
@@ -339,11 +339,11 @@ class TestSources:
         ids=["set", "bytes", "array", "surrogate", "huge", "double key", "no key", "key without text", "huge key"],
     )
     def test_python_values_that_no_recipe_holds(self, value: Any, message: str) -> None:
-        (mistake,) = read({"a": {"b": value}}).mistakes
+        (mistake,) = read_recipe({"a": {"b": value}}).mistakes
         assert str(mistake).startswith(message)
 
     def test_python_values_that_contain_themselves(self) -> None:
         values: dict[str, Any] = {}
         values |= {"a": values, "b": values}
         with pytest.raises(RecipeError, match="nested more than 64 deep"):
-            read(values)
+            read_recipe(values)

@@ -14,8 +14,8 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
 from finetune.recipe import document, extending
-from finetune.recipe.plan import Plan, dump, load
-from finetune.recipe.schema import json_schema
+from finetune.recipe.plan import Plan, dump_plan, load_plan
+from finetune.recipe.schema import build_json_schema
 
 pytestmark = pytest.mark.once
 
@@ -47,12 +47,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def extended(catalogue: Catalogue, text: str, *overrides: str, base: str = "sub/base.yaml") -> Plan:
     Path("mine.yaml").write_text(f"extends: {base}\n{text}")
-    return load(Path("mine.yaml"), overrides, catalogue)
+    return load_plan(Path("mine.yaml"), overrides, catalogue)
 
 
 def refused(catalogue: Catalogue, file: str, *overrides: str) -> tuple[str, ...]:
     with pytest.raises(RecipeError) as error:
-        load(Path(file), overrides, catalogue)
+        load_plan(Path(file), overrides, catalogue)
     return error.value.mistakes
 
 
@@ -97,7 +97,7 @@ def test_it_is_what_the_same_overrides_make(catalogue: Catalogue, folder: Path) 
         *("freeze.use=stages", "freeze.train=[layer4]", "train.epochs=4", "runner.device=cpu", "augment=[]"),
         *("name=mine", f"output={folder}/runs"),
     ]
-    assert extended(catalogue, text) == load(Path("sub/base.yaml"), overrides, catalogue)
+    assert extended(catalogue, text) == load_plan(Path("sub/base.yaml"), overrides, catalogue)
 
 
 def test_overrides_come_last(catalogue: Catalogue) -> None:
@@ -123,14 +123,14 @@ def test_a_recipe_has_a_name_of_its_own(catalogue: Catalogue) -> None:
 def test_a_bundled_recipe_by_name_has_no_folder_of_its_own(catalogue: Catalogue, folder: Path) -> None:
     plan = extended(catalogue, "train: {epochs: 4}", base="folder")
     assert plan.recipe.dataset.given["root"] == str(folder / "photos")
-    plan = load({"extends": "folder", "dataset": {"root": "x"}}, [], catalogue)
+    plan = load_plan({"extends": "folder", "dataset": {"root": "x"}}, [], catalogue)
     assert plan.recipe.dataset.given["root"] == str(folder / "x")
 
 
 def test_standard_input_may_extend(catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"extends: sub/base.yaml\ntrain: {epoch: 4}")))
     with pytest.raises(RecipeError, match=r"^<stdin>:2:9: train.epoch: unknown key 'epoch'"):
-        load("-", [], catalogue)
+        load_plan("-", [], catalogue)
 
 
 def test_a_chain(catalogue: Catalogue, folder: Path) -> None:
@@ -211,18 +211,18 @@ def test_circles_and_long_chains_end(catalogue: Catalogue) -> None:
 
 def test_what_is_written_into_a_run_is_complete(catalogue: Catalogue, tmp_path: Path) -> None:
     plan = extended(catalogue, "train: {epochs: 4}")
-    Path("again.yaml").write_text(dump(plan))
-    assert "extends" not in dump(plan)
+    Path("again.yaml").write_text(dump_plan(plan))
+    assert "extends" not in dump_plan(plan)
     (tmp_path / "sub" / "base.yaml").unlink()
-    assert load(Path("again.yaml"), [], catalogue) == plan
+    assert load_plan(Path("again.yaml"), [], catalogue) == plan
 
 
 def test_bundled_recipes_extend_bundled_ones_by_name(catalogue: Catalogue) -> None:
-    texts = {name: file.read_text() for name, file in document.recipes().items()}
+    texts = {name: file.read_text() for name, file in document.list_recipes().items()}
     bases = {line.split()[1] for text in texts.values() for line in text.splitlines() if line.startswith("extends:")}
     assert bases
     assert bases <= texts.keys()
-    assert extending.KEY not in load({"extends": "flowers-ascend"}, [], catalogue).recipe.model_dump()
+    assert extending.KEY not in load_plan({"extends": "flowers-ascend"}, [], catalogue).recipe.model_dump()
 
 
 PARTIAL: list[tuple[dict[str, Any], bool]] = [
@@ -244,4 +244,4 @@ PARTIAL: list[tuple[dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("recipe", "valid"), PARTIAL, ids=str)
 def test_the_schema_lets_a_base_say_the_rest(catalogue: Catalogue, recipe: dict[str, Any], valid: bool) -> None:
-    assert Draft202012Validator(json_schema(catalogue)).is_valid(recipe) is valid
+    assert Draft202012Validator(build_json_schema(catalogue)).is_valid(recipe) is valid

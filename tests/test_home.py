@@ -11,7 +11,7 @@ import pytest
 from finetune import UsageError, expand_home
 from finetune.cli import source
 from finetune.cli.offers import files
-from finetune.recipe.places import absolute
+from finetune.recipe.places import make_absolute
 
 NOBODY = "~nobody-has-this-name"
 
@@ -46,14 +46,14 @@ def test_the_home_folder_of_a_user() -> None:
 def test_a_folder_whose_name_begins_with_a_tilde() -> None:
     Path(NOBODY).mkdir()
     assert expand_home(f"{NOBODY}/a.jpg") == Path(NOBODY) / "a.jpg"
-    assert absolute(f"{NOBODY}/a.jpg", Path.cwd()) == Path.cwd() / NOBODY / "a.jpg"
+    assert make_absolute(f"{NOBODY}/a.jpg", Path.cwd()) == Path.cwd() / NOBODY / "a.jpg"
 
 
 def test_the_folder_is_looked_for_where_the_path_starts(here: Path) -> None:
     (here / NOBODY).mkdir()
-    assert absolute(f"{NOBODY}/a.jpg", here) == here / NOBODY / "a.jpg"
+    assert make_absolute(f"{NOBODY}/a.jpg", here) == here / NOBODY / "a.jpg"
     with pytest.raises(UsageError, match=rf"no home folder for '{NOBODY}/a.jpg'; write the full path"):
-        absolute(f"{NOBODY}/a.jpg", Path.cwd())
+        make_absolute(f"{NOBODY}/a.jpg", Path.cwd())
 
 
 def test_recipes_and_changes_are_told_apart() -> None:

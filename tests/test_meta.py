@@ -38,7 +38,7 @@ SOURCES = {
     for file in sorted(Path(package.__file__ or "").parent.rglob("*.py"))
 }
 BUILT_IN = [component for origin, component in Catalogue(plugins.load()) if origin.distribution == DISTRIBUTION]
-RECIPES = document.recipes()
+RECIPES = document.list_recipes()
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LARGEST = 400  # lines of a file
 
@@ -60,7 +60,7 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_valid_and_says_what_it_is(recipe: str) -> None:
-    assert plan.load(RECIPES[recipe], [], Catalogue(plugins.load())).recipe.name == Path(recipe).name
+    assert plan.load_plan(RECIPES[recipe], [], Catalogue(plugins.load())).recipe.name == Path(recipe).name
     lines = RECIPES[recipe].read_text(encoding="utf-8").splitlines()
     header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
     assert re.fullmatch(r"# [A-Z].{20,}\.", header[0])

@@ -20,7 +20,7 @@ from finetune.cli import main, output, using
 from finetune.data.audit import Notes
 from finetune.data.imagefile import BadImage
 from finetune.model.inputs import Prediction
-from finetune.recipe.places import shortened
+from finetune.recipe.places import clip_text
 from finetune.text import escape, escape_line
 from finetune_plugins.csv import Table, build
 from tests.faults.bad_data import encoded, trained
@@ -194,5 +194,5 @@ def test_a_report_on_data_keeps_names(odd: Path, answered: Any) -> None:
 
 
 def test_an_odd_name_in_a_recipe_is_shown_as_it_is_but_for_what_steers_a_terminal() -> None:
-    assert shortened("caf\u00e9 \u202f\u3000x") == "caf\u00e9 \u202f\u3000x"
-    assert shortened("caf\u00e9\n\x1b[31m\u202e") == "caf\u00e9\\n\\x1b[31m\\u202e"
+    assert clip_text("caf\u00e9 \u202f\u3000x") == "caf\u00e9 \u202f\u3000x"
+    assert clip_text("caf\u00e9\n\x1b[31m\u202e") == "caf\u00e9\\n\\x1b[31m\\u202e"

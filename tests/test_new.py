@@ -140,7 +140,7 @@ def test_recipes_for_any_backbone(backbone: str, said: list[str]) -> None:
     text = recipes.text(seen(), Path("/data"), catalogue.get(Backbone, backbone))
     for each in said:
         assert each in text
-    found = plans.load(values_of(text), [], catalogue)
+    found = plans.load_plan(values_of(text), [], catalogue)
     assert plan_phases(found, catalogue)[-1].trainable[-1] == "head"
 
 
@@ -206,7 +206,7 @@ def test_what_was_seen_decides(more: dict[str, object], expected: list[str], cat
     text = recipes.text(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
     for each in expected:
         assert each in text
-    plan = plans.load(values_of(text), [], catalogue)
+    plan = plans.load_plan(values_of(text), [], catalogue)
     assert plan.recipe.dataset.use == "folder"
     said = ("head", "loss", "optimizer", "schedule", "train", "validate", "evaluate", "augment", "callbacks")
     assert {*values_of(text)}.isdisjoint(said), "a run chooses these"

@@ -20,7 +20,7 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import main
 from finetune.new import plugin
-from finetune.recipe.plan import load
+from finetune.recipe.plan import load_plan
 from tests.cli.calling import environment
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def a_readme(kind: str, name: str, folder: Path, capsys: pytest.CaptureFixture[s
     assert "http" not in text
     (recipe,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     said = {"dataset": {"use": "folder", "root": "photos"}, **YAML(typ="safe", pure=True).load(recipe)}
-    plan = load(said, [], Catalogue(plugins.load()))
+    plan = load_plan(said, [], Catalogue(plugins.load()))
     chosen = [plan.dataset, plan.backbone, plan.freezer, *plan.augment, *plan.callbacks]
     assert name in [each.component.name for each in chosen if each.component.kind == kind]
 

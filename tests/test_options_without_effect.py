@@ -11,7 +11,7 @@ from finetune.catalogue import Catalogue
 from finetune.cli import main
 from finetune.errors import RecipeError, UsageError
 from finetune.plugins import Origin
-from finetune.recipe.plan import Plan, load
+from finetune.recipe.plan import Plan, load_plan
 from finetune.training.check import check
 from tests.drawn import folder
 
@@ -50,7 +50,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(catalogue: Catalogue, root: object = "photos", **sections: Any) -> Plan:
     train = {"epochs": 10, **sections.pop("train", {})}
-    return load({**TINY, "dataset": {"use": "folder", "root": str(root)}, "train": train, **sections}, [], catalogue)
+    return load_plan(
+        {**TINY, "dataset": {"use": "folder", "root": str(root)}, "train": train, **sections}, [], catalogue
+    )
 
 
 STOPPING = {"use": "early_stopping"}

@@ -30,8 +30,8 @@ COMPONENTS = [component for _, component in CATALOGUE]
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda each: f"{each.kind}-{each.name}")
 def test_every_example_is_taken(component: Component) -> None:
-    said = values_of(schema.example(component))
-    plans.load({"dataset": {"use": "folder", "root": "photos"}, **said}, [], CATALOGUE)
+    said = values_of(schema.make_example(component))
+    plans.load_plan({"dataset": {"use": "folder", "root": "photos"}, **said}, [], CATALOGUE)
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda each: f"{each.kind}-{each.name}")

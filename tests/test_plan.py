@@ -19,7 +19,7 @@ from finetune.components import Augmentation, Backbone, Callback, Dataset, Freez
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
-from finetune.recipe.plan import Plan, dump, dump_said, load
+from finetune.recipe.plan import Plan, dump_given, dump_plan, load_plan
 from finetune.text import escape_line
 from tests.clocks import least_processor_time
 
@@ -134,7 +134,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def planned(catalogue: Catalogue, text: str, *overrides: str) -> Plan:
     Path("recipe.yaml").write_text(text, encoding="utf-8")
-    return load(Path("recipe.yaml"), overrides, catalogue)
+    return load_plan(Path("recipe.yaml"), overrides, catalogue)
 
 
 def refused(catalogue: Catalogue, text: str, *overrides: str) -> tuple[str, ...]:
@@ -425,7 +425,7 @@ class TestPaths:
         )
         (folder / "sub" / "recipe.yaml").write_text(text)
         os.chdir(folder / "sub" / "work")
-        plan = load(Path("../recipe.yaml"), ["dataset.named.x=../y"], catalogue)
+        plan = load_plan(Path("../recipe.yaml"), ["dataset.named.x=../y"], catalogue)
         assert plan.dataset.options == Files(
             root=folder / "photos",
             valid=home / "valid",
@@ -441,13 +441,13 @@ class TestPaths:
     ) -> None:
         (folder / "sub").mkdir()
         (folder / "sub" / "recipe.yaml").write_text("dataset: {use: flowers102}")
-        plan = load(Path("sub/recipe.yaml"), [], catalogue)
+        plan = load_plan(Path("sub/recipe.yaml"), [], catalogue)
         assert plan.dataset.options == Flowers(root=home / "flowers")
         assert plan.recipe.output == folder / "runs"
-        plan = load(Path("sub/recipe.yaml"), ["dataset={use: folder, root: x}", "output=y"], catalogue)
+        plan = load_plan(Path("sub/recipe.yaml"), ["dataset={use: folder, root: x}", "output=y"], catalogue)
         assert plan.dataset.options == Files(root=folder / "x")
         assert plan.recipe.output == folder / "y"
-        plan = load({"dataset": {"use": "folder", "root": Path("x")}, "output": "~/y"}, [], catalogue)
+        plan = load_plan({"dataset": {"use": "folder", "root": Path("x")}, "output": "~/y"}, [], catalogue)
         assert plan.dataset.options == Files(root=folder / "x")
         assert plan.recipe.output == home / "y"
 
@@ -455,7 +455,7 @@ class TestPaths:
         self, catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FOLDER.encode())))
-        plan = load("-", ["train.epochs=2"], catalogue)
+        plan = load_plan("-", ["train.epochs=2"], catalogue)
         assert plan.dataset.options == Files(root=folder / "photos")
         assert (plan.recipe.name, plan.recipe.train.epochs) == ("run", 2)
 
@@ -494,8 +494,8 @@ class TestPaths:
 )
 def test_a_recipe_is_named_after_its_file(catalogue: Catalogue, file: str, name: str) -> None:
     Path(file).write_text(FOLDER)
-    assert load(Path(file), [], catalogue).recipe.name == name
-    assert load(Path(file), ["name=other"], catalogue).recipe.name == "other"
+    assert load_plan(Path(file), [], catalogue).recipe.name == name
+    assert load_plan(Path(file), ["name=other"], catalogue).recipe.name == "other"
 
 
 def test_lists_that_the_recipe_leaves_out_can_be_changed(catalogue: Catalogue) -> None:
@@ -530,15 +530,15 @@ def test_a_plan_written_down_loads_as_the_same_plan(
     catalogue: Catalogue, tmp_path: Path, text: str, overrides: tuple[str, ...]
 ) -> None:
     plan = planned(catalogue, text, *overrides)
-    written = dump(plan)
+    written = dump_plan(plan)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "other.yaml").write_text(written, encoding="utf-8")
     os.chdir("/")
-    again = load(tmp_path / "elsewhere" / "other.yaml", [], catalogue)
+    again = load_plan(tmp_path / "elsewhere" / "other.yaml", [], catalogue)
     assert again == plan
-    assert dump(again) == written
-    (tmp_path / "elsewhere" / "said.yaml").write_text(dump_said(plan), encoding="utf-8")
-    same = load(tmp_path / "elsewhere" / "said.yaml", [], catalogue)
+    assert dump_plan(again) == written
+    (tmp_path / "elsewhere" / "said.yaml").write_text(dump_given(plan), encoding="utf-8")
+    same = load_plan(tmp_path / "elsewhere" / "said.yaml", [], catalogue)
     assert (same, same.notes) == (plan, plan.notes)
     assert same.recipe.dataset.model_fields_set == plan.recipe.dataset.model_fields_set
     assert "split" not in same.recipe.dataset.model_fields_set
@@ -546,7 +546,7 @@ def test_a_plan_written_down_loads_as_the_same_plan(
 
 
 def test_a_written_plan_is_complete(catalogue: Catalogue, folder: Path) -> None:
-    text = dump(planned(catalogue, "freeze: {use: gradual, schedule: {1: head}}\n" + FOLDER))
+    text = dump_plan(planned(catalogue, "freeze: {use: gradual, schedule: {1: head}}\n" + FOLDER))
     for part in (
         f"root: {folder}/photos",
         "    1: head\n",
@@ -593,7 +593,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 def mistakes_of(catalogue: Catalogue, source: Path | dict[str, Any], *overrides: str) -> tuple[str, ...]:
     """Return what is wrong, at least one thing unless there is a plan."""
     try:
-        load(source, overrides, catalogue)
+        load_plan(source, overrides, catalogue)
         return ()
     except RecipeError as error:
         mistakes = error.mistakes
@@ -616,7 +616,7 @@ def test_any_text_is_a_plan_or_a_recipe_error(catalogue: Catalogue, text: str) -
 
 
 def test_a_recipe_loads_in_a_moment(catalogue: Catalogue) -> None:
-    text = dump(planned(catalogue, FOLDER))
+    text = dump_plan(planned(catalogue, FOLDER))
     planned(catalogue, text)
     assert least_processor_time(lambda: planned(catalogue, text), 0.15) < 0.15
 
@@ -641,5 +641,5 @@ def test_planning_imports_nothing_heavy() -> None:
 def test_another_device_leaves_the_options_of_the_one_before_behind(catalogue: Catalogue, tmp_path: Path) -> None:
     file = tmp_path / "npu.yaml"
     file.write_text(f"dataset: {{use: folder, root: {tmp_path}}}\nrunner: {{device: ascend, memory_gb: 30, amp: O2}}\n")
-    runner = load(file, ["runner.device=cpu", "runner.threads=4"], catalogue).recipe.runner
+    runner = load_plan(file, ["runner.device=cpu", "runner.threads=4"], catalogue).recipe.runner
     assert (runner.device, runner.amp, runner.model_dump()["threads"]) == ("cpu", "O2", 4)

@@ -33,7 +33,7 @@ def test_recipes_are_valid(readme: str, tmp_path: Path) -> None:
     for number, block in enumerate(recipes):
         file = tmp_path / f"block-{number}.yaml"
         file.write_text(block, encoding="utf-8")
-        assert plan.load(file, [], Catalogue(plugins.load())).recipe.name == file.stem
+        assert plan.load_plan(file, [], Catalogue(plugins.load())).recipe.name == file.stem
 
 
 def test_code_runs(readme: str, tmp_path: Path) -> None:

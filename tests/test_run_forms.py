@@ -64,7 +64,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def start(said: dict[str, Any], catalogue: Catalogue, heard: list[str], **more: Any) -> Any:
-    return engine.fine_tune(plans.load(said, [], catalogue), catalogue, say=heard.append, **more)
+    return engine.fine_tune(plans.load_plan(said, [], catalogue), catalogue, say=heard.append, **more)
 
 
 def form_lines(heard: list[str]) -> list[str]:
@@ -93,7 +93,7 @@ def test_a_resumed_run_keeps_its_forms(
 def test_what_a_run_chooses_and_what_an_older_one_keeps(
     said: dict[str, Any], catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plans.load(said, [], catalogue)
+    plan = plans.load_plan(said, [], catalogue)
     assert choosing.forms_for(plan, ("layer4",), None).matmul == ("layer4",)
     monkeypatch.setattr(choosing, "available_memory_mb", lambda: 0.001)
     without = choosing.forms_for(plan, ("layer4",), None)
@@ -109,7 +109,7 @@ def test_what_a_run_chooses_and_what_an_older_one_keeps(
 def test_what_was_measured_decides(
     said: dict[str, Any], catalogue: Catalogue, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plans.load(said, [], catalogue)
+    plan = plans.load_plan(said, [], catalogue)
     slower = {kind: {stage: ms for stage in design_stages()} for kind, ms in (("convolutions", 1.0), ("matmul", 2.0))}
     monkeypatch.setattr(identity, "of_code", lambda backbone: "1")
     backbone = plan.backbone.component
@@ -145,7 +145,7 @@ def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any
 
 
 def test_what_trains_the_head_alone_has_no_form(said: dict[str, Any], catalogue: Catalogue) -> None:
-    plan = plans.load(said | {"freeze": {"use": "head"}}, [], catalogue)
+    plan = plans.load_plan(said | {"freeze": {"use": "head"}}, [], catalogue)
     from finetune.training.prepare import plan_phases
 
     stages = choosing.trained_stages(plan, plan_phases(plan, catalogue))
@@ -155,7 +155,7 @@ def test_what_trains_the_head_alone_has_no_form(said: dict[str, Any], catalogue:
 
 @pytest.mark.parametrize("runner", [{"mode": "pynative"}, {"amp": "O2"}])
 def test_other_modes_train_convolutions(said: dict[str, Any], catalogue: Catalogue, runner: dict[str, str]) -> None:
-    plan = plans.load(said | {"runner": runner}, [], catalogue)
+    plan = plans.load_plan(said | {"runner": runner}, [], catalogue)
     found = choosing.forms_for(plan, ("layer4",), None)
     assert (found.matmul, found.uncapped) == ((), False)
     assert "graph mode" in found.why

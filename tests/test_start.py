@@ -54,7 +54,7 @@ class Stopped:
         """Resume the run and return it, and what it said."""
         lines: list[str] = []
         catalogue = Catalogue(plugins.load())
-        plan = plans.load({**self.said, **more}, [], catalogue)
+        plan = plans.load_plan({**self.said, **more}, [], catalogue)
         return engine.fine_tune(plan, catalogue, resume=self.folder, say=lines.append), lines
 
 
@@ -70,7 +70,7 @@ def begun(tmp_path: Path, watchers: tuple[object, ...] = (), **sections: Any) ->
         **sections,
     }
     catalogue = Catalogue(plugins.load())
-    plan = plans.load(said, [], catalogue)
+    plan = plans.load_plan(said, [], catalogue)
     if watchers:
         with pytest.raises(Interrupted):
             engine.fine_tune(plan, catalogue, watchers=watchers, say=lambda message: None)

@@ -50,7 +50,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def divided(recipe: Path, catalogue: Catalogue, *changes: str) -> tuple[list[tuple[str, Any]], list[str]]:
-    found, rest = axes.divided(changes, lambda said: plans.load(recipe, said, catalogue))
+    found, rest = axes.divided(changes, lambda said: plans.load_plan(recipe, said, catalogue))
     return [(axis.key, axis.values) for axis in found], rest
 
 
@@ -117,7 +117,9 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     for run in told["runs"]:
         own = json.loads((Path(run["run"]) / "result.json").read_text())
         assert own == run["result"]
-        assert plans.load(Path(run["run"]) / "recipe.yaml", [], Catalogue(plugins.load())).recipe.name == run["name"]
+        assert (
+            plans.load_plan(Path(run["run"]) / "recipe.yaml", [], Catalogue(plugins.load())).recipe.name == run["name"]
+        )
     with (top / "sweep.csv").open() as file:
         titles, *rows = csv.reader(file)
     assert titles == ["optimizer.lr", "train.batch_size", "val_loss", "epoch", "seconds", "run"]
@@ -152,7 +154,7 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def begun(recipe: Path, tmp_path: Path, catalogue: Catalogue, *, epochs: int = 2) -> runs.Sweep:
     def load(changes: Sequence[str]) -> plans.Plan:
-        return plans.load(recipe, [f"output={tmp_path}", f"train.epochs={epochs}", *changes], catalogue)
+        return plans.load_plan(recipe, [f"output={tmp_path}", f"train.epochs={epochs}", *changes], catalogue)
 
     trials = axes.trials([axes.Axis(key="optimizer.lr", values=(1e-3, 1e30, 1e-2))])
     return runs.begun(trials, runs.planned(trials, load))
@@ -221,10 +223,10 @@ def test_a_rate_is_found_where_the_loss_falls(
 
 
 def test_the_rate_that_is_suggested_trains_best(recipe: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    rate = rates.find(plans.load(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
+    rate = rates.find(plans.load_plan(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
     losses = []
     for each in (rate / 100, rate):
-        plan = plans.load(recipe, [f"optimizer.lr={each}", f"output={tmp_path}"], catalogue)
+        plan = plans.load_plan(recipe, [f"optimizer.lr={each}", f"output={tmp_path}"], catalogue)
         losses.append(engine.fine_tune(plan, catalogue, say=lambda message: None).history[-1]["val_loss"])
     assert losses[1] < losses[0]
 
@@ -236,4 +238,4 @@ def test_no_rate_is_suggested_where_the_loss_only_rises() -> None:
 
 def test_a_recipe_that_takes_no_such_list_says_so(recipe: Path, catalogue: Catalogue) -> None:
     with pytest.raises(RecipeError, match="expected a number or 'auto', got a list"):
-        plans.load(recipe, ["optimizer.lr=[a, b]"], catalogue)
+        plans.load_plan(recipe, ["optimizer.lr=[a, b]"], catalogue)

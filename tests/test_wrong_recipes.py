@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
-from finetune.recipe.document import read
-from finetune.recipe.schema import json_schema
+from finetune.recipe.document import read_recipe
+from finetune.recipe.schema import build_json_schema
 from tests.cli.calling import environment
 
 if TYPE_CHECKING:
@@ -358,14 +358,14 @@ def test_there_are_forty_and_no_large_library_is_needed(answers: tuple[dict[str,
 
 @pytest.fixture(scope="module")
 def schema() -> Draft202012Validator:
-    return Draft202012Validator(json_schema(Catalogue(plugins.load())))
+    return Draft202012Validator(build_json_schema(Catalogue(plugins.load())))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_schema_refuses_what_it_can(name: str, schema: Draft202012Validator, place: Path) -> None:
     (place / "seen.yaml").write_text(RECIPES[name].text)
     try:
-        values = read(place / "seen.yaml").values
+        values = read_recipe(place / "seen.yaml").values
     except RecipeError:
         assert RECIPES[name].schema, "an editor refuses what is not YAML, and no mapping"
         return

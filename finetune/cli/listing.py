@@ -105,15 +105,15 @@ def show(words: list[str]) -> Answer:
 def described(component: Component, origin: str) -> dict[str, Any]:
     """Return a component with its options, ready for JSON; a backbone with its stages and weights too."""
     from finetune.components import Backbone
-    from finetune.recipe.schema import example, schema_of, shown, values
+    from finetune.recipe.schema import describe_values, format_yaml, get_options_schema, make_example
 
-    schema = schema_of(component)
+    schema = get_options_schema(component)
     required = schema.get("required", ())
     listed = [
         {
             "name": name,
-            "takes": values(option),
-            "default": "required" if name in required else shown(option.get("default")),
+            "takes": describe_values(option),
+            "default": "required" if name in required else format_yaml(option.get("default")),
             "about": " ".join(option.get("description", "").split()),
         }
         for name, option in schema.get("properties", {}).items()
@@ -125,7 +125,7 @@ def described(component: Component, origin: str) -> dict[str, Any]:
         "origin": origin,
         "about": about(component),
         "options": listed,
-        "example": example(component),
+        "example": make_example(component),
         **more,
     }
 
@@ -209,12 +209,12 @@ def schema(output: SchemaFile = None, force: Force = False) -> Answer:
 
     from finetune import plugins
     from finetune.catalogue import Catalogue
-    from finetune.recipe.schema import json_schema
+    from finetune.recipe.schema import build_json_schema
 
     file = None if output in (None, STDOUT) else Output(path=output, command="schema", force=force)
     if file is not None:
         file.check()
-    whole = json_schema(Catalogue(plugins.load()))
+    whole = build_json_schema(Catalogue(plugins.load()))
     if file is None:
         return Answer(data=whole, view=lambda: json.dumps(whole, indent=2))
     file.write(f"{json.dumps(whole, indent=2)}\n".encode())

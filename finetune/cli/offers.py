@@ -35,7 +35,7 @@ def words(context: typer.Context, incomplete: str) -> list[Offer]:
 
 def recipes(incomplete: str) -> Iterator[Offer]:
     """Yield bundled recipes, recipes here, and folders to look for some in."""
-    yield from ((name, document.purpose(path)) for name, path in document.recipes().items())
+    yield from ((name, document.read_purpose(path)) for name, path in document.list_recipes().items())
     yield from ((path, "") for path in files(incomplete) if path.endswith((".yaml", ".yml", "/")))
 
 
@@ -58,16 +58,16 @@ def changes(before: tuple[str, ...], resumed: str | None, incomplete: str) -> It
 def values(before: tuple[str, ...], resumed: str | None) -> Mapping[str, Any]:
     """Return what a recipe says after the changes so far; nothing where it cannot be read."""
     from finetune.recipe.document import from_mapping
-    from finetune.recipe.extending import read_whole
-    from finetune.recipe.plan import changed
+    from finetune.recipe.extending import read_with_bases
+    from finetune.recipe.plan import change_document
 
     asked = source.asked(before)
     name = asked.recipe or (os.path.join(resumed, "recipe.yaml") if resumed else "-")
     try:
-        document = from_mapping({}) if name == "-" else read_whole(source.find(name))
+        document = from_mapping({}) if name == "-" else read_with_bases(source.find(name))
     except FinetuneError:
         document = from_mapping({})
-    return changed(document, asked.changes).values
+    return change_document(document, asked.changes).values
 
 
 def files(typed: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FIRST = ("a first look", "your own photos", "choosing what trains", "other devices")
 
-Name = Annotated[str, typer.Argument(hidden=True, autocompletion=document.recipes)]
+Name = Annotated[str, typer.Argument(hidden=True, autocompletion=document.list_recipes)]
 
 
 @command("", "finetune ls")
@@ -35,8 +35,8 @@ def ls() -> Answer:
 def described() -> list[dict[str, str]]:
     """Return what each recipe says of itself."""
     return [
-        {"name": name, "purpose": document.purpose(path), "for": document.good_for(path), "path": str(path)}
-        for name, path in document.recipes().items()
+        {"name": name, "purpose": document.read_purpose(path), "for": document.read_use(path), "path": str(path)}
+        for name, path in document.list_recipes().items()
     ]
 
 
@@ -62,7 +62,7 @@ def listed(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
 @command("NAME", "finetune cat quickstart")
 def cat(name: Name) -> Answer:
     """Print a bundled recipe."""
-    path = document.find(name)
+    path = document.find_recipe(name)
     text = path.read_text(encoding="utf-8")
     return Answer(data={"name": name, "path": str(path), "text": text}, view=lambda: text)
 
@@ -81,5 +81,5 @@ def cp(
     """
     if target == STDOUT:
         return cat(name)
-    path = document.copy(name, target, force=force)
+    path = document.copy_recipe(name, target, force=force)
     return Answer(data={"name": name, "path": str(path)}, view=lambda: str(path))

@@ -36,16 +36,16 @@ class Asked:
 
         # Quotes, so that a folder called 1 or null stays text.
         last = () if output is None else (f"output={json.dumps(str(output))}",)
-        return plans.load(self._source(folder), (*self.changes, *last), catalogue)
+        return plans.load_plan(self._source(folder), (*self.changes, *last), catalogue)
 
     def inputs(self, plan: Plan) -> list[Path]:
         """Return the files and folders that the recipe is read from and names, none of which may be written."""
-        from finetune.recipe.extending import files
+        from finetune.recipe.extending import list_files
         from finetune.recipe.places import is_weights_file
 
         recipe, weights = self.recipe, str(plan.recipe.backbone.weights)
         source = None if recipe is None else find(recipe)
-        written = files(document.recipes()[recipe] if recipe and isinstance(source, dict) else source)
+        written = list_files(document.list_recipes()[recipe] if recipe and isinstance(source, dict) else source)
         options = [plan.dataset.options, *(each.options for each in plan.augment)]
         named = [value for each in options for _, value in each if isinstance(value, Path)]
         return [*written, *named, *([Path(weights)] if is_weights_file(weights) else [])]
@@ -83,18 +83,18 @@ def find(name: str) -> Path | str | Mapping[str, Any]:
     if name == "-":
         return name
     is_folder = os.path.isdir(path)  # and not path.is_dir(), which raises for a name of 300 letters
-    if is_folder and name not in document.recipes():
+    if is_folder and name not in document.list_recipes():
         smallest = f"dataset: {{use: folder, root: {name}}}"
         raise UsageError(f"{name} is a folder, not a recipe; the smallest recipe for its photos is '{smallest}'")
     looks_like_file = path.suffix in (".yaml", ".yml", ".json") or "/" in name
-    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in document.recipes()):
+    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in document.list_recipes()):
         return path
-    known = document.recipes()
+    known = document.list_recipes()
     if name not in known:
         raise UsageError(f"no file and no bundled recipe named '{name}'{did_you_mean(name, known)}")
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
-    return {"name": name.rpartition("/")[2], **read(known[name]).values}
+    return {"name": name.rpartition("/")[2], **read_recipe(known[name]).values}
 
 
 def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output: Path | None) -> Path | None:

@@ -234,13 +234,13 @@ def chosen(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> tuple
 def planned(data: object, like: Mapping[str, Any], catalogue: Catalogue, changes: Sequence[str] = ()) -> Plan:
     """Return the plan of a recipe, or of one for the data."""
     if is_recipe(data):
-        return plans.load(expand_home(str(data)), changes, catalogue)
+        return plans.load_plan(expand_home(str(data)), changes, catalogue)
     try:
-        return plans.load({"dataset": section(data, like)}, changes, catalogue)
+        return plans.load_plan({"dataset": section(data, like)}, changes, catalogue)
     except RecipeError:  # for one, the plugin that read the training data is not installed here
         if not like:
             raise
-        return plans.load({"dataset": section(data)}, changes, catalogue)
+        return plans.load_plan({"dataset": section(data)}, changes, catalogue)
 
 
 def options(dataset: Dataset, like: Mapping[str, Any]) -> Options:

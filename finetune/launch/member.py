@@ -112,7 +112,7 @@ def train(folder: Path, task: Task, rank: int) -> None:
     from finetune.training import engine
 
     catalogue = Catalogue(plugins.load())
-    plan = plans.load(folder / RECIPE, [], catalogue)
+    plan = plans.load_plan(folder / RECIPE, [], catalogue)
     relay = Relay(folder, quiet=rank != task.ranks[0])
     if rank and not relay.quiet:
         relay.say(f"machine {rank // (task.ranks[1] - rank)}; the first machine shows how the run goes")

@@ -16,7 +16,7 @@ from finetune.data.imagefile import BadImage, opened, shown
 from finetune.data.labelled import build
 from finetune.errors import DataError
 from finetune.plugins import named
-from finetune.recipe.nodes import scalar
+from finetune.recipe.nodes import parse_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,7 +190,7 @@ def near(value: str, folder: Path) -> str:
 
 def quoted(value: str) -> str:
     """Return text as YAML reads it within braces, that of version 1.1 too, which editors may follow."""
-    plain = all(letter.isalnum() or letter in "/._-~" for letter in value) and isinstance(scalar(value), str)
+    plain = all(letter.isalnum() or letter in "/._-~" for letter in value) and isinstance(parse_scalar(value), str)
     plain = plain and value.lower() not in WORDS
     return value if plain else json.dumps(value, ensure_ascii=False)
 

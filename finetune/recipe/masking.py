@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 
-def without_secrets(model: M) -> M:
+def mask_secrets(model: M) -> M:
     """Return a recipe or a section with ``***`` for passwords and tokens, however deep they stand."""
-    changed = {name: hidden(name, value) for name, value in model}
+    changed = {name: mask_value(name, value) for name, value in model}
     return model.model_copy(update={name: new for name, new in changed.items() if new != getattr(model, name)})
 
 
-def hidden(name: str, value: Any) -> Any:
+def mask_value(name: str, value: Any) -> Any:
     """Return the value of a key without its secrets."""
     if isinstance(value, str):
         return masked(f"{name}={value}")[len(name) + 1 :]
     if isinstance(value, BaseModel):
-        return without_secrets(value)
+        return mask_secrets(value)
     if isinstance(value, Mapping):
-        return {key: hidden(str(key), item) for key, item in value.items()}
+        return {key: mask_value(str(key), item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(hidden(name, item) for item in value)
+        return type(value)(mask_value(name, item) for item in value)
     return value
 
 
-def write(path: Path, text: str) -> None:
+def write_recipe(path: Path, text: str) -> None:
     """Write a recipe at once, with its secrets, which a resume needs; if it has any, for its owner alone."""
     if masked(text) == text:
         atomic.write_text(path, text)

@@ -16,11 +16,11 @@ T = TypeVar("T")
 def load_run_recipe(folder: Path) -> Path | Mapping[str, Any]:
     """Return the recipe of a run: its file, or where the run was moved the values with the paths of today."""
     from finetune.errors import RecipeError
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
     file = folder / "recipe.yaml"
     try:
-        values = read(file).values
+        values = read_recipe(file).values
     except RecipeError:
         return file  # whoever loads it reports what is wrong
     moved = follow_move(values, folder, values)
@@ -37,30 +37,30 @@ def follow_move(
     """
     if recipe is None:
         from finetune.errors import RecipeError
-        from finetune.recipe.document import read
+        from finetune.recipe.document import read_recipe
 
         try:
-            recipe = read(folder / "recipe.yaml").values
+            recipe = read_recipe(folder / "recipe.yaml").values
         except RecipeError:
             return dict(said)
     made_in = recipe.get("output")
     if not isinstance(made_in, str):
         return dict(said)
-    before, now = _prefixes(Path(made_in) / folder.absolute().name, folder.absolute())
+    before, now = _strip_common_end(Path(made_in) / folder.absolute().name, folder.absolute())
     if before == now:
         return dict(said)
-    found: dict[str, Any] = _replaced(dict(said), lambda text: _moved_path(text, before, now, copied=copied))
+    found: dict[str, Any] = _replace_paths(dict(said), lambda text: _move_path(text, before, now, copied=copied))
     return found
 
 
-def _prefixes(before: Path, now: Path) -> tuple[Path, Path]:
+def _strip_common_end(before: Path, now: Path) -> tuple[Path, Path]:
     """Return two paths without the names that they have in common at their ends."""
     while before.name and before.name == now.name:
         before, now = before.parent, now.parent
     return before, now
 
 
-def _moved_path(text: str, before: Path, now: Path, *, copied: bool) -> str:
+def _move_path(text: str, before: Path, now: Path, *, copied: bool) -> str:
     path = Path(text)
     if not path.is_absolute() or not path.is_relative_to(before) or (os.path.lexists(path) and not copied):
         return text
@@ -68,9 +68,9 @@ def _moved_path(text: str, before: Path, now: Path, *, copied: bool) -> str:
     return str(candidate) if os.path.lexists(candidate) else text
 
 
-def _replaced(value: Any, change: Callable[[str], str]) -> Any:
+def _replace_paths(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _replaced(item, change) for key, item in value.items()}
-    return [_replaced(item, change) for item in value] if isinstance(value, list) else value
+        return {key: _replace_paths(item, change) for key, item in value.items()}
+    return [_replace_paths(item, change) for item in value] if isinstance(value, list) else value

@@ -22,7 +22,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.scanner import Scanner, ScannerError
 
-from finetune.recipe.places import KeyPath, Mistake, Place, shortened
+from finetune.recipe.places import KeyPath, Mistake, Place, clip_text
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -38,7 +38,7 @@ _CONSTANTS: dict[str, Any] = {
 _MAX_DIGITS = 400  # more than any float has; Python refuses to convert very long ones
 
 
-def scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """Return what unquoted ``text`` means: null, a boolean, a number or itself.
 
     Words such as ``no`` and numbers such as ``010``, ``1_000`` and ``1:30`` stay text: YAML 1.1 read them otherwise.
@@ -51,10 +51,10 @@ def scalar(text: str) -> Any:
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
-    return _based(text)
+    return _parse_based_integer(text)
 
 
-def _based(text: str) -> int | str:
+def _parse_based_integer(text: str) -> int | str:
     for prefix, base in (("0x", 16), ("0o", 8)):
         if text.startswith(prefix) and text[2:].isalnum():
             try:
@@ -72,18 +72,18 @@ def dumps(values: dict[str, Any]) -> str:
     yaml.default_flow_style = False
     yaml.width = 1 << 16
     yaml.sort_base_mapping_type_on_output = False
-    yaml.dump(_with_numbers(values), stream)
+    yaml.dump(_convert_keys(values), stream)
     return stream.getvalue()
 
 
-def _with_numbers(value: Any) -> Any:
+def _convert_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_number_or_text(key): _with_numbers(child) for key, child in value.items()}
-    return [_with_numbers(child) for child in value] if isinstance(value, list) else value
+        return {_convert_key(key): _convert_keys(child) for key, child in value.items()}
+    return [_convert_keys(child) for child in value] if isinstance(value, list) else value
 
 
-def _number_or_text(key: str) -> int | str:
-    number = scalar(key)
+def _convert_key(key: str) -> int | str:
+    number = parse_scalar(key)
     return number if type(number) is int and str(number) == key else key
 
 
@@ -93,7 +93,7 @@ class _Representer(SafeRepresenter):
 
 
 def _represent_text(representer: SafeRepresenter, text: str) -> Any:
-    style = None if scalar(text) is text and _WORDS.fullmatch(text) else '"'
+    style = None if parse_scalar(text) is text and _WORDS.fullmatch(text) else '"'
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -154,13 +154,13 @@ class Unreadable(Exception):
         super().__init__(str(self.mistake))
 
 
-def parse(text: str, where: Where) -> tuple[Node | None, list[Mistake]]:
+def parse_yaml(text: str, where: Where) -> tuple[Node | None, list[Mistake]]:
     """Return the root of the only document in ``text`` and what is wrong with it.
 
     ``where`` turns a line and a column, counted from 1, into a place. Without a root there was nothing to read, or
     the last mistake ended the reading.
     """
-    reading = _Reading(where, _events(text, where))
+    reading = _Reading(where, _read_events(text, where))
     try:
         check_characters(text, where)
         return reading.document(), reading.mistakes
@@ -172,25 +172,25 @@ def check_characters(text: str, where: Where) -> None:
     """Raise ``Unreadable`` at the first character that is no text, such as NUL."""
     wrong = _NOT_TEXT.search(text)
     if wrong:
-        place = where(*_position(text, wrong.start()))
+        place = where(*_locate(text, wrong.start()))
         raise Unreadable(place, f"character U+{ord(wrong[0]):04X} is no text; take it out")
 
 
-def _position(text: str, index: int) -> tuple[int, int]:
+def _locate(text: str, index: int) -> tuple[int, int]:
     before = text[:index]
     return before.count("\n") + 1, index - before.rfind("\n")
 
 
-def _events(text: str, where: Where) -> Iterator[Event]:
+def _read_events(text: str, where: Where) -> Iterator[Event]:
     at = where(1, 1)
     try:
         yaml = YAML(typ="safe", pure=True)
         yaml.Scanner = _Scanner
         for event in yaml.parse(text):
-            at = _place(event.start_mark, where)
+            at = _make_place(event.start_mark, where)
             yield event
     except MarkedYAMLError as error:
-        raise _syntax(error, where) from None
+        raise _describe_syntax_error(error, where) from None
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         # ruamel.yaml lets these out, for one when an escape is beyond Unicode
         raise Unreadable(at, f"this or what follows is not YAML: {error}") from None
@@ -205,7 +205,7 @@ class _Scanner(Scanner):
         super().fetch_flow_collection_start(*args, **kwargs)
 
 
-def _place(mark: Any, where: Where) -> Place:
+def _make_place(mark: Any, where: Where) -> Place:
     return where(mark.line + 1, mark.column + 1)
 
 
@@ -221,16 +221,18 @@ _SYNTAX = (
 )
 
 
-def _syntax(error: MarkedYAMLError, where: Where) -> Unreadable:
+def _describe_syntax_error(error: MarkedYAMLError, where: Where) -> Unreadable:
     problem = str(error.problem or error.context or "not YAML")
     for part, text in _SYNTAX:
         if part in problem:
-            return Unreadable(_place(error.problem_mark or error.context_mark, where), text.format(problem=problem))
+            return Unreadable(
+                _make_place(error.problem_mark or error.context_mark, where), text.format(problem=problem)
+            )
     if "end of stream" in problem and error.context_mark:
-        return Unreadable(_place(error.context_mark, where), "a quote that is not closed")
+        return Unreadable(_make_place(error.context_mark, where), "a quote that is not closed")
     if "<stream end>" in problem and error.context_mark:
-        return Unreadable(_place(error.context_mark, where), "the text ends before a bracket is closed")
-    return Unreadable(_place(error.problem_mark or error.context_mark, where), f"not YAML: {problem}")
+        return Unreadable(_make_place(error.context_mark, where), "the text ends before a bracket is closed")
+    return Unreadable(_make_place(error.problem_mark or error.context_mark, where), f"not YAML: {problem}")
 
 
 @dataclass(slots=True)
@@ -256,7 +258,7 @@ class _Reading:
         return root
 
     def at(self, event: Event) -> Place:
-        return _place(event.start_mark, self.where)
+        return _make_place(event.start_mark, self.where)
 
     def note(self, event: Event, path: KeyPath, text: str) -> None:
         self.mistakes.append(Mistake(self.at(event), path, text))
@@ -287,11 +289,11 @@ class _Reading:
     def alias(self, event: Event, path: KeyPath) -> Any:
         name = event.anchor
         if name not in self.anchors:
-            self.note(event, path, f"no anchor '&{shortened(name)}' above this '*{shortened(name)}'")
+            self.note(event, path, f"no anchor '&{clip_text(name)}' above this '*{clip_text(name)}'")
             return None
         known = self.anchors[name]
         if known is None:
-            self.note(event, path, f"alias '*{shortened(name)}' contains itself")
+            self.note(event, path, f"alias '*{clip_text(name)}' contains itself")
             return None
         anchored, size = known
         self.nodes += size
@@ -306,11 +308,11 @@ class _Reading:
         if isinstance(event, SequenceStartEvent):
             return self.sequence(path)
         if event.style is None and not event.tag:
-            return scalar(event.value)
+            return parse_scalar(event.value)
         return self.text(event, path)
 
     def tag(self, event: Event, path: KeyPath) -> None:
-        tag = shortened(event.tag.replace("tag:yaml.org,2002:", "!!"))
+        tag = clip_text(event.tag.replace("tag:yaml.org,2002:", "!!"))
         self.note(event, path, f"tag '{tag}' is no part of a recipe; write plain text, numbers, lists and mappings")
 
     def text(self, event: Event, path: KeyPath) -> str:

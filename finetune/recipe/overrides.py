@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.recipe.document import Document, child, node_of
-from finetune.recipe.nodes import MAX_DEPTH, Node, Unreadable, check_characters, parse, scalar
-from finetune.recipe.places import KeyPath, Mistake, Place, shortened, spelled
+from finetune.recipe.document import Document, find_child, make_node
+from finetune.recipe.nodes import MAX_DEPTH, Node, Unreadable, check_characters, parse_scalar, parse_yaml
+from finetune.recipe.places import KeyPath, Mistake, Place, clip_text, format_path
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class _Refused(Exception):
     """An override that cannot be carried out; the message says why."""
 
 
-def apply(
+def apply_overrides(
     document: Document,
     overrides: Sequence[str],
     defaults: Mapping[str, Sequence[Any]] | None = None,
@@ -43,7 +43,7 @@ def apply(
     root = document.root.copy()
     mistakes = list(document.mistakes)
     for number, text in enumerate(overrides):
-        place = Place(OVERRIDDEN, number, f"override '{shortened(text, 80)}'", Path.cwd())
+        place = Place(OVERRIDDEN, number, f"override '{clip_text(text, 80)}'", Path.cwd())
         try:
             _Override(root, place, defaults or {}, kept or {}).carry_out(text)
         except _Refused as error:
@@ -53,24 +53,24 @@ def apply(
     return Document(root=root, mistakes=tuple(mistakes))
 
 
-def split(text: str) -> tuple[KeyPath, str | None]:
+def split_override(text: str) -> tuple[KeyPath, str | None]:
     """Return the key path and the text after ``=``; None where there is no ``=``."""
     match = _PATH.match(text)
     rest = text[match.end() :] if match else text
     if match is None or (rest and not rest.startswith("=")):
         raise _Refused('not KEY=VALUE; a key is written like train.epochs, augment[0].preset or a."b c"')
-    path = _segments(match[0])
+    path = _parse_segments(match[0])
     if len(path) > MAX_DEPTH // 2:
         raise _Refused("a key this deep is in no recipe")
     return path, rest[1:] if rest else None
 
 
-def keys(text: str) -> KeyPath:
+def parse_keys(text: str) -> KeyPath:
     """Return the keys that ``text`` spells; as one key where it spells none, and nothing where it is empty."""
-    return _segments(text) if _PATH.fullmatch(text) else (text,) if text else ()
+    return _parse_segments(text) if _PATH.fullmatch(text) else (text,) if text else ()
 
 
-def _segments(text: str) -> KeyPath:
+def _parse_segments(text: str) -> KeyPath:
     return tuple(int(index) if index else name.strip('"') for name, index in _SEGMENT.findall(text))
 
 
@@ -88,7 +88,7 @@ class _Override:
 
     def carry_out(self, text: str) -> None:
         check_characters(text, self.where)
-        path, value = split(text.removeprefix("~"))
+        path, value = split_override(text.removeprefix("~"))
         if text.startswith("~"):
             if value is not None:
                 raise _Refused("'~' deletes a key and takes no value")
@@ -103,8 +103,8 @@ class _Override:
 
     def value(self, text: str) -> Node:
         if not text.startswith(_QUOTES):
-            return Node(scalar(text), self.place)
-        node, mistakes = parse(text, self.where)
+            return Node(parse_scalar(text), self.place)
+        node, mistakes = parse_yaml(text, self.where)
         if mistakes or node is None:
             raise Unreadable(self.place, f"the value cannot be read: {mistakes[0].text}; quote it to give it as text")
         return node
@@ -115,7 +115,7 @@ class _Override:
         if isinstance(last, int):
             self.existing(parent, path, len(path) - 1)
         elif not isinstance(parent.value, dict):
-            raise _Refused(_mismatch(parent, path, len(path) - 1))
+            raise _Refused(_describe_mismatch(parent, path, len(path) - 1))
         elif last == TOLD_BY.get(path[0], "use"):
             self.leave_options(parent, path, value)
         parent.value[last] = value
@@ -151,35 +151,35 @@ class _Override:
         if element in node.value and node.value[element].value is not None:
             return
         if depth == 0 and element in self.defaults:
-            node.value[element] = node_of(self.defaults[element], self.place, (element,), [])
+            node.value[element] = make_node(self.defaults[element], self.place, (element,), [])
         elif make and isinstance(path[depth + 1], str):
             node.value[element] = Node({}, self.place)
 
     def existing(self, node: Node, path: KeyPath, depth: int) -> Node:
         """Return the node at element ``depth`` of ``path``, or refuse."""
-        found = child(node, path[depth])
+        found = find_child(node, path[depth])
         if found is None:
-            raise _Refused(_mismatch(node, path, depth))
+            raise _Refused(_describe_mismatch(node, path, depth))
         return found
 
 
-def _mismatch(node: Node, path: KeyPath, depth: int) -> str:
+def _describe_mismatch(node: Node, path: KeyPath, depth: int) -> str:
     """Return why ``node`` has nothing at element ``depth`` of ``path``."""
-    element, name = path[depth], spelled(path[:depth])
+    element, name = path[depth], format_path(path[:depth])
     if isinstance(node.value, dict):
         if isinstance(element, int):
             return f"'{name}' is a mapping, not a list"
-        return f"no key '{spelled(path[: depth + 1])}' in the recipe{did_you_mean(element, node.value)}"
+        return f"no key '{format_path(path[: depth + 1])}' in the recipe{did_you_mean(element, node.value)}"
     if not isinstance(node.value, list):
-        return f"'{name}' is {_shown(node.value)}, so there is nothing below it"
+        return f"'{name}' is {_describe_value(node.value)}, so there is nothing below it"
     if isinstance(element, str):
         return f"'{name}' is a list; write {name}[0].{element}"
-    return f"'{name}' has {_count(len(node.value))}"
+    return f"'{name}' has {_format_count(len(node.value))}"
 
 
-def _shown(value: Any) -> str:
-    return "empty" if value is None else shortened(repr(value))
+def _describe_value(value: Any) -> str:
+    return "empty" if value is None else clip_text(repr(value))
 
 
-def _count(length: int) -> str:
+def _format_count(length: int) -> str:
     return f"items [0] to [{length - 1}] only" if length > 1 else "item [0] only" if length else "no items"

@@ -41,23 +41,23 @@ class Mistake:
     text: str
 
     def __str__(self) -> str:
-        key = f"{spelled(self.path)}: " if self.path else ""
+        key = f"{format_path(self.path)}: " if self.path else ""
         return f"{self.place.text}: {key}{self.text}"
 
 
-def spelled(path: KeyPath) -> str:
+def format_path(path: KeyPath) -> str:
     """Return a key path the way an override writes it, such as ``augment[0].preset``."""
-    return "".join(map(_segment, path)).removeprefix(".")
+    return "".join(map(_format_segment, path)).removeprefix(".")
 
 
-def _segment(element: str | int) -> str:
+def _format_segment(element: str | int) -> str:
     if isinstance(element, int):
         return f"[{element}]"
-    short = shortened(element)
+    short = clip_text(element)
     return f".{short}" if _PLAIN.fullmatch(element) else f'."{short}"'
 
 
-def shortened(text: str, length: int = 60) -> str:
+def clip_text(text: str, length: int = 60) -> str:
     """Return ``text`` on one line, its middle left out when it is longer than ``length``."""
     line = escape_line(text)
     half = length // 2
@@ -70,7 +70,7 @@ Absolute = Callable[[Path, KeyPath], Path]
 _WEIGHTS = (".safetensors", ".ckpt", ".pth", ".md")
 
 
-def absolute(path: str | Path, folder: Path) -> Path:
+def make_absolute(path: str | Path, folder: Path) -> Path:
     """Return ``path`` below ``folder`` with ``~`` and ``..`` worked out; ``UsageError`` if there is no such home."""
     return Path(os.path.normpath(folder / expand_home(path, folder)))
 
@@ -81,24 +81,24 @@ def is_weights_file(text: str) -> bool:
     return "://" not in text and (text.endswith(_WEIGHTS) or any(separator in text for separator in separators))
 
 
-def resolved(model: M, path: KeyPath, change: Absolute) -> M:
+def resolve_paths(model: M, path: KeyPath, change: Absolute) -> M:
     """Return ``model`` with ``change(path, its key path)`` in place of every path in its fields, however deep."""
     changed = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        new = _changed(value, (*path, field.alias or name), change)
+        new = _change_paths(value, (*path, field.alias or name), change)
         if new is not value:
             changed[name] = new
     return model.model_copy(update=changed) if changed else model
 
 
-def _changed(value: Any, path: KeyPath, change: Absolute) -> Any:
+def _change_paths(value: Any, path: KeyPath, change: Absolute) -> Any:
     if isinstance(value, Path):
         return change(value, path)
     if isinstance(value, BaseModel):
-        return resolved(value, path, change)
+        return resolve_paths(value, path, change)
     if isinstance(value, dict):
-        return {key: _changed(item, (*path, str(key)), change) for key, item in value.items()}
+        return {key: _change_paths(item, (*path, str(key)), change) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_changed(item, (*path, i), change) for i, item in enumerate(value))
+        return type(value)(_change_paths(item, (*path, i), change) for i, item in enumerate(value))
     return value

@@ -59,10 +59,10 @@ def replace_positions(options: M, stages: tuple[str, ...]) -> tuple[M, Resolutio
     Values that the options spell out as literals, such as ``Literal["last"]``, have their own meaning and stay.
     """
     resolution = Resolution(stages)
-    return _in_model(options, (), (), resolution), resolution
+    return _replace_in_model(options, (), (), resolution), resolution
 
 
-def _in_model(model: M, written: KeyPath, now: KeyPath, to: Resolution) -> M:
+def _replace_in_model(model: M, written: KeyPath, now: KeyPath, to: Resolution) -> M:
     changed = {}
     for name, about in type(model).model_fields.items():
         value, key = getattr(model, name), about.alias or name
@@ -77,13 +77,13 @@ class _Walk:
 
     def __init__(self, to: Resolution, annotation: Any) -> None:
         self.to = to
-        self.literals = {*_literals(annotation)}
-        self.tuples = {*_fixed_lengths(annotation)}
+        self.literals = {*_find_literals(annotation)}
+        self.tuples = {*_find_fixed_lengths(annotation)}
 
     def value(self, value: Any, written: KeyPath, now: KeyPath) -> Any:
         """Return a value with names in place of positions."""
         if isinstance(value, BaseModel):
-            return _in_model(value, written, now, self.to)
+            return _replace_in_model(value, written, now, self.to)
         if type(value) is str:
             names = self.names(value, written)
             return names[0] if names else value
@@ -132,8 +132,10 @@ class _Walk:
             count, most = int(found[1] or 1), len(stages) - 1
             if 1 <= count <= most:
                 return stages[most - count : most]
-            self.complain(at, f"no position '{text}'; the network has {_few(stages[:-1])}, {_remedy(most)}")
-        elif meant := _meant(text, stages):
+            self.complain(
+                at, f"no position '{text}'; the network has {_describe_stages(stages[:-1])}, {_suggest_positions(most)}"
+            )
+        elif meant := _guess_position(text, stages):
             self.complain(at, f"no position or stage named '{text}'; did you mean '{meant}'?")
         return None
 
@@ -142,17 +144,17 @@ class _Walk:
         self.to.wrong.append(WrongPosition(path=at, finding=Finding(severity="error", subject="", text=text)))
 
 
-def _few(stages: tuple[str, ...]) -> str:
+def _describe_stages(stages: tuple[str, ...]) -> str:
     """Return how many stages there are, and the names of not too many."""
     names = ", ".join(stages) if len(stages) <= 8 else f"{', '.join(stages[:3])} … {stages[-1]}"
     return f"{len(stages)} stage{'s' if len(stages) > 1 else ''} below the head ({names})"
 
 
-def _remedy(most: int) -> str:
+def _suggest_positions(most: int) -> str:
     return f"so write 'last' to 'last {most}', 'all' or 'head'" if most > 1 else "so write 'last', 'all' or 'head'"
 
 
-def _meant(text: str, stages: Iterable[str]) -> str | None:
+def _guess_position(text: str, stages: Iterable[str]) -> str | None:
     """Return the position that a text is probably a misspelling of; None for names and patterns of stages."""
     found = _LIKE_A_POSITION.fullmatch(text)
     if found is None or any(fnmatchcase(stage, text) or stage.lower() == text.lower() for stage in stages):
@@ -163,19 +165,19 @@ def _meant(text: str, stages: Iterable[str]) -> str | None:
     return f"{LAST} {number}" if get_close_matches(word, [LAST], cutoff=0.6) else None
 
 
-def _literals(annotation: Any) -> Iterator[Any]:
+def _find_literals(annotation: Any) -> Iterator[Any]:
     """Yield the values that an annotation spells out, however deep."""
     if get_origin(annotation) is Literal:
         yield from get_args(annotation)
         return
     for each in get_args(annotation):
-        yield from _literals(each)
+        yield from _find_literals(each)
 
 
-def _fixed_lengths(annotation: Any) -> Iterator[int]:
+def _find_fixed_lengths(annotation: Any) -> Iterator[int]:
     """Yield the lengths of tuples whose number of items is fixed, however deep."""
     arguments = get_args(annotation)
     if get_origin(annotation) is tuple and Ellipsis not in arguments:
         yield len(arguments)
     for each in arguments:
-        yield from _fixed_lengths(each)
+        yield from _find_fixed_lengths(each)

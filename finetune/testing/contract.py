@@ -11,8 +11,8 @@ from finetune.components import Component, Options
 from finetune.errors import FinetuneError, UsageError
 from finetune.plugins import HERE, Origin, load, said
 from finetune.recipe.mistakes import Known
-from finetune.recipe.parts import SLOTS, section, validated
-from finetune.recipe.places import absolute, resolved, spelled
+from finetune.recipe.parts import SLOTS, get_section_model, validate_values
+from finetune.recipe.places import format_path, make_absolute, resolve_paths
 from finetune.suggest import did_you_mean
 from finetune.testing.surroundings import watched
 
@@ -162,22 +162,22 @@ def about_options(inspection: Inspection[Any], given: Mapping[str, Any]) -> None
     """Validate options as a recipe does, and see that they are strict and survive being written down."""
     component = inspection.component
     model, slot = component.options, next(slot for slot, kind in SLOTS.items() if kind is type(component))
-    if both := section(slot).model_fields.keys() & model.model_fields.keys():
+    if both := get_section_model(slot).model_fields.keys() & model.model_fields.keys():
         text = f"an option is called '{min(both)}', a key that the engine reads itself; give it another name"
         inspection.breaks("options", text)
         raise Enough
     with inspection.rule("options", "the option model", "mend it", vital=True):
         wrong: list[Problem] = []
-        options = validated(model, dict(given), Known(model), wrong)
+        options = validate_values(model, dict(given), Known(model), wrong)
         if options is None:
-            lines = "; ".join(f"{spelled(each.path)}: {each.text}" for each in wrong)
+            lines = "; ".join(f"{format_path(each.path)}: {each.text}" for each in wrong)
             inspection.breaks("options", f"{lines}; pass the check what a recipe would say beside `use:`")
             raise Enough
-        inspection.options = resolved(options, (), lambda path, at: absolute(path, Path.cwd()))
-        if validated(model, {**given, "no_such_option": 1}, Known(model), []) is not None:
+        inspection.options = resolve_paths(options, (), lambda path, at: make_absolute(path, Path.cwd()))
+        if validate_values(model, {**given, "no_such_option": 1}, Known(model), []) is not None:
             text = "an unknown key is accepted, so that a misspelt one does nothing; leave out `extra` in model_config"
             inspection.breaks("options", text)
-        again = validated(model, inspection.options.model_dump(mode="json", by_alias=True), Known(model), [])
+        again = validate_values(model, inspection.options.model_dump(mode="json", by_alias=True), Known(model), [])
         if again != inspection.options:
             text = "they read back differently from the recipe that a run writes; use types that JSON has, and Path"
             inspection.breaks("options", text)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import Freezer, Options
 from finetune.errors import UsageError
-from finetune.recipe.parts import with_names
-from finetune.recipe.places import spelled
+from finetune.recipe.parts import resolve_positions
+from finetune.recipe.places import format_path
 from finetune.suggest import did_you_mean
 from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
 
@@ -56,9 +56,9 @@ def check_freezer(
 
 def built(inspection: Inspection[Freezer], written: Options, stages: tuple[str, ...]) -> Policy:
     """Return what ``build`` makes of options, with names in place of positions as the engine puts them."""
-    inspection.options, resolution = with_names(inspection.component, written, stages)
+    inspection.options, resolution = resolve_positions(inspection.component, written, stages)
     for wrong in resolution.wrong:
-        inspection.breaks("options", f"{spelled(wrong.path)}: {wrong.finding.text}")
+        inspection.breaks("options", f"{format_path(wrong.path)}: {wrong.finding.text}")
         raise Enough
     policy: Policy = call(inspection)
     if not callable(policy):
@@ -108,7 +108,7 @@ def purity(
 
 def networks(inspection: Inspection[Freezer], written: Options) -> None:
     """Ask for a network of other stages."""
-    options, resolution = with_names(inspection.component, written, OTHERS)
+    options, resolution = resolve_positions(inspection.component, written, OTHERS)
     if resolution.wrong:
         return  # the engine refuses the options for such a network
     with inspection.rule("networks", f"asked about stages {', '.join(OTHERS)}, it", "take the names from `stages`"):

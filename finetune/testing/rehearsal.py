@@ -94,7 +94,7 @@ def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, C
         "callbacks": [{"use": callback.name, **options.model_dump(mode="json", by_alias=True)}],
         "runner": {"device": "cpu", "mode": "pynative", "workers": 1},
     }
-    return plans.load(said, [], catalogue), catalogue
+    return plans.load_plan(said, [], catalogue), catalogue
 
 
 @dataclass

@@ -11,7 +11,7 @@ from finetune.data import splitfile
 from finetune.errors import DataError, UsageError
 from finetune.recipe import masking
 from finetune.recipe.moved import follow_move
-from finetune.recipe.places import is_weights_file, resolved
+from finetune.recipe.places import is_weights_file, resolve_paths
 from finetune.training import older, records
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def is_judged_differently(state: Mapping[str, Any], prepared: Prepared) -> bool:
 
 def is_moved(state: Mapping[str, Any], prepared: Prepared) -> bool:
     """Tell whether a run that is otherwise the same finds its images or weights at other paths."""
-    before: dict[str, Any] = masking.hidden("recipe", dict(state["recipe"]))
+    before: dict[str, Any] = masking.mask_value("recipe", dict(state["recipe"]))
     return before != records.mathematics(prepared.plan)
 
 
@@ -143,7 +143,7 @@ def recipe_changes(
     Paths count by what they hold: those of the dataset are left out, since its images are compared by their contents,
     and ``backbone.weights`` where the contents are the same.
     """
-    old, new = masking.hidden("recipe", dict(before)), dict(now)
+    old, new = masking.mask_value("recipe", dict(before)), dict(now)
     old, new = _without_paths(old, plan), _without_paths(new, plan)
     if same_weights:
         old, new = _without(old, "backbone", "weights"), _without(new, "backbone", "weights")
@@ -169,7 +169,7 @@ def path_keys(options: Options) -> set[str]:
         keys.add(str(at[0]))
         return path
 
-    resolved(options, (), note)
+    resolve_paths(options, (), note)
     for name, field in type(options).model_fields.items():
         if field.annotation is Path or Path in get_args(field.annotation):
             keys.add(field.alias or name)

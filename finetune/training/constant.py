@@ -11,8 +11,8 @@ from finetune.components import Callback, Finding, RunFacts
 from finetune.errors import UsageError
 from finetune.model.metrics import constant_metrics
 from finetune.plugins import named
-from finetune.recipe.parts import longest
-from finetune.recipe.places import spelled
+from finetune.recipe.parts import assume_longest
+from finetune.recipe.places import format_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,12 +61,12 @@ def _metric(plan: Plan, data: Data) -> Iterator[Finding]:
 
 def _callbacks(plan: Plan, data: Data, catalogue: Catalogue, asked: Recipe) -> Iterator[Finding]:
     """Yield what callbacks say of their options now, and did not say before the dataset was looked at."""
-    before, now = RunFacts(recipe=longest(asked)), facts(plan, data)
+    before, now = RunFacts(recipe=assume_longest(asked)), facts(plan, data)
     for index, chosen in enumerate(plan.callbacks):
         known = _said(chosen, before, catalogue)
         for finding in _said(chosen, now, catalogue):
             if finding not in known:
-                subject = f"{spelled(('callbacks', index))}{f'.{finding.subject}' if finding.subject else ''}"
+                subject = f"{format_path(('callbacks', index))}{f'.{finding.subject}' if finding.subject else ''}"
                 yield Finding(severity=finding.severity, subject=subject, text=finding.text)
 
 

@@ -88,12 +88,12 @@ def with_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
     if epochs > MOST_EPOCHS:
         raise UsageError(f"--extend leads to {epochs:,} epochs; {MOST_EPOCHS:,} are the most")
     values = plan.recipe.model_dump(mode="json", by_alias=True)
-    return plans.load(values, [f"{changes.EPOCHS}={epochs}"], catalogue)
+    return plans.load_plan(values, [f"{changes.EPOCHS}={epochs}"], catalogue)
 
 
 def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
     """Return what differs between a plan and what the finished run in a folder was made of, ready to read."""
-    made_of = older.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
+    made_of = older.keep_defaults(plans.load_plan(load_run_recipe(folder), [], catalogue), folder)
     same_weights, weights = changes.weights_changes(folder, plan)
     before, now = recorded_recipe(folder) or records.mathematics(made_of), records.mathematics(plan)
     found = changes.changes_since(before, now, plan, folder, same_weights=same_weights)

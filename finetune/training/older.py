@@ -72,10 +72,10 @@ def keep_settled(plan: Plan, folder: Path) -> Plan:
 
 def _recorded(folder: Path) -> Mapping[str, Any]:
     """Return what the complete recipe in a run's folder says; nothing where it cannot be read, which others report."""
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
     try:
-        values = read(folder / "recipe.yaml").values
+        values = read_recipe(folder / "recipe.yaml").values
     except (FinetuneError, OSError):
         return {}
     return values if isinstance(values, Mapping) else {}

@@ -48,8 +48,8 @@ def new_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], res
     data = prepared.data
     return Run(
         folder=folder,
-        recipe=masking.without_secrets(prepared.plan.recipe),
-        recipe_text=environment.masked(plans.dump(prepared.plan)),
+        recipe=masking.mask_secrets(prepared.plan.recipe),
+        recipe_text=environment.masked(plans.dump_plan(prepared.plan)),
         classes=data.classes,
         stages=prepared.network.names,
         device=prepared.device.name,
@@ -124,7 +124,7 @@ def write_changed(prepared: Prepared, folder: Path) -> None:
 
 def write_recipe(prepared: Prepared, folder: Path) -> None:
     """Write the complete recipe, by which the run is resumed."""
-    masking.write(folder / "recipe.yaml", plans.dump(prepared.plan))
+    masking.write_recipe(folder / "recipe.yaml", plans.dump_plan(prepared.plan))
 
 
 def write_history(run: Run) -> None:
@@ -202,7 +202,7 @@ def trunk_engine(prepared: Prepared) -> str:
 
 def mathematics(plan: Plan) -> dict[str, Any]:
     """Return the resolved recipe without its secrets and the keys that cannot change the weights."""
-    said = masking.without_secrets(plan.recipe).model_dump(mode="json")
+    said = masking.mask_secrets(plan.recipe).model_dump(mode="json")
     del said["train"]["on_nonfinite"]  # nothing, as long as all is finite
     kept = {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
     return kept | {"runner": {"amp": said["runner"]["amp"]}}
@@ -210,7 +210,7 @@ def mathematics(plan: Plan) -> dict[str, Any]:
 
 def callbacks(plan: Plan) -> list[Any]:
     """Return the callbacks of the resolved recipe without its secrets."""
-    found: list[Any] = masking.without_secrets(plan.recipe).model_dump(mode="json")["callbacks"]
+    found: list[Any] = masking.mask_secrets(plan.recipe).model_dump(mode="json")["callbacks"]
     return found
 
 
@@ -228,12 +228,12 @@ def finished(folder: Path, plan: Plan) -> Run | None:
 
 def is_being_extended(folder: Path) -> bool:
     """Tell whether a finished run was killed when it had just begun to train on: its recipe asks for more by then."""
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     trained = None if result.get("stopped_early") else result["epochs"]  # of earlier versions
     planned = result.get("planned_epochs", trained)
-    return planned is not None and str(read(folder / "recipe.yaml").values["train"]["epochs"]) != str(planned)
+    return planned is not None and str(read_recipe(folder / "recipe.yaml").values["train"]["epochs"]) != str(planned)
 
 
 def read_finished(folder: Path, plan: Plan) -> Run:
@@ -244,7 +244,7 @@ def read_finished(folder: Path, plan: Plan) -> Run:
     best = result["best"]
     return Run(
         folder=folder,
-        recipe=masking.without_secrets(plan.recipe),
+        recipe=masking.mask_secrets(plan.recipe),
         recipe_text=environment.masked((folder / "recipe.yaml").read_text(encoding="utf-8")),
         classes=tuple(about["classes"]),
         stages=tuple(about["stages"]),

@@ -148,7 +148,7 @@ def test_everything_is_offered_with_its_help(
     assert sorted(first) == COMMANDS
     assert all(first.values())
     recipes = told("run ", monkeypatch, capsys) or {}
-    assert document.recipes().keys() <= recipes.keys()
+    assert document.list_recipes().keys() <= recipes.keys()
     keys = told("run mine.yaml ", monkeypatch, capsys) or {}
     assert {re.split(r"[.=\[]", key)[0] for key in keys} == set(Recipe.model_fields)
     assert all(keys.values())

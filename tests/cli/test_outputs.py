@@ -116,7 +116,7 @@ def test_inputs_are_never_overwritten(call: Call, top: Path, file: str, words: t
 
 
 def test_a_bundled_recipe_is_an_input_too(call: Call) -> None:
-    path = document.find("quickstart")
+    path = document.find_recipe("quickstart")
     before = path.read_bytes()
     assert call("lr", "quickstart", "--plot", path, "--force")[0] == 2
     assert call("cp", "folder", path, "--force")[0] == 2

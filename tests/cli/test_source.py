@@ -64,7 +64,7 @@ def test_paths_of_a_bundled_recipe_start_here(
     (tmp_path / "bundled").mkdir()
     recipe = tmp_path / "bundled" / "mine.yaml"
     recipe.write_text("dataset: {use: folder, root: photos}\noutput: results\n")
-    monkeypatch.setattr(document, "recipes", lambda: {"mine": recipe})
+    monkeypatch.setattr(document, "list_recipes", lambda: {"mine": recipe})
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -73,7 +73,7 @@ def test_the_engine_resumes_what_python_began(undisturbed: Finetuner, photos: Pa
         ft.fit(photos, epochs=2)
     assert ft.run is not None
     catalogue = tiny.catalogue()
-    plan = plans.load(ft.run.folder / "recipe.yaml", [], catalogue)
+    plan = plans.load_plan(ft.run.folder / "recipe.yaml", [], catalogue)
     resumed = engine.fine_tune(plan, catalogue, resume=ft.run.folder, say=lambda message: None)
     assert undisturbed.run is not None
     assert weights(resumed) == weights(undisturbed.run)
