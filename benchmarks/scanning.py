@@ -41,7 +41,7 @@ def looked(photos: Path) -> float:
     from finetune.recipe import plan as plans
     from finetune.training.prepare import load_data
 
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     plan = plans.load_plan({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)
     began = time.perf_counter()
     load_data(plan, catalogue, usable_cores(), lambda split, done, total: None)

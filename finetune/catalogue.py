@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import PluginError, UsageError
-from finetune.plugins import HERE, Broken, Origin, Plugins, named
+from finetune.plugins import HERE, Broken, Origin, Plugins, attribute_errors
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ HOOK_OF: dict[type[Component], str] = {
 }
 
 
-def fault(kind: type[Component], component: object) -> str | None:
+def find_fault(kind: type[Component], component: object) -> str | None:
     """Return what is wrong with a component that a hook of this kind returned."""
     if not isinstance(component, kind):
         return f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
@@ -47,7 +47,7 @@ class Catalogue:
                 self._add(kind, origin, component)
 
     def _add(self, kind: type[Component], origin: Origin, component: object) -> None:
-        if (wrong := fault(kind, component)) is not None:
+        if (wrong := find_fault(kind, component)) is not None:
             self.plugins.broken.append(Broken(origin=origin, reason=wrong))
         else:
             assert isinstance(component, kind)
@@ -90,7 +90,7 @@ class Catalogue:
 
     def call(self, component: Component, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a component's function; what it raises names its plugin."""
-        with named(self.origin(component), f"{what} of {component.kind} '{component.name}'"):
+        with attribute_errors(self.origin(component), f"{what} of {component.kind} '{component.name}'"):
             return function(*arguments)
 
     def __iter__(self) -> Iterator[tuple[Origin, Component]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune.errors import UsageError
-from finetune.normalisation import image_fault
+from finetune.normalisation import find_image_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,7 +112,7 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         """Raise ``UsageError`` for a mean or std that is not of pixels in 0..1."""
-        if fault := image_fault({"mean": self.mean, "std": self.std}):
+        if fault := find_image_fault({"mean": self.mean, "std": self.std}):
             raise UsageError(f"ImageSpec: {fault}")
 
 

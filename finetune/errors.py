@@ -83,7 +83,7 @@ class Interrupted(FinetuneError):
         super().__init__(message)
 
 
-def again(kind: str, message: str, exit_code: int) -> FinetuneError:
+def rebuild_error(kind: str, message: str, exit_code: int) -> FinetuneError:
     """Return an error that another process raised, by the name of its class."""
     found = globals().get(kind)
     error = FinetuneError()

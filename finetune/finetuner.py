@@ -33,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def in_python_words(method: Callable[P, R]) -> Callable[P, R]:
+def translate_method_errors(method: Callable[P, R]) -> Callable[P, R]:
     """Return a method whose errors say what to do in Python, not on the command line."""
 
     @wraps(method)
@@ -112,7 +112,7 @@ class Finetuner:
         """Return one dictionary per epoch of the last fit, as in ``metrics.jsonl``."""
         return self.run.history if self.run else []
 
-    @in_python_words
+    @translate_method_errors
     def fit(
         self,
         data: Data,
@@ -173,7 +173,7 @@ class Finetuner:
             said["freeze"] = {"use": "gradual", "schedule": {1: "head", freeze_epochs + 1: "all"}}
         return self.fit(data, epochs=None if epochs is None else freeze_epochs + epochs, **said)
 
-    @in_python_words
+    @translate_method_errors
     def _fits_head(self, data: Data, said: Mapping[str, Any]) -> bool:
         """Tell whether a fit with these sections starts with a head that is fitted."""
         from finetune.recipe import keywords
@@ -182,7 +182,7 @@ class Finetuner:
 
         plan, catalogue = self._plan(data, keywords.merge_sections(self.sections, said))
         planned = plan_phases(plan, catalogue)
-        return defaults.is_fitted(defaults.settle_start(plan, planned, silent).recipe)
+        return defaults.is_fitted(defaults.settle_start(plan, planned, ignore_message).recipe)
 
     def _run(
         self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool, extend: int | None
@@ -194,7 +194,7 @@ class Finetuner:
 
         display = notebook.progress() if self.progress else None
         watchers = [self, display] if display else [self]
-        say = translate_lines(display.say) if display else silent
+        say = translate_lines(display.say) if display else ignore_message
         try:
             self.run = engine.fine_tune(
                 plan, catalogue, resume=resume, allow_changed=allow_changed, extend=extend, watchers=watchers, say=say
@@ -235,14 +235,14 @@ class Finetuner:
         from finetune.catalogue import Catalogue
         from finetune.data import sources
 
-        loaded = plugins.load()
+        loaded = plugins.load_plugins()
         own = plugins.Origin(name="python", distribution=plugins.HERE, version="-")
         dataset = sources.own_dataset(data, color)
-        for plugin in (*self.plugins, *([Offer(dataset)] if dataset else [])):
+        for plugin in (*self.plugins, *([DatasetPlugin(dataset)] if dataset else [])):
             loaded.register(plugin, own)
         return Catalogue(loaded)
 
-    @in_python_words
+    @translate_method_errors
     def predict(self, images: Images | str | Path, *, top: int = 5) -> Predictions:
         """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
 
@@ -262,12 +262,12 @@ class Finetuner:
             refused: dict[int, BadImage] = {}
             found = model.predict(given.images, top=top, refused=refused if given.listed else None)
         missing = inputs.of_folders(given, refused)
-        say = print if self.progress else silent
+        say = print if self.progress else ignore_message
         if missing:
             say(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
         return Predictions(found, missing)
 
-    @in_python_words
+    @translate_method_errors
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
         """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one.
 
@@ -281,7 +281,7 @@ class Finetuner:
         with interrupts.keyboard():
             return model.evaluate(data)
 
-    @in_python_words
+    @translate_method_errors
     def embed(self, images: Images | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return pooled features (N, width) float32, of the fitted network or else of the pretrained one.
 
@@ -293,7 +293,7 @@ class Finetuner:
         with interrupts.keyboard():
             return model.embed(images)
 
-    @in_python_words
+    @translate_method_errors
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Copy the model folder to another folder and return it.
 
@@ -306,7 +306,7 @@ class Finetuner:
         assert model.folder is not None
         return exporting.copy_model(model.folder, target, force=force)
 
-    @in_python_words
+    @translate_method_errors
     def export(
         self, path: str | Path, format: Literal["onnx", "mindir"] | None = None, *, force: bool = False
     ) -> dict[str, Any]:
@@ -325,7 +325,7 @@ class Finetuner:
             return model.export(file, ending, force=force)
 
     @classmethod
-    @in_python_words
+    @translate_method_errors
     def load(cls, path: str | Path, **more: Any) -> Finetuner:
         """Return a fitted ``Finetuner`` from a run folder or model folder; ``more`` is what the constructor takes.
 
@@ -344,7 +344,7 @@ class Finetuner:
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
         trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
-        say = translate_lines(print) if ft.progress else silent
+        say = translate_lines(print) if ft.progress else ignore_message
         ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
         return ft
 
@@ -365,7 +365,7 @@ class Finetuner:
             from finetune.recipe.keywords import translate_lines
             from finetune.training.pretrained import load_pretrained
 
-            say = translate_lines(print) if self.progress else silent
+            say = translate_lines(print) if self.progress else ignore_message
             self._pretrained = load_pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
             self._pretrained_head = head
         return self._pretrained
@@ -375,7 +375,7 @@ SCORES = ("val_accuracy", "test_accuracy")
 NOTHING: tuple[Sequence[Any], Sequence[Any]] = ((), ())
 
 
-class Offer:
+class DatasetPlugin:
     """A plugin that offers one dataset."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -387,5 +387,5 @@ class Offer:
         return [self.dataset]
 
 
-def silent(message: str) -> None:
+def ignore_message(message: str) -> None:
     """Show nothing."""

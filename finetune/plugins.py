@@ -134,7 +134,7 @@ class Plugins:
         """
         for impl in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             origin = self.origins[id(impl.plugin)]
-            with named(origin, hook):
+            with attribute_errors(origin, hook):
                 result = impl.function(*(arguments[name] for name in impl.argnames))
             yield origin, result
 
@@ -157,7 +157,7 @@ class Plugins:
         for impl in reversed(getattr(self.manager.hook, event).get_hookimpls()):
             origin = self.origins[id(impl.plugin)]
             try:
-                with named(origin, event):
+                with attribute_errors(origin, event):
                     impl.function(*(arguments[name] for name in impl.argnames))
             except FinetuneError as error:
                 failures.append(error)
@@ -168,7 +168,7 @@ class Plugins:
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
             origin = self.origins[id(impl.plugin)]
             try:
-                with named(origin, hook):
+                with attribute_errors(origin, hook):
                     components = list(impl.function() or ())
             except PluginError as error:
                 self.broken.append(Broken(origin=origin, reason=str(error)))
@@ -176,7 +176,7 @@ class Plugins:
             yield from ((origin, component) for component in components)
 
 
-class named:
+class attribute_errors:
     """Turn what a plugin raises into a ``PluginError`` that names it and the hook."""
 
     def __init__(self, origin: Origin, hook: str) -> None:
@@ -189,7 +189,7 @@ class named:
             return
         if error.named if isinstance(error, PluginError) else isinstance(error, FinetuneError):
             return
-        what = said(error)
+        what = describe_error(error)
         if not isinstance(error, PluginError):
             what = f"{type(error).__name__}: {what}" if what else type(error).__name__
         failure = PluginError(f"{self.origin} failed in {self.hook}: {what}")
@@ -197,7 +197,7 @@ class named:
         raise failure from error
 
 
-def said(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error's own words; those of a plugin may fail themselves."""
     try:
         return str(error)
@@ -205,7 +205,7 @@ def said(error: BaseException) -> str:
         return ""
 
 
-def load() -> Plugins:
+def load_plugins() -> Plugins:
     """Return the built-in plugins and the installed ones; what fails to load is kept in ``broken``.
 
     ``FINETUNE_DISABLE_PLUGINS=a,b`` leaves out entry points by name.
@@ -215,13 +215,13 @@ def load() -> Plugins:
         name = module.rpartition(".")[2]
         plugins.register(import_module(module), Origin(name=name, distribution=DISTRIBUTION, version=own_version()))
     disabled = {name.strip() for name in os.environ.get("FINETUNE_DISABLE_PLUGINS", "").split(",")}
-    for point in sorted(points(plugins), key=lambda point: (origin_of(point).distribution, point.name)):
+    for point in sorted(find_entry_points(plugins), key=lambda point: (get_origin(point).distribution, point.name)):
         if point.name not in disabled:
             load_entry_point(plugins, point)
     return plugins
 
 
-def points(plugins: Plugins) -> Sequence[EntryPoint]:
+def find_entry_points(plugins: Plugins) -> Sequence[EntryPoint]:
     """Return the entry points of installed plugins; a distribution whose list cannot be read is noted as broken."""
     try:
         return entry_points(group=hookspecs.PROJECT)
@@ -231,14 +231,14 @@ def points(plugins: Plugins) -> Sequence[EntryPoint]:
         try:
             found += [point for point in dist.entry_points if point.group == hookspecs.PROJECT]
         except Exception as error:
-            reason = f"its entry_points.txt is damaged: {said(error)}; install it anew"
-            plugins.broken.append(Broken(origin=origin(dist, "?"), reason=reason))
+            reason = f"its entry_points.txt is damaged: {describe_error(error)}; install it anew"
+            plugins.broken.append(Broken(origin=make_origin(dist, "?"), reason=reason))
     return found
 
 
 def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
     """Load and register one installed plugin, or note why it cannot be."""
-    origin = origin_of(point)
+    origin = get_origin(point)
     try:
         check_version(point)
         plugin = point.load()
@@ -247,7 +247,11 @@ def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit while it is imported
-        reason = said(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {said(error)}"
+        reason = (
+            describe_error(error)
+            if isinstance(error, PluginError)
+            else f"{type(error).__name__}: {describe_error(error)}"
+        )
         plugins.broken.append(Broken(origin=origin, reason=reason))
 
 
@@ -274,12 +278,12 @@ def check_api(plugin: object, module: ModuleType | None) -> None:
         raise PluginError(f"{here}; install another version of one of them")
 
 
-def origin_of(point: EntryPoint) -> Origin:
+def get_origin(point: EntryPoint) -> Origin:
     """Return name, distribution and version of an entry point."""
-    return origin(point.dist, point.name)
+    return make_origin(point.dist, point.name)
 
 
-def origin(dist: Distribution | None, name: str) -> Origin:
+def make_origin(dist: Distribution | None, name: str) -> Origin:
     """Return what a plugin is called; metadata may be damaged."""
     try:
         about = (dist.name, dist.version) if dist else ("?", "?")

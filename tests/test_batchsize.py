@@ -73,7 +73,7 @@ def test_what_stages_return_is_counted_and_grows_with_the_area(tmp_path: Path) -
     from finetune.training.prepare import prepare
 
     device.setup(device="cpu")
-    catalogue, said = Catalogue(plugins.load()), recipe(folder(tmp_path / "photos"), tmp_path)
+    catalogue, said = Catalogue(plugins.load_plugins()), recipe(folder(tmp_path / "photos"), tmp_path)
     said["backbone"]["use"] = "resnext_nano"
     network = prepare(plans.load_plan(said, [], catalogue), catalogue, say=lambda message: None).network
     whole = batchsize.activations(network, 0, 128)

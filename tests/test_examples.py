@@ -218,7 +218,7 @@ def test_weights_of_a_company_reach_a_recipe(
     monkeypatch.syspath_prepend(str(repo / "examples" / "finetune-mirror"))
     import finetune_mirror
 
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     if not any(origin.name == "mirror" for origin in loaded.origins.values()):
         loaded.register(finetune_mirror, plugins.Origin(name="mirror", distribution="example", version="-"))
     (tmp_path / "net.safetensors").write_bytes(b"weights")

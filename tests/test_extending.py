@@ -33,7 +33,7 @@ runner: {device: ascend, memory_gb: 30, amp: O2}
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.fixture(autouse=True)

@@ -68,7 +68,7 @@ def data(recipe: Plan, photos: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != TWO_PROCESSES])
 def test_every_recipe_runs(photos: Path, name: str, tmp_path: Path) -> None:
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     whole = plan.load_plan(RECIPES[name], [], catalogue)
     mode = "pynative" if name in DEEP else "graph"
     changes = [*SHORT, *data(whole, photos), *SMALLER.get(name, ()), f"runner.mode={mode}", "runner.devices=1"]
@@ -101,7 +101,11 @@ def items(section: object) -> list[tuple[str, object]]:
 
 @pytest.mark.slow
 def test_two_processes_run(photos: Path, repo: Path, tmp_path: Path) -> None:
-    changes = [*SHORT, ONE_EPOCH, *data(plan.load_plan(RECIPES[TWO_PROCESSES], [], Catalogue(plugins.load())), photos)]
+    changes = [
+        *SHORT,
+        ONE_EPOCH,
+        *data(plan.load_plan(RECIPES[TWO_PROCESSES], [], Catalogue(plugins.load_plugins())), photos),
+    ]
     line = command("run", TWO_PROCESSES, *changes, "--output", tmp_path, "--json")
     done = subprocess.run(line, env=environment(repo), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

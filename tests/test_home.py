@@ -10,7 +10,7 @@ import pytest
 
 from finetune import UsageError, expand_home
 from finetune.cli import source
-from finetune.cli.offers import files
+from finetune.cli.offers import offer_files
 from finetune.recipe.places import make_absolute
 
 NOBODY = "~nobody-has-this-name"
@@ -57,16 +57,16 @@ def test_the_folder_is_looked_for_where_the_path_starts(here: Path) -> None:
 
 
 def test_recipes_and_changes_are_told_apart() -> None:
-    assert source.asked(["~augment"]).changes == ("~augment",)
-    assert source.asked([f"{NOBODY}/r.yaml"]).recipe == f"{NOBODY}/r.yaml"
+    assert source.parse_words(["~augment"]).changes == ("~augment",)
+    assert source.parse_words([f"{NOBODY}/r.yaml"]).recipe == f"{NOBODY}/r.yaml"
     Path("~r.yaml").write_text("seed: 1\n")
-    assert source.asked(["~r.yaml"]).recipe == "~r.yaml"
-    assert source.find("~r.yaml") == Path("~r.yaml")
+    assert source.parse_words(["~r.yaml"]).recipe == "~r.yaml"
+    assert source.find_source("~r.yaml") == Path("~r.yaml")
 
 
 def test_completion_survives_an_unknown_user(here: Path) -> None:
     Path("~x.yaml").touch()
     (here / "home" / "mine.yaml").touch()
-    assert list(files("~x")) == ["~x.yaml"]
-    assert list(files("~/m")) == ["~/mine.yaml"]
-    assert list(files(f"{NOBODY}/m")) == []
+    assert list(offer_files("~x")) == ["~x.yaml"]
+    assert list(offer_files("~/m")) == ["~/mine.yaml"]
+    assert list(offer_files(f"{NOBODY}/m")) == []

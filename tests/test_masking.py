@@ -64,7 +64,7 @@ def test_an_address_with_secrets_stays_in_the_recipe_alone(tmp_path: Path) -> No
     file = save(tmp_path / "start.safetensors")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     said = recipe(tmp_path, f"https://me:hush@example.invalid/net.safetensors?token=hush#sha256={digest}")
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Company(file), plugins.Origin(name="company", distribution="tests", version="-"))
     catalogue, made = Catalogue(loaded), tmp_path / "runs" / "small-001"
     reader = Reader(("step_end", 1), lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -38,7 +38,7 @@ class Gatherer:
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Gatherer(), Origin(name="gatherer", distribution="gatherer", version="1"))
     return Catalogue(loaded)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-CATALOGUE = Catalogue(plugins.load())
+CATALOGUE = Catalogue(plugins.load_plugins())
 COMPONENTS = [component for _, component in CATALOGUE]
 
 

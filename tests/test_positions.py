@@ -121,7 +121,7 @@ class Plugin:
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Plugin(), Origin(name="foreign", distribution="foreign", version="1"))
     return Catalogue(loaded)
 

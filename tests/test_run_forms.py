@@ -17,7 +17,7 @@ from finetune.features import identity
 from finetune.machine import forms, speeds
 from finetune.recipe import plan as plans
 from finetune.training import choosing, engine
-from finetune_model import activations_of, design, products
+from finetune_model import design, make_activations, products
 from tests.drawn import folder
 from tests.test_engine import Watcher, recipe, weights
 
@@ -31,14 +31,14 @@ pytestmark = pytest.mark.once
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     """Return all components, and the small ResNeXt with two forms."""
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     nano = Catalogue(loaded).get(Backbone, "resnext_nano")
     made = dataclasses.replace(
         nano,
         name="two_forms",
         products=products,
         products_avx2=("layer3", "layer4"),
-        activations=activations_of(design.NANO),
+        activations=make_activations(design.NANO),
     )
 
     class Plugin:
@@ -125,7 +125,7 @@ def test_what_was_measured_decides(
 
 
 def design_stages() -> tuple[str, ...]:
-    return tuple(design.activations(design.NANO, 32))
+    return tuple(design.count_activations(design.NANO, 32))
 
 
 def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any], catalogue: Catalogue) -> None:
@@ -137,7 +137,7 @@ def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any
 
     network = Network(build_stages(backbone, backbone.options()), nn.Identity())
     for side in (64, 128):
-        counted = design.activations(design.NANO, side)
+        counted = design.count_activations(design.NANO, side)
         for first, stage in enumerate(backbone.stages):
             values = sum(counted[name] for name in backbone.stages[first:])
             # On a smaller image, whose sides are not all even, it is off by a little.

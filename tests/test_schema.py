@@ -166,7 +166,7 @@ def test_options_without_a_schema_name_their_plugin() -> None:
 
 
 def test_everything_installed_has_a_schema() -> None:
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     schema = build_json_schema(catalogue)
     Draft202012Validator.check_schema(schema)
     for slot in ("Backbone", "Dataset", "Augment", "Freeze", "Callback"):
@@ -175,7 +175,7 @@ def test_everything_installed_has_a_schema() -> None:
 
 @pytest.fixture(scope="module")
 def installed() -> Draft202012Validator:
-    return Draft202012Validator(build_json_schema(Catalogue(plugins.load())))
+    return Draft202012Validator(build_json_schema(Catalogue(plugins.load_plugins())))
 
 
 @pytest.mark.parametrize("name", document.list_recipes())
@@ -184,7 +184,7 @@ def test_it_accepts_every_recipe_that_comes_along(installed: Draft202012Validato
 
 
 def test_it_accepts_what_is_written_into_a_run(installed: Draft202012Validator) -> None:
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     for file in document.list_recipes().values():
         whole = parse_bytes(dump_plan(load_plan(file, [], catalogue)).encode(), "recipe.yaml", Path())
         assert [error.message for error in installed.iter_errors(whole.values)] == [], file

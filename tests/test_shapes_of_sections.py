@@ -16,7 +16,7 @@ PHOTOS = {"dataset": {"use": "folder", "root": "photos"}}
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.mark.parametrize(

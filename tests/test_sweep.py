@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,8 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         own = json.loads((Path(run["run"]) / "result.json").read_text())
         assert own == run["result"]
         assert (
-            plans.load_plan(Path(run["run"]) / "recipe.yaml", [], Catalogue(plugins.load())).recipe.name == run["name"]
+            plans.load_plan(Path(run["run"]) / "recipe.yaml", [], Catalogue(plugins.load_plugins())).recipe.name
+            == run["name"]
         )
     with (top / "sweep.csv").open() as file:
         titles, *rows = csv.reader(file)

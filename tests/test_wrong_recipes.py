@@ -358,7 +358,7 @@ def test_there_are_forty_and_no_large_library_is_needed(answers: tuple[dict[str,
 
 @pytest.fixture(scope="module")
 def schema() -> Draft202012Validator:
-    return Draft202012Validator(build_json_schema(Catalogue(plugins.load())))
+    return Draft202012Validator(build_json_schema(Catalogue(plugins.load_plugins())))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -51,13 +51,13 @@ def command_names() -> Iterator[tuple[str, ...]]:
 
 def read_help(*words: str) -> str:
     """Return the ``--help`` of a command on a terminal of 80 columns."""
-    from finetune.cli.app import parse
+    from finetune.cli.app import parse_command_line
 
     before, out = os.environ.get("COLUMNS"), io.StringIO()
     os.environ["COLUMNS"] = "80"
     try:
         with redirect_stdout(out):
-            parse([*words, "--help"])
+            parse_command_line([*words, "--help"])
     finally:
         os.environ.pop("COLUMNS")
         if before is not None:
@@ -79,7 +79,7 @@ def write_components() -> str:
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
-    own = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == plugins.DISTRIBUTION]
+    own = [each for origin, each in Catalogue(plugins.load_plugins()) if origin.distribution == plugins.DISTRIBUTION]
     lines: list[str] = []
     for kind in KINDS:
         lines += [f"## {WRITTEN[kind]}", ""]
@@ -107,12 +107,12 @@ def write_options(schema: Mapping[str, Any]) -> list[str]:
 
 def write_recipes() -> str:
     """Return the bundled recipes, then each section of a recipe with the keys that the engine reads."""
-    from finetune.cli.recipes import described, grouped
+    from finetune.cli.recipes import describe_recipes, group_by_purpose
 
     lines = ["## Bundled recipes", "", "| for | recipe | purpose |", "| --- | --- | --- |"]
     lines += [
         f"| {group} | `{each['name']}` | {each['purpose']} |"
-        for group, inside in grouped(described())
+        for group, inside in group_by_purpose(describe_recipes())
         for each in inside
     ]
     return "\n".join([*lines, "", "## Every key", "", *write_sections()])

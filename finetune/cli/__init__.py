@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from finetune.cli.app import parse
+from finetune.cli.app import parse_command_line
 from finetune.errors import Interrupted
 from finetune.machine import interrupts, working_folder
 
@@ -32,9 +32,9 @@ def program() -> NoReturn:
     code = main()
     if "mindspore" in sys.modules:
         atexit._run_exitfuncs()
-        leave(code)  # to take MindSpore apart takes more than a second
+        end_process(code)  # to take MindSpore apart takes more than a second
     if "mindspore._c_expression" in sys.modules:  # its import failed, and it would abort the process at exit
-        leave(code)
+        end_process(code)
     sys.exit(code)
 
 
@@ -46,22 +46,22 @@ def main(arguments: list[str] | None = None) -> int:
     if "_FINETUNE_COMPLETE" in os.environ:
         from finetune.cli import completion
 
-        return completion.program()
-    steady_streams()
+        return completion.run_completion()
+    make_streams_tolerant()
     flags = given[: given.index("--")] if "--" in given else given
     try:
-        failure = answer_to(given, as_json="--json" in flags)
+        failure = answer_command(given, as_json="--json" in flags)
         interrupts.taken()
-        return 0 if failure is None else partly(failure, debug="--debug" in flags)
+        return 0 if failure is None else report_partial_failure(failure, debug="--debug" in flags)
     except BaseException as error:
         interrupts.taken()
-        code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
+        code = report_error(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):
-            leave(code)
+            end_process(code)
         return code
 
 
-def steady_streams() -> None:
+def make_streams_tolerant() -> None:
     """Make both streams take any text: names of files need not be text that the terminal can show."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -71,7 +71,7 @@ def steady_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def leave(code: int) -> NoReturn:
+def end_process(code: int) -> NoReturn:
     """End the process without closing its libraries: one that was interrupted while it loaded would crash there."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -79,22 +79,22 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def answer_to(given: list[str], *, as_json: bool) -> FinetuneError | None:
+def answer_command(given: list[str], *, as_json: bool) -> FinetuneError | None:
     """Understand a command line, do what it says and show the answer; raise whatever goes wrong.
 
     What went wrong beside an answer is returned.
     """
-    call = to_reader(partial(parse, given))
+    call = write_to_reader(partial(parse_command_line, given))
     if call is None:
         return None
     working_folder.check()
     with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a plugin prints
         answer = call()
-    to_reader(partial(show, answer, as_json))
+    write_to_reader(partial(show_answer, answer, as_json))
     return answer.failure
 
 
-def show(answer: Answer, as_json: bool) -> None:
+def show_answer(answer: Answer, as_json: bool) -> None:
     """Print an answer to standard output."""
     from finetune.cli import output
     from finetune.display import failures
@@ -103,10 +103,10 @@ def show(answer: Answer, as_json: bool) -> None:
         if answer.content is not None:
             write_bytes(answer.content)
         else:
-            print(output.text(answer.view()), end="")
+            print(output.render_text(answer.view()), end="")
         return
     failure = answer.failure and failures.as_json(answer.failure)
-    print(output.line({**answer.data, **(failure or {})}))
+    print(output.format_line({**answer.data, **(failure or {})}))
 
 
 def write_bytes(content: bytes) -> None:
@@ -119,7 +119,7 @@ def write_bytes(content: bytes) -> None:
         sys.stdout.write(content.decode("utf-8", "backslashreplace"))
 
 
-def partly(failure: FinetuneError, *, debug: bool) -> int:
+def report_partial_failure(failure: FinetuneError, *, debug: bool) -> int:
     """Say what went wrong beside an answer that is shown already, and return the exit code."""
     from finetune.display import failures
 
@@ -127,7 +127,7 @@ def partly(failure: FinetuneError, *, debug: bool) -> int:
     return failures.exit_code(failure)
 
 
-def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
+def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """Say what went wrong, and return the exit code."""
     from finetune.cli import output
     from finetune.display import failures
@@ -136,11 +136,11 @@ def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
         error = working_folder.removed_error().with_traceback(error.__traceback__)
     failures.show(error, debug=debug)
     if as_json:
-        to_reader(lambda: print(output.line(failures.as_json(error))))
+        write_to_reader(lambda: print(output.format_line(failures.as_json(error))))
     return failures.exit_code(error)
 
 
-def to_reader(write: Callable[[], T]) -> T | None:
+def write_to_reader(write: Callable[[], T]) -> T | None:
     """Call what writes to standard output, whose reader may leave early, as ``head`` does."""
     try:
         result = write()

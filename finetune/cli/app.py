@@ -58,7 +58,7 @@ class Help(TyperCommand):
         return [self.options_metavar or ""]
 
 
-def group(name: str, about: str, *examples: str) -> typer.Typer:
+def add_group(name: str, about: str, *examples: str) -> typer.Typer:
     """Add a command that has commands of its own; alone it shows its help."""
 
     def alone(context: typer.Context) -> None:
@@ -68,11 +68,13 @@ def group(name: str, about: str, *examples: str) -> typer.Typer:
 
     commands = typer.Typer(rich_markup_mode=None)
     whole = f"{about}\n\nEach command accepts --json and --debug."
-    app.add_typer(commands, name=name, help=whole, epilog=epilog(examples), callback=alone, invoke_without_command=True)
+    app.add_typer(
+        commands, name=name, help=whole, epilog=format_examples(examples), callback=alone, invoke_without_command=True
+    )
     return commands
 
 
-def epilog(examples: Sequence[str]) -> str:
+def format_examples(examples: Sequence[str]) -> str:
     """Return the end of a help."""
     return "\n  ".join([f"\b\n{'Examples:' if len(examples) > 1 else 'Example:'}", *examples])
 
@@ -98,7 +100,7 @@ def command(
         parsed.__annotations__ = {name: parameter.annotation for name, parameter in whole.parameters.items()}
         parsed.__doc__ = function.__doc__
         line = f"{usage} [OPTIONS]".strip()
-        of.command(function.__name__, cls=Help, options_metavar=line, epilog=epilog(examples))(parsed)
+        of.command(function.__name__, cls=Help, options_metavar=line, epilog=format_examples(examples))(parsed)
         return function
 
     return register
@@ -124,27 +126,27 @@ def root(
     if install_completion or show_completion:
         if context.invoked_subcommand is not None:
             raise UsageError(f"a shell is prepared alone; leave '{context.invoked_subcommand}' out")
-        return partial(shell_completion, install=install_completion)
+        return partial(set_up_completion, install=install_completion)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
     return None
 
 
-def shell_completion(*, install: bool) -> Answer:
+def set_up_completion(*, install: bool) -> Answer:
     """Put the script of the user's shell in its place, or show it."""
     from finetune.cli import shells
 
-    shell = shells.current()
+    shell = shells.detect_shell()
     if not install:
         return Answer(data={"shell": shell, "script": shells.SCRIPTS[shell]}, view=lambda: shells.SCRIPTS[shell])
-    file = shells.install(shell)
+    file = shells.install_script(shell)
     return Answer(
         data={"shell": shell, "file": str(file)}, view=lambda: f"{file} is written; open a new {shell} to use it"
     )
 
 
-def parse(arguments: list[str]) -> Callable[[], Answer] | None:
+def parse_command_line(arguments: list[str]) -> Callable[[], Answer] | None:
     """Return what the command line asks for, or None if it asked for help and has had it."""
     whole = typer.main.get_command(app)
     try:

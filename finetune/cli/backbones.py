@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from finetune.components import Backbone, Weights
 
 
-def facts(backbone: Backbone) -> dict[str, Any]:
+def collect_facts(backbone: Backbone) -> dict[str, Any]:
     """Return what is declared of a backbone, for programs; nothing is built and nothing fetched."""
-    from finetune.cli.weights import offer
+    from finetune.cli.weights import describe_offer
     from finetune.weights.preprocessing import KEYS
 
     default = next(iter(backbone.weights), None)
     weights = [
-        offer(backbone, name, record)
-        | {"default": name == default, "hash": hash_state(record), "layout": record.layout, "classes": record.classes}
+        describe_offer(backbone, name, record)
+        | {
+            "default": name == default,
+            "hash": describe_hash(record),
+            "layout": record.layout,
+            "classes": record.classes,
+        }
         | {"image": {key: getattr(record, key) for key in KEYS}, "options": dict(record.options)}
         for name, record in backbone.weights.items()
     ]
@@ -29,19 +34,19 @@ def facts(backbone: Backbone) -> dict[str, Any]:
         "features": backbone.features,
         "aliases": list(backbone.aliases),
         "layouts": [layout.name for layout in backbone.layouts],
-        "parameters": parameters(backbone),
+        "parameters": count_parameters(backbone),
         "weights": weights,
     }
 
 
-def hash_state(record: Weights) -> str:
+def describe_hash(record: Weights) -> str:
     """Return what the publisher states of the file's hash."""
     if not record.sha256:
         return "not stated"
     return "sha256" if len(record.sha256) == 64 else f"{len(record.sha256)} digits of the sha256"
 
 
-def parameters(backbone: Backbone) -> int | None:
+def count_parameters(backbone: Backbone) -> int | None:
     """Return the numbers in the stages that are learned, None where that is not known without building them."""
     from math import prod
 
@@ -54,7 +59,7 @@ def parameters(backbone: Backbone) -> int | None:
     return sum(prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
 
 
-def page(found: Mapping[str, Any]) -> list[RenderableType]:
+def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
     """Return what there is to show of a backbone's ``facts``."""
     from rich.text import Text
 
@@ -64,22 +69,22 @@ def page(found: Mapping[str, Any]) -> list[RenderableType]:
     rows = [
         ("stages", ", ".join(found["stages"])),
         ("features", f"{found['features']:,}"),
-        ("parameters", output.cell(found["parameters"])),
+        ("parameters", output.format_cell(found["parameters"])),
         ("weights", "" if found["weights"] else "none on offer; a recipe says weights: FILE or none"),
     ]
-    pairs = output.pairs(row for row in rows if row[1])
+    pairs = output.render_pairs(row for row in rows if row[1])
     weights = [
         part
         for each in found["weights"]
         for part in (
             Text(printable(f"\nweights {each['name']}{' (default)' if each['default'] else ''}"), "cyan"),
-            output.pairs((f"  {name}", value) for name, value in rows_of(each)),
+            output.render_pairs((f"  {name}", value) for name, value in list_rows(each)),
         )
     ]
     return [pairs, *weights]
 
 
-def rows_of(each: Mapping[str, Any]) -> list[tuple[str, str]]:
+def list_rows(each: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is known of weights as rows: name and value."""
     from finetune.weights.preprocessing import recipe_line
 

@@ -26,24 +26,28 @@ SHOWN = 120  # characters of a help
 Offer = tuple[str, str]
 
 
-def answer() -> int:
+def print_offers() -> int:
     """Print what could come next, and return the exit code."""
     shell = os.environ[ASKED].rpartition("_")[2]
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         try:  # whatever is wrong, a shell that waits for an answer is not the place to say it
-            words, typed, quoted = split(line())
-            found = offers(words[1:], typed)
+            words, typed, quoted = split_line(read_line())
+            found = list_offers(words[1:], typed)
         except NoFiles:
             return 0
         except Exception:
             return 1
-    told = [for_bash(text, typed, quoted) for text, _ in found] if shell == "bash" else list(map(with_help, found))
+    told = (
+        [format_for_bash(text, typed, quoted) for text, _ in found]
+        if shell == "bash"
+        else list(map(format_with_help, found))
+    )
     if told:
         print("\n".join(told))
     return 0 if told else 1
 
 
-def line() -> str:
+def read_line() -> str:
     """Return the command line up to the cursor."""
     if "COMP_LINE" in os.environ:
         return os.environ["COMP_LINE"]
@@ -52,7 +56,7 @@ def line() -> str:
     return shlex.join(words[: number + 1]) + ("" if number < len(words) else " ")
 
 
-def split(text: str) -> tuple[list[str], str, bool]:
+def split_line(text: str) -> tuple[list[str], str, bool]:
     """Return the words before the cursor, what of the last one is typed, and whether a quote is open in it."""
     lexer = shlex.shlex(text + END, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
@@ -66,26 +70,34 @@ def split(text: str) -> tuple[list[str], str, bool]:
     return words[:-1], words[-1].removesuffix(END), quoted
 
 
-def offers(words: list[str], typed: str) -> list[Offer]:
+def list_offers(words: list[str], typed: str) -> list[Offer]:
     """Return what can follow ``words`` and begins with ``typed``."""
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
         name = next((word for word in words if not word.startswith("-")), None)
         if name is None:
-            return [each for each in (*below(command), *options(command, words, typed)) if each[0].startswith(typed)]
+            return [
+                each
+                for each in (*offer_commands(command), *offer_options(command, words, typed))
+                if each[0].startswith(typed)
+            ]
         command, words = command.commands[name], words[words.index(name) + 1 :]
-    waiting = option(command, words[-1]) if words else None
+    waiting = find_option(command, words[-1]) if words else None
     before = words[:-1] if waiting else words
-    if waiting is None and typed.startswith("-") and (given := option(command, typed.partition("=")[0])) is not None:
+    if (
+        waiting is None
+        and typed.startswith("-")
+        and (given := find_option(command, typed.partition("=")[0])) is not None
+    ):
         name, equals, value = typed.partition("=")
         if equals:
-            return [(f"{name}={text}", said) for text, said in of(given, command, before, value)]
+            return [(f"{name}={text}", said) for text, said in offer_values(given, command, before, value)]
     if waiting is None and typed.startswith("-"):
-        return [each for each in options(command, words, typed) if each[0].startswith(typed)]
-    return of(waiting, command, before, typed)
+        return [each for each in offer_options(command, words, typed) if each[0].startswith(typed)]
+    return offer_values(waiting, command, before, typed)
 
 
-def of(parameter: Any, command: Any, words: list[str], typed: str) -> list[Offer]:
+def offer_values(parameter: Any, command: Any, words: list[str], typed: str) -> list[Offer]:
     """Return the values of an option, or of the next argument; ``NoFiles`` where it takes neither names nor files."""
     context = command.make_context(command.name, list(words), resilient_parsing=True)
     arguments = (each for each in command.params if each.param_type_name == "argument")
@@ -97,13 +109,13 @@ def of(parameter: Any, command: Any, words: list[str], typed: str) -> list[Offer
     return [(item.value, item.help or "") for item in found]
 
 
-def option(command: Any, word: str) -> Any:
+def find_option(command: Any, word: str) -> Any:
     """Return the option of this name if it takes a value."""
     taking = (each for each in command.params if each.param_type_name == "option" and not each.is_flag)
     return next((each for each in taking if word in each.opts), None)
 
 
-def options(command: Any, words: list[str], typed: str) -> list[Offer]:
+def offer_options(command: Any, words: list[str], typed: str) -> list[Offer]:
     """Return the options that are not there yet, once a dash is typed."""
     if not typed.startswith("-"):
         return []
@@ -112,18 +124,18 @@ def options(command: Any, words: list[str], typed: str) -> list[Offer]:
     return [*named, ("--help", "Show this message and exit.")]
 
 
-def below(group: Any) -> list[Offer]:
+def offer_commands(group: Any) -> list[Offer]:
     """Return the commands of a group."""
     return [(name, each.get_short_help_str(SHOWN)) for name, each in group.commands.items() if not each.hidden]
 
 
-def with_help(offer: Offer) -> str:
+def format_with_help(offer: Offer) -> str:
     """Return a line for shells that show help: value, tab, help."""
     text, said = (re.sub(r"[\x00-\x1f\x7f]+", " ", each) for each in offer)
-    return f"{text}\t{clipped(said)}"
+    return f"{text}\t{clip_help(said)}"
 
 
-def clipped(said: str) -> str:
+def clip_help(said: str) -> str:
     """Return at most ``SHOWN`` characters of a help; the value in brackets at its end stays."""
     if len(said) <= SHOWN:
         return said
@@ -134,7 +146,7 @@ def clipped(said: str) -> str:
     return said[: SHOWN - 1] + "…"
 
 
-def for_bash(text: str, typed: str, quoted: bool) -> str:
+def format_for_bash(text: str, typed: str, quoted: bool) -> str:
     """Return what bash puts in the place of its own last word, which begins after the last ``=`` or ``:``."""
     text = re.sub(r"[\x00-\x1f\x7f]+", " ", text)
     if quoted:
@@ -144,11 +156,11 @@ def for_bash(text: str, typed: str, quoted: bool) -> str:
     return re.sub(r"([^\w@%+=:,./~\[\]{}-])", r"\\\1", text[start:])
 
 
-def program() -> int:
+def run_completion() -> int:
     """Answer, and close standard output without complaint if the shell has left."""
     gc.disable()  # for a process this short it takes a tenth of the time and finds nothing
     try:
-        code = answer()
+        code = print_offers()
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

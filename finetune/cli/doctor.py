@@ -33,10 +33,10 @@ def doctor(
     there = device == "auto" or report["mindspore"].get("devices", {}).get(device, {}).get("available", False)
     said = f"{stops} of these would stop a run{'' if there else f' on {device}'}; do what stands below each"
     failure = (ResourceError if there else UsageError)(said) if stops else None
-    return Answer(data=report, view=lambda: table(report["remarks"]), failure=failure)
+    return Answer(data=report, view=lambda: render_table(report["remarks"]), failure=failure)
 
 
-def table(remarks: list[dict[str, Any]]) -> RenderableType:
+def render_table(remarks: list[dict[str, Any]]) -> RenderableType:
     """Return a line for each remark, remedies below."""
     from rich.table import Table
     from rich.text import Text

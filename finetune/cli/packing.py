@@ -59,10 +59,10 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
         force=force,
     )
     report = packed(job)
-    return Answer(data=report, view=lambda: output.pairs(lines(report)))
+    return Answer(data=report, view=lambda: output.render_pairs(list_rows(report)))
 
 
-def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what was packed as names and values."""
     from finetune.data.audit import finding_line
 

@@ -28,11 +28,11 @@ def ls() -> Answer:
     `finetune cat NAME` prints a recipe, and `finetune cp NAME` copies it, so that
     you can edit it.
     """
-    found = described()
-    return Answer(data={"recipes": found}, view=lambda: listed(grouped(found)))
+    found = describe_recipes()
+    return Answer(data={"recipes": found}, view=lambda: format_groups(group_by_purpose(found)))
 
 
-def described() -> list[dict[str, str]]:
+def describe_recipes() -> list[dict[str, str]]:
     """Return what each recipe says of itself."""
     return [
         {"name": name, "purpose": document.read_purpose(path), "for": document.read_use(path), "path": str(path)}
@@ -40,14 +40,14 @@ def described() -> list[dict[str, str]]:
     ]
 
 
-def grouped(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[Mapping[str, str]]]]:
+def group_by_purpose(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[Mapping[str, str]]]]:
     """Return recipes by what they are for, those for a beginner first."""
     others = sorted({recipe["for"] for recipe in found} - {*FIRST})
     groups = [(group, [recipe for recipe in found if recipe["for"] == group]) for group in (*FIRST, *others)]
     return [(group, inside) for group, inside in groups if inside]
 
 
-def listed(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
+def format_groups(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
     """Return names and purposes in lines that fit a terminal."""
     width = max((len(recipe["name"]) for _, inside in groups for recipe in inside), default=0)
     lines = []

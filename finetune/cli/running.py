@@ -10,7 +10,7 @@ import typer
 
 from finetune.cli import offers, source, sweeping
 from finetune.cli.app import Answer, command
-from finetune.cli.output import pairs
+from finetune.cli.output import render_pairs
 from finetune.cli.parameters import Words
 from finetune.errors import UsageError
 from finetune.files.atomic import expand_home
@@ -27,7 +27,7 @@ Resume = Annotated[
     typer.Option(
         metavar="RUN",
         help="Resume the run in this folder; auto: the recipe's newest run.",
-        autocompletion=offers.runs,
+        autocompletion=offers.offer_runs,
     ),
 ]
 AllowChanged = Annotated[
@@ -64,25 +64,25 @@ def run(
     this run, and ~KEY removes one. A list where the recipe takes one value, as in
     optimizer.lr=[1e-3,3e-3], makes a run for each value, and one table of all.
     """
-    asked, catalogue = source.asked(words), source.load_catalogue()
+    asked, catalogue = source.parse_words(words), source.load_catalogue()
     if extend is not None and resume is None:
         raise UsageError("--extend needs a finished run; name it with --resume")
-    if sweep := swept(resume, asked):
+    if sweep := find_sweep(resume, asked):
         if extend is not None:
             raise UsageError(f"--extend trains one run on; name one of the runs in {resume}")
-        return sweeping.go_on(sweep, catalogue, allow_changed=allow_changed)
-    found, asked = sweeping.asked_for(asked, catalogue, output)
+        return sweeping.resume_sweep(sweep, catalogue, allow_changed=allow_changed)
+    found, asked = sweeping.split_axes(asked, catalogue, output)
     if found and resume is not None:
         raise UsageError(f"--resume goes on with one run; give {found[0].key} one value, or leave --resume out")
     if found:
-        return sweeping.new(found, asked, catalogue, output, dry_run=dry_run, check=checked)
-    folder = source.run_to_resume(resume, asked, catalogue, output)
+        return sweeping.start_sweep(found, asked, catalogue, output, dry_run=dry_run, check=check_plan)
+    folder = source.find_run_to_resume(resume, asked, catalogue, output)
     plan = asked.plan(catalogue, output=output, folder=folder)
     if extend is not None and folder is None:
         raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
     how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
     if dry_run:
-        return checked(plan, catalogue, how)
+        return check_plan(plan, catalogue, how)
     from finetune.display.progress import Progress
     from finetune.display.summary import outcome
     from finetune.distributed.launch import plan_launch
@@ -103,7 +103,7 @@ def run(
             started, to_train, resume=folder, allow_changed=allow_changed, extend=extend, progress=progress
         )
         result = launched["result"]
-        return Answer(data=result, view=lambda: pairs(outcome(result, launched["folder"])) if result else "")
+        return Answer(data=result, view=lambda: render_pairs(outcome(result, launched["folder"])) if result else "")
     watchers = [progress]
     done = engine.fine_tune(
         plan,
@@ -115,7 +115,7 @@ def run(
         say=progress.say,
     )
     result = done.result or {}
-    return Answer(data=result, view=lambda: pairs(outcome(result, done.folder)))
+    return Answer(data=result, view=lambda: render_pairs(outcome(result, done.folder)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ def plan_to_train(plan: Plan, catalogue: Catalogue, how: Resumption) -> Plan | N
     return settled if done is None else None
 
 
-def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
+def find_sweep(resume: str | None, asked: source.RecipeArguments) -> Sweep | None:
     """Return the sweep that is to go on, if it is one."""
     from finetune.sweep import runs
 
@@ -160,11 +160,11 @@ def check(words: Words = None) -> Answer:
     Plugins and memory are checked too. RECIPE is a file, - for standard input, or a
     name that `finetune ls` lists; KEY=VALUE overrides a key of it.
     """
-    asked, catalogue = source.asked(words), source.load_catalogue()
-    return checked(asked.plan(catalogue), catalogue)
+    asked, catalogue = source.parse_words(words), source.load_catalogue()
+    return check_plan(asked.plan(catalogue), catalogue)
 
 
-def checked(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> Answer:
+def check_plan(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> Answer:
     """Return the report on a plan, which resumes a run where ``how`` names one."""
     from finetune.display.progress import Progress
     from finetune.distributed.launch import plan_launch
@@ -184,10 +184,10 @@ def checked(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> 
         report = check.check(plan, catalogue, say=say)
     if planned is not None:
         report["launch"] = planned.describe(Path("RUN/logs/001"), Path("TASK"))
-    return Answer(data=report, view=lambda: pairs(lines(report)))
+    return Answer(data=report, view=lambda: render_pairs(list_rows(report)))
 
 
-def kept(features: dict[str, Any]) -> str:
+def describe_cached(features: dict[str, Any]) -> str:
     """Return in words what of a phase's features is kept."""
     sizes = features["mb"].items()
     parts = ", ".join(f"{part} {mb:,.1f} MB{'' if part in features['kept'] else ' (not kept)'}" for part, mb in sizes)
@@ -196,7 +196,7 @@ def kept(features: dict[str, Any]) -> str:
     return parts if features["writable"] else f"{parts}; FINETUNE_HOME cannot be written, so none are kept"
 
 
-def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a check's report as names and values."""
     from finetune.data.audit import finding_line
     from finetune.display.summary import classes_line, images_line, weights_line
@@ -225,7 +225,7 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         trainable = ", ".join(phase["trainable"])
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
     for each in report["features"]:
-        yield f"features {each['phase']}", f"after {each['after']}: {kept(each)}"
+        yield f"features {each['phase']}", f"after {each['after']}: {describe_cached(each)}"
     images = report["batch_size"]
     if trained:
         yield "steps", f"{report['steps_per_epoch']:,} of {images} images in an epoch, {report['steps']:,} in all"

@@ -61,7 +61,7 @@ complete --command finetune --no-files --arguments '(__finetune_completion)'
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
-def current() -> str:
+def detect_shell() -> str:
     """Return the user's shell; raises ``UsageError`` for one without a script."""
     shell = Path(os.environ.get("SHELL", "")).name
     if shell not in SCRIPTS:
@@ -69,7 +69,7 @@ def current() -> str:
     return shell
 
 
-def install(shell: str) -> Path:
+def install_script(shell: str) -> Path:
     """Put a script where its shell finds it, and return that file.
 
     A line that reads it is added to ``.bashrc`` or ``.zshrc``, once.

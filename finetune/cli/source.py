@@ -24,7 +24,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RecipeArguments:
     """A recipe by its name on the command line, if one is given, and the changes to it."""
 
     recipe: str | None
@@ -44,7 +44,7 @@ class Asked:
         from finetune.recipe.places import is_weights_file
 
         recipe, weights = self.recipe, str(plan.recipe.backbone.weights)
-        source = None if recipe is None else find(recipe)
+        source = None if recipe is None else find_source(recipe)
         written = list_files(document.list_recipes()[recipe] if recipe and isinstance(source, dict) else source)
         options = [plan.dataset.options, *(each.options for each in plan.augment)]
         named = [value for each in options for _, value in each if isinstance(value, Path)]
@@ -57,7 +57,7 @@ class Asked:
             from finetune.recipe.moved import load_run_recipe
 
             return load_run_recipe(folder)
-        return find(self.recipe)
+        return find_source(self.recipe)
 
 
 def load_catalogue() -> Catalogue:
@@ -65,19 +65,23 @@ def load_catalogue() -> Catalogue:
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
-def asked(words: Sequence[str] | None) -> Asked:
+def parse_words(words: Sequence[str] | None) -> RecipeArguments:
     """Tell the recipe from the changes: it comes first, and is the only word without ``=`` or a leading ``~``."""
     first, *rest = words or ("",)
     if not first:
-        return Asked(recipe=None, changes=tuple(rest))
+        return RecipeArguments(recipe=None, changes=tuple(rest))
     is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"][^/]*$", first) is not None and not os.path.exists(first)
-    return Asked(recipe=None, changes=(first, *rest)) if is_change else Asked(recipe=first, changes=tuple(rest))
+    return (
+        RecipeArguments(recipe=None, changes=(first, *rest))
+        if is_change
+        else RecipeArguments(recipe=first, changes=tuple(rest))
+    )
 
 
-def find(name: str) -> Path | str | Mapping[str, Any]:
+def find_source(name: str) -> Path | str | Mapping[str, Any]:
     """Return what the engine reads: ``-``, a file, or the values of a bundled recipe, whose paths start here."""
     path = expand_home(name)
     if name == "-":
@@ -97,7 +101,9 @@ def find(name: str) -> Path | str | Mapping[str, Any]:
     return {"name": name.rpartition("/")[2], **read_recipe(known[name]).values}
 
 
-def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output: Path | None) -> Path | None:
+def find_run_to_resume(
+    given: str | None, asked: RecipeArguments, catalogue: Catalogue, output: Path | None
+) -> Path | None:
     """Return the run folder to go on in; ``auto`` is the newest of this recipe that has a checkpoint, if any."""
     if given is None:
         return None
@@ -109,10 +115,10 @@ def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output:
     if asked.recipe is None:
         raise UsageError("--resume auto needs a recipe, to know which runs are meant")
     recipe = asked.plan(catalogue, output=output).recipe
-    return newest(recipe.output, recipe.name)
+    return find_newest_run(recipe.output, recipe.name)
 
 
-def newest(output: Path, name: str) -> Path | None:
+def find_newest_run(output: Path, name: str) -> Path | None:
     """Return the run folder with the highest number that has a checkpoint or is finished."""
     pattern = re.compile(rf"{re.escape(name)}-(\d+)")
     folders = [path for path in output.glob(f"{name}-*") if pattern.fullmatch(path.name)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finetune.catalogue import Catalogue
-    from finetune.cli.source import Asked
+    from finetune.cli.source import RecipeArguments
     from finetune.recipe.plan import Plan
     from finetune.sweep.axes import Axis
     from finetune.sweep.runs import Sweep
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Check = Callable[[Plan, Catalogue], Answer]
 
 
-def asked_for(asked: Asked, catalogue: Catalogue, output: Path | None) -> tuple[list[Axis], Asked]:
+def split_axes(asked: RecipeArguments, catalogue: Catalogue, output: Path | None) -> tuple[list[Axis], RecipeArguments]:
     """Return what a command line sweeps over, and the rest of it."""
     from finetune.sweep import axes
 
@@ -37,8 +37,8 @@ def asked_for(asked: Asked, catalogue: Catalogue, output: Path | None) -> tuple[
     return found, replace(asked, changes=tuple(rest))
 
 
-def new(
-    found: list[Axis], asked: Asked, catalogue: Catalogue, output: Path | None, *, dry_run: bool, check: Check
+def start_sweep(
+    found: list[Axis], asked: RecipeArguments, catalogue: Catalogue, output: Path | None, *, dry_run: bool, check: Check
 ) -> Answer:
     """Begin a sweep; what is wrong with any of its runs is raised before the first."""
     from finetune.display.progress import Progress
@@ -59,10 +59,10 @@ def new(
     if dry_run:
         first = check(made[0], catalogue)
         return replace(first, data={**first.data, "sweep": [trial.values for trial in trials]})
-    return go_on(runs.begun(trials, made), catalogue)
+    return resume_sweep(runs.begun(trials, made), catalogue)
 
 
-def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
+def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
     """Make the runs of a sweep that are left, and show what came of all."""
     from finetune.display.progress import Progress
     from finetune.display.summary import shown
@@ -75,7 +75,7 @@ def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) ->
         runs.check_unchanged(sweep, catalogue, progress.say)
 
     def train(plan: Plan, folder: Path | None) -> tuple[Mapping[str, Any], Path]:
-        return trained(plan, catalogue, folder, progress, allow_changed=allow_changed)
+        return train_one(plan, catalogue, folder, progress, allow_changed=allow_changed)
 
     runs.work(sweep, catalogue, train, progress.say)
     drawn = draw(sweep)
@@ -85,10 +85,10 @@ def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) ->
     told = f"{len(failed)} of {len(sweep.rows)} runs diverged; leave out their values"
     picture_at = shown(sweep.folder / "sweep.svg") if drawn is not None else None
     failure = DivergedError(told) if failed else None
-    return Answer(data=sweep.as_json(), view=lambda: table(sweep, picture_at), failure=failure)
+    return Answer(data=sweep.as_json(), view=lambda: render_table(sweep, picture_at), failure=failure)
 
 
-def trained(
+def train_one(
     plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any, *, allow_changed: bool = False
 ) -> tuple[Mapping[str, Any], Path]:
     """Make one run, or go on with it, by as many processes as it asks for; return its result and folder."""
@@ -108,13 +108,13 @@ def trained(
     return done.result or {}, done.folder
 
 
-def table(sweep: Sweep, picture_at: str | None) -> RenderableType:
+def render_table(sweep: Sweep, picture_at: str | None) -> RenderableType:
     """Return the table of a sweep, its best run marked, and where its folder and its picture are."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.cli.output import cell
+    from finetune.cli.output import format_cell
     from finetune.display.summary import shown
     from finetune.display.terminal import printable
     from finetune.sweep.axes import spelled
@@ -126,7 +126,7 @@ def table(sweep: Sweep, picture_at: str | None) -> RenderableType:
     grid.add_column("")
     best, keys = sweep.best(), len(sweep.keys)
     for row, values in zip(sweep.rows, rows, strict=True):
-        texts = [*map(spelled, values[:keys]), *map(cell, values[keys:])]
+        texts = [*map(spelled, values[:keys]), *map(format_cell, values[keys:])]
         marked = row is best
         grid.add_row(
             *(Text(printable(each)) for each in texts), "best" if marked else "", style="green" if marked else ""

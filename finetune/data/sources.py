@@ -21,7 +21,7 @@ from finetune.data.images import WHITE, to_rgb, upright
 from finetune.data.pack.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.files.atomic import expand_home
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe import plan as plans
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) 
 
 def judged(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:
     """Return the first split there is to evaluate on, and its samples."""
-    with named(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
+    with attribute_errors(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
         for split in JUDGED:
             samples = dataset.build(options, split)
             if samples is not None:

@@ -133,7 +133,7 @@ def convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]:
 def training_speed() -> Iterator[Remark]:
     """Time the stages of backbones that have two forms, and keep the result for the choice that runs make."""
     try:
-        catalogue = Catalogue(plugin_loading.load())
+        catalogue = Catalogue(plugin_loading.load_plugins())
     except Exception:  # reported by ``plugins``
         return
     for _, component in catalogue:
@@ -227,7 +227,7 @@ def plugins() -> Iterator[Remark]:
     from finetune.catalogue import Catalogue
 
     try:
-        catalogue = Catalogue(plugins.load())
+        catalogue = Catalogue(plugins.load_plugins())
     except Exception as error:
         remedy = "reinstall mindspore-finetune"
         yield Remark(level="error", topic="plugins", text=f"{type(error).__name__}: {error}", remedy=remedy)

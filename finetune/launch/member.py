@@ -111,7 +111,7 @@ def train(folder: Path, task: Task, rank: int) -> None:
     from finetune.recipe import plan as plans
     from finetune.training import engine
 
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     plan = plans.load_plan(folder / RECIPE, [], catalogue)
     relay = Relay(folder, quiet=rank != task.ranks[0])
     if rank and not relay.quiet:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from finetune.components import KINDS, Component
 from finetune.errors import UsageError
 from finetune.files.atomic import disk_errors
-from finetune.new.recipe import quoted
+from finetune.new.recipe import quote_value
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ DRAFTS = {
 }
 
 
-def write(name: str, kind: str, parent: Path, catalogue: Catalogue, *, force: bool = False) -> Path:
+def write_package(name: str, kind: str, parent: Path, catalogue: Catalogue, *, force: bool = False) -> Path:
     """Write the package of a component called ``name`` below ``parent`` and return its folder.
 
     Raises ``UsageError`` for a name that is none or is taken, and for a folder that exists, whose files ``force``
@@ -72,7 +72,7 @@ def write(name: str, kind: str, parent: Path, catalogue: Catalogue, *, force: bo
     if kind not in DRAFTS:
         raise UsageError(f"no kind of plugin named '{kind}'{did_you_mean(kind, DRAFTS)}; kinds: {', '.join(DRAFTS)}")
     module = f"finetune_{name.replace('-', '_')}"
-    check(name, kind, module, catalogue)
+    check_name(name, kind, module, catalogue)
     target = parent / f"finetune-{name.replace('_', '-')}"
     with disk_errors(target):
         if os.path.lexists(target) and not (force and target.is_dir()):
@@ -80,15 +80,15 @@ def write(name: str, kind: str, parent: Path, catalogue: Catalogue, *, force: bo
         parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent))
         try:
-            fill(made, variables(name, kind, module))
+            fill_templates(made, make_variables(name, kind, module))
             made.chmod(0o755)
-            publish(made, target)
+            publish_package(made, target)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return target
 
 
-def publish(made: Path, target: Path) -> None:
+def publish_package(made: Path, target: Path) -> None:
     """Move a new package to its place; in a folder that exists its files are overwritten, and others stay."""
     if not target.exists():
         made.rename(target)
@@ -99,7 +99,7 @@ def publish(made: Path, target: Path) -> None:
         file.replace(place)
 
 
-def check(name: str, kind: str, module: str, catalogue: Catalogue) -> None:
+def check_name(name: str, kind: str, module: str, catalogue: Catalogue) -> None:
     """Raise ``UsageError`` for a name that no package can have, or that a component or a module has already."""
     if not NAME.fullmatch(name) or len(name) > 40:
         remedy = "use lower-case letters, digits and '-', such as my-birds"
@@ -113,7 +113,7 @@ def check(name: str, kind: str, module: str, catalogue: Catalogue) -> None:
         raise UsageError(f"a module {module} is installed already; choose another name")
 
 
-def variables(name: str, kind: str, module: str) -> dict[str, str]:
+def make_variables(name: str, kind: str, module: str) -> dict[str, str]:
     """Return what the templates are filled with."""
     draft = DRAFTS[kind]
     return {
@@ -123,14 +123,14 @@ def variables(name: str, kind: str, module: str) -> dict[str, str]:
         "distribution": f"finetune-{name.replace('_', '-')}",
         "options": "".join(word.capitalize() for word in re.split(r"[-_]", name)) + "Options",
         "article": "an" if kind[0] in "aeiou" else "a",
-        "use": quoted(name),
+        "use": quote_value(name),
         "purpose": draft.purpose,
         "needs": "".join(f', "{each}"' for each in draft.needs),
-        "snippet": draft.snippet.replace("NAME", quoted(name)),
+        "snippet": draft.snippet.replace("NAME", quote_value(name)),
     }
 
 
-def fill(folder: Path, values: dict[str, str]) -> None:
+def fill_templates(folder: Path, values: dict[str, str]) -> None:
     """Write all files of a package."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

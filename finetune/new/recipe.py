@@ -15,7 +15,7 @@ from finetune.data.audit import IMBALANCED
 from finetune.data.imagefile import BadImage, opened, shown
 from finetune.data.labelled import build
 from finetune.errors import DataError
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe.nodes import parse_scalar
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LOOKED_AT = 400  # photos that are decoded, spread over all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class PhotoFacts:
     """What was seen of some photos.
 
     ``section`` is the dataset of a recipe for them, ``counts`` the photos of each class in training, ``splits`` those
@@ -56,12 +56,12 @@ class Seen:
         return max(self.counts.values()) / max(1, min(self.counts.values()))
 
 
-def look(photos: Path, catalogue: Catalogue) -> Seen:
+def look_at_photos(photos: Path, catalogue: Catalogue) -> PhotoFacts:
     """Look at a folder of photos, a CSV file or a pack; raises ``DataError`` if it cannot be used."""
     section = sources.section(photos.absolute().resolve())
     dataset, options = sources.chosen(photos, {}, catalogue)
     found: dict[Split, Samples] = {}
-    with named(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
+    with attribute_errors(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
         for split in ("train", "valid", "test"):
             if (samples := build(dataset, options, split)) is not None:
                 found[split] = samples
@@ -72,8 +72,8 @@ def look(photos: Path, catalogue: Catalogue) -> Seen:
     if len(train.classes) < 2:
         only = train.classes[0]
         raise DataError(f"{photos} has one class only, '{only}'; make a folder for each class of photos")
-    sides, unreadable, sampled = measured(train.images)
-    return Seen(
+    sides, unreadable, sampled = measure_sides(train.images)
+    return PhotoFacts(
         section={key: str(value) for key, value in section.items()},
         counts=dict(zip(train.classes, map(int, counts), strict=True)),
         splits={split: len(samples.images) for split, samples in found.items()},
@@ -84,7 +84,7 @@ def look(photos: Path, catalogue: Catalogue) -> Seen:
     )
 
 
-def measured(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, ...], int]:
+def measure_sides(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, ...], int]:
     """Return percentiles of the shorter side, what is wrong with photos that have none, and how many have one."""
     places = np.unique(np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).astype(int)).tolist()
     shorter, unreadable = [], []
@@ -111,19 +111,19 @@ SIZES = (64, 96, 128, 160)
 WORDS = ("yes", "no", "on", "off", "y", "n", "true", "false", "null")  # which YAML 1.1 does not read as text
 
 
-def text(seen: Seen, folder: Path, backbone: Backbone) -> str:
+def render_recipe(seen: PhotoFacts, folder: Path, backbone: Backbone) -> str:
     """Return a recipe with comments, which runs as it stands in a folder.
 
     It says only what differs from the defaults or depends on the photos; a run chooses the rest and reports it.
     """
     pretrained = bool(backbone.weights)
     head_only = pretrained and seen.photos / len(seen.counts) < FEW
-    sections = [network(backbone), *dataset(seen, folder, head_only=head_only), *image(seen)]
-    sections += training(seen, pretrained=pretrained, head_only=head_only)
-    return "\n".join([header(seen), *sections, *balance(seen, pretrained=pretrained), ""])
+    sections = [render_network(backbone), *render_dataset(seen, folder, head_only=head_only), *render_image(seen)]
+    sections += render_training(seen, pretrained=pretrained, head_only=head_only)
+    return "\n".join([render_header(seen), *sections, *render_balance(seen, pretrained=pretrained), ""])
 
 
-def header(seen: Seen) -> str:
+def render_header(seen: PhotoFacts) -> str:
     """Return what was seen."""
     others = "".join(f", {count:,} {name}" for name, count in seen.splits.items() if name != "train")
     low, middle, high = seen.sides
@@ -131,7 +131,7 @@ def header(seen: Seen) -> str:
         f"# Tell {len(seen.counts):,} classes of photos apart.",
         "#",
         f"# Photos    {seen.splits['train']:,} train{others}",
-        f"# Classes   {spread(seen.counts)}",
+        f"# Classes   {describe_counts(seen.counts)}",
         f"# Sizes     shorter side {middle} pixels, {low} to {high} without the outer tenths; {seen.sampled:,} seen",
     ]
     if seen.unreadable:
@@ -141,7 +141,7 @@ def header(seen: Seen) -> str:
     return "\n".join(lines)
 
 
-def spread(counts: Mapping[str, int]) -> str:
+def describe_counts(counts: Mapping[str, int]) -> str:
     """Return how many photos the classes have: one number, or those of the rarest and of the most frequent class."""
     rarest, most = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
     if counts[rarest] == counts[most]:
@@ -155,9 +155,9 @@ def shorten_name(name: str, length: int = 40) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(name.split()))[:length]
 
 
-def network(backbone: Backbone) -> str:
+def render_network(backbone: Backbone) -> str:
     """Return the backbone's section, with the first weights that it offers."""
-    name = quoted(backbone.name)
+    name = quote_value(backbone.name)
     if backbone.weights:
         return f"# auto: the first weights that this backbone offers, '{next(iter(backbone.weights))}'.\n" + (
             f"backbone: {{use: {name}, weights: auto}}"
@@ -166,9 +166,9 @@ def network(backbone: Backbone) -> str:
     return f"{why}\nbackbone: {{use: {name}, weights: none}}"
 
 
-def dataset(seen: Seen, folder: Path, *, head_only: bool) -> list[str]:
+def render_dataset(seen: PhotoFacts, folder: Path, *, head_only: bool) -> list[str]:
     """Return the dataset's section and how the run is judged; paths are relative to the recipe's folder."""
-    given = [f"{key}: {quoted(near(value, folder))}" for key, value in seen.section.items()]
+    given = [f"{key}: {quote_value(make_relative(value, folder))}" for key, value in seen.section.items()]
     given += ["on_bad_image: skip"] if seen.unreadable else []
     given += ["allow_empty: true"] if any("holds no photo" in each for each in seen.findings) else []
     if "valid" in seen.splits:
@@ -181,21 +181,21 @@ def dataset(seen: Seen, folder: Path, *, head_only: bool) -> list[str]:
     return [why, f"dataset: {{{', '.join(given)}}}"]
 
 
-def near(value: str, folder: Path) -> str:
+def make_relative(value: str, folder: Path) -> str:
     """Return a path as it is from a folder it lies in; others, and what is no path, as they are."""
     path = Path(value)
     inside = path.is_absolute() and path.is_relative_to(folder)
     return str(path.relative_to(folder)) if inside else value
 
 
-def quoted(value: str) -> str:
+def quote_value(value: str) -> str:
     """Return text as YAML reads it within braces, that of version 1.1 too, which editors may follow."""
     plain = all(letter.isalnum() or letter in "/._-~" for letter in value) and isinstance(parse_scalar(value), str)
     plain = plain and value.lower() not in WORDS
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def image(seen: Seen) -> list[str]:
+def render_image(seen: PhotoFacts) -> list[str]:
     """Return the image size for photos that are smaller than what the weights were made with."""
     middle = seen.sides[1]
     if not 0 < middle < SMALL:
@@ -205,7 +205,7 @@ def image(seen: Seen) -> list[str]:
     return [why, f"image: {{size: {size}, resize: {round(size * 8 / 7)}}}"]
 
 
-def training(seen: Seen, *, pretrained: bool, head_only: bool) -> list[str]:
+def render_training(seen: PhotoFacts, *, pretrained: bool, head_only: bool) -> list[str]:
     """Return what trains, by how many photos there are; the run chooses rate, batch size and number of epochs."""
     each = seen.photos / len(seen.counts)
     if not pretrained:
@@ -220,7 +220,7 @@ def training(seen: Seen, *, pretrained: bool, head_only: bool) -> list[str]:
     return [f"# {each:.0f} photos a class: {why}.", f"freeze: {freeze}"]
 
 
-def balance(seen: Seen, *, pretrained: bool) -> list[str]:
+def render_balance(seen: PhotoFacts, *, pretrained: bool) -> list[str]:
     """Return a comment on classes of very different sizes, which a run accounts for by itself."""
     if seen.imbalance <= IMBALANCED:
         return []

@@ -25,7 +25,7 @@ from finetune.components import (
     RunFacts,
 )
 from finetune.errors import PluginError, UsageError
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe.mistakes import Known, Problem, collect_problems, find_models, format_value
 from finetune.recipe.models import MOST_EPOCHS, Cosine, Recipe, Section, StepDecay
 from finetune.recipe.overrides import parse_keys
@@ -120,7 +120,7 @@ def validate_options(
     if both := fields.keys() & model.model_fields.keys():
         raise PluginError(f"{origin}: {kind} '{name}' has an option '{min(both)}', a key that the engine reads itself")
     wrong: list[Problem] = []
-    with named(origin, f"the options of {kind} '{name}'"):
+    with attribute_errors(origin, f"the options of {kind} '{name}'"):
         result = validate_values(model, part.given, known, wrong)
     for problem in wrong:
         text = f"missing; {kind} '{name}' needs it" if problem.kind == "missing" else problem.text
@@ -256,7 +256,9 @@ def collect_findings(
             part.component, stages, get_epochs(values), RunFacts(recipe=assume_longest(recipe)) if recipe else None
         )
         if ask is not None:
-            with named(catalogue.origin(part.component), f"check of {part.component.kind} '{part.component.name}'"):
+            with attribute_errors(
+                catalogue.origin(part.component), f"check of {part.component.kind} '{part.component.name}'"
+            ):
                 said = list(ask(named_options))
             found = (locate_finding(part, each, catalogue, resolution) for each in said)
             yield from (each for each in found if each.path not in wrong)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import PluginError
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe import extending
 from finetune.recipe.models import Recipe
 from finetune.recipe.nodes import dumps
@@ -188,7 +188,7 @@ def _define_slot(slot: str, own: Schema, catalogue: Catalogue) -> Schema:
             component = catalogue.get(SLOTS[slot], name)
         except PluginError:  # two plugins offer it, so no recipe can use it
             continue
-        with named(catalogue.origin(component), f"the JSON schema of {component.kind} '{name}'"):
+        with attribute_errors(catalogue.origin(component), f"the JSON schema of {component.kind} '{name}'"):
             definitions |= _define_component(slot, own, component)
         choices.append({"$ref": f"{REF}{slot}.{name}"})
     definitions[get_section_model(slot).__name__] = {

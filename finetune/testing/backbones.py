@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import Backbone
 from finetune.testing import surroundings as offered
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, inspect
+from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, inspect_component
 from finetune.weights.layouts import OWN
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def check_backbone(
     __tracebackhide__ = True
     from finetune.testing import networks
 
-    inspection = inspect(Backbone, backbone, options, RULES, skip)
-    with networks.prepared(), inspection.going_on():
-        declared(inspection)
-        stages = built(inspection)
-        inspected = networks.Examined(inspection, stages, size)
+    inspection = inspect_component(Backbone, backbone, options, RULES, skip)
+    with networks.prepare_mindspore(), inspection.going_on():
+        check_declarations(inspection)
+        stages = build_stages(inspection)
+        inspected = networks.NetworkCheck(inspection, stages, size)
         inspected.parameters()
         inspected.features()
         inspected.training()
@@ -61,7 +61,7 @@ def check_backbone(
     inspection.report()
 
 
-def declared(inspection: Inspection[Backbone]) -> None:
+def check_declarations(inspection: Inspection[Backbone]) -> None:
     """Look at names of stages, and at the weights on offer."""
     backbone = inspection.component
     for name in backbone.stages:
@@ -84,17 +84,17 @@ def declared(inspection: Inspection[Backbone]) -> None:
     offered.inspect_offers(inspection)
 
 
-def built(inspection: Inspection[Backbone]) -> dict[str, Any]:
+def build_checked_stages(inspection: Inspection[Backbone]) -> dict[str, Any]:
     """Return the stages, if MindSpore can compile their classes."""
     from finetune.network.network import build_stages
-    from finetune.testing.datasets import uncompilable
+    from finetune.testing.datasets import find_uncompilable
 
     stages: dict[str, Any] = {}
     with inspection.rule("stages", "build", "return a Cell for each stage", vital=True, draws=True):
         stages = build_stages(inspection.component, inspection.options)
     for cell in stages.values():
-        for text in uncompilable(cell):
+        for text in find_uncompilable(cell):
             inspection.breaks("source", text)
     if "source" in inspection.broken or "stages" in inspection.broken:
-        raise Enough
+        raise StopCheck
     return stages

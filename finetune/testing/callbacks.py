@@ -13,8 +13,8 @@ from finetune.components import Callback
 from finetune.errors import FinetuneError, PluginError
 from finetune.plugins import HOOKS, Plugins
 from finetune.testing import rehearsal
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
-from finetune.testing.endurance import endured
+from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, call_build, inspect_component
+from finetune.testing.endurance import measure_growth
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -46,31 +46,31 @@ def check_callback(
     ``skip`` leaves rules out. It listens to tiny runs on the CPU of this process, which take seconds in all.
     """
     __tracebackhide__ = True
-    from finetune.testing.networks import prepared
+    from finetune.testing.networks import prepare_mindspore
 
-    inspection = inspect(Callback, callback, options, RULES, skip)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, prepared(), inspection.going_on():
-        built(inspection)
+    inspection = inspect_component(Callback, callback, options, RULES, skip)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, prepare_mindspore(), inspection.going_on():
+        check_build(inspection)
         folder = Path(scratch)
-        plan, catalogue = rehearsal.planned(inspection.component, inspection.options, folder / "runs")
-        finished = whole(inspection, plan, catalogue)
+        plan, catalogue = rehearsal.plan_run(inspection.component, inspection.options, folder / "runs")
+        finished = run_to_end(inspection, plan, catalogue)
         if inspection.wants("resume"):
-            interrupted(inspection, plan, catalogue, finished)
+            interrupt_and_resume(inspection, plan, catalogue, finished)
         if inspection.wants("memory"):
             with inspection.rule("events", "over thousands of events it", "mend it"):
-                if grown := endured(partial(call, inspection), finished["run"], folder / "long"):
+                if grown := measure_growth(partial(call_build, inspection), finished["run"], folder / "long"):
                     remedy = "keep no more than a fixed number of values, and close what you open"
                     inspection.breaks("memory", f"{grown}; {remedy}")
     inspection.report()
 
 
-def built(inspection: Inspection[Callback]) -> None:
+def check_build(inspection: Inspection[Callback]) -> None:
     """Build twice, and see what the result listens to."""
-    made, again = call(inspection), call(inspection)
+    made, again = call_build(inspection), call_build(inspection)
     if not any(name.startswith("finetune_") for name in dir(made)):
         text = f"build returned {made!r:.80}, which has no event hook; give it one, such as finetune_epoch_end"
         inspection.breaks("hooks", text)
-        raise Enough
+        raise StopCheck
     if made is again:
         text = "build returned the same object twice, so that runs would share it; make a new one each time"
         inspection.breaks("build", text)
@@ -78,21 +78,21 @@ def built(inspection: Inspection[Callback]) -> None:
         Plugins().register(made, inspection.origin)
     except PluginError as error:
         inspection.breaks("hooks", str(error).removeprefix(f"{inspection.origin}: "))
-        raise Enough from None
+        raise StopCheck from None
     if strange := [name for name in dir(made) if name in HOOKS and name not in EVENTS]:
         text = f"'{strange[0]}' is no event, and is not called in a run; offer components from the module instead"
         inspection.breaks("hooks", text)
 
 
-def whole(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) -> Mapping[str, Any]:
+def run_to_end(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) -> Mapping[str, Any]:
     """Run from beginning to end."""
     watcher, said = rehearsal.Watcher(inspection.breaks), list[str]()
     found: Mapping[str, Any] = {}
     with inspection.rule("events", "the run", "mend it", vital=True, draws=True):
         try:
-            found = rehearsal.rehearse(plan, catalogue, watcher, said)
+            found = rehearsal.rehearse_run(plan, catalogue, watcher, said)
         except FinetuneError as error:
-            failed(inspection, error)
+            record_failure(inspection, error)
     try:
         json.dumps(found["state"], allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -100,17 +100,17 @@ def whole(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) ->
     return found
 
 
-def failed(inspection: Inspection[Callback], error: FinetuneError) -> None:
+def record_failure(inspection: Inspection[Callback], error: FinetuneError) -> None:
     """Note why a run ended, by the rule that it breaks, and end the check."""
     text = str(error).replace(f"{inspection.origin} ", "it ", 1)
     if "cannot be saved as JSON" in text:
         inspection.breaks("state", text)
     else:
         inspection.breaks("events", f"{text}; mend it, and read only what the event is given")
-    raise Enough
+    raise StopCheck
 
 
-def interrupted(
+def interrupt_and_resume(
     inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue, finished: Mapping[str, Any]
 ) -> None:
     """Interrupt a run in its second epoch, and go on with a new callback."""
@@ -119,20 +119,20 @@ def interrupted(
         return  # the callback ends it before
     with inspection.rule("events", "in a run that is interrupted, it", "mend it", draws=True):
         try:
-            rehearsal.rehearse(plan, catalogue, watcher, said)
+            rehearsal.rehearse_run(plan, catalogue, watcher, said)
         except PluginError as error:
             if "Halt" not in str(error):
-                failed(inspection, error)
+                record_failure(inspection, error)
     for line in said:
         if found := re.search(r"failed in (finetune_run_\w+: .*)", line):
             text = f"when a run is interrupted it failed in {found[1]}; run.result is None then, and best may be"
             inspection.breaks("events", text)
     if not inspection.wants("events"):
-        raise Enough
+        raise StopCheck
     newest = sorted(plan.recipe.output.iterdir())[-1]
     watcher = rehearsal.Watcher(inspection.breaks)
     with inspection.rule("resume", "the resumed run", "expect any state that an earlier run may have left", draws=True):
-        resumed = rehearsal.rehearse(plan, catalogue, watcher, said, resume=newest)
+        resumed = rehearsal.rehearse_run(plan, catalogue, watcher, said, resume=newest)
         if resumed["epochs"] != finished["epochs"]:
             text = (
                 f"a run ends after epoch {finished['epochs'][-1]}, and after epoch {resumed['epochs'][-1]} if resumed"

@@ -6,15 +6,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from finetune.catalogue import Catalogue, fault
+from finetune.catalogue import Catalogue, find_fault
 from finetune.components import Component, Options
 from finetune.errors import FinetuneError, UsageError
-from finetune.plugins import HERE, Origin, load, said
+from finetune.plugins import HERE, Origin, describe_error, load_plugins
 from finetune.recipe.mistakes import Known
 from finetune.recipe.parts import SLOTS, get_section_model, validate_values
 from finetune.recipe.places import format_path, make_absolute, resolve_paths
 from finetune.suggest import did_you_mean
-from finetune.testing.surroundings import watched
+from finetune.testing.surroundings import watch_process
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -43,7 +43,7 @@ class ContractError(AssertionError):
         super().__init__("\n".join([f"{component} breaks {rules}", *(f"  {rule}: {text}" for rule, text in broken)]))
 
 
-class Enough(Exception):
+class StopCheck(Exception):
     """Ends a check in which nothing more can be found out."""
 
 
@@ -71,7 +71,7 @@ class Inspection(Generic[C]):
     @contextmanager
     def going_on(self) -> Iterator[None]:
         """Look at something in the block, until nothing more can be found out."""
-        with suppress(Enough):
+        with suppress(StopCheck):
             yield
 
     def report(self) -> None:
@@ -89,28 +89,28 @@ class Inspection(Generic[C]):
         """
         before = set(self.broken)
         try:
-            with watched(self, draws=draws):
+            with watch_process(self, draws=draws):
                 yield
-        except (KeyboardInterrupt, Enough):
+        except (KeyboardInterrupt, StopCheck):
             raise
         except BaseException as error:  # code of a plugin, which may raise anything
-            self.breaks(rule, f"{what} {raised(error, remedy)}")
+            self.breaks(rule, f"{what} {describe_failure(error, remedy)}")
             if vital:
-                raise Enough from None
+                raise StopCheck from None
         if vital and rule in set(self.broken) - before:
-            raise Enough
+            raise StopCheck
 
 
-def raised(error: BaseException, remedy: str) -> str:
+def describe_failure(error: BaseException, remedy: str) -> str:
     """Return what an error says; the project's own say what to do, others get a remedy."""
-    words = said(error).strip()
+    words = describe_error(error).strip()
     if isinstance(error, FinetuneError):
         return f"raised {type(error).__name__}: {words}"
     first = words.partition("\n")[0][:300]
     return f"raised {type(error).__name__}{': ' if first else ''}{first}; {remedy}"
 
 
-def inspect(
+def inspect_component(
     kind: type[C],
     given: C | str,
     options: Mapping[str, Any] | None,
@@ -126,53 +126,53 @@ def inspect(
     for name in skip:
         if name not in rules:
             raise UsageError(f"no rule named '{name}' for a {kind.kind}{did_you_mean(name, rules)}")
-    component, origin = found(kind, given)
-    inspection = Inspection(component, called(kind, component, origin), origin, rules, skip)
+    component, origin = find_component(kind, given)
+    inspection = Inspection(component, describe_component(kind, component, origin), origin, rules, skip)
     with inspection.going_on():
-        about_component(kind, inspection)
-        about_options(inspection, options or {})
+        check_component(kind, inspection)
+        check_options(inspection, options or {})
     if not hasattr(inspection, "options"):
         inspection.report()
     return inspection
 
 
-def found(kind: type[C], given: C | str) -> tuple[C, Origin]:
+def find_component(kind: type[C], given: C | str) -> tuple[C, Origin]:
     """Return the component and where it comes from."""
     if isinstance(given, str):
-        catalogue = Catalogue(load())
+        catalogue = Catalogue(load_plugins())
         component = catalogue.get(kind, given)
         return component, catalogue.origin(component)
     return given, Origin(name=str(getattr(given, "name", "?")), distribution=HERE, version="-")
 
 
-def called(kind: type[Component], component: object, origin: Origin) -> str:
+def describe_component(kind: type[Component], component: object, origin: Origin) -> str:
     """Return what a component is called in a report."""
     whose = "" if origin.distribution == HERE else f" of {origin}"
     return f"{kind.kind} '{getattr(component, 'name', '?')}'{whose}"
 
 
-def about_component(kind: type[Component], inspection: Inspection[Any]) -> None:
+def check_component(kind: type[Component], inspection: Inspection[Any]) -> None:
     """Look at what is declared."""
-    if (wrong := fault(kind, inspection.component)) is not None:
+    if (wrong := find_fault(kind, inspection.component)) is not None:
         inspection.breaks("component", wrong)
-        raise Enough
+        raise StopCheck
 
 
-def about_options(inspection: Inspection[Any], given: Mapping[str, Any]) -> None:
+def check_options(inspection: Inspection[Any], given: Mapping[str, Any]) -> None:
     """Validate options as a recipe does, and see that they are strict and survive being written down."""
     component = inspection.component
     model, slot = component.options, next(slot for slot, kind in SLOTS.items() if kind is type(component))
     if both := get_section_model(slot).model_fields.keys() & model.model_fields.keys():
         text = f"an option is called '{min(both)}', a key that the engine reads itself; give it another name"
         inspection.breaks("options", text)
-        raise Enough
+        raise StopCheck
     with inspection.rule("options", "the option model", "mend it", vital=True):
         wrong: list[Problem] = []
         options = validate_values(model, dict(given), Known(model), wrong)
         if options is None:
             lines = "; ".join(f"{format_path(each.path)}: {each.text}" for each in wrong)
             inspection.breaks("options", f"{lines}; pass the check what a recipe would say beside `use:`")
-            raise Enough
+            raise StopCheck
         inspection.options = resolve_paths(options, (), lambda path, at: make_absolute(path, Path.cwd()))
         if validate_values(model, {**given, "no_such_option": 1}, Known(model), []) is not None:
             text = "an unknown key is accepted, so that a misspelt one does nothing; leave out `extra` in model_config"
@@ -188,7 +188,7 @@ def about_options(inspection: Inspection[Any], given: Mapping[str, Any]) -> None
             inspection.breaks("help", text)
 
 
-def call(inspection: Inspection[Any], *arguments: Any) -> Any:
+def call_build(inspection: Inspection[Any], *arguments: Any) -> Any:
     """Return what ``build`` makes of the options; what it raises ends the check."""
     result = None
     remedy = "mend it; for what users can mend raise an error of finetune, such as DataError"

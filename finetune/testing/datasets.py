@@ -15,21 +15,28 @@ from finetune.data.images import decode
 from finetune.data.loading import SPLITS
 from finetune.data.scan import array_digest, digest_of
 from finetune.errors import DataError
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect, raised
-from finetune.testing.endurance import differing, told
+from finetune.testing.contract import (
+    COMMON,
+    PROCESS,
+    Inspection,
+    StopCheck,
+    call_build,
+    inspect_component,
+)
+from finetune.testing.endurance import describe_differences, find_differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 
-def uncompilable(cell: Any) -> Iterator[str]:
+def find_uncompilable(cell: Any) -> Iterator[str]:
     """Yield why the classes of a cell and of all cells in it cannot be compiled, and what to do."""
     for kind in dict.fromkeys(type(each) for _, each in cell.cells_and_names()):
         if kind.__module__.partition(".")[0] != "mindspore":
-            yield from of_class(kind)
+            yield from check_class(kind)
 
 
-def of_class(kind: type) -> Iterator[str]:
+def check_class(kind: type) -> Iterator[str]:
     """Yield what is wrong with a class."""
     for name, function in vars(kind).items():
         if not isinstance(function, FunctionType) or (name.startswith("__") and name.endswith("__")):
@@ -72,39 +79,39 @@ def check_dataset(
     relative paths starting at the current folder. ``skip`` leaves rules out. Up to 64 images of a split are read.
     """
     __tracebackhide__ = True
-    inspection = inspect(Dataset, dataset, options, RULES, skip)
+    inspection = inspect_component(Dataset, dataset, options, RULES, skip)
     with inspection.going_on():
-        splits = built(inspection)
+        splits = build_splits(inspection)
         for split, samples in splits.items():
-            fits(inspection, split, samples)
+            check_split(inspection, split, samples)
         if not {"sizes", "classes", "labels"} & set(inspection.broken):
-            same_classes(inspection, splits)
-        alone = {split: read(inspection, split, samples) for split, samples in splits.items()}
+            compare_classes(inspection, splits)
+        alone = {split: read_split(inspection, split, samples) for split, samples in splits.items()}
         if inspection.wants("images") and inspection.wants("sizes"):
             for split, samples in splits.items():
-                read_again(inspection, split, samples, alone[split])
-            built_again(inspection, splits, alone)
+                reread_split(inspection, split, samples, alone[split])
+            rebuild_splits(inspection, splits, alone)
     inspection.report()
 
 
-def built(inspection: Inspection[Dataset]) -> Found:
+def build_splits(inspection: Inspection[Dataset]) -> Found:
     """Return the splits that there are."""
     splits: Found = {}
     for split in SPLITS:
-        samples = call(inspection, split)
+        samples = call_build(inspection, split)
         if samples is None and split == "train":
             inspection.breaks("build", "build returned None for 'train'; return the Samples to train on")
-            raise Enough
+            raise StopCheck
         if samples is not None and not isinstance(samples, Samples):
             text = f"build returned a {type(samples).__name__} for '{split}'; return finetune.Samples or None"
             inspection.breaks("build", text)
-            raise Enough
+            raise StopCheck
         if samples is not None:
             splits[split] = samples
     return splits
 
 
-def fits(inspection: Inspection[Dataset], split: str, samples: Samples) -> None:
+def check_split(inspection: Inspection[Dataset], split: str, samples: Samples) -> None:
     """Compare images, labels and classes of a split with one another."""
     what = f"split {split}"
     checks: dict[str, Callable[[], object]] = {
@@ -118,8 +125,8 @@ def fits(inspection: Inspection[Dataset], split: str, samples: Samples) -> None:
         except DataError as error:
             inspection.breaks(rule, str(error))
         except Exception as error:
-            inspection.breaks(rule, f"{what} {raised(error, 'give sequences that know their length')}")
-            raise Enough from None
+            inspection.breaks(rule, f"{what} {describe_failure(error, 'give sequences that know their length')}")
+            raise StopCheck from None
     if split == "train" and inspection.wants("sizes") and not len(samples.images):
         inspection.breaks("sizes", "split train has no image; give the check options with which there are some")
     for finding in samples.findings:
@@ -131,7 +138,7 @@ def fits(inspection: Inspection[Dataset], split: str, samples: Samples) -> None:
             inspection.breaks("findings", text)
 
 
-def same_classes(inspection: Inspection[Dataset], splits: Found) -> None:
+def compare_classes(inspection: Inspection[Dataset], splits: Found) -> None:
     """See that training knows every class, and has an image of each."""
     train = splits["train"]
     counts = np.bincount(np.asarray(train.labels, np.int64), minlength=len(train.classes))
@@ -147,13 +154,13 @@ def same_classes(inspection: Inspection[Dataset], splits: Found) -> None:
             inspection.breaks("classes", text)
 
 
-def places(samples: Samples) -> list[int]:
+def choose_places(samples: Samples) -> list[int]:
     """Return which images are read."""
     count = len(samples.images)
     return sorted({int(place) for place in np.linspace(0, count - 1, min(count, MOST))}) if count else []
 
 
-def item(samples: Samples, place: int) -> Any:
+def identify_image(samples: Samples, place: int) -> Any:
     """Return what tells an image from others: its path, or a hash of its bytes or values."""
     image = samples.images[place]
     if isinstance(image, Path):
@@ -161,10 +168,10 @@ def item(samples: Samples, place: int) -> Any:
     return (image.name, image.data) if isinstance(image, Encoded) else array_digest(np.asarray(image))
 
 
-def read(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[Any]:
+def read_split(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[Any]:
     """Decode the images of a split, and return what tells each from others."""
     found: list[Any] = []
-    for place in places(samples):
+    for place in choose_places(samples):
         what = f"image {place} of split {split}"
         with inspection.rule("images", what, "mend what makes the image"):
             image = samples.images[place]
@@ -177,7 +184,7 @@ def read(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[
             except DataError as error:
                 inspection.breaks("images", f"{what}: {error}")
                 break
-            found.append(item(samples, place))
+            found.append(identify_image(samples, place))
             if samples.digests is not None and samples.digests[place] != (right := digest_of(image)):
                 text = f"{what} has {right}, and digests say {samples.digests[place]!r:.40}; give BLAKE2b of 16 bytes"
                 inspection.breaks("digests", text)
@@ -186,38 +193,38 @@ def read(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[
     return found
 
 
-def read_again(inspection: Inspection[Dataset], split: str, samples: Samples, alone: Sequence[Any]) -> None:
+def reread_split(inspection: Inspection[Dataset], split: str, samples: Samples, alone: Sequence[Any]) -> None:
     """Read images a second time backwards, then in several threads."""
-    there = places(samples)
+    there = choose_places(samples)
     remedy = "make each image from its index alone"
     with inspection.rule("repeat", f"split {split}, read backwards,", remedy):
         for place, before in list(zip(there, alone, strict=True))[::-1]:
-            if item(samples, place) != before:
+            if identify_image(samples, place) != before:
                 inspection.breaks("repeat", f"image {place} of split {split} was another when read again; {remedy}")
                 return
     with inspection.rule("threads", f"split {split}, read by threads,", remedy):
-        if wrong := differing(lambda place: item(samples, place), there, alone):
+        if wrong := find_differences(lambda place: identify_image(samples, place), there, alone):
             first = there[wrong[0][0]]
-            text = f"image {first} of split {split}, read by several threads at once, {told(wrong)}; keep no state "
+            text = f"image {first} of split {split}, read by several threads at once, {describe_differences(wrong)}; keep no state "
             inspection.breaks("threads", f"{text}between readings, or put a threading.Lock around it")
 
 
-def built_again(inspection: Inspection[Dataset], splits: Found, alone: Mapping[str, Sequence[Any]]) -> None:
+def rebuild_splits(inspection: Inspection[Dataset], splits: Found, alone: Mapping[str, Sequence[Any]]) -> None:
     """Build once more: a resumed run, and another process, must find the same."""
     for split, samples in splits.items():
         with inspection.rule("repeat", f"another build of split {split}", "build the same again"):
-            again = inspection.component.build(inspection.options, as_split(split))
+            again = inspection.component.build(inspection.options, cast_split(split))
             same = (
                 again is not None
                 and tuple(again.classes) == tuple(samples.classes)
                 and list(again.labels) == list(samples.labels)
-                and [item(again, place) for place in places(again)] == list(alone[split])
+                and [identify_image(again, place) for place in choose_places(again)] == list(alone[split])
             )
             if not same:
                 text = f"split {split}, built twice, had other images or another order; sort what a folder lists"
                 inspection.breaks("repeat", f"{text}, and take random numbers from a fixed seed")
 
 
-def as_split(split: str) -> Split:
+def cast_split(split: str) -> Split:
     """Return a split by its name."""
     return next(each for each in SPLITS if each == split)

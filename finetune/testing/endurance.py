@@ -14,7 +14,7 @@ import numpy as np
 
 from finetune.plugins import HERE, Origin, Plugins
 from finetune.run import Predicted
-from finetune.testing.photos import picture
+from finetune.testing.photos import draw_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,14 +29,14 @@ THREADS = 4
 OFTEN = 1e-5  # seconds between two switches of threads, so that they get into each other's way
 
 
-def orders(count: int) -> list[list[int]]:
+def make_orders(count: int) -> list[list[int]]:
     """Return an order of ``count`` jobs for each thread: as they are, backwards, and two at random."""
     rng = np.random.default_rng(0)
     there = list(range(count))
     return [there, there[::-1], *(rng.permutation(count).tolist() for _ in range(THREADS - 2))]
 
 
-def differing(work: Callable[[T], Any], jobs: Sequence[T], alone: Sequence[Any]) -> list[tuple[int, str]]:
+def find_differences(work: Callable[[T], Any], jobs: Sequence[T], alone: Sequence[Any]) -> list[tuple[int, str]]:
     """Return the jobs, by number, of which threads made something else than ``alone``, or raised an error."""
     wrong: dict[int, str] = {}
     start = threading.Barrier(THREADS)
@@ -50,7 +50,7 @@ def differing(work: Callable[[T], Any], jobs: Sequence[T], alone: Sequence[Any])
             except Exception as error:
                 wrong.setdefault(number, f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=run, args=(order,), daemon=True) for order in orders(len(jobs))]
+    threads = [threading.Thread(target=run, args=(order,), daemon=True) for order in make_orders(len(jobs))]
     before = sys.getswitchinterval()
     sys.setswitchinterval(OFTEN)
     try:
@@ -63,7 +63,7 @@ def differing(work: Callable[[T], Any], jobs: Sequence[T], alone: Sequence[Any])
     return sorted(wrong.items())
 
 
-def told(wrong: Sequence[tuple[int, str]]) -> str:
+def describe_differences(wrong: Sequence[tuple[int, str]]) -> str:
     """Return what threads saw in place of the same."""
     errors = [error for _, error in wrong if error]
     return f"raised {errors[0].partition(chr(10))[0][:200]}" if errors else "gave something else than alone"
@@ -75,7 +75,7 @@ MOST = 16_000  # bytes in 4 epochs of 200 steps; a number for each step takes 25
 Held = tuple[int, int, int]
 
 
-def endured(make: Callable[[], object], like: Run, folder: Path) -> str:
+def measure_growth(make: Callable[[], object], like: Run, folder: Path) -> str:
     """Return what grew in 4 epochs of 200 steps, after as many before; nothing if all is flat.
 
     What waits to be written by threads of the callback's own comes and goes, so that one which has some is looked at
@@ -85,39 +85,39 @@ def endured(make: Callable[[], object], like: Run, folder: Path) -> str:
     if not tracing:
         tracemalloc.start()
     try:
-        manager, run = listening(make(), like, folder / "1")
+        manager, run = start_listening(make(), like, folder / "1")
         writes = threading.active_count() > threads
-        epochs(manager, run, 1 if writes else EPOCHS)
+        fire_epochs(manager, run, 1 if writes else EPOCHS)
         if writes:
             manager.fire("finetune_run_end", run=run)
-            before = held()
-            manager, run = listening(make(), like, folder / "2")
-            epochs(manager, run, EPOCHS)
+            before = measure_resources()
+            manager, run = start_listening(make(), like, folder / "2")
+            fire_epochs(manager, run, EPOCHS)
             manager.fire("finetune_run_end", run=run)
-            return grown(before, held())
-        before = held()
-        epochs(manager, run, EPOCHS)
-        after = held()
+            return describe_growth(before, measure_resources())
+        before = measure_resources()
+        fire_epochs(manager, run, EPOCHS)
+        after = measure_resources()
         manager.fire("finetune_run_end", run=run)
-        return grown(before, after)
+        return describe_growth(before, after)
     finally:
         if not tracing:
             tracemalloc.stop()
 
 
-def listening(callback: object, like: Run, folder: Path) -> tuple[Plugins, Run]:
+def start_listening(callback: object, like: Run, folder: Path) -> tuple[Plugins, Run]:
     """Return a callback that has heard the beginning of a run, and the run."""
     manager = Plugins()
     manager.register(callback, Origin(name="callback", distribution=HERE, version="-"))
-    run = long_run(like, folder)
+    run = make_run(like, folder)
     manager.fire("finetune_run_start", run=run)
     return manager, run
 
 
-def long_run(like: Run, folder: Path) -> Run:
+def make_run(like: Run, folder: Path) -> Run:
     """Return a run before its first epoch, with pictures and predictions to show."""
     folder.mkdir(parents=True)
-    shown = [picture(16, 16, seed=number) for number in range(4)]
+    shown = [draw_picture(16, 16, seed=number) for number in range(4)]
     labels = like.classes
     judged = [Predicted(pixels=each, label=labels[0], predicted=labels[-1], probability=0.9) for each in shown]
     return replace(
@@ -138,13 +138,13 @@ def long_run(like: Run, folder: Path) -> Run:
     )
 
 
-def epochs(manager: Plugins, run: Run, count: int) -> None:
+def fire_epochs(manager: Plugins, run: Run, count: int) -> None:
     """Fire the events of epochs."""
     for epoch in range(run.epoch + 1, run.epoch + 1 + count):
-        one_epoch(manager, run, epoch)
+        fire_epoch(manager, run, epoch)
 
 
-def one_epoch(manager: Plugins, run: Run, epoch: int) -> None:
+def fire_epoch(manager: Plugins, run: Run, epoch: int) -> None:
     """Fire the events of an epoch."""
     run.epoch = epoch
     manager.fire("finetune_epoch_start", run=run, epoch=epoch)
@@ -163,14 +163,14 @@ def one_epoch(manager: Plugins, run: Run, epoch: int) -> None:
     run.stop_reason = None
 
 
-def held() -> Held:
+def measure_resources() -> Held:
     """Return what is held: files, threads, and bytes of Python's memory."""
     gc.collect()
     files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     return files, threading.active_count(), tracemalloc.get_traced_memory()[0]
 
 
-def grown(before: Held, after: Held) -> str:
+def describe_growth(before: Held, after: Held) -> str:
     """Return what is more than before."""
     what = ("open files", "threads", "bytes of memory")
     for name, most, first, last in zip(what, (0, 0, MOST), before, after, strict=True):

@@ -10,7 +10,7 @@ from finetune.errors import UsageError
 from finetune.recipe.parts import resolve_positions
 from finetune.recipe.places import format_path
 from finetune.suggest import did_you_mean
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
+from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, call_build, inspect_component
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -43,36 +43,36 @@ def check_freezer(
     ``stages`` are those of a network that they fit, ending with the head. ``skip`` leaves rules out.
     """
     __tracebackhide__ = True
-    inspection = inspect(Freezer, freezer, options, RULES, skip)
+    inspection = inspect_component(Freezer, freezer, options, RULES, skip)
     with inspection.going_on():
         written = inspection.options
-        policy = built(inspection, written, tuple(stages))
-        answers = {epoch: asked(inspection, policy, epoch, tuple(stages)) for epoch in range(1, EPOCHS + 1)}
+        policy = build_policy(inspection, written, tuple(stages))
+        answers = {epoch: ask_policy(inspection, policy, epoch, tuple(stages)) for epoch in range(1, EPOCHS + 1)}
         if inspection.wants("stages"):
-            purity(inspection, policy, answers, tuple(stages))
-            networks(inspection, written)
+            check_purity(inspection, policy, answers, tuple(stages))
+            check_other_networks(inspection, written)
     inspection.report()
 
 
-def built(inspection: Inspection[Freezer], written: Options, stages: tuple[str, ...]) -> Policy:
+def build_policy(inspection: Inspection[Freezer], written: Options, stages: tuple[str, ...]) -> Policy:
     """Return what ``build`` makes of options, with names in place of positions as the engine puts them."""
     inspection.options, resolution = resolve_positions(inspection.component, written, stages)
     for wrong in resolution.wrong:
         inspection.breaks("options", f"{format_path(wrong.path)}: {wrong.finding.text}")
-        raise Enough
-    policy: Policy = call(inspection)
+        raise StopCheck
+    policy: Policy = call_build(inspection)
     if not callable(policy):
         inspection.breaks("build", f"build returned {policy!r:.80}; return a function of epoch and stages")
-        raise Enough
+        raise StopCheck
     return policy
 
 
-def asked(inspection: Inspection[Freezer], policy: Policy, epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
+def ask_policy(inspection: Inspection[Freezer], policy: Policy, epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
     """Return the answer for an epoch, looked at."""
     found: frozenset[str] = frozenset()
     with inspection.rule("stages", f"the policy, asked for epoch {epoch},", "answer for every epoch from 1 on"):
         answer: object = policy(epoch, stages)
-        if text := misanswered(answer, stages):
+        if text := find_fault(answer, stages):
             inspection.breaks("stages", f"for epoch {epoch} it answers {answer!r:.80}; {text}")
         else:
             assert isinstance(answer, Iterable)
@@ -80,7 +80,7 @@ def asked(inspection: Inspection[Freezer], policy: Policy, epoch: int, stages: t
     return found
 
 
-def misanswered(answer: object, stages: tuple[str, ...]) -> str:
+def find_fault(answer: object, stages: tuple[str, ...]) -> str:
     """Return what is wrong with an answer, and what to do; nothing if it is in order."""
     if isinstance(answer, str) or not isinstance(answer, Iterable) or not all(isinstance(s, str) for s in answer):
         return "answer with a set of names, such as frozenset({'head'})"
@@ -89,7 +89,7 @@ def misanswered(answer: object, stages: tuple[str, ...]) -> str:
     return "" if set(answer) else "then nothing trains, so name at least the head"
 
 
-def purity(
+def check_purity(
     inspection: Inspection[Freezer], policy: Policy, answers: Mapping[int, frozenset[str]], stages: tuple[str, ...]
 ) -> None:
     """Ask for all epochs again: backwards, one over and over, and another policy from the same options."""
@@ -106,7 +106,7 @@ def purity(
                 return
 
 
-def networks(inspection: Inspection[Freezer], written: Options) -> None:
+def check_other_networks(inspection: Inspection[Freezer], written: Options) -> None:
     """Ask for a network of other stages."""
     options, resolution = resolve_positions(inspection.component, written, OTHERS)
     if resolution.wrong:
@@ -116,7 +116,7 @@ def networks(inspection: Inspection[Freezer], written: Options) -> None:
             answer: object = inspection.component.build(options)(1, OTHERS)
         except UsageError:
             return
-        if text := misanswered(answer, OTHERS):
+        if text := find_fault(answer, OTHERS):
             remedy = f"{text}; take names from `stages`, or raise finetune.UsageError"
             inspection.breaks(
                 "networks", f"asked about stages {', '.join(OTHERS)}, it answers {answer!r:.80}: {remedy}"

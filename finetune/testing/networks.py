@@ -15,7 +15,7 @@ from finetune.machine import device
 from finetune.network import heads
 from finetune.network.network import HEAD, Network, Trunk, build_stages
 from finetune.recipe.models import LinearHead, Recipe
-from finetune.testing.contract import Enough
+from finetune.testing.contract import StopCheck
 from finetune.training.phases import Phase
 from finetune.training.trainer import Trainer, digest
 
@@ -34,7 +34,7 @@ TOLERANCE = 1e-3  # of the largest feature: other engines add up in another orde
 
 
 @contextmanager
-def prepared() -> Iterator[None]:
+def prepare_mindspore() -> Iterator[None]:
     """Set MindSpore up on the CPU, and leave it in the mode that it was in."""
     mode = ms.get_context("mode")
     device.setup(device="cpu")
@@ -44,7 +44,7 @@ def prepared() -> Iterator[None]:
         ms.set_context(mode=mode)
 
 
-class Examined:
+class NetworkCheck:
     """A network of some stages, with the results of PyNative mode to compare with."""
 
     def __init__(self, inspection: Inspection[Backbone], stages: Mapping[str, nn.Cell], size: int) -> None:
@@ -61,7 +61,7 @@ class Examined:
                 if owner.setdefault(id(parameter), name) != name:
                     text = f"stages '{owner[id(parameter)]}' and '{name}' share {parameter.name}"
                     self.inspection.breaks("parameters", f"{text}; give each its own, or make them one stage")
-                    raise Enough
+                    raise StopCheck
         head = heads.build(LinearHead(), self.backbone.features, CLASSES, 0)
         self.network = Network(self.stages, head)
         self.network.set_train(False)
@@ -92,12 +92,12 @@ class Examined:
     def features(self) -> None:
         """Compute in PyNative mode, and look at what comes out."""
         ms.set_context(mode=ms.PYNATIVE_MODE)
-        what = f"the stages, given {shown(self.images)},"
+        what = f"the stages, given {describe_array(self.images)},"
         with self.inspection.rule("features", what, "each takes what the one before returns", vital=True, draws=True):
-            before = digests(self.network)
+            before = hash_parameters(self.network)
             found = self.network.features(Tensor(self.images)).asnumpy()
             if found.shape != (IMAGES, self.backbone.features) or found.dtype != np.float32:
-                text = f"the mean over positions is {shown(found)} and features says {self.backbone.features}"
+                text = f"the mean over positions is {describe_array(found)} and features says {self.backbone.features}"
                 self.inspection.breaks("features", f"{text}; make the last stage return (N, features, H, W) float32")
             elif not np.isfinite(found).all():
                 self.inspection.breaks("features", "features are not finite numbers; check initialisers and divisions")
@@ -114,7 +114,7 @@ class Examined:
 
     def unmoved(self, before: Mapping[str, str], when: str, names: frozenset[str] | None = None) -> None:
         """See that parameters are what they were."""
-        for name, value in digests(self.network).items():
+        for name, value in hash_parameters(self.network).items():
             if (names is None or name.partition(".")[0] in names) and before[name] != value:
                 remedy = "change no parameter in construct, and nothing at all where `self.training` is False"
                 self.inspection.breaks("freeze", f"'{name}' changes {when}; {remedy}")
@@ -133,12 +133,12 @@ class Examined:
         trainer = Trainer(recipe, self.network, features=self.backbone.features, images=IMAGES, amp="off")
         remedy = "use operators that have a gradient"
         with self.inspection.rule("gradient", "a step of training", remedy, vital=True, draws=True):
-            before = digests(self.network)
+            before = hash_parameters(self.network)
             self.step(trainer, 1, names[-2:])
             self.unmoved(before, f"while only '{names[-2]}' and the head train", frozenset(names[:-2]))
-            before = digests(self.network)
+            before = hash_parameters(self.network)
             self.step(trainer, 2, names)
-            after = digests(self.network)
+            after = hash_parameters(self.network)
         for stage in self.stages:
             own = [name for name, learns in trainer.learnt.items() if learns and name.partition(".")[0] == stage]
             if own and all(before[name] == after[name] for name in own):
@@ -171,7 +171,7 @@ class Examined:
         if self.inspection.wants("onnx") and self.inspection.wants("graph"):
             remedy = "use operators that mindspore.export knows, and x = x + y in place of x += y"
             with self.inspection.rule("onnx", "the export", remedy, draws=True):
-                for found in exported(trunk, self.images):
+                for found in export_features(trunk, self.images):
                     self.compare("onnx", "exported", found)
         if self.backbone.products is not None and self.inspection.wants("products"):
             with self.inspection.rule(
@@ -211,7 +211,7 @@ class Examined:
             self.inspection.breaks(rule, f"{text}; keep branches on values and Python objects out of construct")
 
 
-def exported(trunk: nn.Cell, images: Array) -> Iterator[Array]:
+def export_features(trunk: nn.Cell, images: Array) -> Iterator[Array]:
     """Yield what OpenVINO makes of a network by way of ONNX; on CPUs without it, only write the file."""
     if find_spec("openvino") is not None:
         from finetune.network.openvino_graph import Graph
@@ -227,11 +227,11 @@ def exported(trunk: nn.Cell, images: Array) -> Iterator[Array]:
         ms.export(Exported(trunk), Tensor(images), file_name=str(Path(scratch) / "net.onnx"), file_format="ONNX")
 
 
-def digests(network: Network) -> dict[str, str]:
+def hash_parameters(network: Network) -> dict[str, str]:
     """Return a hash of every parameter by name."""
     return {p.name: digest(p.asnumpy()) for p in network.get_parameters()}
 
 
-def shown(array: Array) -> str:
+def describe_array(array: Array) -> str:
     """Return shape and type of an array."""
     return f"{array.dtype} of shape {'x'.join(map(str, array.shape))}"

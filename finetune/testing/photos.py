@@ -23,13 +23,13 @@ def draw_photos(root: Path, *, each: int = 4, size: int = 48) -> Path:
     for number, (name, colour) in enumerate(CLASSES.items()):
         (root / name).mkdir(parents=True, exist_ok=True)
         for count in range(each):
-            tint = picture(size, size * 4 // 3, seed=1000 * number + count) // 3
+            tint = draw_picture(size, size * 4 // 3, seed=1000 * number + count) // 3
             pixels = tint + (np.array(colour) * 2 // 3).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{name}_{count}.jpg", quality=90)
     return root
 
 
-def picture(height: int, width: int, *, seed: int = 0) -> Pixels:
+def draw_picture(height: int, width: int, *, seed: int = 0) -> Pixels:
     """Return HWC uint8 RGB that has no symmetry: slopes in three directions, with noise."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     slopes = np.stack([x, y, (x + 2 * y) / 3], axis=-1)

@@ -13,7 +13,7 @@ from finetune.components import Backbone, Callback, Dataset, Freezer, NoOptions,
 from finetune.hookspecs import hookimpl
 from finetune.plugins import HERE, Origin, Plugins
 from finetune.recipe import plan as plans
-from finetune.testing.photos import picture
+from finetune.testing.photos import draw_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,22 +32,22 @@ class Halt(Exception):
     """Interrupts a run on purpose."""
 
 
-def pictures(options: NoOptions, split: Split) -> Samples | None:
+def make_pictures(options: NoOptions, split: Split) -> Samples | None:
     """Return light and dark pictures."""
     if split != "train":
         return None
-    images = [picture(SIDE, SIDE, seed=number) >> np.uint8(number % 2) for number in range(IMAGES)]
+    images = [draw_picture(SIDE, SIDE, seed=number) >> np.uint8(number % 2) for number in range(IMAGES)]
     return Samples(images=images, labels=[number % 2 for number in range(IMAGES)], classes=CLASSES)
 
 
-def stages(options: NoOptions) -> dict[str, Any]:
+def build_stages(options: NoOptions) -> dict[str, Any]:
     """Return a convolution and BatchNorm, each a stage."""
     from mindspore import nn
 
     return {"stem": nn.Conv2d(3, 8, 4, 4), "body": nn.BatchNorm2d(8)}
 
 
-def thaw(options: NoOptions) -> Callable[[int, tuple[str, ...]], frozenset[str]]:
+def build_policy(options: NoOptions) -> Callable[[int, tuple[str, ...]], frozenset[str]]:
     """Return the policy under which the head trains, and from epoch 2 on everything."""
     return lambda epoch, names: frozenset(names if epoch > 1 else names[-1:])
 
@@ -60,22 +60,22 @@ class Stage:
 
     @hookimpl
     def finetune_backbones(self) -> Iterator[Backbone]:
-        yield Backbone(name=NAME, build=stages, stages=("stem", "body"), features=8)
+        yield Backbone(name=NAME, build=build_stages, stages=("stem", "body"), features=8)
 
     @hookimpl
     def finetune_datasets(self) -> Iterator[Dataset]:
-        yield Dataset(name=NAME, build=pictures)
+        yield Dataset(name=NAME, build=make_pictures)
 
     @hookimpl
     def finetune_freezers(self) -> Iterator[Freezer]:
-        yield Freezer(name=NAME, build=thaw)
+        yield Freezer(name=NAME, build=build_policy)
 
     @hookimpl
     def finetune_callbacks(self) -> Iterator[Callback]:
         yield self.callback
 
 
-def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, Catalogue]:
+def plan_run(callback: Callback, options: Options, output: Path) -> tuple[Plan, Catalogue]:
     """Return the plan of a run with a callback, on nothing but what comes along here."""
     plugins = Plugins()
     plugins.register(Stage(callback), Origin(name=callback.name, distribution=HERE, version="-"))
@@ -109,11 +109,11 @@ class Watcher:
     def first(self, event: str, run: Run, **more: Any) -> None:
         """Remember what the callback must not change."""
         self.events.append(event)
-        self.before = copy.deepcopy(more) | taken(run)
+        self.before = copy.deepcopy(more) | copy_read_only(run)
 
     def last(self, event: str, run: Run, **more: Any) -> None:
         """Compare."""
-        after = taken(run) | more
+        after = copy_read_only(run) | more
         for name, value in self.before.items():
             if repr(value) != repr(after[name]):
                 own = f"run.{name}" if name not in more else f"the argument {name}"
@@ -121,7 +121,7 @@ class Watcher:
                 self.report("run", text)
 
 
-def taken(run: Run) -> dict[str, Any]:
+def copy_read_only(run: Run) -> dict[str, Any]:
     """Return a copy of what a plugin may only read."""
     names = [name for name in run.__dataclass_fields__ if name not in FREE and not name.startswith("_")]
     return {name: copy.deepcopy(getattr(run, name)) for name in names}
@@ -191,7 +191,7 @@ class Last:
         self.watcher.last("finetune_checkpoint_saved", run)
 
 
-def rehearse(
+def rehearse_run(
     plan: Plan, catalogue: Catalogue, watcher: Watcher, said: list[str], resume: Path | None = None
 ) -> Mapping[str, Any]:
     """Run, or go on; return what a plugin's state is at the end, as JSON would have it."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from finetune.errors import PluginError
-from finetune.normalisation import image_fault
+from finetune.normalisation import find_image_fault
 from finetune.weights import fetching, labels
 
 if TYPE_CHECKING:
@@ -45,51 +45,51 @@ class Report(Protocol):
 
 
 @contextmanager
-def watched(report: Report, *, draws: bool = False) -> Iterator[None]:
+def watch_process(report: Report, *, draws: bool = False) -> Iterator[None]:
     """Note what the code in the block prints, unpickles or changes, and put back what can be put back.
 
     ``draws`` says that MindSpore is at work, which itself draws from the generators of the process.
     """
     generators = random.getstate(), np.random.get_state()
     random.random(), np.random.random()  # so that they are not where a seed would put them
-    before = state()
+    before = read_state()
     out, unpickled = io.StringIO(), list[str]()
-    listen()
+    watch_unpickling()
     _UNPICKLED.append(unpickled)
     try:
         with redirect_stdout(out):
             yield
     finally:
         _UNPICKLED[:] = [each for each in _UNPICKLED if each is not unpickled]
-        after = state()
+        after = read_state()
         if draws:
             after |= {name: before[name] for name in ("random", "numpy")}
-        for text in changes(before, after, out.getvalue()):
+        for text in find_changes(before, after, out.getvalue()):
             report.breaks("process", text)
         if unpickled:
             text = f"{unpickled[0]} was unpickled, which can run any code; read JSON, safetensors, or .npy of numbers"
             report.breaks("pickle", text)
-        restore(before)
+        restore_state(before)
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         sys.stdout.write(out.getvalue())
 
 
-def listen() -> None:
+def watch_unpickling() -> None:
     """Hear of everything that is unpickled in this process, from the first check on."""
     if not _HOOKED:
         _HOOKED.append(True)
-        sys.addaudithook(heard)
+        sys.addaudithook(record_unpickled)
 
 
-def heard(event: str, arguments: tuple[Any, ...]) -> None:
+def record_unpickled(event: str, arguments: tuple[Any, ...]) -> None:
     """Keep the name of a class or function that a pickle asks for."""
     if event == "pickle.find_class":
         for each in _UNPICKLED:
             each.append(".".join(map(str, arguments)))
 
 
-def state() -> dict[str, Any]:
+def read_state() -> dict[str, Any]:
     """Return what a plugin shares with everyone else in the process."""
     return {
         "folder": os.getcwd(),
@@ -101,7 +101,7 @@ def state() -> dict[str, Any]:
     }
 
 
-def changes(before: dict[str, Any], after: dict[str, Any], printed: str) -> Iterator[str]:
+def find_changes(before: dict[str, Any], after: dict[str, Any], printed: str) -> Iterator[str]:
     """Yield what is no longer as it was, and what to do."""
     if printed:
         yield f"prints {printed[:60]!r}; standard output is for programs, so use run.say, findings, or logging"
@@ -119,11 +119,11 @@ def changes(before: dict[str, Any], after: dict[str, Any], printed: str) -> Iter
         yield "draws from, or seeds, the generator of `random`; make one of your own, random.Random(seed)"
     if not all(map(np.array_equal, before["numpy"], after["numpy"])):
         yield "draws from, or seeds, the generator of numpy.random; make one of your own, np.random.default_rng(seed)"
-    if left_behind(after["processes"] - before["processes"]):
+    if has_running_child(after["processes"] - before["processes"]):
         yield "leaves a process behind; the engine reads in threads, so start none, or join it"
 
 
-def restore(before: dict[str, Any]) -> None:
+def restore_state(before: dict[str, Any]) -> None:
     """Put back folder, environment and signals; generators are put back beside it."""
     if os.getcwd() != before["folder"]:
         os.chdir(before["folder"])
@@ -135,7 +135,7 @@ def restore(before: dict[str, Any]) -> None:
             signal.signal(each, before["signals"][each])
 
 
-def left_behind(processes: set[int]) -> bool:
+def has_running_child(processes: set[int]) -> bool:
     """Tell whether one of some child processes goes on; MindSpore starts some that end by themselves."""
     children = [each for each in multiprocessing.active_children() if each.pid in processes]
     for each in children:
@@ -159,22 +159,22 @@ def inspect_offers(inspection: Inspection[Backbone]) -> None:
     backbone = inspection.component
     for name, record in backbone.weights.items():
         with inspection.rule("records", f"weights '{name}'", "use the types that finetune.Weights declares"):
-            for text in wrong_record(record):
+            for text in check_record(record):
                 inspection.breaks("records", f"weights '{name}': {text}")
         with inspection.rule("labels", f"labels of weights '{name}'", "name a text file with one class a line"):
-            if text := wrong_labels(record):
+            if text := check_labels(record):
                 inspection.breaks("labels", f"weights '{name}': {text}")
     for layout in backbone.layouts:
         with inspection.rule("layouts", f"layout '{layout.name}'", "use the types that finetune.Layout declares"):
-            for text in wrong_layout(layout):
+            for text in check_layout(layout):
                 inspection.breaks("layouts", f"layout '{layout.name}': {text}")
 
 
-def wrong_record(record: Weights) -> Iterator[str]:
+def check_record(record: Weights) -> Iterator[str]:
     """Yield what is wrong with what a record says of a file and of its images."""
-    yield from wrong_address(record)
-    yield from wrong_hash(record)
-    if fault := image_fault({"mean": record.mean, "std": record.std}):
+    yield from check_address(record)
+    yield from check_hash(record)
+    if fault := find_image_fault({"mean": record.mean, "std": record.std}):
         yield f"wrong {fault}"
     if record.size not in SIDES or record.resize not in SIDES or record.resize < record.size:
         sides = f"size is {record.size!r} and resize {record.resize!r}"
@@ -183,7 +183,7 @@ def wrong_record(record: Weights) -> Iterator[str]:
         yield f"accuracy is {record.accuracy}; write top-1 as a number in 0..1"
 
 
-def wrong_address(record: Weights) -> Iterator[str]:
+def check_address(record: Weights) -> Iterator[str]:
     """Yield what is wrong with the address of weights."""
     parts = urlsplit(record.url)
     if parts.scheme == "file" and fetching.local(record.url) is None:
@@ -192,7 +192,7 @@ def wrong_address(record: Weights) -> Iterator[str]:
         yield f"url is '{record.url}', which is neither https nor file; use an address of one of them"
 
 
-def wrong_hash(record: Weights) -> Iterator[str]:
+def check_hash(record: Weights) -> Iterator[str]:
     """Yield what is wrong with the hash of weights, which may be in the file's name too."""
     digest = record.sha256
     if not digest:
@@ -206,7 +206,7 @@ def wrong_hash(record: Weights) -> Iterator[str]:
         yield f"sha256 begins with {digest[:8]}, and the file's name has {named[-1]}; correct one of them"
 
 
-def wrong_labels(record: Weights) -> str:
+def check_labels(record: Weights) -> str:
     """Return what is wrong with the class names of weights; names that are there twice get a number when read."""
     if record.labels is None:
         return ""
@@ -217,7 +217,7 @@ def wrong_labels(record: Weights) -> str:
     return ""
 
 
-def wrong_layout(layout: Layout) -> Iterator[str]:
+def check_layout(layout: Layout) -> Iterator[str]:
     """Yield what is wrong with the rules of a layout."""
     patterns = [pattern for pattern, _ in (*layout.rules, *layout.writes, *layout.transpose)]
     patterns += [*layout.ignore, *(layout.pieces[:1] if layout.pieces else ())]

@@ -10,7 +10,7 @@ import numpy as np
 from finetune.components import Callback, Finding, RunFacts
 from finetune.errors import UsageError
 from finetune.model.metrics import constant_metrics
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe.parts import assume_longest
 from finetune.recipe.places import format_path
 
@@ -74,5 +74,5 @@ def _said(chosen: Chosen[Callback], about: RunFacts, catalogue: Catalogue) -> li
     check = chosen.component.check
     if check is None:
         return []
-    with named(catalogue.origin(chosen.component), f"check of callback '{chosen.component.name}'"):
+    with attribute_errors(catalogue.origin(chosen.component), f"check of callback '{chosen.component.name}'"):
         return list(check(chosen.options, about))

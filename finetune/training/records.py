@@ -17,7 +17,7 @@ from finetune.machine import environment, forms
 from finetune.machine.environment import usable_cores
 from finetune.network import engines
 from finetune.network.network import Network, assign, values
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
@@ -291,7 +291,7 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress
     A plan whose ``validate.folds`` is open must be one for which only the number of images decides that.
     """
     chosen, recipe = plan.dataset, plan.recipe
-    with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
+    with attribute_errors(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
         whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
         return datas.load(
             chosen.component,

@@ -33,7 +33,7 @@ def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:
     """Return ResNeXt-50 (32x4d) as stages."""
     from finetune_model import resnext
 
-    return resnext.build(design.RESNEXT50, padding(options))
+    return resnext.build(design.RESNEXT50, choose_padding(options))
 
 
 def products(stages: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -47,22 +47,22 @@ def build_resnext_nano(options: ResNeXtOptions) -> dict[str, Cell]:
     """Return the small ResNeXt as stages."""
     from finetune_model import resnext
 
-    return resnext.build(design.NANO, padding(options))
+    return resnext.build(design.NANO, choose_padding(options))
 
 
-def padding(options: ResNeXtOptions) -> Literal["same", "symmetric"]:
+def choose_padding(options: ResNeXtOptions) -> Literal["same", "symmetric"]:
     """Return how the first max-pool is padded; the engine has put what the weights need in place of ``auto``."""
     return "symmetric" if options.stem_pool == "auto" else options.stem_pool
 
 
-def shapes_of(numbers: design.Design) -> Callable[[ResNeXtOptions], dict[str, tuple[int, ...]]]:
+def make_shapes(numbers: design.Design) -> Callable[[ResNeXtOptions], dict[str, tuple[int, ...]]]:
     """Return what tells the parameters' shapes; none of the options changes them."""
-    return lambda options: design.shapes(numbers)
+    return lambda options: design.list_shapes(numbers)
 
 
-def activations_of(numbers: design.Design) -> Callable[[ResNeXtOptions, int], dict[str, int]]:
+def make_activations(numbers: design.Design) -> Callable[[ResNeXtOptions, int], dict[str, int]]:
     """Return what counts the numbers that each stage returns for an image; none of the options changes them."""
-    return lambda options, side: design.activations(numbers, side)
+    return lambda options, side: design.count_activations(numbers, side)
 
 
 @hookimpl
@@ -76,11 +76,11 @@ def finetune_backbones() -> Iterator[Backbone]:
         features=2048,
         weights=RESNEXT50_WEIGHTS,
         layouts=LAYOUTS,
-        shapes=shapes_of(design.RESNEXT50),
+        shapes=make_shapes(design.RESNEXT50),
         products=products,
         aliases=("resnext50_32x4d",),
         products_avx2=("layer3", "layer4"),
-        activations=activations_of(design.RESNEXT50),
+        activations=make_activations(design.RESNEXT50),
     )
     yield Backbone(
         name="resnext_nano",
@@ -90,5 +90,5 @@ def finetune_backbones() -> Iterator[Backbone]:
         features=512,
         weights=RESNEXT_NANO_WEIGHTS,
         layouts=LAYOUTS,
-        shapes=shapes_of(design.NANO),
+        shapes=make_shapes(design.NANO),
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mindspore import Tensor, nn, ops
 
 from finetune_model.resnext import SamePool
-from finetune_model.taps import GroupedStride1, GroupedStride2, Halve, shifted
+from finetune_model.taps import GroupedStride1, GroupedStride2, Halve, gather_taps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +148,7 @@ class StemConvolution(nn.Cell):
         """Map (3, H, W, N) to (O, H/2, W/2, N), sides rounded up."""
         c, height, width, n = images.shape
         o, _, k, _ = self.weight.shape
-        columns = ops.stop_gradient(shifted(images, k, 2, 0)).reshape(c * k * k, -1)
+        columns = ops.stop_gradient(gather_taps(images, k, 2, 0)).reshape(c * k * k, -1)
         found = self.product(self.weight.reshape(o, c * k * k), columns)
         return found.reshape(o, (height + 1) // 2, (width + 1) // 2, n)
 

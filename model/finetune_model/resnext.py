@@ -31,7 +31,7 @@ def build(design: Design, stem_pool: str) -> dict[str, nn.Cell]:
     return stages
 
 
-def convolution(
+def make_convolution(
     rng: np.random.Generator, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """Return a convolution without bias, padded by ``kernel // 2``, He normal (https://arxiv.org/abs/1502.01852)."""
@@ -50,7 +50,7 @@ class Stem(nn.Cell):
     def __init__(self, rng: np.random.Generator, design: Design, stem_pool: str) -> None:
         super().__init__()
         channels, kernel = design.stem
-        self.conv = convolution(rng, 3, channels, kernel, stride=2)
+        self.conv = make_convolution(rng, 3, channels, kernel, stride=2)
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.pool = POOLS[stem_pool]() if design.stem_pool else nn.Identity()
@@ -95,11 +95,11 @@ class Block(nn.Cell):
         self, rng: np.random.Generator, inputs: int, width: int, outputs: int, stride: int, groups: int
     ) -> None:
         super().__init__()
-        self.conv1 = convolution(rng, inputs, width, 1)
+        self.conv1 = make_convolution(rng, inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = convolution(rng, width, width, 3, stride, groups)
+        self.conv2 = make_convolution(rng, width, width, 3, stride, groups)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = convolution(rng, width, outputs, 1)
+        self.conv3 = make_convolution(rng, width, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU()
         same = stride == 1 and inputs == outputs
@@ -117,7 +117,7 @@ class Projection(nn.Cell):
 
     def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv = convolution(rng, inputs, outputs, 1, stride)
+        self.conv = make_convolution(rng, inputs, outputs, 1, stride)
         self.bn = nn.BatchNorm2d(outputs)
 
     def construct(self, maps: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import WithJsonSchema, model_validator
 
 from finetune import Augmentation, Finding, Options, RecipeError, did_you_mean, hookimpl
 from finetune_plugins.albumentations_names import OP_SCHEMA, TRANSFORMS
-from finetune_plugins.importing import without_torch
+from finetune_plugins.importing import block_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,37 +57,42 @@ class Albumentations(Options):
 def finetune_augmentations() -> Iterable[Augmentation]:
     """Return the augmentation ``albumentations``."""
     yield Augmentation(
-        name="albumentations", options=Albumentations, build=build, native=native, check=unknown, for_head=for_head
+        name="albumentations",
+        options=Albumentations,
+        build=build,
+        native=build_native,
+        check=find_unknown,
+        for_head=choose_for_head,
     )
 
 
-def for_head(options: Albumentations) -> Albumentations:
+def choose_for_head(options: Albumentations) -> Albumentations:
     """Return the preset that helps a fitted head most, where the recipe names none: frozen features change little."""
     if options.preset is not None or options.ops is not None:
         return options
     return options.model_copy(update={"preset": "light"})
 
 
-def unknown(options: Albumentations) -> Iterator[Finding]:
+def find_unknown(options: Albumentations) -> Iterator[Finding]:
     """Yield the ops, and those inside them, that are no transforms of albumentations; it is not imported for that."""
     for index, op in enumerate(options.ops or ()):
-        yield from unknown_in(op, f"ops[{index}]")
+        yield from find_unknown_in(op, f"ops[{index}]")
 
 
-def unknown_in(op: object, subject: str) -> Iterator[Finding]:
+def find_unknown_in(op: object, subject: str) -> Iterator[Finding]:
     """Yield what is wrong with the name of an op, and with the ops in its list."""
     mistakes: list[str] = []
-    name, arguments = split(op, "", mistakes)
+    name, arguments = split_op(op, "", mistakes)
     if name and name not in TRANSFORMS:
-        mistakes.append(f": {no_transform(name, TRANSFORMS)}")
+        mistakes.append(f": {describe_unknown(name, TRANSFORMS)}")
     for text in mistakes:
         yield Finding(severity="error", subject=subject, text=text.removeprefix(": "))
     inner = arguments.get("transforms")
     for index, each in enumerate(inner if isinstance(inner, list | tuple) else ()):
-        yield from unknown_in(each, f"{subject}.{name}.transforms[{index}]")
+        yield from find_unknown_in(each, f"{subject}.{name}.transforms[{index}]")
 
 
-def no_transform(name: str, known: Iterable[str]) -> str:
+def describe_unknown(name: str, known: Iterable[str]) -> str:
     """Return what to say of a name that no transform has."""
     hint = did_you_mean(name, known)
     return f"no transform '{name}' in albumentations{hint if 'did you mean' in hint else ''}"
@@ -95,17 +100,19 @@ def no_transform(name: str, known: Iterable[str]) -> str:
 
 def build(options: Albumentations, image: ImageSpec) -> Augment:
     """Return the transform of a preset or of ops; raises ``RecipeError`` with all that is wrong with the ops."""
-    library = load()
+    library = load_library()
     ops = PRESETS[options.preset or "standard"](image) if options.ops is None else options.ops
     mistakes: list[str] = []
     for place, op in enumerate(ops):
-        made = make(library, op, f"ops[{place}]", mistakes)
+        made = make_transform(library, op, f"ops[{place}]", mistakes)
         if made is not None:
             try_out(made, f"ops[{place}]: {type(made).__name__}", mistakes)
     if mistakes:
         raise RecipeError(mistakes)
     whole = options.preset != "none" or not image.keep_aspect
-    return Augment(lambda: library.Compose([make(library, op, "", []) for op in ops], strict=True), whole=whole)
+    return Augment(
+        lambda: library.Compose([make_transform(library, op, "", []) for op in ops], strict=True), whole=whole
+    )
 
 
 class TransformError(Exception):
@@ -127,7 +134,7 @@ class Augment:
     @property
     def certain(self) -> Augment:
         """Return the same with every transform applied whose probability is not 0: what can fail then fails."""
-        return Augment(lambda: surely(self._compose()), whole=self._whole)
+        return Augment(lambda: apply_always(self._compose()), whole=self._whole)
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         """Return HWC uint8 RGB changed at random; the same ``rng`` gives the same bits in any thread."""
@@ -135,30 +142,30 @@ class Augment:
             self._own.compose = self._compose()
         # set_random_seed would give every transform the same stream: two flips with p=0.5 would always come together.
         self._own.compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        image = pixels if self._whole else middle(pixels)
+        image = pixels if self._whole else crop_middle(pixels)
         try:
             result: Pixels = self._own.compose(image=image)["image"]
         except Exception as error:
             height, width = image.shape[:2]
-            text = f"{culprit(error)}on {width}x{height} pixels: {error}"
+            text = f"{find_culprit(error)}on {width}x{height} pixels: {error}"
             if "crop size" in str(error).lower():
                 text += "; scale small images up before it, such as with SmallestMaxSize"
             raise TransformError(text) from error
         return result
 
 
-def surely(transform: Any) -> Any:
+def apply_always(transform: Any) -> Any:
     """Set the probability of a transform, and of those inside it, to 1 unless it is 0; return it."""
     if transform.p:
         transform.p = 1.0
     for inner in getattr(transform, "transforms", None) or ():
-        surely(inner)
+        apply_always(inner)
     return transform
 
 
-def culprit(error: BaseException) -> str:
+def find_culprit(error: BaseException) -> str:
     """Return the name of the transform whose code raised an error, and a space; nothing if it was none."""
-    base = load().BasicTransform
+    base = load_library().BasicTransform
     trace, name = error.__traceback__, ""
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
@@ -167,10 +174,10 @@ def culprit(error: BaseException) -> str:
     return name
 
 
-def load() -> ModuleType:
+def load_library() -> ModuleType:
     """Import albumentations without its network check, and keep OpenCV from starting threads in loader threads."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    with without_torch():
+    with block_torch():
         import albumentations
     import cv2
 
@@ -178,28 +185,28 @@ def load() -> ModuleType:
     return albumentations  # type: ignore[no-any-return]
 
 
-def make(library: ModuleType, op: object, where: str, mistakes: list[str]) -> Any:
+def make_transform(library: ModuleType, op: object, where: str, mistakes: list[str]) -> Any:
     """Return the transform of one op, or None and why not in ``mistakes``; lists of ops inside it are made first."""
     before = len(mistakes)
-    name, arguments = split(op, where, mistakes)
-    kind = find(library, name, where, mistakes) if name else None
+    name, arguments = split_op(op, where, mistakes)
+    kind = find_transform(library, name, where, mistakes) if name else None
     if kind is not None:
         known = list(inspect.signature(kind).parameters)
         unknown = [argument for argument in arguments if argument not in known]
         mistakes += [f"{where}: {name} has no argument '{each}'{did_you_mean(each, known)}" for each in unknown]
     if isinstance(arguments.get("transforms"), list | tuple):
         inner = enumerate(arguments["transforms"])
-        arguments["transforms"] = [make(library, each, f"{where}.{name}[{i}]", mistakes) for i, each in inner]
+        arguments["transforms"] = [make_transform(library, each, f"{where}.{name}[{i}]", mistakes) for i, each in inner]
     if kind is None or len(mistakes) > before:
         return None
     try:
         return kind(**arguments)
     except Exception as error:
-        mistakes += [f"{where}: {name}: {problem}" for problem in problems(error)]
+        mistakes += [f"{where}: {name}: {problem}" for problem in list_problems(error)]
         return None
 
 
-def split(op: object, where: str, mistakes: list[str]) -> tuple[str, dict[str, Any]]:
+def split_op(op: object, where: str, mistakes: list[str]) -> tuple[str, dict[str, Any]]:
     """Return name and arguments of an op, an empty name if it is none; ops inside ops come unchecked."""
     if isinstance(op, str):
         return op, {}
@@ -211,16 +218,16 @@ def split(op: object, where: str, mistakes: list[str]) -> tuple[str, dict[str, A
     return "", {}
 
 
-def find(library: ModuleType, name: str, where: str, mistakes: list[str]) -> Any:
+def find_transform(library: ModuleType, name: str, where: str, mistakes: list[str]) -> Any:
     """Return the class of a transform, or None."""
     kind = getattr(library, name, None)
     if _is_transform(library, kind):
         return kind
-    mistakes.append(f"{where}: {no_transform(name, transforms(library))}")
+    mistakes.append(f"{where}: {describe_unknown(name, list_transforms(library))}")
     return None
 
 
-def transforms(library: ModuleType) -> list[str]:
+def list_transforms(library: ModuleType) -> list[str]:
     """Return the names of all transforms."""
     return [name for name in dir(library) if _is_transform(library, getattr(library, name))]
 
@@ -230,15 +237,15 @@ def _is_transform(library: ModuleType, kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, bases) and kind not in bases
 
 
-def problems(error: Exception) -> list[str]:
+def list_problems(error: Exception) -> list[str]:
     """Return what is wrong with a transform's arguments, a line each."""
     listed: Callable[[], Sequence[Mapping[str, Any]]] | None = getattr(error.__cause__, "errors", None)
     if listed is None:
         return [str(error) or type(error).__name__]
-    return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}{_got(each)}" for each in listed()]
+    return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}{_format_input(each)}" for each in listed()]
 
 
-def _got(problem: Mapping[str, Any]) -> str:
+def _format_input(problem: Mapping[str, Any]) -> str:
     return "" if problem["type"] == "missing" else f" (got {problem['input']!r:.60})"
 
 
@@ -261,7 +268,7 @@ def try_out(transform: Any, what: str, mistakes: list[str]) -> None:
         mistakes.append(f"{what} returns {result.dtype} of shape {shape}; leave it out, the engine normalises")
 
 
-def none(image: ImageSpec) -> list[Op]:
+def build_none(image: ImageSpec) -> list[Op]:
     """Return what evaluation does."""
     resize: Op = {"SmallestMaxSize": {"max_size": image.resize, "area_for_downscale": "image"}}
     if not image.keep_aspect:
@@ -269,7 +276,7 @@ def none(image: ImageSpec) -> list[Op]:
     return [resize, {"CenterCrop": {"height": image.size, "width": image.size}}]
 
 
-def middle(pixels: Pixels) -> Pixels:
+def crop_middle(pixels: Pixels) -> Pixels:
     """Return the part of a long strip that a centre crop can show; to scale 1x30000 pixels up would take gigabytes."""
     height, width = pixels.shape[:2]
     side = 2 * min(height, width)
@@ -277,24 +284,24 @@ def middle(pixels: Pixels) -> Pixels:
     return pixels[top : top + side, left : left + side]
 
 
-def light(image: ImageSpec) -> list[Op]:
+def build_light(image: ImageSpec) -> list[Op]:
     """Return a crop and a flip."""
-    return [*crop(image, LEAST["light"]), "HorizontalFlip"]
+    return [*make_crop(image, LEAST["light"]), "HorizontalFlip"]
 
 
-def standard(image: ImageSpec) -> list[Op]:
+def build_standard(image: ImageSpec) -> list[Op]:
     """Return a wider choice of crops, a flip, and a change of light."""
     light_change = {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.75}
-    return [*crop(image, LEAST["standard"]), "HorizontalFlip", {"RandomBrightnessContrast": light_change}]
+    return [*make_crop(image, LEAST["standard"]), "HorizontalFlip", {"RandomBrightnessContrast": light_change}]
 
 
-def strong(image: ImageSpec) -> list[Op]:
+def build_strong(image: ImageSpec) -> list[Op]:
     """Return all that keeps a photo recognisable."""
     turn = {"rotate": [-20, 20], "shear": [-8, 8], "border_mode": REFLECT, "p": 0.5}
     colour = {"hue_shift_limit": 10, "sat_shift_limit": 30, "val_shift_limit": 0, "p": 0.5}
     holes = {"num_holes_range": [1, 4], "hole_height_range": [0.05, 0.2], "hole_width_range": [0.05, 0.2]}
     return [
-        *crop(image, 0.2),
+        *make_crop(image, 0.2),
         "HorizontalFlip",
         {"Affine": turn},
         {"RandomBrightnessContrast": {"brightness_limit": 0.3, "contrast_limit": 0.3, "p": 0.8}},
@@ -303,7 +310,7 @@ def strong(image: ImageSpec) -> list[Op]:
     ]
 
 
-def crop(image: ImageSpec, least: float) -> list[Op]:
+def make_crop(image: ImageSpec, least: float) -> list[Op]:
     """Return a random crop of at least this share of the area; averaging when it shrinks, as evaluation does."""
     side = [image.size, image.size]
     return [{"RandomResizedCrop": {"size": side, "scale": [least, 1.0], "area_for_downscale": "image"}}]
@@ -312,7 +319,7 @@ def crop(image: ImageSpec, least: float) -> list[Op]:
 LEAST = {"light": 0.6, "standard": 0.35}  # share of the area that a random crop shows
 
 
-def native(options: Albumentations, image: ImageSpec) -> list[Any] | None:
+def build_native(options: Albumentations, image: ImageSpec) -> list[Any] | None:
     """Return `light` and `standard` as operations of MindSpore's, which draw from the same ranges."""
     preset = options.preset or "standard"
     if options.ops is not None or preset not in LEAST:
@@ -328,8 +335,8 @@ def native(options: Albumentations, image: ImageSpec) -> list[Any] | None:
 
 
 PRESETS: dict[str, Callable[[ImageSpec], list[Op]]] = {
-    "none": none,
-    "light": light,
-    "standard": standard,
-    "strong": strong,
+    "none": build_none,
+    "light": build_light,
+    "standard": build_standard,
+    "strong": build_strong,
 }

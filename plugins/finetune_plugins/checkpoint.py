@@ -40,7 +40,7 @@ def finetune_callbacks() -> Iterable[Callback]:
     yield Callback(name="checkpoint", options=Checkpoint, build=Saver, check=check)
 
 
-def interval(every: int | str) -> tuple[int, str]:
+def parse_interval(every: int | str) -> tuple[int, str]:
     """Return a number and its unit: epoch, step or minute."""
     found = EVERY.fullmatch(str(every))
     return (int(found[1]), found[2]) if found else (int(every), "epoch")
@@ -48,7 +48,7 @@ def interval(every: int | str) -> tuple[int, str]:
 
 def check(options: Checkpoint, facts: RunFacts) -> Iterator[Finding]:
     """Yield an interval that is longer than the run."""
-    count, unit = interval(options.every)
+    count, unit = parse_interval(options.every)
     most = {"epoch": facts.recipe.train.length, "step": facts.steps}.get(unit)
     if most and count > most:
         text = f"longer than the run of {most} {unit}{'s' * (most > 1)}, so that only the best and last epoch are saved"
@@ -59,7 +59,7 @@ class Saver:
     """Asks the run for a checkpoint after a step or an epoch that deserves one."""
 
     def __init__(self, options: Checkpoint) -> None:
-        self.count, self.unit = interval(options.every)
+        self.count, self.unit = parse_interval(options.every)
         self.keep, self.asked = options.keep, time.monotonic()
 
     @hookimpl

@@ -25,7 +25,7 @@ from finetune import (
     shorten,
 )
 from finetune_plugins.near_files import NearFiles
-from finetune_plugins.table_files import parse, position
+from finetune_plugins.table_files import find_column, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,8 +91,8 @@ def build(options: Table, split: Split) -> Samples | None:
         raise DataError(f"'{file}' is a folder, not a table; dataset.use=folder reads folders of photos")
     existing_file(file, "dataset.file")
     root = existing_folder(options.root or file.parent)
-    rows = [row for row in unique(read(options, root, find), find) if row.split == split]
-    rows = list(located(rows, root, find))
+    rows = [row for row in drop_repeated(read_rows(options, root, find), find) if row.split == split]
+    rows = list(locate_photos(rows, root, find))
     if not rows and not findings:
         if split != "train":
             return None
@@ -108,14 +108,14 @@ def build(options: Table, split: Split) -> Samples | None:
     )
 
 
-def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
+def read_rows(options: Table, root: Path, find: Find) -> Iterator[Row]:
     """Yield the rows that name a path, a class and a split."""
-    records = parse(expand_home(options.file), [name for _, name in wanted(options)])
+    records = parse_table(expand_home(options.file), [name for _, name in list_columns(options)])
     first, header = next(records, (1, []))
     if not header:
         raise DataError(f"'{options.file}' is empty; its first line names the columns, such as path,label")
     check_text(options.file, first, header)
-    columns = [position(header, name, key, options.file) for key, name in wanted(options)]
+    columns = [find_column(header, name, key, options.file) for key, name in list_columns(options)]
     for line, cells in records:
         if len(cells) != len(header):
             few = len(cells) < len(header)
@@ -123,7 +123,7 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
             text = f"has {len(cells)} cell{'s' * (len(cells) != 1)} below {len(header)} columns; {remedy}"
             find("train", "error", line, text)
             continue
-        said = {key: cells[column].strip() for (key, _), column in zip(wanted(options), columns, strict=True)}
+        said = {key: cells[column].strip() for (key, _), column in zip(list_columns(options), columns, strict=True)}
         path, label, given = said["path_column"], said["label_column"], said.get("split_column")
         exact = cells[columns[0]]
         exists_exactly = (exact != path or not is_text(exact)) and os.path.lexists(root / exact)
@@ -147,13 +147,13 @@ def check_text(file: Path, line: int, cells: Iterable[str]) -> None:
         raise DataError(f"'{file}' is not UTF-8 text, see line {line}; save it as CSV in UTF-8")
 
 
-def wanted(options: Table) -> list[tuple[str, str]]:
+def list_columns(options: Table) -> list[tuple[str, str]]:
     """Return the columns that are read, as option and name."""
     keys = ("path_column", "label_column", "split_column", "group_column")
     return [(key, name) for key in keys if (name := getattr(options, key)) is not None]
 
 
-def unique(rows: Iterable[Row], find: Find) -> list[Row]:
+def drop_repeated(rows: Iterable[Row], find: Find) -> list[Row]:
     """Return the rows without repetitions; the same photo in two splits is for the engine to judge."""
     first: dict[str, Row] = {}
     kept: dict[tuple[str, Split], Row] = {}
@@ -171,7 +171,7 @@ def unique(rows: Iterable[Row], find: Find) -> list[Row]:
     return list(kept.values())
 
 
-def located(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
+def locate_photos(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
     """Yield the rows whose photo is there; one in another Unicode form is used, and how many are is noted."""
     files = NearFiles()
     composed: list[Row] = []
@@ -182,7 +182,7 @@ def located(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
             composed.append(row)
             yield replace(row, path=same)
         else:
-            find(row.split, "error", row.line, f"no file '{shorten(row.path)}'{remedy(row, root, files)}")
+            find(row.split, "error", row.line, f"no file '{shorten(row.path)}'{suggest_path(row, root, files)}")
     if composed:
         first, count = composed[0], len(composed)
         text = f"'{shorten(first.given)}' has another Unicode form (NFC, NFD) than the file, which is used"
@@ -190,7 +190,7 @@ def located(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
         find(first.split, "note", first.line, text)
 
 
-def remedy(row: Row, root: Path, files: NearFiles) -> str:
+def suggest_path(row: Row, root: Path, files: NearFiles) -> str:
     """Return what to do about a path that leads nowhere, with the file that it may mean."""
     near, difference = files.near(row.given, root)
     if near:

@@ -87,7 +87,7 @@ class Watcher:
         state["waited"] += 1
         if state["waited"] >= self.options.patience:
             state["stopped"] = True
-            run.stop(reason(metric, state))
+            run.stop(describe_stop(metric, state))
 
     def better(self, metric: str, value: float, best: float | None) -> bool:
         """Tell whether a value beats the best one by more than ``min_delta``; NaN never does."""
@@ -99,7 +99,7 @@ class Watcher:
         return gain > self.options.min_delta
 
 
-def reason(metric: str, state: dict[str, Any]) -> str:
+def describe_stop(metric: str, state: dict[str, Any]) -> str:
     """Return why the run ends, with what was best and when."""
     waited = f"{state['waited']} evaluation{'s' if state['waited'] != 1 else ''}"
     best = "" if state["best"] is None else f"; best {state['best']:.4g} in epoch {state['epoch']}"

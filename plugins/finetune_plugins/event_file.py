@@ -81,18 +81,18 @@ class EventFile:
     def _write_all(self, file: FileIO) -> None:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        write(file, Event(wall_time=time.time(), file_version="brain.Event:2"))
+        write_event(file, Event(wall_time=time.time(), file_version="brain.Event:2"))
         # Every file begins a session, the first one too: readers take the second begin they meet for the first restart.
         start = SessionLog(status=SessionLog.START)
-        write(file, Event(wall_time=time.time(), step=self.first_step, session_log=start))
+        write_event(file, Event(wall_time=time.time(), step=self.first_step, session_log=start))
         while (item := self._items.get()) is not None and not self.failure:
             step, wall_time, draw = item
             self._busy_since = time.monotonic()
-            write(file, Event(wall_time=wall_time, step=step, summary=draw()))
+            write_event(file, Event(wall_time=wall_time, step=step, summary=draw()))
             self._busy_since = None
 
 
-def write(file: FileIO, event: Any) -> None:
+def write_event(file: FileIO, event: Any) -> None:
     """Append one event as a TFRecord: length, its checksum, content, its checksum; ``OSError`` if the disk refuses."""
     from tensorboardX.record_writer import masked_crc32c
 

@@ -64,19 +64,19 @@ def build(options: Flowers102, split: Split) -> Samples | None:
     root = expand_home(options.root or cache_folder() / "flowers102")
     if os.path.isfile(root):
         raise DataError(f"'{root}' is a file, not a folder; check dataset.root")
-    names = flower_names(root)
+    names = read_flower_names(root)
     if os.path.isdir(root / "train"):
         samples = folder.build(folder.Folder(root=root), split)
         named = tuple(names.get(number, number) for number in samples.classes) if samples else ()
         return samples and replace(samples, classes=named)
-    photos = obtain(root, options)
+    photos = obtain_photos(root, options)
     labels, ids = read_mat(root / LABELS, "labels"), read_mat(root / SPLITS, KEYS[split])
     if min(labels) < 1 or min(ids) < 1 or max(ids) > len(labels):
         raise DataError(f"'{root}' has {LABELS} and {SPLITS} that do not belong together; fetch both again")
-    return gather(photos, labels, sorted(ids), names)
+    return gather_photos(photos, labels, sorted(ids), names)
 
 
-def gather(photos: Path, labels: list[int], ids: list[int], names: Mapping[str, str]) -> Samples:
+def gather_photos(photos: Path, labels: list[int], ids: list[int], names: Mapping[str, str]) -> Samples:
     """Return the photos with these ids, counted from 1."""
     numbers = sorted(set(labels))
     there = set(os.listdir(photos))
@@ -93,14 +93,14 @@ def gather(photos: Path, labels: list[int], ids: list[int], names: Mapping[str, 
     )
 
 
-def obtain(root: Path, options: Flowers102) -> Path:
+def obtain_photos(root: Path, options: Flowers102) -> Path:
     """Return the folder of the photos, after fetching and unpacking what is not there yet."""
     writable = root if not root.exists() or os.access(root, os.W_OK) else cache_folder() / "flowers102"
     unpacked = writable / "102flowers"
     photos = next((path for path in (root / "jpg", unpacked / "jpg") if path.is_dir()), None)
     missing = [name for name in HASHES if not (root / name).exists() and (name != PHOTOS or not photos)]
     if missing and not options.download:
-        raise lacking(root, missing, options)
+        raise make_missing_error(root, missing, options)
     for name in missing:
         fetch(f"{options.url.rstrip('/')}/{name}", HASHES[name], root / name)
     if not photos:
@@ -108,7 +108,7 @@ def obtain(root: Path, options: Flowers102) -> Path:
     return photos or unpacked / "jpg"
 
 
-def lacking(root: Path, missing: list[str], options: Flowers102) -> DataError:
+def make_missing_error(root: Path, missing: list[str], options: Flowers102) -> DataError:
     """Return the error that says what is not there and how to get it."""
     what = f"'{root}' lacks {', '.join(missing)}"
     if not os.path.exists(root):
@@ -131,7 +131,7 @@ def read_mat(file: Path, key: str) -> list[int]:
         raise DataError(f"'{file}' is damaged or holds no numbers '{key}'; remove it and fetch it again") from error
 
 
-def flower_names(root: Path) -> dict[str, str]:
+def read_flower_names(root: Path) -> dict[str, str]:
     """Return the names by number as text, from a file beside the photos if there is one."""
     file = root / NAMES
     if not file.exists():

@@ -65,8 +65,8 @@ def draw(options: Fractals, split: Split, index: int) -> NDArray[np.uint8]:
     """Return one picture as HWC uint8 RGB."""
     import numpy as np
 
-    from finetune_plugins.fractals_drawing import picture
+    from finetune_plugins.fractals_drawing import draw_picture
 
     key = np.array([options.seed, SPLITS.index(split) << 40 | index], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
-    return picture(options.seed, index % options.classes, options.size, rng)
+    return draw_picture(options.seed, index % options.classes, options.size, rng)

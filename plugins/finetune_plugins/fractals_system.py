@@ -33,27 +33,27 @@ class Orbit:
 
 
 @lru_cache(maxsize=KEPT // ORBIT)
-def orbit(seed: int, number: int, variant: int) -> Orbit:
+def compute_orbit(seed: int, number: int, variant: int) -> Orbit:
     """Return a variant of fractal ``number``; all have the same number of points."""
-    rng = generator(seed, number)
+    rng = make_generator(seed, number)
     fold, reach = int(rng.choice(FOLDS)), rng.uniform(0.5, 1.1)
     while True:
-        matrices, shifts = system(rng)
-        points, maps = followed(matrices, shifts, rng)
-        if worth_seeing(points):
+        matrices, shifts = make_system(rng)
+        points, maps = follow_maps(matrices, shifts, rng)
+        if is_worth_seeing(points):
             break
     if variant:
-        rng = generator(seed, VARIANT_KEY * variant + number)
+        rng = make_generator(seed, VARIANT_KEY * variant + number)
         matrices = matrices * rng.uniform(1 - CHANGE, 1 + CHANGE, (len(matrices), 1, 1))
         shifts = shifts + rng.normal(0, CHANGE, shifts.shape)
-        changed, maps = followed(matrices, shifts, rng)
-        points = changed if worth_seeing(changed) else points
+        changed, maps = follow_maps(matrices, shifts, rng)
+        points = changed if is_worth_seeing(changed) else points
     low, high = np.percentile(points, (1, 99), axis=0)
     scaled = (points - (low + high) / 2) / (max(high - low) / 2)
-    return Orbit(np.clip(around(scaled, fold, reach), -1.5, 1.5).astype(np.float16), maps)
+    return Orbit(np.clip(arrange_arms(scaled, fold, reach), -1.5, 1.5).astype(np.float16), maps)
 
 
-def around(points: NDArray[np.float64], fold: int, reach: float) -> NDArray[np.float64]:
+def arrange_arms(points: NDArray[np.float64], fold: int, reach: float) -> NDArray[np.float64]:
     """Return points shared out among ``fold`` arms that begin ``reach`` from the centre of a circle."""
     if fold == 1:
         return points
@@ -62,12 +62,12 @@ def around(points: NDArray[np.float64], fold: int, reach: float) -> NDArray[np.f
     return np.stack([placed.real, placed.imag], axis=1)
 
 
-def generator(seed: int, number: int) -> Random:
+def make_generator(seed: int, number: int) -> Random:
     """Return random numbers for a fractal."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
 
 
-def system(rng: Random) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def make_system(rng: Random) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return two to four maps: matrices (K, 2, 2) and shifts (K, 2).
 
     The singular values are held to where most fractals are worth seeing, by the rule of Anderson and Farrell,
@@ -81,18 +81,18 @@ def system(rng: Random) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             break
     signs = rng.choice((-1.0, 1.0), (count, 2))
     singular = np.stack([large, small], axis=1) * signs
-    matrices = rotations(rng, count) * singular[:, None, :] @ rotations(rng, count)
+    matrices = make_rotations(rng, count) * singular[:, None, :] @ make_rotations(rng, count)
     return matrices, rng.uniform(-1, 1, (count, 2))
 
 
-def rotations(rng: Random, count: int) -> NDArray[np.float64]:
+def make_rotations(rng: Random, count: int) -> NDArray[np.float64]:
     """Return random rotations (count, 2, 2)."""
     angle = rng.uniform(0, 2 * np.pi, count)
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([cosine, -sine], 1), np.stack([sine, cosine], 1)], 1)
 
 
-def followed(
+def follow_maps(
     matrices: NDArray[np.float64], shifts: NDArray[np.float64], rng: Random
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """Return points (N, 2) after random maps, each chosen by how much area it keeps, and the last map of each."""
@@ -105,7 +105,7 @@ def followed(
     return np.concatenate(kept[BURN_IN:]), chosen[BURN_IN:].reshape(-1).astype(np.uint8)
 
 
-def worth_seeing(points: NDArray[np.float64]) -> bool:
+def is_worth_seeing(points: NDArray[np.float64]) -> bool:
     """Tell whether a fractal is neither a few specks nor a line."""
     low, high = np.percentile(points, (1, 99), axis=0)
     longest = max(high - low)

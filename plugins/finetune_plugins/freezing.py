@@ -58,17 +58,17 @@ def finetune_freezers() -> Iterable[Freezer]:
     """Return the policies ``none``, ``head``, ``stages`` and ``gradual``."""
     yield Freezer(name="none", build=lambda options: lambda epoch, stages: frozenset(stages))
     yield Freezer(name="head", build=lambda options: lambda epoch, stages: frozenset(stages[-1:]))
-    yield Freezer(name="stages", options=Stages, build=fixed, check=unknown_patterns)
-    yield Freezer(name="gradual", options=Gradual, build=gradual, check=unfit_entries)
+    yield Freezer(name="stages", options=Stages, build=build_stages, check=find_unknown_patterns)
+    yield Freezer(name="gradual", options=Gradual, build=build_gradual, check=find_unfit_entries)
 
 
-def fixed(options: Stages) -> Policy:
+def build_stages(options: Stages) -> Policy:
     """Return the policy of two lists; it raises ``UsageError`` for a pattern without a stage, and if nothing trains."""
 
     def policy(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
         if options.train is not None:
-            return matching("train", options.train, stages) | {stages[-1]}
-        trainable = frozenset(stages) - matching("frozen", options.frozen or (), stages)
+            return match_stages("train", options.train, stages) | {stages[-1]}
+        trainable = frozenset(stages) - match_stages("frozen", options.frozen or (), stages)
         if not trainable:
             raise UsageError(f"freeze.frozen {list(options.frozen or ())} leaves nothing to train; leave out the head")
         return trainable
@@ -76,68 +76,68 @@ def fixed(options: Stages) -> Policy:
     return policy
 
 
-def matching(option: str, patterns: Iterable[str], stages: tuple[str, ...]) -> frozenset[str]:
+def match_stages(option: str, patterns: Iterable[str], stages: tuple[str, ...]) -> frozenset[str]:
     """Return the stages that match any pattern; ``UsageError`` for a pattern that matches none."""
     found: set[str] = set()
     for pattern in patterns:
         matches = {stage for stage in stages if fnmatchcase(stage, pattern)}
         if not matches:
-            raise UsageError(f"freeze.{option}: {unmatched(pattern, stages)}")
+            raise UsageError(f"freeze.{option}: {describe_unmatched(pattern, stages)}")
         found |= matches
     return frozenset(found)
 
 
-def unmatched(pattern: str, stages: tuple[str, ...]) -> str:
+def describe_unmatched(pattern: str, stages: tuple[str, ...]) -> str:
     """Return what to say of a pattern without a stage."""
     return f"no stage matches '{pattern}'{did_you_mean(pattern, (*stages, *POSITIONS))}"
 
 
-def unknown_patterns(options: Stages, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
+def find_unknown_patterns(options: Stages, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
     """Yield the patterns without a stage, or that nothing is left to train."""
     option, patterns = ("train", options.train) if options.train is not None else ("frozen", options.frozen or ())
     unknown = [index for index, each in enumerate(patterns) if not any(fnmatchcase(stage, each) for stage in stages)]
     for index in unknown:
-        yield Finding(severity="error", subject=f"{option}[{index}]", text=unmatched(patterns[index], stages))
-    if option == "frozen" and not unknown and matching(option, patterns, stages) == {*stages}:
+        yield Finding(severity="error", subject=f"{option}[{index}]", text=describe_unmatched(patterns[index], stages))
+    if option == "frozen" and not unknown and match_stages(option, patterns, stages) == {*stages}:
         yield Finding(severity="error", subject=option, text="leaves nothing to train; leave out the head")
 
 
-def gradual(options: Gradual) -> Policy:
+def build_gradual(options: Gradual) -> Policy:
     """Return the policy of a schedule; it raises ``UsageError`` for a stage that the network does not have."""
 
     def policy(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
         # All entries are looked up in every call, so that a wrong one shows before training and not in its epoch.
-        depths = {start: depth(name, stages) for start, name in options.schedule.items()}
-        return frozenset(stages[depths[entry(options.schedule, epoch)] :])
+        depths = {start: find_depth(name, stages) for start, name in options.schedule.items()}
+        return frozenset(stages[depths[find_entry(options.schedule, epoch)] :])
 
     return policy
 
 
-def entry(schedule: Mapping[int, str], epoch: int) -> int:
+def find_entry(schedule: Mapping[int, str], epoch: int) -> int:
     """Return the epoch whose entry of the schedule holds in ``epoch``."""
     return max(start for start in schedule if start <= epoch)
 
 
-def depth(name: str, stages: tuple[str, ...]) -> int:
+def find_depth(name: str, stages: tuple[str, ...]) -> int:
     """Return the index of the lowest stage that trains."""
     if name == ALL:
         return 0
     if name not in stages:
-        raise UsageError(f"freeze.schedule: {unnamed(name, stages)}")
+        raise UsageError(f"freeze.schedule: {describe_unknown(name, stages)}")
     return stages.index(name)
 
 
-def unnamed(name: str, stages: tuple[str, ...]) -> str:
+def describe_unknown(name: str, stages: tuple[str, ...]) -> str:
     """Return what to say of a name that no stage has."""
     return f"no stage named '{name}'{did_you_mean(name, (*stages, *POSITIONS))}"
 
 
-def unfit_entries(options: Gradual, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
+def find_unfit_entries(options: Gradual, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
     """Yield the entries of a schedule that name no stage, and note those that come after the last epoch."""
     for start, name in sorted(options.schedule.items()):
         subject = f"schedule.{start}"
         if name != ALL and name not in stages:
-            yield Finding(severity="error", subject=subject, text=unnamed(name, stages))
+            yield Finding(severity="error", subject=subject, text=describe_unknown(name, stages))
         elif start > epochs:
             remedy = f"raise train.epochs, which is {epochs}, or take the entry out"
             yield Finding(severity="note", subject=subject, text=f"comes after the last epoch; {remedy}")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def without_torch() -> Iterator[None]:
+def block_torch() -> Iterator[None]:
     """Keep the imports in a block from importing torch: over a second, and nothing here uses it."""
     if "torch" in sys.modules:
         yield

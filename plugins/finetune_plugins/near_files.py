@@ -27,7 +27,7 @@ class NearFiles:
 
     def same(self, path: str) -> str:
         """Return the one file whose path has the same letters in another Unicode form (NFC, NFD); else nothing."""
-        found = self._walk(path, _composed)
+        found = self._walk(path, _compose_name)
         return found[0] if len(found) == 1 else ""
 
     def near(self, path: str, root: Path) -> tuple[str, str]:
@@ -35,7 +35,7 @@ class NearFiles:
 
         ``path`` starts from the folder ``root``.
         """
-        for given, difference in _readings(path):
+        for given, difference in _list_readings(path):
             for fold, more in FOLDS:
                 whole = os.path.normpath(root / given)
                 if found := [each for each in self._walk(whole, fold) if os.path.isfile(each)]:
@@ -51,7 +51,7 @@ class NearFiles:
         found = [parts[0]]
         for place, part in enumerate(parts[1:], 2):
             last = place == len(parts)
-            how = fold if last or fold is not _stem else _folded
+            how = fold if last or fold is not _strip_ending else _fold_name
             exact = [os.path.join(folder, part) for folder in found if not last]
             if there := [each for each in exact if os.path.isdir(each)]:
                 found = there
@@ -73,7 +73,7 @@ class NearFiles:
         return self._listed[key].get(fold(part), [])
 
 
-def _readings(path: str) -> list[tuple[str, str]]:
+def _list_readings(path: str) -> list[tuple[str, str]]:
     """Return what a path may mean, and in what that differs from it."""
     plain = path.removeprefix("file://")
     readings = [(path, "")]
@@ -86,29 +86,29 @@ def _readings(path: str) -> list[tuple[str, str]]:
     return readings
 
 
-def _composed(name: str) -> str:
+def _compose_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _small(name: str) -> str:
-    return _composed(name).casefold()
+def _lower_name(name: str) -> str:
+    return _compose_name(name).casefold()
 
 
-def _folded(name: str) -> str:
+def _fold_name(name: str) -> str:
     """Return a name without case, spaces around it, Unicode forms and invisible characters."""
     visible = "".join(char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) != "Cf")
     return " ".join(visible.split()).casefold()
 
 
-def _stem(name: str) -> str:
+def _strip_ending(name: str) -> str:
     """Return a photo's name without its ending."""
     stem, ending = os.path.splitext(name)
-    return _folded(stem if ending.lower() in image_endings() else name)
+    return _fold_name(stem if ending.lower() in image_endings() else name)
 
 
 FOLDS: tuple[tuple[Fold, str], ...] = (
-    (_composed, ""),
-    (_small, "differs in upper and lower case"),
-    (_folded, "differs in spaces, invisible characters or their width"),
-    (_stem, "differs in its ending"),
+    (_compose_name, ""),
+    (_lower_name, "differs in upper and lower case"),
+    (_fold_name, "differs in spaces, invisible characters or their width"),
+    (_strip_ending, "differs in its ending"),
 )

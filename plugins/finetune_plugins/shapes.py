@@ -59,8 +59,8 @@ def draw(options: Shapes, split: Split, index: int) -> NDArray[np.uint8]:
     """Return one picture as HWC uint8 RGB."""
     import numpy as np
 
-    from finetune_plugins.shapes_drawing import picture
+    from finetune_plugins.shapes_drawing import draw_picture
 
     key = np.array([options.seed, SPLITS.index(split) << 40 | index], np.uint64)
     name = NAMES[index % options.classes]
-    return picture(name, options.size, np.random.Generator(np.random.Philox(key=key)))
+    return draw_picture(name, options.size, np.random.Generator(np.random.Philox(key=key)))

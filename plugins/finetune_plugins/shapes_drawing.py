@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from finetune_plugins.shapes_flowers import GREEN, KINDS, PETALS
-from finetune_plugins.shapes_pen import Pen, lighter, mixed, petal
+from finetune_plugins.shapes_pen import Pen, lighten_colour, make_petal, mix_colours
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,28 +26,28 @@ GROUNDS: tuple[tuple[Colour, Colour], ...] = (  # above and below
 )
 
 
-def picture(kind: str, size: int, rng: Random) -> NDArray[np.uint8]:
+def draw_picture(kind: str, size: int, rng: Random) -> NDArray[np.uint8]:
     """Return a picture of a kind of flower, HWC uint8 RGB of side ``size``, that only ``rng`` decides on."""
     times = 2 if size >= 64 else 3  # what is drawn larger and made smaller has soft edges
     side = size * times
-    image, ground = backdrop(side, rng)
+    image, ground = draw_backdrop(side, rng)
     draw = ImageDraw.Draw(image, "RGBA")
     flower = KINDS[kind]
     choice = flower.colours if rng.random() < USUAL else PETALS
-    colour = jittered(choice[rng.integers(len(choice))], rng)
+    colour = jitter_colour(choice[rng.integers(len(choice))], rng)
     radius = side * rng.uniform(0.30, 0.42) * flower.size
     place = side * complex(rng.uniform(0.38, 0.62), rng.uniform(0.36, 0.56))
     angle = rng.uniform(-1, 1) * flower.sway
-    leaf = jittered(GREEN, rng)
+    leaf = jitter_colour(GREEN, rng)
     turn = radius * complex(math.cos(angle), math.sin(angle))
     pen = Pen(draw, place, turn, rng.uniform(0.78, 1.0))
-    stem(draw, complex(pen.seen(flower.foot)), angle if flower.foot else 0.0, radius, leaf, rng)
+    draw_stem(draw, complex(pen.seen(flower.foot)), angle if flower.foot else 0.0, radius, leaf, rng)
     flower.draw(pen, rng, colour)
-    grass(draw, side, mixed(leaf, ground, 0.4), rng)
-    return lit(np.asarray(image.reduce(times)), rng)
+    draw_grass(draw, side, mix_colours(leaf, ground, 0.4), rng)
+    return light_pixels(np.asarray(image.reduce(times)), rng)
 
 
-def backdrop(side: int, rng: Random) -> tuple[Image.Image, Colour]:
+def draw_backdrop(side: int, rng: Random) -> tuple[Image.Image, Colour]:
     """Return a garden out of focus, and its colour near the ground."""
     above, below = GROUNDS[rng.integers(len(GROUNDS))]
     cells = 6
@@ -58,42 +58,44 @@ def backdrop(side: int, rng: Random) -> tuple[Image.Image, Colour]:
     draw = ImageDraw.Draw(small, "RGBA")
     for _ in range(int(rng.integers(0, 7))):  # other flowers and drops of light
         x, y, radius = rng.uniform(-2, 34), rng.uniform(-2, 34), rng.uniform(1.5, 5)
-        colour = jittered(PETALS[rng.integers(len(PETALS))], rng)
+        colour = jitter_colour(PETALS[rng.integers(len(PETALS))], rng)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, int(rng.integers(40, 130))))
     small = small.filter(ImageFilter.BoxBlur(1))
-    return small.resize((side, side), Image.Resampling.BICUBIC), jittered(below, rng)
+    return small.resize((side, side), Image.Resampling.BICUBIC), jitter_colour(below, rng)
 
 
-def stem(draw: ImageDraw.ImageDraw, place: complex, angle: float, radius: float, colour: Colour, rng: Random) -> None:
+def draw_stem(
+    draw: ImageDraw.ImageDraw, place: complex, angle: float, radius: float, colour: Colour, rng: Random
+) -> None:
     """Draw a bent stem from the flower down out of the picture, with two leaves."""
     down = 1j * np.exp(-1j * angle)
     foot = place + radius * 3.2 * (down + rng.normal(0, 0.12))
     t = np.linspace(0, 1, 10)
     middle = place + radius * 1.3 * down
     path = (1 - t) ** 2 * place + 2 * t * (1 - t) * middle + t**2 * foot
-    dark = lighter(colour, -0.3)
+    dark = lighten_colour(colour, -0.3)
     for shift, width, shade in ((0.0, 0.1, dark), (-0.015 * radius, 0.055, colour)):
         points = (path + shift).view(np.float64).tolist()
         draw.line(points, fill=shade, width=max(1, round(width * radius)), joint="curve")
     for index, lean in ((5, -1), (6, 1)):
         turn = np.exp(1j * (math.pi / 2 + lean * rng.uniform(0.5, 1.1))) * radius * rng.uniform(0.7, 1.1)
         pen = Pen(draw, complex(path[index]), complex(turn))
-        blade = petal(0.34, 0.45, 1.0)
+        blade = make_petal(0.34, 0.45, 1.0)
         pen.shape(blade, dark)
         pen.shape(blade.real + 0.5j * blade.imag, colour)
 
 
-def grass(draw: ImageDraw.ImageDraw, side: int, colour: Colour, rng: Random) -> None:
+def draw_grass(draw: ImageDraw.ImageDraw, side: int, colour: Colour, rng: Random) -> None:
     """Draw blades before the flower, few of them high."""
     for _ in range(int(rng.integers(2, 8))):
         x, lean, wide = rng.uniform(-0.05, 1.05) * side, rng.normal(0, 0.14) * side, rng.uniform(0.015, 0.035) * side
         high = side * rng.uniform(0.12, 0.34) * (2.4 if rng.random() < 0.12 else 1.0)
         middle, bend = side - 0.55 * high, x + 0.3 * lean
         left, right = ((x - wide, side), (bend - 0.7 * wide, middle)), ((bend + 0.7 * wide, middle), (x + wide, side))
-        draw.polygon((*left, (x + lean, side - high), *right), fill=lighter(colour, rng.normal(0, 0.15)))
+        draw.polygon((*left, (x + lean, side - high), *right), fill=lighten_colour(colour, rng.normal(0, 0.15)))
 
 
-def lit(pixels: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
+def light_pixels(pixels: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
     """Return pixels in light that falls from one side, with a tint and grain."""
     size = len(pixels)
     across = np.linspace(-1, 1, size, dtype=np.float32)
@@ -105,7 +107,7 @@ def lit(pixels: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
     return made
 
 
-def jittered(colour: Colour, rng: Random) -> Colour:
+def jitter_colour(colour: Colour, rng: Random) -> Colour:
     """Return a colour near another."""
     r, g, b = (max(0, min(255, round(c + d))) for c, d in zip(colour, rng.normal(0, 11, 3).tolist(), strict=True))
     return r, g, b

@@ -24,15 +24,15 @@ SEPARATOR_LINE = re.compile(
 )  # by which Excel learns the separator
 
 
-def parse(file: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+def parse_table(file: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells of each row, the header first; raises ``DataError`` if it is not a table.
 
     The encoding is UTF-8, or UTF-16 with a byte order mark. The separator is the one that a first line ``sep=;``
     names, or else the one with which the header has the most of ``columns``.
     """
-    text, separator, skipped = _opened(file)
+    text, separator, skipped = _open_table(file)
     head = re.split(r"[\r\n]", text, maxsplit=1)[0]
-    separator = separator or max(SEPARATORS, key=lambda each: (_found(head, each, columns), head.count(each)))
+    separator = separator or max(SEPARATORS, key=lambda each: (_count_columns(head, each, columns), head.count(each)))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     done = skipped
     try:
@@ -44,16 +44,16 @@ def parse(file: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, list[s
         raise DataError(f"'{file}' cannot be read from line {done + 1} on: {error}; fix the quotes") from error
 
 
-def _opened(file: Path) -> tuple[str, str, int]:
+def _open_table(file: Path) -> tuple[str, str, int]:
     """Return the text of a file, the separator that its first line names, and how many lines that took."""
-    text = _decoded(file)
+    text = _decode_file(file)
     found = SEPARATOR_LINE.match(text)
     if found is None:
         return text, "", 0
     return text[found.end() :], found[1].replace("\\t", "\t"), 1
 
 
-def _decoded(file: Path) -> str:
+def _decode_file(file: Path) -> str:
     """Return the text of a file."""
     try:
         content = file.read_bytes()
@@ -72,21 +72,21 @@ def _decoded(file: Path) -> str:
     return text
 
 
-def _found(head: str, separator: str, columns: Sequence[str]) -> int:
+def _count_columns(head: str, separator: str, columns: Sequence[str]) -> int:
     """Return how many of the columns a header has with this separator."""
     try:
-        names = {_plain(cell) for cell in next(csv.reader([head], delimiter=separator), [])}
+        names = {_normalise_name(cell) for cell in next(csv.reader([head], delimiter=separator), [])}
     except csv.Error:
         return 0
-    return sum(_plain(column) in names for column in columns)
+    return sum(_normalise_name(column) in names for column in columns)
 
 
-def _plain(name: str) -> str:
+def _normalise_name(name: str) -> str:
     """Return the name of a column without what hardly anyone sees: case, spaces around it, ways to write it."""
     return unicodedata.normalize("NFC", name.replace("\ufeff", "")).strip().casefold()
 
 
-def position(header: list[str], name: str, key: str, file: Path) -> int:
+def find_column(header: list[str], name: str, key: str, file: Path) -> int:
     """Return the place of a column; raises ``DataError`` that says which columns there are.
 
     A column that differs in case alone is taken where there is one only.
@@ -94,7 +94,7 @@ def position(header: list[str], name: str, key: str, file: Path) -> int:
     names = [cell.strip() for cell in header]
     if names.count(name) == 1:
         return names.index(name)
-    alike = [place for place, each in enumerate(names) if _plain(each) == _plain(name)]
+    alike = [place for place, each in enumerate(names) if _normalise_name(each) == _normalise_name(name)]
     if len(alike) == 1:
         return alike[0]
     if name in names:

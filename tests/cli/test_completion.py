@@ -18,7 +18,7 @@ import typer
 
 from finetune import cli
 from finetune.cli import completion, shells
-from finetune.cli.app import app, parse
+from finetune.cli.app import app, parse_command_line
 from finetune.errors import UsageError
 from finetune.recipe import document
 from finetune.recipe.models import Recipe
@@ -193,13 +193,13 @@ def test_names_of_files_are_what_they_are(
     (here / "photos" / "$(touch x)").mkdir()
     found = told("run mine.yaml 'dataset.root=photos/my b", monkeypatch, capsys)
     assert found == {"dataset.root=photos/my birds/": ""}
-    assert completion.for_bash("dataset.root=photos/my birds/", "dataset.root=p", False) == r"photos/my\ birds/"
-    assert completion.for_bash("a=$(touch x)/", "a=", False) == r"\$\(touch\ x\)/"
-    assert completion.for_bash("a=my birds/", "a=m", True) == "a=my birds/"
-    assert completion.with_help(("a\nb", "x\ty")) == "a b\tx y"
-    assert completion.with_help(("a", "x" * 300)) == f"a\t{'x' * 119}…"
-    assert completion.with_help(("a", f"{'x' * 300} [auto]")) == f"a\t{'x' * 112}… [auto]"
-    assert completion.with_help(("a", f"x [{'y' * 300}]")) == f"a\tx [{'y' * 116}…"
+    assert completion.format_for_bash("dataset.root=photos/my birds/", "dataset.root=p", False) == r"photos/my\ birds/"
+    assert completion.format_for_bash("a=$(touch x)/", "a=", False) == r"\$\(touch\ x\)/"
+    assert completion.format_for_bash("a=my birds/", "a=m", True) == "a=my birds/"
+    assert completion.format_with_help(("a\nb", "x\ty")) == "a b\tx y"
+    assert completion.format_with_help(("a", "x" * 300)) == f"a\t{'x' * 119}…"
+    assert completion.format_with_help(("a", f"{'x' * 300} [auto]")) == f"a\t{'x' * 112}… [auto]"
+    assert completion.format_with_help(("a", f"x [{'y' * 300}]")) == f"a\tx [{'y' * 116}…"
 
 
 def test_an_answer_takes_less_than_half_a_second_and_no_heavy_library(repo: Path, here: Path) -> None:
@@ -328,9 +328,9 @@ def test_installing_changes_no_more_than_it_must(shell: str, tmp_path: Path, fin
 def test_understanding_is_not_yet_installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in of_user(tmp_path).items():
         monkeypatch.setenv(name, value)
-    assert callable(parse(["--install-completion"]))
+    assert callable(parse_command_line(["--install-completion"]))
     with pytest.raises(UsageError, match="a shell is prepared alone; leave 'ls' out"):
-        parse(["--install-completion", "ls"])
+        parse_command_line(["--install-completion", "ls"])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.cli.recipes import grouped, listed
+from finetune.cli.recipes import format_groups, group_by_purpose
 from finetune.errors import UsageError
 from finetune.recipe import document
 from tests.cli.calling import Finetune, answer
@@ -102,6 +102,9 @@ def test_recipes_of_an_installed_package_lie_beside_its_modules(
     assert list(document.list_recipes()) == ["a", "more/b"]
     assert [document.read_purpose(path) for path in document.list_recipes().values()] == ["Do this.", ""]
     assert [document.read_use(path) for path in document.list_recipes().values()] == ["", ""]
-    assert listed(grouped([{"name": "a", "purpose": "Do this.", "for": ""}])) == "for other ends:\n  a  Do this."
+    assert (
+        format_groups(group_by_purpose([{"name": "a", "purpose": "Do this.", "for": ""}]))
+        == "for other ends:\n  a  Do this."
+    )
     (tmp_path / "recipes").rename(tmp_path / "gone")
     assert document.list_recipes() == {}

@@ -18,7 +18,7 @@ import typer
 from safetensors.numpy import load_file, save_file
 
 from finetune.cli import main
-from finetune.cli.app import app, parse
+from finetune.cli.app import app, parse_command_line
 from finetune.weights import fetching
 from tests.cli.calling import answer, command, environment
 from tests.weights.drawn_files import ascend, checkpoint, drawn, hub, torchvision
@@ -75,7 +75,7 @@ def ask(call: Any) -> Any:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert parse(["weights", name, "--help"]) is None
+    assert parse_command_line(["weights", name, "--help"]) is None
     text = capsys.readouterr().out
     assert text.startswith(f"Usage: finetune weights {name} ")
     assert all(len(line) <= 80 for line in text.splitlines())
@@ -84,7 +84,7 @@ def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str], mon
     for example in text.split("Example")[1].splitlines()[1:]:
         program, *arguments = shlex.split(example)
         assert (program, *arguments[:2]) == ("finetune", "weights", name)
-        assert callable(parse(arguments)), example
+        assert callable(parse_command_line(arguments)), example
 
 
 def test_alone_it_shows_its_help(call: Any) -> None:

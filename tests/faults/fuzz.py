@@ -144,7 +144,7 @@ def photo_folder(root: Path, catalogue: Catalogue) -> Callable[[bytes], object]:
 
 def readers(folder: Path) -> dict[str, Reader]:
     """Return every reader by its name."""
-    catalogue, file = Catalogue(plugins.load()), folder / "input"
+    catalogue, file = Catalogue(plugins.load_plugins()), folder / "input"
     base = {"dataset": {"use": "folder", "root": "photos"}, "callbacks": [{"use": "checkpoint"}]}
     overrides = [
         b"train.epochs=3",

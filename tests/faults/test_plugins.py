@@ -154,7 +154,7 @@ def test_g8_a_plugin_for_other_versions(
     (info / "entry_points.txt").write_text("[finetune]\nbirds = birds_plugin\n")
     (tmp_path / "birds_plugin.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    broken = [each for each in plugins.load().broken if each.origin.name == "birds"]
+    broken = [each for each in plugins.load_plugins().broken if each.origin.name == "birds"]
     assert not broken if fits else "it is made for mindspore-finetune" in broken[0].reason
     sys.modules.pop("birds_plugin", None)
 

@@ -93,7 +93,7 @@ def test_what_is_left_out_is_as_in_a_recipe(photos: Path, tmp_path: Path) -> Non
     said = ft._plan(photos, ft.sections)[0].recipe
     file = tmp_path / "run.yaml"
     file.write_text(f"dataset: {{use: folder, root: {photos}}}\noutput: {Path.cwd() / 'runs'}\n")
-    assert said == plans.load_plan(file, [], Catalogue(plugins.load())).recipe
+    assert said == plans.load_plan(file, [], Catalogue(plugins.load_plugins())).recipe
 
 
 def test_every_fit_starts_from_the_same_weights(photos: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_overrides_do_to_a_file_what_merging_does_to_a_mapping(photos: Path, tmp
         "backbone": {"weights": tmp_path / "a: b.safetensors"},
         "image": {"mean": (0.5, 0.5, 0.5), "keep_aspect": False},
     }
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     file = tmp_path / "same.yaml"
     file.write_text(json.dumps(said))
     from_file = plans.load_plan(file, keywords.make_overrides(over), catalogue)

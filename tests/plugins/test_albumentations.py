@@ -21,10 +21,10 @@ from finetune_plugins.albumentations import (
     Albumentations,
     Augment,
     build,
+    find_unknown,
     finetune_augmentations,
-    load,
-    transforms,
-    unknown,
+    list_transforms,
+    load_library,
 )
 from finetune_plugins.albumentations_names import TRANSFORMS
 
@@ -175,17 +175,17 @@ def test_unknown_transforms_and_arguments_are_all_named() -> None:
 
 def test_unknown_transforms_show_before_the_library_is_there() -> None:
     listed = [{"HorizontalFlipp": {}}, "Blur", {"OneOf": {"transforms": ["Blur", {"Blurr": {"p": 1}}, 7]}}, "Xyzzy"]
-    assert [(each.severity, each.subject, each.text) for each in unknown(options(ops=listed))] == [
+    assert [(each.severity, each.subject, each.text) for each in find_unknown(options(ops=listed))] == [
         ("error", "ops[0]", "no transform 'HorizontalFlipp' in albumentations; did you mean 'HorizontalFlip'?"),
         ("error", "ops[2].OneOf.transforms[1]", "no transform 'Blurr' in albumentations; did you mean 'Blur'?"),
         ("error", "ops[2].OneOf.transforms[2]", "7 is no transform; write it as {HorizontalFlip: {p: 0.5}}"),
         ("error", "ops[3]", "no transform 'Xyzzy' in albumentations"),
     ]
-    assert list(unknown(options(preset="light"))) == []
+    assert list(find_unknown(options(preset="light"))) == []
 
 
 def test_the_names_are_those_of_the_library() -> None:
-    assert list(TRANSFORMS) == transforms(load())
+    assert list(TRANSFORMS) == list_transforms(load_library())
 
 
 def test_missing_and_wrong_values_are_named() -> None:

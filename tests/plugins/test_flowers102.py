@@ -20,7 +20,7 @@ from scipy.io import savemat
 
 from finetune import DataError, DownloadError, Samples, decode
 from finetune_plugins import flowers102
-from finetune_plugins.flowers102 import Flowers102, build, flower_names
+from finetune_plugins.flowers102 import Flowers102, build, read_flower_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,7 +206,7 @@ def test_names_beside_the_photos_win(root: Path) -> None:
 
 
 def test_names(tmp_path: Path) -> None:
-    names = flower_names(tmp_path)
+    names = read_flower_names(tmp_path)
     assert list(names) == [str(i) for i in range(1, 103)]
     assert len(set(names.values())) == 102
 

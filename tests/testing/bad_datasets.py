@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import ConfigDict, field_serializer
 
 from finetune import DataError, Dataset, Encoded, Finding, Freezer, Options, Samples
-from finetune.testing.photos import picture
+from finetune.testing.photos import draw_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IMAGES = tuple(picture(8, 8, seed=number) for number in range(6))
+IMAGES = tuple(draw_picture(8, 8, seed=number) for number in range(6))
 LABELS = (0, 1, 0, 1, 0, 1)
 CLASSES = ("a", "b")
 
@@ -106,7 +106,7 @@ def counting() -> Callable[[int], Any]:
 
     def make(place: int) -> Any:
         read[0] += 1
-        return picture(8, 8, seed=read[0])
+        return draw_picture(8, 8, seed=read[0])
 
     return make
 

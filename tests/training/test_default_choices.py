@@ -32,7 +32,7 @@ MIXED = "train.mixup and train.cutmix change the images in every epoch"
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 def data(*counts: int, folds: int = 0) -> Data:

@@ -92,7 +92,7 @@ class Tiny:
 
 def catalogue() -> Catalogue:
     """Return what is installed, and the plugin."""
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Tiny(), Origin(name="tiny", distribution="tests", version="-"))
     return Catalogue(loaded)
 
