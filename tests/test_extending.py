@@ -103,7 +103,7 @@ def test_it_is_what_the_same_overrides_make(catalogue: Catalogue, folder: Path) 
 def test_overrides_come_last(catalogue: Catalogue) -> None:
     assert extended(catalogue, "train: {epochs: 4}", "train.epochs=2", "seed=3").recipe.train.epochs == 2
     assert refused(catalogue, "mine.yaml", "extends=flowers") == (
-        "override 'extends=flowers': extends: a base is read before the command line; write 'extends' into a file",
+        "override 'extends=flowers': extends: cannot be set by an override; write 'extends' in a recipe file",
     )
 
 
@@ -166,8 +166,8 @@ def test_a_base_at_home(
 LEADS_NOWHERE: list[tuple[str, str]] = [
     ("god", "no bundled recipe named 'god'; known: "),
     ("sub/bas.yaml", "no file 'sub/bas.yaml' in {folder}; did you mean 'base.yaml'?"),
-    ("elsewhere/x.yaml", "no file 'elsewhere/x.yaml' in {folder}; a path starts at the folder of its recipe"),
-    ("sub/", "'sub/' is no file; name a recipe such as base.yaml"),
+    ("elsewhere/x.yaml", "no file 'elsewhere/x.yaml' in {folder}; a path is relative to the folder of its recipe"),
+    ("sub/", "'sub/' is not a file; name a recipe such as base.yaml"),
     (
         "~nobody-has-this-name/x.yaml",
         "no home folder for '~nobody-has-this-name/x.yaml'; write the full",
@@ -183,7 +183,7 @@ LEADS_NOWHERE: list[tuple[str, str]] = [
         "x" * 9000 + ".yaml",
         "no file 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxxxxxxxx.yaml' in {folder}; a path",
     ),
-    ("/dev/zero", "'/dev/zero' is no file; name a recipe such as base.yaml"),
+    ("/dev/zero", "'/dev/zero' is not a file; name a recipe such as base.yaml"),
     ("there", "no bundled recipe named 'there'; did you mean 'there.yaml'?"),
 ]
 
@@ -201,12 +201,12 @@ def test_circles_and_long_chains_end(catalogue: Catalogue) -> None:
     Path("sub/b.yaml").write_text("extends: ../a.yaml\n")
     assert refused(catalogue, "a.yaml") == (
         "sub/b.yaml:1:1: extends: '../a.yaml' leads back to itself: a.yaml -> sub/b.yaml -> sub/../a.yaml; "
-        "take 'extends' out of one of them",
+        "remove 'extends' from one of them",
     )
     for number in range(20):
         Path(f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
     (said,) = refused(catalogue, "0.yaml")
-    assert said == "7.yaml:1:1: extends: more than 8 recipes, each extending the next; write some of them out"
+    assert said == "7.yaml:1:1: extends: more than 8 recipes extend each other; merge some of them into one"
 
 
 def test_what_is_written_into_a_run_is_complete(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -61,10 +61,16 @@ STOPPING = {"use": "early_stopping"}
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"train": {"epochs": 3}, "schedule": {"warmup_epochs": 3}}, "schedule.warmup_epochs: the learning rate rises"),
-        ({"schedule": {"use": "step"}}, "schedule.every: no drop within 10 epochs; lower it, or raise train.epochs"),
-        ({"schedule": {"use": "step", "every": 2, "gamma": 1.0}}, "schedule.gamma: a drop that leaves everything"),
-        ({"schedule": {"final": 1.0}}, "schedule.final: the learning rate stays as it is"),
+        (
+            {"train": {"epochs": 3}, "schedule": {"warmup_epochs": 3}},
+            "schedule.warmup_epochs: the warm-up takes the complete run",
+        ),
+        (
+            {"schedule": {"use": "step"}},
+            "schedule.every: no decrease within 10 epochs; lower it, or raise train.epochs",
+        ),
+        ({"schedule": {"use": "step", "every": 2, "gamma": 1.0}}, "schedule.gamma: a factor of 1 has no effect"),
+        ({"schedule": {"final": 1.0}}, "schedule.final: the learning rate never decreases"),
         ({"evaluate": {"every": 11}}, "evaluate.every: only the last of 10 epochs is evaluated"),
         ({"train": {"sync_batch_norm": True}}, "train.sync_batch_norm: no effect on a single device"),
         ({"cache": {"features": "off", "views": 3}}, "cache.views: no effect, because cache.features is off"),

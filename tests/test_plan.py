@@ -170,9 +170,12 @@ WRONG: list[tuple[str, str]] = [
     ("head: {use: mpl}", "1:8: head.use: no head named 'mpl'; did you mean 'mlp'?"),
     ("optimizer: {use: adam}", "1:13: optimizer.use: no optimizer named 'adam'; did you mean 'adamw'?"),
     ("schedule: {use: 3}", "1:12: schedule.use: no schedule named '3'; known: constant, cosine, step"),
-    ("callbacks: [{keep: 2}]", "1:13: callbacks[0].use: missing; there are: checkpoint, early_stopping, tensorboard"),
+    (
+        "callbacks: [{keep: 2}]",
+        "1:13: callbacks[0].use: missing; choose one of: checkpoint, early_stopping, tensorboard",
+    ),
     # types
-    ("seed: '1'", "1:1: seed: expected a whole number, got '1'; take the quotes off"),
+    ("seed: '1'", "1:1: seed: expected a whole number, got '1'; remove the quotes"),
     ("seed: true", "1:1: seed: expected a whole number, got true"),
     ("seed: 1_000", "1:1: seed: expected a whole number, got '1_000'; write it without '_' and spaces"),
     ("seed: 010", "1:1: seed: expected a whole number, got '010'; write it without the leading 0"),
@@ -182,11 +185,11 @@ WRONG: list[tuple[str, str]] = [
     ("train: {epochs: 2.5}", "1:9: train.epochs: expected a whole number or 'auto', got 2.5"),
     (
         "train: {epochs: }",
-        "1:9: train.epochs: expected a whole number or 'auto', got nothing; give it a value or take the key out",
+        "1:9: train.epochs: expected a whole number or 'auto', got nothing; give it a value or remove the key",
     ),
-    ("train:", "1:1: train: expected a mapping, got nothing; give it a value or take the key out"),
+    ("train:", "1:1: train: expected a mapping, got nothing; give it a value or remove the key"),
     ("train: 3", "1:1: train: expected a mapping, got 3"),
-    ("optimizer: {lr: '1e-3'}", "1:13: optimizer.lr: expected a number or 'auto', got '1e-3'; take the quotes off"),
+    ("optimizer: {lr: '1e-3'}", "1:13: optimizer.lr: expected a number or 'auto', got '1e-3'; remove the quotes"),
     ("optimizer: {lr: '0,1'}", "1:13: optimizer.lr: expected a number or 'auto', got '0,1'; write it with '.'"),
     ("head: {keep_pretrained: no}", "1:8: head.keep_pretrained: expected true or false, got 'no'; write false"),
     ("head: {keep_pretrained: 1}", "1:8: head.keep_pretrained: expected true or false, got 1"),
@@ -282,7 +285,7 @@ WRONG: list[tuple[str, str]] = [
     ("image: {size: 256, resize: 224}", "1:9: image.size: 256 is more than image.resize, which is 224"),
     (
         "callbacks: [{use: checkpoint}, {use: checkpoint}]",
-        "1:33: callbacks[1].use: 'checkpoint' is there already, as callbacks[0]",
+        "1:33: callbacks[1].use: duplicate 'checkpoint'; already at callbacks[0]",
     ),
     (
         "backbone: {weights: hub-v11}",
@@ -297,9 +300,9 @@ WRONG: list[tuple[str, str]] = [
         "1:1: output: no home folder for '~nobody-has-this-name/runs'; write the full path",
     ),
     # what reading finds
-    ("seed: 1\nseed: 2", "2:1: seed: given twice; the first one is on line 1"),
-    ("seed: !!int '3'", "1:7: seed: tag '!!int' is no part of a recipe; write plain text, numbers, lists and mappings"),
-    ("train: *x", "1:8: train: no anchor '&x' above this '*x'"),
+    ("seed: 1\nseed: 2", "2:1: seed: duplicate key; the first one is on line 1"),
+    ("seed: !!int '3'", "1:7: seed: tag '!!int' is not supported; write plain text, numbers, lists and mappings"),
+    ("train: *x", "1:8: train: no anchor '&x' above '*x'"),
 ]
 
 
@@ -313,7 +316,7 @@ def test_each_mistake_has_its_sentence(catalogue: Catalogue, text: str, message:
 DATASETS = [
     ("seed: 1", "1:1: dataset: missing; the smallest recipe is 'dataset: {use: folder, root: photos/}'"),
     ("dataset: photos/", "1:1: dataset: expected a mapping, got 'photos/'; write {use: folder, root: photos/}"),
-    ("dataset: {root: x}", "1:1: dataset.use: missing; there are: clash, failing, flowers102, folder"),
+    ("dataset: {root: x}", "1:1: dataset.use: missing; choose one of: clash, failing, flowers102, folder"),
     ("dataset: {use: [folder]}", "1:11: dataset.use: expected text, got a list"),
     ("dataset: {use: folder}", "1:1: dataset.root: missing; dataset 'folder' needs it"),
     ("dataset: {use: foldr, root: x}", "1:11: dataset.use: no dataset named 'foldr'; did you mean 'folder'?"),
@@ -352,10 +355,10 @@ seed: !x 1
         "recipe.yaml:3:27: augment[0].preset: expected 'light', 'standard' or 'heavy', got 3",
         "recipe.yaml:4:1: dataset.root: missing; dataset 'folder' needs it",
         "recipe.yaml:4:24: dataset.rot: unknown key 'rot'; did you mean 'root'?",
-        "recipe.yaml:5:20: train.epochs: given twice; the first one is on line 5",
+        "recipe.yaml:5:20: train.epochs: duplicate key; the first one is on line 5",
         "recipe.yaml:5:31: train.batch: unknown key 'batch'; did you mean 'batch_size'?",
         "recipe.yaml:6:12: schedule.warmup_epochs: 5 is more than train.epochs, which is 3",
-        "recipe.yaml:7:7: seed: tag '!x' is no part of a recipe; write plain text, numbers, lists and mappings",
+        "recipe.yaml:7:7: seed: tag '!x' is not supported; write plain text, numbers, lists and mappings",
         "override 'runner.amp=01': runner.amp: expected 'auto', 'off' or 'O2', got '01'",
         "override 'callbacks[9].keep=1': 'callbacks' has items [0] to [1] only",
         "override 'trian.epochs=5': trian: unknown key 'trian'; did you mean 'train'?",

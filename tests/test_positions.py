@@ -84,7 +84,7 @@ def test_a_stage_of_that_name_comes_first() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("last 9", "no position 'last 9'; the network has 3 stages below the head (patches, blocks, neck), so write"),
+        ("last 9", "no position 'last 9'; the network has 3 stages below the head (patches, blocks, neck); write"),
         ("last 0", "no position 'last 0'; the network has 3 stages"),
         ("lats 2", "no position or stage named 'lats 2'; did you mean 'last 2'?"),
         ("Last 2", "did you mean 'last 2'?"),
@@ -165,8 +165,8 @@ def test_mistakes_are_where_they_were_written(catalogue: Catalogue) -> None:
         plan(catalogue, use="stages", train=["last 2", "bloks", "last 7"])
     assert sorted(line.partition(": ")[2] for line in caught.value.mistakes) == [
         "freeze.train[1]: no stage matches 'bloks'; did you mean 'blocks'?",
-        "freeze.train[2]: no position 'last 7'; the network has 3 stages below the head (patches, blocks, neck), "
-        "so write 'last' to 'last 3', 'all' or 'head'",
+        "freeze.train[2]: no position 'last 7'; the network has 3 stages below the head (patches, blocks, neck); "
+        "write 'last' to 'last 3', 'all' or 'head'",
     ]
 
 

@@ -201,8 +201,8 @@ RECIPES: dict[str, Wrong] = {
     ),
     "quotes": wrong(
         PHOTOS + 'optimizer: {lr: "1e-3"}\ntrain: {epochs: "5"}',
-        "2:13: optimizer.lr: expected a number or 'auto', got '1e-3'; take the quotes off",
-        "3:9: train.epochs: expected a whole number or 'auto', got '5'; take the quotes off",
+        "2:13: optimizer.lr: expected a number or 'auto', got '1e-3'; remove the quotes",
+        "3:9: train.epochs: expected a whole number or 'auto', got '5'; remove the quotes",
     ),
     "comma": wrong(
         PHOTOS + "optimizer: {lr: 0,001}",
@@ -249,7 +249,7 @@ RECIPES: dict[str, Wrong] = {
     ),
     "key given twice": wrong(
         PHOTOS + "train: {epochs: 3}\nseed: 1\ntrain: {batch_size: 8}",
-        "4:1: train: given twice; the first one is on line 2",
+        "4:1: train: duplicate key; the first one is on line 2",
         schema=False,
     ),
     "text alone": wrong(
@@ -277,14 +277,14 @@ RECIPES: dict[str, Wrong] = {
         "extends: circle.yaml",
         (
             "circle.yaml:1:1: extends: 'circle.yaml' leads back to itself: circle.yaml -> circle.yaml; "
-            "take 'extends' out of one of them"
+            "remove 'extends' from one of them"
         ),
         schema=False,
     ),
     "base that cannot be read": wrong(
         "extends: torn.yaml\nseed: 1\nseed: 2",
-        "3:1: seed: given twice; the first one is on line 2",
-        "torn.yaml:1:10: the text ends before a bracket is closed",
+        "3:1: seed: duplicate key; the first one is on line 2",
+        "torn.yaml:1:10: unclosed bracket; add the closing bracket",
         schema=False,
     ),
     "other freezer than the base": wrong(
@@ -308,14 +308,14 @@ from pathlib import Path
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
-from finetune.recipe.plan import load
+from finetune.recipe.plan import load_plan
 
 found = {}
 for number, text in enumerate(json.load(sys.stdin)):
     Path("recipe.yaml").write_text(text)
     start = time.process_time()
     try:
-        load(Path("recipe.yaml"), [], Catalogue(plugins.load()))
+        load_plan(Path("recipe.yaml"), [], Catalogue(plugins.load_plugins()))
     except RecipeError as error:
         found[number] = [time.process_time() - start, error.mistakes]
 print(json.dumps([list(found.values()), [name for name in ("mindspore", "albumentations") if name in sys.modules]]))

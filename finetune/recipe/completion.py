@@ -1,4 +1,4 @@
-"""What can be written where an override ends so far: keys with what they mean, and values of keys that choose."""
+"""Completion of overrides: keys with their descriptions, and the values that a key accepts by name."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Offer = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
-    """An override that is being written: to a recipe with ``values`` as they are by then, mistakes left out.
+    """An override that is being typed; ``values`` are the valid values of the recipe at that point.
 
-    ``catalogue`` is called where components matter, since to load all plugins takes half of the time.
+    ``catalogue`` is called only when components matter, because loading all plugins takes half of the time.
     """
 
     values: Mapping[str, Any]
     catalogue: Callable[[], Catalogue]
 
     def keys(self, typed: str) -> Iterator[Offer]:
-        """Yield the keys that begin so: ``train.`` has more below it, ``train.epochs=`` takes a value."""
+        """Yield the keys that start with ``typed``: ``train.`` is a section, ``train.epochs=`` takes a value."""
         head = typed.rpartition(".")[0]
         path = overrides.split_override(head)[0] if head else ()
         for name, field in self.fields(path).items():
@@ -52,7 +52,7 @@ class Writing:
                 yield f"{format_path(below)}=", f"{said} [{self.current(below, field)}]".strip()
 
     def removable(self, typed: str) -> Iterator[Offer]:
-        """Yield the keys of the recipe itself that begin so, for ``~KEY``."""
+        """Yield the keys in the recipe itself that start with ``typed``, for ``~KEY``."""
         head = typed.rpartition(".")[0]
         path = overrides.split_override(head)[0] if head else ()
         there = self.value(path) if path else self.values
@@ -63,7 +63,7 @@ class Writing:
                 yield f"{format_path((*path, name))}.", said
 
     def choices(self, key: str) -> Iterator[Offer]:
-        """Yield the values that a key can be given by name."""
+        """Yield the values that a key accepts by name."""
         path = overrides.split_override(key)[0]
         name = path[-1]
         if name == "use" and path[0] in SLOTS:
@@ -85,7 +85,7 @@ class Writing:
             yield from ((text, "") for text in dict.fromkeys(_list_literals(field.annotation)))
 
     def _stages(self, path: KeyPath) -> Iterator[Offer]:
-        """Yield stages by position and by name for an option of the freezing policy that takes text."""
+        """Yield stages by position and by name, for an option of the freezing policy that takes a string."""
         field = self.fields(path[:1]).get(str(path[1]))
         chosen = self._component(("backbone",))
         if field is None or field.annotation is None or not _holds(field.annotation, str) or path[1] == "use":
@@ -99,13 +99,13 @@ class Writing:
             yield (f"[{word}]" if in_list else word), about
 
     def takes_files(self, key: str) -> bool:
-        """Tell whether a key takes the name of a file or folder."""
+        """Return whether a key takes the name of a file or folder."""
         path = overrides.split_override(key)[0]
         field = self.fields(path[:-1]).get(str(path[-1]))
         return path == ("backbone", "weights") or (field is not None and _holds(field.annotation, Path))
 
     def fields(self, path: KeyPath) -> dict[str, FieldInfo]:
-        """Return what may stand below ``path``, by key."""
+        """Return the fields that are allowed below ``path``, by key."""
         if not path:
             return dict(Recipe.model_fields)
         slot = str(path[0])
@@ -124,7 +124,7 @@ class Writing:
         return _collect_fields(models)
 
     def value(self, path: KeyPath) -> Any:
-        """Return what the recipe says at ``path``, or what stands in a section that it does not mention."""
+        """Return the value of the recipe at ``path``, or the default of a section that the recipe leaves out."""
         value: Any = {name: get_default(name) for name in SLOTS} | dict(self.values)
         for element in path:
             if isinstance(value, Mapping):
@@ -136,7 +136,7 @@ class Writing:
         return value
 
     def current(self, path: KeyPath, field: FieldInfo) -> str:
-        """Return the value that a key has, as one writes it."""
+        """Return the current value of a key, as it is written in a recipe."""
         value = self.value(path)
         if value is None and field.is_required():
             return "required"
@@ -150,12 +150,12 @@ class Writing:
         return next((part.component for part in parts if part.path == path), None)
 
     def _chosen(self, slot: str) -> type[BaseModel]:
-        """Return the model of a section of the engine, as its ``use`` or ``device`` says."""
+        """Return the model of a section of the engine, which its ``use`` or ``device`` selects."""
         field = Recipe.model_fields[slot]
-        told_by = str(field.discriminator)
-        said = self.value((slot, told_by))
+        selector = str(field.discriminator)
+        said = self.value((slot, selector))
         for model in _list_models(field):
-            if field.discriminator and said in get_args(model.model_fields[told_by].annotation):
+            if field.discriminator and said in get_args(model.model_fields[selector].annotation):
                 return model
         return type(field.default)
 
@@ -175,7 +175,7 @@ def _collect_fields(models: Iterable[type[BaseModel]]) -> dict[str, FieldInfo]:
 
 
 def _summarise_models(models: Iterable[type[BaseModel]]) -> str:
-    """Return what the first of these models says of itself, not what it inherits."""
+    """Return the first sentence of the first model that has a docstring of its own."""
     return next(
         (_take_first_sentence(model.__dict__.get("__doc__") or "") for model in models if model is not NoOptions), ""
     )
@@ -190,7 +190,7 @@ def _take_first_sentence(text: str) -> str:
 
 
 def _list_literals(annotation: Any) -> Iterator[str]:
-    """Yield the values that an annotation spells out."""
+    """Yield the values that an annotation lists as literals."""
     if get_origin(annotation) is Literal:
         yield from map(str, get_args(annotation))
     elif annotation is bool:

@@ -1,4 +1,4 @@
-"""Reading a recipe: from a file, from standard input or from Python, each value with its place."""
+"""Recipe documents: read from a file, standard input or Python, with the position of each value."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from finetune.suggest import did_you_mean
 
 
 def find_recipes_folder() -> Path:
-    """Return where the recipes lie: beside this file once installed, at the top of a source checkout."""
+    """Return the folder of the bundled recipes: inside the installed package, or at the top of a source checkout."""
     here = Path(__file__).parents[1]
     return next((path for path in (here / "recipes", here.parent / "recipes") if path.is_dir()), here / "recipes")
 
 
 def list_recipes() -> dict[str, Path]:
-    """Return every recipe's file by its name: the path below the folder, without ``.yaml``."""
+    """Return the file of each bundled recipe by name: its path below the folder, without ``.yaml``."""
     top = find_recipes_folder()
     return {path.relative_to(top).with_suffix("").as_posix(): path for path in sorted(top.rglob("*.yaml"))}
 
 
 def find_recipe(name: str) -> Path:
-    """Return the file of the recipe called ``name``; ``UsageError`` with a near match if there is none."""
+    """Return the file of the bundled recipe ``name``; raises ``UsageError`` with a near match if it does not exist."""
     found = list_recipes()
     wanted = name.removesuffix(".yaml")
     if wanted not in found:
@@ -40,14 +40,14 @@ def find_recipe(name: str) -> Path:
 
 
 def read_purpose(path: Path) -> str:
-    """Return what a recipe says about itself in its first line."""
+    """Return the description in the first line of a recipe, or an empty string."""
     with path.open(encoding="utf-8") as file:
         first = file.readline()
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""
 
 
 def read_use(path: Path) -> str:
-    """Return what a recipe says that it is for, such as ``a first look``; nothing if it says nothing."""
+    """Return the use case in the header of a recipe, such as ``a first look``, or an empty string."""
     with path.open(encoding="utf-8") as file:
         header = list(takewhile(lambda line: line.startswith("#"), file))
     found = (line.removeprefix("# For ").strip() for line in header if line.startswith("# For "))
@@ -76,14 +76,14 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A recipe as it was written: ``root`` is a mapping, ``mistakes`` are those that did not stop the reading."""
+    """A recipe as written: ``root`` is a mapping; ``mistakes`` are those after which reading could continue."""
 
     root: Node
     mistakes: tuple[Mistake, ...] = ()
 
     @property
     def values(self) -> dict[str, Any]:
-        """Return the whole document as plain Python."""
+        """Return the document as plain Python values."""
         values: dict[str, Any] = self.root.plain()
         return values
 
@@ -95,7 +95,7 @@ class Document:
         return node
 
     def place(self, path: KeyPath) -> Place:
-        """Return where ``path`` stands; where it is missing, the nearest place above."""
+        """Return the place of ``path``, or of its nearest parent if it does not exist."""
         node = self.root
         for element in path:
             below = find_child(node, element)
@@ -118,7 +118,7 @@ def find_child(node: Node, element: str | int) -> Node | None:
 def read_recipe(source: Path | str | Mapping[str, Any]) -> Document:
     """Return the recipe in a file, on standard input (``-``) or in a mapping.
 
-    Keys are text, whatever they look like. Raises ``RecipeError`` when there is nothing to go on with.
+    Keys are always strings. Raises ``RecipeError`` if the recipe cannot be read at all.
     """
     if isinstance(source, Mapping):
         return from_mapping(source)
@@ -129,13 +129,13 @@ def read_recipe(source: Path | str | Mapping[str, Any]) -> Document:
 
 
 def read_file(path: Path, name: str, folder: Path, depth: int = 0) -> Document:
-    """Return the recipe in a file, which messages call ``name``."""
+    """Return the recipe in a file that messages refer to as ``name``."""
     name = clip_text(name, 200)
     return parse_bytes(_read_content(path, name), name, folder, depth)
 
 
 def parse_bytes(content: bytes, name: str, folder: Path, depth: int = 0) -> Document:
-    """Return the recipe in the bytes of a file called ``name``; relative paths in it start at ``folder``."""
+    """Return the recipe in the bytes of a file named ``name``; its relative paths start at ``folder``."""
 
     def where(line: int, column: int) -> Place:
         return Place(line, column, f"{name}:{line}:{column}", folder, depth)
@@ -157,7 +157,7 @@ def _require_mapping(root: Node, mistakes: Sequence[Mistake]) -> Node:
 def _read_standard_input() -> bytes:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
-        raise RecipeError(["<stdin>: there is no standard input here; name a file"])
+        raise RecipeError(["<stdin>: no standard input available; name a file"])
     return _read_limited(stream, "<stdin>")
 
 
@@ -170,20 +170,20 @@ def _read_content(path: Path, name: str) -> bytes:
     except FileNotFoundError:
         raise RecipeError([f"{name}: no such file{suggest_file(path)}"]) from None
     except OSError as error:
-        raise RecipeError([f"{name}: cannot be read: {error.strerror or error}"]) from None
+        raise RecipeError([f"{name}: cannot be read: {error.strerror or error}; check who may read it"]) from None
     except ValueError:
-        raise RecipeError([f"{name}: no file can have this name"]) from None
+        raise RecipeError([f"{name}: not a valid file name; correct the name"]) from None
 
 
 def _read_limited(file: IO[bytes], name: str) -> bytes:
     content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise RecipeError([f"{name}: larger than {MAX_BYTES // 1000} kB, so it is no recipe"])
+        raise RecipeError([f"{name}: larger than {MAX_BYTES // 1000} kB; this does not look like a recipe"])
     return content
 
 
 def suggest_file(path: Path) -> str:
-    """Return the near match for a file that is not there, among the recipes in its folder."""
+    """Return the hint for a missing file: the recipe in its folder with the most similar name."""
     try:
         names = [file.name for file in path.parent.glob("*.y*ml")]
     except OSError:
@@ -209,7 +209,7 @@ def from_mapping(values: Mapping[str, Any]) -> Document:
 
 
 def make_node(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) -> Node:
-    """Return ``value`` as nodes that all stand at ``place``; what no recipe can hold is added to ``mistakes``."""
+    """Return ``value`` as nodes that all have the place ``place``; adds unsupported values to ``mistakes``."""
     if len(path) > MAX_DEPTH:
         raise RecipeError([str(Mistake(place, path[:3], f"nested more than {MAX_DEPTH} deep"))])
     if isinstance(value, Mapping):
@@ -219,7 +219,7 @@ def make_node(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) 
     try:
         return Node(_convert_scalar(value), place)
     except (TypeError, ValueError, OverflowError):
-        mistakes.append(Mistake(place, path, f"a recipe cannot hold {_describe_value(value)}"))
+        mistakes.append(Mistake(place, path, f"unsupported value {_describe_value(value)}; use text or a number"))
         return Node(None, place)
 
 
@@ -228,7 +228,9 @@ def _make_children(value: Mapping[Any, Any], place: Place, path: KeyPath, mistak
     for key, item in value.items():
         name = _convert_key(key)
         if name is None or name in children:
-            mistakes.append(Mistake(place, path, f"the key, {_describe_value(key)}, is not text, or there twice"))
+            mistakes.append(
+                Mistake(place, path, f"key {_describe_value(key)} is not a string, or is duplicated; rename it")
+            )
         else:
             children[name] = make_node(item, place, (*path, name), mistakes)
     return children
@@ -262,9 +264,9 @@ def _convert_integer(number: int) -> int:
 def _check_text(text: str) -> str:
     if "\0" in text:
         raise ValueError
-    text.encode()  # a lone surrogate is no text
+    text.encode()  # raises for a lone surrogate
     return text
 
 
 def _describe_value(value: Any) -> str:
-    return f"the text {clip_text(ascii(value))}" if isinstance(value, str) else f"this {type(value).__name__}"
+    return clip_text(ascii(value)) if isinstance(value, str) else f"of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""``extends``: a recipe that begins with what another one says."""
+"""``extends``: a recipe that starts from the values of another recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.recipe.document import Document, list_recipes, read_file, read_rec
 from finetune.recipe.mistakes import format_value
 from finetune.recipe.models import Recipe
 from finetune.recipe.nodes import Node
-from finetune.recipe.overrides import TOLD_BY
+from finetune.recipe.overrides import SELECTORS
 from finetune.recipe.parts import SLOTS, get_section_model
 from finetune.recipe.places import Mistake, clip_text, make_absolute
 from finetune.recipe.runners import AutoRunner
@@ -26,7 +26,7 @@ ENDINGS = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A recipe file: where it is, what messages call it, and where the relative paths in it start."""
+    """A recipe file: its path, its name in messages, and the folder at which its relative paths start."""
 
     path: Path
     name: str
@@ -34,9 +34,9 @@ class _File:
 
 
 def read_with_bases(source: Path | str | Mapping[str, Any]) -> Document:
-    """Return a recipe together with what it extends, each value with its place.
+    """Return a recipe merged with the recipes that it extends, with the place of each value.
 
-    Raises ``RecipeError`` when there is nothing to go on with, such as a base that is missing or extends the recipe.
+    Raises ``RecipeError`` if reading cannot continue, for example if a base is missing or extends the recipe.
     """
     document = read_recipe(source)
     if isinstance(source, Mapping) or str(source) == "-":
@@ -46,7 +46,7 @@ def read_with_bases(source: Path | str | Mapping[str, Any]) -> Document:
 
 
 def list_files(source: Path | str | Mapping[str, Any] | None) -> list[Path]:
-    """Return the file of a recipe and those that it extends; of standard input or a mapping there are none."""
+    """Return the file of a recipe and the files that it extends; empty for standard input and mappings."""
     if source is None or isinstance(source, Mapping) or str(source) == "-":
         return []
     path = Path(source)
@@ -60,22 +60,22 @@ def list_files(source: Path | str | Mapping[str, Any] | None) -> list[Path]:
 
 
 def reject_late_base(document: Document) -> Document:
-    """Return a document after overrides; one that names another base comes too late, and is a mistake."""
+    """Return a document after overrides, with a mistake if an override sets ``extends``, which comes too late."""
     late = document.root.value.pop(KEY, None)
     if late is None:
         return document
-    mistake = Mistake(late.place, (KEY,), "a base is read before the command line; write 'extends' into a file")
+    mistake = Mistake(late.place, (KEY,), "cannot be set by an override; write 'extends' in a recipe file")
     return Document(root=document.root, mistakes=(*document.mistakes, mistake))
 
 
-def _add_base(document: Document, beside: Path, chain: tuple[_File, ...]) -> Document:
-    """Return the document merged over its base; ``beside`` is its folder as messages call it."""
+def _add_base(document: Document, shown_folder: Path, chain: tuple[_File, ...]) -> Document:
+    """Return the document merged over its base; ``shown_folder`` is its folder in messages."""
     own = document.root.value
     node = own.pop(KEY, None)
     if node is None:
         return document
     try:
-        file = _find_base(node, beside, chain)
+        file = _find_base(node, shown_folder, chain)
     except _Refused as error:
         raise _make_error(document, Mistake(node.place, (KEY,), str(error))) from None
     try:
@@ -91,27 +91,29 @@ def _make_error(document: Document, mistake: Mistake) -> RecipeError:
 
 
 class _Refused(Exception):
-    """A base that cannot be read; the message says why."""
+    """A base cannot be read; the message is the reason."""
 
 
-def _find_base(node: Node, beside: Path, chain: tuple[_File, ...]) -> _File:
-    """Return the file that ``extends`` names, relative to the recipe; refuse what cannot be meant."""
+def _find_base(node: Node, shown_folder: Path, chain: tuple[_File, ...]) -> _File:
+    """Return the file that ``extends`` names; raises ``_Refused`` for a circle or a chain that is too long."""
     wanted = node.value
     if not isinstance(wanted, str) or not wanted:
-        hint = "; a recipe extends one other, which may extend a third" if isinstance(wanted, list) else ""
+        hint = "; a recipe extends exactly one recipe, which may extend another" if isinstance(wanted, list) else ""
         raise _Refused(
             f"expected the path of a recipe or a name that `finetune ls` lists, got {format_value(wanted)}{hint}"
         )
     said = clip_text(wanted)
     file = (
-        _find_file(wanted, node.place.folder, beside) if _is_path(wanted) else _find_bundled(wanted, node.place.folder)
+        _find_file(wanted, node.place.folder, shown_folder)
+        if _is_path(wanted)
+        else _find_bundled(wanted, node.place.folder)
     )
     paths = [each.path for each in chain]
     if file.path in paths:
         circle = " -> ".join([each.name for each in chain[paths.index(file.path) :]] + [file.name])
-        raise _Refused(f"'{said}' leads back to itself: {circle}; take 'extends' out of one of them")
+        raise _Refused(f"'{said}' leads back to itself: {circle}; remove 'extends' from one of them")
     if len(chain) >= MAX_CHAIN:
-        raise _Refused(f"more than {MAX_CHAIN} recipes, each extending the next; write some of them out")
+        raise _Refused(f"more than {MAX_CHAIN} recipes extend each other; merge some of them into one")
     return file
 
 
@@ -119,7 +121,7 @@ def _is_path(text: str) -> bool:
     return text.endswith(ENDINGS) or "/" in text
 
 
-def _find_file(wanted: str, folder: Path, beside: Path) -> _File:
+def _find_file(wanted: str, folder: Path, shown_folder: Path) -> _File:
     said = clip_text(wanted)
     try:
         path = make_absolute(wanted, folder)
@@ -127,16 +129,16 @@ def _find_file(wanted: str, folder: Path, beside: Path) -> _File:
         raise _Refused(str(error)) from None
     if not os.path.exists(path):
         near = suggest_file(path)
-        remedy = near if "did you mean" in near else "; a path starts at the folder of its recipe"
+        remedy = near if "did you mean" in near else "; a path is relative to the folder of its recipe"
         raise _Refused(f"no file '{said}' in {folder}{remedy}")
     if not path.is_file():
-        raise _Refused(f"'{said}' is no file; name a recipe such as base.yaml")
-    name = path if wanted.startswith("~") else beside / wanted
+        raise _Refused(f"'{said}' is not a file; name a recipe such as base.yaml")
+    name = path if wanted.startswith("~") else shown_folder / wanted
     return _File(path.resolve(), str(name), path.parent.resolve())
 
 
 def _find_bundled(wanted: str, folder: Path) -> _File:
-    """Return the bundled recipe of a name; it has no photos beside it, so its paths start at ``folder``."""
+    """Return a bundled recipe by name; there are no images next to it, so its paths start at ``folder``."""
     known = list_recipes()
     if wanted in known:
         return _File(known[wanted].resolve(), str(known[wanted]), folder)
@@ -147,7 +149,7 @@ def _find_bundled(wanted: str, folder: Path) -> _File:
 
 
 def _merge_nodes(base: Node, own: Node) -> Node:
-    """Return a base with what a recipe says, key by key within sections; its name is the recipe's own or none."""
+    """Return a base with the values of a recipe merged in, key by key within sections; ``name`` is not inherited."""
     values = {name: node for name, node in base.value.items() if name != "name"}
     for name, node in own.value.items():
         before = values.get(name)
@@ -158,11 +160,11 @@ def _merge_nodes(base: Node, own: Node) -> Node:
 
 
 def _keep_options(name: str, before: Node, node: Node) -> dict[str, Node]:
-    """Return what is left of a section of the base: where another component is chosen, not the options of its own."""
-    told_by = TOLD_BY.get(name, "use")
-    if told_by not in node.value or node.value[told_by].value == _get_choice(name, before, told_by):
+    """Return the keys of a base's section that still apply: without its options if another component is chosen."""
+    selector = SELECTORS.get(name, "use")
+    if selector not in node.value or node.value[selector].value == _get_choice(name, before, selector):
         return dict(before.value)
-    kept = {told_by}
+    kept = {selector}
     if name in SLOTS:
         kept |= get_section_model(name).model_fields.keys()
     elif name == "runner":
@@ -170,9 +172,9 @@ def _keep_options(name: str, before: Node, node: Node) -> dict[str, Node]:
     return {key: child for key, child in before.value.items() if key in kept}
 
 
-def _get_choice(name: str, before: Node, told_by: str) -> Any:
-    """Return which component a section of the base chooses, by default the engine's usual one."""
-    if told_by in before.value:
-        return before.value[told_by].value
+def _get_choice(name: str, before: Node, selector: str) -> Any:
+    """Return the component that a section of the base chooses; the default of the engine if it chooses none."""
+    if selector in before.value:
+        return before.value[selector].value
     field = Recipe.model_fields.get(name)
-    return getattr(field.default, told_by, None) if field else None
+    return getattr(field.default, selector, None) if field else None

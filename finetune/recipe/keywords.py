@@ -1,4 +1,4 @@
-"""Sections of a recipe as keywords of a Python call: short forms, and which of several words counts."""
+"""Sections of a recipe as keyword arguments in Python: short forms, precedence, and messages in Python's terms."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def translate_to_python(text: str) -> str:
-    """Return a message with Python's keywords in place of keys, options and mappings of the command line."""
+    """Return a message with keys, options and mappings of the command line replaced by Python keywords."""
     for pattern, replacement in _WORDS:
         text = pattern.sub(replacement, text)
     text = _LIST.sub(lambda found: f"{found[1]} {_format_python(_parse_yaml(found[2]))}", text)
@@ -54,7 +54,7 @@ def translate_to_python(text: str) -> str:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Let errors of the project leave the block with remedies in Python's words."""
+    """Translate the remedies of errors that are raised in the block to Python."""
     try:
         yield
     except FinetuneError as error:
@@ -65,7 +65,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def translate_lines(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Return what says lines in Python's words."""
+    """Return a function that passes lines to ``say``, translated to Python."""
     return lambda line: say(translate_to_python(line))
 
 
@@ -89,7 +89,7 @@ def _replace_mapping(found: re.Match[str]) -> str:
 
 
 def _parse_yaml(text: str) -> Any:
-    """Return what YAML reads in a text; the text itself where it is not YAML."""
+    """Return the value of a YAML text, or the text itself if it is not valid YAML."""
     try:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError):
@@ -109,7 +109,7 @@ Sections = dict[str, Any]
 
 
 def expand_short_forms(said: Mapping[str, Any]) -> Sections:
-    """Return sections with short forms spelled out: ``"sgd"`` is ``{"use": "sgd"}`` where a section selects."""
+    """Return sections without short forms: ``"sgd"`` becomes ``{"use": "sgd"}`` if a section selects a component."""
     return {name: _expand_value(name, value) if _selects_component(name) else value for name, value in said.items()}
 
 
@@ -127,7 +127,7 @@ def _expand_value(name: str, value: Any) -> Any:
 
 
 def merge_sections(base: Mapping[str, Any], over: Mapping[str, Any]) -> Sections:
-    """Return ``base`` with what ``over`` says, key by key; as in overrides, another ``use`` leaves options behind."""
+    """Return ``base`` updated by ``over``, key by key; as with overrides, a different ``use`` drops the old options."""
     result = dict(base)
     for name, value in over.items():
         before = result.get(name)
@@ -137,7 +137,7 @@ def merge_sections(base: Mapping[str, Any], over: Mapping[str, Any]) -> Sections
 
 
 def _keep_options(name: str, before: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what is left of a section before ``value`` changes it."""
+    """Return the keys of a section that still apply once ``value`` changes it."""
     field = Recipe.model_fields.get(name)
     usual = getattr(field.default, "use", None) if field else None
     if "use" not in value or value["use"] == before.get("use", usual):
@@ -158,5 +158,5 @@ def make_overrides(said: Mapping[str, Any]) -> list[str]:
 
 
 def _to_plain(value: Any) -> Any:
-    """Return a number of NumPy's as Python's, and a path as text."""
+    """Return a NumPy number as a Python number, and a path as a string."""
     return value.item() if hasattr(value, "item") else str(value)

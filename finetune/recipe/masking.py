@@ -1,4 +1,4 @@
-"""What plugins and others may see of a recipe: all of it but its secrets."""
+"""Secrets in recipes: masks passwords and tokens before plugins or reports see a recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def mask_secrets(model: M) -> M:
-    """Return a recipe or a section with ``***`` for passwords and tokens, however deep they stand."""
+    """Return a recipe or a section with ``***`` in place of passwords and tokens, at any depth."""
     changed = {name: mask_value(name, value) for name, value in model}
     return model.model_copy(update={name: new for name, new in changed.items() if new != getattr(model, name)})
 
@@ -37,7 +37,7 @@ def mask_value(name: str, value: Any) -> Any:
 
 
 def write_recipe(path: Path, text: str) -> None:
-    """Write a recipe at once, with its secrets, which a resume needs; if it has any, for its owner alone."""
+    """Write a recipe atomically with its secrets, which a resume needs; only the owner can read a file with secrets."""
     if masked(text) == text:
         atomic.write_text(path, text)
         return

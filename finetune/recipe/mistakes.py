@@ -1,4 +1,4 @@
-"""Turning what pydantic finds wrong into one sentence for each key."""
+"""Validation messages: turns pydantic's errors into one sentence for each key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Location = tuple[str | int, ...]
 KEY_MARK = "[key]"
 INTEGER, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "text"
 LIST, MAPPING = "a list", "a mapping"
-MOST_KEYS = 8  # that a message lists
+MOST_KEYS = 8  # keys that a message lists
 
 _EXPECTED = {
     "int_type": INTEGER,
@@ -61,7 +61,7 @@ _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong at a key; ``expected`` says what would be right where the value is of the wrong type."""
+    """A problem with a key; ``expected`` lists the types that are allowed if the value has the wrong type."""
 
     path: KeyPath
     kind: str
@@ -71,19 +71,19 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The keys of the model that refused, those beside it, and, by name, what the same key is called elsewhere."""
+    """The keys that are known: of the validated model, next to it, and by name the keys of other sections."""
 
     model: type[BaseModel]
-    beside: tuple[str, ...] = ()
+    nearby: tuple[str, ...] = ()
     elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def at(self, location: Location) -> list[str]:
-        """Return the keys that may stand where the last element of an error's location does."""
+        """Return the keys that are allowed at the last element of an error's location."""
         keys = [field.alias or name for model in self.models(location) for name, field in model.model_fields.items()]
-        return list(dict.fromkeys([*keys, *(self.beside if len(location) == 1 else ())]))
+        return list(dict.fromkeys([*keys, *(self.nearby if len(location) == 1 else ())]))
 
     def models(self, location: Location) -> list[type[BaseModel]]:
-        """Return the models whose keys may stand where the last element of an error's location does."""
+        """Return the models whose keys are allowed at the last element of an error's location."""
         models = [self.model]
         for element in location[:-1]:
             models = _find_models_below(models, element)
@@ -92,20 +92,20 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class _Error:
-    """One of pydantic's errors; ``rest`` is what is left of its location below the value under discussion."""
+    """One of pydantic's errors; ``rest`` is its location relative to the current value."""
 
     rest: Location
     details: Mapping[str, Any]
 
 
 def collect_problems(error: ValidationError, values: Any, known: Known) -> list[Problem]:
-    """Return what is wrong with ``values``: one problem for each key, however many branches a union has there."""
+    """Return the problems of ``values``, one for each key, even where a union has several branches."""
     errors = [_Error(details["loc"], details) for details in error.errors(include_url=False)]
     return _walk_errors(errors, values, (), known)
 
 
 def _walk_errors(errors: Sequence[_Error], value: Any, path: KeyPath, known: Known) -> list[Problem]:
-    """Follow the errors down into ``value``; a step that is no key of it names a branch of a union."""
+    """Follow the errors down into ``value``; a step that is not a key of it names a branch of a union."""
     found: list[Problem] = []
     below: dict[str | int, list[_Error]] = {}
     branches: dict[str | int, list[_Error]] = {}
@@ -135,12 +135,12 @@ def _has_step(value: Any, step: str | int) -> bool:
 
 
 def _is_tag(value: Any, step: str | int, rest: Location) -> bool:
-    """Return whether ``step`` is the tag of a tagged union, although a key has that name as well."""
+    """Return whether ``step`` is the tag of a tagged union and not the key of the same name."""
     return bool(rest) and isinstance(value, dict) and step in (value.get("use"), value.get("device"))
 
 
 def _choose_branch(branches: Sequence[list[Problem]], value: Any, path: KeyPath) -> list[Problem]:
-    """Return the problems of the branch of a union that the value was meant for, or what all of them expect."""
+    """Return the problems of the union's branch that the value was meant for, or one that lists all expected types."""
     meant = [branch for branch in branches if not all(p.expected and p.path == path for p in branch)]
     if meant or len(branches) < 2:
         return min(meant or branches, key=len, default=[])
@@ -149,7 +149,7 @@ def _choose_branch(branches: Sequence[list[Problem]], value: Any, path: KeyPath)
 
 
 def _find_models_below(models: Sequence[type[BaseModel]], element: str | int) -> list[type[BaseModel]]:
-    """Return the models one step down a location: in a field, in a branch of a union, or in a collection."""
+    """Return the models one step further along a location: in a field, a branch of a union, or a collection."""
     fields = [model.model_fields[element] for model in models if element in model.model_fields]
     if fields:
         return [model for field in fields for model in find_models(field.annotation)]
@@ -168,7 +168,7 @@ def find_models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _make_problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
-    """Return one error as a problem."""
+    """Convert one of pydantic's errors to a problem."""
     kind, context = error.details["type"], error.details.get("ctx", {})
     if kind == "missing":
         return _report_missing(error.rest[0], value, path)
@@ -193,30 +193,30 @@ def _make_problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Pro
 
 
 def suggest_mapping(path: KeyPath, value: Any, models: Sequence[type[BaseModel]]) -> str:
-    """Return what to write in place of a value that should be a mapping, where there is a likely answer."""
+    """Return a hint on what to write instead of a value that should be a mapping, or an empty string."""
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], str):
             return suggest_mapping(path, value[0], models)
         if any(isinstance(item, dict) for item in value):
             return "; write its keys without brackets and '- '"
     keys = list(dict.fromkeys(key for model in models for key in model.model_fields))
-    told_by = next((key for key in ("use", "device") if all(key in model.model_fields for model in models)), None)
+    selector = next((key for key in ("use", "device") if all(key in model.model_fields for model in models)), None)
     if not models or not keys:
         return ""
-    if told_by is None or not isinstance(value, str):
+    if selector is None or not isinstance(value, str):
         return f"; its keys are {', '.join(keys[:MOST_KEYS])}{', …' if len(keys) > MOST_KEYS else ''}"
     if path == ("dataset",):
         table = value.lower().endswith(".csv")
         return f"; write {{use: {'csv, file' if table else 'folder, root'}: {clip_text(value)}}}"
-    choices = [str(each) for model in models for each in get_args(model.model_fields[told_by].annotation)]
+    choices = [str(each) for model in models for each in get_args(model.model_fields[selector].annotation)]
     near = get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
     if not choices or value in choices:
-        return f"; write {{{told_by}: {clip_text(value)}}}"
+        return f"; write {{{selector}: {clip_text(value)}}}"
     if len(choices) == 1:
-        return f"; write {{{told_by}: {choices[0]}}}"
+        return f"; write {{{selector}: {choices[0]}}}"
     if near:
-        return f"; did you mean {{{told_by}: {near[0]}}}?"
-    return f"; write {{{told_by}: NAME}}, where NAME is {join_alternatives(choices)}"
+        return f"; did you mean {{{selector}: {near[0]}}}?"
+    return f"; write {{{selector}: NAME}}, where NAME is {join_alternatives(choices)}"
 
 
 def _report_missing(name: str | int, value: Any, path: KeyPath) -> Problem:
@@ -226,7 +226,7 @@ def _report_missing(name: str | int, value: Any, path: KeyPath) -> Problem:
 
 
 def describe_unknown_key(name: str, known: Sequence[str], elsewhere: Mapping[str, Sequence[str]]) -> str:
-    """Return the sentence about a key that is not known where it stands."""
+    """Return the message for a key that is unknown in its section."""
     if name in elsewhere:
         return f"unknown key '{clip_text(name)}'; did you mean {join_alternatives(elsewhere[name])}?"
     return f"unknown key '{clip_text(name)}'{did_you_mean(name, known) or '; there are no keys here'}"
@@ -271,9 +271,9 @@ def _format_bound(value: Any) -> str:
 
 
 def _suggest_value(expected: Sequence[str], value: Any) -> str:
-    """Return the remedy for a value of the wrong type, where there is a likely one."""
+    """Return a hint for a value of the wrong type, or an empty string."""
     if value is None:
-        return "; give it a value or take the key out"
+        return "; give it a value or remove the key"
     if isinstance(value, str):
         return _suggest_for_text(expected, value)
     if INTEGER in expected and isinstance(value, float) and value.is_integer():
@@ -297,7 +297,7 @@ def _suggest_for_text(expected: Sequence[str], value: str) -> str:
 
 
 _NUMBER_REMEDIES: tuple[tuple[Callable[[str], str], str], ...] = (
-    (lambda text: text, "; take the quotes off"),
+    (lambda text: text, "; remove the quotes"),
     (lambda text: text.replace("_", "").replace(" ", ""), "; write it without '_' and spaces"),
     (lambda text: text.lstrip("0"), "; write it without the leading 0"),
     (lambda text: text.replace(",", "."), "; write it with '.'"),
@@ -305,7 +305,7 @@ _NUMBER_REMEDIES: tuple[tuple[Callable[[str], str], str], ...] = (
 
 
 def format_value(value: Any) -> str:
-    """Return a value as the user wrote it, short."""
+    """Return a value as the user wrote it, shortened."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

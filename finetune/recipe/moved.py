@@ -1,4 +1,4 @@
-"""Moved projects: the paths of a run's recipe, once its folder was moved or copied together with its images."""
+"""Moved projects: updates the paths of a run's recipe after its folder was moved or copied with its images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def load_run_recipe(folder: Path) -> Path | Mapping[str, Any]:
-    """Return the recipe of a run: its file, or where the run was moved the values with the paths of today."""
+    """Return the recipe of a run: its file, or its values with updated paths if the run was moved."""
     from finetune.errors import RecipeError
     from finetune.recipe.document import read_recipe
 
@@ -22,7 +22,7 @@ def load_run_recipe(folder: Path) -> Path | Mapping[str, Any]:
     try:
         values = read_recipe(file).values
     except RecipeError:
-        return file  # whoever loads it reports what is wrong
+        return file  # the caller reports the mistake when it loads the file
     moved = follow_move(values, folder, values)
     return file if moved == values else moved
 
@@ -30,10 +30,10 @@ def load_run_recipe(folder: Path) -> Path | Mapping[str, Any]:
 def follow_move(
     said: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any] | None = None, *, copied: bool = False
 ) -> dict[str, Any]:
-    """Return a section of a run's recipe with its paths where they are now; ``folder`` is that of the run.
+    """Return a section of a run's recipe with its current paths; ``folder`` is the run folder.
 
-    The recipe says where the run was made. A path that is gone, or with ``copied`` any path, is looked for in the
-    folder that was moved along.
+    The recipe records where the run was made. A path that no longer exists, or any path if ``copied`` is set, is
+    searched for in the folder that was moved with the run.
     """
     if recipe is None:
         from finetune.errors import RecipeError
@@ -54,7 +54,7 @@ def follow_move(
 
 
 def _strip_common_end(before: Path, now: Path) -> tuple[Path, Path]:
-    """Return two paths without the names that they have in common at their ends."""
+    """Return two paths without their common trailing names."""
     while before.name and before.name == now.name:
         before, now = before.parent, now.parent
     return before, now

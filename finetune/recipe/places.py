@@ -1,4 +1,4 @@
-"""Where in a recipe something stands, and what is wrong there."""
+"""Places in a recipe, mistakes at these places, and paths relative to the folder of a recipe."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PLAIN = re.compile(r"[^\s.\[\]=\"'~]+")
 
 
 class Place(NamedTuple):
-    """Where a key stands: line and column count from 1, ``text`` names it, relative paths start at ``folder``.
+    """The position of a key: line and column from 1, its name ``text``, and the ``folder`` at which paths start.
 
-    ``depth`` is 0 in the recipe itself, 1 in the one it extends, and so on.
+    ``depth`` is 0 in the recipe itself, 1 in the recipe that it extends, and so on.
     """
 
     line: int
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """Something wrong at a key; without a path it concerns the place alone."""
+    """A mistake at a key, or at a place if the path is empty."""
 
     place: Place
     path: KeyPath
@@ -46,7 +46,7 @@ class Mistake:
 
 
 def format_path(path: KeyPath) -> str:
-    """Return a key path the way an override writes it, such as ``augment[0].preset``."""
+    """Return a key path as in an override, such as ``augment[0].preset``."""
     return "".join(map(_format_segment, path)).removeprefix(".")
 
 
@@ -58,7 +58,7 @@ def _format_segment(element: str | int) -> str:
 
 
 def clip_text(text: str, length: int = 60) -> str:
-    """Return ``text`` on one line, its middle left out when it is longer than ``length``."""
+    """Return ``text`` on one line; text that is longer than ``length`` is shortened in the middle."""
     line = escape_line(text)
     half = length // 2
     return line if len(line) <= length else f"{line[: half - 1]}…{line[-half:]}"
@@ -71,18 +71,18 @@ _WEIGHTS = (".safetensors", ".ckpt", ".pth", ".md")
 
 
 def make_absolute(path: str | Path, folder: Path) -> Path:
-    """Return ``path`` below ``folder`` with ``~`` and ``..`` worked out; ``UsageError`` if there is no such home."""
+    """Return ``path`` below ``folder`` with ``~`` and ``..`` resolved; ``UsageError`` for an unknown ``~user``."""
     return Path(os.path.normpath(folder / expand_home(path, folder)))
 
 
 def is_weights_file(text: str) -> bool:
-    """Return whether ``backbone.weights`` is a file rather than a name or a URL."""
+    """Return whether ``backbone.weights`` is a file, not a name or a URL."""
     separators = {"/", os.sep, os.altsep or "/"}
     return "://" not in text and (text.endswith(_WEIGHTS) or any(separator in text for separator in separators))
 
 
 def resolve_paths(model: M, path: KeyPath, change: Absolute) -> M:
-    """Return ``model`` with ``change(path, its key path)`` in place of every path in its fields, however deep."""
+    """Return ``model`` with each path in its fields, at any depth, replaced by ``change(path, key path)``."""
     changed = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)

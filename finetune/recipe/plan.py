@@ -1,4 +1,4 @@
-"""From a recipe to a plan: everything chosen and checked, before MindSpore is imported."""
+"""Plans: recipes with all components chosen and all options checked, before MindSpore is imported."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Chosen(Generic[C]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A recipe that can be run: ``recipe`` is complete, its paths are absolute, and its components are at hand.
+    """A recipe that is ready to run: it is complete, its paths are absolute, and its components are loaded.
 
-    ``notes`` say what in it has no effect.
+    ``notes`` list the options that have no effect.
     """
 
     recipe: Recipe
@@ -67,11 +67,11 @@ class Plan:
 
 
 def load_plan(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> Plan:
-    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping, with what it extends.
+    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping, including its bases.
 
-    Relative paths start at the recipe's folder, or at the current one where they come from an override, a mapping or
-    standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file and of what it extends, and
-    ``PluginError`` when the options of a plugin's component fail.
+    Relative paths start at the recipe's folder; in overrides, mappings and standard input they start at the current
+    folder. Raises ``RecipeError`` with all mistakes, in the order of the file and then of its bases, and
+    ``PluginError`` if validating the options of a plugin's component fails.
     """
     document = extending.reject_late_base(change_document(extending.read_with_bases(source), overrides))
     found: list[Problem] = []
@@ -82,14 +82,14 @@ def load_plan(source: Path | str | Mapping[str, Any], overrides: Sequence[str], 
 
 
 def change_document(document: Document, overrides: Sequence[str]) -> Document:
-    """Return a recipe with the overrides carried out."""
+    """Return a recipe with overrides applied, starting from the default lists of sections that it leaves out."""
     defaults = {slot: get_default(slot) for slot in ("augment", "callbacks")}
     kept = {slot: get_section_model(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
     return changes.apply_overrides(document, overrides, defaults, kept)
 
 
 def _list_mistakes(document: Document, found: Sequence[Problem]) -> list[str]:
-    """Return all mistakes in the order of the file; where the reading failed, what became of it is no second one."""
+    """Return all mistakes in the order of the file; a key that could not be read is reported only once."""
     unread = {mistake.path for mistake in document.mistakes}
     later = [Mistake(document.place(p.path), p.path, p.text) for p in found if p.path not in unread or not p.path]
     in_order = sorted([*document.mistakes, *later], key=_get_sort_key)
@@ -99,37 +99,37 @@ def _list_mistakes(document: Document, found: Sequence[Problem]) -> list[str]:
 
 
 def _get_sort_key(mistake: Mistake) -> tuple[bool, int, int, int]:
-    """Return what mistakes are sorted by: the recipe, what it extends, the command line."""
+    """Return the sort key of a mistake: the recipe comes first, then its bases, then the command line."""
     place = mistake.place
     return place.line == changes.OVERRIDDEN, place.depth, place.line, place.column
 
 
 def dump_plan(plan: Plan) -> str:
-    """Return the plan as a recipe with every default and absolute paths; it loads as an equal plan."""
+    """Return the plan as a recipe with all defaults and absolute paths; loading it gives an equal plan."""
     return dumps(plan.recipe.model_dump(mode="json", by_alias=True))
 
 
 def dump_given(plan: Plan) -> str:
-    """Return the plan as ``dump`` does, but without defaults: what depends on whether a key is given stays the same."""
+    """Return the plan as a recipe without defaults, for rules that depend on whether a key is set."""
     said = plan.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return dumps({**said, "name": plan.recipe.name, "output": str(plan.recipe.output)})
 
 
 def _complete_values(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with the file's name as theirs, and the usual choice in sections of the engine that lack it."""
+    """Return the values with the file's name as ``name``, and with the default choice in sections that make none."""
     if not isinstance(source, Mapping) and str(source) != "-":
         stem = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.")[:80]
         values = {"name": stem or "run", **values}
     for name, about in Recipe.model_fields.items():
         given = values.get(name)
         if about.discriminator and isinstance(given, dict):
-            told_by = str(about.discriminator)
-            values[name] = {told_by: getattr(about.default, told_by), **given}
+            selector = str(about.discriminator)
+            values[name] = {selector: getattr(about.default, selector), **given}
     return values
 
 
 def _make_plan(document: Document, values: dict[str, Any], catalogue: Catalogue, found: list[Problem]) -> Plan | None:
-    """Return the plan, or None after adding what is wrong to ``found``."""
+    """Return the plan, or None after adding the problems to ``found``."""
     parts = select_parts(values, catalogue, found)
     homes = locate_keys(parts)
     wrong: list[Problem] = []
@@ -157,13 +157,13 @@ def _add_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalogu
     if slot in SLOTS and problem.path[-1] == "use":
         given = values.get(str(slot))
         glued = [key for key in given if key.startswith("use:")] if isinstance(given, dict) else []
-        text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
+        text = f"missing; choose one of: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
         text = f"missing; put a space after the ':' of '{clip_text(glued[0])}'" if glued else text
     return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
 
 
 def _add_choices(problem: Problem, slot: str, value: Any, catalogue: Catalogue) -> Problem:
-    """Return what is wrong with a section that is a name, or a list of one, with the components that there are."""
+    """Return the problem of a section that is a name, or a list with one name, with a hint on what to write."""
     for index in problem.path[1:]:
         value = value[index] if isinstance(value, list) and isinstance(index, int) else None
     if isinstance(value, list) and len(value) == 1:
@@ -184,7 +184,7 @@ def _add_choices(problem: Problem, slot: str, value: Any, catalogue: Catalogue) 
 
 @dataclass(frozen=True, slots=True)
 class _Paths:
-    """How the paths of a recipe become absolute: each from the folder that belongs to its place."""
+    """Makes the paths of a recipe absolute, each relative to the folder of its place."""
 
     document: Document
     found: list[Problem]
@@ -199,7 +199,7 @@ class _Paths:
 
 
 def _complete_plan(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Paths) -> Plan:
-    """Return the plan with absolute paths, the sections of its recipe completed by the components' defaults."""
+    """Return the plan with absolute paths and with the defaults of its components."""
     sections: dict[str, list[Section]] = {slot: [] for slot in SLOTS}
     chosen: dict[str, list[Chosen[Any]]] = {slot: [] for slot in SLOTS}
     for part, given in parts:
@@ -220,13 +220,11 @@ def _complete_plan(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths:
 
 
 def _complete_section(recipe: Recipe, part: Part, given: Options, paths: _Paths) -> Section:
-    """Return the section of a part with all options of its component, as they stand in a recipe."""
+    """Return the section of a part with all options of its component, as in a recipe."""
     written = getattr(recipe, part.slot)
     index = part.path[-1]
     own = written[index] if isinstance(index, int) else written
-    said = (
-        own.model_fields_set & get_section_model(part.slot).model_fields.keys()
-    )  # what the recipe leaves out stays unsaid
+    said = own.model_fields_set & get_section_model(part.slot).model_fields.keys()  # unset keys stay unset
     values: dict[str, Any] = {key: getattr(own, key) for key in sorted(said | {"use"})}
     if isinstance(own, BackboneSection) and is_weights_file(own.weights):
         values["weights"] = str(paths(Path(own.weights), (*part.path, "weights")))

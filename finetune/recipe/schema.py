@@ -1,4 +1,4 @@
-"""A JSON schema of recipes, for editors: the engine's keys and those of every installed component."""
+"""JSON schema of recipes, for editors: the keys of the engine and of every installed component."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SLOT_OF = {
     "freezer": "freeze",
     "callback": "callbacks",
 }
-MANY = 20  # values, more than one reads
+MANY = 20  # literals; longer lists are described as text
 LISTS = ("augment", "callbacks")
 NAMES = {"string": "text", "object": "mapping", "boolean": "true or false", "number": "number"}
 
 
 def get_options_schema(component: Component) -> dict[str, Any]:
-    """Return the JSON schema of a component's options, definitions of nested models put in their places."""
+    """Return the JSON schema of a component's options, with nested models inlined."""
     schema = component.options.model_json_schema()
     definitions = schema.pop("$defs", {})
 
@@ -47,7 +47,7 @@ def get_options_schema(component: Component) -> dict[str, Any]:
 
 
 def format_yaml(value: Any) -> str:
-    """Return a value as a recipe says it."""
+    """Return a value as it is written in a recipe."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def format_yaml(value: Any) -> str:
 
 
 def describe_values(option: Mapping[str, Any], mark: str = "") -> str:
-    """Return in words which values an option takes, its literals between marks."""
+    """Describe the values that an option takes, with ``mark`` around each literal."""
     if "anyOf" in option:
         branches = (describe_values(branch, mark) for branch in option["anyOf"] if branch.get("type") != "null")
         return " or ".join(dict.fromkeys(branches))
@@ -74,7 +74,7 @@ def describe_values(option: Mapping[str, Any], mark: str = "") -> str:
 
 
 def describe_bounds(option: Mapping[str, Any]) -> str:
-    """Return in words how small and large a number may be."""
+    """Describe the limits of a number."""
     low, high = option.get("minimum"), option.get("maximum")
     said = [f"from {low:,}"] if low is not None else []
     said += [f"above {option['exclusiveMinimum']:,}"] if "exclusiveMinimum" in option else []
@@ -84,7 +84,7 @@ def describe_bounds(option: Mapping[str, Any]) -> str:
 
 
 def make_example(component: Component) -> str:
-    """Return a section of a recipe that uses a component: its own example, or else what it cannot do without."""
+    """Return a section of a recipe that uses a component: its own example, or its required options."""
     schema, slot = get_options_schema(component), SLOT_OF[component.kind]
     own: dict[str, Any] = next(iter(schema.get("examples", ())), {})
     needed = {name: make_sample(schema["properties"][name]) for name in schema.get("required", ())}
@@ -95,7 +95,7 @@ def make_example(component: Component) -> str:
 
 
 def make_sample(option: Mapping[str, Any]) -> Any:
-    """Return a value that an option takes, as far as its schema tells."""
+    """Return a value that is valid by the option's schema."""
     if "anyOf" in option:
         return make_sample(option["anyOf"][0])
     for key in ("examples", "enum"):
@@ -116,16 +116,16 @@ REF = "#/$defs/"
 EXTENDS = {
     "type": "string",
     "minLength": 1,
-    "description": "The recipe that this one begins with: a path from this file, or a name that `finetune ls` lists.",
+    "description": "The recipe to start from: a path relative to this file, or a name that `finetune ls` lists.",
 }
 
 Schema = dict[str, Any]
 
 
 def build_json_schema(catalogue: Catalogue) -> Schema:
-    """Return the JSON schema (draft 2020-12) of a recipe; a section allows the keys of the component it uses.
+    """Return the JSON schema (draft 2020-12) of a recipe; a section allows the keys of the component that it uses.
 
-    With ``extends`` a section may leave out what the base says of it: its ``use``, and options that are needed.
+    With ``extends``, a section may leave out keys that the base sets: ``use``, and required options.
     """
     recipe = Recipe.model_json_schema(ref_template=REF + "{model}")
     definitions, keys = recipe.pop("$defs"), recipe["properties"]
@@ -148,7 +148,7 @@ def build_json_schema(catalogue: Catalogue) -> Schema:
 
 
 def _get_choices(about: Schema, definitions: Schema) -> list[Any]:
-    """Return the schemas of the components that a key of a recipe can choose; nothing where it has no choice."""
+    """Return the schemas of the components that a key of a recipe can choose, or an empty list."""
     found: list[Any] = about.get("oneOf") or definitions.get(_get_name(about), {}).get("oneOf", [])
     return found
 
@@ -158,7 +158,7 @@ def _get_name(reference: Schema) -> str:
 
 
 def _make_partial(about: Schema, definitions: Schema) -> Schema:
-    """Return what a section may say that another recipe has begun; adds its choices to the definitions."""
+    """Return the schema of a section that extends a base's section; adds its choices to ``definitions``."""
     choices: list[Any] = []
     for choice in _get_choices(about, definitions):
         if not isinstance(choice, dict):
@@ -171,7 +171,7 @@ def _make_partial(about: Schema, definitions: Schema) -> Schema:
 
 
 def _strip_choices(name: str, keys: Schema, definitions: Schema) -> Schema:
-    """Return a key as both kinds of recipes have it: all of it, or without its choices what an editor shows."""
+    """Return the schema of a key without its choices: what recipes with and without ``extends`` have in common."""
     about: Schema = keys[name]
     if not _get_choices(about, definitions):
         return about
@@ -180,13 +180,13 @@ def _strip_choices(name: str, keys: Schema, definitions: Schema) -> Schema:
 
 
 def _define_slot(slot: str, own: Schema, catalogue: Catalogue) -> Schema:
-    """Return the definitions of a section: one object for each component, told apart by ``use``."""
+    """Return the definitions of a section: one object for each component, selected by ``use``."""
     definitions: Schema = {}
     choices: list[Any] = []
     for name in catalogue.names(SLOTS[slot]):
         try:
             component = catalogue.get(SLOTS[slot], name)
-        except PluginError:  # two plugins offer it, so no recipe can use it
+        except PluginError:  # offered by two plugins, so no recipe can use it
             continue
         with attribute_errors(catalogue.origin(component), f"the JSON schema of {component.kind} '{name}'"):
             definitions |= _define_component(slot, own, component)

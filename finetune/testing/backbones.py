@@ -52,7 +52,7 @@ def check_backbone(
     inspection = inspect_component(Backbone, backbone, options, RULES, skip)
     with networks.prepare_mindspore(), inspection.going_on():
         check_declarations(inspection)
-        stages = build_stages(inspection)
+        stages = build_checked_stages(inspection)
         inspected = networks.NetworkCheck(inspection, stages, size)
         inspected.parameters()
         inspected.features()

@@ -181,7 +181,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "a key of the engine",
         dataset(lambda options, split: samples(), Using),
         "options",
-        "an option is called 'split', a key that the engine reads itself; give it another name",
+        "an option is called 'split', which is a key of the engine; give it another name",
     ),
     (
         "nothing explained",

@@ -94,7 +94,7 @@ def test_all_broken_rules_are_told_together() -> None:
 
 
 def test_options_are_those_of_a_recipe() -> None:
-    wrong = (("options", "count: expected a whole number, got '6'; take the quotes off; "),)
+    wrong = (("options", "count: expected a whole number, got '6'; remove the quotes; "),)
     found = broken(check_dataset, of(), {"count": "6"})
     assert found[0][1].startswith(wrong[0][1])
     assert "'coun'; did you mean 'count'?" in broken(check_dataset, of(), {"coun": 6})[0][1]
