@@ -58,7 +58,7 @@ def test_what_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "show", "foldr"]) == 2
     assert "no component named 'foldr'; did you mean 'folder'?" in capsys.readouterr().err
     assert main(["plugins", "folder"]) == 2
-    assert "'folder' is nothing to list; write `finetune plugins show NAME`" in capsys.readouterr().err
+    assert "unexpected argument 'folder'; write `finetune plugins show NAME`" in capsys.readouterr().err
 
 
 def test_a_backbone_shows_its_stages_and_weights(

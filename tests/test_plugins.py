@@ -105,7 +105,7 @@ def test_a_misspelt_hook_is_an_error_with_the_nearest_name() -> None:
 
 def test_a_hook_without_its_decorator_is_an_error() -> None:
     bare = SimpleNamespace(finetune_run_end=lambda run: None)
-    with pytest.raises(PluginError, match="'finetune_run_end' would never be called; decorate it with @hookimpl"):
+    with pytest.raises(PluginError, match="'finetune_run_end' is missing @hookimpl; add the decorator"):
         Plugins().register(bare, origin())
 
 
@@ -442,7 +442,7 @@ def test_an_entry_point_may_be_an_object_in_a_module(install: Install) -> None:
         ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("def broken(:", "SyntaxError: invalid syntax"),
         ("import sys; sys.exit(0)", "SystemExit: 0"),
-        (BIRDS.replace("@hookimpl", ""), "'finetune_datasets' would never be called; decorate it with @hookimpl"),
+        (BIRDS.replace("@hookimpl", ""), "'finetune_datasets' is missing @hookimpl; add the decorator"),
         (BIRDS.replace("_datasets", "_dataset"), "no hook named 'finetune_dataset'; did you mean 'finetune_datasets'?"),
         (BIRDS.replace("datasets()", "datasets(run)"), "finetune_datasets"),
     ],

@@ -134,7 +134,7 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "best" in table
     assert str(top / "sweep.svg") in table
     assert main(["run", str(recipe), "--resume", str(top)]) == 2
-    assert "a sweep goes on as it began; leave recipe and changes out" in capsys.readouterr().err
+    assert "a sweep resumes with its own recipe; leave out recipe and overrides" in capsys.readouterr().err
 
     own = Path(told["runs"][0]["run"])
     assert main(["run", "--resume", str(own), "--extend", "1"]) == 0
@@ -167,7 +167,7 @@ def test_a_run_that_diverges_is_a_row(
     sweep = begun(recipe, tmp_path, catalogue)
     assert main(["run", "--resume", str(sweep.folder)]) == 5
     out = capsys.readouterr()
-    assert "1 of 3 runs diverged; leave out their values" in out.err
+    assert "1 of 3 runs diverged; remove their values" in out.err
     rows = runs.opened(sweep.folder).rows
     assert [row.error is None for row in rows] == [True, False, True]
     assert "diverged" in out.out

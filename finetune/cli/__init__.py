@@ -1,4 +1,4 @@
-"""The command line. Each command is a function that returns an ``Answer``; ``main`` calls it and shows the answer."""
+"""Command line: each command is a function that returns an ``Answer``; ``main`` calls it and prints the answer."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Each puts its commands into the application, in this order.
+# Importing a module adds its commands to the application, in this order.
 for name in ("running", "rates", "using", "packing", "recipes", "new", "weights", "listing", "doctor"):
     import_module(f"finetune.cli.{name}")
 
 
 def program() -> NoReturn:
-    """Be the command ``finetune``: do what the command line says, and end the process."""
+    """Run the command ``finetune`` and end the process with its exit code."""
     code = main()
     if "mindspore" in sys.modules:
         atexit._run_exitfuncs()
-        end_process(code)  # to take MindSpore apart takes more than a second
-    if "mindspore._c_expression" in sys.modules:  # its import failed, and it would abort the process at exit
+        end_process(code)  # closing MindSpore takes more than a second
+    if "mindspore._c_expression" in sys.modules:  # after a failed import it would abort the process at exit
         end_process(code)
     sys.exit(code)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says, and return the exit code: 0 means finished, ``failures`` has all others."""
+    """Run a command line and return its exit code: 0 for success; the module ``failures`` lists the others."""
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None:
         interrupts.listen()
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_streams_tolerant() -> None:
-    """Make both streams take any text: names of files need not be text that the terminal can show."""
+    """Make both streams accept any text, because the terminal may not be able to show the name of a file."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the parent process
@@ -72,7 +72,7 @@ def make_streams_tolerant() -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """End the process without closing its libraries: one that was interrupted while it loaded would crash there."""
+    """End the process without closing its libraries, one of which would crash if it was interrupted while loading."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -80,15 +80,15 @@ def end_process(code: int) -> NoReturn:
 
 
 def answer_command(given: list[str], *, as_json: bool) -> FinetuneError | None:
-    """Understand a command line, do what it says and show the answer; raise whatever goes wrong.
+    """Parse a command line, run it and print the answer.
 
-    What went wrong beside an answer is returned.
+    Returns the failure that accompanies a partial answer, if any; raises all other errors.
     """
     call = write_to_reader(partial(parse_command_line, given))
     if call is None:
         return None
     working_folder.check()
-    with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a plugin prints
+    with redirect_stdout(sys.stderr):  # standard output is for the answer, even if a plugin prints something
         answer = call()
     write_to_reader(partial(show_answer, answer, as_json))
     return answer.failure
@@ -110,7 +110,7 @@ def show_answer(answer: Answer, as_json: bool) -> None:
 
 
 def write_bytes(content: bytes) -> None:
-    """Write a file to standard output, byte by byte as it is."""
+    """Write bytes to standard output unchanged."""
     sys.stdout.flush()
     if hasattr(sys.stdout, "buffer"):
         sys.stdout.buffer.write(content)
@@ -120,7 +120,7 @@ def write_bytes(content: bytes) -> None:
 
 
 def report_partial_failure(failure: FinetuneError, *, debug: bool) -> int:
-    """Say what went wrong beside an answer that is shown already, and return the exit code."""
+    """Print the failure that accompanies an answer, and return the exit code."""
     from finetune.display import failures
 
     failures.show(failure, debug=debug)
@@ -128,7 +128,7 @@ def report_partial_failure(failure: FinetuneError, *, debug: bool) -> int:
 
 
 def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    """Say what went wrong, and return the exit code."""
+    """Print an error, as JSON too if asked, and return the exit code."""
     from finetune.cli import output
     from finetune.display import failures
 
@@ -141,13 +141,13 @@ def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
 
 
 def write_to_reader(write: Callable[[], T]) -> T | None:
-    """Call what writes to standard output, whose reader may leave early, as ``head`` does."""
+    """Call a function that writes to standard output; returns None if the reader closes it early, as ``head`` does."""
     try:
         result = write()
         sys.stdout.flush()
         return result
     except OSError as error:
-        # What is still in the buffer has nowhere to go; Python would try again at exit, and fail with code 120.
+        # Discard the rest of the buffer: Python would try to write it again at exit, and fail with code 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return None

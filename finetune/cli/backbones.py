@@ -1,4 +1,4 @@
-"""Facts about a backbone for ``plugins show``: its stages, features and the weights that it offers."""
+"""``plugins show`` for backbones: stages, features and the weights on offer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def collect_facts(backbone: Backbone) -> dict[str, Any]:
-    """Return what is declared of a backbone, for programs; nothing is built and nothing fetched."""
+    """Return what a backbone declares, ready for JSON; builds and downloads nothing."""
     from finetune.cli.weights import describe_offer
     from finetune.weights.preprocessing import KEYS
 
@@ -40,14 +40,14 @@ def collect_facts(backbone: Backbone) -> dict[str, Any]:
 
 
 def describe_hash(record: Weights) -> str:
-    """Return what the publisher states of the file's hash."""
+    """Describe the hash that the publisher states for a file."""
     if not record.sha256:
         return "not stated"
     return "sha256" if len(record.sha256) == 64 else f"{len(record.sha256)} digits of the sha256"
 
 
 def count_parameters(backbone: Backbone) -> int | None:
-    """Return the numbers in the stages that are learned, None where that is not known without building them."""
+    """Count the trainable numbers in the stages; None if that is unknown without building them."""
     from math import prod
 
     from finetune.weights import fitting
@@ -60,7 +60,7 @@ def count_parameters(backbone: Backbone) -> int | None:
 
 
 def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
-    """Return what there is to show of a backbone's ``facts``."""
+    """Return the facts about a backbone for people."""
     from rich.text import Text
 
     from finetune.cli import output
@@ -70,7 +70,7 @@ def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
         ("stages", ", ".join(found["stages"])),
         ("features", f"{found['features']:,}"),
         ("parameters", output.format_cell(found["parameters"])),
-        ("weights", "" if found["weights"] else "none on offer; a recipe says weights: FILE or none"),
+        ("weights", "" if found["weights"] else "none offered; set weights to a file or none in the recipe"),
     ]
     pairs = output.render_pairs(row for row in rows if row[1])
     weights = [
@@ -85,7 +85,7 @@ def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def list_rows(each: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is known of weights as rows: name and value."""
+    """Return the facts about weights as rows: name and value."""
     from finetune.weights.preprocessing import recipe_line
 
     accuracy = "not stated" if each["accuracy"] is None else f"{each['accuracy']:.2%} top-1, as its publisher reports"

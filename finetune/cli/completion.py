@@ -1,6 +1,6 @@
-"""Completion: what could stand at the end of a command line. Shells ask by an environment variable.
+"""Shell completion: candidates for the last word of a command line. Shells call it through an environment variable.
 
-The exit code is 0 where the answer is complete, even if it is empty, and 1 where file names belong.
+The exit code is 0 if the candidates are complete, even if there are none, and 1 if the shell should offer files.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from finetune.cli.app import app
 from finetune.cli.offers import NoFiles
 
 ASKED = "_FINETUNE_COMPLETE"  # complete_bash, complete_zsh or complete_fish
-FILES = ("FILE", "DIR", "RUN")  # what options that take them say in their help
-END = "\ufffc"  # stands for the cursor, so that an empty last word is a word
-SHOWN = 120  # characters of a help
+FILES = ("FILE", "DIR", "RUN")  # metavars of options that take files
+END = "\ufffc"  # marks the cursor, so that an empty last word is a word
+SHOWN = 120  # characters of a help text
 
 Offer = tuple[str, str]
 
 
 def print_offers() -> int:
-    """Print what could come next, and return the exit code."""
+    """Print the candidates, and return the exit code."""
     shell = os.environ[ASKED].rpartition("_")[2]
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        try:  # whatever is wrong, a shell that waits for an answer is not the place to say it
+        try:  # errors must not appear in a shell that is waiting for candidates
             words, typed, quoted = split_line(read_line())
             found = list_offers(words[1:], typed)
         except NoFiles:
@@ -57,7 +57,7 @@ def read_line() -> str:
 
 
 def split_line(text: str) -> tuple[list[str], str, bool]:
-    """Return the words before the cursor, what of the last one is typed, and whether a quote is open in it."""
+    """Return the words before the cursor, the typed part of the last word, and whether it has an open quote."""
     lexer = shlex.shlex(text + END, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
     words: list[str] = []
@@ -71,7 +71,7 @@ def split_line(text: str) -> tuple[list[str], str, bool]:
 
 
 def list_offers(words: list[str], typed: str) -> list[Offer]:
-    """Return what can follow ``words`` and begins with ``typed``."""
+    """Return the candidates that can follow ``words`` and start with ``typed``."""
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
         name = next((word for word in words if not word.startswith("-")), None)
@@ -98,7 +98,7 @@ def list_offers(words: list[str], typed: str) -> list[Offer]:
 
 
 def offer_values(parameter: Any, command: Any, words: list[str], typed: str) -> list[Offer]:
-    """Return the values of an option, or of the next argument; ``NoFiles`` where it takes neither names nor files."""
+    """Return the values of an option or of the next argument; raises ``NoFiles`` if neither names nor files fit."""
     context = command.make_context(command.name, list(words), resilient_parsing=True)
     arguments = (each for each in command.params if each.param_type_name == "argument")
     free = (each for each in arguments if each.nargs == -1 or not context.params.get(each.name))
@@ -116,7 +116,7 @@ def find_option(command: Any, word: str) -> Any:
 
 
 def offer_options(command: Any, words: list[str], typed: str) -> list[Offer]:
-    """Return the options that are not there yet, once a dash is typed."""
+    """Return the options that are not used yet, once a dash is typed."""
     if not typed.startswith("-"):
         return []
     there = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
@@ -130,13 +130,13 @@ def offer_commands(group: Any) -> list[Offer]:
 
 
 def format_with_help(offer: Offer) -> str:
-    """Return a line for shells that show help: value, tab, help."""
+    """Return a line for shells that show help texts: value, tab, help."""
     text, said = (re.sub(r"[\x00-\x1f\x7f]+", " ", each) for each in offer)
     return f"{text}\t{clip_help(said)}"
 
 
 def clip_help(said: str) -> str:
-    """Return at most ``SHOWN`` characters of a help; the value in brackets at its end stays."""
+    """Shorten a help text to ``SHOWN`` characters, but keep the value in brackets at its end."""
     if len(said) <= SHOWN:
         return said
     text, bracket, value = said.rpartition(" [")
@@ -147,7 +147,7 @@ def clip_help(said: str) -> str:
 
 
 def format_for_bash(text: str, typed: str, quoted: bool) -> str:
-    """Return what bash puts in the place of its own last word, which begins after the last ``=`` or ``:``."""
+    """Return the part of a candidate that replaces bash's last word, which starts after the last ``=`` or ``:``."""
     text = re.sub(r"[\x00-\x1f\x7f]+", " ", text)
     if quoted:
         return text
@@ -157,8 +157,8 @@ def format_for_bash(text: str, typed: str, quoted: bool) -> str:
 
 
 def run_completion() -> int:
-    """Answer, and close standard output without complaint if the shell has left."""
-    gc.disable()  # for a process this short it takes a tenth of the time and finds nothing
+    """Print the candidates, and close standard output without an error if the shell has stopped reading."""
+    gc.disable()  # takes a tenth of the time in such a short process, and finds nothing
     try:
         code = print_offers()
         sys.stdout.flush()

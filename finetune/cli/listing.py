@@ -1,4 +1,4 @@
-"""``plugins`` and ``schema``: what recipes can say here."""
+"""``plugins`` and ``schema``: list the components and keys that recipes can use."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plugins(
 
 
 def summarise_options(component: Component) -> str:
-    """Return the first line of what the options say of a component, empty where they say nothing."""
+    """Return the first line of the docstring of a component's options, or an empty string."""
     from finetune.components import NoOptions
 
     said = (component.options.__doc__ or "").strip().partition("\n")[0]
@@ -82,19 +82,19 @@ def summarise_options(component: Component) -> str:
 
 
 def show_component(words: list[str]) -> Answer:
-    """Return all about the components of one name."""
+    """Describe the components with one name."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
     from finetune.errors import UsageError
     from finetune.suggest import did_you_mean
 
     if words[0] != "show" or len(words) != 2:
-        raise UsageError(f"'{' '.join(words)}' is nothing to list; write `finetune plugins show NAME`")
+        raise UsageError(f"unexpected argument '{' '.join(words)}'; write `finetune plugins show NAME`")
     name, catalogue = words[1], Catalogue(plugins.load_plugins())
     found = []
     for origin, component in catalogue:
         if component.name == name:
-            with plugins.attribute_errors(origin, f"what {component.kind} '{name}' declares"):
+            with plugins.attribute_errors(origin, f"the declaration of {component.kind} '{name}'"):
                 found.append(describe_component(component, str(origin)))
     if not found:
         offered = sorted({component.name for _, component in catalogue})
@@ -103,7 +103,7 @@ def show_component(words: list[str]) -> Answer:
 
 
 def describe_component(component: Component, origin: str) -> dict[str, Any]:
-    """Return a component with its options, ready for JSON; a backbone with its stages and weights too."""
+    """Return a component with its options, ready for JSON; a backbone also with its stages and weights."""
     from finetune.components import Backbone
     from finetune.recipe.schema import describe_values, format_yaml, get_options_schema, make_example
 
@@ -131,7 +131,7 @@ def describe_component(component: Component, origin: str) -> dict[str, Any]:
 
 
 def render_pages(found: list[dict[str, Any]]) -> RenderableType:
-    """Return all about some components, one below the other."""
+    """Return the descriptions of some components for people, one below the other."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
@@ -152,7 +152,7 @@ def render_pages(found: list[dict[str, Any]]) -> RenderableType:
 
 
 def list_options(model: type[Options]) -> dict[str, str]:
-    """Return a component's options with their defaults, as one writes them."""
+    """Return a component's options with their defaults as in a recipe."""
     return {
         field.alias or name: "required"
         if field.is_required()
@@ -171,7 +171,7 @@ def _format_default(value: Any) -> str:
 def render_tables(
     offered: list[dict[str, Any]], listening: list[dict[str, Any]], broken: list[dict[str, str]]
 ) -> RenderableType:
-    """Return the offer as a table, then plugins with hooks of other kinds, and broken ones at last."""
+    """Return a table of components, then plugins with other hooks, and broken plugins last."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -181,7 +181,7 @@ def render_tables(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from"):
         table.add_column(title, no_wrap=True)
-    table.add_column("what it is, and its options", overflow="fold")
+    table.add_column("description and options", overflow="fold")
     for row in offered:
         given = ", ".join(f"{name}={default}" for name, default in row["options"].items())
         said = "\n".join(filter(None, [row["about"], given]))
@@ -192,7 +192,7 @@ def render_tables(
         table.add_row(*(Text(printable(cell)) for cell in cells))
     lines = []
     if disabled := os.environ.get("FINETUNE_DISABLE_PLUGINS"):
-        lines.append(Text(printable(f"left out, by FINETUNE_DISABLE_PLUGINS: {disabled}")))
+        lines.append(Text(printable(f"disabled by FINETUNE_DISABLE_PLUGINS: {disabled}")))
     for each in broken:
         whose = f"{each['plugin']} ({each['package']} {each['version']})"
         lines.append(Text(printable(f"not loaded: {whose}: {each['error']}; {each['remedy']}"), "red"))

@@ -1,4 +1,4 @@
-"""``new``: a plugin package that works, a recipe for your photos."""
+"""``new``: create a working plugin package, or a recipe for your photos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KIND = "What it adds: dataset, augmentation, freezer, callback or backbone."
 
 
 def list_kinds() -> list[str]:
-    """Return the kinds of plugins, for the shell to complete."""
+    """Return the kinds of plugins, for shell completion."""
     from finetune.new.plugin import DRAFTS
 
     return list(DRAFTS)
@@ -55,7 +55,7 @@ def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) 
     from finetune.new import plugin as plugins
 
     if output == STDOUT:
-        raise UsageError("a plugin is a folder, which standard output cannot hold; name a folder with --output")
+        raise UsageError("standard output cannot hold a plugin, which is a folder; name a folder with --output")
     made = plugins.write_package(name, kind, output, load_catalogue(), force=force)
     files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
 
@@ -103,7 +103,7 @@ def recipe(
 
 
 def describe_download(network: Backbone) -> str:
-    """Return what a run of the recipe downloads, and how to do without; nothing where the weights are here."""
+    """Describe the download of a first run and how to avoid it; empty if the weights are already available."""
     first = next(iter(network.weights.values()), None)
     if first is None or not first.url.startswith("https://"):
         return ""

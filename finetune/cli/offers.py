@@ -1,4 +1,4 @@
-"""What can stand in a command's arguments: recipes and changes to them, runs, models, names of weights."""
+"""Completion candidates for arguments: recipes and overrides, runs, models, names of weights."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Offer = tuple[str, str]
 
 
 class NoFiles(Exception):
-    """There is nothing to offer, and names of files would be no answer either."""
+    """There are no candidates, and files are not allowed either."""
 
 
 def offer_words(context: typer.Context, incomplete: str) -> list[Offer]:
-    """Offer recipes as the first word of ``run`` and its like, then keys and values of the recipe."""
+    """Return recipes for the first word of a command such as ``run``, then keys and values of the recipe."""
     before = tuple(context.params.get("words") or ())
     resumed = context.params.get("resume")
     if not before and not (resumed and resumed != source.AUTO):
@@ -34,13 +34,13 @@ def offer_words(context: typer.Context, incomplete: str) -> list[Offer]:
 
 
 def offer_recipes(incomplete: str) -> Iterator[Offer]:
-    """Yield bundled recipes, recipes here, and folders to look for some in."""
+    """Yield bundled recipes, recipe files, and folders that may contain some."""
     yield from ((name, document.read_purpose(path)) for name, path in document.list_recipes().items())
     yield from ((path, "") for path in offer_files(incomplete) if path.endswith((".yaml", ".yml", "/")))
 
 
 def offer_changes(before: tuple[str, ...], resumed: str | None, incomplete: str) -> Iterator[Offer]:
-    """Yield how a change to a recipe can go on."""
+    """Yield completions of an override."""
     from finetune.recipe.completion import Writing
 
     writing = Writing(values=read_values(before, resumed), catalogue=cache(source.load_catalogue))
@@ -56,7 +56,7 @@ def offer_changes(before: tuple[str, ...], resumed: str | None, incomplete: str)
 
 
 def read_values(before: tuple[str, ...], resumed: str | None) -> Mapping[str, Any]:
-    """Return what a recipe says after the changes so far; nothing where it cannot be read."""
+    """Return the values of a recipe after the overrides so far; empty if it cannot be read."""
     from finetune.recipe.document import from_mapping
     from finetune.recipe.extending import read_with_bases
     from finetune.recipe.plan import change_document
@@ -71,7 +71,7 @@ def read_values(before: tuple[str, ...], resumed: str | None) -> Mapping[str, An
 
 
 def offer_files(typed: str) -> Iterator[str]:
-    """Yield the files and folders whose names begin so, folders with a slash at the end; hidden ones if asked for."""
+    """Yield the files and folders that start with ``typed``, folders with a trailing slash; hidden ones after a dot."""
     top, _, start = typed.rpartition("/")
     folder = f"{top}/" if "/" in typed else ""
     try:
@@ -84,7 +84,7 @@ def offer_files(typed: str) -> Iterator[str]:
 
 
 def offer_runs(context: typer.Context, incomplete: str) -> Iterator[Offer]:
-    """Yield what ``--resume`` can go on with."""
+    """Yield the runs that ``--resume`` accepts."""
     yield source.AUTO, "the recipe's newest run"
     folder = "" if "/" in incomplete else f"{context.params.get('output') or 'runs'}/"
     for path in offer_files(folder or incomplete):
@@ -93,14 +93,14 @@ def offer_runs(context: typer.Context, incomplete: str) -> Iterator[Offer]:
 
 
 def offer_models(incomplete: str) -> Iterator[Offer]:
-    """Yield folders that hold a model, of runs or by themselves."""
+    """Yield run folders and model folders that contain a model."""
     for path in offer_files(incomplete if "/" in incomplete else "runs/"):
         if any(os.path.isfile(f"{path}{record}") for record in ("model/model.json", "model.json")):
             yield path.rstrip("/"), ""
 
 
 def offer_components(context: typer.Context) -> list[Offer]:
-    """Offer what ``plugins`` can show: the word for it, then names with their kinds."""
+    """Return ``show`` as the first word of ``plugins``, then the names of components with their kinds."""
     before = context.params.get("words") or []
     if not before:
         return [("show", "all about one component")]
@@ -110,14 +110,14 @@ def offer_components(context: typer.Context) -> list[Offer]:
 
 
 def offer_backbones() -> list[str]:
-    """Return the names of networks."""
+    """Return the names of backbones."""
     from finetune.components import Backbone
 
     return list(source.load_catalogue().names(Backbone))
 
 
 def offer_weights() -> Iterator[Offer]:
-    """Yield the names of weights with what they are."""
+    """Yield the names of weights with their sources."""
     from finetune.components import Backbone
 
     for _, component in source.load_catalogue():
@@ -126,7 +126,7 @@ def offer_weights() -> Iterator[Offer]:
 
 
 def offer_forms() -> list[str]:
-    """Return the forms that weights can be written in."""
+    """Return the formats and layouts in which weights can be written."""
     from finetune.components import Backbone
 
     networks = [each for _, each in source.load_catalogue() if isinstance(each, Backbone)]

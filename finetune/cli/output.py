@@ -1,4 +1,4 @@
-"""Answers as text: one line of JSON for programs, tables and lines for people."""
+"""Output of commands: one line of JSON for programs, tables and lines for people."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def format_line(data: Mapping[str, Any]) -> str:
-    """Return one line of JSON, in ASCII; what JSON has no word for becomes text, and NaN becomes null."""
+    """Return one line of JSON in ASCII; values that JSON cannot represent become text, and NaN becomes null."""
     return json.dumps(convert_value(data), allow_nan=False)
 
 
 def convert_value(value: Any) -> Any:
-    """Return a value as JSON has it."""
+    """Convert a value to types that JSON can represent."""
     if isinstance(value, Mapping):
         return {str(key): convert_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -34,7 +34,7 @@ def convert_value(value: Any) -> Any:
 
 
 def render_text(view: str | RenderableType) -> str:
-    """Return what is shown: text as it stands, tables drawn for standard output's terminal or for a file."""
+    """Return the text to print: a string unchanged, a table rendered for the terminal or for a file."""
     if isinstance(view, str):
         return view if not view or view.endswith("\n") else view + "\n"
     out = console(sys.stdout)
@@ -45,7 +45,7 @@ def render_text(view: str | RenderableType) -> str:
 
 
 def render_pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
-    """Return names and values as two columns; long values wrap within theirs."""
+    """Return names and values as two columns; long values wrap within their column."""
     from rich.table import Table
     from rich.text import Text
 
@@ -58,7 +58,7 @@ def render_pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
 
 
 def format_csv(rows: Iterable[Iterable[str]]) -> str:
-    """Return rows as CSV; every cell comes back from a reader exactly as it is, with its spaces and line ends."""
+    """Return rows as CSV, quoted so that spaces and line ends in cells are preserved."""
     return "".join(f"{','.join(map(_quote, row))}\n" for row in rows)
 
 
@@ -68,7 +68,7 @@ def _quote(cell: str) -> str:
 
 
 def format_cell(value: Any) -> str:
-    """Return one value in a few characters."""
+    """Format one value in a few characters."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):

@@ -11,7 +11,7 @@ from finetune.files.outputs import output_path
 
 Device = Annotated[Literal["auto", "cpu", "gpu", "ascend"], typer.Option(help="Device to compute on.")]
 Words = Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.offer_words)]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 
 def make_output_option(*names: str, help: str) -> Any:

@@ -16,7 +16,7 @@ from finetune.files.outputs import STDOUT, Output
 if TYPE_CHECKING:
     from finetune.training.rates import Found
 
-FEW_STEPS = 100  # of a run, with which no learning rate is enough
+FEW_STEPS = 100  # steps; a shorter run is too short for any learning rate
 Plot = Annotated[
     Path | None, make_output_option("--plot", help="Write the chart to this SVG file; - is standard output.")
 ]
@@ -80,14 +80,14 @@ def make_curve(found: Found) -> dict[str, Any]:
 
 
 def render_chart(found: Found) -> str:
-    """Return the chart in characters, and what it says."""
+    """Return the chart as text, with the suggested rate."""
     from finetune.display import chart
 
     return f"{chart.characters(make_curve(found))}\n\n{describe_suggestion(found)}\n"
 
 
 def describe_suggestion(found: Found) -> str:
-    """Return the rate that is suggested, and why."""
+    """Return the suggested rate and the reason."""
     trained = ", ".join(found.stages)
     text = f"optimizer.lr={found.suggestion:.1e}  {trained}: {found.why}; the recipe has {found.recipe}"
     return f"{text}\n{warn_of_few_steps(found)}" if 0 < found.steps < FEW_STEPS else text

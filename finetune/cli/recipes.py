@@ -1,4 +1,4 @@
-"""``ls``, ``cat`` and ``cp``: the recipes that come with the project."""
+"""``ls``, ``cat`` and ``cp``: list, print and copy the bundled recipes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ls() -> Answer:
 
 
 def describe_recipes() -> list[dict[str, str]]:
-    """Return what each recipe says of itself."""
+    """Return name, purpose and use case of each bundled recipe."""
     return [
         {"name": name, "purpose": document.read_purpose(path), "for": document.read_use(path), "path": str(path)}
         for name, path in document.list_recipes().items()
@@ -41,14 +41,14 @@ def describe_recipes() -> list[dict[str, str]]:
 
 
 def group_by_purpose(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[Mapping[str, str]]]]:
-    """Return recipes by what they are for, those for a beginner first."""
+    """Group recipes by use case, those for beginners first."""
     others = sorted({recipe["for"] for recipe in found} - {*FIRST})
     groups = [(group, [recipe for recipe in found if recipe["for"] == group]) for group in (*FIRST, *others)]
     return [(group, inside) for group, inside in groups if inside]
 
 
 def format_groups(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
-    """Return names and purposes in lines that fit a terminal."""
+    """Format names and purposes in lines of 80 characters."""
     width = max((len(recipe["name"]) for _, inside in groups for recipe in inside), default=0)
     lines = []
     for group, inside in groups:

@@ -1,4 +1,4 @@
-"""``run`` and ``check``: train, and look at everything before training."""
+"""``run`` and ``check``: train, or check everything before training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Extend = Annotated[
 ]
 Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Create the run folder in this folder.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only check everything that the run needs, as `check` does.")]
-FINDINGS = 20  # of the data, shown; --json has all
+FINDINGS = 20  # in the table; --json has all
 
 
 @command(
@@ -69,17 +69,17 @@ def run(
         raise UsageError("--extend needs a finished run; name it with --resume")
     if sweep := find_sweep(resume, asked):
         if extend is not None:
-            raise UsageError(f"--extend trains one run on; name one of the runs in {resume}")
+            raise UsageError(f"--extend continues a single run; name one of the runs in {resume}")
         return sweeping.resume_sweep(sweep, catalogue, allow_changed=allow_changed)
     found, asked = sweeping.split_axes(asked, catalogue, output)
     if found and resume is not None:
-        raise UsageError(f"--resume goes on with one run; give {found[0].key} one value, or leave --resume out")
+        raise UsageError(f"--resume continues a single run; give {found[0].key} one value, or leave out --resume")
     if found:
         return sweeping.start_sweep(found, asked, catalogue, output, dry_run=dry_run, check=check_plan)
     folder = source.find_run_to_resume(resume, asked, catalogue, output)
     plan = asked.plan(catalogue, output=output, folder=folder)
     if extend is not None and folder is None:
-        raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
+        raise UsageError("--extend needs a finished run, but this recipe has no run yet; leave out --extend")
     how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
     if dry_run:
         return check_plan(plan, catalogue, how)
@@ -120,7 +120,7 @@ def run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """Which run is resumed, and how."""
+    """The run to resume, and how to resume it."""
 
     folder: Path | None
     allow_changed: bool
@@ -128,7 +128,7 @@ class Resumption:
 
 
 def plan_to_train(plan: Plan, catalogue: Catalogue, how: Resumption) -> Plan | None:
-    """Return the plan that is trained, None if the run to resume is finished; raises what forbids to resume it."""
+    """Return the plan to train, or None if the run is already finished; raises an error if it cannot be resumed."""
     from finetune.training import finished
 
     if how.folder is None:
@@ -140,7 +140,7 @@ def plan_to_train(plan: Plan, catalogue: Catalogue, how: Resumption) -> Plan | N
 
 
 def find_sweep(resume: str | None, asked: source.RecipeArguments) -> Sweep | None:
-    """Return the sweep that is to go on, if it is one."""
+    """Return the sweep to resume, or None if ``resume`` does not name a sweep."""
     from finetune.sweep import runs
 
     folder = None if resume is None or resume == source.AUTO else expand_home(resume)
@@ -148,7 +148,7 @@ def find_sweep(resume: str | None, asked: source.RecipeArguments) -> Sweep | Non
         return None
     if asked.recipe is not None or asked.changes:
         raise UsageError(
-            "a sweep goes on as it began; leave recipe and changes out, or begin a new one without --resume"
+            "a sweep resumes with its own recipe; leave out recipe and overrides, or start a new sweep without --resume"
         )
     return runs.opened(folder)
 
@@ -165,7 +165,7 @@ def check(words: Words = None) -> Answer:
 
 
 def check_plan(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> Answer:
-    """Return the report on a plan, which resumes a run where ``how`` names one."""
+    """Check a plan, or the resumption of a run if ``how`` names one, and return the report."""
     from finetune.display.progress import Progress
     from finetune.distributed.launch import plan_launch
     from finetune.training import trial
@@ -188,21 +188,21 @@ def check_plan(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) 
 
 
 def describe_cached(features: dict[str, Any]) -> str:
-    """Return in words what of a phase's features is kept."""
+    """Describe which features of a phase are cached."""
     sizes = features["mb"].items()
-    parts = ", ".join(f"{part} {mb:,.1f} MB{'' if part in features['kept'] else ' (not kept)'}" for part, mb in sizes)
+    parts = ", ".join(f"{part} {mb:,.1f} MB{'' if part in features['kept'] else ' (not cached)'}" for part, mb in sizes)
     if features["disk_lacks_mb"]:
-        return f"{parts}; the disk lacks {features['disk_lacks_mb']:,.0f} MB, so none are kept"
-    return parts if features["writable"] else f"{parts}; FINETUNE_HOME cannot be written, so none are kept"
+        return f"{parts}; needs {features['disk_lacks_mb']:,.0f} MB more disk space, so none are cached"
+    return parts if features["writable"] else f"{parts}; FINETUNE_HOME is not writable, so none are cached"
 
 
 def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield a check's report as names and values."""
+    """Yield the report of a check as names and values."""
     from finetune.data.audit import finding_line
     from finetune.display.summary import classes_line, images_line, weights_line
 
     data = report["data"]
-    yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
+    yield "recipe", f"{report['recipe']}: ready to run"
     device = report["device"]
     yield "device", device["why"] or device["name"]
     yield "oneDNN", f"{device['isa']}; mixed precision {device['amp']}"

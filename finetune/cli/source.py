@@ -1,4 +1,4 @@
-"""Which recipe a command means: a file, standard input, a bundled recipe, or the one of a run to go on with."""
+"""Recipes on the command line: a file, standard input, a bundled recipe, or the recipe of a run to resume."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeArguments:
-    """A recipe by its name on the command line, if one is given, and the changes to it."""
+    """The recipe on the command line, if any, and its overrides."""
 
     recipe: str | None
     changes: tuple[str, ...]
 
     def plan(self, catalogue: Catalogue, *, output: Path | None = None, folder: Path | None = None) -> Plan:
-        """Return the plan; without a recipe it is that of the run in ``folder``."""
+        """Return the plan of the recipe, or of the run in ``folder`` if no recipe is given."""
         from finetune.recipe import plan as plans
 
-        # Quotes, so that a folder called 1 or null stays text.
+        # Quoted, so that a folder named 1 or null stays text.
         last = () if output is None else (f"output={json.dumps(str(output))}",)
         return plans.load_plan(self._source(folder), (*self.changes, *last), catalogue)
 
     def inputs(self, plan: Plan) -> list[Path]:
-        """Return the files and folders that the recipe is read from and names, none of which may be written."""
+        """Return the recipe's files and the files and folders that it names, none of which may be overwritten."""
         from finetune.recipe.extending import list_files
         from finetune.recipe.places import is_weights_file
 
@@ -61,7 +61,7 @@ class RecipeArguments:
 
 
 def load_catalogue() -> Catalogue:
-    """Return what plugins offer."""
+    """Load the plugins and return their components."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
@@ -69,7 +69,7 @@ def load_catalogue() -> Catalogue:
 
 
 def parse_words(words: Sequence[str] | None) -> RecipeArguments:
-    """Tell the recipe from the changes: it comes first, and is the only word without ``=`` or a leading ``~``."""
+    """Split words into recipe and overrides: the recipe comes first and has neither ``=`` nor a leading ``~``."""
     first, *rest = words or ("",)
     if not first:
         return RecipeArguments(recipe=None, changes=tuple(rest))
@@ -82,11 +82,11 @@ def parse_words(words: Sequence[str] | None) -> RecipeArguments:
 
 
 def find_source(name: str) -> Path | str | Mapping[str, Any]:
-    """Return what the engine reads: ``-``, a file, or the values of a bundled recipe, whose paths start here."""
+    """Return a source for the engine: ``-``, a file, or the values of a bundled recipe, with paths from this folder."""
     path = expand_home(name)
     if name == "-":
         return name
-    is_folder = os.path.isdir(path)  # and not path.is_dir(), which raises for a name of 300 letters
+    is_folder = os.path.isdir(path)  # path.is_dir() raises for a name of 300 letters
     if is_folder and name not in document.list_recipes():
         smallest = f"dataset: {{use: folder, root: {name}}}"
         raise UsageError(f"{name} is a folder, not a recipe; the smallest recipe for its photos is '{smallest}'")
@@ -104,7 +104,7 @@ def find_source(name: str) -> Path | str | Mapping[str, Any]:
 def find_run_to_resume(
     given: str | None, asked: RecipeArguments, catalogue: Catalogue, output: Path | None
 ) -> Path | None:
-    """Return the run folder to go on in; ``auto`` is the newest of this recipe that has a checkpoint, if any."""
+    """Return the run folder to resume; for ``auto``, the newest run of the recipe with a checkpoint, or None."""
     if given is None:
         return None
     if given != AUTO:
@@ -113,13 +113,13 @@ def find_run_to_resume(
             raise UsageError(f"no run in {given}: it has no recipe.yaml; name a folder that `finetune run` made")
         return folder
     if asked.recipe is None:
-        raise UsageError("--resume auto needs a recipe, to know which runs are meant")
+        raise UsageError("--resume auto needs a recipe; name the recipe of the run")
     recipe = asked.plan(catalogue, output=output).recipe
     return find_newest_run(recipe.output, recipe.name)
 
 
 def find_newest_run(output: Path, name: str) -> Path | None:
-    """Return the run folder with the highest number that has a checkpoint or is finished."""
+    """Return the run folder with the highest number among those that have a checkpoint or are finished."""
     pattern = re.compile(rf"{re.escape(name)}-(\d+)")
     folders = [path for path in output.glob(f"{name}-*") if pattern.fullmatch(path.name)]
     begun = [path for path in folders if any(path.glob("checkpoints/*")) or (path / "result.json").exists()]

@@ -1,4 +1,4 @@
-"""``run`` with lists of values: a sweep, shown as one table and drawn as one picture."""
+"""``run`` with lists of values: a sweep, with one table and one chart of all runs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def split_axes(asked: RecipeArguments, catalogue: Catalogue, output: Path | None) -> tuple[list[Axis], RecipeArguments]:
-    """Return what a command line sweeps over, and the rest of it."""
+    """Split a command line into the axes of a sweep and the remaining overrides."""
     from finetune.sweep import axes
 
     if not any(axes.listed(change) for change in asked.changes):
         return [], asked
     if asked.recipe == "-":
-        raise UsageError("standard input can be read once; for lists of values name the recipe's file")
+        raise UsageError("standard input can be read only once; pass the recipe as a file to use lists of values")
     found, rest = axes.divided(
         asked.changes, lambda changes: replace(asked, changes=tuple(changes)).plan(catalogue, output=output)
     )
@@ -40,7 +40,7 @@ def split_axes(asked: RecipeArguments, catalogue: Catalogue, output: Path | None
 def start_sweep(
     found: list[Axis], asked: RecipeArguments, catalogue: Catalogue, output: Path | None, *, dry_run: bool, check: Check
 ) -> Answer:
-    """Begin a sweep; what is wrong with any of its runs is raised before the first."""
+    """Start a sweep; raises the mistakes of all its runs before the first run starts."""
     from finetune.display.progress import Progress
     from finetune.sweep import axes, runs
     from finetune.sweep.axes import judge_alike
@@ -55,7 +55,9 @@ def start_sweep(
         trial.check(plan)
     made = judge_alike(made, catalogue, Progress().say)
     if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
-        Progress().say("warning: runs of different seeds or datasets are judged on different images; compare with care")
+        Progress().say(
+            "warning: runs with different seeds or datasets are evaluated on different images; compare with care"
+        )
     if dry_run:
         first = check(made[0], catalogue)
         return replace(first, data={**first.data, "sweep": [trial.values for trial in trials]})
@@ -63,7 +65,7 @@ def start_sweep(
 
 
 def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
-    """Make the runs of a sweep that are left, and show what came of all."""
+    """Train the remaining runs of a sweep, and return the results of all runs."""
     from finetune.display.progress import Progress
     from finetune.display.summary import shown
     from finetune.files import atomic
@@ -82,7 +84,7 @@ def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = Fa
     if drawn is not None:
         atomic.write_text(sweep.folder / "sweep.svg", drawn)
     failed = [row for row in sweep.rows if row.error is not None]
-    told = f"{len(failed)} of {len(sweep.rows)} runs diverged; leave out their values"
+    told = f"{len(failed)} of {len(sweep.rows)} runs diverged; remove their values"
     picture_at = shown(sweep.folder / "sweep.svg") if drawn is not None else None
     failure = DivergedError(told) if failed else None
     return Answer(data=sweep.as_json(), view=lambda: render_table(sweep, picture_at), failure=failure)
@@ -91,7 +93,7 @@ def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = Fa
 def train_one(
     plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any, *, allow_changed: bool = False
 ) -> tuple[Mapping[str, Any], Path]:
-    """Make one run, or go on with it, by as many processes as it asks for; return its result and folder."""
+    """Train or resume one run, in as many processes as its recipe sets; return its result and folder."""
     from finetune.distributed.launch import plan_launch
     from finetune.training import engine
 
@@ -109,7 +111,7 @@ def train_one(
 
 
 def render_table(sweep: Sweep, picture_at: str | None) -> RenderableType:
-    """Return the table of a sweep, its best run marked, and where its folder and its picture are."""
+    """Return the table of a sweep with its best run marked, and the paths of its folder and chart."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

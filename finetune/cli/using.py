@@ -1,4 +1,4 @@
-"""``predict``, ``eval`` and ``export``: what to do with a model."""
+"""``predict``, ``eval`` and ``export``: use a trained model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def predict(
 
 
 def prepare_table(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
-    """Return the table to write, after a look at its place; no image and no file of the model is overwritten."""
+    """Return the table to write; raises ``UsageError`` if it would overwrite an image or a file of the model."""
     from finetune.model import modelfolder
     from finetune.model.exporting import own_files
 
@@ -83,14 +83,14 @@ def prepare_table(csv: Path, model: Path, images: Sequence[str | Path], *, force
 
 
 def check_images_exist(given: Sequence[str]) -> None:
-    """Raise ``UsageError`` for all names on the command line of which nothing exists."""
+    """Raise ``UsageError`` that lists the names on the command line that do not exist."""
     missing = [path or "''" for path in given if not path or not os.path.exists(expand_home(path))]
     if missing:
         raise UsageError(f"no such photo or folder: {', '.join(map(escape_line, missing[:10]))}")
 
 
 def open_model(path: Path, device: str) -> Model:
-    """Return the model in a run folder or model folder, on a device."""
+    """Open the model in a run folder or model folder on a device."""
     from finetune.model import modelfolder
 
     catalogue = load_catalogue()
@@ -103,13 +103,13 @@ def open_model(path: Path, device: str) -> Model:
 
 
 def convert_prediction(each: Prediction) -> dict[str, Any]:
-    """Return a prediction for programs."""
+    """Return a prediction, ready for JSON."""
     top = [{"label": label, "probability": probability} for label, probability in each.top]
     return {"path": str(each.path), "label": each.label, "probability": each.probability, "top": top}
 
 
 def format_predictions(found: Sequence[Prediction]) -> str:
-    """Return a line for each image and class: probability, label, and the path last, since it may hold anything."""
+    """Return a line for each image and class: probability, label, and last the path, which may contain spaces."""
     width = max((len(escape_line(label)) for each in found for label, _ in each.top), default=0)
     lines = []
     for each in found:
@@ -122,7 +122,7 @@ def format_predictions(found: Sequence[Prediction]) -> str:
 def format_table(found: Iterable[Prediction], top: int) -> bytes:
     """Return predictions as CSV: path, label, probability, then label_2, probability_2 and so on.
 
-    Paths are written as they are, byte by byte, so that the dataset ``csv`` finds the same files.
+    Paths are written byte by byte, so that the dataset ``csv`` finds the same files.
     """
     more = (name for rank in range(2, top + 1) for name in (f"label_{rank}", f"probability_{rank}"))
     rows = [["path", "label", "probability", *more]]
@@ -150,7 +150,7 @@ def eval(
 
 
 def describe_images(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield which images were evaluated, and how many of them were trained on, as names and values."""
+    """Yield which images were evaluated, and how many of them were in training, as names and values."""
     if report["part"] == "out of fold":
         yield "part", "training images, each labelled by a head that was fitted without it"
         yield "images", f"{report['images']:,}"
@@ -160,14 +160,14 @@ def describe_images(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "part", f"{names.get(report['part'], report['part'])}{held_back}"
     yield "images", f"{report['images']:,}"
     trained_on = report["trained_on"]
-    known = "cannot be told, since the run has no split.csv"
+    known = "unknown, because the run has no split.csv"
     yield "trained on", known if trained_on is None else f"{trained_on:,} of these images"
     if report.get("skipped") or report.get("added"):
         yield "left out", f"{report['skipped']:,} trained on, {report['added']:,} added since the run"
 
 
 def render_evaluation(report: dict[str, Any]) -> RenderableType:
-    """Return the metrics, and below them the classes, the worst first."""
+    """Return the metrics, and below them the classes with the worst first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -216,7 +216,7 @@ def export(
 
 
 def export_to_stdout(model: Model, format: Literal["onnx", "mindir"]) -> Answer:
-    """Return the file of another runtime for standard output, after what was checked is printed as a message."""
+    """Return an exported file for standard output, and print the result of its comparison as a message."""
     from tempfile import TemporaryDirectory
 
     from finetune.display.progress import Progress

@@ -1,4 +1,4 @@
-"""``weights``: which there are, fetching them, looking into their files, writing them in other forms."""
+"""``weights``: list, fetch, inspect and convert pretrained weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.components import Backbone, Weights
     from finetune.weights.examining import Examined
 
-SHOWN = 10  # names of each kind in a view
+SHOWN = 10  # names of each kind in the table
 NAMES = ("loaded", "missing", "unexpected", "merged", "ignored", "head")
 
 weights = add_group(
@@ -35,7 +35,7 @@ weights = add_group(
 )
 
 Name = Annotated[str, typer.Argument(hidden=True, autocompletion=offers.offer_weights)]
-File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader says why
+File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader reports why
 Of = Annotated[
     str | None,
     typer.Option(
@@ -74,14 +74,14 @@ def list_backbones(catalogue: Catalogue) -> Iterator[Backbone]:
 
 
 def find_backbone(catalogue: Catalogue, name: str) -> Backbone:
-    """Return the backbone of this name."""
+    """Return the backbone with this name."""
     from finetune.components import Backbone
 
     return catalogue.get(Backbone, name)
 
 
 def describe_offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
-    """Return a source for programs."""
+    """Return weights on offer, ready for JSON."""
     from finetune.files.atomic import cache_folder
     from finetune.weights import fetching
 
@@ -102,7 +102,7 @@ def describe_offer(backbone: Backbone, name: str, record: Weights) -> dict[str, 
 
 
 def estimate_bytes(backbone: Backbone, record: Weights) -> int | None:
-    """Return about how large a file is, by the numbers in the network and its classifier."""
+    """Estimate the size of a file from the parameters of the network and its classifier."""
     from math import prod
 
     from finetune.weights import fitting
@@ -115,7 +115,7 @@ def estimate_bytes(backbone: Backbone, record: Weights) -> int | None:
 
 
 def render_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
-    """Return sources as a table, and below it where those are that are here."""
+    """Return weights as a table, and below it the paths of those in the cache."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -163,7 +163,7 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
     failure: WeightsError | None
     try:
         failure = examining.examine(source.path, (), chosen).failure
-    except WeightsError as error:  # it is here, as promised, and still of no use
+    except WeightsError as error:  # downloaded and verified, but not usable
         failure = error
     data = {
         "name": source.name,
@@ -178,7 +178,7 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
 
 
 def find_offering_backbone(catalogue: Catalogue, name: str) -> Backbone:
-    """Return the backbone that offers weights of this name, else the one of recipes that name none."""
+    """Return the backbone that offers weights with this name, or the default backbone of recipes."""
     from finetune.errors import UsageError
     from finetune.recipe.models import BackboneSection
 
@@ -206,7 +206,7 @@ def inspect(file: File, backbone: Of = None) -> Answer:
 
 
 def examine_file(file: Path, backbone: str | None) -> Examined:
-    """Return what is in a file or in the folder of a run or model, compared with one backbone or all."""
+    """Examine a file, or the folder of a run or model, and compare it with one backbone or with all."""
     from finetune.errors import WeightsError
     from finetune.weights import examining
     from finetune.weights.fetching import CARD, check_name, in_folder
@@ -216,13 +216,13 @@ def examine_file(file: Path, backbone: str | None) -> Examined:
     path = in_folder(expand_home(file))
     check_name(path)
     if path.suffix.lower() == CARD and path.is_file():
-        remedy = "get them with `finetune weights fetch`, and name the file that it prints"
+        remedy = "fetch them with `finetune weights fetch`, and name the file that it prints"
         raise WeightsError(f"'{path}' is a card, which only describes weights; {remedy}")
     return examining.examine(path, list_backbones(catalogue), chosen)
 
 
 def render_description(found: Mapping[str, Any]) -> RenderableType:
-    """Return what is in a file for people: a line for each fact, and the first names of each kind."""
+    """Return the contents of a file for people: a line for each fact, and the first names of each kind."""
     facts = ("path", "bytes", "sha256", "format", "source", "backbone", "layout", "options", "classes", "parameters")
     rows = [(key, output.format_cell(found[key])) for key in facts]
     rows += describe_images(found["preprocessing"])
@@ -235,7 +235,7 @@ def render_description(found: Mapping[str, Any]) -> RenderableType:
 
 
 def describe_images(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return which images weights expect, why, and what contradicts that; nothing for a file of no backbone."""
+    """Return the images that weights expect, the reason, and contradictions; empty if no backbone matches."""
     from finetune.weights.preprocessing import recipe_line
 
     if found is None:
@@ -288,7 +288,7 @@ def convert(
 
 
 def convert_to_stdout(about: Examined, form: str, *, half: bool, head: bool) -> Answer:
-    """Return weights in another form for standard output; what should be known of them is printed as a message."""
+    """Return converted weights for standard output, and print warnings about them as messages."""
     from tempfile import TemporaryDirectory
 
     from finetune.display.progress import Progress
@@ -304,10 +304,10 @@ def convert_to_stdout(about: Examined, form: str, *, half: bool, head: bool) -> 
 
 
 def check_place(place: Path, ending: str) -> None:
-    """Raise ``UsageError`` for a place where weights of this form should not be written."""
+    """Raise ``UsageError`` for a file name or folder that does not suit weights of this format."""
     from finetune.errors import UsageError
 
     if place.suffix.lower() != ending:
-        raise UsageError(f"'{place}' would hold {ending[1:]}; end its name with {ending}")
+        raise UsageError(f"'{place}' does not match the format {ending[1:]}; end its name with {ending}")
     if not os.path.isdir(place.parent):
-        raise UsageError(f"no folder '{place.parent}'; make it first")
+        raise UsageError(f"no folder '{place.parent}'; create it first")

@@ -205,7 +205,7 @@ NO_WEIGHTS = {
     **NO_FILES,
     "gone.ckpt": "does not exist",
     "page.ckpt": "is a web page",
-    "card.md": "is a card, which only describes weights; get them with `finetune weights fetch`",
+    "card.md": "is a card, which only describes weights; fetch them with `finetune weights fetch`",
     "cut.ckpt": "damaged MindSpore checkpoint",
 }
 
@@ -295,9 +295,9 @@ def test_weights_go_only_where_weights_belong(ask: Any, split: Path, tmp_path: P
         assert code in (2, 7)
         return str(said["error"]["message"])
 
-    assert "would hold safetensors; end its name with .safetensors" in refused(tmp_path / "x.pth", "torchvision")
-    assert "would hold ckpt; end its name with .ckpt" in refused(tmp_path / "x.safetensors", "mindcv")
-    assert f"no folder '{tmp_path / 'gone'}'; make it first" in refused(tmp_path / "gone" / "x.safetensors")
+    assert "does not match the format safetensors; end its name with .safetensors" in refused(tmp_path / "x.pth", "torchvision")
+    assert "does not match the format ckpt; end its name with .ckpt" in refused(tmp_path / "x.safetensors", "mindcv")
+    assert f"no folder '{tmp_path / 'gone'}'; create it first" in refused(tmp_path / "gone" / "x.safetensors")
     os.mkfifo(tmp_path / "pipe.safetensors")
     assert "is a pipe, socket or device, which would be replaced" in refused(tmp_path / "pipe.safetensors")
     assert stat.S_ISFIFO((tmp_path / "pipe.safetensors").stat().st_mode)

@@ -89,7 +89,7 @@ CASES: list[Case] = [
         2,
         "it has no checkpoint any more; start a new run",
     ),
-    case("R12", "extending a sweep", sweep, 2, "--extend trains one run on; name one of the runs in s"),
+    case("R12", "extending a sweep", sweep, 2, "--extend continues a single run; name one of the runs in s"),
     case("R12", "held-back photos of a copied model", use("eval", "m"), 2, "cannot tell which images", "name the data"),
     case("R15", "predict in a removed folder", in_removed_folder("predict", "FOLDER/m", "FOLDER/photos"), 2, *GONE),
     case("R15", "eval in a removed folder", in_removed_folder("eval", "FOLDER/m", "FOLDER/photos"), 2, *GONE),

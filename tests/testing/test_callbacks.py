@@ -231,13 +231,13 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "without @hookimpl",
         mine(Undecorated),
         "hooks",
-        "'finetune_epoch_end' would never be called; decorate it with @hookimpl",
+        "'finetune_epoch_end' is missing @hookimpl; add the decorator",
     ),
     (
         "another argument",
         mine(Asking),
         "hooks",
-        "'finetune_epoch_end' asks for the argument 'model'; it takes run, epoch, metrics",
+        "'finetune_epoch_end' has the unknown argument 'model'; its arguments are run, epoch, metrics",
     ),
     (
         "no event",
