@@ -188,7 +188,7 @@ class RunFacts:
 
     @property
     def evaluations(self) -> int:
-        """Return the number of evaluations: after the head is fitted, at the recipe's interval, and after the last epoch."""
+        """Return the number of evaluations: once the head is fitted, at the recipe's interval, and at the end."""
         start = getattr(self.recipe.head, "start", "random")
         fitted = start == "fitted" or (start == "auto" and self.recipe.backbone.weights != "none")
         return max(1, fitted + math.ceil(self.recipe.train.length / self.recipe.evaluate.every))

@@ -151,9 +151,7 @@ class Plugins:
             seconds, began = time.monotonic() - began, time.monotonic()
             if seconds > SLOW and (origin, event) not in self.slow:
                 self.slow.add((origin, event))
-                arguments["run"].say(
-                    f"warning: {origin} took {seconds:.0f} s in {event}, which blocks training"
-                )
+                arguments["run"].say(f"warning: {origin} took {seconds:.0f} s in {event}, which blocks training")
 
     def fire_all(self, event: str, **arguments: Any) -> list[FinetuneError]:
         """Call an event of every plugin even if some fail, and return the failures."""

@@ -95,9 +95,9 @@ def test_new_packages_are_typed(kind: str, packages: dict[str, Path]) -> None:
     ("name", "kind", "told"),
     [
         ("Birds", "dataset", "'Birds' is not a valid plugin name; use lower-case letters, digits and '-'"),
-        ("class", "dataset", "'class' is a word of Python, which no module can have as its name; choose another"),
+        ("class", "dataset", "'class' is a keyword of Python; choose a different"),
         ("../x", "dataset", "is not a valid plugin name"),
-        ("folder", "dataset", r"plugin 'folder' \(mindspore-finetune .*\) offers a dataset named 'folder' already"),
+        ("folder", "dataset", r"plugin 'folder' \(mindspore-finetune .*\) already offers a dataset named 'folder'"),
         ("birds", "datset", "no kind of plugin named 'datset'; did you mean 'dataset'?"),
     ],
 )
@@ -109,7 +109,7 @@ def test_names_that_cannot_be(name: str, kind: str, told: str, catalogue: Catalo
 
 def test_nothing_is_written_over(catalogue: Catalogue, tmp_path: Path) -> None:
     plugin.write_package("birds", "dataset", tmp_path, catalogue)
-    with pytest.raises(UsageError, match="finetune-birds exists already; choose another name or --output"):
+    with pytest.raises(UsageError, match="finetune-birds already exists; choose a different name or --output"):
         plugin.write_package("birds", "freezer", tmp_path, catalogue)
     assert [path.name for path in tmp_path.iterdir()] == ["finetune-birds"]
 
@@ -194,10 +194,10 @@ def seen(**more: object) -> looking.PhotoFacts:
         ({}, ["split: 0.3", "freeze: {use: stages, train: [last]}"]),
         ({"splits": {"train": 190, "valid": 20}}, ["dataset: {use: folder, root: photos}", ", 20 valid"]),
         ({"counts": {"a": 9, "b": 5}}, ["freeze: {use: head}", "out of folds", "dataset: {use: folder, root: photos}"]),
-        ({"counts": {"a": 30, "b": 29}}, ["freeze: {use: head}", "# 30 photos a class"]),
+        ({"counts": {"a": 30, "b": 29}}, ["freeze: {use: head}", "# 30 photos per class"]),
         ({"counts": {"a": 30, "b": 30}}, ["freeze: {use: stages, train: [last]}", "split: 0.3"]),
         ({"counts": {"a": 2000, "b": 1000}}, ["freeze: {use: stages, train: [last]}", "split: 0.2"]),
-        ({"counts": {"a": 400, "b": 40}}, ["# Some classes have 10 times the photos", "`loss: {class_weights: auto}`"]),
+        ({"counts": {"a": 400, "b": 40}}, ["# Some classes have 10 times as many photos", "`loss: {class_weights: auto}`"]),
         ({"sides": (28, 32, 40)}, ["image: {size: 64, resize: 73}", "12 times as fast"]),
         ({"unreadable": ("x",)}, ["# Damaged   1 of 191 photos", "on_bad_image: skip"]),
     ],
@@ -246,7 +246,7 @@ def values_of(text: str) -> dict[str, object]:
 def test_photos_that_make_no_recipe(tmp_path: Path, catalogue: Catalogue) -> None:
     (tmp_path / "red").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "red" / "1.png")
-    with pytest.raises(DataError, match="one class only, 'red'; make a folder for each class"):
+    with pytest.raises(DataError, match="only one class, 'red'; create a folder for each class"):
         looking.look_at_photos(tmp_path, catalogue)
     with pytest.raises(DataError, match="no data at"):
         looking.look_at_photos(tmp_path / "gone", catalogue)

@@ -1,4 +1,4 @@
-"""Thousands of events, and what a callback holds on to meanwhile."""
+"""Leak and thread checks: fires thousands of events at a callback, and compares results of several threads."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 4
-OFTEN = 1e-5  # seconds between two switches of threads, so that they get into each other's way
+OFTEN = 1e-5  # seconds between switches of threads, so that races show
 
 
 def make_orders(count: int) -> list[list[int]]:
-    """Return an order of ``count`` jobs for each thread: as they are, backwards, and two at random."""
+    """Return an order of ``count`` jobs for each thread: ascending, descending, and two at random."""
     rng = np.random.default_rng(0)
     there = list(range(count))
     return [there, there[::-1], *(rng.permutation(count).tolist() for _ in range(THREADS - 2))]
 
 
 def find_differences(work: Callable[[T], Any], jobs: Sequence[T], alone: Sequence[Any]) -> list[tuple[int, str]]:
-    """Return the jobs, by number, of which threads made something else than ``alone``, or raised an error."""
+    """Return the jobs, by number, whose results in threads differ from ``alone`` or which raised an error."""
     wrong: dict[int, str] = {}
     start = threading.Barrier(THREADS)
 
@@ -64,9 +64,9 @@ def find_differences(work: Callable[[T], Any], jobs: Sequence[T], alone: Sequenc
 
 
 def describe_differences(wrong: Sequence[tuple[int, str]]) -> str:
-    """Return what threads saw in place of the same."""
+    """Describe the first error, or the difference, in threads."""
     errors = [error for _, error in wrong if error]
-    return f"raised {errors[0].partition(chr(10))[0][:200]}" if errors else "gave something else than alone"
+    return f"raised {errors[0].partition(chr(10))[0][:200]}" if errors else "differed from the result of one thread"
 
 
 EPOCHS, STEPS = 4, 200
@@ -76,10 +76,10 @@ Held = tuple[int, int, int]
 
 
 def measure_growth(make: Callable[[], object], like: Run, folder: Path) -> str:
-    """Return what grew in 4 epochs of 200 steps, after as many before; nothing if all is flat.
+    """Return which resource grew in 4 epochs of 200 steps after a warm-up of the same length; empty if none did.
 
-    What waits to be written by threads of the callback's own comes and goes, so that one which has some is looked at
-    after the end of its run.
+    Values that wait for threads of the callback come and go, so a callback that starts threads is measured after the
+    end of its run.
     """
     tracing, threads = tracemalloc.is_tracing(), threading.active_count()
     if not tracing:
@@ -106,7 +106,7 @@ def measure_growth(make: Callable[[], object], like: Run, folder: Path) -> str:
 
 
 def start_listening(callback: object, like: Run, folder: Path) -> tuple[Plugins, Run]:
-    """Return a callback that has heard the beginning of a run, and the run."""
+    """Return a manager with the callback, and a run that it has seen start."""
     manager = Plugins()
     manager.register(callback, Origin(name="callback", distribution=HERE, version="-"))
     run = make_run(like, folder)
@@ -115,7 +115,7 @@ def start_listening(callback: object, like: Run, folder: Path) -> tuple[Plugins,
 
 
 def make_run(like: Run, folder: Path) -> Run:
-    """Return a run before its first epoch, with pictures and predictions to show."""
+    """Return a run before its first epoch, with images and predictions to log."""
     folder.mkdir(parents=True)
     shown = [draw_picture(16, 16, seed=number) for number in range(4)]
     labels = like.classes
@@ -139,7 +139,7 @@ def make_run(like: Run, folder: Path) -> Run:
 
 
 def fire_epochs(manager: Plugins, run: Run, count: int) -> None:
-    """Fire the events of epochs."""
+    """Fire the events of ``count`` epochs."""
     for epoch in range(run.epoch + 1, run.epoch + 1 + count):
         fire_epoch(manager, run, epoch)
 
@@ -154,7 +154,7 @@ def fire_epoch(manager: Plugins, run: Run, epoch: int) -> None:
     line = {"epoch": epoch, "phase": 1, "trainable": list(run.trainable), "train_loss": 0.5, "lr": 1e-3, "seconds": 0.1}
     line |= {"val_loss": 0.5, "val_accuracy": 0.5, "val_top5": 1.0, "val_macro_f1": 0.5, "images_per_second": 10.0}
     run.confusion = np.eye(len(run.classes), dtype=np.int64)
-    run.history = [line]  # the engine's own does grow, by a line an epoch
+    run.history = [line]  # in a real run it grows by a line per epoch
     manager.fire("finetune_epoch_end", run=run, epoch=epoch, metrics=line)
     path = run.folder / "checkpoint.safetensors"
     path.touch()
@@ -164,16 +164,16 @@ def fire_epoch(manager: Plugins, run: Run, epoch: int) -> None:
 
 
 def measure_resources() -> Held:
-    """Return what is held: files, threads, and bytes of Python's memory."""
+    """Return the number of open files and threads, and the bytes of Python's memory."""
     gc.collect()
     files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     return files, threading.active_count(), tracemalloc.get_traced_memory()[0]
 
 
 def describe_growth(before: Held, after: Held) -> str:
-    """Return what is more than before."""
+    """Return which resource grew by more than is allowed."""
     what = ("open files", "threads", "bytes of memory")
     for name, most, first, last in zip(what, (0, 0, MOST), before, after, strict=True):
         if last - first > most:
-            return f"in {EPOCHS} epochs of {STEPS} steps it took {last - first} more {name}"
+            return f"in {EPOCHS} epochs of {STEPS} steps it used {last - first} more {name}"
     return ""

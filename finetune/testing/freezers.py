@@ -1,4 +1,4 @@
-"""``check_freezer``: what the engine relies on in a freezing policy."""
+"""``check_freezer``: checks the contract of freezing policies."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def check_freezer(
 ) -> None:
     """Raise ``ContractError`` with every rule of freezing policies that one breaks.
 
-    ``freezer`` is a component, or the name of an installed one; ``options`` are what a recipe says beside ``use:``.
-    ``stages`` are those of a network that they fit, ending with the head. ``skip`` leaves rules out.
+    ``freezer`` is a component, or the name of an installed one; ``options`` are its options as in a recipe. ``stages``
+    are the stages of a network that the options fit, with the head last. ``skip`` lists rules to skip.
     """
     __tracebackhide__ = True
     inspection = inspect_component(Freezer, freezer, options, RULES, skip)
@@ -55,7 +55,7 @@ def check_freezer(
 
 
 def build_policy(inspection: Inspection[Freezer], written: Options, stages: tuple[str, ...]) -> Policy:
-    """Return what ``build`` makes of options, with names in place of positions as the engine puts them."""
+    """Return the result of ``build``, with names in place of positions as in the engine."""
     inspection.options, resolution = resolve_positions(inspection.component, written, stages)
     for wrong in resolution.wrong:
         inspection.breaks("options", f"{format_path(wrong.path)}: {wrong.finding.text}")
@@ -68,12 +68,12 @@ def build_policy(inspection: Inspection[Freezer], written: Options, stages: tupl
 
 
 def ask_policy(inspection: Inspection[Freezer], policy: Policy, epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
-    """Return the answer for an epoch, looked at."""
+    """Return the policy's result for an epoch, after checking it."""
     found: frozenset[str] = frozenset()
-    with inspection.rule("stages", f"the policy, asked for epoch {epoch},", "answer for every epoch from 1 on"):
+    with inspection.rule("stages", f"the policy, called for epoch {epoch},", "return stages for every epoch from 1 on"):
         answer: object = policy(epoch, stages)
         if text := find_fault(answer, stages):
-            inspection.breaks("stages", f"for epoch {epoch} it answers {answer!r:.80}; {text}")
+            inspection.breaks("stages", f"for epoch {epoch} it returns {answer!r:.80}; {text}")
         else:
             assert isinstance(answer, Iterable)
             found = frozenset(answer)
@@ -81,37 +81,39 @@ def ask_policy(inspection: Inspection[Freezer], policy: Policy, epoch: int, stag
 
 
 def find_fault(answer: object, stages: tuple[str, ...]) -> str:
-    """Return what is wrong with an answer, and what to do; nothing if it is in order."""
+    """Return the fault of a policy's result and its remedy; empty if it is valid."""
     if isinstance(answer, str) or not isinstance(answer, Iterable) or not all(isinstance(s, str) for s in answer):
-        return "answer with a set of names, such as frozenset({'head'})"
+        return "return a set of names, such as frozenset({'head'})"
     if strange := sorted(set(answer) - set(stages)):
         return f"there is no stage '{strange[0]}'{did_you_mean(strange[0], stages)}"
-    return "" if set(answer) else "then nothing trains, so name at least the head"
+    return "" if set(answer) else "return at least the head, otherwise nothing trains"
 
 
 def check_purity(
     inspection: Inspection[Freezer], policy: Policy, answers: Mapping[int, frozenset[str]], stages: tuple[str, ...]
 ) -> None:
-    """Ask for all epochs again: backwards, one over and over, and another policy from the same options."""
-    remedy = "compute the answer from epoch and stages alone; a resumed run asks again"
-    with inspection.rule("pure", "the policy, asked again,", remedy):
+    """Call the policy for all epochs again: in reverse order, repeatedly, and after another build."""
+    remedy = "compute the result from epoch and stages only; a resumed run calls the policy again"
+    with inspection.rule("pure", "the policy, called again,", remedy):
         for epoch in [*sorted(answers, reverse=True), 1, 1, 1]:
             if frozenset(policy(epoch, stages)) != answers[epoch]:
-                inspection.breaks("pure", f"asked again, it answers otherwise for epoch {epoch}; {remedy}")
+                inspection.breaks("pure", f"called again, it returns different stages for epoch {epoch}; {remedy}")
                 return
         fresh = inspection.component.build(inspection.options)
         for epoch, answer in answers.items():
             if frozenset(fresh(epoch, stages)) != answer:
-                inspection.breaks("pure", f"after another build it answers otherwise for epoch {epoch}; {remedy}")
+                inspection.breaks(
+                    "pure", f"after another build it returns different stages for epoch {epoch}; {remedy}"
+                )
                 return
 
 
 def check_other_networks(inspection: Inspection[Freezer], written: Options) -> None:
-    """Ask for a network of other stages."""
+    """Call the policy for a network with different stages."""
     options, resolution = resolve_positions(inspection.component, written, OTHERS)
     if resolution.wrong:
-        return  # the engine refuses the options for such a network
-    with inspection.rule("networks", f"asked about stages {', '.join(OTHERS)}, it", "take the names from `stages`"):
+        return  # the engine rejects these options for such a network
+    with inspection.rule("networks", f"called with stages {', '.join(OTHERS)}, it", "take the names from `stages`"):
         try:
             answer: object = inspection.component.build(options)(1, OTHERS)
         except UsageError:
@@ -119,5 +121,5 @@ def check_other_networks(inspection: Inspection[Freezer], written: Options) -> N
         if text := find_fault(answer, OTHERS):
             remedy = f"{text}; take names from `stages`, or raise finetune.UsageError"
             inspection.breaks(
-                "networks", f"asked about stages {', '.join(OTHERS)}, it answers {answer!r:.80}: {remedy}"
+                "networks", f"called with stages {', '.join(OTHERS)}, it returns {answer!r:.80}: {remedy}"
             )

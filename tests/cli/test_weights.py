@@ -295,7 +295,9 @@ def test_weights_go_only_where_weights_belong(ask: Any, split: Path, tmp_path: P
         assert code in (2, 7)
         return str(said["error"]["message"])
 
-    assert "does not match the format safetensors; end its name with .safetensors" in refused(tmp_path / "x.pth", "torchvision")
+    assert "does not match the format safetensors; end its name with .safetensors" in refused(
+        tmp_path / "x.pth", "torchvision"
+    )
     assert "does not match the format ckpt; end its name with .ckpt" in refused(tmp_path / "x.safetensors", "mindcv")
     assert f"no folder '{tmp_path / 'gone'}'; create it first" in refused(tmp_path / "gone" / "x.safetensors")
     os.mkfifo(tmp_path / "pipe.safetensors")
