@@ -197,7 +197,10 @@ def seen(**more: object) -> looking.PhotoFacts:
         ({"counts": {"a": 30, "b": 29}}, ["freeze: {use: head}", "# 30 photos per class"]),
         ({"counts": {"a": 30, "b": 30}}, ["freeze: {use: stages, train: [last]}", "split: 0.3"]),
         ({"counts": {"a": 2000, "b": 1000}}, ["freeze: {use: stages, train: [last]}", "split: 0.2"]),
-        ({"counts": {"a": 400, "b": 40}}, ["# Some classes have 10 times as many photos", "`loss: {class_weights: auto}`"]),
+        (
+            {"counts": {"a": 400, "b": 40}},
+            ["# Some classes have 10 times as many photos", "`loss: {class_weights: auto}`"],
+        ),
         ({"sides": (28, 32, 40)}, ["image: {size: 64, resize: 73}", "12 times as fast"]),
         ({"unreadable": ("x",)}, ["# Damaged   1 of 191 photos", "on_bad_image: skip"]),
     ],

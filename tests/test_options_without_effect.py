@@ -75,10 +75,10 @@ STOPPING = {"use": "early_stopping"}
         ({"train": {"sync_batch_norm": True}}, "train.sync_batch_norm: no effect on a single device"),
         ({"cache": {"features": "off", "views": 3}}, "cache.views: no effect, because cache.features is off"),
         ({"callbacks": [{"use": "checkpoint", "every": 11}]}, "callbacks[0].every: longer than the run of 10 epochs"),
-        ({"callbacks": [{**STOPPING, "patience": 9}]}, "callbacks[0].patience: the run has 10 evaluations, so that it"),
+        ({"callbacks": [{**STOPPING, "patience": 9}]}, "callbacks[0].patience: the run has 10 evaluations, so it"),
         (
             {"callbacks": [STOPPING], "evaluate": {"every": 2}},
-            "callbacks[0].patience: the run has 5 evaluations, so that it cannot end early; lower patience",
+            "callbacks[0].patience: the run has 5 evaluations, so it cannot end early; lower patience",
         ),
     ],
 )

@@ -141,12 +141,12 @@ RECIPES: dict[str, Wrong] = {
     ),
     "nothing left to train": wrong(
         PHOTOS + 'freeze: {use: stages, frozen: ["*"]}',
-        "2:23: freeze.frozen: leaves nothing to train; leave out the head",
+        "2:23: freeze.frozen: leaves nothing to train; do not freeze the head",
         schema=False,
     ),
     "schedule that begins late": wrong(
         PHOTOS + "freeze: {use: gradual, schedule: {3: head, 5: all}}",
-        "2:24: freeze.schedule: the schedule begins with epoch 3; begin it with epoch 1, such as {1: head}",
+        "2:24: freeze.schedule: the schedule starts with epoch 3; start it with epoch 1, such as {1: head}",
         schema=False,
     ),
     "schedule for another freezer": wrong(
@@ -187,7 +187,7 @@ RECIPES: dict[str, Wrong] = {
     ),
     "preset and ops": wrong(
         PHOTOS + "augment: [{use: albumentations, preset: light, ops: [Blur]}]",
-        "2:11: augment[0]: preset 'light' and ops exclude each other; leave one out",
+        "2:11: augment[0]: preset 'light' conflicts with ops; remove one of them",
         schema=False,
     ),
     "augment as a mapping": wrong(

@@ -227,8 +227,8 @@ def render_balance(seen: PhotoFacts, *, pretrained: bool) -> list[str]:
     if seen.imbalance <= IMBALANCED:
         return []
     lines = [
-        f"# Some classes have {seen.imbalance:.0f} times as many photos as others. The metric is macro-F1, in which all",
-        "# classes count the same. To weight them equally in the loss, add `loss: {class_weights: auto}`.",
+        f"# Some classes have {seen.imbalance:.0f} times as many photos as others. The metric is macro-F1, in which",
+        "# all classes count the same. To weight them equally in the loss, add `loss: {class_weights: auto}`.",
     ]
     if pretrained:
         lines.append("# Otherwise, the run uses square-root class weights, unless no weights are better out of fold.")

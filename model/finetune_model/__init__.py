@@ -1,7 +1,7 @@
 """ResNeXt backbones and where their pretrained weights come from, as a plugin of ``finetune``.
 
-Two networks of one code: ``resnext50``, the 50-layer ResNeXt with 32 groups of width 4, and ``resnext_nano``, which
-learns small pictures (64 to 96 pixels) from a random start on a laptop. MindSpore is imported when one is built.
+There are two networks: ``resnext50``, the 50-layer ResNeXt with 32 groups of width 4, and ``resnext_nano``, which
+learns small images (64 to 96 pixels) from random weights on a laptop. MindSpore is imported when a network is built.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:
 
 
 def products(stages: Mapping[str, Cell]) -> dict[str, Cell]:
-    """Return the stages with matrix products in place of convolutions."""
+    """Return the stages in matmul form, with matrix products in place of convolutions."""
     from finetune_model import matrix_form
 
     return matrix_form.products(stages)
@@ -51,17 +51,17 @@ def build_resnext_nano(options: ResNeXtOptions) -> dict[str, Cell]:
 
 
 def choose_padding(options: ResNeXtOptions) -> Literal["same", "symmetric"]:
-    """Return how the first max-pool is padded; the engine has put what the weights need in place of ``auto``."""
+    """Return the padding of the first max-pool; the engine has replaced ``auto`` by the padding of the weights."""
     return "symmetric" if options.stem_pool == "auto" else options.stem_pool
 
 
 def make_shapes(numbers: design.Design) -> Callable[[ResNeXtOptions], dict[str, tuple[int, ...]]]:
-    """Return what tells the parameters' shapes; none of the options changes them."""
+    """Return a function that lists the shapes of the parameters, which do not depend on the options."""
     return lambda options: design.list_shapes(numbers)
 
 
 def make_activations(numbers: design.Design) -> Callable[[ResNeXtOptions, int], dict[str, int]]:
-    """Return what counts the numbers that each stage returns for an image; none of the options changes them."""
+    """Return a function that counts the numbers that each stage returns for an image, whatever the options."""
     return lambda options, side: design.count_activations(numbers, side)
 
 

@@ -1,4 +1,4 @@
-"""Published ResNeXt weights: where they are, what images they expect, what is known of them."""
+"""Published ResNeXt weights: addresses, preprocessing, accuracies and sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIGHTMAN = "Wightman et al. 2021, ResNet strikes back: An improved training proc
 
 
 def read_hub_record(version: str, layout: Layout) -> Weights:
-    """Return the record of a MindSpore Hub file: address, hash and what is known of it are in its card."""
+    """Return the record of a MindSpore Hub file from its card, which has its address, hash and other facts."""
     card = hub_card(CARDS / f"hub-{version}.md")
     return replace(card, layout=layout.name, options=layout.options, labels=LABELS)
 
@@ -49,7 +49,7 @@ def make_imagenet_record(
     )
 
 
-# How they were made, and what they are worth, is in the card beside the file.
+# The card next to the file says how they were trained and how good they are.
 RESNEXT_NANO_WEIGHTS = {
     "fractals": Weights(
         url=FRACTALS.as_uri(),
@@ -72,7 +72,7 @@ RESNEXT50_WEIGHTS = {
     "hub-v2.5": read_hub_record("v2.5", MINDCV),
     "hub-v1.1": read_hub_record("v1.1", HUB),
     "hub-v1.2": read_hub_record("v1.2", HUB),
-    # For this file neither MindCV nor the Hub says what the 8 digits in its name are, so they are not taken for a hash.
+    # Neither MindCV nor the Hub documents the 8 digits in the name of this file, so they are not used as a hash.
     "mindcv": make_imagenet_record(
         "https://download.mindspore.cn/toolkits/mindcv/resnext/resnext50_32x4d-af8aba16.ckpt",
         "",

@@ -40,12 +40,12 @@ def make_convolution(
     cell = nn.Conv2d(
         inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, group=groups, weight_init="zeros"
     )
-    cell.weight.set_data(Tensor(weight))  # as ``weight_init`` it would stay in memory beside the parameter
+    cell.weight.set_data(Tensor(weight))  # as ``weight_init`` it would stay in memory in addition to the parameter
     return cell
 
 
 class Stem(nn.Cell):
-    """Convolution of stride 2, then, where the design says so, a 3x3 max-pool of stride 2."""
+    """Convolution of stride 2, then a 3x3 max-pool of stride 2 if the design has one."""
 
     def __init__(self, rng: np.random.Generator, design: Design, stem_pool: str) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Stem(nn.Cell):
 
 
 class SamePool(nn.Cell):
-    """3x3 max-pool of stride 2 as MindSpore's own models have it: even sides are padded at the end only."""
+    """3x3 max-pool of stride 2 as in MindSpore's own models: even sides are padded only at the end."""
 
     def __init__(self) -> None:
         super().__init__()

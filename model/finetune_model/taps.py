@@ -1,6 +1,6 @@
-"""Moving maps (C, H, W, N) about for convolutions that are matrix products, and their gradients.
+"""im2col for maps (C, H, W, N): data movement for convolutions as matrix products, and their gradients.
 
-Everything here copies whole runs of memory: ``Slice``, ``concat`` and ``reshape``. Strided slices, ``Pad`` and gathers
+Everything here copies contiguous memory: ``Slice``, ``concat`` and ``reshape``. Strided slices, ``Pad`` and gathers
 take 5 to 30 times as long in MindSpore on a CPU.
 """
 
@@ -104,7 +104,7 @@ class GroupedStride2(nn.Cell):
 
 
 def spread_taps(dcolumns: Tensor, c: int, k: int, h: int, run: int) -> Tensor:
-    """Add the three taps' rows (C, 3, 3, h, run) at the rows of stride 2 they came from: (C, 3, 2*(h+1), run)."""
+    """Add the rows of three taps (C, 3, 3, h, run) to the rows of stride 2 they came from: (C, 3, 2*(h+1), run)."""
     t0 = ops.Slice()(dcolumns, (0, 0, 0, 0, 0), (c, 1, k, h, run)).reshape(c, k, h, run)
     t1 = ops.Slice()(dcolumns, (0, 1, 0, 0, 0), (c, 1, k, h, run)).reshape(c, k, h, run)
     t2 = ops.Slice()(dcolumns, (0, 2, 0, 0, 0), (c, 1, k, h, run)).reshape(c, k, h, run)
@@ -115,9 +115,10 @@ def spread_taps(dcolumns: Tensor, c: int, k: int, h: int, run: int) -> Tensor:
 
 
 def gather_taps(maps: Tensor, kernel: int, stride: int, mirrored: int) -> Tensor:
-    """Return what each tap of a kernel sees, (C, taps, h*w*N), of maps (C, H, W, N) padded by ``kernel // 2``.
+    """Return the inputs of each tap of a kernel, (C, taps, h*w*N), of maps (C, H, W, N) padded by ``kernel // 2``.
 
-    ``mirrored`` is 1 for the taps in reverse order, else 0. No ``if`` here: called from ``bprop`` it does not compile.
+    ``mirrored`` is 1 for the taps in reverse order, else 0. There is no ``if`` here, because it does not compile when
+    ``bprop`` calls this function.
     """
     c, height, width, n = maps.shape
     before = kernel // 2

@@ -1,4 +1,4 @@
-"""Pictures of a run: captioned photos side by side, and the confusion matrix."""
+"""Drawings of a run: images with captions in a grid, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Colour = tuple[int, int, int]
 Caption = tuple[tuple[str, Colour], ...]
 
 BLACK, GREY, PALE, WHITE = (33, 37, 41), (108, 117, 125), (233, 236, 239), (255, 255, 255)
-RIGHT, WRONG = (33, 102, 172), (192, 57, 43)  # told apart by people who see no red and green, too
-NAMED = 30  # classes up to which the matrix shows names and counts
-LONGEST = 200  # letters of a name
+RIGHT, WRONG = (33, 102, 172), (192, 57, 43)  # distinguishable with red-green blindness
+NAMED = 30  # maximum number of classes for which the matrix shows names and counts
+LONGEST = 200  # characters of a name
 TOP = 10  # most frequent confusions listed below a matrix without names
 
-# Pillow's own font has ASCII letters only; the first of these that has every letter of a name is used for it.
+# Pillow's own font has only ASCII letters; the first of these that has all letters of a name is used for it.
 FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial Unicode.ttf"),
     *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf"),
@@ -38,14 +38,14 @@ FONTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """An HWC uint8 RGB image with lines of text below it, each in its colour."""
+    """An HWC uint8 RGB image with lines of text below it, each in its own colour."""
 
     pixels: NDArray[np.uint8]
     caption: Caption = ()
 
 
 def draw_sheet(pictures: Sequence[Picture], *, side: int = 192) -> Image:
-    """Return pictures in rows of at most eight, each fitted into a square of ``side`` pixels."""
+    """Draw pictures in rows of at most eight, each fitted into a square of ``side`` pixels."""
     from PIL import Image, ImageDraw
 
     gap, line, size = 8, 18, 13
@@ -66,9 +66,9 @@ def draw_sheet(pictures: Sequence[Picture], *, side: int = 192) -> Image:
 
 
 def draw_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Image:
-    """Return a confusion matrix, ``confusion[true, predicted]``, as a picture.
+    """Draw a confusion matrix, ``confusion[true, predicted]``.
 
-    Each row is coloured by its shares: blue for right, red for wrong, grey for a class without images.
+    Each row is coloured by its shares: blue for correct, red for wrong, grey for a class without images.
     """
     names = [make_drawable(name, number) for number, name in enumerate(classes)]
     if len(classes) <= NAMED:
@@ -77,7 +77,7 @@ def draw_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str
 
 
 def draw_named_matrix(confusion: NDArray[np.int64], names: Sequence[str], title: str) -> Image:
-    """Return a matrix with class names at both sides and counts in its cells."""
+    """Draw a matrix with class names at two sides and counts in its cells."""
     from PIL import Image, ImageDraw
 
     cell, size = (44, 14) if len(names) <= 12 else (32, 12)
@@ -105,7 +105,7 @@ def draw_named_matrix(confusion: NDArray[np.int64], names: Sequence[str], title:
 
 
 def draw_counts(draw: Any, confusion: NDArray[np.int64], corner: tuple[int, int], cell: int) -> None:
-    """Write every count that is not 0 into its cell, light on dark colours."""
+    """Write each count above 0 into its cell, in a light colour on dark cells."""
     dark = colour_cells(confusion).mean(axis=2) < 150
     for row, column in zip(*confusion.nonzero(), strict=True):
         text = str(confusion[row, column])
@@ -117,7 +117,7 @@ def draw_counts(draw: Any, confusion: NDArray[np.int64], corner: tuple[int, int]
 
 
 def draw_large_matrix(confusion: NDArray[np.int64], names: Sequence[str], title: str) -> Image:
-    """Return a matrix with class numbers at its sides, above a list of the most frequent confusions."""
+    """Draw a matrix with class numbers at its sides, and below it the most frequent confusions."""
     from PIL import Image, ImageDraw
 
     count = len(names)
@@ -156,12 +156,12 @@ def find_worst(confusion: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 
 
 def choose_tick_distance(count: int) -> int:
-    """Return the distance between numbers at an axis, for at most about ten."""
+    """Return the distance between the numbers at an axis, for about ten numbers at most."""
     return next(step for step in (5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if count / step <= 11)
 
 
 def colour_cells(confusion: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return an RGB colour for each cell: the share of its row, by its root so that a single mistake can be seen."""
+    """Return an RGB colour for each cell from the square root of its share of the row, which shows single mistakes."""
     import numpy as np
 
     totals = confusion.sum(axis=1, keepdims=True)
@@ -172,7 +172,7 @@ def colour_cells(confusion: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def scale_pixels(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image:
-    """Return pixels enlarged to sharp squares, or reduced to means."""
+    """Enlarge pixels to sharp squares, or average them to a smaller size."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
@@ -180,7 +180,7 @@ def scale_pixels(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image:
 
 
 def draw_upright(canvas: Image, text: str, size: int, spot: tuple[int, int]) -> None:
-    """Write text from bottom to top, its end centred at ``spot``."""
+    """Write text from bottom to top, with its end centred at ``spot``."""
     from PIL import Image, ImageDraw
 
     width = int(choose_font(text, size).getlength(text)) + 2
@@ -190,7 +190,7 @@ def draw_upright(canvas: Image, text: str, size: int, spot: tuple[int, int]) -> 
 
 
 def make_drawable(name: str, number: int) -> str:
-    """Return a name as it can be drawn on one line: whole, without accents, or else as the number of its class."""
+    """Return a name that can be drawn on one line: unchanged, without accents, or the number of its class."""
     name = " ".join(name.encode("utf-8", "replace").decode().split())[:LONGEST]
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     if find_typeface(name) is not None:
@@ -199,7 +199,7 @@ def make_drawable(name: str, number: int) -> str:
 
 
 def clip_text(text: str, size: int, width: int) -> str:
-    """Return text cut to ``width`` pixels, with an ellipsis where something is missing."""
+    """Return text shortened to ``width`` pixels, with an ellipsis if something is missing."""
     if choose_font(text, size).getlength(text) <= width:
         return text
     while text and choose_font(text, size).getlength(f"{text}…") > width:
@@ -208,20 +208,20 @@ def clip_text(text: str, size: int, width: int) -> str:
 
 
 def choose_font(text: str, size: int) -> Font:
-    """Return a font that has the letters of ``text``, or Pillow's own."""
+    """Return a font with all letters of ``text``, or Pillow's own font."""
     return load_font(find_typeface(text) or "", size)
 
 
 @cache
 def load_font(name: str, size: int) -> Font:
-    """Load a font by file name; the empty name is Pillow's own."""
+    """Load a font by file name; the empty name is Pillow's own font."""
     from PIL import ImageFont
 
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
 
 
 def find_typeface(text: str) -> str | None:
-    """Return the font that has every letter of ``text``: the empty name for Pillow's own, None if there is none."""
+    """Return the font with all letters of ``text``: the empty name for Pillow's own font, None if there is no font."""
     letters = "".join(sorted({letter for letter in text if not letter.isascii() and letter != "…"}))
     if not letters:
         return ""
@@ -230,7 +230,7 @@ def find_typeface(text: str) -> str | None:
 
 @cache
 def has_letters(name: str, letters: str) -> bool:
-    """Tell whether a font is on this machine and draws each letter, not the box of a missing one."""
+    """Return whether a font is installed and draws all letters, without boxes for missing ones."""
     try:
         face = load_font(name, 14)
     except OSError:
@@ -240,5 +240,5 @@ def has_letters(name: str, letters: str) -> bool:
 
 
 def render_letter(face: Font, letter: str) -> bytes:
-    """Return a letter's pixels."""
+    """Return the pixels of a letter as bytes."""
     return bytes(face.getmask(letter))

@@ -1,4 +1,4 @@
-"""A fractal in the colours of its class before a blurred ground, at its own angle, size and place."""
+"""Drawing of fractals: in the colours of a class on a blurred background, at a random angle, size and position."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     Picture = NDArray[np.float32]
 
-PALETTES = 20  # shared by many fractals, so that colour alone does not tell them apart
+PALETTES = 20  # shared by many fractals, so that colour alone does not identify them
 PALETTE_KEY = 1 << 62
-MAPS = 4  # no system has more
+MAPS = 4  # maximum of a system
 
 
 def draw_picture(seed: int, number: int, size: int, rng: Random) -> NDArray[np.uint8]:
-    """Return a picture of fractal ``number``, HWC uint8 RGB of side ``size``, that only ``rng`` decides on."""
+    """Return an image of fractal ``number``, HWC uint8 RGB of side ``size``, with all randomness from ``rng``."""
     canvas = draw_ground(size, rng)
     colours = tint_colours(choose_palette(seed, number % PALETTES), rng)
     for _ in range(1 if rng.random() < 0.7 else int(rng.integers(2, 4))):
@@ -34,7 +34,7 @@ def draw_picture(seed: int, number: int, size: int, rng: Random) -> NDArray[np.u
 
 @lru_cache(maxsize=PALETTES * 4)
 def choose_palette(seed: int, number: int) -> Picture:
-    """Return the colours (4, 3) in 0..255 of the maps of some fractals: neighbours of one hue, or of two."""
+    """Return the colours (4, 3) in 0..255 of a fractal's maps: neighbours of one or two hues."""
     rng = make_generator(seed, PALETTE_KEY + number)
     hues = number / PALETTES + rng.choice((0.0, 0.0, 0.08, -0.08, 0.5), MAPS) + rng.normal(0, 0.02, MAPS)
     return convert_to_rgb(hues, rng.uniform(0.35, 1.0, MAPS), rng.uniform(0.55, 1.0, MAPS))
@@ -49,13 +49,13 @@ def convert_to_rgb(hue: NDArray[np.float64], saturation: NDArray[np.float64], va
 
 
 def tint_colours(colours: Picture, rng: Random) -> Picture:
-    """Return colours a little off."""
+    """Return colours with a small random shift."""
     shade = rng.uniform(0.75, 1.2) * rng.uniform(0.88, 1.12, 3)
     return np.clip(colours * shade.astype(np.float32) + rng.normal(0, 10, colours.shape), 0, 255).astype(np.float32)
 
 
 def draw_ground(size: int, rng: Random) -> Picture:
-    """Return something out of focus (size, size, 3) in 0..255: coarse patches, and finer ones over them."""
+    """Return a blurred background (size, size, 3) in 0..255: coarse patches with finer ones over them."""
     base = rng.uniform(20, 235, 3)
     ground = np.zeros((size, size, 3), np.float32) + base.astype(np.float32)
     for cells, depth in ((3, rng.uniform(5, 45)), (int(rng.integers(5, 14)), rng.uniform(0, 25))):
@@ -66,7 +66,7 @@ def draw_ground(size: int, rng: Random) -> Picture:
 
 
 def lay_fractal(canvas: Picture, seed: int, number: int, colours: Picture, rng: Random) -> None:
-    """Draw a fractal over a canvas; where more points fall it hides more of the ground."""
+    """Draw a fractal over a canvas; it is more opaque where more points fall."""
     size = len(canvas)
     found = compute_orbit(seed, number, int(rng.integers(VARIANTS)))
     scale, angle = size * rng.uniform(0.28, 0.52), rng.normal(0, 0.5)
@@ -87,7 +87,7 @@ def lay_fractal(canvas: Picture, seed: int, number: int, colours: Picture, rng: 
 
 
 def light_canvas(canvas: Picture, rng: Random) -> NDArray[np.uint8]:
-    """Return pixels with another contrast and brightness, and grain."""
+    """Return pixels with random contrast, brightness and grain."""
     grain = rng.standard_normal((*canvas.shape[:2], 1), dtype=np.float32) * np.float32(rng.uniform(0, 8))
     middle = canvas.mean()
     made = (canvas - middle) * rng.uniform(0.7, 1.15) + middle * rng.uniform(0.75, 1.2) + grain

@@ -1,4 +1,4 @@
-"""Iterated function systems: random affine maps of the plane that contract, and the points that they lead to."""
+"""Iterated function systems: random contracting affine maps of the plane, and their attractors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     Random = np.random.Generator
 
-CHAINS, BURN_IN, STEPS = 512, 12, 32  # points that are followed at once, steps thrown away, steps kept
+CHAINS, BURN_IN, STEPS = 512, 12, 32  # parallel points, discarded steps, kept steps
 GRID = 32
-FILLED = 0.12  # share of a 32x32 grid that a fractal must touch: the others are dust
-VARIANTS = 4  # of each fractal, its numbers changed a little
+FILLED = 0.12  # minimum share of a 32x32 grid that a fractal must touch
+VARIANTS = 4  # variants of each fractal, with slightly different numbers
 CHANGE = 0.06
-FOLDS = (1, 1, 1, 1, 3, 5, 6, 8)  # how many arms a fractal may have around its centre
+FOLDS = (1, 1, 1, 1, 3, 5, 6, 8)  # possible numbers of arms around the centre of a fractal
 VARIANT_KEY = 1 << 32
 ORBIT = CHAINS * STEPS * 5  # bytes: two float16 and a uint8 for each point
 KEPT = 200_000_000  # bytes of orbits, enough for all variants of 500 fractals
@@ -54,7 +54,7 @@ def compute_orbit(seed: int, number: int, variant: int) -> Orbit:
 
 
 def arrange_arms(points: NDArray[np.float64], fold: int, reach: float) -> NDArray[np.float64]:
-    """Return points shared out among ``fold`` arms that begin ``reach`` from the centre of a circle."""
+    """Return points distributed among ``fold`` arms that start ``reach`` from the centre of a circle."""
     if fold == 1:
         return points
     turn = np.exp(2j * np.pi / fold * (np.arange(len(points)) % fold))
@@ -63,14 +63,14 @@ def arrange_arms(points: NDArray[np.float64], fold: int, reach: float) -> NDArra
 
 
 def make_generator(seed: int, number: int) -> Random:
-    """Return random numbers for a fractal."""
+    """Return the random generator of a fractal."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
 
 
 def make_system(rng: Random) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return two to four maps: matrices (K, 2, 2) and shifts (K, 2).
 
-    The singular values are held to where most fractals are worth seeing, by the rule of Anderson and Farrell,
+    The singular values are limited to a range with mostly interesting fractals, by the rule of Anderson and Farrell,
     "Improving Fractal Pre-training" (2022, https://arxiv.org/abs/2110.03091).
     """
     count = int(rng.integers(2, 5))
@@ -95,7 +95,7 @@ def make_rotations(rng: Random, count: int) -> NDArray[np.float64]:
 def follow_maps(
     matrices: NDArray[np.float64], shifts: NDArray[np.float64], rng: Random
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Return points (N, 2) after random maps, each chosen by how much area it keeps, and the last map of each."""
+    """Return points (N, 2) after random maps, chosen in proportion to their area, and the last map of each point."""
     area = np.abs(np.linalg.det(matrices)) + 0.02
     chosen = rng.choice(len(matrices), (BURN_IN + STEPS, CHAINS), p=area / area.sum())
     points, kept = np.zeros((CHAINS, 2)), []
@@ -106,7 +106,7 @@ def follow_maps(
 
 
 def is_worth_seeing(points: NDArray[np.float64]) -> bool:
-    """Tell whether a fractal is neither a few specks nor a line."""
+    """Return whether a fractal is more than a few specks or a line."""
     low, high = np.percentile(points, (1, 99), axis=0)
     longest = max(high - low)
     if not 0 < longest < 50 or min(high - low) < 0.25 * longest:

@@ -1,4 +1,4 @@
-"""Near matches of paths: finds the file that a path in a table was meant to name."""
+"""Near matches of paths: finds the file that a path in a table was meant to refer to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class NearFiles:
-    """Finds files whose paths differ from a given one in what people and programs change without noticing.
+    """Finds files whose paths differ from a given one in details that people and programs often change unnoticed.
 
     Each folder is listed once, however many paths lead into it.
     """
@@ -26,12 +26,12 @@ class NearFiles:
         self._listed: dict[tuple[Fold, str], dict[str, list[str]]] = {}
 
     def same(self, path: str) -> str:
-        """Return the one file whose path has the same letters in another Unicode form (NFC, NFD); else nothing."""
+        """Return the only file whose path has the same characters in a different Unicode form (NFC, NFD), or ''."""
         found = self._walk(path, _compose_name)
         return found[0] if len(found) == 1 else ""
 
     def near(self, path: str, root: Path) -> tuple[str, str]:
-        """Return a file that ``path`` may mean, and what sets it apart; two empty texts if there is none.
+        """Return a file that ``path`` may mean and the difference; two empty strings if there is no such file.
 
         ``path`` starts from the folder ``root``.
         """
@@ -43,9 +43,9 @@ class NearFiles:
         return "", ""
 
     def _walk(self, path: str, fold: Fold) -> list[str]:
-        """Return the entries whose names are the same as those of a path once both are folded.
+        """Return the entries whose folded names equal the folded names of a path.
 
-        Where ``fold`` leaves out endings, it does so for the last name alone.
+        If ``fold`` drops endings, it does so only for the last name.
         """
         parts = Path(path).parts
         found = [parts[0]]
@@ -60,7 +60,7 @@ class NearFiles:
         return found
 
     def _names(self, folder: str, fold: Fold, part: str) -> list[str]:
-        """Return the entries of a folder whose names are the same as ``part`` once both are folded."""
+        """Return the entries of a folder whose folded names equal the folded ``part``."""
         key = (fold, folder)
         if key not in self._listed:
             self._listed[key] = {}
@@ -74,7 +74,7 @@ class NearFiles:
 
 
 def _list_readings(path: str) -> list[tuple[str, str]]:
-    """Return what a path may mean, and in what that differs from it."""
+    """Return the possible meanings of a path, each with its difference."""
     plain = path.removeprefix("file://")
     readings = [(path, "")]
     if "\\" in path:
@@ -95,13 +95,13 @@ def _lower_name(name: str) -> str:
 
 
 def _fold_name(name: str) -> str:
-    """Return a name without case, spaces around it, Unicode forms and invisible characters."""
+    """Return a name without differences in case, surrounding spaces, Unicode form and invisible characters."""
     visible = "".join(char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) != "Cf")
     return " ".join(visible.split()).casefold()
 
 
 def _strip_ending(name: str) -> str:
-    """Return a photo's name without its ending."""
+    """Return an image's folded name without its ending."""
     stem, ending = os.path.splitext(name)
     return _fold_name(stem if ending.lower() in image_endings() else name)
 

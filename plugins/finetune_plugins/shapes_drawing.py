@@ -1,4 +1,4 @@
-"""A flower in a garden: blurred behind, on its stem, partly behind grass, in its own light."""
+"""Drawing of a flower in a garden: a blurred background, stem, grass and light."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Random = np.random.Generator
 
-USUAL = 0.5  # share of flowers in a colour that is usual for their kind
+USUAL = 0.5  # share of flowers in a typical colour of their kind
 GROUNDS: tuple[tuple[Colour, Colour], ...] = (  # above and below
     *(((150, 190, 226), (96, 140, 70)), ((112, 156, 84), (52, 88, 44)), ((60, 92, 66), (30, 50, 38))),
     *(((236, 206, 160), (132, 120, 72)), ((196, 172, 190), (92, 108, 88)), ((172, 150, 122), (92, 72, 54))),
@@ -27,8 +27,8 @@ GROUNDS: tuple[tuple[Colour, Colour], ...] = (  # above and below
 
 
 def draw_picture(kind: str, size: int, rng: Random) -> NDArray[np.uint8]:
-    """Return a picture of a kind of flower, HWC uint8 RGB of side ``size``, that only ``rng`` decides on."""
-    times = 2 if size >= 64 else 3  # what is drawn larger and made smaller has soft edges
+    """Return an image of a kind of flower, HWC uint8 RGB of side ``size``, with all randomness from ``rng``."""
+    times = 2 if size >= 64 else 3  # drawing larger and scaling down gives soft edges
     side = size * times
     image, ground = draw_backdrop(side, rng)
     draw = ImageDraw.Draw(image, "RGBA")
@@ -48,7 +48,7 @@ def draw_picture(kind: str, size: int, rng: Random) -> NDArray[np.uint8]:
 
 
 def draw_backdrop(side: int, rng: Random) -> tuple[Image.Image, Colour]:
-    """Return a garden out of focus, and its colour near the ground."""
+    """Return a blurred garden, and its colour near the ground."""
     above, below = GROUNDS[rng.integers(len(GROUNDS))]
     cells = 6
     share = np.linspace(0, 1, cells)[:, None, None] ** rng.uniform(0.6, 1.8)
@@ -56,7 +56,7 @@ def draw_backdrop(side: int, rng: Random) -> tuple[Image.Image, Colour]:
     colours = colours + rng.normal(0, 20, (cells, cells, 1)) + rng.normal(0, 8, (cells, cells, 3))
     small = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(small, "RGBA")
-    for _ in range(int(rng.integers(0, 7))):  # other flowers and drops of light
+    for _ in range(int(rng.integers(0, 7))):  # more flowers and spots of light
         x, y, radius = rng.uniform(-2, 34), rng.uniform(-2, 34), rng.uniform(1.5, 5)
         colour = jitter_colour(PETALS[rng.integers(len(PETALS))], rng)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, int(rng.integers(40, 130))))
@@ -67,7 +67,7 @@ def draw_backdrop(side: int, rng: Random) -> tuple[Image.Image, Colour]:
 def draw_stem(
     draw: ImageDraw.ImageDraw, place: complex, angle: float, radius: float, colour: Colour, rng: Random
 ) -> None:
-    """Draw a bent stem from the flower down out of the picture, with two leaves."""
+    """Draw a bent stem with two leaves from the flower to the lower edge."""
     down = 1j * np.exp(-1j * angle)
     foot = place + radius * 3.2 * (down + rng.normal(0, 0.12))
     t = np.linspace(0, 1, 10)
@@ -86,7 +86,7 @@ def draw_stem(
 
 
 def draw_grass(draw: ImageDraw.ImageDraw, side: int, colour: Colour, rng: Random) -> None:
-    """Draw blades before the flower, few of them high."""
+    """Draw blades of grass in front of the flower, few of them tall."""
     for _ in range(int(rng.integers(2, 8))):
         x, lean, wide = rng.uniform(-0.05, 1.05) * side, rng.normal(0, 0.14) * side, rng.uniform(0.015, 0.035) * side
         high = side * rng.uniform(0.12, 0.34) * (2.4 if rng.random() < 0.12 else 1.0)
@@ -96,7 +96,7 @@ def draw_grass(draw: ImageDraw.ImageDraw, side: int, colour: Colour, rng: Random
 
 
 def light_pixels(pixels: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
-    """Return pixels in light that falls from one side, with a tint and grain."""
+    """Return pixels with light from one side, a tint and grain."""
     size = len(pixels)
     across = np.linspace(-1, 1, size, dtype=np.float32)
     angle, depth = rng.uniform(0, 2 * math.pi), rng.uniform(0.0, 0.22)
@@ -108,6 +108,6 @@ def light_pixels(pixels: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:
 
 
 def jitter_colour(colour: Colour, rng: Random) -> Colour:
-    """Return a colour near another."""
+    """Return a colour with a small random shift."""
     r, g, b = (max(0, min(255, round(c + d))) for c, d in zip(colour, rng.normal(0, 11, 3).tolist(), strict=True))
     return r, g, b

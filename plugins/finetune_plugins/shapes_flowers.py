@@ -1,4 +1,4 @@
-"""Ten kinds of flowers, each told by its form; any may have nearly any colour."""
+"""Ten kinds of flowers that differ in shape; each kind may have nearly any colour."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ YELLOW, BROWN, BLACK, GREEN, PALE = (246, 196, 48), (96, 58, 30), (44, 28, 40), 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How to draw a flower around 0, and its usual colours.
+    """How to draw a flower around 0, and its typical colours.
 
-    ``sway`` is how far it may be turned, in radians; ``size`` its radius beside that of others; ``foot`` where its stem
-    begins.
+    ``sway`` is the maximum rotation in radians, ``size`` the radius relative to other kinds, ``foot`` the start of the
+    stem.
     """
 
     draw: Callable[[Pen, Random, Colour], None]
@@ -41,7 +41,7 @@ class Kind:
 
 
 def draw_layered(pen: Pen, rng: Random, outlines: Outline, colour: Colour, light: float = 0.16) -> None:
-    """Draw petals one over the other: a dark rim, the petal, and a lighter streak from its base."""
+    """Draw overlapping petals: a dark rim, the petal, and a lighter streak from its base."""
     base = outlines[:, :1]
     inner = outlines - base
     middle = inner.mean(axis=1, keepdims=True)
@@ -55,7 +55,7 @@ def draw_layered(pen: Pen, rng: Random, outlines: Outline, colour: Colour, light
 
 
 def spread_seeds(count: int, radius: float) -> Outline:
-    """Return points spread like the seeds of a flower head."""
+    """Return points arranged like the seeds of a flower head."""
     i = np.arange(count)
     points: Outline = radius * np.sqrt((i + 0.5) / count) * np.exp(1j * GOLDEN * i)
     return points

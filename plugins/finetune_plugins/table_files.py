@@ -1,4 +1,4 @@
-"""Tables as programs write them: encoding, separator, header and rows of a CSV file."""
+"""CSV parsing: detects encoding and separator, and reads header and rows of a table."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 SEPARATORS = ",;\t"
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # XLSX and ODS, XLS
-SEPARATOR_LINE = re.compile(
-    r'"?sep=(.|\\t)"?[,;\t ]*(\r\n|\r|\n)', re.IGNORECASE
-)  # by which Excel learns the separator
+SEPARATOR_LINE = re.compile(r'"?sep=(.|\\t)"?[,;\t ]*(\r\n|\r|\n)', re.IGNORECASE)  # tells Excel the separator
 
 
 def parse_table(file: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of each row, the header first; raises ``DataError`` if it is not a table.
+    """Yield line number and cells of each row, the header first; raises ``DataError`` if the file is not a table.
 
-    The encoding is UTF-8, or UTF-16 with a byte order mark. The separator is the one that a first line ``sep=;``
-    names, or else the one with which the header has the most of ``columns``.
+    The encoding is UTF-8, or UTF-16 with a byte order mark. The separator is set by a first line ``sep=;``, or is the
+    one with which the header has most of ``columns``.
     """
     text, separator, skipped = _open_table(file)
     head = re.split(r"[\r\n]", text, maxsplit=1)[0]
@@ -45,7 +43,7 @@ def parse_table(file: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, 
 
 
 def _open_table(file: Path) -> tuple[str, str, int]:
-    """Return the text of a file, the separator that its first line names, and how many lines that took."""
+    """Return the text of a file, the separator that its first line sets, and the number of lines that took."""
     text = _decode_file(file)
     found = SEPARATOR_LINE.match(text)
     if found is None:
@@ -54,7 +52,7 @@ def _open_table(file: Path) -> tuple[str, str, int]:
 
 
 def _decode_file(file: Path) -> str:
-    """Return the text of a file."""
+    """Decode the text of a file."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -63,7 +61,7 @@ def _decode_file(file: Path) -> str:
         raise DataError(f"'{file}' is a spreadsheet or an archive, not text; save it as CSV in UTF-8")
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
-        # Paths are bytes: those that are not UTF-8 come through, and where no file has them the text is refused later.
+        # Paths are bytes: names that are not UTF-8 are kept, and rejected later if no file has such a name.
         text = content.decode(encoding, "strict" if encoding == "utf-16" else "surrogateescape")
     except UnicodeDecodeError as error:
         raise DataError(f"'{file}' is damaged UTF-16 text; save it as CSV in UTF-8") from error
@@ -73,7 +71,7 @@ def _decode_file(file: Path) -> str:
 
 
 def _count_columns(head: str, separator: str, columns: Sequence[str]) -> int:
-    """Return how many of the columns a header has with this separator."""
+    """Count the columns that a header has with this separator."""
     try:
         names = {_normalise_name(cell) for cell in next(csv.reader([head], delimiter=separator), [])}
     except csv.Error:
@@ -82,14 +80,14 @@ def _count_columns(head: str, separator: str, columns: Sequence[str]) -> int:
 
 
 def _normalise_name(name: str) -> str:
-    """Return the name of a column without what hardly anyone sees: case, spaces around it, ways to write it."""
+    """Return the name of a column without differences in case, surrounding spaces and Unicode form."""
     return unicodedata.normalize("NFC", name.replace("\ufeff", "")).strip().casefold()
 
 
 def find_column(header: list[str], name: str, key: str, file: Path) -> int:
-    """Return the place of a column; raises ``DataError`` that says which columns there are.
+    """Return the index of a column; raises ``DataError`` that lists the columns.
 
-    A column that differs in case alone is taken where there is one only.
+    A column that differs only in case matches if there is just one.
     """
     names = [cell.strip() for cell in header]
     if names.count(name) == 1:
@@ -101,7 +99,9 @@ def find_column(header: list[str], name: str, key: str, file: Path) -> int:
         raise DataError(f"'{file}' has {names.count(name)} columns '{name}'; rename all but one")
     if any(os.path.splitext(each)[1].lower() in image_endings() for each in names):
         row = ",".join(names)
-        raise DataError(f"'{file}' has no header: its first line, '{row:.60}', is a photo; begin it with path,label")
+        raise DataError(
+            f"'{file}' has no header: its first line, '{row:.60}', looks like a row; start the file with path,label"
+        )
     near = did_you_mean(name, names)
     columns = "" if near.startswith("; known") else f" (columns: {', '.join(names) or 'none'})"
     raise DataError(f"'{file}' has no column '{name}'{near}{columns}; name it with dataset.{key}")

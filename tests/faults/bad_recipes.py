@@ -172,7 +172,7 @@ CASES: list[Case] = [
         "no stage trains first",
         above("freeze: {use: gradual, schedule: {2: head}}"),
         2,
-        "the schedule begins with epoch 2",
+        "the schedule starts with epoch 2",
         "begin it with",
     ),
     case(

@@ -93,8 +93,8 @@ def test_what_lies_next_to_class_folders_is_told_apart_as_inside_them(tmp_path: 
     Image.new("RGB", (2, 2)).save(root / "scan", "PNG")
     assert findings(photos(root), root) == [
         ("note", ".", "left out, not images: 'notes.txt'"),
-        ("warning", ".", "left out, links that lead nowhere: 'gone'; restore what they lead to, or remove them"),
-        ("warning", ".", "left out, images whose names do not end like one: 'scan'; rename them"),
+        ("warning", ".", "left out, broken links: 'gone'; restore their targets, or remove them"),
+        ("warning", ".", "left out, images whose names have no image ending: 'scan'; rename them"),
     ]
 
 

@@ -300,8 +300,8 @@ def test_a_removed_folder_gives_one_warning(new_run: MakeRun, fire_on: FireOn) -
     fire("finetune_run_end", run=run)
     warning, end = said(run)
     assert warning.startswith("tensorboard: logging stops at step ")
-    assert "training goes on" in warning
-    assert "was removed" in warning
+    assert "training continues" in warning
+    assert "was deleted" in warning
     assert end.startswith("tensorboard: logging incomplete (FileNotFoundError: ")
     assert not run.folder.exists()
 

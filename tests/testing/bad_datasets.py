@@ -320,14 +320,16 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "another order",
         shuffled(),
         "repeat",
-        "split train, built twice, has different images or a different order; sort listings of folders, and use a fixed "
+        "split train, built twice, has different images or a different order; sort listings of folders, "
+        "and use a fixed "
         "seed for random numbers",
     ),
     (
         "threads overwrite",
         of(Lazy(sharing())),
         "threads",
-        "of split train, read by several threads at once, differed from the result of one thread; keep no state between "
+        "of split train, read by several threads at once, differed from the result of one thread; keep "
+        "no state between "
         "calls, or use a threading.Lock",
     ),
     (

@@ -96,7 +96,12 @@ def legacy(pixels: Any, rng: Any) -> Any:
 
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no augmentation", Dataset(name="mine", build=print), "component", "finetune_augmentations returned Dataset("),
-    ("loose options", made(lambda: plain, Loose), "options", "an unknown key is accepted, so a misspelt key has no effect"),
+    (
+        "loose options",
+        made(lambda: plain, Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect",
+    ),
     (
         "nothing explained",
         made(lambda: plain, Nameless),
@@ -171,7 +176,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "threads overwrite",
         made(sharing),
         "threads",
-        "changed by several threads at once, differed from the result of one thread; keep no state between calls, or use "
+        "changed by several threads at once, differed from the result of one thread; keep no state "
+        "between calls, or use "
         "a threading.local",
     ),
     ("prints", mine(printing), "process", "prints 'flip\\n'; use run.say, findings or logging"),
@@ -181,7 +187,12 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "process",
         "draws from or seeds the generator of numpy.random; use your own, np.random.default_rng(seed)",
     ),
-    ("unpickles", mine(unpickling), "pickle", "was unpickled, and pickles can run any code; read JSON, safetensors, or numeric .npy"),
+    (
+        "unpickles",
+        mine(unpickling),
+        "pickle",
+        "was unpickled, and pickles can run any code; read JSON, safetensors, or numeric .npy",
+    ),
 ]
 
 

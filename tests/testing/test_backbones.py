@@ -97,7 +97,12 @@ def offering(layout: Layout | None = None, **said: Any) -> Backbone:
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no backbone", Dataset(name="mine", build=print), "component", "finetune_backbones returned Dataset("),
     ("no stages", mine(sound, stages=()), "component", "backbone 'mine' has no stages; name at least one"),
-    ("loose options", mine(sound, options=Loose), "options", "an unknown key is accepted, so a misspelt key has no effect"),
+    (
+        "loose options",
+        mine(sound, options=Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect",
+    ),
     ("nothing explained", mine(sound, options=Nameless), "help", "'count' has no description; write a string below"),
     (
         "fails",
@@ -145,7 +150,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "typed in",
         mine(ending("Typed")),
         "source",
-        "construct of class Typed has no source file, which MindSpore needs to compile it; define the class in a module, not "
+        "construct of class Typed has no source file, which MindSpore needs to compile it; define the "
+        "class in a module, not "
         "in exec or a terminal",
     ),
     (
@@ -192,7 +198,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "other shapes",
         mine(sound, shapes=lambda options: {"stem.weight": (8, 3, 3, 3)}),
         "shapes",
-        "shapes returns None for 'body.0.weight', but the built network has (8, 8, 3, 3); make them equal (None means missing)",
+        "shapes returns None for 'body.0.weight', but the built network has (8, 8, 3, 3); make them "
+        "equal (None means missing)",
     ),
     (
         "an unknown layout",

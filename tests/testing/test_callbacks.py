@@ -201,8 +201,18 @@ ONE = Quiet()
 SEEDING = mine(Seeding)
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no callback", Dataset(name="mine", build=print), "component", "finetune_callbacks returned Dataset("),
-    ("loose options", mine(Quiet, Loose), "options", "an unknown key is accepted, so a misspelt key has no effect nothing"),
-    ("nothing explained", mine(Quiet, Nameless), "help", "'count' has no description; write a docstring below the field"),
+    (
+        "loose options",
+        mine(Quiet, Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect nothing",
+    ),
+    (
+        "nothing explained",
+        mine(Quiet, Nameless),
+        "help",
+        "'count' has no description; write a docstring below the field",
+    ),
     (
         "fails",
         mine(lambda: 1 / 0),

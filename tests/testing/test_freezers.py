@@ -84,8 +84,18 @@ def late(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
 OTHERS = "called with stages patches, blocks, neck, head, it"
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no freezer", Dataset(name="mine", build=print), "component", "finetune_freezers returned Dataset("),
-    ("loose options", made(lambda: head, Loose), "options", "an unknown key is accepted, so a misspelt key has no effect"),
-    ("nothing explained", made(lambda: head, Nameless), "help", "'count' has no description; write a docstring below the"),
+    (
+        "loose options",
+        made(lambda: head, Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect",
+    ),
+    (
+        "nothing explained",
+        made(lambda: head, Nameless),
+        "help",
+        "'count' has no description; write a docstring below the",
+    ),
     ("no function", mine(HEAD), "build", "build returned frozenset({'head'}); return a function of epoch and stages"),
     (
         "one name",
@@ -115,13 +125,15 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "fails later",
         mine(late),
         "stages",
-        "the policy, called for epoch 2, raised IndexError: list index out of range; return stages for every epoch from 1 on",
+        "the policy, called for epoch 2, raised IndexError: list index out of range; return stages for "
+        "every epoch from 1 on",
     ),
     (
         "counts its calls",
         made(counting),
         "pure",
-        "called again, it returns different stages for epoch 9; compute the result from epoch and stages only; a resumed run "
+        "called again, it returns different stages for epoch 9; compute the result from epoch and "
+        "stages only; a resumed run "
         "calls the policy again",
     ),
     (
