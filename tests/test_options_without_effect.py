@@ -105,7 +105,7 @@ def test_options_with_an_effect_are_not(sections: dict[str, Any], catalogue: Cat
 
 
 def test_a_delta_that_no_metric_reaches_is_a_mistake(catalogue: Catalogue) -> None:
-    with pytest.raises(RecipeError, match=r"callbacks\[0\].min_delta: accuracy is in 0..1, so that no evaluation"):
+    with pytest.raises(RecipeError, match=r"callbacks\[0\].min_delta: accuracy is in 0..1, so no evaluation"):
         plan(catalogue, callbacks=[{**STOPPING, "min_delta": 1.0}], evaluate={"metric": "accuracy"})
 
 

@@ -206,7 +206,7 @@ def test_what_the_engine_does_itself_is_refused(name: str) -> None:
 def test_transforms_that_need_more_than_a_photo_are_refused(name: str) -> None:
     (message,) = mistakes(name)
     assert message.startswith(f"ops[0]: {name} needs ")
-    assert message.endswith(", which labelled images do not have")
+    assert message.endswith(", which labelled images do not have; remove it")
 
 
 def test_preset_and_ops_exclude_each_other() -> None:

@@ -177,7 +177,7 @@ def test_missing_files_are_named(root: Path) -> None:
 def test_damaged_tables(root: Path, data: bytes | None) -> None:
     file = root / "setid.mat"
     file.write_bytes(file.read_bytes()[:-50] if data is None else data)
-    with pytest.raises(DataError, match=r"setid.mat' is damaged or has no numbers 'tstid'; remove it and fetch it"):
+    with pytest.raises(DataError, match=r"setid.mat' is damaged or has no numbers 'tstid'; delete it and download it"):
         read(root, "test")
 
 
