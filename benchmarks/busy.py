@@ -48,7 +48,7 @@ def training() -> Callable[[], float]:
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
 
-    backbone = Catalogue(plugins.load()).get(Backbone, "resnext_nano")
+    backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext_nano")
     ms.set_seed(0)
     head = heads.build_head(LinearHead(), backbone.features, step.CLASSES, 0)
     network = Network(build_stages(backbone, backbone.options()), head)

@@ -55,12 +55,12 @@ def seconds_of_step(processes: int, steps: int) -> float:
     from finetune.machine import device
     from finetune.network import heads
     from finetune.network.network import Network
-    from finetune.plugins import load
+    from finetune.plugins import load_plugins
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
 
-    component: Any = Catalogue(load()).get(Backbone, "resnext_nano")
+    component: Any = Catalogue(load_plugins()).get(Backbone, "resnext_nano")
     device.set_up(device="cpu")
     us = world.join_world() if processes > 1 else world.ALONE
     said = {

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
-    offers, spec = Catalogue(plugins.load()), ImageSpec()
+    offers, spec = Catalogue(plugins.load_plugins()), ImageSpec()
     folder: Any = offers.get(Dataset, "folder")
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         out = Path(scratch) / "pack"

@@ -40,7 +40,7 @@ def trainer(what: str) -> Trainer:
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
-    component: Any = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    component: Any = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
     chosen = device.set_up(device="cpu", said=Settings(forms=Forms(uncapped=True)))
     said = {"dataset": {"use": "none"}, "optimizer": {"use": "adamw"}, "train": {"batch_size": BATCH}}
     recipe = Recipe.model_validate(said, strict=False)

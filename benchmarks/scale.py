@@ -67,7 +67,7 @@ def listing(count: int) -> Clock:
                 folder.mkdir(parents=True)
             pixels = np.full((64, 64, 3), rng.integers(0, 255, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"{number:08d}.jpg")
-        component: Any = Catalogue(plugins.load()).get(Dataset, "folder")
+        component: Any = Catalogue(plugins.load_plugins()).get(Dataset, "folder")
         clock = Clock()
         samples = component.build(component.options(root=top), "train")
         clock.stage("list")

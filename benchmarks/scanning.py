@@ -41,8 +41,8 @@ def looked(photos: Path) -> float:
     from finetune.recipe import plan as plans
     from finetune.training.records import load_data
 
-    catalogue = Catalogue(plugins.load())
-    plan = plans.load({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)
+    catalogue = Catalogue(plugins.load_plugins())
+    plan = plans.load_plan({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)
     began = time.perf_counter()
     load_data(plan, catalogue, count_usable_cores(), lambda split, done, total: None)
     return time.perf_counter() - began

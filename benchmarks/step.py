@@ -95,7 +95,7 @@ def our_backbone() -> Backbone:
     from finetune.catalogue import Catalogue
     from finetune.components import Backbone
 
-    return Catalogue(plugins.load()).get(Backbone, "resnext50")
+    return Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
 
 
 def our_network() -> Any:

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-# Each is read once, when the library is imported: MindSpore's warnings, and a network call of albumentations.
+# Both are read when the library is imported: they silence MindSpore's warnings and albumentations' network call.
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -190,7 +190,7 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import finetune`` costs next to nothing."""
+    """Import a public name on first use, so that ``import finetune`` is fast."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'finetune' has no attribute {name!r}")
     return getattr(import_module(f"finetune.{_HOME_OF[name]}"), name)

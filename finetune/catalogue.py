@@ -1,4 +1,4 @@
-"""What there is to choose from: every plugin's components, by kind and name."""
+"""Catalogue: the components of all plugins, by kind and name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import PluginError, UsageError
-from finetune.plugins import HERE, Broken, Origin, Plugins, named
+from finetune.plugins import HERE, Broken, Origin, Plugins, attribute_errors
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ HOOK_OF: dict[type[Component], str] = {
 }
 
 
-def fault(kind: type[Component], component: object) -> str | None:
+def find_fault(kind: type[Component], component: object) -> str | None:
     """Return what is wrong with a component that a hook of this kind returned."""
     if not isinstance(component, kind):
         return f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
     if not isinstance(component.name, str) or not component.name:
-        return f"the name of a {kind.kind} is {component.name!r}; name it by a text such as 'mine'"
+        return f"the name of a {kind.kind} is {component.name!r}, which is not a string; use a name such as 'mine'"
     if isinstance(component, Backbone) and not component.stages:
         return f"backbone '{component.name}' has no stages; name at least one"
     if not (isinstance(component.options, type) and issubclass(component.options, Options)):
@@ -37,7 +37,7 @@ def fault(kind: type[Component], component: object) -> str | None:
 
 
 class Catalogue:
-    """Components of every plugin; a name that two plugins offer can be listed but not used."""
+    """The components of all plugins; a name that two plugins offer is listed but cannot be used."""
 
     def __init__(self, plugins: Plugins) -> None:
         self.plugins = plugins
@@ -47,18 +47,18 @@ class Catalogue:
                 self._add(kind, origin, component)
 
     def _add(self, kind: type[Component], origin: Origin, component: object) -> None:
-        if (wrong := fault(kind, component)) is not None:
+        if (wrong := find_fault(kind, component)) is not None:
             self.plugins.broken.append(Broken(origin=origin, reason=wrong))
         else:
             assert isinstance(component, kind)
             self._entries[kind].setdefault(component.name, []).append((origin, component))
 
     def names(self, kind: type[Component]) -> tuple[str, ...]:
-        """Return the names on offer, sorted."""
+        """Return the sorted names of a kind."""
         return tuple(sorted(self._entries[kind]))
 
     def get(self, kind: type[C], name: str) -> C:
-        """Return the component; ``UsageError`` with a near match if there is none, ``PluginError`` if there are two."""
+        """Return a component; raises ``UsageError`` with a near match for an unknown name, ``PluginError`` for two."""
         offers = self._entries[kind].get(name, [])
         if len(offers) > 1:
             sides = " and ".join(str(origin) for origin, _ in offers)
@@ -81,7 +81,7 @@ class Catalogue:
         return f" (not loaded: {names}; see `finetune plugins`)" if names else ""
 
     def origin(self, component: Component) -> Origin:
-        """Return the plugin that offers a component; one given from Python stands for itself."""
+        """Return the plugin that offers a component; a component that was passed in Python has an origin of its own."""
         for offers in self._entries[type(component)].values():
             for origin, offered in offers:
                 if offered is component:
@@ -89,12 +89,12 @@ class Catalogue:
         return Origin(name=component.name, distribution=HERE, version="-")
 
     def call(self, component: Component, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a component's function; what it raises names its plugin."""
-        with named(self.origin(component), f"{what} of {component.kind} '{component.name}'"):
+        """Call a component's function; errors that it raises name its plugin."""
+        with attribute_errors(self.origin(component), f"{what} of {component.kind} '{component.name}'"):
             return function(*arguments)
 
     def __iter__(self) -> Iterator[tuple[Origin, Component]]:
-        """Iterate over all components by kind and name, doubles included."""
+        """Iterate over all components by kind and name, including duplicates."""
         for kind in KINDS:
             for name in self.names(kind):
                 yield from self._entries[kind][name]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune.errors import UsageError
-from finetune.normalisation import image_fault
+from finetune.normalisation import find_image_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 Split = Literal["train", "valid", "test"]
 Severity = Literal["error", "warning", "note"]
 
-POSITIONS = ("last", "last 2", "all")  # examples of stages by position
+POSITIONS = ("last", "last 2", "all")  # examples of positions of stages
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Options(BaseModel):
-    """Base of a component's options: unknown keys, loose types and NaN are errors, and values cannot change."""
+    """Base class of a component's options: unknown keys, loose types and NaN are errors, and instances are frozen."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -42,18 +42,18 @@ class Options(BaseModel):
 
 
 class NoOptions(Options):
-    """Options of a component that has none."""
+    """Options of a component without options."""
 
 
 Stage = Annotated[str, Field(json_schema_extra={"examples": ["head", *POSITIONS]})]
-"""A stage in the options of a freezing policy: its name or a position, which editors then offer."""
+"""A stage in the options of a freezing policy: a name or a position, which editors complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something noticed before training: an ``error`` ends the run, all findings are reported together.
+    """An error, a warning or a note from before training; findings are reported together, and errors end the run.
 
-    ``subject`` is what it is about: a photo or a folder of a dataset, a key of a component's options.
+    ``subject`` is the image or folder of a dataset, or the key of a component's options, that it concerns.
     """
 
     severity: Severity
@@ -63,7 +63,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """An image as the bytes of its file, such as a JPEG's, which the engine decodes; messages call it by ``name``."""
+    """An image as the bytes of its file, such as a JPEG, which the engine decodes; messages show its ``name``."""
 
     name: str
     data: bytes
@@ -73,11 +73,11 @@ class Encoded:
 class Samples:
     """One split of a dataset.
 
-    ``images[i]`` is a path, the bytes of a file or an HWC uint8 RGB array, read from several threads at once and the
-    same at every reading; ``labels[i]`` is the index of its class in ``classes``. ``findings`` says what was left out
-    and why. ``digests`` are the hashes of images that are known to be sound, which saves looking at each before
-    training: BLAKE2b of 16 bytes over the file, in hex. ``groups`` name what images belong together, such as a patient
-    or a video: those of a group are on one side of a split; None is an image on its own.
+    ``images[i]`` is a path, the bytes of a file or an HWC uint8 RGB array. It is read from several threads at once and
+    must be the same every time. ``labels[i]`` is the index of its class in ``classes``. ``findings`` reports what was
+    left out and why. ``digests`` are hashes of images that are known to be intact, which saves a scan before training:
+    BLAKE2b with 16 bytes over the file, in hex. ``groups`` names the group of each image, such as a patient or a video:
+    the images of a group are on one side of a split; None is an image on its own.
     """
 
     images: Sequence[Image]
@@ -92,14 +92,14 @@ class Samples:
 
 
 Color: TypeAlias = Literal["convert", "ignore"]
-"""What becomes of a colour profile in an image's file: the colours are converted to sRGB, or taken as they are."""
+"""How to treat a colour profile in an image file: convert the colours to sRGB, or ignore the profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """How an image becomes the input of the network: side lengths in pixels, mean and std of RGB in 0..1.
+    """The preprocessing of images for the network: side lengths in pixels, mean and std of RGB in 0..1.
 
-    ``color`` says whether colours are converted to sRGB by the profile in an image's file.
+    ``color`` sets whether colours are converted to sRGB by the profile in the image file.
     """
 
     size: int = 224
@@ -111,21 +111,21 @@ class ImageSpec:
     color: Color = "convert"
 
     def __post_init__(self) -> None:
-        """Raise ``UsageError`` for a mean or std that is not of pixels in 0..1."""
-        if fault := image_fault({"mean": self.mean, "std": self.std}):
+        """Raise ``UsageError`` for a mean or std that does not belong to pixels in 0..1."""
+        if fault := find_image_fault({"mean": self.mean, "std": self.std}):
             raise UsageError(f"ImageSpec: {fault}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Where pretrained weights come from and what they expect.
+    """The source of pretrained weights, and the images that they expect.
 
-    ``url`` is https or file; a file is used where it lies. ``sha256`` is 64 hex digits, the first 8 or more where the
-    publisher states no more, or empty. ``layout`` names the ``Layout`` of the file, whose size is ``bytes``. ``size``
-    and ``resize`` are in pixels, ``mean`` and ``std`` of RGB in 0..1. ``classes`` is the number of logits and
-    ``labels`` a text file with a class name a line, in their order. ``accuracy`` is the reported top-1 in 0..1 and
-    ``source`` says who made the weights, from what. ``options`` are backbone options that belong to these weights,
-    such as the padding of a pooling layer.
+    ``url`` is https or file; a file is used in place. ``sha256`` is 64 hex digits, the first 8 or more if the publisher
+    states only these, or empty. ``layout`` is the name of the file's ``Layout``, ``bytes`` its size. ``size`` and
+    ``resize`` are in pixels, ``mean`` and ``std`` for RGB in 0..1. ``classes`` is the number of logits, ``labels`` a
+    text file with one class name per line, in the order of the logits. ``accuracy`` is the published top-1 accuracy in
+    0..1, and ``source`` names who trained the weights and on which data. ``options`` are backbone options that these
+    weights need, such as the padding of a pooling layer.
     """
 
     url: str
@@ -150,17 +150,17 @@ class Weights:
 class Layout:
     """How a family of weight files names the parameters of a backbone.
 
-    ``rules`` are (regular expression, replacement) pairs for whole names, the first match wins; the results are the
-    backbone's own names, the classifier's being ``head.fc.weight`` and ``head.fc.bias``. ``ignore`` matches entries
-    that are not part of a network, such as optimizer state. ``options`` are backbone options that the family needs.
-    ``pieces`` is such a pair for tensors that the file holds in pieces, to be joined on the first axis: the pattern's
-    last group is the number of the piece, and the replacement the name of the whole, to which ``rules`` then apply.
-    ``transpose`` are (regular expression for a file's whole name, axes) pairs for tensors whose axes the file has in
-    another order; axis ``i`` here is axis ``axes[i]`` of the file, as ``numpy.transpose`` takes them. Keras's
-    convolutions need ``(3, 2, 0, 1)``, its Dense kernels ``(1, 0)``.
-    ``writes`` are rules the other way, from own names to the file's, and ``format`` the kind of file that it then is.
-    A layout renames, joins and transposes whole tensors. It cannot split one or compute with its numbers: a file that
-    needs this has to be saved with own names first, such as by ``safetensors.numpy.save_file``.
+    ``rules`` are (regular expression, replacement) pairs that match complete names; the first match wins. The results
+    are the backbone's own names; the classifier's are ``head.fc.weight`` and ``head.fc.bias``. ``ignore`` matches
+    entries that are not part of a network, such as optimizer state. ``options`` are backbone options that the family
+    needs. ``pieces`` is such a pair for tensors that the file stores in pieces, which are joined on the first axis: the
+    last group of the pattern is the number of the piece, and the replacement is the name of the joined tensor, to which
+    ``rules`` then apply. ``transpose`` are (regular expression, axes) pairs for complete names of tensors with a
+    different order of axes in the file: axis ``i`` here is axis ``axes[i]`` of the file, as in ``numpy.transpose``.
+    Convolutions of Keras need ``(3, 2, 0, 1)``, its Dense kernels ``(1, 0)``. ``writes`` are rules in the opposite
+    direction, from own names to the file's, and ``format`` is the kind of file to write. A layout renames, joins and
+    transposes complete tensors. It cannot split a tensor or compute with its values: save such a file with the
+    backbone's own names first, for example with ``safetensors.numpy.save_file``.
     """
 
     name: str
@@ -175,10 +175,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What is known of a run before it begins; ``classes`` and ``steps`` are None until the dataset was looked at.
+    """Facts about a run before it starts; ``classes`` and ``steps`` are None until the dataset has been read.
 
-    ``constant`` are the metrics, with their values, that cannot change with so many classes. While the recipe leaves
-    the number of epochs open, it is the largest that there can be.
+    ``constant`` are the metrics, with their values, that cannot change with this number of classes. If the recipe
+    leaves the number of epochs open, ``recipe`` has the largest possible number.
     """
 
     recipe: Recipe
@@ -188,7 +188,7 @@ class RunFacts:
 
     @property
     def evaluations(self) -> int:
-        """Return how often the run is evaluated: once the head is fitted, every so many epochs, after the last one."""
+        """Return the number of evaluations: once the head is fitted, at the recipe's interval, and at the end."""
         start = getattr(self.recipe.head, "start", "random")
         fitted = start == "fitted" or (start == "auto" and self.recipe.backbone.weights != "none")
         return max(1, fitted + math.ceil(self.recipe.train.length / self.recipe.evaluate.every))
@@ -196,7 +196,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """Something a recipe selects with ``use: <name>``; ``options`` is the model of the keys beside ``use``."""
+    """A part of a run that a recipe selects with ``use: <name>``; ``options`` is the model of the other keys."""
 
     kind: ClassVar[str] = "component"
 
@@ -209,15 +209,16 @@ class Component:
 class Backbone(Component):
     """A network without its classifier, as named stages in order.
 
-    ``build(options)`` returns a mapping from each of ``stages`` to a ``Cell``; the first takes (N, 3, H, W) float32,
-    each takes what the one before returns, and the mean over the last one's positions has width ``features``.
+    ``build(options)`` returns a mapping from each of ``stages`` to a ``Cell``. The first cell takes (N, 3, H, W)
+    float32, each further cell takes the output of the previous one, and the mean over the positions of the last output
+    has width ``features``.
     ``shapes(options)`` returns the names and shapes of the stages' parameters, such as ``layer1.0.conv2.weight``,
     without building the network. ``products(stages)`` returns, for training on CPUs, the same stages over the same
     parameters with matrix products in place of convolutions (matmul form): they take and return maps (C, H, W, N).
     With AVX-512 all stages train in that form; with AVX2 those of ``products_avx2``, unless `finetune doctor
     --measure` found others faster. ``activations(options, side)`` returns how many numbers the cells of each stage
-    return for one image, by which a run estimates whether the memory is enough for that form. ``aliases`` are other
-    names of the very same network, by which a publisher's card may call it.
+    return for one image, from which a run estimates whether the memory is enough for that form. ``aliases`` are other
+    names of the same network, which a publisher's card may use.
     """
 
     kind: ClassVar[str] = "backbone"
@@ -236,7 +237,7 @@ class Backbone(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset(Component):
-    """Images with labels: ``build(options, split)`` returns the ``Samples`` of a split, or None if it has no such."""
+    """Images with labels: ``build(options, split)`` returns the ``Samples`` of a split, or None."""
 
     kind: ClassVar[str] = "dataset"
 
@@ -245,14 +246,14 @@ class Dataset(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation(Component):
-    """A change of training images: ``build(options, image)`` returns ``(pixels, rng) -> pixels``.
+    """A random change of training images: ``build(options, image)`` returns ``(pixels, rng) -> pixels``.
 
     Pixels are HWC uint8 RGB of any size; all randomness comes from ``rng``, which the engine seeds for each sample.
     ``native(options, image)`` returns the same change as operations of ``mindspore.dataset.vision``, from the bytes of
-    a file to HWC uint8 of the image's size, for devices that MindSpore's own pipeline feeds; None if there are none.
-    ``check(options)`` yields what is wrong with options that are right by type; it imports nothing heavy.
-    ``for_head(options)`` returns options that suit a head which is fitted to a frozen network, where those given leave
-    the choice open.
+    a file to HWC uint8 of the image's size, for devices that MindSpore's own pipeline feeds; None if that is not
+    possible. ``check(options)`` yields findings on options that have valid types; it must not import heavy libraries.
+    ``for_head(options)`` returns options for a head that is fitted to a frozen network, if the given ones leave the
+    choice open.
     """
 
     kind: ClassVar[str] = "augmentation"
@@ -268,8 +269,8 @@ class Freezer(Component):
     """A freezing policy: ``build(options)`` returns a pure function ``(epoch, stages) -> stages that train``.
 
     Epochs count from 1; ``stages`` are in order of the network and end with ``head``. ``check(options, stages,
-    epochs)`` yields what is wrong with the options for such a network and so many epochs. Options reach both with names
-    of stages where the recipe has positions such as ``last 2``; ``positions=False`` leaves them as they are written.
+    epochs)`` yields findings on the options for this network and this number of epochs. Both receive names of stages in
+    place of positions such as ``last 2``; ``positions=False`` passes the options as written.
     """
 
     kind: ClassVar[str] = "freezer"
@@ -281,10 +282,10 @@ class Freezer(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback(Component):
-    """Something that watches a run: ``build(options)`` returns an object whose ``@hookimpl`` methods are events.
+    """An observer of a run: ``build(options)`` returns an object whose ``@hookimpl`` methods handle events.
 
-    ``check(options, facts)`` yields what is wrong with the options for such a run, or can have no effect in it. It is
-    called before the dataset is looked at and again after that, with more ``facts``.
+    ``check(options, facts)`` yields options that are wrong or have no effect in this run. It is called before the
+    dataset is read, and again afterwards with more ``facts``.
     """
 
     kind: ClassVar[str] = "callback"

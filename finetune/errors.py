@@ -1,4 +1,4 @@
-"""Every error that the project raises on purpose: one tree, each branch with its exit code."""
+"""Error classes of the project, each with its exit code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class FinetuneError(Exception):
-    """Something the user can mend: the message names the thing, the value and the remedy."""
+    """An error that the user can fix: the message names the thing, the value and the remedy."""
 
     exit_code = 1
-    everywhere = False  # of the processes that train together, each has raised it or its like
+    everywhere = False  # whether every process of a distributed run raised this error or a similar one
 
 
 class UsageError(FinetuneError):
@@ -23,7 +23,7 @@ class UsageError(FinetuneError):
 
 
 class RecipeError(UsageError):
-    """A recipe does not say something that can be run; holds every mistake found, not only the first."""
+    """A recipe is not valid; ``mistakes`` has all mistakes, not only the first."""
 
     def __init__(self, mistakes: Iterable[str]) -> None:
         self.mistakes = tuple(mistakes)
@@ -43,19 +43,19 @@ class WeightsError(FinetuneError):
 
 
 class DownloadError(WeightsError):
-    """A file could not be fetched, or is not the one that was promised."""
+    """A file could not be downloaded, or its content is not the expected one."""
 
 
 class DivergedError(FinetuneError):
-    """The loss or a weight stopped being a finite number."""
+    """The loss or a weight is no longer a finite number."""
 
     exit_code = 5
 
 
 class PluginError(FinetuneError):
-    """A plugin failed; once ``named``, the message names plugin, distribution, version and hook.
+    """A plugin failed; if ``named`` is set, the message names plugin, distribution, version and hook.
 
-    ``remedy`` is what one can do who did not write the plugin.
+    ``remedy`` is a remedy for users who did not write the plugin.
     """
 
     exit_code = 6
@@ -64,13 +64,13 @@ class PluginError(FinetuneError):
 
 
 class ResourceError(FinetuneError):
-    """The disk or the memory does not suffice."""
+    """Out of disk space or memory."""
 
     exit_code = 7
 
 
 def exit_code_of(signum: int) -> int:
-    """Return the exit code of a process that a signal stopped: Ctrl-C, or anything else that asks it to end."""
+    """Return the exit code of a process that a signal stopped: 130 for Ctrl-C, 143 for other signals."""
     return 130 if signum == signal.SIGINT else 143
 
 
@@ -83,8 +83,8 @@ class Interrupted(FinetuneError):
         super().__init__(message)
 
 
-def again(kind: str, message: str, exit_code: int) -> FinetuneError:
-    """Return an error that another process raised, by the name of its class."""
+def rebuild_error(kind: str, message: str, exit_code: int) -> FinetuneError:
+    """Create an error that another process raised, from the name of its class."""
     found = globals().get(kind)
     error = FinetuneError()
     if isinstance(found, type) and issubclass(found, FinetuneError):

@@ -1,4 +1,4 @@
-"""The Python API: the same engine as the command line."""
+"""Python API: runs the same engine as the command line."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def in_python_words(method: Callable[P, R]) -> Callable[P, R]:
-    """Return a method whose errors say what to do in Python, not on the command line."""
+def translate_method_errors(method: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a method so that the remedies in its errors are for Python, not for the command line."""
 
     @wraps(method)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
-        from finetune.recipe.keywords import python_errors
+        from finetune.recipe.keywords import translate_errors
 
-        with python_errors():
+        with translate_errors():
             return method(*arguments, **keywords)
 
     return call
@@ -53,10 +53,10 @@ class Finetuner:
     >>> run = ft.fit("photos/", epochs=5)
     >>> ft.predict(["photo.jpg"])
 
-    ``backbone``, ``freeze`` and every further keyword are what a recipe says in its section of that name; a string
-    stands for ``{"use": string}``. What is left out is as in a recipe that leaves it out: ResNeXt-50 with its own
-    weights, of which the head trains. ``plugins`` are objects or modules with hooks, for this ``Finetuner`` alone.
-    Every ``fit`` starts from ``weights``, so that it can be repeated.
+    ``backbone``, ``freeze`` and all further keywords are sections of a recipe; a string is short for
+    ``{"use": string}``. Sections that you leave out have the defaults of a recipe: ResNeXt-50 with its pretrained
+    weights, of which only the head trains. ``plugins`` are objects or modules with hooks, for this ``Finetuner`` only.
+    Every ``fit`` starts from ``weights``, so it can be repeated.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Finetuner:
 
         working_folder.check_exists()
         named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
-        said = keywords.spelled_out({key: value for key, value in named.items() if value is not None} | sections)
+        said = keywords.expand_short_forms({key: value for key, value in named.items() if value is not None} | sections)
         if weights is not None:
-            said = keywords.merged(said, {"backbone": {**said.get("backbone", {}), "weights": str(weights)}})
+            said = keywords.merge_sections(said, {"backbone": {**said.get("backbone", {}), "weights": str(weights)}})
         if device is not None:
-            said = keywords.merged(said, {"runner": {"device": device}})
+            said = keywords.merge_sections(said, {"runner": {"device": device}})
         self.sections = said
         self.progress = progress
         self.plugins = tuple(plugins)
@@ -112,7 +112,7 @@ class Finetuner:
         """Return one dictionary per epoch of the last fit, as in ``metrics.jsonl``."""
         return self.run.history if self.run else []
 
-    @in_python_words
+    @translate_method_errors
     def fit(
         self,
         data: Data,
@@ -126,22 +126,22 @@ class Finetuner:
         """Fine-tune and return the run.
 
         ``data`` is a folder, a CSV file, a dataset component, the keys of a recipe's dataset section,
-        ``(images, labels)``, or a recipe file, which then speaks first. ``sections`` change single keys for this fit:
-        ``optimizer={"lr": 1e-3}``. ``resume`` is the folder of a run to go on with, where all else is as it was,
-        or what fits of it with ``allow_changed``; if that run is finished, ``extend`` trains it for so many epochs
-        more, whatever ``epochs`` says. An interrupt is raised as ``KeyboardInterrupt`` once the state is
-        saved.
+        ``(images, labels)``, or a recipe file, to which all other arguments apply. ``sections`` change single keys for
+        this fit: ``optimizer={"lr": 1e-3}``. ``resume`` is the folder of a run to resume with everything else
+        unchanged; ``allow_changed`` permits changes and resumes with the state that still fits. If that run is
+        finished, ``extend`` trains it for this many more epochs, and ``epochs`` is ignored. An interrupt is raised as
+        ``KeyboardInterrupt`` once the state is saved.
         """
         from finetune.recipe import keywords
 
-        said = keywords.merged(self.sections, keywords.spelled_out(sections))
+        said = keywords.merge_sections(self.sections, keywords.expand_short_forms(sections))
         if epochs is not None:
-            said = keywords.merged(said, {"train": {"epochs": epochs}})
+            said = keywords.merge_sections(said, {"train": {"epochs": epochs}})
         if resume == "auto":
             raise UsageError("resume='auto' is an option of the command line; pass the folder of the run")
         folder = None if resume is None else expand_home(resume)
         if extend is not None and (folder is None or extend < 1):
-            raise UsageError(f"extend={extend} needs `resume`, the folder of a finished run, and 1 epoch or more")
+            raise UsageError(f"extend={extend} needs at least 1 epoch and a finished run; pass its folder as `resume`")
         return self._run(*self._plan(data, said), folder, allow_changed=allow_changed, extend=extend)
 
     def fine_tune(
@@ -153,56 +153,56 @@ class Finetuner:
         freeze_epochs: int | None = None,
         **sections: Any,
     ) -> Run:
-        """Fit the head, then train the complete network, lower stages more gently.
+        """Fit the head, then train the complete network, with lower learning rates for lower stages.
 
-        The head starts at its optimum on the features of the frozen network. Where it cannot, as with a hidden layer
-        or with random weights, it trains alone for one epoch first. ``freeze_epochs`` is for how many epochs the head
-        trains alone, ``epochs`` for how many everything does after that, and ``base_lr`` the learning rate of the
-        head. What you leave out follows from the data: enough optimizer steps, and a learning rate that a range test
-        measures.
+        The head starts at its optimum on the features of the frozen network. If that is not possible, as with a hidden
+        layer or random weights, it first trains alone for one epoch. ``freeze_epochs`` is the number of epochs in which
+        the head trains alone, ``epochs`` the number of epochs after that in which everything trains, and ``base_lr``
+        the learning rate of the head. Arguments that you leave out follow from the data: enough optimizer steps, and a
+        learning rate from a range test.
         """
         from finetune.recipe import keywords
 
         two_step: dict[str, Any] = {"freeze": {"use": "none"}, "optimizer": {"use": "adamw", "layer_decay": 0.5}}
         if base_lr is not None:
             two_step["optimizer"]["lr"] = base_lr
-        said = keywords.merged(two_step, keywords.spelled_out(sections))
+        said = keywords.merge_sections(two_step, keywords.expand_short_forms(sections))
         if freeze_epochs is None:
             freeze_epochs = 0 if "freeze" in sections or self._fits_head(data, said) else 1
         if freeze_epochs and "freeze" not in sections:
             said["freeze"] = {"use": "gradual", "schedule": {1: "head", freeze_epochs + 1: "all"}}
         return self.fit(data, epochs=None if epochs is None else freeze_epochs + epochs, **said)
 
-    @in_python_words
+    @translate_method_errors
     def _fits_head(self, data: Data, said: Mapping[str, Any]) -> bool:
-        """Tell whether a fit with these sections starts with a head that is fitted."""
+        """Return whether a fit with these sections starts from a fitted head."""
         from finetune.recipe import keywords
         from finetune.training import defaults
         from finetune.training.prepare import plan_phases
 
-        plan, catalogue = self._plan(data, keywords.merged(self.sections, said))
+        plan, catalogue = self._plan(data, keywords.merge_sections(self.sections, said))
         planned = plan_phases(plan, catalogue)
-        return defaults.is_fitted(defaults.settle_start(plan, planned, silent).recipe)
+        return defaults.is_fitted(defaults.settle_start(plan, planned, ignore_message).recipe)
 
     def _run(
         self, plan: Plan, catalogue: Catalogue, resume: Path | None, *, allow_changed: bool, extend: int | None
     ) -> Run:
         from finetune.display import notebook
         from finetune.model import modelfolder
-        from finetune.recipe.keywords import in_python
+        from finetune.recipe.keywords import translate_lines
         from finetune.training import choosing, engine
 
         display = notebook.create_progress() if self.progress else None
         watchers = [self, display] if display else [self]
-        say = in_python(display.say) if display else silent
+        say = translate_lines(display.say) if display else ignore_message
         try:
             self.run = engine.fine_tune(
                 plan, catalogue, resume=resume, allow_changed=allow_changed, extend=extend, watchers=watchers, say=say
             )
         except Interrupted as error:
             if error.signum not in (signal.SIGINT, signal.SIGTERM) or self.run is None:
-                raise  # MindSpore makes SIGTERM of many a SIGINT
-            text = f"{error}; go on with fit(…, resume='{self.run.folder}')"
+                raise  # MindSpore turns some SIGINTs into SIGTERM
+            text = f"{error}; resume with fit(…, resume='{self.run.folder}')"
             raise KeyboardInterrupt(text) from None
         chosen = choosing.set_up_device(plan.recipe.runner).name
         inference = plan.recipe.inference
@@ -211,7 +211,7 @@ class Finetuner:
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
-        """Keep the run from its start, so that an interrupt leaves its history."""
+        """Store the run at its start, so that its history is available after an interrupt."""
         self.run, self.model = run, None
 
     def _plan(self, data: Data, said: Mapping[str, Any]) -> tuple[Plan, Catalogue]:
@@ -223,30 +223,32 @@ class Finetuner:
         catalogue = self._catalogue(data, "ignore" if color == "ignore" else "convert")
         if sources.is_recipe(data):
             file = expand_home(str(data))
-            return plans.load(file, keywords.overrides(said), catalogue), catalogue
+            return plans.load_plan(file, keywords.make_overrides(said), catalogue), catalogue
         if "use" in said.get("dataset", {}):
             raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the data argument; pass only one")
-        return plans.load(keywords.merged({"dataset": sources.build_section(data)}, said), [], catalogue), catalogue
+        return plans.load_plan(
+            keywords.merge_sections({"dataset": sources.build_section(data)}, said), [], catalogue
+        ), catalogue
 
     def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:
         from finetune import plugins
         from finetune.catalogue import Catalogue
         from finetune.data import sources
 
-        loaded = plugins.load()
+        loaded = plugins.load_plugins()
         own = plugins.Origin(name="python", distribution=plugins.HERE, version="-")
         dataset = sources.build_own_dataset(data, color)
-        for plugin in (*self.plugins, *([Offer(dataset)] if dataset else [])):
+        for plugin in (*self.plugins, *([DatasetPlugin(dataset)] if dataset else [])):
             loaded.register(plugin, own)
         return Catalogue(loaded)
 
-    @in_python_words
+    @translate_method_errors
     def predict(self, images: Images | str | Path, *, top: int = 5) -> Predictions:
         """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
 
-        A folder, alone or in the list, stands for the images below it. Those of them that cannot be used are left out
-        and listed in ``skipped`` of what is returned; any other image that cannot be used raises ``DataError``.
-        Before any fit, ``head={"keep_pretrained": True}`` predicts with the classifier that the weights came with.
+        A folder, alone or in the list, means all images below it. Images in folders that cannot be used are left out
+        and listed in ``skipped`` of the result; any other image that cannot be used raises ``DataError``. Before a fit,
+        ``head={"keep_pretrained": True}`` predicts with the classifier of the pretrained weights.
         """
         from finetune.machine import interrupts
         from finetune.model import inputs
@@ -260,18 +262,18 @@ class Finetuner:
             refused: dict[int, BadImage] = {}
             found = model.predict(given.images, top=top, refused=refused if given.listed else None)
         missing = inputs.list_unlabelled(given, refused)
-        say = print if self.progress else silent
+        say = print if self.progress else ignore_message
         if missing:
             say(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
         return Predictions(found, missing)
 
-    @in_python_words
+    @translate_method_errors
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
-        """Return metrics on labelled data, which is anything that ``fit`` takes: its test split if it has one.
+        """Return metrics on labelled data, in any form that ``fit`` takes: on its test split if it has one.
 
-        Without ``data``, or with the data that was trained on, the images that the run held back are evaluated.
-        ``trained_on`` in the result counts the images that the run was trained on; it is None where the run's folder
-        does not say, as that of an earlier version or a copied model folder.
+        Without ``data``, or with the data of the run, the images that the run held back are evaluated. ``trained_on``
+        in the result is the number of evaluated images that were in training; it is None if the folder does not record
+        that, as in runs of earlier versions and in copied model folders.
         """
         from finetune.machine import interrupts
 
@@ -279,11 +281,11 @@ class Finetuner:
         with interrupts.keep_keyboard_interrupt():
             return model.evaluate(data)
 
-    @in_python_words
+    @translate_method_errors
     def embed(self, images: Images | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return pooled features (N, width) float32, of the fitted network or else of the pretrained one.
+        """Return pooled features (N, width) float32 of the fitted network, or of the pretrained one before a fit.
 
-        Takes paths, Pillow images, HWC uint8 RGB arrays, or ready (N, 3, H, W) float32 images.
+        Takes paths, Pillow images, HWC uint8 RGB arrays, or preprocessed (N, 3, H, W) float32 images.
         """
         from finetune.machine import interrupts
 
@@ -291,12 +293,12 @@ class Finetuner:
         with interrupts.keep_keyboard_interrupt():
             return model.embed(images)
 
-    @in_python_words
+    @translate_method_errors
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Copy the model folder to another folder and return it.
 
-        A folder that is not empty is refused, unless all in it is as ``save`` wrote it, or ``force`` overwrites the
-        files of a model in it.
+        Raises ``UsageError`` for a folder that is not empty, unless it is an unchanged copy that ``save`` wrote, or
+        ``force`` overwrites the files of a model in it.
         """
         from finetune.model import exporting
 
@@ -304,14 +306,14 @@ class Finetuner:
         assert model.folder is not None
         return exporting.copy_model(model.folder, target, force=force)
 
-    @in_python_words
+    @translate_method_errors
     def export(
         self, path: str | Path, format: Literal["onnx", "mindir"] | None = None, *, force: bool = False
     ) -> dict[str, Any]:
-        """Write the fitted network as ONNX or MindIR, by the file's ending; return what was checked.
+        """Write the fitted network as ONNX or MindIR, by the file's ending, and return the results of its comparison.
 
-        A file that exists is refused, unless an export wrote it and nobody changed it since, or ``force`` overwrites
-        it.
+        Raises ``UsageError`` for an existing file, unless it is an unchanged file of an earlier export, or ``force``
+        overwrites it.
         """
         from finetune.machine import interrupts
 
@@ -323,16 +325,16 @@ class Finetuner:
             return model.export(file, ending, force=force)
 
     @classmethod
-    @in_python_words
+    @translate_method_errors
     def load(cls, path: str | Path, **more: Any) -> Finetuner:
-        """Return a fitted ``Finetuner`` from a run folder or model folder; ``more`` is what the constructor takes.
+        """Return a fitted ``Finetuner`` from a run folder or model folder; ``more`` are arguments of the constructor.
 
-        Its ``fit`` starts from these weights, with a new head; ``head={"keep_pretrained": True}`` keeps the head
-        for photos of the same classes.
+        Its ``fit`` starts from these weights, with a new head; ``head={"keep_pretrained": True}`` keeps the head for
+        images of the same classes.
         """
         from finetune.machine import device
         from finetune.model import modelfolder
-        from finetune.recipe.keywords import in_python
+        from finetune.recipe.keywords import translate_lines
         from finetune.recipe.models import InferenceSection
 
         folder = modelfolder.locate_folder(expand_home(path))
@@ -343,7 +345,7 @@ class Finetuner:
         chosen = device.set_up(device=ft.sections.get("runner", {}).get("device", "auto")).name
         given = ft.sections.get("inference", ft.sections.get("trunk"))
         inference = None if given is None else InferenceSection.model_validate(given)
-        say = in_python(print) if ft.progress else silent
+        say = translate_lines(print) if ft.progress else ignore_message
         ft.model = modelfolder.open_model(folder, ft._catalogue(), inference=inference, device=chosen, say=say)
         return ft
 
@@ -351,7 +353,7 @@ class Finetuner:
         if self.model is not None:
             return self.model
         if self.run is not None:
-            raise UsageError(f"the last fit was not finished; go on with fit(…, resume='{self.run.folder}')")
+            raise UsageError(f"the last fit was not finished; resume it with fit(…, resume='{self.run.folder}')")
         raise UsageError("nothing has been fitted yet; call fit, or open a model with Finetuner.load")
 
     def _keeps_head(self) -> bool:
@@ -359,12 +361,12 @@ class Finetuner:
         return unfitted and self.sections.get("head", {}).get("keep_pretrained") is True
 
     def _backbone(self, *, head: bool = False) -> Model:
-        """Return the pretrained network; once it was asked for with its head, that one serves for all."""
+        """Return the pretrained network; once it was loaded with its head, the same network is used for both."""
         if self._pretrained is None or (head and not self._pretrained_head):
-            from finetune.recipe.keywords import in_python
+            from finetune.recipe.keywords import translate_lines
             from finetune.training.pretrained import load_pretrained
 
-            say = in_python(print) if self.progress else silent
+            say = translate_lines(print) if self.progress else ignore_message
             self._pretrained = load_pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
             self._pretrained_head = head
         return self._pretrained
@@ -374,7 +376,7 @@ SCORES = ("val_accuracy", "test_accuracy")
 NOTHING: tuple[Sequence[Any], Sequence[Any]] = ((), ())
 
 
-class Offer:
+class DatasetPlugin:
     """A plugin that offers one dataset."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -382,9 +384,9 @@ class Offer:
 
     @hookimpl
     def finetune_datasets(self) -> list[Dataset]:
-        """Return the dataset."""
+        """Return the dataset that was passed to ``fit``."""
         return [self.dataset]
 
 
-def silent(message: str) -> None:
-    """Show nothing."""
+def ignore_message(message: str) -> None:
+    """Discard a message."""

@@ -1,4 +1,4 @@
-"""The thirteen hooks of a plugin: what there is to choose from, how weights are fetched, and the events of a run."""
+"""Hook specifications: components that plugins offer, downloads of weights, and the events of a run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from finetune.run import Run
 
 PROJECT = "finetune"
-API = 1  # of plugins: what a module may say it is written for, as `finetune_api = 1`
+API = 1  # version of these hooks; a plugin may set `finetune_api = 1` in its module
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-# Catalogue: what is there to choose from
+# Catalogue: components that recipes can select
 
 
 @hookspec
@@ -47,30 +47,30 @@ def finetune_callbacks() -> Iterable[Callback]:  # type: ignore[empty-body]
     """Return the callbacks that this plugin offers."""
 
 
-# Resolution
+# Downloads
 
 
 @hookspec(firstresult=True)
 def finetune_fetch_weights(weights: Weights, cache: Path) -> Path | None:
-    """Return a local file that holds ``weights``, kept below ``cache``; None leaves it to the next plugin."""
+    """Return a local file with ``weights``, stored below ``cache``; None passes the request to the next plugin."""
 
 
-# Events, in the order a run fires them
+# Events, in the order in which a run fires them
 
 
 @hookspec
 def finetune_run_start(run: Run) -> None:
-    """Act before the first epoch: data and network stand, nothing has trained in this process."""
+    """Act before the first epoch: data and network are ready, and nothing has trained in this process."""
 
 
 @hookspec
 def finetune_epoch_start(run: Run, epoch: int) -> None:
-    """Act before an epoch, counted from 1; ``run.trainable`` holds the stages that will train."""
+    """Act before an epoch, counted from 1; ``run.trainable`` are the stages that will train."""
 
 
 @hookspec
 def finetune_step_end(run: Run, step: int, loss: float) -> None:
-    """Act after an optimizer step, counted from 1 over the whole run; ``loss`` is the mean over its images."""
+    """Act after an optimizer step, counted from 1 over the entire run; ``loss`` is the mean over its images."""
 
 
 @hookspec
@@ -80,14 +80,14 @@ def finetune_epoch_end(run: Run, epoch: int, metrics: dict[str, float]) -> None:
 
 @hookspec
 def finetune_checkpoint_saved(run: Run, epoch: int, path: Path, best: bool) -> None:
-    """Act after a checkpoint is complete on disk; ``best`` says that it holds the best metric so far."""
+    """Act after a checkpoint is complete on disk; ``best`` is true if it has the best metric so far."""
 
 
 @hookspec
 def finetune_run_error(run: Run, error: BaseException) -> None:
-    """Act when a run ends by an error or an interrupt, before ``finetune_run_end``."""
+    """Act when a run ends with an error or an interrupt, before ``finetune_run_end``."""
 
 
 @hookspec
 def finetune_run_end(run: Run) -> None:
-    """Act when a run ends, however it ends."""
+    """Act when a run ends, whether it finished, failed or was interrupted."""

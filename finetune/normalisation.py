@@ -1,4 +1,4 @@
-"""Mean and standard deviation of RGB in 0..1: what cannot be such a value, and what to write instead."""
+"""Validation of mean and standard deviation of RGB in 0..1, with hints on what to write instead."""
 
 from __future__ import annotations
 
@@ -7,56 +7,58 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-LEVEL = 1 / 255  # the smallest difference between two values of a pixel; as a std it leaves pixels in 0..255
-LEAST_LEVEL = 3  # below it, a value was hardly meant for pixels in 0..255
-DEEPEST = 65535  # the largest value of a pixel of 16 bits
+LEVEL = 1 / 255  # smallest difference between two pixel values; as a std it scales pixels to 0..255
+LEAST_LEVEL = 3  # a smaller value was probably not meant for pixels in 0..255
+DEEPEST = 65535  # largest value of a 16-bit pixel
 CHANNELS = 3
 
 
-def mean_fault(mean: Any) -> str | None:
-    """Return what is wrong with the means of red, green and blue and what to do; None for values in 0..1."""
-    if fault := _shape_fault(mean):
+def find_mean_fault(mean: Any) -> str | None:
+    """Return the fault of the means of red, green and blue, and its remedy; None for values in 0..1."""
+    if fault := _find_shape_fault(mean):
         return fault
     if min(mean) < 0:
-        return f"a mean cannot be negative, got {listed(mean)}; give the mean of pixels in 0..1"
-    fault = _scale_fault(mean)
-    return fault and f"{fault}; a std for the same pixels is divided likewise"
+        return f"a mean cannot be negative, got {format_numbers(mean)}; give the mean of pixels in 0..1"
+    fault = _find_scale_fault(mean)
+    return fault and f"{fault}; divide the std in the same way"
 
 
-def std_fault(std: Any) -> str | None:
-    """Return what is wrong with the deviations of red, green and blue and what to do; None for values in 1/255..1.
+def find_std_fault(std: Any) -> str | None:
+    """Return the fault of the deviations of red, green and blue, and its remedy; None for values in 1/255..1.
 
-    1 leaves pixels as they are, and 1/255 makes them 0..255, which some networks expect.
+    1 leaves pixels unchanged, and 1/255 scales them to 0..255, which some networks expect.
     """
-    if fault := _shape_fault(std):
+    if fault := _find_shape_fault(std):
         return fault
     if min(std) <= 0:
-        return f"a standard deviation must be more than 0, got {listed(std)}; write [1.0, 1.0, 1.0] to change nothing"
+        remedy = "write [1.0, 1.0, 1.0] to change nothing"
+        return f"a standard deviation must be more than 0, got {format_numbers(std)}; {remedy}"
     if min(std) >= LEVEL * 0.99:
-        return _scale_fault(std)
-    if max(std) <= LEVEL:  # divided by 255 twice
-        return f"{listed(std)} is less than 1/255; multiply by 255: {listed([v * 255 for v in std])}"
-    return f"the values have different scales, got {listed(std)}; give each in 0..1"
+        return _find_scale_fault(std)
+    if max(std) <= LEVEL:  # was divided by 255 twice
+        return f"{format_numbers(std)} is less than 1/255; multiply by 255: {format_numbers([v * 255 for v in std])}"
+    return f"the values have different scales, got {format_numbers(std)}; give each in 0..1"
 
 
-def image_fault(image: dict[str, Any]) -> str | None:
-    """Return what is wrong with ``mean`` or ``std`` among the keys of preprocessing, after the key."""
-    for key, look in (("mean", mean_fault), ("std", std_fault)):
+def find_image_fault(image: dict[str, Any]) -> str | None:
+    """Return the fault of ``mean`` or ``std`` in preprocessing, with its key in front; None if both are valid."""
+    for key, look in (("mean", find_mean_fault), ("std", find_std_fault)):
         if key in image and (fault := look(image[key])):
             return f"{key}: {fault}"
     return None
 
 
-def _shape_fault(values: Any) -> str | None:
-    """Return what is wrong where this is not three finite numbers."""
+def _find_shape_fault(values: Any) -> str | None:
+    """Return the fault of values that are not three finite numbers."""
     if _is_number(values):
-        return f"expected a number for each of red, green and blue, got {values}; write {listed([values] * CHANNELS)}"
+        remedy = f"write {format_numbers([values] * CHANNELS)}"
+        return f"expected a number for each of red, green and blue, got {values}; {remedy}"
     if not isinstance(values, Sequence) or isinstance(values, str) or not all(map(_is_number, values)):
         return f"expected three numbers, got {values!r:.60}; give one for each of red, green and blue"
     if len(values) != CHANNELS:
         return f"expected three numbers, got {len(values)}; give one for each of red, green and blue"
     if not all(map(math.isfinite, values)):
-        return f"must be finite numbers, got {listed(values)}; give one for each of red, green and blue"
+        return f"must be finite numbers, got {format_numbers(values)}; give one for each of red, green and blue"
     return None
 
 
@@ -64,28 +66,29 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _scale_fault(values: Sequence[float]) -> str | None:
-    """Return what is wrong with positive values of which some are above 1."""
+def _find_scale_fault(values: Sequence[float]) -> str | None:
+    """Return the fault of positive values of which some are above 1."""
     highest = max(values)
     if highest <= 1:
         return None
     if highest < LEAST_LEVEL:
-        return f"{listed(values)} is not in 0..1; give the values for pixels in 0..1"
+        return f"{format_numbers(values)} is not in 0..1; give the values for pixels in 0..1"
     scale = next((most for most in (255, DEEPEST) if highest <= most), None)
     if scale is None:
-        return f"{listed(values)} is not in 0..1; give the values for pixels in 0..1"
+        return f"{format_numbers(values)} is not in 0..1; give the values for pixels in 0..1"
     if any(0 < value <= 1 for value in values):
         fixed = [value if value <= 1 else value / scale for value in values]
-        return f"the values have different scales, got {listed(values)}; in 0..1 they are probably {listed(fixed)}"
+        remedy = f"in 0..1 they are probably {format_numbers(fixed)}"
+        return f"the values have different scales, got {format_numbers(values)}; {remedy}"
     fixed = [value / scale for value in values]
-    return f"{listed(values)} is in 0..{scale}, not in 0..1; divide by {scale}: {listed(fixed)}"
+    return f"{format_numbers(values)} is in 0..{scale}, not in 0..1; divide by {scale}: {format_numbers(fixed)}"
 
 
-def listed(values: Sequence[float]) -> str:
-    """Return numbers as a recipe has them, rounded to four digits."""
-    return f"[{', '.join(_rounded(value) for value in values)}]"
+def format_numbers(values: Sequence[float]) -> str:
+    """Return numbers as in a recipe, rounded to four digits."""
+    return f"[{', '.join(_format_number(value) for value in values)}]"
 
 
-def _rounded(value: float) -> str:
+def _format_number(value: float) -> str:
     text = f"{value:.4g}" if abs(value) < 1000 else f"{value:g}"
     return text if any(mark in text for mark in ".en") else f"{text}.0"

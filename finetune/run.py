@@ -1,4 +1,4 @@
-"""A run as plugins see it."""
+"""Runs as plugins see them: state, history, and requests to the engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predicted:
-    """A validation image with the class it has and the class it was given."""
+    """A validation image with its true class and its predicted class."""
 
     pixels: NDArray[np.uint8]
     label: str
@@ -37,12 +37,12 @@ class Predicted:
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class Run:
-    """One fine-tuning run: what it is, where it stands, and what a plugin may ask of it.
+    """One fine-tuning run: its recipe, its progress, and the requests that a plugin may make.
 
-    ``epoch`` and ``step`` count from 1 and are 0 before the first; ``class_counts`` are the
-    training images of each class; ``history`` holds the lines of ``metrics.jsonl``;
-    ``confusion[true, predicted]`` is the last evaluation's. ``state`` is for plugins: what they put under their own
-    name (JSON only) is saved in each checkpoint and is back after a resume.
+    ``epoch`` and ``step`` count from 1 and are 0 before the first; ``class_counts`` are the training images of each
+    class; ``history`` has the lines of ``metrics.jsonl``; ``confusion[true, predicted]`` is from the last evaluation.
+    ``state`` is for plugins: values under their own name (JSON only) are saved in each checkpoint and restored on
+    resume.
     """
 
     folder: Path
@@ -83,26 +83,26 @@ class Run:
         return html.render_run(self)
 
     def stop(self, reason: str) -> None:
-        """Ask the run to end after this epoch, as finished; the reason is shown and logged."""
+        """End the run after this epoch, as finished; the reason is printed and logged."""
         self.stop_reason = self.stop_reason or reason
 
     def request_checkpoint(self, *, keep: int = 2) -> None:
-        """Ask for a checkpoint once every plugin has seen this step, or this epoch's end; ``keep`` stay on disk.
+        """Request a checkpoint after all plugins have handled this step or epoch; the newest ``keep`` stay on disk.
 
-        It is written beside what follows. Where epochs take less time than twenty checkpoints, that of an epoch is
-        written with one of the next; the last always is.
+        It is written in the background. If an epoch takes less time than twenty checkpoints, its checkpoint is
+        postponed to a later epoch; the checkpoint of the last epoch is always written.
         """
         self.checkpoint_keep = keep
 
     def say(self, message: str) -> None:
-        """Show a line to the user and keep it in ``log.txt``."""
+        """Print a line to the user and write it to ``log.txt``."""
         self.messages.append(message)
         self._say(message)
 
     def augmented(self, count: int) -> Sequence[NDArray[np.uint8]]:
-        """Return the first ``count`` training images as this epoch's augmentation makes them, HWC uint8 RGB."""
+        """Return the first ``count`` training images as augmented in this epoch, HWC uint8 RGB."""
         return self._augmented(count) if self._augmented else []
 
     def predictions(self, count: int) -> Sequence[Predicted]:
-        """Return ``count`` validation images as the last evaluation labelled them, wrong and sure ones first."""
+        """Return ``count`` predictions of the last evaluation, with confident mistakes first."""
         return self._predictions(count) if self._predictions else []

@@ -1,4 +1,4 @@
-"""Near matches for the names in error messages."""
+"""Hints with near matches, for unknown names in error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the nearest of ``known``, else ``; known: …``, else nothing."""
+    """Return ``; did you mean 'x'?`` for the nearest of ``known``, else ``; known: …``, or nothing if it is empty."""
     names = sorted(known)
     near = get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
     if near:

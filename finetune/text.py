@@ -1,6 +1,6 @@
-"""Text for people: names that may hold anything, shown so that they cannot steer a terminal or break a line.
+"""Escaping of text for people: names with any characters cannot control a terminal or break a line.
 
-Only what is printed is escaped. Data (JSON, CSV, ``data.json``, packs) keeps every name as it is.
+Only printed text is escaped. Data (JSON, CSV, ``data.json``, packs) keeps every name unchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ JOINER = "\u200d"  # joins emoji, and letters of some scripts
 
 
 def escape(text: str) -> str:
-    """Return ``text`` with control characters, marks of direction and undecodable bytes as escapes; lines stay."""
+    """Return ``text`` with control characters, direction marks and undecodable bytes escaped; line ends are kept."""
     if text.isprintable():
         return text
     return "".join(c if c == "\n" or _is_harmless(text, i) else _escaped(c) for i, c in enumerate(text))
@@ -24,7 +24,7 @@ def escape_line(text: str) -> str:
 
 def _is_harmless(text: str, index: int) -> bool:
     character = text[index]
-    if character == JOINER:  # between ASCII letters it would only hide
+    if character == JOINER:  # between ASCII letters it could only hide text
         return index > 0 and not text[index - 1].isascii()
     return character.isprintable() or unicodedata.category(character) == "Zs"
 

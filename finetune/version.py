@@ -9,7 +9,7 @@ VERSION = "0.1.0"
 
 
 def own_version() -> str:
-    """Return the version that is installed, or that of the source tree."""
+    """Return the installed version, or the version of the source tree."""
     try:
         return version(DISTRIBUTION)
     except PackageNotFoundError:

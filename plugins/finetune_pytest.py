@@ -1,7 +1,7 @@
-"""What pytest has wherever ``finetune`` is installed: fixtures for the tests of plugins.
+"""Pytest fixtures for tests of plugins, available wherever ``finetune`` is installed.
 
-A module of its own, not part of ``finetune``, since pytest imports it in every project: it costs next to nothing, and
-nothing else is imported before a test asks for a fixture.
+This is not part of ``finetune``, because pytest imports it in every project: it is cheap, and imports nothing else
+before a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def finetune_photos(tmp_path: Path) -> Path:
-    """Return a folder of twelve small photos drawn by code: ``red/red_0.jpg``, and so on for blue, green and red."""
+    """Return a folder of twelve small photos drawn by code, such as ``red/red_0.jpg``, for blue, green and red."""
     from finetune.testing import draw_photos
 
     return draw_photos(tmp_path / "finetune-photos")

@@ -21,7 +21,7 @@ RECIPE = {
     "callbacks": "[]",
     "runner": "{device: cpu, mode: pynative, workers: 1}",
 }
-LEAVE = "update or mend bad-plugin, or leave it out with FINETUNE_DISABLE_PLUGINS=bad"
+LEAVE = "update or fix bad-plugin, or disable it with FINETUNE_DISABLE_PLUGINS=bad"
 TITLE = "plugin 'bad' (bad-plugin 1.2)"
 BIRDS = {"dataset": "{use: bad}"}
 IMAGES = "[np.full((16, 16, 3), i, np.uint8) for i in range(12)]"
@@ -97,14 +97,14 @@ LOADED: list[Row] = [
         "def finetune_datasets(): ...",
         BIRDS,
         2,
-        ("'finetune_datasets' would never be called; decorate it with @hookimpl",),
+        ("'finetune_datasets' is missing @hookimpl; add the decorator",),
     ),
     (
         "an extra argument",
         f"{HEAD}@hookimpl\ndef finetune_datasets(run): ...",
         BIRDS,
         2,
-        ("'finetune_datasets' asks for the argument 'run'; it takes none",),
+        ("'finetune_datasets' has the unknown argument 'run'; it has no arguments",),
     ),
     (
         "another type",

@@ -16,7 +16,7 @@ import finetune
 from finetune import cli, plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import source, sweeping
-from finetune.cli.app import parse
+from finetune.cli.app import parse_command_line
 from finetune.components import KINDS
 from finetune.display import failures
 from finetune.errors import DownloadError, FinetuneError, RecipeError
@@ -68,7 +68,7 @@ def place(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_recipes_are_valid(docs: dict[str, str], tmp_path: Path) -> None:
-    known = Catalogue(plugins.load())
+    known = Catalogue(plugins.load_plugins())
     fragments = [(name, block) for name in docs.keys() - APART for block in blocks(docs[name], "yaml")]
     assert len(fragments) > 4
     for name, block in fragments:
@@ -77,7 +77,7 @@ def test_recipes_are_valid(docs: dict[str, str], tmp_path: Path) -> None:
             continue
         file = tmp_path / "block.yaml"
         file.write_text(block + ("" if "dataset" in values else "dataset: {use: folder, root: photos/}\n"))
-        assert plan.load(file, [], known).recipe.name == "block", name
+        assert plan.load_plan(file, [], known).recipe.name == "block", name
 
 
 def test_commands_are_understood(
@@ -93,13 +93,13 @@ def test_commands_are_understood(
     for name, arguments in (*typed, *named):
         if tuple(arguments) in NAMED:
             continue
-        asked = parse(arguments)
+        asked = parse_command_line(arguments)
         assert callable(asked) or capsys.readouterr().out.startswith(("Usage: ", "finetune ")), (name, arguments)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_changes_on_the_command_line_are_valid(docs: dict[str, str], place: Path) -> None:
-    known = Catalogue(plugins.load())
+    known = Catalogue(plugins.load_plugins())
     found = [
         (name, line, arguments[1:])
         for name in docs.keys() - APART
@@ -109,7 +109,7 @@ def test_changes_on_the_command_line_are_valid(docs: dict[str, str], place: Path
     assert len(found) > 15
     for name, line, arguments in found:
         given = [word for word in arguments if word != "--dry-run"]
-        axes, rest = sweeping.asked_for(source.asked(given), known, None)
+        axes, rest = sweeping.split_axes(source.parse_words(given), known, None)
         assert rest.plan(known).recipe.dataset.use, name
         assert bool(axes) == bool(re.search(r"\b(optimizer\.lr|seed)=\[", line)), line
 
@@ -119,7 +119,7 @@ def test_the_mistakes_shown_are_those_of_the_recipes_shown(docs: dict[str, str],
     for name, recipe in re.findall(r"^\$ cat (\S+)\n(.*?)(?=^\$)", text, re.S | re.M):
         (place / name).write_text(recipe)
     with pytest.raises(RecipeError) as error:
-        plan.load(place / "mine.yaml", [], Catalogue(plugins.load()))
+        plan.load_plan(place / "mine.yaml", [], Catalogue(plugins.load_plugins()))
     told = [mistake.replace(f"{place}/", "") for mistake in error.value.mistakes]
     assert text.partition("mistakes in the recipe\n")[2].splitlines() == told
 
@@ -327,7 +327,7 @@ def test_the_reference_is_what_the_program_says(docs: dict[str, str], repo: Path
 
 
 def test_every_component_and_option_is_explained(docs: dict[str, str]) -> None:
-    own = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == DISTRIBUTION]
+    own = [each for origin, each in Catalogue(plugins.load_plugins()) if origin.distribution == DISTRIBUTION]
     assert {type(each) for each in own} == set(KINDS)
     for component in own:
         title = f"### {component.kind}: {component.name}\n"

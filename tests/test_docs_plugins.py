@@ -358,7 +358,7 @@ def package(guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_the_package_is_found_by_its_entry_point(package: Path) -> None:
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     component = catalogue.get(Dataset, "byname")
     assert str(catalogue.origin(component)) == "plugin 'byname' (finetune-byname 1.0)"
 
@@ -376,7 +376,7 @@ def test_its_recipe_is_valid_and_its_photos_are_read(package: Path, guide: str, 
     (yaml,) = blocks(section(guide, "A complete package"), "yaml")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml)
-    chosen = plan.load(recipe, [], Catalogue(plugins.load())).dataset
+    chosen = plan.load_plan(recipe, [], Catalogue(plugins.load_plugins())).dataset
     assert chosen.component.name == "byname"
     found = data.load(chosen.component, chosen.options, DatasetSection(use="byname"), seed=1, workers=0)
     assert found.classes == ("daisy", "rose")
@@ -385,7 +385,7 @@ def test_its_recipe_is_valid_and_its_photos_are_read(package: Path, guide: str, 
 
 
 def test_its_error_says_what_to_do(package: Path, tmp_path: Path) -> None:
-    component = Catalogue(plugins.load()).get(Dataset, "byname")
+    component = Catalogue(plugins.load_plugins()).get(Dataset, "byname")
     with pytest.raises(DataError, match=r"no \.jpg below '.*'; name a folder of photos such as rose_001\.jpg"):
         component.build(component.options.model_validate({"root": tmp_path}), "train")
 
@@ -403,7 +403,7 @@ def test_its_own_tests_pass(package: Path, guide: str, tmp_path: Path) -> None:
 
 def test_a_broken_contract_is_told_as_shown(package: Path, guide: str, tmp_path: Path) -> None:
     red = draw_photos(tmp_path / "drawn") / "red"
-    dataset = Catalogue(plugins.load()).get(Dataset, "byname")
+    dataset = Catalogue(plugins.load_plugins()).get(Dataset, "byname")
 
     def build(options: Any, split: Any) -> Any:
         print("reading", end="")

@@ -52,7 +52,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from finetune.network import heads
     from finetune.network.network import Network, build_stages
 
-    backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
     ms.set_seed(3)
     network = Network(build_stages(backbone, backbone.options()), heads.build_head(LinearHead(), 2048, 1000, 3))
     named = []

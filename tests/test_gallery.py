@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-RECIPES = document.recipes()
+RECIPES = document.list_recipes()
 TWO_PROCESSES = "flowers-cpu-2p"
 # What makes a run short, whatever the recipe: all else is as it stands there.
 SHORT = (
@@ -68,12 +68,12 @@ def data(recipe: Plan, photos: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != TWO_PROCESSES])
 def test_every_recipe_runs(photos: Path, name: str, tmp_path: Path) -> None:
-    catalogue = Catalogue(plugins.load())
-    whole = plan.load(RECIPES[name], [], catalogue)
+    catalogue = Catalogue(plugins.load_plugins())
+    whole = plan.load_plan(RECIPES[name], [], catalogue)
     mode = "pynative" if name in DEEP else "graph"
     changes = [*SHORT, *data(whole, photos), *SMALLER.get(name, ()), f"runner.mode={mode}", "runner.devices=1"]
     changes += [] if name in FITTED else [ONE_EPOCH]
-    short = plan.load(RECIPES[name], [*changes, f"output={tmp_path}"], catalogue)
+    short = plan.load_plan(RECIPES[name], [*changes, f"output={tmp_path}"], catalogue)
     run = engine.fine_tune(short, catalogue, say=lambda line: None)
     result = json.loads((run.folder / "result.json").read_text())
     assert run.folder == tmp_path / f"{name}-001"
@@ -81,7 +81,7 @@ def test_every_recipe_runs(photos: Path, name: str, tmp_path: Path) -> None:
     assert ("fitted" in result) == (getattr(short.recipe.head, "start", "") != "random")
     policy = whole.freezer.component.build(whole.freezer.options)
     assert {*run.trainable} == policy(1, run.stages)
-    again = plan.load(run.folder / "recipe.yaml", [], catalogue)
+    again = plan.load_plan(run.folder / "recipe.yaml", [], catalogue)
     assert settled(short) <= settled(again), "what is extended is written out"
     assert again.freezer == short.freezer
     assert [each.component for each in again.augment] == [each.component for each in short.augment]
@@ -101,7 +101,11 @@ def items(section: object) -> list[tuple[str, object]]:
 
 @pytest.mark.slow
 def test_two_processes_run(photos: Path, repo: Path, tmp_path: Path) -> None:
-    changes = [*SHORT, ONE_EPOCH, *data(plan.load(RECIPES[TWO_PROCESSES], [], Catalogue(plugins.load())), photos)]
+    changes = [
+        *SHORT,
+        ONE_EPOCH,
+        *data(plan.load_plan(RECIPES[TWO_PROCESSES], [], Catalogue(plugins.load_plugins())), photos),
+    ]
     line = command("run", TWO_PROCESSES, *changes, "--output", tmp_path, "--json")
     done = subprocess.run(line, env=environment(repo), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

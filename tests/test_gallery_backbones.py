@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-RECIPES = document.recipes()
+RECIPES = document.list_recipes()
 OTHER = (
     *("backbone.use=tiny", "backbone.weights=none", f"image.size={tiny.SIZE}", f"image.resize={tiny.SIZE + 4}"),
     *("runner.device=cpu", "runner.devices=1", "runner.mode=pynative", "train.batch_size=8", "cache.views=1"),
@@ -67,7 +67,7 @@ def other(name: str, photos: Path, *changes: str) -> Plan:
     data = DRAWN.get(name, ("dataset.use=folder", f"dataset.root={photos}"))
     if name == "csv":
         data = (f"dataset.file={photos.parent / 'photos.csv'}",)
-    return plans.load(RECIPES[name], [*OTHER, *data, *changes], tiny.catalogue())
+    return plans.load_plan(RECIPES[name], [*OTHER, *data, *changes], tiny.catalogue())
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -20,7 +20,7 @@ import finetune_model
 import finetune_plugins
 from finetune import plugins
 from finetune.catalogue import Catalogue
-from finetune.cli.app import parse
+from finetune.cli.app import parse_command_line
 from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, ImageSpec, Samples
 from finetune.data.loading import SPLITS
 from finetune.display import failures
@@ -37,8 +37,8 @@ SOURCES = {
     for package in (finetune, finetune_model, finetune_plugins)
     for file in sorted(Path(package.__file__ or "").parent.rglob("*.py"))
 }
-BUILT_IN = [component for origin, component in Catalogue(plugins.load()) if origin.distribution == DISTRIBUTION]
-RECIPES = document.recipes()
+BUILT_IN = [component for origin, component in Catalogue(plugins.load_plugins()) if origin.distribution == DISTRIBUTION]
+RECIPES = document.list_recipes()
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LARGEST = 400  # lines of a file
 
@@ -60,7 +60,7 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_valid_and_says_what_it_is(recipe: str) -> None:
-    assert plan.load(RECIPES[recipe], [], Catalogue(plugins.load())).recipe.name == Path(recipe).name
+    assert plan.load_plan(RECIPES[recipe], [], Catalogue(plugins.load_plugins())).recipe.name == Path(recipe).name
     lines = RECIPES[recipe].read_text(encoding="utf-8").splitlines()
     header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
     assert re.fullmatch(r"# [A-Z].{20,}\.", header[0])
@@ -69,7 +69,7 @@ def test_every_recipe_is_valid_and_says_what_it_is(recipe: str) -> None:
     assert calls
     for call in calls:
         assert shlex.split(call)[1] == f"recipes/{recipe}.yaml"
-        assert callable(parse(shlex.split(call)))
+        assert callable(parse_command_line(shlex.split(call)))
     for title in ("For", "Data", "Network", "Expected"):
         assert re.search(rf"^# {title} +(?!TODO)\w.{{10,}}", said, re.M), title
 

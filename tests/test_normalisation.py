@@ -12,7 +12,7 @@ import pytest
 from finetune import Finetuner, ImageSpec, UsageError, Weights, WeightsError
 from finetune.components import IMAGENET_MEAN, IMAGENET_STD
 from finetune.model.modelfolder import ImageRecord
-from finetune.normalisation import mean_fault, std_fault
+from finetune.normalisation import find_mean_fault, find_std_fault
 from finetune.weights import fetching, loading
 from finetune.weights.formats import tensorfile
 
@@ -24,12 +24,12 @@ MEAN_255, STD_255 = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 @pytest.mark.parametrize("mean", [IMAGENET_MEAN, (0.5,) * 3, (0, 0, 0), (0, 0.1, 1), (0.0019, 0.0018, 0.0016)])
 def test_means_that_can_be(mean: Any) -> None:
-    assert mean_fault(mean) is None
+    assert find_mean_fault(mean) is None
 
 
 @pytest.mark.parametrize("std", [IMAGENET_STD, (0.5,) * 3, (1, 1, 1), (1 / 255,) * 3, (0.00392,) * 3])
 def test_deviations_that_can_be(std: Any) -> None:
-    assert std_fault(std) is None
+    assert find_std_fault(std) is None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_deviations_that_can_be(std: Any) -> None:
     ],
 )
 def test_means_that_cannot_be(mean: Any, fault: str) -> None:
-    assert fault in str(mean_fault(mean))
+    assert fault in str(find_mean_fault(mean))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_means_that_cannot_be(mean: Any, fault: str) -> None:
     ],
 )
 def test_deviations_that_cannot_be(std: Any, fault: str) -> None:
-    assert fault in str(std_fault(std))
+    assert fault in str(find_std_fault(std))
 
 
 def test_a_network_that_takes_0_to_255_gets_it() -> None:

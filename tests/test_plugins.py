@@ -105,7 +105,7 @@ def test_a_misspelt_hook_is_an_error_with_the_nearest_name() -> None:
 
 def test_a_hook_without_its_decorator_is_an_error() -> None:
     bare = SimpleNamespace(finetune_run_end=lambda run: None)
-    with pytest.raises(PluginError, match="'finetune_run_end' would never be called; decorate it with @hookimpl"):
+    with pytest.raises(PluginError, match="'finetune_run_end' is missing @hookimpl; add the decorator"):
         Plugins().register(bare, origin())
 
 
@@ -423,7 +423,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 def test_an_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
     install("bird-plugin", "1.2", {"birds": "bird_plugin"}, bird_plugin=BIRDS)
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     catalogue = Catalogue(loaded)
     assert loaded.broken == []
     assert str(catalogue.origin(catalogue.get(Dataset, "birds"))) == "plugin 'birds' (bird-plugin 1.2)"
@@ -432,7 +432,7 @@ def test_an_installed_plugin_is_found_by_its_entry_point(install: Install) -> No
 def test_an_entry_point_may_be_an_object_in_a_module(install: Install) -> None:
     source = BIRDS + "\nclass Holder:\n    finetune_datasets = staticmethod(finetune_datasets)\n\nholder = Holder()\n"
     install("bird-plugin", "1.2", {"birds": "bird_plugin:holder"}, bird_plugin=source)
-    assert Catalogue(plugins.load()).names(Dataset) == ("birds",)
+    assert Catalogue(plugins.load_plugins()).names(Dataset) == ("birds",)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_an_entry_point_may_be_an_object_in_a_module(install: Install) -> None:
         ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("def broken(:", "SyntaxError: invalid syntax"),
         ("import sys; sys.exit(0)", "SystemExit: 0"),
-        (BIRDS.replace("@hookimpl", ""), "'finetune_datasets' would never be called; decorate it with @hookimpl"),
+        (BIRDS.replace("@hookimpl", ""), "'finetune_datasets' is missing @hookimpl; add the decorator"),
         (BIRDS.replace("_datasets", "_dataset"), "no hook named 'finetune_dataset'; did you mean 'finetune_datasets'?"),
         (BIRDS.replace("datasets()", "datasets(run)"), "finetune_datasets"),
     ],
@@ -450,7 +450,7 @@ def test_an_entry_point_may_be_an_object_in_a_module(install: Install) -> None:
 def test_a_plugin_that_cannot_be_loaded_stops_nothing_else(install: Install, source: str, reason: str) -> None:
     install("bad-plugin", "0.1", {"bad": "bad_plugin"}, bad_plugin=source)
     install("bird-plugin", "1.2", {"birds": "bird_plugin"}, bird_plugin=BIRDS)
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     catalogue = Catalogue(loaded)
     (broken,) = loaded.broken
     assert broken.origin == origin("bad", "bad-plugin", "0.1")
@@ -462,7 +462,7 @@ def test_a_plugin_that_cannot_be_loaded_stops_nothing_else(install: Install, sou
 @pytest.mark.parametrize("target", ["no_such_module", "bird_plugin:no_such_object", "bird_plugin:"])
 def test_an_entry_point_that_leads_nowhere_is_noted(install: Install, target: str) -> None:
     install("bird-plugin", "1.2", {"birds": target}, bird_plugin="")
-    (broken,) = plugins.load().broken
+    (broken,) = plugins.load_plugins().broken
     assert broken.origin == origin()
     assert broken.reason
 
@@ -470,14 +470,14 @@ def test_an_entry_point_that_leads_nowhere_is_noted(install: Install, target: st
 def test_an_interrupt_while_a_plugin_is_imported_is_one(install: Install) -> None:
     install("bird-plugin", "1.2", {"birds": "bird_plugin"}, bird_plugin="raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
-        plugins.load()
+        plugins.load_plugins()
 
 
 @pytest.mark.parametrize("disabled", ["birds", "other, birds", "birds,"])
 def test_installed_plugins_can_be_left_out(install: Install, monkeypatch: pytest.MonkeyPatch, disabled: str) -> None:
     install("bird-plugin", "1.2", {"birds": "bird_plugin"}, bird_plugin="raise RuntimeError('imported')")
     monkeypatch.setenv("FINETUNE_DISABLE_PLUGINS", disabled)
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     assert loaded.broken == []
     assert Catalogue(loaded).names(Dataset) == ()
     assert "bird_plugin" not in sys.modules
@@ -488,14 +488,14 @@ def test_the_order_of_plugins_does_not_depend_on_their_installation(install: Ins
         source = f"from finetune import hookimpl\n\n@hookimpl\ndef finetune_run_end(run):\n    run.append('{name}')\n"
         install(f"{name}-plugin", "1.0", {name: f"{name}_plugin_module"}, **{f"{name}_plugin_module": source})
     heard: list[str] = []
-    plugins.load().fire("finetune_run_end", run=heard)
+    plugins.load_plugins().fire("finetune_run_end", run=heard)
     assert heard == ["c", "b", "a"]
 
 
 def test_two_installed_plugins_that_offer_one_name_are_both_named(install: Install) -> None:
     install("bird-plugin", "1.2", {"birds": "bird_plugin"}, bird_plugin=BIRDS)
     install("more-birds", "3.0", {"birds": "more_birds"}, more_birds=BIRDS)
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     with pytest.raises(PluginError) as caught:
         catalogue.get(Dataset, "birds")
     assert "plugin 'birds' (bird-plugin 1.2)" in str(caught.value)
@@ -507,12 +507,12 @@ def test_a_name_of_a_built_in_cannot_be_taken_over_silently(install: Install) ->
     source += "    yield Freezer(name='head', build=lambda options: None)\n"
     install("bird-plugin", "1.2", {"birds": "bird_plugin"}, bird_plugin=source)
     with pytest.raises(PluginError, match=r"two freezers named 'head': .*mindspore-finetune.*bird-plugin 1\.2"):
-        Catalogue(plugins.load()).get(Freezer, "head")
+        Catalogue(plugins.load_plugins()).get(Freezer, "head")
 
 
 def test_all_built_in_plugins_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "entry_points", lambda group: ())
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     catalogue = Catalogue(loaded)
     assert loaded.broken == []
     assert len(loaded.origins) == len(plugins.BUILTINS)

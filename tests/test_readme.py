@@ -13,7 +13,7 @@ import pytest
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import source
-from finetune.cli.app import parse
+from finetune.cli.app import parse_command_line
 from finetune.plugins import Origin
 from finetune.recipe import plan
 from tests.drawn import folder
@@ -33,7 +33,7 @@ def test_recipes_are_valid(readme: str, tmp_path: Path) -> None:
     for number, block in enumerate(recipes):
         file = tmp_path / f"block-{number}.yaml"
         file.write_text(block, encoding="utf-8")
-        assert plan.load(file, [], Catalogue(plugins.load())).recipe.name == file.stem
+        assert plan.load_plan(file, [], Catalogue(plugins.load_plugins())).recipe.name == file.stem
 
 
 def test_code_runs(readme: str, tmp_path: Path) -> None:
@@ -53,14 +53,14 @@ def test_commands_are_understood(readme: str) -> None:
     calls = commands(readme, "finetune")
     assert calls
     for arguments in calls:
-        assert callable(parse(arguments)), arguments
+        assert callable(parse_command_line(arguments)), arguments
 
 
 def test_changes_on_the_command_line_are_valid(readme: str, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(repo / "examples" / "finetune-squeezenet"))
     import finetune_squeezenet
 
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     if not any(origin.name == "squeezenet" for origin in loaded.origins.values()):
         loaded.register(finetune_squeezenet, Origin(name="squeezenet", distribution="example", version="-"))
     monkeypatch.chdir(repo)
@@ -68,7 +68,7 @@ def test_changes_on_the_command_line_are_valid(readme: str, repo: Path, monkeypa
     assert found
     for words in found:
         given = [word.replace("=FILE", "=weights.safetensors") for word in words]
-        assert source.asked(given).plan(Catalogue(loaded)).recipe.name == Path(given[0]).stem
+        assert source.parse_words(given).plan(Catalogue(loaded)).recipe.name == Path(given[0]).stem
 
 
 def test_what_it_shows_of_mistakes_is_what_is_shown(readme: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.recipe.schema import schema_of, shown, values
+from finetune.recipe.schema import describe_values, format_yaml, get_options_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,13 +51,13 @@ def command_names() -> Iterator[tuple[str, ...]]:
 
 def read_help(*words: str) -> str:
     """Return the ``--help`` of a command on a terminal of 80 columns."""
-    from finetune.cli.app import parse
+    from finetune.cli.app import parse_command_line
 
     before, out = os.environ.get("COLUMNS"), io.StringIO()
     os.environ["COLUMNS"] = "80"
     try:
         with redirect_stdout(out):
-            parse([*words, "--help"])
+            parse_command_line([*words, "--help"])
     finally:
         os.environ.pop("COLUMNS")
         if before is not None:
@@ -79,12 +79,12 @@ def write_components() -> str:
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
-    own = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == plugins.DISTRIBUTION]
+    own = [each for origin, each in Catalogue(plugins.load_plugins()) if origin.distribution == plugins.DISTRIBUTION]
     lines: list[str] = []
     for kind in KINDS:
         lines += [f"## {WRITTEN[kind]}", ""]
         for component in (each for each in own if each.kind == kind):
-            schema = schema_of(component)
+            schema = get_options_schema(component)
             lines += [f"### {kind}: {component.name}", "", *write_options(schema)]
     return "\n".join(lines)
 
@@ -96,9 +96,9 @@ def write_options(schema: Mapping[str, Any]) -> list[str]:
     lines = [schema.get("description", ""), "", "| option | value | default | meaning |", "| --- | --- | --- | --- |"]
     required = schema.get("required", ())
     for name, option in schema["properties"].items():
-        default = "required" if name in required else f"`{shown(option.get('default'))}`"
+        default = "required" if name in required else f"`{format_yaml(option.get('default'))}`"
         about = " ".join(option.get("description", "").split())
-        lines.append(f"| `{name}` | {values(option, '`').replace('|', '&#124;')} | {default} | {about} |")
+        lines.append(f"| `{name}` | {describe_values(option, '`').replace('|', '&#124;')} | {default} | {about} |")
     return [*lines, ""]
 
 
@@ -107,12 +107,12 @@ def write_options(schema: Mapping[str, Any]) -> list[str]:
 
 def write_recipes() -> str:
     """Return the bundled recipes, then each section of a recipe with the keys that the engine reads."""
-    from finetune.cli.recipes import described, grouped
+    from finetune.cli.recipes import describe_recipes, group_by_purpose
 
     lines = ["## Bundled recipes", "", "| for | recipe | purpose |", "| --- | --- | --- |"]
     lines += [
         f"| {group} | `{each['name']}` | {each['purpose']} |"
-        for group, inside in grouped(described())
+        for group, inside in group_by_purpose(describe_recipes())
         for each in inside
     ]
     return "\n".join([*lines, "", "## Every key", "", *write_sections()])
@@ -120,7 +120,7 @@ def write_recipes() -> str:
 
 def write_sections() -> list[str]:
     """Return the lines of all sections; the options of components are in docs/components.md."""
-    from finetune.recipe.mistakes import models_in
+    from finetune.recipe.mistakes import find_models
     from finetune.recipe.models import Recipe
     from finetune.recipe.parts import SLOTS
     from finetune.recipe.schema import EXTENDS
@@ -138,7 +138,7 @@ def write_sections() -> list[str]:
     for name, about in Recipe.model_fields.items():
         if name in alone:
             continue
-        models = models_in(about.annotation)
+        models = find_models(about.annotation)
         lines += [f"### {name}", "", f"{about.description or models[0].__doc__}{describe_default(about.default)}", ""]
         if name in SLOTS:
             kind = SLOTS[name].kind
@@ -150,9 +150,9 @@ def write_sections() -> list[str]:
 
 def has_keys(about: Any) -> bool:
     """Return whether a key of a recipe is a section."""
-    from finetune.recipe.mistakes import models_in
+    from finetune.recipe.mistakes import find_models
 
-    return bool(models_in(about.annotation))
+    return bool(find_models(about.annotation))
 
 
 def describe_default(default: Any) -> str:
@@ -180,9 +180,9 @@ def write_choices(models: list[Any], discriminator: str | None) -> list[str]:
 
 def write_row(name: str, about: Mapping[str, Any]) -> str:
     """Return the row of a key."""
-    default = f"`{shown(about['default'])}`" if "default" in about else ""
+    default = f"`{format_yaml(about['default'])}`" if "default" in about else ""
     text = about.get("description", "Name of the component." if name == "use" else "")
-    return f"| `{name}` | {values(about, '`')} | {default} | {' '.join(text.split())} |"
+    return f"| `{name}` | {describe_values(about, '`')} | {default} | {' '.join(text.split())} |"
 
 
 # Pages

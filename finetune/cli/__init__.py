@@ -1,4 +1,4 @@
-"""The command line. Each command is a function that returns an ``Answer``; ``main`` calls it and shows the answer."""
+"""Command line: each command is a function that returns an ``Answer``; ``main`` calls it and prints the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from finetune.cli.app import parse
+from finetune.cli.app import parse_command_line
 from finetune.errors import Interrupted
 from finetune.machine import interrupts, working_folder
 
@@ -22,47 +22,47 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Each puts its commands into the application, in this order.
+# Importing a module adds its commands to the application, in this order.
 for name in ("running", "rates", "using", "packing", "recipes", "new", "weights", "listing", "doctor"):
     import_module(f"finetune.cli.{name}")
 
 
 def program() -> NoReturn:
-    """Be the command ``finetune``: do what the command line says, and end the process."""
+    """Run the command ``finetune`` and end the process with its exit code."""
     code = main()
     if "mindspore" in sys.modules:
         atexit._run_exitfuncs()
-        leave(code)  # to take MindSpore apart takes more than a second
-    if "mindspore._c_expression" in sys.modules:  # its import failed, and it would abort the process at exit
-        leave(code)
+        end_process(code)  # closing MindSpore takes more than a second
+    if "mindspore._c_expression" in sys.modules:  # after a failed import it would abort the process at exit
+        end_process(code)
     sys.exit(code)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says, and return the exit code: 0 means finished, ``failures`` has all others."""
+    """Run a command line and return its exit code: 0 for success; the module ``failures`` lists the others."""
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None:
         interrupts.listen()
     if "_FINETUNE_COMPLETE" in os.environ:
         from finetune.cli import completion
 
-        return completion.program()
-    steady_streams()
+        return completion.run_completion()
+    make_streams_tolerant()
     flags = given[: given.index("--")] if "--" in given else given
     try:
-        failure = answer_to(given, as_json="--json" in flags)
+        failure = answer_command(given, as_json="--json" in flags)
         interrupts.mark_taken()
-        return 0 if failure is None else partly(failure, debug="--debug" in flags)
+        return 0 if failure is None else report_partial_failure(failure, debug="--debug" in flags)
     except BaseException as error:
         interrupts.mark_taken()
-        code = failed(error, as_json="--json" in flags, debug="--debug" in flags)
+        code = report_error(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):
-            leave(code)
+            end_process(code)
         return code
 
 
-def steady_streams() -> None:
-    """Make both streams take any text: names of files need not be text that the terminal can show."""
+def make_streams_tolerant() -> None:
+    """Make both streams accept any text, because the terminal may not be able to show the name of a file."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the parent process
@@ -71,30 +71,30 @@ def steady_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def leave(code: int) -> NoReturn:
-    """End the process without closing its libraries: one that was interrupted while it loaded would crash there."""
+def end_process(code: int) -> NoReturn:
+    """End the process without closing its libraries, one of which would crash if it was interrupted while loading."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-def answer_to(given: list[str], *, as_json: bool) -> FinetuneError | None:
-    """Understand a command line, do what it says and show the answer; raise whatever goes wrong.
+def answer_command(given: list[str], *, as_json: bool) -> FinetuneError | None:
+    """Parse a command line, run it and print the answer.
 
-    What went wrong beside an answer is returned.
+    Returns the failure that accompanies a partial answer, if any; raises all other errors.
     """
-    call = to_reader(partial(parse, given))
+    call = write_to_reader(partial(parse_command_line, given))
     if call is None:
         return None
     working_folder.check_exists()
-    with redirect_stdout(sys.stderr):  # standard output is for the answer, whatever a plugin prints
+    with redirect_stdout(sys.stderr):  # standard output is for the answer, even if a plugin prints something
         answer = call()
-    to_reader(partial(show, answer, as_json))
+    write_to_reader(partial(show_answer, answer, as_json))
     return answer.failure
 
 
-def show(answer: Answer, as_json: bool) -> None:
+def show_answer(answer: Answer, as_json: bool) -> None:
     """Print an answer to standard output."""
     from finetune.cli import output
     from finetune.display import failures
@@ -103,14 +103,14 @@ def show(answer: Answer, as_json: bool) -> None:
         if answer.content is not None:
             write_bytes(answer.content)
         else:
-            print(output.text(answer.view()), end="")
+            print(output.render_text(answer.view()), end="")
         return
     failure = answer.failure and failures.convert_to_json(answer.failure)
-    print(output.line({**answer.data, **(failure or {})}))
+    print(output.format_line({**answer.data, **(failure or {})}))
 
 
 def write_bytes(content: bytes) -> None:
-    """Write a file to standard output, byte by byte as it is."""
+    """Write bytes to standard output unchanged."""
     sys.stdout.flush()
     if hasattr(sys.stdout, "buffer"):
         sys.stdout.buffer.write(content)
@@ -119,16 +119,16 @@ def write_bytes(content: bytes) -> None:
         sys.stdout.write(content.decode("utf-8", "backslashreplace"))
 
 
-def partly(failure: FinetuneError, *, debug: bool) -> int:
-    """Say what went wrong beside an answer that is shown already, and return the exit code."""
+def report_partial_failure(failure: FinetuneError, *, debug: bool) -> int:
+    """Print the failure that accompanies an answer, and return the exit code."""
     from finetune.display import failures
 
     failures.show_error(failure, debug=debug)
     return failures.choose_exit_code(failure)
 
 
-def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    """Say what went wrong, and return the exit code."""
+def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
+    """Print an error, as JSON too if asked, and return the exit code."""
     from finetune.cli import output
     from finetune.display import failures
 
@@ -136,18 +136,18 @@ def failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
         error = working_folder.build_removed_error().with_traceback(error.__traceback__)
     failures.show_error(error, debug=debug)
     if as_json:
-        to_reader(lambda: print(output.line(failures.convert_to_json(error))))
+        write_to_reader(lambda: print(output.format_line(failures.convert_to_json(error))))
     return failures.choose_exit_code(error)
 
 
-def to_reader(write: Callable[[], T]) -> T | None:
-    """Call what writes to standard output, whose reader may leave early, as ``head`` does."""
+def write_to_reader(write: Callable[[], T]) -> T | None:
+    """Call a function that writes to standard output; returns None if the reader closes it early, as ``head`` does."""
     try:
         result = write()
         sys.stdout.flush()
         return result
     except OSError as error:
-        # What is still in the buffer has nowhere to go; Python would try again at exit, and fail with code 120.
+        # Discard the rest of the buffer: Python would try to write it again at exit, and fail with code 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return None

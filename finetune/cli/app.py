@@ -1,4 +1,4 @@
-"""What all commands have in common: one Typer application, ``--json`` and ``--debug``, an example in every help."""
+"""The Typer application that all commands share, with ``--json``, ``--debug`` and examples in every help."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a command found out: ``data`` for ``--json``, and ``view`` makes what is shown without it.
+    """The result of a command: ``data`` for ``--json``, and ``view``, which returns the text for people.
 
-    ``content`` takes the place of the view where a file was asked for on standard output. ``failure`` is what went
-    wrong beside it, and decides on the exit code.
+    ``content`` replaces the view if a file goes to standard output. ``failure`` is an error that left a partial
+    result, and sets the exit code.
     """
 
     data: Mapping[str, Any]
@@ -45,7 +45,7 @@ app = typer.Typer(
     name="finetune",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,  # scripts of our own: Typer's end every word with a space, even KEY=
+    add_completion=False,  # Typer's scripts add a space after every word, even after KEY=, so there are own scripts
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -58,8 +58,8 @@ class Help(TyperCommand):
         return [self.options_metavar or ""]
 
 
-def group(name: str, about: str, *examples: str) -> typer.Typer:
-    """Add a command that has commands of its own; alone it shows its help."""
+def add_group(name: str, about: str, *examples: str) -> typer.Typer:
+    """Add a command that has subcommands; without one, it shows its help."""
 
     def alone(context: typer.Context) -> None:
         if context.invoked_subcommand is None:
@@ -67,22 +67,24 @@ def group(name: str, about: str, *examples: str) -> typer.Typer:
             raise typer.Exit
 
     commands = typer.Typer(rich_markup_mode=None)
-    whole = f"{about}\n\nEach command accepts --json and --debug."
-    app.add_typer(commands, name=name, help=whole, epilog=epilog(examples), callback=alone, invoke_without_command=True)
+    text = f"{about}\n\nEach command accepts --json and --debug."
+    app.add_typer(
+        commands, name=name, help=text, epilog=format_examples(examples), callback=alone, invoke_without_command=True
+    )
     return commands
 
 
-def epilog(examples: Sequence[str]) -> str:
-    """Return the end of a help."""
+def format_examples(examples: Sequence[str]) -> str:
+    """Return the examples at the end of a help text."""
     return "\n  ".join([f"\b\n{'Examples:' if len(examples) > 1 else 'Example:'}", *examples])
 
 
 def command(
     usage: str, *examples: str, of: typer.Typer = app, alone: str | None = None
 ) -> Callable[[Command], Command]:
-    """Add a function to the command line; ``main`` calls it once the whole command line is understood.
+    """Add a function to the command line; ``main`` calls it once the complete command line is parsed.
 
-    ``alone`` names a parameter whose file, if it goes to standard output, leaves no place for the line of ``--json``.
+    ``alone`` names a parameter whose file cannot share standard output with the line of ``--json``.
     """
 
     def register(function: Command) -> Command:
@@ -93,12 +95,12 @@ def command(
 
         signature = inspect.signature(function, eval_str=True)
         flags = [Parameter(n, Parameter.KEYWORD_ONLY, default=False, annotation=a) for n, a in COMMON.items()]
-        whole = signature.replace(parameters=[*signature.parameters.values(), *flags])
-        parsed.__signature__ = whole  # type: ignore[attr-defined]
-        parsed.__annotations__ = {name: parameter.annotation for name, parameter in whole.parameters.items()}
+        extended = signature.replace(parameters=[*signature.parameters.values(), *flags])
+        parsed.__signature__ = extended  # type: ignore[attr-defined]
+        parsed.__annotations__ = {name: parameter.annotation for name, parameter in extended.parameters.items()}
         parsed.__doc__ = function.__doc__
         line = f"{usage} [OPTIONS]".strip()
-        of.command(function.__name__, cls=Help, options_metavar=line, epilog=epilog(examples))(parsed)
+        of.command(function.__name__, cls=Help, options_metavar=line, epilog=format_examples(examples))(parsed)
         return function
 
     return register
@@ -123,33 +125,32 @@ def root(
         raise typer.Exit
     if install_completion or show_completion:
         if context.invoked_subcommand is not None:
-            raise UsageError(f"a shell is prepared alone; leave '{context.invoked_subcommand}' out")
-        return partial(shell_completion, install=install_completion)
+            option = "--install-completion" if install_completion else "--show-completion"
+            raise UsageError(f"{option} cannot be combined with a command; leave out '{context.invoked_subcommand}'")
+        return partial(set_up_completion, install=install_completion)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
     return None
 
 
-def shell_completion(*, install: bool) -> Answer:
-    """Put the script of the user's shell in its place, or show it."""
+def set_up_completion(*, install: bool) -> Answer:
+    """Install the completion script of the user's shell, or return it."""
     from finetune.cli import shells
 
-    shell = shells.current()
+    shell = shells.detect_shell()
     if not install:
         return Answer(data={"shell": shell, "script": shells.SCRIPTS[shell]}, view=lambda: shells.SCRIPTS[shell])
-    file = shells.install(shell)
-    return Answer(
-        data={"shell": shell, "file": str(file)}, view=lambda: f"{file} is written; open a new {shell} to use it"
-    )
+    file = shells.install_script(shell)
+    return Answer(data={"shell": shell, "file": str(file)}, view=lambda: f"wrote {file}; open a new {shell} to use it")
 
 
-def parse(arguments: list[str]) -> Callable[[], Answer] | None:
-    """Return what the command line asks for, or None if it asked for help and has had it."""
-    whole = typer.main.get_command(app)
+def parse_command_line(arguments: list[str]) -> Callable[[], Answer] | None:
+    """Return the call that the command line asks for, or None if it was answered while parsing, such as ``--help``."""
+    program = typer.main.get_command(app)
     try:
-        with whole.make_context("finetune", arguments) as context:
-            call: Callable[[], Answer] = whole.invoke(context)
+        with program.make_context("finetune", arguments) as context:
+            call: Callable[[], Answer] = program.invoke(context)
             return call
     except typer.Exit:
         return None

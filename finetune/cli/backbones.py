@@ -1,4 +1,4 @@
-"""Facts about a backbone for ``plugins show``: its stages, features and the weights that it offers."""
+"""``plugins show`` for backbones: stages, features and the weights on offer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from finetune.components import Backbone, Weights
 
 
-def facts(backbone: Backbone) -> dict[str, Any]:
-    """Return what is declared of a backbone, for programs; nothing is built and nothing fetched."""
-    from finetune.cli.weights import offer
+def collect_facts(backbone: Backbone) -> dict[str, Any]:
+    """Return what a backbone declares, ready for JSON; builds and downloads nothing."""
+    from finetune.cli.weights import describe_offer
     from finetune.weights.preprocessing import KEYS
 
     default = next(iter(backbone.weights), None)
     weights = [
-        offer(backbone, name, record)
-        | {"default": name == default, "hash": hash_state(record), "layout": record.layout, "classes": record.classes}
+        describe_offer(backbone, name, record)
+        | {
+            "default": name == default,
+            "hash": describe_hash(record),
+            "layout": record.layout,
+            "classes": record.classes,
+        }
         | {"image": {key: getattr(record, key) for key in KEYS}, "options": dict(record.options)}
         for name, record in backbone.weights.items()
     ]
@@ -29,20 +34,20 @@ def facts(backbone: Backbone) -> dict[str, Any]:
         "features": backbone.features,
         "aliases": list(backbone.aliases),
         "layouts": [layout.name for layout in backbone.layouts],
-        "parameters": parameters(backbone),
+        "parameters": count_parameters(backbone),
         "weights": weights,
     }
 
 
-def hash_state(record: Weights) -> str:
-    """Return what the publisher states of the file's hash."""
+def describe_hash(record: Weights) -> str:
+    """Describe the hash that the publisher states for a file."""
     if not record.sha256:
         return "not stated"
     return "sha256" if len(record.sha256) == 64 else f"{len(record.sha256)} digits of the sha256"
 
 
-def parameters(backbone: Backbone) -> int | None:
-    """Return the numbers in the stages that are learned, None where that is not known without building them."""
+def count_parameters(backbone: Backbone) -> int | None:
+    """Count the trainable numbers in the stages; None if that is unknown without building them."""
     from math import prod
 
     from finetune.weights import fitting
@@ -54,8 +59,8 @@ def parameters(backbone: Backbone) -> int | None:
     return sum(prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
 
 
-def page(found: Mapping[str, Any]) -> list[RenderableType]:
-    """Return what there is to show of a backbone's ``facts``."""
+def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
+    """Return the facts about a backbone for people."""
     from rich.text import Text
 
     from finetune.cli import output
@@ -64,23 +69,23 @@ def page(found: Mapping[str, Any]) -> list[RenderableType]:
     rows = [
         ("stages", ", ".join(found["stages"])),
         ("features", f"{found['features']:,}"),
-        ("parameters", output.cell(found["parameters"])),
-        ("weights", "" if found["weights"] else "none on offer; a recipe says weights: FILE or none"),
+        ("parameters", output.format_cell(found["parameters"])),
+        ("weights", "" if found["weights"] else "none offered; set weights to a file or none in the recipe"),
     ]
-    pairs = output.pairs(row for row in rows if row[1])
+    pairs = output.render_pairs(row for row in rows if row[1])
     weights = [
         part
         for each in found["weights"]
         for part in (
             Text(make_printable(f"\nweights {each['name']}{' (default)' if each['default'] else ''}"), "cyan"),
-            output.pairs((f"  {name}", value) for name, value in rows_of(each)),
+            output.render_pairs((f"  {name}", value) for name, value in list_rows(each)),
         )
     ]
     return [pairs, *weights]
 
 
-def rows_of(each: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is known of weights as rows: name and value."""
+def list_rows(each: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts about weights as rows: name and value."""
     from finetune.weights.preprocessing import format_recipe_line
 
     accuracy = "not stated" if each["accuracy"] is None else f"{each['accuracy']:.2%} top-1, as its publisher reports"

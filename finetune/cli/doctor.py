@@ -1,4 +1,4 @@
-"""``doctor``: what this machine has and lacks."""
+"""``doctor``: check the machine."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def doctor(
     report = diagnose(device, measure=measure)
     stops = sum(remark["level"] == "error" for remark in report["remarks"])
     there = device == "auto" or report["mindspore"].get("devices", {}).get(device, {}).get("available", False)
-    said = f"{stops} of these would stop a run{'' if there else f' on {device}'}; do what stands below each"
+    said = f"{stops} of these would stop a run{'' if there else f' on {device}'}; follow the hint under each"
     failure = (ResourceError if there else UsageError)(said) if stops else None
-    return Answer(data=report, view=lambda: table(report["remarks"]), failure=failure)
+    return Answer(data=report, view=lambda: render_table(report["remarks"]), failure=failure)
 
 
-def table(remarks: list[dict[str, Any]]) -> RenderableType:
-    """Return a line for each remark, remedies below."""
+def render_table(remarks: list[dict[str, Any]]) -> RenderableType:
+    """Return a line for each remark, with its remedy below."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""``plugins`` and ``schema``: what recipes can say here."""
+"""``plugins`` and ``schema``: list the components and keys that recipes can use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from finetune.cli import backbones, offers
 from finetune.cli.app import Answer, command
-from finetune.cli.parameters import Force, output_option
+from finetune.cli.parameters import Force, make_output_option
 from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from finetune.components import Component, Options
 
-SchemaFile = Annotated[Path | None, output_option("--output", help="Write the schema to this file; - prints it.")]
+SchemaFile = Annotated[Path | None, make_output_option("--output", help="Write the schema to this file; - prints it.")]
 
 
 @command("[show NAME]", "finetune plugins", "finetune plugins show folder")
 def plugins(
-    words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.components)] = None,
+    words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.offer_components)] = None,
 ) -> Answer:
     """List the components of plugins, and broken plugins.
 
@@ -31,11 +31,11 @@ def plugins(
     example for a recipe. For a backbone, it also lists stages and weights.
     """
     if words:
-        return show(words)
+        return show_component(words)
     from finetune import plugins
     from finetune.catalogue import HOOK_OF, Catalogue
 
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     offered = [
         {
             "kind": component.kind,
@@ -43,8 +43,8 @@ def plugins(
             "package": origin.distribution,
             "version": origin.version,
             "plugin": origin.name,
-            "about": about(component),
-            "options": options(component.options),
+            "about": summarise_options(component),
+            "options": list_options(component.options),
         }
         for origin, component in catalogue
     ]
@@ -70,68 +70,68 @@ def plugins(
         for item in catalogue.plugins.broken
     ]
     found = {"components": offered, "hooks": listening, "broken": broken}
-    return Answer(data=found, view=lambda: tables(offered, listening, broken))
+    return Answer(data=found, view=lambda: render_tables(offered, listening, broken))
 
 
-def about(component: Component) -> str:
-    """Return the first line of what the options say of a component, empty where they say nothing."""
+def summarise_options(component: Component) -> str:
+    """Return the first line of the docstring of a component's options, or an empty string."""
     from finetune.components import NoOptions
 
     said = (component.options.__doc__ or "").strip().partition("\n")[0]
     return "" if component.options is NoOptions else said
 
 
-def show(words: list[str]) -> Answer:
-    """Return all about the components of one name."""
+def show_component(words: list[str]) -> Answer:
+    """Describe the components with one name."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
     from finetune.errors import UsageError
     from finetune.suggest import did_you_mean
 
     if words[0] != "show" or len(words) != 2:
-        raise UsageError(f"'{' '.join(words)}' is nothing to list; write `finetune plugins show NAME`")
-    name, catalogue = words[1], Catalogue(plugins.load())
+        raise UsageError(f"unexpected argument '{' '.join(words)}'; write `finetune plugins show NAME`")
+    name, catalogue = words[1], Catalogue(plugins.load_plugins())
     found = []
     for origin, component in catalogue:
         if component.name == name:
-            with plugins.named(origin, f"what {component.kind} '{name}' declares"):
-                found.append(described(component, str(origin)))
+            with plugins.attribute_errors(origin, f"the declaration of {component.kind} '{name}'"):
+                found.append(describe_component(component, str(origin)))
     if not found:
         offered = sorted({component.name for _, component in catalogue})
         raise UsageError(f"no component named '{name}'{did_you_mean(name, offered)}; see `finetune plugins`")
-    return Answer(data={"components": found}, view=lambda: pages(found))
+    return Answer(data={"components": found}, view=lambda: render_pages(found))
 
 
-def described(component: Component, origin: str) -> dict[str, Any]:
-    """Return a component with its options, ready for JSON; a backbone with its stages and weights too."""
+def describe_component(component: Component, origin: str) -> dict[str, Any]:
+    """Return a component with its options, ready for JSON; a backbone also with its stages and weights."""
     from finetune.components import Backbone
-    from finetune.recipe.schema import example, schema_of, shown, values
+    from finetune.recipe.schema import describe_values, format_yaml, get_options_schema, make_example
 
-    schema = schema_of(component)
+    schema = get_options_schema(component)
     required = schema.get("required", ())
     listed = [
         {
             "name": name,
-            "takes": values(option),
-            "default": "required" if name in required else shown(option.get("default")),
+            "takes": describe_values(option),
+            "default": "required" if name in required else format_yaml(option.get("default")),
             "about": " ".join(option.get("description", "").split()),
         }
         for name, option in schema.get("properties", {}).items()
     ]
-    more = backbones.facts(component) if isinstance(component, Backbone) else {}
+    more = backbones.collect_facts(component) if isinstance(component, Backbone) else {}
     return {
         "kind": component.kind,
         "name": component.name,
         "origin": origin,
-        "about": about(component),
+        "about": summarise_options(component),
         "options": listed,
-        "example": example(component),
+        "example": make_example(component),
         **more,
     }
 
 
-def pages(found: list[dict[str, Any]]) -> RenderableType:
-    """Return all about some components, one below the other."""
+def render_pages(found: list[dict[str, Any]]) -> RenderableType:
+    """Return the descriptions of some components for people, one below the other."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
@@ -142,7 +142,7 @@ def pages(found: list[dict[str, Any]]) -> RenderableType:
     for each in found:
         parts.append(Text(make_printable(f"{each['kind']} {each['name']}, of {each['origin']}"), "bold"))
         parts += [Text(make_printable(each["about"]))] if each["about"] else []
-        parts += backbones.page(each) if "stages" in each else []
+        parts += backbones.render_facts(each) if "stages" in each else []
         for option in each["options"]:
             default = "required" if option["default"] == "required" else f"default {option['default']}"
             parts.append(Text(make_printable(f"\n{option['name']}: {option['takes']}; {default}"), "cyan"))
@@ -151,25 +151,27 @@ def pages(found: list[dict[str, Any]]) -> RenderableType:
     return Group(*parts)
 
 
-def options(model: type[Options]) -> dict[str, str]:
-    """Return a component's options with their defaults, as one writes them."""
+def list_options(model: type[Options]) -> dict[str, str]:
+    """Return a component's options with their defaults as in a recipe."""
     return {
-        field.alias or name: "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
+        field.alias or name: "required"
+        if field.is_required()
+        else _format_default(field.get_default(call_default_factory=True))
         for name, field in model.model_fields.items()
     }
 
 
-def _shown(value: Any) -> str:
+def _format_default(value: Any) -> str:
     import json
 
     text = json.dumps(value, default=str)
     return text if len(text) <= 30 else f"{text[:29]}…"
 
 
-def tables(
+def render_tables(
     offered: list[dict[str, Any]], listening: list[dict[str, Any]], broken: list[dict[str, str]]
 ) -> RenderableType:
-    """Return the offer as a table, then plugins with hooks of other kinds, and broken ones at last."""
+    """Return a table of components, then plugins with other hooks, and broken plugins last."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -179,7 +181,7 @@ def tables(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from"):
         table.add_column(title, no_wrap=True)
-    table.add_column("what it is, and its options", overflow="fold")
+    table.add_column("description and options", overflow="fold")
     for row in offered:
         given = ", ".join(f"{name}={default}" for name, default in row["options"].items())
         said = "\n".join(filter(None, [row["about"], given]))
@@ -190,7 +192,7 @@ def tables(
         table.add_row(*(Text(make_printable(cell)) for cell in cells))
     lines = []
     if disabled := os.environ.get("FINETUNE_DISABLE_PLUGINS"):
-        lines.append(Text(make_printable(f"left out, by FINETUNE_DISABLE_PLUGINS: {disabled}")))
+        lines.append(Text(make_printable(f"disabled by FINETUNE_DISABLE_PLUGINS: {disabled}")))
     for each in broken:
         whose = f"{each['plugin']} ({each['package']} {each['version']})"
         lines.append(Text(make_printable(f"not loaded: {whose}: {each['error']}; {each['remedy']}"), "red"))
@@ -209,12 +211,12 @@ def schema(output: SchemaFile = None, force: Force = False) -> Answer:
 
     from finetune import plugins
     from finetune.catalogue import Catalogue
-    from finetune.recipe.schema import json_schema
+    from finetune.recipe.schema import build_json_schema
 
     file = None if output in (None, STDOUT) else Output(path=output, command="schema", force=force)
     if file is not None:
         file.check()
-    whole = json_schema(Catalogue(plugins.load()))
+    whole = build_json_schema(Catalogue(plugins.load_plugins()))
     if file is None:
         return Answer(data=whole, view=lambda: json.dumps(whole, indent=2))
     file.write(f"{json.dumps(whole, indent=2)}\n".encode())

@@ -1,4 +1,4 @@
-"""``new``: a plugin package that works, a recipe for your photos."""
+"""``new``: create a working plugin package, or a recipe for your photos."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli import offers
-from finetune.cli.app import Answer, command, group
-from finetune.cli.parameters import Force, output_option
+from finetune.cli.app import Answer, add_group, command
+from finetune.cli.parameters import Force, make_output_option
 from finetune.errors import UsageError
 from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
     from finetune.components import Backbone
 
-new = group(
+new = add_group(
     "new",
     "Create a plugin or a recipe.",
     "finetune new plugin birds --kind dataset",
@@ -26,20 +26,20 @@ new = group(
 KIND = "What it adds: dataset, augmentation, freezer, callback or backbone."
 
 
-def kinds() -> list[str]:
-    """Return the kinds of plugins, for the shell to complete."""
+def list_kinds() -> list[str]:
+    """Return the kinds of plugins, for shell completion."""
     from finetune.new.plugin import DRAFTS
 
     return list(DRAFTS)
 
 
 Name = Annotated[str, typer.Argument(hidden=True)]
-Kind = Annotated[str, typer.Option(metavar="KIND", help=KIND, autocompletion=kinds)]
+Kind = Annotated[str, typer.Option(metavar="KIND", help=KIND, autocompletion=list_kinds)]
 Into = Annotated[Path, typer.Option(metavar="DIR", help="Create the folder in this folder.")]
-File = Annotated[Path | None, output_option("--output", help="Write the recipe to this file; - prints it.")]
+File = Annotated[Path | None, make_output_option("--output", help="Write the recipe to this file; - prints it.")]
 Network = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The network that the recipe trains.", autocompletion=offers.backbones),
+    typer.Option(metavar="NAME", help="The network that the recipe trains.", autocompletion=offers.offer_backbones),
 ]
 
 
@@ -55,8 +55,8 @@ def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) 
     from finetune.new import plugin as plugins
 
     if output == STDOUT:
-        raise UsageError("a plugin is a folder, which standard output cannot hold; name a folder with --output")
-    made = plugins.write(name, kind, output, load_catalogue(), force=force)
+        raise UsageError("standard output cannot hold a plugin, which is a folder; name a folder with --output")
+    made = plugins.write_package(name, kind, output, load_catalogue(), force=force)
     files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
 
     def view() -> str:
@@ -96,18 +96,18 @@ def recipe(
     path = output or Path(f"{photos.resolve().stem}.yaml")
     target = Output(path=path, command="new recipe", force=force, inputs=[photos])
     target.check()
-    seen = looking.look(photos, catalogue)
-    text = recipes.text(seen, path.absolute().parent.resolve(), network)
+    seen = looking.look_at_photos(photos, catalogue)
+    text = recipes.render_recipe(seen, path.absolute().parent.resolve(), network)
     content = target.write(text.encode())
     if content is not None:
         return Answer(data={"recipe": text}, content=content)
     steps = f"  finetune check {format_path(path)}\n  finetune run {format_path(path)}\n"
-    told = f"{text}\nnext:\n{steps}{downloads(network)}"
+    told = f"{text}\nnext:\n{steps}{describe_download(network)}"
     return Answer(data={"file": str(path), "recipe": text}, view=lambda: told)
 
 
-def downloads(network: Backbone) -> str:
-    """Return what a run of the recipe downloads, and how to do without; nothing where the weights are here."""
+def describe_download(network: Backbone) -> str:
+    """Describe the download of a first run and how to avoid it; empty if the weights are already available."""
     first = next(iter(network.weights.values()), None)
     if first is None or not first.url.startswith("https://"):
         return ""

@@ -1,4 +1,4 @@
-"""What can stand in a command's arguments: recipes and changes to them, runs, models, names of weights."""
+"""Completion candidates for arguments: recipes and overrides, runs, models, names of weights."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ Offer = tuple[str, str]
 
 
 class NoFiles(Exception):
-    """There is nothing to offer, and names of files would be no answer either."""
+    """There are no candidates, and files are not allowed either."""
 
 
-def words(context: typer.Context, incomplete: str) -> list[Offer]:
-    """Offer recipes as the first word of ``run`` and its like, then keys and values of the recipe."""
+def offer_words(context: typer.Context, incomplete: str) -> list[Offer]:
+    """Return recipes for the first word of a command such as ``run``, then keys and values of the recipe."""
     before = tuple(context.params.get("words") or ())
     resumed = context.params.get("resume")
     if not before and not (resumed and resumed != source.AUTO):
-        return list(recipes(incomplete))
-    found = [each for each in changes(before, resumed, incomplete) if each[0].startswith(incomplete)]
+        return list(offer_recipes(incomplete))
+    found = [each for each in offer_changes(before, resumed, incomplete) if each[0].startswith(incomplete)]
     if not found:
         raise NoFiles
     return found
 
 
-def recipes(incomplete: str) -> Iterator[Offer]:
-    """Yield bundled recipes, recipes here, and folders to look for some in."""
-    yield from ((name, document.purpose(path)) for name, path in document.recipes().items())
-    yield from ((path, "") for path in files(incomplete) if path.endswith((".yaml", ".yml", "/")))
+def offer_recipes(incomplete: str) -> Iterator[Offer]:
+    """Yield bundled recipes, recipe files, and folders that may contain some."""
+    yield from ((name, document.read_purpose(path)) for name, path in document.list_recipes().items())
+    yield from ((path, "") for path in offer_files(incomplete) if path.endswith((".yaml", ".yml", "/")))
 
 
-def changes(before: tuple[str, ...], resumed: str | None, incomplete: str) -> Iterator[Offer]:
-    """Yield how a change to a recipe can go on."""
+def offer_changes(before: tuple[str, ...], resumed: str | None, incomplete: str) -> Iterator[Offer]:
+    """Yield completions of an override."""
     from finetune.recipe.completion import Writing
 
-    writing = Writing(values=values(before, resumed), catalogue=cache(source.load_catalogue))
+    writing = Writing(values=read_values(before, resumed), catalogue=cache(source.load_catalogue))
     key, has_value, value = incomplete.partition("=")
     if incomplete.startswith("~"):
         yield from ((f"~{text}", about) for text, about in writing.removable(incomplete[1:]))
@@ -52,26 +52,26 @@ def changes(before: tuple[str, ...], resumed: str | None, incomplete: str) -> It
     else:
         yield from ((f"{key}={text}", about) for text, about in writing.choices(key))
         if writing.takes_files(key):
-            yield from ((f"{key}={path}", "") for path in files(value))
+            yield from ((f"{key}={path}", "") for path in offer_files(value))
 
 
-def values(before: tuple[str, ...], resumed: str | None) -> Mapping[str, Any]:
-    """Return what a recipe says after the changes so far; nothing where it cannot be read."""
+def read_values(before: tuple[str, ...], resumed: str | None) -> Mapping[str, Any]:
+    """Return the values of a recipe after the overrides so far; empty if it cannot be read."""
     from finetune.recipe.document import from_mapping
-    from finetune.recipe.extending import read_whole
-    from finetune.recipe.plan import changed
+    from finetune.recipe.extending import read_with_bases
+    from finetune.recipe.plan import change_document
 
-    asked = source.asked(before)
+    asked = source.parse_words(before)
     name = asked.recipe or (os.path.join(resumed, "recipe.yaml") if resumed else "-")
     try:
-        document = from_mapping({}) if name == "-" else read_whole(source.find(name))
+        document = from_mapping({}) if name == "-" else read_with_bases(source.find_source(name))
     except FinetuneError:
         document = from_mapping({})
-    return changed(document, asked.changes).values
+    return change_document(document, asked.changes).values
 
 
-def files(typed: str) -> Iterator[str]:
-    """Yield the files and folders whose names begin so, folders with a slash at the end; hidden ones if asked for."""
+def offer_files(typed: str) -> Iterator[str]:
+    """Yield the files and folders that start with ``typed``, folders with a trailing slash; hidden ones after a dot."""
     top, _, start = typed.rpartition("/")
     folder = f"{top}/" if "/" in typed else ""
     try:
@@ -83,24 +83,24 @@ def files(typed: str) -> Iterator[str]:
             yield f"{folder}{entry.name}{'/' if entry.is_dir() else ''}"
 
 
-def runs(context: typer.Context, incomplete: str) -> Iterator[Offer]:
-    """Yield what ``--resume`` can go on with."""
+def offer_runs(context: typer.Context, incomplete: str) -> Iterator[Offer]:
+    """Yield the runs that ``--resume`` accepts."""
     yield source.AUTO, "the recipe's newest run"
     folder = "" if "/" in incomplete else f"{context.params.get('output') or 'runs'}/"
-    for path in files(folder or incomplete):
+    for path in offer_files(folder or incomplete):
         if any(os.path.isfile(f"{path}{record}") for record in ("recipe.yaml", "sweep.json")):
             yield path.rstrip("/"), "finished" if os.path.isfile(f"{path}result.json") else ""
 
 
-def models(incomplete: str) -> Iterator[Offer]:
-    """Yield folders that hold a model, of runs or by themselves."""
-    for path in files(incomplete if "/" in incomplete else "runs/"):
+def offer_models(incomplete: str) -> Iterator[Offer]:
+    """Yield run folders and model folders that contain a model."""
+    for path in offer_files(incomplete if "/" in incomplete else "runs/"):
         if any(os.path.isfile(f"{path}{record}") for record in ("model/model.json", "model.json")):
             yield path.rstrip("/"), ""
 
 
-def components(context: typer.Context) -> list[Offer]:
-    """Offer what ``plugins`` can show: the word for it, then names with their kinds."""
+def offer_components(context: typer.Context) -> list[Offer]:
+    """Return ``show`` as the first word of ``plugins``, then the names of components with their kinds."""
     before = context.params.get("words") or []
     if not before:
         return [("show", "all about one component")]
@@ -109,15 +109,15 @@ def components(context: typer.Context) -> list[Offer]:
     return [(component.name, component.kind) for _, component in source.load_catalogue()]
 
 
-def backbones() -> list[str]:
-    """Return the names of networks."""
+def offer_backbones() -> list[str]:
+    """Return the names of backbones."""
     from finetune.components import Backbone
 
     return list(source.load_catalogue().names(Backbone))
 
 
-def weights() -> Iterator[Offer]:
-    """Yield the names of weights with what they are."""
+def offer_weights() -> Iterator[Offer]:
+    """Yield the names of weights with their sources."""
     from finetune.components import Backbone
 
     for _, component in source.load_catalogue():
@@ -125,8 +125,8 @@ def weights() -> Iterator[Offer]:
             yield from ((name, f"{component.name}: {record.source}") for name, record in component.weights.items())
 
 
-def forms() -> list[str]:
-    """Return the forms that weights can be written in."""
+def offer_forms() -> list[str]:
+    """Return the formats and layouts in which weights can be written."""
     from finetune.components import Backbone
 
     networks = [each for _, each in source.load_catalogue() if isinstance(each, Backbone)]

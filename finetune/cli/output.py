@@ -1,4 +1,4 @@
-"""Answers as text: one line of JSON for programs, tables and lines for people."""
+"""Output of commands: one line of JSON for programs, tables and lines for people."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def line(data: Mapping[str, Any]) -> str:
-    """Return one line of JSON, in ASCII; what JSON has no word for becomes text, and NaN becomes null."""
-    return json.dumps(plain(data), allow_nan=False)
+def format_line(data: Mapping[str, Any]) -> str:
+    """Return one line of JSON in ASCII; values that JSON cannot represent become text, and NaN becomes null."""
+    return json.dumps(convert_value(data), allow_nan=False)
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
+def convert_value(value: Any) -> Any:
+    """Convert a value to types that JSON can represent."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): convert_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [convert_value(item) for item in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
         return value
-    return str(value) if isinstance(value, PurePath) or not hasattr(value, "item") else plain(value.item())
+    return str(value) if isinstance(value, PurePath) or not hasattr(value, "item") else convert_value(value.item())
 
 
-def text(view: str | RenderableType) -> str:
-    """Return what is shown: text as it stands, tables drawn for standard output's terminal or for a file."""
+def render_text(view: str | RenderableType) -> str:
+    """Return the text to print: a string unchanged, a table rendered for the terminal or for a file."""
     if isinstance(view, str):
         return view if not view or view.endswith("\n") else view + "\n"
     out = create_console(sys.stdout)
@@ -44,8 +44,8 @@ def text(view: str | RenderableType) -> str:
     return drawn if out.is_terminal else "".join(f"{row.rstrip()}\n" for row in drawn.splitlines())
 
 
-def pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
-    """Return names and values as two columns; long values wrap within theirs."""
+def render_pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
+    """Return names and values as two columns; long values wrap within their column."""
     from rich.table import Table
     from rich.text import Text
 
@@ -57,18 +57,18 @@ def pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
     return grid
 
 
-def csv_lines(rows: Iterable[Iterable[str]]) -> str:
-    """Return rows as CSV; every cell comes back from a reader exactly as it is, with its spaces and line ends."""
-    return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
+def format_csv(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows as CSV, quoted so that spaces and line ends in cells are preserved."""
+    return "".join(f"{','.join(map(_quote, row))}\n" for row in rows)
 
 
-def _quoted(cell: str) -> str:
+def _quote(cell: str) -> str:
     is_plain = cell == cell.strip() and not any(mark in cell for mark in ',;\t"\r\n')
     return cell if is_plain else '"' + cell.replace('"', '""') + '"'
 
 
-def cell(value: Any) -> str:
-    """Return one value in a few characters."""
+def format_cell(value: Any) -> str:
+    """Format one value in a few characters."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):
@@ -76,5 +76,5 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):
-        return "; ".join(f"{key} {cell(item)}" for key, item in value.items())
-    return ", ".join(map(cell, value)) if isinstance(value, list | tuple) else str(value)
+        return "; ".join(f"{key} {format_cell(item)}" for key, item in value.items())
+    return ", ".join(map(format_cell, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""``pack``: a dataset of many small files, in a few large ones."""
+"""``pack``: copy a dataset of many small files into a few large files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Data = Annotated[str, typer.Argument(hidden=True)]
 Out = Annotated[Path, typer.Argument(hidden=True, parser=parse_output)]
-Replace = Annotated[bool, typer.Option("--force", help="Replace a pack that exists.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace an existing pack.")]
 FileGb = Annotated[float, typer.Option(metavar="GB", min=0.001, max=200, help="Maximum size of each file.")]
 BadImage = Annotated[
     Literal["error", "skip"] | None,
-    typer.Option(help="End or skip if a photo cannot be read; by default as in the recipe."),
+    typer.Option(help="Stop at, or skip, photos that cannot be read; by default as in the recipe."),
 ]
-FINDINGS = 20  # shown; --json has all
+FINDINGS = 20  # in the table; --json has all
 
 
 @command("DATA OUT", "finetune pack photos/ packed/", "finetune pack mine.yaml packed/ --file-gb 4")
@@ -42,7 +42,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     from finetune.machine.environment import count_usable_cores
 
     if out == STDOUT:
-        raise UsageError("a pack is a folder, which standard output cannot hold; name a folder")
+        raise UsageError("standard output cannot hold a pack, which is a folder; name a folder")
     catalogue = load_catalogue()
     changes = () if on_bad_image is None else (f"dataset.on_bad_image={on_bad_image}",)
     plan = sources.load_plan(data, {}, catalogue, changes)
@@ -59,11 +59,11 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
         force=force,
     )
     report = packed(job)
-    return Answer(data=report, view=lambda: output.pairs(lines(report)))
+    return Answer(data=report, view=lambda: output.render_pairs(list_rows(report)))
 
 
-def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what was packed as names and values."""
+def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the report on a pack as names and values."""
     from finetune.data.audit import format_finding
 
     yield "pack", f"{report['pack']}: {report['files']} files, {report['bytes'] / 1e6:,.1f} MB"

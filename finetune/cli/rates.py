@@ -10,14 +10,16 @@ import typer
 
 from finetune.cli import source
 from finetune.cli.app import Answer, command
-from finetune.cli.parameters import Force, Words, output_option
+from finetune.cli.parameters import Force, Words, make_output_option
 from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
     from finetune.training.rates import Found
 
-FEW_STEPS = 100  # of a run, with which no learning rate is enough
-Plot = Annotated[Path | None, output_option("--plot", help="Write the chart to this SVG file; - is standard output.")]
+FEW_STEPS = 100  # steps; a shorter run is too short for any learning rate
+Plot = Annotated[
+    Path | None, make_output_option("--plot", help="Write the chart to this SVG file; - is standard output.")
+]
 Steps = Annotated[
     int, typer.Option(metavar="N", min=20, max=10_000, help="Number of rates to test, with one step each.")
 ]
@@ -39,7 +41,7 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     from finetune.display.progress import Progress
     from finetune.training import trial
 
-    asked, catalogue = source.asked(words), source.load_catalogue()
+    asked, catalogue = source.parse_words(words), source.load_catalogue()
     plan = asked.plan(catalogue)
     chart = plot and Output(path=plot, command="lr --plot", force=force, inputs=asked.inputs(plan))
     if chart:
@@ -49,9 +51,9 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
 
     progress = Progress()
     found = rates.find_rate(plan, catalogue, steps=steps, say=progress.say)
-    content = chart.write(svg(found).encode()) if chart else None
+    content = chart.write(draw_svg(found).encode()) if chart else None
     if plot == STDOUT:
-        progress.say(suggestion(found))
+        progress.say(describe_suggestion(found))
     data = {
         "suggestion": found.suggestion,
         "recipe": found.recipe,
@@ -60,38 +62,40 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
         "losses": found.losses,
         "steps": found.steps,
     }
-    return Answer(data=data, view=lambda: shown(found), content=content)
+    return Answer(data=data, view=lambda: render_chart(found), content=content)
 
 
-def svg(found: Found) -> str:
+def draw_svg(found: Found) -> str:
     """Return the chart as SVG."""
     from finetune.display import chart
 
     nearest = min(range(len(found.rates)), key=lambda at: abs(math.log(found.rates[at] / found.suggestion)))
     mark = (found.suggestion, found.losses[nearest])
-    return chart.draw_svg(lines(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark)
+    return chart.draw_svg(
+        make_curve(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark
+    )
 
 
-def lines(found: Found) -> dict[str, Any]:
+def make_curve(found: Found) -> dict[str, Any]:
     """Return the curve as a line of a chart."""
     return {"": list(zip(found.rates, found.losses, strict=True))}
 
 
-def shown(found: Found) -> str:
-    """Return the chart in characters, and what it says."""
+def render_chart(found: Found) -> str:
+    """Return the chart as text, with the suggested rate."""
     from finetune.display import chart
 
-    return f"{chart.draw_characters(lines(found))}\n\n{suggestion(found)}\n"
+    return f"{chart.draw_characters(make_curve(found))}\n\n{describe_suggestion(found)}\n"
 
 
-def suggestion(found: Found) -> str:
-    """Return the rate that is suggested, and why."""
+def describe_suggestion(found: Found) -> str:
+    """Return the suggested rate and the reason."""
     trained = ", ".join(found.stages)
     text = f"optimizer.lr={found.suggestion:.1e}  {trained}: {found.why}; the recipe has {found.recipe}"
-    return f"{text}\n{few_steps(found)}" if 0 < found.steps < FEW_STEPS else text
+    return f"{text}\n{warn_of_few_steps(found)}" if 0 < found.steps < FEW_STEPS else text
 
 
-def few_steps(found: Found) -> str:
+def warn_of_few_steps(found: Found) -> str:
     """Return the warning that a run is too short for any rate."""
     said = f"train.epochs: the recipe makes {found.steps} optimizer steps, too few for any learning rate"
     return f"warning: {said}; set train.epochs=auto"

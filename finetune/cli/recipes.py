@@ -1,4 +1,4 @@
-"""``ls``, ``cat`` and ``cp``: the recipes that come with the project."""
+"""``ls``, ``cat`` and ``cp``: list, print and copy the bundled recipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FIRST = ("a first look", "your own photos", "choosing what trains", "other devices")
 
-Name = Annotated[str, typer.Argument(hidden=True, autocompletion=document.recipes)]
+Name = Annotated[str, typer.Argument(hidden=True, autocompletion=document.list_recipes)]
 
 
 @command("", "finetune ls")
@@ -28,27 +28,27 @@ def ls() -> Answer:
     `finetune cat NAME` prints a recipe, and `finetune cp NAME` copies it, so that
     you can edit it.
     """
-    found = described()
-    return Answer(data={"recipes": found}, view=lambda: listed(grouped(found)))
+    found = describe_recipes()
+    return Answer(data={"recipes": found}, view=lambda: format_groups(group_by_purpose(found)))
 
 
-def described() -> list[dict[str, str]]:
-    """Return what each recipe says of itself."""
+def describe_recipes() -> list[dict[str, str]]:
+    """Return name, purpose and use case of each bundled recipe."""
     return [
-        {"name": name, "purpose": document.purpose(path), "for": document.good_for(path), "path": str(path)}
-        for name, path in document.recipes().items()
+        {"name": name, "purpose": document.read_purpose(path), "for": document.read_use(path), "path": str(path)}
+        for name, path in document.list_recipes().items()
     ]
 
 
-def grouped(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[Mapping[str, str]]]]:
-    """Return recipes by what they are for, those for a beginner first."""
+def group_by_purpose(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[Mapping[str, str]]]]:
+    """Group recipes by use case, those for beginners first."""
     others = sorted({recipe["for"] for recipe in found} - {*FIRST})
     groups = [(group, [recipe for recipe in found if recipe["for"] == group]) for group in (*FIRST, *others)]
     return [(group, inside) for group, inside in groups if inside]
 
 
-def listed(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
-    """Return names and purposes in lines that fit a terminal."""
+def format_groups(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
+    """Format names and purposes in lines of 80 characters."""
     width = max((len(recipe["name"]) for _, inside in groups for recipe in inside), default=0)
     lines = []
     for group, inside in groups:
@@ -62,7 +62,7 @@ def listed(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
 @command("NAME", "finetune cat quickstart")
 def cat(name: Name) -> Answer:
     """Print a bundled recipe."""
-    path = document.find(name)
+    path = document.find_recipe(name)
     text = path.read_text(encoding="utf-8")
     return Answer(data={"name": name, "path": str(path), "text": text}, view=lambda: text)
 
@@ -81,5 +81,5 @@ def cp(
     """
     if target == STDOUT:
         return cat(name)
-    path = document.copy(name, target, force=force)
+    path = document.copy_recipe(name, target, force=force)
     return Answer(data={"name": name, "path": str(path)}, view=lambda: str(path))

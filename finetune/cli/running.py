@@ -1,4 +1,4 @@
-"""``run`` and ``check``: train, and look at everything before training."""
+"""``run`` and ``check``: train, or check everything before training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from finetune.cli import offers, source, sweeping
 from finetune.cli.app import Answer, command
-from finetune.cli.output import pairs
+from finetune.cli.output import render_pairs
 from finetune.cli.parameters import Words
 from finetune.errors import UsageError
 from finetune.files.atomic import expand_home
@@ -27,7 +27,7 @@ Resume = Annotated[
     typer.Option(
         metavar="RUN",
         help="Resume the run in this folder; auto: the recipe's newest run.",
-        autocompletion=offers.runs,
+        autocompletion=offers.offer_runs,
     ),
 ]
 AllowChanged = Annotated[
@@ -39,7 +39,7 @@ Extend = Annotated[
 ]
 Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Create the run folder in this folder.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only check everything that the run needs, as `check` does.")]
-FINDINGS = 20  # of the data, shown; --json has all
+FINDINGS = 20  # in the table; --json has all
 
 
 @command(
@@ -64,25 +64,25 @@ def run(
     this run, and ~KEY removes one. A list where the recipe takes one value, as in
     optimizer.lr=[1e-3,3e-3], makes a run for each value, and one table of all.
     """
-    asked, catalogue = source.asked(words), source.load_catalogue()
+    asked, catalogue = source.parse_words(words), source.load_catalogue()
     if extend is not None and resume is None:
         raise UsageError("--extend needs a finished run; name it with --resume")
-    if sweep := swept(resume, asked):
+    if sweep := find_sweep(resume, asked):
         if extend is not None:
-            raise UsageError(f"--extend trains one run on; name one of the runs in {resume}")
-        return sweeping.go_on(sweep, catalogue, allow_changed=allow_changed)
-    found, asked = sweeping.asked_for(asked, catalogue, output)
+            raise UsageError(f"--extend continues a single run; name one of the runs in {resume}")
+        return sweeping.resume_sweep(sweep, catalogue, allow_changed=allow_changed)
+    found, asked = sweeping.split_axes(asked, catalogue, output)
     if found and resume is not None:
-        raise UsageError(f"--resume goes on with one run; give {found[0].key} one value, or leave --resume out")
+        raise UsageError(f"--resume continues a single run; give {found[0].key} one value, or leave out --resume")
     if found:
-        return sweeping.new(found, asked, catalogue, output, dry_run=dry_run, check=checked)
-    folder = source.run_to_resume(resume, asked, catalogue, output)
+        return sweeping.start_sweep(found, asked, catalogue, output, dry_run=dry_run, check=check_plan)
+    folder = source.find_run_to_resume(resume, asked, catalogue, output)
     plan = asked.plan(catalogue, output=output, folder=folder)
     if extend is not None and folder is None:
-        raise UsageError("--extend needs a finished run, and there is no run of this recipe yet; leave it out")
+        raise UsageError("--extend needs a finished run, but this recipe has no run yet; leave out --extend")
     how = Resumption(folder=folder, allow_changed=allow_changed, extend=extend)
     if dry_run:
-        return checked(plan, catalogue, how)
+        return check_plan(plan, catalogue, how)
     from finetune.display.progress import Progress
     from finetune.display.summary import summarise_result
     from finetune.distributed.launch import plan_launch
@@ -103,7 +103,9 @@ def run(
             started, to_train, resume=folder, allow_changed=allow_changed, extend=extend, progress=progress
         )
         result = launched["result"]
-        return Answer(data=result, view=lambda: pairs(summarise_result(result, launched["folder"])) if result else "")
+        return Answer(
+            data=result, view=lambda: render_pairs(summarise_result(result, launched["folder"])) if result else ""
+        )
     watchers = [progress]
     done = engine.fine_tune(
         plan,
@@ -115,12 +117,12 @@ def run(
         say=progress.say,
     )
     result = done.result or {}
-    return Answer(data=result, view=lambda: pairs(summarise_result(result, done.folder)))
+    return Answer(data=result, view=lambda: render_pairs(summarise_result(result, done.folder)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """Which run is resumed, and how."""
+    """The run to resume, and how to resume it."""
 
     folder: Path | None
     allow_changed: bool
@@ -128,7 +130,7 @@ class Resumption:
 
 
 def plan_to_train(plan: Plan, catalogue: Catalogue, how: Resumption) -> Plan | None:
-    """Return the plan that is trained, None if the run to resume is finished; raises what forbids to resume it."""
+    """Return the plan to train, or None if the run is already finished; raises an error if it cannot be resumed."""
     from finetune.training import finished
 
     if how.folder is None:
@@ -139,8 +141,8 @@ def plan_to_train(plan: Plan, catalogue: Catalogue, how: Resumption) -> Plan | N
     return settled if done is None else None
 
 
-def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
-    """Return the sweep that is to go on, if it is one."""
+def find_sweep(resume: str | None, asked: source.RecipeArguments) -> Sweep | None:
+    """Return the sweep to resume, or None if ``resume`` does not name a sweep."""
     from finetune.sweep import runs
 
     folder = None if resume is None or resume == source.AUTO else expand_home(resume)
@@ -148,7 +150,7 @@ def swept(resume: str | None, asked: source.Asked) -> Sweep | None:
         return None
     if asked.recipe is not None or asked.changes:
         raise UsageError(
-            "a sweep goes on as it began; leave recipe and changes out, or begin a new one without --resume"
+            "a sweep resumes with its own recipe; leave out recipe and overrides, or start a new sweep without --resume"
         )
     return runs.open_sweep(folder)
 
@@ -160,12 +162,12 @@ def check(words: Words = None) -> Answer:
     Plugins and memory are checked too. RECIPE is a file, - for standard input, or a
     name that `finetune ls` lists; KEY=VALUE overrides a key of it.
     """
-    asked, catalogue = source.asked(words), source.load_catalogue()
-    return checked(asked.plan(catalogue), catalogue)
+    asked, catalogue = source.parse_words(words), source.load_catalogue()
+    return check_plan(asked.plan(catalogue), catalogue)
 
 
-def checked(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> Answer:
-    """Return the report on a plan, which resumes a run where ``how`` names one."""
+def check_plan(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> Answer:
+    """Check a plan, or the resumption of a run if ``how`` names one, and return the report."""
     from finetune.display.progress import Progress
     from finetune.distributed.launch import plan_launch
     from finetune.training import trial
@@ -184,25 +186,25 @@ def checked(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) -> 
         report = check.check(plan, catalogue, say=say)
     if planned is not None:
         report["launch"] = planned.describe(Path("RUN/logs/001"), Path("TASK"))
-    return Answer(data=report, view=lambda: pairs(lines(report)))
+    return Answer(data=report, view=lambda: render_pairs(list_rows(report)))
 
 
-def kept(features: dict[str, Any]) -> str:
-    """Return in words what of a phase's features is kept."""
+def describe_cached(features: dict[str, Any]) -> str:
+    """Describe which features of a phase are cached."""
     sizes = features["mb"].items()
-    parts = ", ".join(f"{part} {mb:,.1f} MB{'' if part in features['kept'] else ' (not kept)'}" for part, mb in sizes)
+    parts = ", ".join(f"{part} {mb:,.1f} MB{'' if part in features['kept'] else ' (not cached)'}" for part, mb in sizes)
     if features["disk_lacks_mb"]:
-        return f"{parts}; the disk lacks {features['disk_lacks_mb']:,.0f} MB, so none are kept"
-    return parts if features["writable"] else f"{parts}; FINETUNE_HOME cannot be written, so none are kept"
+        return f"{parts}; needs {features['disk_lacks_mb']:,.0f} MB more disk space, so none are cached"
+    return parts if features["writable"] else f"{parts}; FINETUNE_HOME is not writable, so none are cached"
 
 
-def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield a check's report as names and values."""
+def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the report of a check as names and values."""
     from finetune.data.audit import format_finding
     from finetune.display.summary import describe_classes, describe_images, describe_weights
 
     data = report["data"]
-    yield "recipe", f"{report['recipe']}: nothing stands in the way of this run"
+    yield "recipe", f"{report['recipe']}: ready to run"
     device = report["device"]
     yield "device", device["why"] or device["name"]
     yield "oneDNN", f"{device['isa']}; mixed precision {device['amp']}"
@@ -225,7 +227,7 @@ def lines(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         trainable = ", ".join(phase["trainable"])
         yield f"phase {number}", f"epochs {first} to {last}: {trainable} train, {phase['parameters']:,} parameters"
     for each in report["features"]:
-        yield f"features {each['phase']}", f"after {each['after']}: {kept(each)}"
+        yield f"features {each['phase']}", f"after {each['after']}: {describe_cached(each)}"
     images = report["batch_size"]
     if trained:
         yield "steps", f"{report['steps_per_epoch']:,} of {images} images in an epoch, {report['steps']:,} in all"

@@ -1,4 +1,4 @@
-"""The scripts by which shells ask for completions, and where each shell looks for its own."""
+"""Completion scripts for bash, zsh and fish, and their installation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.errors import UsageError
 
-# Keys end with a dot or an equals sign, folders with a slash, and then no space follows.
+# No space is added after candidates that end with a dot or an equals sign (keys) or a slash (folders).
 BASH = r"""_finetune_completion() {
     local found
     COMPREPLY=()
@@ -23,7 +23,7 @@ complete -F _finetune_completion finetune
 ZSH = r"""#compdef finetune
 _finetune_completion() {
     local found line value
-    local -a going going_shown whole whole_shown
+    local -a partial partial_shown complete complete_shown
     found=$(COMP_LINE="${(j: :)words[1,CURRENT-1]} $PREFIX" _FINETUNE_COMPLETE=complete_zsh \
         "${words[1]}" 2>/dev/null) || { _files; return }
     for line in "${(@f)found}"; do
@@ -31,13 +31,13 @@ _finetune_completion() {
         [[ -z $value ]] && continue
         line="$value${${line#*$'\t'}:+  -- ${line#*$'\t'}}"
         if [[ $value == *[=./] ]]; then
-            going+=("$value") going_shown+=("$line")
+            partial+=("$value") partial_shown+=("$line")
         else
-            whole+=("$value") whole_shown+=("$line")
+            complete+=("$value") complete_shown+=("$line")
         fi
     done
-    (( $#going )) && compadd -l -S '' -d going_shown -a going
-    (( $#whole )) && compadd -l -d whole_shown -a whole
+    (( $#partial )) && compadd -l -S '' -d partial_shown -a partial
+    (( $#complete )) && compadd -l -d complete_shown -a complete
 }
 if [[ $funcstack[1] == _finetune ]]; then  # read from fpath, at any Tab
     _finetune_completion "$@"
@@ -61,18 +61,18 @@ complete --command finetune --no-files --arguments '(__finetune_completion)'
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
-def current() -> str:
-    """Return the user's shell; raises ``UsageError`` for one without a script."""
+def detect_shell() -> str:
+    """Return the user's shell; raises ``UsageError`` for a shell without a script."""
     shell = Path(os.environ.get("SHELL", "")).name
     if shell not in SCRIPTS:
         raise UsageError(f"no completion for the shell '{shell}'; write SHELL=bash, zsh or fish before the command")
     return shell
 
 
-def install(shell: str) -> Path:
-    """Put a script where its shell finds it, and return that file.
+def install_script(shell: str) -> Path:
+    """Install the completion script of a shell and return its file.
 
-    A line that reads it is added to ``.bashrc`` or ``.zshrc``, once.
+    Adds a line that loads it to ``.bashrc`` or ``.zshrc``, once.
     """
     from finetune.files import atomic
     from finetune.files.atomic import translate_disk_errors

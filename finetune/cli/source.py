@@ -1,4 +1,4 @@
-"""Which recipe a command means: a file, standard input, a bundled recipe, or the one of a run to go on with."""
+"""Recipes on the command line: a file, standard input, a bundled recipe, or the recipe of a run to resume."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A recipe by its name on the command line, if one is given, and the changes to it."""
+class RecipeArguments:
+    """The recipe on the command line, if any, and its overrides."""
 
     recipe: str | None
     changes: tuple[str, ...]
 
     def plan(self, catalogue: Catalogue, *, output: Path | None = None, folder: Path | None = None) -> Plan:
-        """Return the plan; without a recipe it is that of the run in ``folder``."""
+        """Return the plan of the recipe, or of the run in ``folder`` if no recipe is given."""
         from finetune.recipe import plan as plans
 
-        # Quotes, so that a folder called 1 or null stays text.
+        # Quoted, so that a folder named 1 or null stays text.
         last = () if output is None else (f"output={json.dumps(str(output))}",)
-        return plans.load(self._source(folder), (*self.changes, *last), catalogue)
+        return plans.load_plan(self._source(folder), (*self.changes, *last), catalogue)
 
     def inputs(self, plan: Plan) -> list[Path]:
-        """Return the files and folders that the recipe is read from and names, none of which may be written."""
-        from finetune.recipe.extending import files
+        """Return the recipe's files and the files and folders that it names, none of which may be overwritten."""
+        from finetune.recipe.extending import list_files
         from finetune.recipe.places import is_weights_file
 
         recipe, weights = self.recipe, str(plan.recipe.backbone.weights)
-        source = None if recipe is None else find(recipe)
-        written = files(document.recipes()[recipe] if recipe and isinstance(source, dict) else source)
+        source = None if recipe is None else find_source(recipe)
+        written = list_files(document.list_recipes()[recipe] if recipe and isinstance(source, dict) else source)
         options = [plan.dataset.options, *(each.options for each in plan.augment)]
         named = [value for each in options for _, value in each if isinstance(value, Path)]
         return [*written, *named, *([Path(weights)] if is_weights_file(weights) else [])]
@@ -57,48 +57,54 @@ class Asked:
             from finetune.recipe.moved import load_run_recipe
 
             return load_run_recipe(folder)
-        return find(self.recipe)
+        return find_source(self.recipe)
 
 
 def load_catalogue() -> Catalogue:
-    """Return what plugins offer."""
+    """Load the plugins and return their components."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
 
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
-def asked(words: Sequence[str] | None) -> Asked:
-    """Tell the recipe from the changes: it comes first, and is the only word without ``=`` or a leading ``~``."""
+def parse_words(words: Sequence[str] | None) -> RecipeArguments:
+    """Split words into recipe and overrides: the recipe comes first and has neither ``=`` nor a leading ``~``."""
     first, *rest = words or ("",)
     if not first:
-        return Asked(recipe=None, changes=tuple(rest))
+        return RecipeArguments(recipe=None, changes=tuple(rest))
     is_change = re.match(r"[\w.\[\]\"-]+=|~[\w\"][^/]*$", first) is not None and not os.path.exists(first)
-    return Asked(recipe=None, changes=(first, *rest)) if is_change else Asked(recipe=first, changes=tuple(rest))
+    return (
+        RecipeArguments(recipe=None, changes=(first, *rest))
+        if is_change
+        else RecipeArguments(recipe=first, changes=tuple(rest))
+    )
 
 
-def find(name: str) -> Path | str | Mapping[str, Any]:
-    """Return what the engine reads: ``-``, a file, or the values of a bundled recipe, whose paths start here."""
+def find_source(name: str) -> Path | str | Mapping[str, Any]:
+    """Return a source for the engine: ``-``, a file, or the values of a bundled recipe, with paths from this folder."""
     path = expand_home(name)
     if name == "-":
         return name
-    is_folder = os.path.isdir(path)  # and not path.is_dir(), which raises for a name of 300 letters
-    if is_folder and name not in document.recipes():
+    is_folder = os.path.isdir(path)  # path.is_dir() raises for a name of 300 letters
+    if is_folder and name not in document.list_recipes():
         smallest = f"dataset: {{use: folder, root: {name}}}"
         raise UsageError(f"{name} is a folder, not a recipe; the smallest recipe for its photos is '{smallest}'")
     looks_like_file = path.suffix in (".yaml", ".yml", ".json") or "/" in name
-    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in document.recipes()):
+    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in document.list_recipes()):
         return path
-    known = document.recipes()
+    known = document.list_recipes()
     if name not in known:
         raise UsageError(f"no file and no bundled recipe named '{name}'{did_you_mean(name, known)}")
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
-    return {"name": name.rpartition("/")[2], **read(known[name]).values}
+    return {"name": name.rpartition("/")[2], **read_recipe(known[name]).values}
 
 
-def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output: Path | None) -> Path | None:
-    """Return the run folder to go on in; ``auto`` is the newest of this recipe that has a checkpoint, if any."""
+def find_run_to_resume(
+    given: str | None, asked: RecipeArguments, catalogue: Catalogue, output: Path | None
+) -> Path | None:
+    """Return the run folder to resume; for ``auto``, the newest run of the recipe with a checkpoint, or None."""
     if given is None:
         return None
     if given != AUTO:
@@ -107,13 +113,13 @@ def run_to_resume(given: str | None, asked: Asked, catalogue: Catalogue, output:
             raise UsageError(f"no run in {given}: it has no recipe.yaml; name a folder that `finetune run` made")
         return folder
     if asked.recipe is None:
-        raise UsageError("--resume auto needs a recipe, to know which runs are meant")
+        raise UsageError("--resume auto needs a recipe; name the recipe of the run")
     recipe = asked.plan(catalogue, output=output).recipe
-    return newest(recipe.output, recipe.name)
+    return find_newest_run(recipe.output, recipe.name)
 
 
-def newest(output: Path, name: str) -> Path | None:
-    """Return the run folder with the highest number that has a checkpoint or is finished."""
+def find_newest_run(output: Path, name: str) -> Path | None:
+    """Return the run folder with the highest number among those that have a checkpoint or are finished."""
     pattern = re.compile(rf"{re.escape(name)}-(\d+)")
     folders = [path for path in output.glob(f"{name}-*") if pattern.fullmatch(path.name)]
     begun = [path for path in folders if any(path.glob("checkpoints/*")) or (path / "result.json").exists()]

@@ -1,4 +1,4 @@
-"""``run`` with lists of values: a sweep, shown as one table and drawn as one picture."""
+"""``run`` with lists of values: a sweep, with one table and one chart of all runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from finetune.catalogue import Catalogue
-    from finetune.cli.source import Asked
+    from finetune.cli.source import RecipeArguments
     from finetune.recipe.plan import Plan
     from finetune.sweep.axes import Axis
     from finetune.sweep.runs import Sweep
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     Check = Callable[[Plan, Catalogue], Answer]
 
 
-def asked_for(asked: Asked, catalogue: Catalogue, output: Path | None) -> tuple[list[Axis], Asked]:
-    """Return what a command line sweeps over, and the rest of it."""
+def split_axes(asked: RecipeArguments, catalogue: Catalogue, output: Path | None) -> tuple[list[Axis], RecipeArguments]:
+    """Split a command line into the axes of a sweep and the remaining overrides."""
     from finetune.sweep import axes
 
     if not any(axes.parse_list(change) for change in asked.changes):
         return [], asked
     if asked.recipe == "-":
-        raise UsageError("standard input can be read once; for lists of values name the recipe's file")
+        raise UsageError("standard input can be read only once; pass the recipe as a file to use lists of values")
     found, rest = axes.split_axes(
         asked.changes, lambda changes: replace(asked, changes=tuple(changes)).plan(catalogue, output=output)
     )
     return found, replace(asked, changes=tuple(rest))
 
 
-def new(
-    found: list[Axis], asked: Asked, catalogue: Catalogue, output: Path | None, *, dry_run: bool, check: Check
+def start_sweep(
+    found: list[Axis], asked: RecipeArguments, catalogue: Catalogue, output: Path | None, *, dry_run: bool, check: Check
 ) -> Answer:
-    """Begin a sweep; what is wrong with any of its runs is raised before the first."""
+    """Start a sweep; raises the mistakes of all its runs before the first run starts."""
     from finetune.display.progress import Progress
     from finetune.sweep import axes, runs
     from finetune.sweep.axes import judge_alike
@@ -55,15 +55,17 @@ def new(
         trial.check_machine(plan)
     made = judge_alike(made, catalogue, Progress().say)
     if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
-        Progress().say("warning: runs of different seeds or datasets are judged on different images; compare with care")
+        Progress().say(
+            "warning: runs with different seeds or datasets are evaluated on different images; compare with care"
+        )
     if dry_run:
         first = check(made[0], catalogue)
         return replace(first, data={**first.data, "sweep": [trial.values for trial in trials]})
-    return go_on(runs.create_sweep(trials, made), catalogue)
+    return resume_sweep(runs.create_sweep(trials, made), catalogue)
 
 
-def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
-    """Make the runs of a sweep that are left, and show what came of all."""
+def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
+    """Train the remaining runs of a sweep, and return the results of all runs."""
     from finetune.display.progress import Progress
     from finetune.display.summary import format_path
     from finetune.files import atomic
@@ -75,23 +77,23 @@ def go_on(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) ->
         runs.check_unchanged(sweep, catalogue, progress.say)
 
     def train(plan: Plan, folder: Path | None) -> tuple[Mapping[str, Any], Path]:
-        return trained(plan, catalogue, folder, progress, allow_changed=allow_changed)
+        return train_one(plan, catalogue, folder, progress, allow_changed=allow_changed)
 
     runs.run_sweep(sweep, catalogue, train, progress.say)
     drawn = draw_chart(sweep)
     if drawn is not None:
         atomic.write_text(sweep.folder / "sweep.svg", drawn)
     failed = [row for row in sweep.rows if row.error is not None]
-    told = f"{len(failed)} of {len(sweep.rows)} runs diverged; leave out their values"
+    told = f"{len(failed)} of {len(sweep.rows)} runs diverged; remove their values"
     picture_at = format_path(sweep.folder / "sweep.svg") if drawn is not None else None
     failure = DivergedError(told) if failed else None
-    return Answer(data=sweep.as_json(), view=lambda: table(sweep, picture_at), failure=failure)
+    return Answer(data=sweep.as_json(), view=lambda: render_table(sweep, picture_at), failure=failure)
 
 
-def trained(
+def train_one(
     plan: Plan, catalogue: Catalogue, folder: Path | None, progress: Any, *, allow_changed: bool = False
 ) -> tuple[Mapping[str, Any], Path]:
-    """Make one run, or go on with it, by as many processes as it asks for; return its result and folder."""
+    """Train or resume one run, in as many processes as its recipe sets; return its result and folder."""
     from finetune.distributed.launch import plan_launch
     from finetune.training import engine
 
@@ -108,13 +110,13 @@ def trained(
     return done.result or {}, done.folder
 
 
-def table(sweep: Sweep, picture_at: str | None) -> RenderableType:
-    """Return the table of a sweep, its best run marked, and where its folder and its picture are."""
+def render_table(sweep: Sweep, picture_at: str | None) -> RenderableType:
+    """Return the table of a sweep with its best run marked, and the paths of its folder and chart."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.cli.output import cell
+    from finetune.cli.output import format_cell
     from finetune.display.summary import format_path
     from finetune.display.terminal import make_printable
     from finetune.sweep.axes import format_value
@@ -126,7 +128,7 @@ def table(sweep: Sweep, picture_at: str | None) -> RenderableType:
     grid.add_column("")
     best, keys = sweep.best(), len(sweep.keys)
     for row, values in zip(sweep.rows, rows, strict=True):
-        texts = [*map(format_value, values[:keys]), *map(cell, values[keys:])]
+        texts = [*map(format_value, values[:keys]), *map(format_cell, values[keys:])]
         marked = row is best
         grid.add_row(
             *(Text(make_printable(each)) for each in texts), "best" if marked else "", style="green" if marked else ""

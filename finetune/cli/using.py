@@ -1,4 +1,4 @@
-"""``predict``, ``eval`` and ``export``: what to do with a model."""
+"""``predict``, ``eval`` and ``export``: use a trained model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from finetune.cli import offers, output
 from finetune.cli.app import Answer, command
-from finetune.cli.parameters import Device, Force, output_option
+from finetune.cli.parameters import Device, Force, make_output_option
 from finetune.cli.source import load_catalogue
 from finetune.errors import UsageError
 from finetune.files.atomic import expand_home
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from finetune.model.inputs import Prediction
     from finetune.model.model import Model
 
-ModelPath = Annotated[Path, typer.Argument(hidden=True, autocompletion=offers.models)]
+ModelPath = Annotated[Path, typer.Argument(hidden=True, autocompletion=offers.offer_models)]
 Images = Annotated[list[str], typer.Argument(hidden=True)]
 Csv = Annotated[
-    Path | None, output_option("--csv", help="Write paths, labels and probabilities as CSV; - is standard output.")
+    Path | None, make_output_option("--csv", help="Write paths, labels and probabilities as CSV; - is standard output.")
 ]
 Top = Annotated[int, typer.Option(metavar="N", min=1, help="Show the N most likely classes.")]
 Out = Annotated[
-    Path | None, output_option("--output", help="File to write, by default in the model folder; - is standard output.")
+    Path | None,
+    make_output_option("--output", help="File to write, by default in the model folder; - is standard output."),
 ]
 
 
@@ -54,24 +55,27 @@ def predict(
     from finetune.display.progress import Progress
     from finetune.model import inputs
 
-    check_given(images)
+    check_images_exist(images)
     given = inputs.gather_images(images)
-    target = csv and table_output(csv, model, given.images, force=force)
+    target = csv and prepare_table(csv, model, given.images, force=force)
     if line := inputs.describe_ignored(given):
         Progress().say(line)
     refused: dict[int, BadImage] = {}
-    found = opened(model, device).predict(given.images, top=top, refused=refused)
-    content = target.write(table(found, top)) if target else None
-    data: dict[str, Any] = {"predictions": [prediction(each) for each in found]}
+    found = open_model(model, device).predict(given.images, top=top, refused=refused)
+    content = target.write(format_table(found, top)) if target else None
+    data: dict[str, Any] = {"predictions": [convert_prediction(each) for each in found]}
     data |= {"skipped": inputs.report_skipped(given, refused), "ignored": given.ignored}
     data |= {"csv": str(csv)} if csv else {}
     return Answer(
-        data=data, view=lambda: sentences(found), content=content, failure=inputs.describe_failure(given, refused)
+        data=data,
+        view=lambda: format_predictions(found),
+        content=content,
+        failure=inputs.describe_failure(given, refused),
     )
 
 
-def table_output(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
-    """Return the table to write, after a look at its place; no image and no file of the model is overwritten."""
+def prepare_table(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
+    """Return the table to write; raises ``UsageError`` if it would overwrite an image or a file of the model."""
     from finetune.model import modelfolder
     from finetune.model.exporting import list_own_files
 
@@ -81,15 +85,15 @@ def table_output(csv: Path, model: Path, images: Sequence[str | Path], *, force:
     return target
 
 
-def check_given(given: Sequence[str]) -> None:
-    """Raise ``UsageError`` for all names on the command line of which nothing exists."""
+def check_images_exist(given: Sequence[str]) -> None:
+    """Raise ``UsageError`` that lists the names on the command line that do not exist."""
     missing = [path or "''" for path in given if not path or not os.path.exists(expand_home(path))]
     if missing:
         raise UsageError(f"no such photo or folder: {', '.join(map(escape_line, missing[:10]))}")
 
 
-def opened(path: Path, device: str) -> Model:
-    """Return the model in a run folder or model folder, on a device."""
+def open_model(path: Path, device: str) -> Model:
+    """Open the model in a run folder or model folder on a device."""
     from finetune.model import modelfolder
 
     catalogue = load_catalogue()
@@ -101,14 +105,14 @@ def opened(path: Path, device: str) -> Model:
     return modelfolder.open_model(folder, catalogue, device=chosen, say=Progress().say)
 
 
-def prediction(each: Prediction) -> dict[str, Any]:
-    """Return a prediction for programs."""
+def convert_prediction(each: Prediction) -> dict[str, Any]:
+    """Return a prediction, ready for JSON."""
     top = [{"label": label, "probability": probability} for label, probability in each.top]
     return {"path": str(each.path), "label": each.label, "probability": each.probability, "top": top}
 
 
-def sentences(found: Sequence[Prediction]) -> str:
-    """Return a line for each image and class: probability, label, and the path last, since it may hold anything."""
+def format_predictions(found: Sequence[Prediction]) -> str:
+    """Return a line for each image and class: probability, label, and last the path, which may contain spaces."""
     width = max((len(escape_line(label)) for each in found for label, _ in each.top), default=0)
     lines = []
     for each in found:
@@ -118,17 +122,17 @@ def sentences(found: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
-def table(found: Iterable[Prediction], top: int) -> bytes:
+def format_table(found: Iterable[Prediction], top: int) -> bytes:
     """Return predictions as CSV: path, label, probability, then label_2, probability_2 and so on.
 
-    Paths are written as they are, byte by byte, so that the dataset ``csv`` finds the same files.
+    Paths are written byte by byte, so that the dataset ``csv`` finds the same files.
     """
     more = (name for rank in range(2, top + 1) for name in (f"label_{rank}", f"probability_{rank}"))
     rows = [["path", "label", "probability", *more]]
     for each in found:
         pairs = ((label, f"{probability:.6f}") for label, probability in each.top)
         rows.append([str(each.path), *(cell for pair in pairs for cell in pair)])
-    return output.csv_lines(rows).encode("utf-8", "surrogateescape")
+    return output.format_csv(rows).encode("utf-8", "surrogateescape")
 
 
 @command("MODEL [DATA]", "finetune eval runs/mine-001", "finetune eval runs/mine-001 photos/test")
@@ -144,12 +148,12 @@ def eval(
     """
     if data == "":
         raise UsageError("no data given; name a folder, a CSV file or a recipe")
-    report = opened(model, device).evaluate(None if data is None else expand_home(data))
-    return Answer(data=report, view=lambda: evaluation(report))
+    report = open_model(model, device).evaluate(None if data is None else expand_home(data))
+    return Answer(data=report, view=lambda: render_evaluation(report))
 
 
-def images_evaluated(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield which images were evaluated, and how many of them were trained on, as names and values."""
+def describe_images(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield which images were evaluated, and how many of them were in training, as names and values."""
     if report["part"] == "out of fold":
         yield "part", "training images, each labelled by a head that was fitted without it"
         yield "images", f"{report['images']:,}"
@@ -159,30 +163,30 @@ def images_evaluated(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "part", f"{names.get(report['part'], report['part'])}{held_back}"
     yield "images", f"{report['images']:,}"
     trained_on = report["trained_on"]
-    known = "cannot be told, since the run has no split.csv"
+    known = "unknown, because the run has no split.csv"
     yield "trained on", known if trained_on is None else f"{trained_on:,} of these images"
     if report.get("skipped") or report.get("added"):
         yield "left out", f"{report['skipped']:,} trained on, {report['added']:,} added since the run"
 
 
-def evaluation(report: dict[str, Any]) -> RenderableType:
-    """Return the metrics, and below them the classes, the worst first."""
+def render_evaluation(report: dict[str, Any]) -> RenderableType:
+    """Return the metrics, and below them the classes with the worst first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     from finetune.display.terminal import make_printable
 
-    numbers = [(name, output.cell(value)) for name, value in report.items() if isinstance(value, float)]
+    numbers = [(name, output.format_cell(value)) for name, value in report.items() if isinstance(value, float)]
     classes = Table(box=None, pad_edge=False, header_style="bold")
     classes.add_column("class", overflow="fold")
     for name in ("images", "recall", "precision"):
         classes.add_column(name, justify="right", no_wrap=True)
     worst_first = sorted(report["per_class"], key=lambda each: 2.0 if each["recall"] is None else each["recall"])
     for each in worst_first:
-        cells = (output.cell(each[name]) for name in ("images", "recall", "precision"))
+        cells = (output.format_cell(each[name]) for name in ("images", "recall", "precision"))
         classes.add_row(Text(make_printable(each["class"])), *cells)
-    return Group(output.pairs([*images_evaluated(report), *numbers]), Text(), classes)
+    return Group(output.render_pairs([*describe_images(report), *numbers]), Text(), classes)
 
 
 @command("MODEL", "finetune export runs/mine-001 --format onnx", alone="file")
@@ -206,14 +210,16 @@ def export(
     folder = modelfolder.locate_folder(expand_home(model))
     path = file or folder / f"model.{format}"
     if path == STDOUT:
-        return exported(opened(model, device), format)
+        return export_to_stdout(open_model(model, device), format)
     plan_outputs(path, format, folder, force=force)
-    report = opened(model, device).export(path, format, force=force)
-    return Answer(data=report, view=lambda: output.pairs((name, output.cell(v)) for name, v in report.items()))
+    report = open_model(model, device).export(path, format, force=force)
+    return Answer(
+        data=report, view=lambda: output.render_pairs((name, output.format_cell(v)) for name, v in report.items())
+    )
 
 
-def exported(model: Model, format: Literal["onnx", "mindir"]) -> Answer:
-    """Return the file of another runtime for standard output, after what was checked is printed as a message."""
+def export_to_stdout(model: Model, format: Literal["onnx", "mindir"]) -> Answer:
+    """Return an exported file for standard output, and print the result of its comparison as a message."""
     from tempfile import TemporaryDirectory
 
     from finetune.display.progress import Progress

@@ -1,4 +1,4 @@
-"""``weights``: which there are, fetching them, looking into their files, writing them in other forms."""
+"""``weights``: list, fetch, inspect and convert pretrained weights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finetune.cli import offers, output
-from finetune.cli.app import Answer, command, group
-from finetune.cli.parameters import Force, output_option
+from finetune.cli.app import Answer, add_group, command
+from finetune.cli.parameters import Force, make_output_option
 from finetune.cli.source import load_catalogue
 from finetune.files.atomic import expand_home
 from finetune.files.outputs import STDOUT, Output
@@ -24,27 +24,32 @@ if TYPE_CHECKING:
     from finetune.components import Backbone, Weights
     from finetune.weights.examining import Examined
 
-SHOWN = 10  # names of each kind in a view
+SHOWN = 10  # names of each kind in the table
 NAMES = ("loaded", "missing", "unexpected", "merged", "ignored", "head")
 
-weights = group(
+weights = add_group(
     "weights",
     "List, fetch, inspect and convert pretrained weights.",
     "finetune weights ls",
     "finetune weights inspect hub.ckpt",
 )
 
-Name = Annotated[str, typer.Argument(hidden=True, autocompletion=offers.weights)]
-File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader says why
+Name = Annotated[str, typer.Argument(hidden=True, autocompletion=offers.offer_weights)]
+File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader reports why
 Of = Annotated[
     str | None,
     typer.Option(
-        "--backbone", metavar="NAME", help="Backbone of the weights; by default any.", autocompletion=offers.backbones
+        "--backbone",
+        metavar="NAME",
+        help="Backbone of the weights; by default any.",
+        autocompletion=offers.offer_backbones,
     ),
 ]
-To = Annotated[str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.", autocompletion=offers.forms)]
+To = Annotated[
+    str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.", autocompletion=offers.offer_forms)
+]
 Out = Annotated[
-    Path | None, output_option("--output", help="File to write, by default next to FILE; - is standard output.")
+    Path | None, make_output_option("--output", help="File to write, by default next to FILE; - is standard output.")
 ]
 Half = Annotated[
     bool, typer.Option("--float16", help="Round to float16, which halves the size; the only lossy option.")
@@ -56,27 +61,27 @@ Headless = Annotated[bool, typer.Option("--no-head", help="Leave the classifier 
 def ls(backbone: Of = None) -> Answer:
     """List the weights that recipes can name."""
     catalogue = load_catalogue()
-    chosen = every(catalogue) if backbone is None else (named(catalogue, backbone),)
-    rows = [offer(each, name, record) for each in chosen for name, record in each.weights.items()]
-    return Answer(data={"weights": rows}, view=lambda: table(rows))
+    chosen = list_backbones(catalogue) if backbone is None else (find_backbone(catalogue, backbone),)
+    rows = [describe_offer(each, name, record) for each in chosen for name, record in each.weights.items()]
+    return Answer(data={"weights": rows}, view=lambda: render_table(rows))
 
 
-def every(catalogue: Catalogue) -> Iterator[Backbone]:
+def list_backbones(catalogue: Catalogue) -> Iterator[Backbone]:
     """Yield all backbones, by name."""
     from finetune.components import Backbone
 
     yield from (component for _, component in catalogue if isinstance(component, Backbone))
 
 
-def named(catalogue: Catalogue, name: str) -> Backbone:
-    """Return the backbone of this name."""
+def find_backbone(catalogue: Catalogue, name: str) -> Backbone:
+    """Return the backbone with this name."""
     from finetune.components import Backbone
 
     return catalogue.get(Backbone, name)
 
 
-def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
-    """Return a source for programs."""
+def describe_offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
+    """Return weights on offer, ready for JSON."""
     from finetune.files.atomic import cache_folder
     from finetune.weights import fetching
 
@@ -87,7 +92,7 @@ def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
         "backbone": backbone.name,
         "accuracy": record.accuracy,
         "measured": here or record.bytes is not None,
-        "bytes": path.stat().st_size if here else record.bytes or expected_bytes(backbone, record),
+        "bytes": path.stat().st_size if here else record.bytes or estimate_bytes(backbone, record),
         "licence": record.licence,
         "cached": str(path) if here else None,
         "source": record.source,
@@ -96,8 +101,8 @@ def offer(backbone: Backbone, name: str, record: Weights) -> dict[str, Any]:
     }
 
 
-def expected_bytes(backbone: Backbone, record: Weights) -> int | None:
-    """Return about how large a file is, by the numbers in the network and its classifier."""
+def estimate_bytes(backbone: Backbone, record: Weights) -> int | None:
+    """Estimate the size of a file from the parameters of the network and its classifier."""
     from math import prod
 
     from finetune.weights import fitting
@@ -109,8 +114,8 @@ def expected_bytes(backbone: Backbone, record: Weights) -> int | None:
     return 4 * (numbers + record.classes * (backbone.features + 1))
 
 
-def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
-    """Return sources as a table, and below it where those are that are here."""
+def render_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Return weights as a table, and below it the paths of those in the cache."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -124,7 +129,14 @@ def table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     for row in rows:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         size = "-" if row["bytes"] is None else f"{'' if row['measured'] else '~'}{row['bytes'] / 1e6:.1f}"
-        cells = (row["name"], row["backbone"], accuracy, size, row["licence"], output.cell(row["cached"] is not None))
+        cells = (
+            row["name"],
+            row["backbone"],
+            accuracy,
+            size,
+            row["licence"],
+            output.format_cell(row["cached"] is not None),
+        )
         drawn.add_row(*(Text(make_printable(cell)) for cell in cells))
         places += [Text(make_printable(f"{row['name']}: {row['cached']}"))] if row["cached"] else []
     return Group(drawn, *places)
@@ -143,7 +155,7 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
     from finetune.weights.fetching import resolve
 
     catalogue = load_catalogue()
-    chosen = offering(catalogue, name) if backbone is None else named(catalogue, backbone)
+    chosen = find_offering_backbone(catalogue, name) if backbone is None else find_backbone(catalogue, backbone)
     source = resolve(name, chosen, fetching.make_plugin_fetch(catalogue.plugins))
     if source is None:
         raise UsageError("nothing to download for 'none'; choose one of the weights listed by `finetune weights ls`")
@@ -151,7 +163,7 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
     failure: WeightsError | None
     try:
         failure = examining.examine(source.path, (), chosen).failure
-    except WeightsError as error:  # it is here, as promised, and still of no use
+    except WeightsError as error:  # downloaded and verified, but not usable
         failure = error
     data = {
         "name": source.name,
@@ -162,18 +174,18 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
         "note": source.note,
     }
     shown = [(key, str(value)) for key, value in data.items() if value]
-    return Answer(data=data, view=lambda: output.pairs(shown), failure=failure)
+    return Answer(data=data, view=lambda: output.render_pairs(shown), failure=failure)
 
 
-def offering(catalogue: Catalogue, name: str) -> Backbone:
-    """Return the backbone that offers weights of this name, else the one of recipes that name none."""
+def find_offering_backbone(catalogue: Catalogue, name: str) -> Backbone:
+    """Return the backbone that offers weights with this name, or the default backbone of recipes."""
     from finetune.errors import UsageError
     from finetune.recipe.models import BackboneSection
 
-    found = [each for each in every(catalogue) if name in each.weights]
+    found = [each for each in list_backbones(catalogue) if name in each.weights]
     if len(found) > 1:
         raise UsageError(f"{' and '.join(each.name for each in found)} offer weights '{name}'; choose with --backbone")
-    return found[0] if found else named(catalogue, BackboneSection().use)
+    return found[0] if found else find_backbone(catalogue, BackboneSection().use)
 
 
 @command(
@@ -188,42 +200,42 @@ def inspect(file: File, backbone: Of = None) -> Answer:
     """
     from finetune.weights import examining
 
-    about = examined(file, backbone)
+    about = examine_file(file, backbone)
     found = examining.build_report(about)
-    return Answer(data=found, view=lambda: description(found), failure=about.failure)
+    return Answer(data=found, view=lambda: render_description(found), failure=about.failure)
 
 
-def examined(file: Path, backbone: str | None) -> Examined:
-    """Return what is in a file or in the folder of a run or model, compared with one backbone or all."""
+def examine_file(file: Path, backbone: str | None) -> Examined:
+    """Examine a file, or the folder of a run or model, and compare it with one backbone or with all."""
     from finetune.errors import WeightsError
     from finetune.weights import examining
     from finetune.weights.fetching import CARD, check_name, find_in_folder
 
     catalogue = load_catalogue()
-    chosen = None if backbone is None else named(catalogue, backbone)
+    chosen = None if backbone is None else find_backbone(catalogue, backbone)
     path = find_in_folder(expand_home(file))
     check_name(path)
     if path.suffix.lower() == CARD and path.is_file():
-        remedy = "get them with `finetune weights fetch`, and name the file that it prints"
+        remedy = "fetch them with `finetune weights fetch`, and name the file that it prints"
         raise WeightsError(f"'{path}' is a card, which only describes weights; {remedy}")
-    return examining.examine(path, every(catalogue), chosen)
+    return examining.examine(path, list_backbones(catalogue), chosen)
 
 
-def description(found: Mapping[str, Any]) -> RenderableType:
-    """Return what is in a file for people: a line for each fact, and the first names of each kind."""
+def render_description(found: Mapping[str, Any]) -> RenderableType:
+    """Return the contents of a file for people: a line for each fact, and the first names of each kind."""
     facts = ("path", "bytes", "sha256", "format", "source", "backbone", "layout", "options", "classes", "parameters")
-    rows = [(key, output.cell(found[key])) for key in facts]
-    rows += images(found["preprocessing"])
+    rows = [(key, output.format_cell(found[key])) for key in facts]
+    rows += describe_images(found["preprocessing"])
     for kind in NAMES:
         names = list(found[kind])
         first = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
         rows.append((kind, f"{len(names)}  {first}".rstrip()))
     sizes = (f"{each['name']} {'x'.join(map(str, each['shape']))} {each['dtype']}" for each in found["largest"])
-    return output.pairs([*rows, ("largest", "\n".join(sizes))])
+    return output.render_pairs([*rows, ("largest", "\n".join(sizes))])
 
 
-def images(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return which images weights expect, why, and what contradicts that; nothing for a file of no backbone."""
+def describe_images(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the images that weights expect, the reason, and contradictions; empty if no backbone matches."""
     from finetune.weights.preprocessing import format_recipe_line
 
     if found is None:
@@ -255,14 +267,14 @@ def convert(
     """
     from finetune.weights import examining
 
-    about = examined(file, backbone)
+    about = examine_file(file, backbone)
     if about.failure is not None:
         raise about.failure
     form = to.lower()
     layout = None if about.backbone is None else examining.choose_layout(about.backbone, form)
     ending = form if layout is None else f"{layout.name}.{layout.format}"
     if target == STDOUT:
-        return converted(about, form, half=float16, head=not no_head)
+        return convert_to_stdout(about, form, half=float16, head=not no_head)
     beside = about.path.with_suffix(f".{ending}").name
     place = about.path.parent / beside if target is None else expand_home(target)
     place = place / beside if os.path.isdir(place) else place
@@ -271,12 +283,12 @@ def convert(
     output_file.check()
     done = {**examining.convert(about, form, output_file.place, half=float16, head=not no_head), "path": str(place)}
     output_file.note()
-    shown = ((key, output.cell(value)) for key, value in done.items() if value not in ("", []))
-    return Answer(data=done, view=lambda: output.pairs(shown))
+    shown = ((key, output.format_cell(value)) for key, value in done.items() if value not in ("", []))
+    return Answer(data=done, view=lambda: output.render_pairs(shown))
 
 
-def converted(about: Examined, form: str, *, half: bool, head: bool) -> Answer:
-    """Return weights in another form for standard output; what should be known of them is printed as a message."""
+def convert_to_stdout(about: Examined, form: str, *, half: bool, head: bool) -> Answer:
+    """Return converted weights for standard output, and print warnings about them as messages."""
     from tempfile import TemporaryDirectory
 
     from finetune.display.progress import Progress
@@ -292,10 +304,10 @@ def converted(about: Examined, form: str, *, half: bool, head: bool) -> Answer:
 
 
 def check_place(place: Path, ending: str) -> None:
-    """Raise ``UsageError`` for a place where weights of this form should not be written."""
+    """Raise ``UsageError`` for a file name or folder that does not suit weights of this format."""
     from finetune.errors import UsageError
 
     if place.suffix.lower() != ending:
-        raise UsageError(f"'{place}' would hold {ending[1:]}; end its name with {ending}")
+        raise UsageError(f"'{place}' does not match the format {ending[1:]}; end its name with {ending}")
     if not os.path.isdir(place.parent):
-        raise UsageError(f"no folder '{place.parent}'; make it first")
+        raise UsageError(f"no folder '{place.parent}'; create it first")

@@ -13,7 +13,7 @@ import numpy as np
 from finetune.data import sources, splitfile
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.recipe.moved import follow_move
-from finetune.recipe.places import resolved
+from finetune.recipe.places import resolve_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -113,7 +113,7 @@ def _is_own(dataset: Dataset, options: Options, about: Mapping[str, Any], catalo
 
 
 def _resolve_options(options: Options) -> dict[str, Any]:
-    real = resolved(options, (), lambda path, _: Path(os.path.realpath(path)))
+    real = resolve_paths(options, (), lambda path, _: Path(os.path.realpath(path)))
     return real.model_dump(mode="json", exclude={"download"})
 
 

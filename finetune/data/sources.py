@@ -21,7 +21,7 @@ from finetune.data.images import WHITE, to_rgb, turn_upright
 from finetune.data.pack.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.files.atomic import expand_home
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe import plan as plans
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) 
 
 def build_judged_split(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:
     """Build the first split to evaluate on that exists, and return it with its samples."""
-    with named(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
+    with attribute_errors(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
         for split in JUDGED:
             samples = dataset.build(options, split)
             if samples is not None:
@@ -233,13 +233,13 @@ def choose_dataset(data: object, like: Mapping[str, Any], catalogue: Catalogue) 
 def load_plan(data: object, like: Mapping[str, Any], catalogue: Catalogue, changes: Sequence[str] = ()) -> Plan:
     """Load the plan of a recipe, or of a recipe made for the data."""
     if is_recipe(data):
-        return plans.load(expand_home(str(data)), changes, catalogue)
+        return plans.load_plan(expand_home(str(data)), changes, catalogue)
     try:
-        return plans.load({"dataset": build_section(data, like)}, changes, catalogue)
+        return plans.load_plan({"dataset": build_section(data, like)}, changes, catalogue)
     except RecipeError:  # for example, the plugin that read the training data is not installed
         if not like:
             raise
-        return plans.load({"dataset": build_section(data)}, changes, catalogue)
+        return plans.load_plan({"dataset": build_section(data)}, changes, catalogue)
 
 
 def read_options(dataset: Dataset, like: Mapping[str, Any]) -> Options:

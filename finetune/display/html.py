@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.display import epochtable
 from finetune.display.summary import format_path, summarise_result, summarise_run
 from finetune.display.terminal import make_printable
-from finetune.recipe.masking import hidden
+from finetune.recipe.masking import mask_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -75,7 +75,7 @@ def render_interrupted(interrupted: Run) -> str:
 
 def render_new(sections: Mapping[str, Any]) -> str:
     """Render a finetuner that is not fitted: the sections of its recipe."""
-    rows = ((name, str(hidden(name, value))) for name, value in sections.items())
+    rows = ((name, str(mask_value(name, value))) for name, value in sections.items())
     return f"<p><b>Finetuner</b>, not fitted</p>{render_pairs(rows)}"
 
 

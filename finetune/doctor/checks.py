@@ -138,7 +138,7 @@ def check_convolutions(found: dict[str, Any], measure: bool) -> Iterator[Remark]
 def measure_training_speed() -> Iterator[Remark]:
     """Time the stages of each backbone with two forms, and save the result for later runs."""
     try:
-        catalogue = Catalogue(plugin_loading.load())
+        catalogue = Catalogue(plugin_loading.load_plugins())
     except Exception:  # reported by ``check_plugins``
         return
     for _, component in catalogue:
@@ -238,7 +238,7 @@ def check_plugins() -> Iterator[Remark]:
     from finetune.catalogue import Catalogue
 
     try:
-        catalogue = Catalogue(plugins.load())
+        catalogue = Catalogue(plugins.load_plugins())
     except Exception as error:
         remedy = "reinstall mindspore-finetune"
         yield Remark(level="error", topic="plugins", text=f"{type(error).__name__}: {error}", remedy=remedy)

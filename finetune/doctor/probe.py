@@ -140,7 +140,7 @@ def _measure_stages(*, uncapped: bool) -> dict[str, Any]:
     from finetune.components import Backbone
     from finetune.doctor import stagespeeds
 
-    backbone = Catalogue(plugins.load()).get(Backbone, os.environ[BACKBONE])
+    backbone = Catalogue(plugins.load_plugins()).get(Backbone, os.environ[BACKBONE])
     return {"ms": stagespeeds.time_stages(backbone, uncapped=uncapped)}
 
 

@@ -86,7 +86,7 @@ def _start_processes(launch: Launch, plan: Plan, task: Task, resume: Path | None
     try:
         with (folder / ALIVE).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            masking.write(folder / RECIPE, plans.dump_said(plan))
+            masking.write_recipe(folder / RECIPE, plans.dump_given(plan))
             task.write(folder)
             where = replace(launch, port=launch.port or find_free_port())
             environment = os.environ | where.environment(folder)

@@ -113,8 +113,8 @@ def train_task(folder: Path, task: Task, rank: int) -> None:
     from finetune.recipe import plan as plans
     from finetune.training import engine
 
-    catalogue = Catalogue(plugins.load())
-    plan = plans.load(folder / RECIPE, [], catalogue)
+    catalogue = Catalogue(plugins.load_plugins())
+    plan = plans.load_plan(folder / RECIPE, [], catalogue)
     relay = Relay(folder, quiet=rank != task.ranks[0])
     if rank and not relay.quiet:
         relay.say(f"machine {rank // (task.ranks[1] - rank)}; the first machine shows the progress of the run")

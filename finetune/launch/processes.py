@@ -195,7 +195,7 @@ class Processes:
             if signum and first["type"] == "KeyboardInterrupt":
                 return Interrupted(signum, UNBEGUN)
             where = "" if first["everywhere"] else f" (process {rank}; its log: {self.log(rank)})"
-            return errors.again(first["type"], f"{first['message']}{where}", first["exit_code"])
+            return errors.rebuild_error(first["type"], f"{first['message']}{where}", first["exit_code"])
         silent = [rank for rank in self.launch.ranks if rank not in outcomes]
         if not silent:
             return None

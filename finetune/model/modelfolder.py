@@ -24,7 +24,7 @@ from finetune.files import atomic
 from finetune.machine.cpu import is_uncapped
 from finetune.machine.forms import Forms
 from finetune.model import card
-from finetune.normalisation import image_fault
+from finetune.normalisation import find_image_fault
 from finetune.recipe.models import InferenceSection, LinearHead, MlpHead
 from finetune.weights.formats import tensorfile
 
@@ -71,7 +71,7 @@ class ImageRecord(BaseModel):
     @model_validator(mode="after")
     def in_0_to_1(self) -> ImageRecord:
         """Refuse a mean or std that is not for pixels in 0..1."""
-        if fault := image_fault({"mean": self.mean, "std": self.std}):
+        if fault := find_image_fault({"mean": self.mean, "std": self.std}):
             raise ValueError(fault)
         return self
 

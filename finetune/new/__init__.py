@@ -1,1 +1,1 @@
-"""Beginnings: a package for a plugin, a recipe for a folder of photos."""
+"""Scaffolding: creates a plugin package, or a recipe for a folder of photos."""

@@ -1,4 +1,4 @@
-"""A new plugin package: one component that works, with options, README, tests and CI."""
+"""New plugin packages: a working component with options, README, tests and CI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from finetune.components import KINDS, Component
 from finetune.errors import UsageError
 from finetune.files.atomic import translate_disk_errors
-from finetune.new.recipe import quoted
+from finetune.new.recipe import quote_value
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BY_KIND: dict[str, type[Component]] = {kind.kind: kind for kind in KINDS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What of a package depends on its kind."""
+    """The parts of a package that depend on its kind."""
 
     purpose: str
     needs: tuple[str, ...]
@@ -63,33 +63,33 @@ DRAFTS = {
 }
 
 
-def write(name: str, kind: str, parent: Path, catalogue: Catalogue, *, force: bool = False) -> Path:
+def write_package(name: str, kind: str, parent: Path, catalogue: Catalogue, *, force: bool = False) -> Path:
     """Write the package of a component called ``name`` below ``parent`` and return its folder.
 
-    Raises ``UsageError`` for a name that is none or is taken, and for a folder that exists, whose files ``force``
-    overwrites; what fails leaves nothing behind.
+    Raises ``UsageError`` for an invalid or existing name, and for an existing folder unless ``force`` overwrites its
+    files. A failure leaves no files behind.
     """
     if kind not in DRAFTS:
         raise UsageError(f"no kind of plugin named '{kind}'{did_you_mean(kind, DRAFTS)}; kinds: {', '.join(DRAFTS)}")
     module = f"finetune_{name.replace('-', '_')}"
-    check(name, kind, module, catalogue)
+    check_name(name, kind, module, catalogue)
     target = parent / f"finetune-{name.replace('_', '-')}"
     with translate_disk_errors(target):
         if os.path.lexists(target) and not (force and target.is_dir()):
-            raise UsageError(f"{target} exists already; choose another name or --output, or pass --force")
+            raise UsageError(f"{target} already exists; choose a different name or --output, or pass --force")
         parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent))
         try:
-            fill(made, variables(name, kind, module))
+            fill_templates(made, make_variables(name, kind, module))
             made.chmod(0o755)
-            publish(made, target)
+            publish_package(made, target)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return target
 
 
-def publish(made: Path, target: Path) -> None:
-    """Move a new package to its place; in a folder that exists its files are overwritten, and others stay."""
+def publish_package(made: Path, target: Path) -> None:
+    """Move a new package to its place; in an existing folder, its files are overwritten and other files are kept."""
     if not target.exists():
         made.rename(target)
         return
@@ -99,22 +99,22 @@ def publish(made: Path, target: Path) -> None:
         file.replace(place)
 
 
-def check(name: str, kind: str, module: str, catalogue: Catalogue) -> None:
-    """Raise ``UsageError`` for a name that no package can have, or that a component or a module has already."""
+def check_name(name: str, kind: str, module: str, catalogue: Catalogue) -> None:
+    """Raise ``UsageError`` for an invalid name, or one that a component or module already has."""
     if not NAME.fullmatch(name) or len(name) > 40:
         remedy = "use lower-case letters, digits and '-', such as my-birds"
         raise UsageError(f"'{name}' is not a valid plugin name; {remedy}")
     if keyword.iskeyword(name):
-        raise UsageError(f"'{name}' is a word of Python, which no module can have as its name; choose another name")
+        raise UsageError(f"'{name}' is a keyword of Python; choose a different name")
     if name in catalogue.names(BY_KIND[kind]):
         origin = catalogue.origin(catalogue.get(BY_KIND[kind], name))
-        raise UsageError(f"{origin} offers a {kind} named '{name}' already; choose another name")
+        raise UsageError(f"{origin} already offers a {kind} named '{name}'; choose a different name")
     if find_spec(module) is not None:
-        raise UsageError(f"a module {module} is installed already; choose another name")
+        raise UsageError(f"the module {module} is already installed; choose a different name")
 
 
-def variables(name: str, kind: str, module: str) -> dict[str, str]:
-    """Return what the templates are filled with."""
+def make_variables(name: str, kind: str, module: str) -> dict[str, str]:
+    """Return the variables of the templates."""
     draft = DRAFTS[kind]
     return {
         "name": name,
@@ -123,15 +123,15 @@ def variables(name: str, kind: str, module: str) -> dict[str, str]:
         "distribution": f"finetune-{name.replace('_', '-')}",
         "options": "".join(word.capitalize() for word in re.split(r"[-_]", name)) + "Options",
         "article": "an" if kind[0] in "aeiou" else "a",
-        "use": quoted(name),
+        "use": quote_value(name),
         "purpose": draft.purpose,
         "needs": "".join(f', "{each}"' for each in draft.needs),
-        "snippet": draft.snippet.replace("NAME", quoted(name)),
+        "snippet": draft.snippet.replace("NAME", quote_value(name)),
     }
 
 
-def fill(folder: Path, values: dict[str, str]) -> None:
-    """Write all files of a package."""
+def fill_templates(folder: Path, values: dict[str, str]) -> None:
+    """Render all files of a package from the templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(

@@ -1,4 +1,4 @@
-"""A new recipe for some photos: what was seen of them, what is chosen for that, and why."""
+"""New recipes: examines photos, and writes a recipe whose comments explain each choice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from finetune.data.audit import IMBALANCED
 from finetune.data.imagefile import BadImage, format_path, open_image
 from finetune.data.labelled import build_split
 from finetune.errors import DataError
-from finetune.plugins import named
-from finetune.recipe.nodes import scalar
+from finetune.plugins import attribute_errors
+from finetune.recipe.nodes import parse_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from finetune.components import Backbone, Image, Samples, Split
 
 
-LOOKED_AT = 400  # photos that are decoded, spread over all
+LOOKED_AT = 400  # photos to decode, spread over the dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What was seen of some photos.
+class PhotoFacts:
+    """Facts about a dataset.
 
-    ``section`` is the dataset of a recipe for them, ``counts`` the photos of each class in training, ``splits`` those
-    of each split; ``sides`` are the 10th, 50th and 90th percentile of the shorter side of ``sampled`` photos in pixels.
-    ``unreadable`` are others that were looked at, and ``findings`` what the dataset itself says of them.
+    ``section`` is the dataset section of a recipe, ``counts`` the number of training photos of each class, ``splits``
+    the number of photos of each split. ``sides`` are the 10th, 50th and 90th percentile of the shorter side of
+    ``sampled`` photos in pixels. ``unreadable`` lists photos that could not be decoded, ``findings`` those of the
+    dataset itself.
     """
 
     section: dict[str, str]
@@ -47,33 +48,33 @@ class Seen:
 
     @property
     def photos(self) -> int:
-        """Return how many photos there are to train on, before some are taken for validation."""
+        """The number of photos for training, before some are held back for validation."""
         return sum(self.counts.values())
 
     @property
     def imbalance(self) -> float:
-        """Return how many times the rarest class the most frequent one has."""
+        """The ratio between the sizes of the largest and the smallest class."""
         return max(self.counts.values()) / max(1, min(self.counts.values()))
 
 
-def look(photos: Path, catalogue: Catalogue) -> Seen:
-    """Look at a folder of photos, a CSV file or a pack; raises ``DataError`` if it cannot be used."""
+def look_at_photos(photos: Path, catalogue: Catalogue) -> PhotoFacts:
+    """Examine a folder of photos, a CSV file or a pack; raises ``DataError`` if it cannot be used."""
     section = sources.build_section(photos.absolute().resolve())
     dataset, options = sources.choose_dataset(photos, {}, catalogue)
     found: dict[Split, Samples] = {}
-    with named(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
+    with attribute_errors(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
         for split in ("train", "valid", "test"):
             if (samples := build_split(dataset, options, split)) is not None:
                 found[split] = samples
     if "train" not in found or not len(found["train"].images):
-        raise DataError(f"{photos} has no photos to train on; put those of each class into a folder of its name")
+        raise DataError(f"{photos} has no training photos; put the photos of each class in a folder with its name")
     train = found["train"]
     counts = np.bincount(np.asarray(train.labels, np.int64), minlength=len(train.classes))
     if len(train.classes) < 2:
         only = train.classes[0]
-        raise DataError(f"{photos} has one class only, '{only}'; make a folder for each class of photos")
-    sides, unreadable, sampled = measured(train.images)
-    return Seen(
+        raise DataError(f"{photos} has only one class, '{only}'; create a folder for each class")
+    sides, unreadable, sampled = measure_sides(train.images)
+    return PhotoFacts(
         section={key: str(value) for key, value in section.items()},
         counts=dict(zip(train.classes, map(int, counts), strict=True)),
         splits={split: len(samples.images) for split, samples in found.items()},
@@ -84,8 +85,8 @@ def look(photos: Path, catalogue: Catalogue) -> Seen:
     )
 
 
-def measured(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, ...], int]:
-    """Return percentiles of the shorter side, what is wrong with photos that have none, and how many have one."""
+def measure_sides(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, ...], int]:
+    """Return percentiles of the shorter side, the faults of unreadable photos, and the number of readable ones."""
     places = np.unique(np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).astype(int)).tolist()
     shorter, unreadable = [], []
     for place in places:
@@ -103,46 +104,47 @@ def measured(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[str, 
     return (low, middle, high), tuple(unreadable), len(shorter)
 
 
-FINDINGS = 5  # of the dataset, in the header
-FEW = 30  # photos of a class, from which the last stage trains as well
-SMALL_SET = 200  # photos, below which more of them are held back
-SMALL = 160  # pixels of the shorter side, below which 224 would only blow photos up
+FINDINGS = 5  # findings in the header
+FEW = 30  # photos per class; with more, the last stage trains too
+SMALL_SET = 200  # photos; with fewer, a larger share is held back
+SMALL = 160  # pixels of the shorter side; smaller photos would only be enlarged to 224
 SIZES = (64, 96, 128, 160)
-WORDS = ("yes", "no", "on", "off", "y", "n", "true", "false", "null")  # which YAML 1.1 does not read as text
+WORDS = ("yes", "no", "on", "off", "y", "n", "true", "false", "null")  # not text in YAML 1.1
 
 
-def text(seen: Seen, folder: Path, backbone: Backbone) -> str:
-    """Return a recipe with comments, which runs as it stands in a folder.
+def render_recipe(seen: PhotoFacts, folder: Path, backbone: Backbone) -> str:
+    """Return a recipe with comments that runs from a folder without changes.
 
-    It says only what differs from the defaults or depends on the photos; a run chooses the rest and reports it.
+    It sets only keys that differ from the defaults or depend on the photos; a run chooses the rest and reports it.
     """
     pretrained = bool(backbone.weights)
     head_only = pretrained and seen.photos / len(seen.counts) < FEW
-    sections = [network(backbone), *dataset(seen, folder, head_only=head_only), *image(seen)]
-    sections += training(seen, pretrained=pretrained, head_only=head_only)
-    return "\n".join([header(seen), *sections, *balance(seen, pretrained=pretrained), ""])
+    sections = [render_network(backbone), *render_dataset(seen, folder, head_only=head_only), *render_image(seen)]
+    sections += render_training(seen, pretrained=pretrained, head_only=head_only)
+    return "\n".join([render_header(seen), *sections, *render_balance(seen, pretrained=pretrained), ""])
 
 
-def header(seen: Seen) -> str:
-    """Return what was seen."""
+def render_header(seen: PhotoFacts) -> str:
+    """Return the facts as comments at the top of the recipe."""
     others = "".join(f", {count:,} {name}" for name, count in seen.splits.items() if name != "train")
     low, middle, high = seen.sides
+    of = f"{seen.sampled:,} sampled"
     lines = [
-        f"# Tell {len(seen.counts):,} classes of photos apart.",
+        f"# Classify photos into {len(seen.counts):,} classes.",
         "#",
         f"# Photos    {seen.splits['train']:,} train{others}",
-        f"# Classes   {spread(seen.counts)}",
-        f"# Sizes     shorter side {middle} pixels, {low} to {high} without the outer tenths; {seen.sampled:,} seen",
+        f"# Classes   {describe_counts(seen.counts)}",
+        f"# Sizes     shorter side {middle} pixels (median), {low} to {high} (10th to 90th percentile); {of}",
     ]
     if seen.unreadable:
         several = f"{len(seen.unreadable)} of {seen.sampled + len(seen.unreadable):,} photos"
-        lines.append(f"# Damaged   {several}, which are left out (on_bad_image); `finetune check` names all")
+        lines.append(f"# Damaged   {several}, which are skipped (on_bad_image); `finetune check` lists all")
     lines += [f"# Note      {shorten_name(each, 100)}" for each in seen.findings[:FINDINGS]]
     return "\n".join(lines)
 
 
-def spread(counts: Mapping[str, int]) -> str:
-    """Return how many photos the classes have: one number, or those of the rarest and of the most frequent class."""
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Describe the sizes of the classes: one number, or those of the smallest and the largest class."""
     rarest, most = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
     if counts[rarest] == counts[most]:
         return f"{counts[most]:,} photo{'s' * (counts[most] != 1)} each"
@@ -151,62 +153,62 @@ def spread(counts: Mapping[str, int]) -> str:
 
 
 def shorten_name(name: str, length: int = 40) -> str:
-    """Return a name in a comment of one line, without characters that YAML does not allow."""
+    """Return a name for a comment on one line, without characters that YAML does not allow."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(name.split()))[:length]
 
 
-def network(backbone: Backbone) -> str:
+def render_network(backbone: Backbone) -> str:
     """Return the backbone's section, with the first weights that it offers."""
-    name = quoted(backbone.name)
+    name = quote_value(backbone.name)
     if backbone.weights:
         return f"# auto: the first weights that this backbone offers, '{next(iter(backbone.weights))}'.\n" + (
             f"backbone: {{use: {name}, weights: auto}}"
         )
-    why = "# This backbone offers no weights, so it starts from random ones; a file of its weights can stand here."
+    why = "# This backbone offers no weights, so it starts from random ones; you can also set a weights file."
     return f"{why}\nbackbone: {{use: {name}, weights: none}}"
 
 
-def dataset(seen: Seen, folder: Path, *, head_only: bool) -> list[str]:
-    """Return the dataset's section and how the run is judged; paths are relative to the recipe's folder."""
-    given = [f"{key}: {quoted(near(value, folder))}" for key, value in seen.section.items()]
+def render_dataset(seen: PhotoFacts, folder: Path, *, head_only: bool) -> list[str]:
+    """Return the dataset section and how accuracy is estimated; paths are relative to the recipe's folder."""
+    given = [f"{key}: {quote_value(make_relative(value, folder))}" for key, value in seen.section.items()]
     given += ["on_bad_image: skip"] if seen.unreadable else []
     given += ["allow_empty: true"] if any("holds no photo" in each for each in seen.findings) else []
     if "valid" in seen.splits:
-        why = "# Its own validation photos are used."
+        why = "# The dataset's own validation photos are used."
     elif head_only:
         why = "# All photos are trained on; the accuracy is estimated out of folds."
     else:
-        why = "# There are no validation photos: this share of each class is held back for that."
+        why = "# There are no validation photos, so this share of each class is held back."
         given.append(f"split: {0.3 if seen.photos < SMALL_SET else 0.2}")
     return [why, f"dataset: {{{', '.join(given)}}}"]
 
 
-def near(value: str, folder: Path) -> str:
-    """Return a path as it is from a folder it lies in; others, and what is no path, as they are."""
+def make_relative(value: str, folder: Path) -> str:
+    """Return a path relative to a folder that contains it; all other values unchanged."""
     path = Path(value)
     inside = path.is_absolute() and path.is_relative_to(folder)
     return str(path.relative_to(folder)) if inside else value
 
 
-def quoted(value: str) -> str:
-    """Return text as YAML reads it within braces, that of version 1.1 too, which editors may follow."""
-    plain = all(letter.isalnum() or letter in "/._-~" for letter in value) and isinstance(scalar(value), str)
+def quote_value(value: str) -> str:
+    """Return text that YAML reads unchanged within braces, also version 1.1, which editors may use."""
+    plain = all(letter.isalnum() or letter in "/._-~" for letter in value) and isinstance(parse_scalar(value), str)
     plain = plain and value.lower() not in WORDS
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def image(seen: Seen) -> list[str]:
-    """Return the image size for photos that are smaller than what the weights were made with."""
+def render_image(seen: PhotoFacts) -> list[str]:
+    """Return the image section for photos that are smaller than the weights' training images."""
     middle = seen.sides[1]
     if not 0 < middle < SMALL:
         return []
     size = next((each for each in SIZES if each >= middle), SIZES[-1])
-    why = f"# The photos are small: {size} pixels train {(224 / size) ** 2:.0f} times as fast as 224, and lose nothing."
+    why = f"# The photos are small: {size} pixels train {(224 / size) ** 2:.0f} times as fast as 224, without loss."
     return [why, f"image: {{size: {size}, resize: {round(size * 8 / 7)}}}"]
 
 
-def training(seen: Seen, *, pretrained: bool, head_only: bool) -> list[str]:
-    """Return what trains, by how many photos there are; the run chooses rate, batch size and number of epochs."""
+def render_training(seen: PhotoFacts, *, pretrained: bool, head_only: bool) -> list[str]:
+    """Return the freeze section for the number of photos per class; the run chooses the other settings."""
     each = seen.photos / len(seen.counts)
     if not pretrained:
         why = "the complete network trains, because it starts from random weights"
@@ -217,17 +219,17 @@ def training(seen: Seen, *, pretrained: bool, head_only: bool) -> list[str]:
     else:
         why = "the head is fitted, then the last stage trains with it"
         freeze = "{use: stages, train: [last]}"
-    return [f"# {each:.0f} photos a class: {why}.", f"freeze: {freeze}"]
+    return [f"# {each:.0f} photos per class: {why}.", f"freeze: {freeze}"]
 
 
-def balance(seen: Seen, *, pretrained: bool) -> list[str]:
-    """Return a comment on classes of very different sizes, which a run accounts for by itself."""
+def render_balance(seen: PhotoFacts, *, pretrained: bool) -> list[str]:
+    """Return a comment on imbalanced classes, which a run takes into account by itself."""
     if seen.imbalance <= IMBALANCED:
         return []
     lines = [
-        f"# Some classes have {seen.imbalance:.0f} times the photos of others. The run is judged by macro-F1, in which",
-        "# all classes count the same. To weigh all classes the same in the loss, add `loss: {class_weights: auto}`.",
+        f"# Some classes have {seen.imbalance:.0f} times as many photos as others. The metric is macro-F1, in which",
+        "# all classes count the same. To weight them equally in the loss, add `loss: {class_weights: auto}`.",
     ]
     if pretrained:
-        lines.append("# Without that, a run uses square-root class weights unless none are better out of fold.")
+        lines.append("# Otherwise, the run uses square-root class weights, unless no weights are better out of fold.")
     return lines

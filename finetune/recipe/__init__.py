@@ -1,1 +1,1 @@
-"""Recipes: what one may say, reading it with positions, checking it against the catalogue."""
+"""Recipes: the data model, reading with line numbers, and validation against the installed components."""

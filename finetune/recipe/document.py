@@ -1,4 +1,4 @@
-"""Reading a recipe: from a file, from standard input or from Python, each value with its place."""
+"""Recipe documents: read from a file, standard input or Python, with the position of each value."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from typing import IO, Any
 
 from finetune.errors import RecipeError, UsageError
 from finetune.files.outputs import Output
-from finetune.recipe.nodes import MAX_DEPTH, Node, parse
-from finetune.recipe.places import KeyPath, Mistake, Place, shortened
+from finetune.recipe.nodes import MAX_DEPTH, Node, parse_yaml
+from finetune.recipe.places import KeyPath, Mistake, Place, clip_text
 from finetune.suggest import did_you_mean
 
 
-def folder() -> Path:
-    """Return where the recipes lie: beside this file once installed, at the top of a source checkout."""
+def find_recipes_folder() -> Path:
+    """Return the folder of the bundled recipes: inside the installed package, or at the top of a source checkout."""
     here = Path(__file__).parents[1]
     return next((path for path in (here / "recipes", here.parent / "recipes") if path.is_dir()), here / "recipes")
 
 
-def recipes() -> dict[str, Path]:
-    """Return every recipe's file by its name: the path below the folder, without ``.yaml``."""
-    top = folder()
+def list_recipes() -> dict[str, Path]:
+    """Return the file of each bundled recipe by name: its path below the folder, without ``.yaml``."""
+    top = find_recipes_folder()
     return {path.relative_to(top).with_suffix("").as_posix(): path for path in sorted(top.rglob("*.yaml"))}
 
 
-def find(name: str) -> Path:
-    """Return the file of the recipe called ``name``; ``UsageError`` with a near match if there is none."""
-    found = recipes()
+def find_recipe(name: str) -> Path:
+    """Return the file of the bundled recipe ``name``; raises ``UsageError`` with a near match if it does not exist."""
+    found = list_recipes()
     wanted = name.removesuffix(".yaml")
     if wanted not in found:
         raise UsageError(f"no bundled recipe named '{name}'{did_you_mean(wanted, found)}")
     return found[wanted]
 
 
-def purpose(path: Path) -> str:
-    """Return what a recipe says about itself in its first line."""
+def read_purpose(path: Path) -> str:
+    """Return the description in the first line of a recipe, or an empty string."""
     with path.open(encoding="utf-8") as file:
         first = file.readline()
     return first.lstrip("# ").rstrip() if first.startswith("#") else ""
 
 
-def good_for(path: Path) -> str:
-    """Return what a recipe says that it is for, such as ``a first look``; nothing if it says nothing."""
+def read_use(path: Path) -> str:
+    """Return the use case in the header of a recipe, such as ``a first look``, or an empty string."""
     with path.open(encoding="utf-8") as file:
         header = list(takewhile(lambda line: line.startswith("#"), file))
     found = (line.removeprefix("# For ").strip() for line in header if line.startswith("# For "))
     return next(found, "")
 
 
-def copy(name: str, target: Path | None = None, *, force: bool = False) -> Path:
+def copy_recipe(name: str, target: Path | None = None, *, force: bool = False) -> Path:
     """Copy a recipe to a file, or into a folder, and return the file.
 
     Raises ``UsageError`` if the file exists, unless it is an unchanged copy or ``force`` overwrites it.
     """
-    source = find(name)
+    source = find_recipe(name)
     file = Path(source.name) if target is None else Path(target)
     path = file / source.name if os.path.isdir(file) else file
-    copied = Output(path=path, command="cp", force=force, inputs=[*recipes().values()])
+    copied = Output(path=path, command="cp", force=force, inputs=[*list_recipes().values()])
     copied.write(source.read_bytes())
     return path
 
@@ -80,11 +80,11 @@ RENAMED = {"trunk": "inference"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A recipe as it was written.
+    """A recipe as written.
 
     Attributes:
         root: A mapping.
-        mistakes: Mistakes that did not stop the reading.
+        mistakes: Mistakes after which reading could continue.
         notes: Deprecated keys, which have been renamed.
     """
 
@@ -94,7 +94,7 @@ class Document:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Return the whole document as plain Python."""
+        """Return the document as plain Python values."""
         values: dict[str, Any] = self.root.plain()
         return values
 
@@ -102,21 +102,21 @@ class Document:
         """Return the node at ``path``, or None."""
         node: Node | None = self.root
         for element in path:
-            node = child(node, element) if node else None
+            node = find_child(node, element) if node else None
         return node
 
     def place(self, path: KeyPath) -> Place:
-        """Return where ``path`` stands; where it is missing, the nearest place above."""
+        """Return the place of ``path``, or of its nearest parent if it does not exist."""
         node = self.root
         for element in path:
-            below = child(node, element)
+            below = find_child(node, element)
             if below is None:
                 break
             node = below
         return node.place
 
 
-def child(node: Node, element: str | int) -> Node | None:
+def find_child(node: Node, element: str | int) -> Node | None:
     """Return the node below ``node`` at a key or an index, or None."""
     if isinstance(node.value, dict) and isinstance(element, str):
         return node.value.get(element)
@@ -126,35 +126,35 @@ def child(node: Node, element: str | int) -> Node | None:
     return None
 
 
-def read(source: Path | str | Mapping[str, Any]) -> Document:
+def read_recipe(source: Path | str | Mapping[str, Any]) -> Document:
     """Return the recipe in a file, on standard input (``-``) or in a mapping.
 
-    Keys are text, whatever they look like. Raises ``RecipeError`` when there is nothing to go on with.
+    Keys are always strings. Raises ``RecipeError`` if the recipe cannot be read at all.
     """
     if isinstance(source, Mapping):
         return from_mapping(source)
     if str(source) == "-":
-        return from_bytes(_standard_input(), "<stdin>", Path.cwd())
+        return parse_bytes(_read_standard_input(), "<stdin>", Path.cwd())
     path = Path(source)
     return read_file(path, str(source), path.absolute().parent.resolve())
 
 
 def read_file(path: Path, name: str, folder: Path, depth: int = 0) -> Document:
-    """Return the recipe in a file, which messages call ``name``."""
-    name = shortened(name, 200)
-    return from_bytes(_content(path, name), name, folder, depth)
+    """Return the recipe in a file that messages refer to as ``name``."""
+    name = clip_text(name, 200)
+    return parse_bytes(_read_content(path, name), name, folder, depth)
 
 
-def from_bytes(content: bytes, name: str, folder: Path, depth: int = 0) -> Document:
-    """Return the recipe in the bytes of a file called ``name``; relative paths in it start at ``folder``."""
+def parse_bytes(content: bytes, name: str, folder: Path, depth: int = 0) -> Document:
+    """Return the recipe in the bytes of a file named ``name``; its relative paths start at ``folder``."""
 
     def where(line: int, column: int) -> Place:
         return Place(line, column, f"{name}:{line}:{column}", folder, depth)
 
-    root, mistakes = parse(_decoded(content, name), where)
+    root, mistakes = parse_yaml(_decode(content, name), where)
     if root is None or root.value is None:
         raise RecipeError(map(str, mistakes) if mistakes else [f"{name}: empty; the smallest recipe is '{SMALLEST}'"])
-    return rename_keys(Document(root=_mapping(root, mistakes), mistakes=tuple(mistakes)))
+    return rename_keys(Document(root=_require_mapping(root, mistakes), mistakes=tuple(mistakes)))
 
 
 def rename_keys(document: Document) -> Document:
@@ -173,7 +173,7 @@ def rename_keys(document: Document) -> Document:
     return Document(root=root, mistakes=tuple(mistakes), notes=tuple(notes))
 
 
-def _mapping(root: Node, mistakes: Sequence[Mistake]) -> Node:
+def _require_mapping(root: Node, mistakes: Sequence[Mistake]) -> Node:
     if isinstance(root.value, dict):
         return root
     kind = "a list" if isinstance(root.value, list) else "text"
@@ -181,36 +181,36 @@ def _mapping(root: Node, mistakes: Sequence[Mistake]) -> Node:
     raise RecipeError(map(str, (*mistakes, Mistake(root.place, (), text))))
 
 
-def _standard_input() -> bytes:
+def _read_standard_input() -> bytes:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
-        raise RecipeError(["<stdin>: there is no standard input here; name a file"])
-    return _limited(stream, "<stdin>")
+        raise RecipeError(["<stdin>: no standard input available; name a file"])
+    return _read_limited(stream, "<stdin>")
 
 
-def _content(path: Path, name: str) -> bytes:
+def _read_content(path: Path, name: str) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise RecipeError([f"{name}: not a regular file; '-' reads standard input"])
         with path.open("rb") as file:
-            return _limited(file, name)
+            return _read_limited(file, name)
     except FileNotFoundError:
-        raise RecipeError([f"{name}: no such file{neighbour(path)}"]) from None
+        raise RecipeError([f"{name}: no such file{suggest_file(path)}"]) from None
     except OSError as error:
-        raise RecipeError([f"{name}: cannot be read: {error.strerror or error}"]) from None
+        raise RecipeError([f"{name}: cannot be read: {error.strerror or error}; check who may read it"]) from None
     except ValueError:
-        raise RecipeError([f"{name}: no file can have this name"]) from None
+        raise RecipeError([f"{name}: not a valid file name; correct the name"]) from None
 
 
-def _limited(file: IO[bytes], name: str) -> bytes:
+def _read_limited(file: IO[bytes], name: str) -> bytes:
     content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise RecipeError([f"{name}: larger than {MAX_BYTES // 1000} kB, so it is no recipe"])
+        raise RecipeError([f"{name}: larger than {MAX_BYTES // 1000} kB; this does not look like a recipe"])
     return content
 
 
-def neighbour(path: Path) -> str:
-    """Return the near match for a file that is not there, among the recipes in its folder."""
+def suggest_file(path: Path) -> str:
+    """Return the hint for a missing file: the recipe in its folder with the most similar name."""
     try:
         names = [file.name for file in path.parent.glob("*.y*ml")]
     except OSError:
@@ -218,7 +218,7 @@ def neighbour(path: Path) -> str:
     return did_you_mean(path.name, names) if len(names) <= 200 else ""
 
 
-def _decoded(content: bytes, name: str) -> str:
+def _decode(content: bytes, name: str) -> str:
     if content.startswith(_UTF16):
         raise RecipeError([f"{name}: UTF-16 text; save it as UTF-8"])
     try:
@@ -231,67 +231,69 @@ def _decoded(content: bytes, name: str) -> str:
 def from_mapping(values: Mapping[str, Any]) -> Document:
     """Return a recipe made in Python; relative paths in it start at the current folder."""
     mistakes: list[Mistake] = []
-    root = node_of(values, Place(1, 1, "recipe", Path.cwd()), (), mistakes)
+    root = make_node(values, Place(1, 1, "recipe", Path.cwd()), (), mistakes)
     return rename_keys(Document(root=root, mistakes=tuple(mistakes)))
 
 
-def node_of(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) -> Node:
-    """Return ``value`` as nodes that all stand at ``place``; what no recipe can hold is added to ``mistakes``."""
+def make_node(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) -> Node:
+    """Return ``value`` as nodes that all have the place ``place``; adds unsupported values to ``mistakes``."""
     if len(path) > MAX_DEPTH:
         raise RecipeError([str(Mistake(place, path[:3], f"nested more than {MAX_DEPTH} deep"))])
     if isinstance(value, Mapping):
-        return Node(_children(value, place, path, mistakes), place)
+        return Node(_make_children(value, place, path, mistakes), place)
     if isinstance(value, list | tuple):
-        return Node([node_of(item, place, (*path, i), mistakes) for i, item in enumerate(value)], place)
+        return Node([make_node(item, place, (*path, i), mistakes) for i, item in enumerate(value)], place)
     try:
-        return Node(_scalar_of(value), place)
+        return Node(_convert_scalar(value), place)
     except (TypeError, ValueError, OverflowError):
-        mistakes.append(Mistake(place, path, f"a recipe cannot hold {_shown(value)}"))
+        mistakes.append(Mistake(place, path, f"unsupported value {_describe_value(value)}; use text or a number"))
         return Node(None, place)
 
 
-def _children(value: Mapping[Any, Any], place: Place, path: KeyPath, mistakes: list[Mistake]) -> dict[str, Node]:
+def _make_children(value: Mapping[Any, Any], place: Place, path: KeyPath, mistakes: list[Mistake]) -> dict[str, Node]:
     children: dict[str, Node] = {}
     for key, item in value.items():
-        name = _key(key)
+        name = _convert_key(key)
         if name is None or name in children:
-            mistakes.append(Mistake(place, path, f"the key, {_shown(key)}, is not text, or there twice"))
+            mistakes.append(
+                Mistake(place, path, f"key {_describe_value(key)} is not a string, or is duplicated; rename it")
+            )
         else:
-            children[name] = node_of(item, place, (*path, name), mistakes)
+            children[name] = make_node(item, place, (*path, name), mistakes)
     return children
 
 
-def _key(key: Any) -> str | None:
+def _convert_key(key: Any) -> str | None:
     try:
-        return str(_scalar_of(key)) if isinstance(key, str | int) else None
+        return str(_convert_scalar(key)) if isinstance(key, str | int) else None
     except ValueError:
         return None
 
 
-def _scalar_of(value: Any) -> Any:
+def _convert_scalar(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str | PurePath):
-        return _text(str(value))
+        return _check_text(str(value))
     if isinstance(value, Integral):
-        return _integer(int(value))
+        return _convert_integer(int(value))
     if isinstance(value, Real):
         return float(value)
     raise TypeError
 
 
-def _integer(number: int) -> int:
+def _convert_integer(number: int) -> int:
     if abs(number) >= MAX_INTEGER:
         raise ValueError
     return number
 
 
-def _text(text: str) -> str:
+def _check_text(text: str) -> str:
     if "\0" in text:
         raise ValueError
-    text.encode()  # a lone surrogate is no text
+    text.encode()  # raises for a lone surrogate
     return text
 
 
-def _shown(value: Any) -> str:
-    return f"the text {shortened(ascii(value))}" if isinstance(value, str) else f"this {type(value).__name__}"
+def _describe_value(value: Any) -> str:
+    return clip_text(ascii(value)) if isinstance(value, str) else f"of type {type(value).__name__}"

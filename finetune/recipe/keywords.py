@@ -1,4 +1,4 @@
-"""Sections of a recipe as keywords of a Python call: short forms, and which of several words counts."""
+"""Sections of a recipe as keyword arguments in Python: short forms, precedence, and messages in Python's terms."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from finetune.errors import FinetuneError, RecipeError
-from finetune.recipe.mistakes import models_in
+from finetune.recipe.mistakes import find_models
 from finetune.recipe.models import Recipe
-from finetune.recipe.parts import SLOTS, section
-from finetune.recipe.places import spelled
+from finetune.recipe.parts import SLOTS, get_section_model
+from finetune.recipe.places import format_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-SECTIONS = {name: models for name, about in Recipe.model_fields.items() if (models := models_in(about.annotation))}
+SECTIONS = {name: models for name, about in Recipe.model_fields.items() if (models := find_models(about.annotation))}
 _SECTION = "|".join(SECTIONS)
 _VALUE = r"\[[^\[\]]*\]|\{[^{}]*\}|'[^']*'|\"[^\"]*\"|[^\s;,()'\"`]+"
 _PAIR = re.compile(rf"(?<![\w.])({_SECTION})\.([a-z]\w*)=({_VALUE})")
@@ -42,83 +42,83 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def python_words(text: str) -> str:
-    """Return a message with Python's keywords in place of keys, options and mappings of the command line."""
+def translate_to_python(text: str) -> str:
+    """Return a message with keys, options and mappings of the command line replaced by Python keywords."""
     for pattern, replacement in _WORDS:
         text = pattern.sub(replacement, text)
-    text = _LIST.sub(lambda found: f"{found[1]} {_python(_read(found[2]))}", text)
-    text = _FLOW.sub(_flow, text)
-    text = _PAIR.sub(_pair, text)
-    return _KEY.sub(_key, text)
+    text = _LIST.sub(lambda found: f"{found[1]} {_format_python(_parse_yaml(found[2]))}", text)
+    text = _FLOW.sub(_replace_mapping, text)
+    text = _PAIR.sub(_replace_pair, text)
+    return _KEY.sub(_replace_key, text)
 
 
 @contextmanager
-def python_errors() -> Iterator[None]:
-    """Let errors of the project leave the block with remedies in Python's words."""
+def translate_errors() -> Iterator[None]:
+    """Translate the remedies of errors that are raised in the block to Python."""
     try:
         yield
     except FinetuneError as error:
-        error.args = tuple(python_words(each) if isinstance(each, str) else each for each in error.args)
+        error.args = tuple(translate_to_python(each) if isinstance(each, str) else each for each in error.args)
         if isinstance(error, RecipeError):
-            error.mistakes = tuple(map(python_words, error.mistakes))
+            error.mistakes = tuple(map(translate_to_python, error.mistakes))
         raise
 
 
-def in_python(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Return what says lines in Python's words."""
-    return lambda line: say(python_words(line))
+def translate_lines(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that passes lines to ``say``, translated to Python."""
+    return lambda line: say(translate_to_python(line))
 
 
-def _pair(found: re.Match[str]) -> str:
+def _replace_pair(found: re.Match[str]) -> str:
     section, key, value = found.groups()
-    return f'{section}={{"{key}": {_python(_read(value))}}}'
+    return f'{section}={{"{key}": {_format_python(_parse_yaml(value))}}}'
 
 
-def _key(found: re.Match[str]) -> str:
+def _replace_key(found: re.Match[str]) -> str:
     verb, section, key = found.groups()
     known = any(key in model.model_fields for model in SECTIONS[section])
     return f'{verb}{section}={{"{key}": …}}' if known else found[0]
 
 
-def _flow(found: re.Match[str]) -> str:
+def _replace_mapping(found: re.Match[str]) -> str:
     section, text = found.groups()
-    value = _read(text)
+    value = _parse_yaml(text)
     if not isinstance(value, dict | list):
         return found[0]
-    return f"{f'{section}=' if section else ''}{_python(value)}"
+    return f"{f'{section}=' if section else ''}{_format_python(value)}"
 
 
-def _read(text: str) -> Any:
-    """Return what YAML reads in a text; the text itself where it is not YAML."""
+def _parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text, or the text itself if it is not valid YAML."""
     try:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError):
         return text
 
 
-def _python(value: Any) -> str:
+def _format_python(value: Any) -> str:
     """Return a value as Python source."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_python(key)}: {_python(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_format_python(key)}: {_format_python(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_python, value))}]"
+        return f"[{', '.join(map(_format_python, value))}]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 Sections = dict[str, Any]
 
 
-def spelled_out(said: Mapping[str, Any]) -> Sections:
-    """Return sections with short forms spelled out: ``"sgd"`` is ``{"use": "sgd"}`` where a section selects."""
-    return {name: _long(name, value) if _selects(name) else value for name, value in said.items()}
+def expand_short_forms(said: Mapping[str, Any]) -> Sections:
+    """Return sections without short forms: ``"sgd"`` becomes ``{"use": "sgd"}`` if a section selects a component."""
+    return {name: _expand_value(name, value) if _selects_component(name) else value for name, value in said.items()}
 
 
-def _selects(name: str) -> bool:
+def _selects_component(name: str) -> bool:
     field = Recipe.model_fields.get(name)
-    return field is not None and any("use" in model.model_fields for model in models_in(field.annotation))
+    return field is not None and any("use" in model.model_fields for model in find_models(field.annotation))
 
 
-def _long(name: str, value: Any) -> Any:
+def _expand_value(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [{"use": item} if isinstance(item, str) else item for item in value]
     if not isinstance(value, str):
@@ -126,37 +126,37 @@ def _long(name: str, value: Any) -> Any:
     return [{"use": value}] if isinstance(Recipe.model_fields[name].default, tuple) else {"use": value}
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Sections:
-    """Return ``base`` with what ``over`` says, key by key; as in overrides, another ``use`` leaves options behind."""
+def merge_sections(base: Mapping[str, Any], over: Mapping[str, Any]) -> Sections:
+    """Return ``base`` updated by ``over``, key by key; as with overrides, a different ``use`` drops the old options."""
     result = dict(base)
     for name, value in over.items():
         before = result.get(name)
         both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        result[name] = {**_left(name, before, value), **value} if both else value  # type: ignore[arg-type]
+        result[name] = {**_keep_options(name, before, value), **value} if both else value  # type: ignore[arg-type]
     return result
 
 
-def _left(name: str, before: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what is left of a section before ``value`` changes it."""
+def _keep_options(name: str, before: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the keys of a section that still apply once ``value`` changes it."""
     field = Recipe.model_fields.get(name)
     usual = getattr(field.default, "use", None) if field else None
     if "use" not in value or value["use"] == before.get("use", usual):
         return before
-    kept = section(name).model_fields if name in SLOTS else ()
+    kept = get_section_model(name).model_fields if name in SLOTS else ()
     return {key: item for key, item in before.items() if key in kept}
 
 
-def overrides(said: Mapping[str, Any]) -> list[str]:
+def make_overrides(said: Mapping[str, Any]) -> list[str]:
     """Return sections as overrides of a recipe file."""
     pairs: list[tuple[str, Any]] = []
     for name, value in said.items():
         if isinstance(value, Mapping):
-            pairs += [(spelled((name, str(key))), item) for key, item in value.items()]
+            pairs += [(format_path((name, str(key))), item) for key, item in value.items()]
         else:
-            pairs.append((spelled((name,)), value))
-    return [f"{path}={json.dumps(value, default=_plain)}" for path, value in pairs]
+            pairs.append((format_path((name,)), value))
+    return [f"{path}={json.dumps(value, default=_to_plain)}" for path, value in pairs]
 
 
-def _plain(value: Any) -> Any:
-    """Return a number of NumPy's as Python's, and a path as text."""
+def _to_plain(value: Any) -> Any:
+    """Return a NumPy number as a Python number, and a path as a string."""
     return value.item() if hasattr(value, "item") else str(value)

@@ -1,4 +1,4 @@
-"""What plugins and others may see of a recipe: all of it but its secrets."""
+"""Secrets in recipes: masks passwords and tokens before plugins or reports see a recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from finetune.files import atomic
-from finetune.machine.environment import mask_secrets
+from finetune.machine import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 
-def without_secrets(model: M) -> M:
-    """Return a recipe or a section with ``***`` for passwords and tokens, however deep they stand."""
-    changed = {name: hidden(name, value) for name, value in model}
+def mask_recipe(model: M) -> M:
+    """Return a recipe or a section with ``***`` in place of passwords and tokens, at any depth."""
+    changed = {name: mask_value(name, value) for name, value in model}
     return model.model_copy(update={name: new for name, new in changed.items() if new != getattr(model, name)})
 
 
-def hidden(name: str, value: Any) -> Any:
+def mask_value(name: str, value: Any) -> Any:
     """Return the value of a key without its secrets."""
     if isinstance(value, str):
-        return mask_secrets(f"{name}={value}")[len(name) + 1 :]
+        return environment.mask_secrets(f"{name}={value}")[len(name) + 1 :]
     if isinstance(value, BaseModel):
-        return without_secrets(value)
+        return mask_recipe(value)
     if isinstance(value, Mapping):
-        return {key: hidden(str(key), item) for key, item in value.items()}
+        return {key: mask_value(str(key), item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(hidden(name, item) for item in value)
+        return type(value)(mask_value(name, item) for item in value)
     return value
 
 
-def write(path: Path, text: str) -> None:
-    """Write a recipe at once, with its secrets, which a resume needs; if it has any, for its owner alone."""
-    if mask_secrets(text) == text:
+def write_recipe(path: Path, text: str) -> None:
+    """Write a recipe atomically with its secrets, which a resume needs; only the owner can read a file with secrets."""
+    if environment.mask_secrets(text) == text:
         atomic.write_text(path, text)
         return
     with atomic.translate_disk_errors(path):

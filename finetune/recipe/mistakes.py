@@ -1,4 +1,4 @@
-"""Turning what pydantic finds wrong into one sentence for each key."""
+"""Validation messages: turns pydantic's errors into one sentence for each key."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from finetune.recipe.nodes import scalar
-from finetune.recipe.places import KeyPath, shortened
+from finetune.recipe.nodes import parse_scalar
+from finetune.recipe.places import KeyPath, clip_text
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Location = tuple[str | int, ...]
 KEY_MARK = "[key]"
 INTEGER, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "text"
 LIST, MAPPING = "a list", "a mapping"
-MOST_KEYS = 8  # that a message lists
+MOST_KEYS = 8  # keys that a message lists
 
 _EXPECTED = {
     "int_type": INTEGER,
@@ -61,7 +61,7 @@ _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong at a key; ``expected`` says what would be right where the value is of the wrong type."""
+    """A problem with a key; ``expected`` lists the types that are allowed if the value has the wrong type."""
 
     path: KeyPath
     kind: str
@@ -71,88 +71,88 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The keys of the model that refused, those beside it, and, by name, what the same key is called elsewhere."""
+    """The keys that are known: of the validated model, next to it, and by name the keys of other sections."""
 
     model: type[BaseModel]
-    beside: tuple[str, ...] = ()
+    nearby: tuple[str, ...] = ()
     elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def at(self, location: Location) -> list[str]:
-        """Return the keys that may stand where the last element of an error's location does."""
+        """Return the keys that are allowed at the last element of an error's location."""
         keys = [field.alias or name for model in self.models(location) for name, field in model.model_fields.items()]
-        return list(dict.fromkeys([*keys, *(self.beside if len(location) == 1 else ())]))
+        return list(dict.fromkeys([*keys, *(self.nearby if len(location) == 1 else ())]))
 
     def models(self, location: Location) -> list[type[BaseModel]]:
-        """Return the models whose keys may stand where the last element of an error's location does."""
+        """Return the models whose keys are allowed at the last element of an error's location."""
         models = [self.model]
         for element in location[:-1]:
-            models = _below(models, element)
+            models = _find_models_below(models, element)
         return models
 
 
 @dataclass(frozen=True, slots=True)
 class _Error:
-    """One of pydantic's errors; ``rest`` is what is left of its location below the value under discussion."""
+    """One of pydantic's errors; ``rest`` is its location relative to the current value."""
 
     rest: Location
     details: Mapping[str, Any]
 
 
-def problems(error: ValidationError, values: Any, known: Known) -> list[Problem]:
-    """Return what is wrong with ``values``: one problem for each key, however many branches a union has there."""
+def collect_problems(error: ValidationError, values: Any, known: Known) -> list[Problem]:
+    """Return the problems of ``values``, one for each key, even where a union has several branches."""
     errors = [_Error(details["loc"], details) for details in error.errors(include_url=False)]
-    return _walk(errors, values, (), known)
+    return _walk_errors(errors, values, (), known)
 
 
-def _walk(errors: Sequence[_Error], value: Any, path: KeyPath, known: Known) -> list[Problem]:
-    """Follow the errors down into ``value``; a step that is no key of it names a branch of a union."""
+def _walk_errors(errors: Sequence[_Error], value: Any, path: KeyPath, known: Known) -> list[Problem]:
+    """Follow the errors down into ``value``; a step that is not a key of it names a branch of a union."""
     found: list[Problem] = []
     below: dict[str | int, list[_Error]] = {}
     branches: dict[str | int, list[_Error]] = {}
     for error in errors:
-        if _ends(error):
-            found.append(_problem(error, value, path, known))
+        if _ends_here(error):
+            found.append(_make_problem(error, value, path, known))
             continue
         step, rest = error.rest[0], error.rest[1:]
-        group = below if _holds(value, step) and not _is_tag(value, step, rest) else branches
+        group = below if _has_step(value, step) and not _is_tag(value, step, rest) else branches
         group.setdefault(step, []).append(_Error(rest, error.details))
     for step, inner in below.items():
-        found += _walk(inner, value[step], (*path, step), known)
-    found += _one_branch([_walk(inner, value, path, known) for inner in branches.values()], value, path)
+        found += _walk_errors(inner, value[step], (*path, step), known)
+    found += _choose_branch([_walk_errors(inner, value, path, known) for inner in branches.values()], value, path)
     return list({(problem.path, problem.kind): problem for problem in found}.values())
 
 
-def _ends(error: _Error) -> bool:
+def _ends_here(error: _Error) -> bool:
     if len(error.rest) == 1 and error.details["type"] in ("missing", "extra_forbidden"):
         return True
     return error.rest in ((), (KEY_MARK,))
 
 
-def _holds(value: Any, step: str | int) -> bool:
+def _has_step(value: Any, step: str | int) -> bool:
     if isinstance(value, dict):
         return step in value
     return isinstance(value, list) and isinstance(step, int) and step < len(value)
 
 
 def _is_tag(value: Any, step: str | int, rest: Location) -> bool:
-    """Return whether ``step`` is the tag of a tagged union, although a key has that name as well."""
+    """Return whether ``step`` is the tag of a tagged union and not the key of the same name."""
     return bool(rest) and isinstance(value, dict) and step in (value.get("use"), value.get("device"))
 
 
-def _one_branch(branches: Sequence[list[Problem]], value: Any, path: KeyPath) -> list[Problem]:
-    """Return the problems of the branch of a union that the value was meant for, or what all of them expect."""
+def _choose_branch(branches: Sequence[list[Problem]], value: Any, path: KeyPath) -> list[Problem]:
+    """Return the problems of the union's branch that the value was meant for, or one that lists all expected types."""
     meant = [branch for branch in branches if not all(p.expected and p.path == path for p in branch)]
     if meant or len(branches) < 2:
         return min(meant or branches, key=len, default=[])
     expected = dict.fromkeys(word for branch in branches for problem in branch for word in problem.expected)
-    return [_mismatch(path, "union", tuple(expected), value)]
+    return [_report_mismatch(path, "union", tuple(expected), value)]
 
 
-def _below(models: Sequence[type[BaseModel]], element: str | int) -> list[type[BaseModel]]:
-    """Return the models one step down a location: in a field, in a branch of a union, or in a collection."""
+def _find_models_below(models: Sequence[type[BaseModel]], element: str | int) -> list[type[BaseModel]]:
+    """Return the models one step further along a location: in a field, a branch of a union, or a collection."""
     fields = [model.model_fields[element] for model in models if element in model.model_fields]
     if fields:
-        return [model for field in fields for model in models_in(field.annotation)]
+        return [model for field in fields for model in find_models(field.annotation)]
     return [model for model in models if element == model.__name__ or _has_tag(model, element)] or list(models)
 
 
@@ -160,120 +160,122 @@ def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
     return any(tag in get_args(field.annotation) for field in model.model_fields.values())
 
 
-def models_in(annotation: Any) -> list[type[BaseModel]]:
+def find_models(annotation: Any) -> list[type[BaseModel]]:
     """Return the models anywhere in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in models_in(argument)]
+    return [model for argument in get_args(annotation) for model in find_models(argument)]
 
 
-def _problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
-    """Return one error as a problem."""
+def _make_problem(error: _Error, value: Any, path: KeyPath, known: Known) -> Problem:
+    """Convert one of pydantic's errors to a problem."""
     kind, context = error.details["type"], error.details.get("ctx", {})
     if kind == "missing":
-        return _missing(error.rest[0], value, path)
+        return _report_missing(error.rest[0], value, path)
     if kind == "extra_forbidden":
         name = str(error.rest[0])
-        return Problem((*path, name), kind, unknown_key(name, known.at(error.details["loc"]), known.elsewhere))
+        return Problem((*path, name), kind, describe_unknown_key(name, known.at(error.details["loc"]), known.elsewhere))
     if kind == "union_tag_invalid":
-        return _unknown_tag(path, context)
+        return _report_unknown_tag(path, context)
     if error.rest == (KEY_MARK,):
         space = "; put a space after its ':'" if path and ":" in str(path[-1]) else ""
         return Problem(path, kind, f"the key should be {_EXPECTED.get(kind, 'something else')}{space}")
     if _EXPECTED.get(kind) == MAPPING and value is not None:
-        remedy = mapping_remedy(path, value, known.models((*error.details["loc"], "")))
-        return Problem(path, kind, f"expected {MAPPING}, got {shown(value)}{remedy}", (MAPPING,))
+        remedy = suggest_mapping(path, value, known.models((*error.details["loc"], "")))
+        return Problem(path, kind, f"expected {MAPPING}, got {format_value(value)}{remedy}", (MAPPING,))
     if kind in _EXPECTED:
-        return _mismatch(path, kind, (_EXPECTED[kind],), value)
+        return _report_mismatch(path, kind, (_EXPECTED[kind],), value)
     if kind in ("literal_error", "enum"):
-        return _mismatch(path, kind, tuple(re.findall(r"'[^']*'|[^\s,']+(?=,|$| or )", context["expected"])), value)
-    return Problem(path, kind, _sentence(kind, error.details, value))
+        return _report_mismatch(
+            path, kind, tuple(re.findall(r"'[^']*'|[^\s,']+(?=,|$| or )", context["expected"])), value
+        )
+    return Problem(path, kind, _describe_error(kind, error.details, value))
 
 
-def mapping_remedy(path: KeyPath, value: Any, models: Sequence[type[BaseModel]]) -> str:
-    """Return what to write in place of a value that should be a mapping, where there is a likely answer."""
+def suggest_mapping(path: KeyPath, value: Any, models: Sequence[type[BaseModel]]) -> str:
+    """Return a hint on what to write instead of a value that should be a mapping, or an empty string."""
     if isinstance(value, list):
         if len(value) == 1 and isinstance(value[0], str):
-            return mapping_remedy(path, value[0], models)
+            return suggest_mapping(path, value[0], models)
         if any(isinstance(item, dict) for item in value):
             return "; write its keys without brackets and '- '"
     keys = list(dict.fromkeys(key for model in models for key in model.model_fields))
-    told_by = next((key for key in ("use", "device") if all(key in model.model_fields for model in models)), None)
+    selector = next((key for key in ("use", "device") if all(key in model.model_fields for model in models)), None)
     if not models or not keys:
         return ""
-    if told_by is None or not isinstance(value, str):
+    if selector is None or not isinstance(value, str):
         return f"; its keys are {', '.join(keys[:MOST_KEYS])}{', …' if len(keys) > MOST_KEYS else ''}"
     if path == ("dataset",):
         table = value.lower().endswith(".csv")
-        return f"; write {{use: {'csv, file' if table else 'folder, root'}: {shortened(value)}}}"
-    choices = [str(each) for model in models for each in get_args(model.model_fields[told_by].annotation)]
+        return f"; write {{use: {'csv, file' if table else 'folder, root'}: {clip_text(value)}}}"
+    choices = [str(each) for model in models for each in get_args(model.model_fields[selector].annotation)]
     near = get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
     if not choices or value in choices:
-        return f"; write {{{told_by}: {shortened(value)}}}"
+        return f"; write {{{selector}: {clip_text(value)}}}"
     if len(choices) == 1:
-        return f"; write {{{told_by}: {choices[0]}}}"
+        return f"; write {{{selector}: {choices[0]}}}"
     if near:
-        return f"; did you mean {{{told_by}: {near[0]}}}?"
-    return f"; write {{{told_by}: NAME}}, where NAME is {listed(choices)}"
+        return f"; did you mean {{{selector}: {near[0]}}}?"
+    return f"; write {{{selector}: NAME}}, where NAME is {join_alternatives(choices)}"
 
 
-def _missing(name: str | int, value: Any, path: KeyPath) -> Problem:
+def _report_missing(name: str | int, value: Any, path: KeyPath) -> Problem:
     if isinstance(name, int):
-        return Problem(path, "too_short", f"must have at least {name + 1} items{_length(value)}")
+        return Problem(path, "too_short", f"must have at least {name + 1} items{_format_length(value)}")
     return Problem((*path, name), "missing", "missing")
 
 
-def unknown_key(name: str, known: Sequence[str], elsewhere: Mapping[str, Sequence[str]]) -> str:
-    """Return the sentence about a key that is not known where it stands."""
+def describe_unknown_key(name: str, known: Sequence[str], elsewhere: Mapping[str, Sequence[str]]) -> str:
+    """Return the message for a key that is unknown in its section."""
     if name in elsewhere:
-        return f"unknown key '{shortened(name)}'; did you mean {listed(elsewhere[name])}?"
-    return f"unknown key '{shortened(name)}'{did_you_mean(name, known) or '; there are no keys here'}"
+        return f"unknown key '{clip_text(name)}'; did you mean {join_alternatives(elsewhere[name])}?"
+    return f"unknown key '{clip_text(name)}'{did_you_mean(name, known) or '; there are no keys here'}"
 
 
-def _unknown_tag(path: KeyPath, context: Mapping[str, Any]) -> Problem:
+def _report_unknown_tag(path: KeyPath, context: Mapping[str, Any]) -> Problem:
     tag, tags = str(context["tag"]), re.findall(r"'([^']*)'", context["expected_tags"])
     key = context["discriminator"].strip("'")
     noun = key if key != "use" else path[-1] if path and isinstance(path[-1], str) else "choice"
-    text = f"no {noun} named '{shortened(tag)}'{did_you_mean(tag, tags)}"
+    text = f"no {noun} named '{clip_text(tag)}'{did_you_mean(tag, tags)}"
     return Problem((*path, key) if key.isidentifier() else path, "union_tag_invalid", text)
 
 
-def _mismatch(path: KeyPath, kind: str, expected: tuple[str, ...], value: Any) -> Problem:
-    text = f"expected {listed(expected)}, got {shown(value)}{_hint(expected, value)}"
+def _report_mismatch(path: KeyPath, kind: str, expected: tuple[str, ...], value: Any) -> Problem:
+    text = f"expected {join_alternatives(expected)}, got {format_value(value)}{_suggest_value(expected, value)}"
     return Problem(path, kind, text, expected)
 
 
-def _sentence(kind: str, details: Mapping[str, Any], value: Any) -> str:
+def _describe_error(kind: str, details: Mapping[str, Any], value: Any) -> str:
     context = details.get("ctx", {})
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
-        return f"{words} {_bound(context[bound])}, got {shown(value)}"
+        return f"{words} {_format_bound(context[bound])}, got {format_value(value)}"
     if kind in _LENGTHS:
         words, bound, unit = _LENGTHS[kind]
-        return f"must have {words} {context[bound]} {unit}{_length(value)}"
+        return f"must have {words} {context[bound]} {unit}{_format_length(value)}"
     if kind == "finite_number":
-        return f"must be a finite number, got {shown(value)}"
+        return f"must be a finite number, got {format_value(value)}"
     if kind == "string_pattern_mismatch":
         pattern = context["pattern"]
-        return f"must be {_PATTERNS.get(pattern, f'text like {pattern}')}, got {shown(value)}"
+        return f"must be {_PATTERNS.get(pattern, f'text like {pattern}')}, got {format_value(value)}"
     message = str(context["error"]) if "error" in context else details["msg"]
-    return shortened(message[:1].lower() + message[1:].rstrip("."), 300)
+    return clip_text(message[:1].lower() + message[1:].rstrip("."), 300)
 
 
-def _length(value: Any) -> str:
+def _format_length(value: Any) -> str:
     return f", got {len(value)}" if isinstance(value, str | list | dict) else ""
 
 
-def _bound(value: Any) -> str:
-    return shown(int(value) if isinstance(value, float) and value.is_integer() else value)
+def _format_bound(value: Any) -> str:
+    return format_value(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def _hint(expected: Sequence[str], value: Any) -> str:
-    """Return the remedy for a value of the wrong type, where there is a likely one."""
+def _suggest_value(expected: Sequence[str], value: Any) -> str:
+    """Return a hint for a value of the wrong type, or an empty string."""
     if value is None:
-        return "; give it a value or take the key out"
+        return "; give it a value or remove the key"
     if isinstance(value, str):
-        return _hint_for_text(expected, value)
+        return _suggest_for_text(expected, value)
     if INTEGER in expected and isinstance(value, float) and value.is_integer():
         return f"; write {int(value)}" if abs(value) < 1e15 else ""
     if TEXT in expected and isinstance(value, int | float):
@@ -281,29 +283,29 @@ def _hint(expected: Sequence[str], value: Any) -> str:
     return "; put '- ' before each item" if LIST in expected and isinstance(value, dict) else ""
 
 
-def _hint_for_text(expected: Sequence[str], value: str) -> str:
+def _suggest_for_text(expected: Sequence[str], value: str) -> str:
     if [*expected] == [LIST] and value.strip():
-        return f"; write [{shortened(value)}]"
+        return f"; write [{clip_text(value)}]"
     if SWITCH in expected and value.lower() in _SWITCHES:
         return f"; write {_SWITCHES[value.lower()]}"
     if {INTEGER, NUMBER} & set(expected):
         for change, remedy in _NUMBER_REMEDIES:
-            if isinstance(scalar(change(value)), int | float):
+            if isinstance(parse_scalar(change(value)), int | float):
                 return remedy
     near = get_close_matches(f"'{value.lower()}'", expected, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 _NUMBER_REMEDIES: tuple[tuple[Callable[[str], str], str], ...] = (
-    (lambda text: text, "; take the quotes off"),
+    (lambda text: text, "; remove the quotes"),
     (lambda text: text.replace("_", "").replace(" ", ""), "; write it without '_' and spaces"),
     (lambda text: text.lstrip("0"), "; write it without the leading 0"),
     (lambda text: text.replace(",", "."), "; write it with '.'"),
 )
 
 
-def shown(value: Any) -> str:
-    """Return a value as the user wrote it, short."""
+def format_value(value: Any) -> str:
+    """Return a value as the user wrote it, shortened."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -312,9 +314,9 @@ def shown(value: Any) -> str:
         return str(value) if isfinite(value) else str(value).replace("inf", ".inf").replace("nan", ".nan")
     if isinstance(value, dict | list):
         return MAPPING if isinstance(value, dict) else LIST
-    return f"'{shortened(value)}'" if isinstance(value, str) else shortened(str(value))
+    return f"'{clip_text(value)}'" if isinstance(value, str) else clip_text(str(value))
 
 
-def listed(words: Sequence[str]) -> str:
+def join_alternatives(words: Sequence[str]) -> str:
     """Return ``a, b or c``."""
     return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)

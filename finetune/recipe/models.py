@@ -228,7 +228,7 @@ class ImageSection(Options):
     @classmethod
     def for_each_channel(cls, value: Any) -> Any:
         """Reject a single number for all channels, and show what to write."""
-        fault = normalisation.mean_fault(value) if isinstance(value, int | float) else None
+        fault = normalisation.find_mean_fault(value) if isinstance(value, int | float) else None
         if fault and not isinstance(value, bool):
             raise ValueError(fault)
         return tuple(value) if isinstance(value, list) else value  # of JSON; the strict model takes tuples
@@ -237,7 +237,7 @@ class ImageSection(Options):
     @classmethod
     def possible_mean(cls, mean: Triple | Literal["auto"]) -> Triple | Literal["auto"]:
         """Reject means that do not belong to pixels in 0..1."""
-        if mean != "auto" and (fault := normalisation.mean_fault(mean)):
+        if mean != "auto" and (fault := normalisation.find_mean_fault(mean)):
             raise ValueError(fault)
         return mean
 
@@ -245,7 +245,7 @@ class ImageSection(Options):
     @classmethod
     def possible_std(cls, std: Triple | Literal["auto"]) -> Triple | Literal["auto"]:
         """Reject standard deviations that do not belong to pixels in 0..1."""
-        if std != "auto" and (fault := normalisation.std_fault(std)):
+        if std != "auto" and (fault := normalisation.find_std_fault(std)):
             raise ValueError(fault)
         return std
 

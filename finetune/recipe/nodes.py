@@ -1,4 +1,4 @@
-"""From YAML text to nodes that know their place; no text can run code or fill the memory."""
+"""YAML nodes with positions; a document cannot run code or exhaust the memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ruamel.yaml.events import (
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.scanner import Scanner, ScannerError
 
-from finetune.recipe.places import KeyPath, Mistake, Place, shortened
+from finetune.recipe.places import KeyPath, Mistake, Place, clip_text
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_WORDS = re.compile(r"[\w/~]([\w./~+ -]*[\w./~+-])?")  # what needs no quotes anywhere
+_WORDS = re.compile(r"[\w/~]([\w./~+ -]*[\w./~+-])?")  # needs no quotes anywhere
 _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -38,10 +38,11 @@ _CONSTANTS: dict[str, Any] = {
 _MAX_DIGITS = 400  # more than any float has; Python refuses to convert very long ones
 
 
-def scalar(text: str) -> Any:
-    """Return what unquoted ``text`` means: null, a boolean, a number or itself.
+def parse_scalar(text: str) -> Any:
+    """Return the value of unquoted ``text``: null, a boolean, a number or the text itself.
 
-    Words such as ``no`` and numbers such as ``010``, ``1_000`` and ``1:30`` stay text: YAML 1.1 read them otherwise.
+    Words such as ``no`` and numbers such as ``010``, ``1_000`` and ``1:30`` stay strings: they have another meaning
+    in YAML 1.1.
     """
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -51,10 +52,10 @@ def scalar(text: str) -> Any:
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
-    return _based(text)
+    return _parse_based_integer(text)
 
 
-def _based(text: str) -> int | str:
+def _parse_based_integer(text: str) -> int | str:
     for prefix, base in (("0x", 16), ("0o", 8)):
         if text.startswith(prefix) and text[2:].isalnum():
             try:
@@ -65,25 +66,25 @@ def _based(text: str) -> int | str:
 
 
 def dumps(values: dict[str, Any]) -> str:
-    """Return YAML that reads as ``values``: keys that are whole numbers without quotes, lists of scalars on a line."""
+    """Return ``values`` as YAML: keys that are whole numbers without quotes, lists of scalars on one line."""
     stream = StringIO()
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.width = 1 << 16
     yaml.sort_base_mapping_type_on_output = False
-    yaml.dump(_with_numbers(values), stream)
+    yaml.dump(_convert_keys(values), stream)
     return stream.getvalue()
 
 
-def _with_numbers(value: Any) -> Any:
+def _convert_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_number_or_text(key): _with_numbers(child) for key, child in value.items()}
-    return [_with_numbers(child) for child in value] if isinstance(value, list) else value
+        return {_convert_key(key): _convert_keys(child) for key, child in value.items()}
+    return [_convert_keys(child) for child in value] if isinstance(value, list) else value
 
 
-def _number_or_text(key: str) -> int | str:
-    number = scalar(key)
+def _convert_key(key: str) -> int | str:
+    number = parse_scalar(key)
     return number if type(number) is int and str(number) == key else key
 
 
@@ -93,7 +94,7 @@ class _Representer(SafeRepresenter):
 
 
 def _represent_text(representer: SafeRepresenter, text: str) -> Any:
-    style = None if scalar(text) is text and _WORDS.fullmatch(text) else '"'
+    style = None if parse_scalar(text) is text and _WORDS.fullmatch(text) else '"'
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -119,13 +120,13 @@ _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-
 
 @dataclass(slots=True)
 class Node:
-    """A scalar, a mapping of nodes or a list of nodes, and the place of its key or item."""
+    """A scalar, a mapping of nodes or a list of nodes, with the place of its key or item."""
 
     value: Any
     place: Place
 
     def plain(self) -> Any:
-        """Return the value with everything below it, without places."""
+        """Return the value as plain Python, without places."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -133,7 +134,7 @@ class Node:
         return self.value
 
     def copy(self) -> Node:
-        """Return a node that shares nothing that can change."""
+        """Return a deep copy."""
         if isinstance(self.value, dict):
             return Node({key: child.copy() for key, child in self.value.items()}, self.place)
         if isinstance(self.value, list):
@@ -141,26 +142,26 @@ class Node:
         return Node(self.value, self.place)
 
     def height(self) -> int:
-        """Return how many levels there are below this one."""
+        """Return the number of levels below this node."""
         children = self.value.values() if isinstance(self.value, dict) else self.value
         return max((child.height() + 1 for child in children), default=0) if isinstance(self.value, dict | list) else 0
 
 
 class Unreadable(Exception):
-    """Reading cannot go on: no YAML, too many values, too deep."""
+    """Reading cannot continue: not YAML, too many values, or nested too deeply."""
 
     def __init__(self, place: Place, text: str) -> None:
         self.mistake = Mistake(place, (), text)
         super().__init__(str(self.mistake))
 
 
-def parse(text: str, where: Where) -> tuple[Node | None, list[Mistake]]:
-    """Return the root of the only document in ``text`` and what is wrong with it.
+def parse_yaml(text: str, where: Where) -> tuple[Node | None, list[Mistake]]:
+    """Return the root of the only document in ``text``, and its mistakes.
 
-    ``where`` turns a line and a column, counted from 1, into a place. Without a root there was nothing to read, or
-    the last mistake ended the reading.
+    ``where`` turns a line and a column, counted from 1, into a place. The root is None if the document is empty or
+    reading stopped at the last mistake.
     """
-    reading = _Reading(where, _events(text, where))
+    reading = _Reading(where, _read_events(text, where))
     try:
         check_characters(text, where)
         return reading.document(), reading.mistakes
@@ -169,35 +170,35 @@ def parse(text: str, where: Where) -> tuple[Node | None, list[Mistake]]:
 
 
 def check_characters(text: str, where: Where) -> None:
-    """Raise ``Unreadable`` at the first character that is no text, such as NUL."""
+    """Raise ``Unreadable`` at the first character that YAML does not allow, such as NUL."""
     wrong = _NOT_TEXT.search(text)
     if wrong:
-        place = where(*_position(text, wrong.start()))
-        raise Unreadable(place, f"character U+{ord(wrong[0]):04X} is no text; take it out")
+        place = where(*_locate(text, wrong.start()))
+        raise Unreadable(place, f"character U+{ord(wrong[0]):04X} is not allowed; remove it")
 
 
-def _position(text: str, index: int) -> tuple[int, int]:
+def _locate(text: str, index: int) -> tuple[int, int]:
     before = text[:index]
     return before.count("\n") + 1, index - before.rfind("\n")
 
 
-def _events(text: str, where: Where) -> Iterator[Event]:
+def _read_events(text: str, where: Where) -> Iterator[Event]:
     at = where(1, 1)
     try:
         yaml = YAML(typ="safe", pure=True)
         yaml.Scanner = _Scanner
         for event in yaml.parse(text):
-            at = _place(event.start_mark, where)
+            at = _make_place(event.start_mark, where)
             yield event
     except MarkedYAMLError as error:
-        raise _syntax(error, where) from None
+        raise _describe_syntax_error(error, where) from None
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # ruamel.yaml lets these out, for one when an escape is beyond Unicode
-        raise Unreadable(at, f"this or what follows is not YAML: {error}") from None
+        # ruamel.yaml raises these too, for example for an escape beyond Unicode
+        raise Unreadable(at, f"invalid YAML here or below: {error}; check quotes and escapes") from None
 
 
 class _Scanner(Scanner):
-    """A scanner that stops at brackets nested too deep: it reads far ahead of its events, in quadratic time."""
+    """A scanner that stops at brackets that are nested too deeply: it reads far ahead, in quadratic time."""
 
     def fetch_flow_collection_start(self, *args: Any, **kwargs: Any) -> None:
         if self.flow_level >= MAX_DEPTH:
@@ -205,37 +206,39 @@ class _Scanner(Scanner):
         super().fetch_flow_collection_start(*args, **kwargs)
 
 
-def _place(mark: Any, where: Where) -> Place:
+def _make_place(mark: Any, where: Where) -> Place:
     return where(mark.line + 1, mark.column + 1)
 
 
 _SYNTAX = (
     (_TOO_DEEP, _TOO_DEEP),
     ("'\\t' that cannot start", "a tab character; use spaces"),
-    ("that cannot start any token", "{problem}; put the text into quotes"),
-    ("mapping values are not allowed", "a ':' out of place; check the indentation, the quotes, the space after ':'"),
-    ("expected '<document start>'", "out of line with what stands above; check indentation and brackets"),
-    ("expected <block end>", "out of line with the lines above it; check the indentation"),
-    ("could not find expected ':'", "a key without ':'"),
-    ("found undefined tag handle", "tags (!name) are no part of a recipe"),
+    ("that cannot start any token", "{problem}; put the text in quotes"),
+    ("mapping values are not allowed", "misplaced ':'; check the indentation, the quotes and the space after ':'"),
+    ("expected '<document start>'", "inconsistent indentation; check indentation and brackets"),
+    ("expected <block end>", "inconsistent indentation; align it with the lines above"),
+    ("could not find expected ':'", "key without ':'; add ':' after it"),
+    ("found undefined tag handle", "tags (!name) are not supported; remove the tag"),
 )
 
 
-def _syntax(error: MarkedYAMLError, where: Where) -> Unreadable:
+def _describe_syntax_error(error: MarkedYAMLError, where: Where) -> Unreadable:
     problem = str(error.problem or error.context or "not YAML")
     for part, text in _SYNTAX:
         if part in problem:
-            return Unreadable(_place(error.problem_mark or error.context_mark, where), text.format(problem=problem))
+            return Unreadable(
+                _make_place(error.problem_mark or error.context_mark, where), text.format(problem=problem)
+            )
     if "end of stream" in problem and error.context_mark:
-        return Unreadable(_place(error.context_mark, where), "a quote that is not closed")
+        return Unreadable(_make_place(error.context_mark, where), "unclosed quote; add the closing quote")
     if "<stream end>" in problem and error.context_mark:
-        return Unreadable(_place(error.context_mark, where), "the text ends before a bracket is closed")
-    return Unreadable(_place(error.problem_mark or error.context_mark, where), f"not YAML: {problem}")
+        return Unreadable(_make_place(error.context_mark, where), "unclosed bracket; add the closing bracket")
+    return Unreadable(_make_place(error.problem_mark or error.context_mark, where), f"not YAML: {problem}")
 
 
 @dataclass(slots=True)
 class _Reading:
-    """The way through the events of one document."""
+    """Reads the events of one document into nodes."""
 
     where: Where
     events: Iterator[Event]
@@ -256,14 +259,14 @@ class _Reading:
         return root
 
     def at(self, event: Event) -> Place:
-        return _place(event.start_mark, self.where)
+        return _make_place(event.start_mark, self.where)
 
     def note(self, event: Event, path: KeyPath, text: str) -> None:
         self.mistakes.append(Mistake(self.at(event), path, text))
 
     def version(self, event: Event) -> None:
         if event.version and tuple(event.version) != (1, 2):
-            self.note(event, (), "the file asks for another YAML; recipes are YAML 1.2: take out the line '%YAML'")
+            self.note(event, (), "unsupported YAML version; recipes are YAML 1.2: remove the line '%YAML'")
 
     def node(self, event: Event, path: KeyPath, place: Place) -> Node:
         self.nodes += 1
@@ -287,11 +290,13 @@ class _Reading:
     def alias(self, event: Event, path: KeyPath) -> Any:
         name = event.anchor
         if name not in self.anchors:
-            self.note(event, path, f"no anchor '&{shortened(name)}' above this '*{shortened(name)}'")
+            self.note(
+                event, path, f"no anchor '&{clip_text(name)}' above '*{clip_text(name)}'; define it, or quote the text"
+            )
             return None
         known = self.anchors[name]
         if known is None:
-            self.note(event, path, f"alias '*{shortened(name)}' contains itself")
+            self.note(event, path, f"alias '*{clip_text(name)}' contains itself")
             return None
         anchored, size = known
         self.nodes += size
@@ -306,12 +311,12 @@ class _Reading:
         if isinstance(event, SequenceStartEvent):
             return self.sequence(path)
         if event.style is None and not event.tag:
-            return scalar(event.value)
+            return parse_scalar(event.value)
         return self.text(event, path)
 
     def tag(self, event: Event, path: KeyPath) -> None:
-        tag = shortened(event.tag.replace("tag:yaml.org,2002:", "!!"))
-        self.note(event, path, f"tag '{tag}' is no part of a recipe; write plain text, numbers, lists and mappings")
+        tag = clip_text(event.tag.replace("tag:yaml.org,2002:", "!!"))
+        self.note(event, path, f"tag '{tag}' is not supported; write plain text, numbers, lists and mappings")
 
     def text(self, event: Event, path: KeyPath) -> str:
         try:
@@ -319,7 +324,7 @@ class _Reading:
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text:
-            self.note(event, path, "an escape that stands for no character")
+            self.note(event, path, "invalid escape in quotes; remove it, or use single quotes")
             return ""
         return text
 
@@ -340,17 +345,17 @@ class _Reading:
             key = self.key(event, path)
             child = self.node(next(self.events), (*path, key or ""), self.at(event))
             if key in children:
-                self.note(event, (*path, key), f"given twice; the first one is on line {lines[key]}")
+                self.note(event, (*path, key), f"duplicate key; the first one is on line {lines[key]}")
             elif key is not None:
                 children[key], lines[key] = child, event.start_mark.line + 1
         return children
 
     def key(self, event: Event, path: KeyPath) -> str | None:
-        """Return the text of a key, so that ``1``, ``true`` and ``2024-01-01`` can name a class; None is a mistake."""
+        """Return a key as text, so that ``1``, ``true`` and ``2024-01-01`` can name a class; None for a merge key."""
         if not isinstance(event, ScalarEvent):
-            raise Unreadable(self.at(event), "a key is text, not a list, a mapping or an alias")
+            raise Unreadable(self.at(event), "a key must be a string, not a list, a mapping or an alias")
         node = self.node(event, path, self.at(event))
         if event.style is None and event.value == "<<":
-            self.note(event, path, "merge keys (<<) are no part of a recipe; write the keys out")
+            self.note(event, path, "merge keys (<<) are not supported; write out the keys")
             return None
         return str(node.value) if event.style else str(event.value)

@@ -1,4 +1,4 @@
-"""From a recipe to a plan: everything chosen and checked, before MindSpore is imported."""
+"""Plans: recipes with all components chosen and all options checked, before MindSpore is imported."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from finetune.errors import RecipeError, UsageError
 from finetune.recipe import extending
 from finetune.recipe import overrides as changes
 from finetune.recipe.document import SMALLEST, Document
-from finetune.recipe.mistakes import LIST, MAPPING, Known, Problem, listed
+from finetune.recipe.mistakes import LIST, MAPPING, Known, Problem, join_alternatives
 from finetune.recipe.models import BackboneSection, Recipe, Section
 from finetune.recipe.nodes import dumps
 from finetune.recipe.parts import (
     SLOTS,
     Part,
-    cross_checks,
-    default,
-    elsewhere,
-    findings,
-    options,
-    section,
-    select,
-    unused_findings,
-    validated,
-    with_names,
+    check_across_keys,
+    collect_findings,
+    find_unused_options,
+    get_default,
+    get_section_model,
+    locate_keys,
+    resolve_positions,
+    select_parts,
+    validate_options,
+    validate_values,
 )
-from finetune.recipe.places import KeyPath, Mistake, absolute, is_weights_file, resolved, shortened
+from finetune.recipe.places import KeyPath, Mistake, clip_text, is_weights_file, make_absolute, resolve_paths
 from finetune.recipe.runners import AutoRunner
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class Chosen(Generic[C]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A recipe that can be run: ``recipe`` is complete, its paths are absolute, and its components are at hand.
+    """A recipe that is ready to run: it is complete, its paths are absolute, and its components are loaded.
 
-    ``notes`` say what in it has no effect.
+    ``notes`` list the options that have no effect.
     """
 
     recipe: Recipe
@@ -66,104 +66,104 @@ class Plan:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
-def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> Plan:
-    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping, with what it extends.
+def load_plan(source: Path | str | Mapping[str, Any], overrides: Sequence[str], catalogue: Catalogue) -> Plan:
+    """Return the plan of a recipe in a file, on standard input (``-``) or in a mapping, including its bases.
 
-    Relative paths start at the recipe's folder, or at the current one where they come from an override, a mapping or
-    standard input. Raises ``RecipeError`` with all that is wrong, in the order of the file and of what it extends, and
-    ``PluginError`` when the options of a plugin's component fail.
+    Relative paths start at the recipe's folder; in overrides, mappings and standard input they start at the current
+    folder. Raises ``RecipeError`` with all mistakes, in the order of the file and then of its bases, and
+    ``PluginError`` if validating the options of a plugin's component fails.
     """
-    document = extending.settled(changed(extending.read_whole(source), overrides))
+    document = extending.reject_late_base(change_document(extending.read_with_bases(source), overrides))
     found: list[Problem] = []
-    plan = _plan(document, _completed(document.values, source), catalogue, found)
+    plan = _make_plan(document, _complete_values(document.values, source), catalogue, found)
     if plan is None or document.mistakes:
-        raise RecipeError(_report(document, found))
+        raise RecipeError(_list_mistakes(document, found))
     return replace(plan, notes=(*map(str, document.notes), *plan.notes))
 
 
-def changed(document: Document, overrides: Sequence[str]) -> Document:
-    """Return a recipe with the overrides carried out."""
-    defaults = {slot: default(slot) for slot in ("augment", "callbacks")}
-    kept = {slot: section(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
-    return changes.apply(document, overrides, defaults, kept)
+def change_document(document: Document, overrides: Sequence[str]) -> Document:
+    """Return a recipe with overrides applied, starting from the default lists of sections that it leaves out."""
+    defaults = {slot: get_default(slot) for slot in ("augment", "callbacks")}
+    kept = {slot: get_section_model(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
+    return changes.apply_overrides(document, overrides, defaults, kept)
 
 
-def _report(document: Document, found: Sequence[Problem]) -> list[str]:
-    """Return all mistakes in the order of the file; where the reading failed, what became of it is no second one."""
+def _list_mistakes(document: Document, found: Sequence[Problem]) -> list[str]:
+    """Return all mistakes in the order of the file; a key that could not be read is reported only once."""
     unread = {mistake.path for mistake in document.mistakes}
     later = [Mistake(document.place(p.path), p.path, p.text) for p in found if p.path not in unread or not p.path]
-    in_order = sorted([*document.mistakes, *later], key=_position)
+    in_order = sorted([*document.mistakes, *later], key=_get_sort_key)
     lines = list(dict.fromkeys(map(str, in_order)))
     more = len(lines) - MAX_MISTAKES
     return [*lines[:MAX_MISTAKES], f"and {more} more mistakes"] if more > 0 else lines
 
 
-def _position(mistake: Mistake) -> tuple[bool, int, int, int]:
-    """Return what mistakes are sorted by: the recipe, what it extends, the command line."""
+def _get_sort_key(mistake: Mistake) -> tuple[bool, int, int, int]:
+    """Return the sort key of a mistake: the recipe comes first, then its bases, then the command line."""
     place = mistake.place
     return place.line == changes.OVERRIDDEN, place.depth, place.line, place.column
 
 
-def dump(plan: Plan) -> str:
-    """Return the plan as a recipe with every default and absolute paths; it loads as an equal plan."""
+def dump_plan(plan: Plan) -> str:
+    """Return the plan as a recipe with all defaults and absolute paths; loading it gives an equal plan."""
     return dumps(plan.recipe.model_dump(mode="json", by_alias=True))
 
 
-def dump_said(plan: Plan) -> str:
-    """Return the plan as ``dump`` does, but without defaults: what depends on whether a key is given stays the same."""
+def dump_given(plan: Plan) -> str:
+    """Return the plan as a recipe without defaults, for rules that depend on whether a key is set."""
     said = plan.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return dumps({**said, "name": plan.recipe.name, "output": str(plan.recipe.output)})
 
 
-def _completed(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with the file's name as theirs, and the usual choice in sections of the engine that lack it."""
+def _complete_values(values: dict[str, Any], source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with the file's name as ``name``, and with the default choice in sections that make none."""
     if not isinstance(source, Mapping) and str(source) != "-":
         stem = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.")[:80]
         values = {"name": stem or "run", **values}
     for name, about in Recipe.model_fields.items():
         given = values.get(name)
         if about.discriminator and isinstance(given, dict):
-            told_by = str(about.discriminator)
-            values[name] = {told_by: getattr(about.default, told_by), **given}
+            selector = str(about.discriminator)
+            values[name] = {selector: getattr(about.default, selector), **given}
     return values
 
 
-def _plan(document: Document, values: dict[str, Any], catalogue: Catalogue, found: list[Problem]) -> Plan | None:
-    """Return the plan, or None after adding what is wrong to ``found``."""
-    parts = select(values, catalogue, found)
-    homes = elsewhere(parts)
+def _make_plan(document: Document, values: dict[str, Any], catalogue: Catalogue, found: list[Problem]) -> Plan | None:
+    """Return the plan, or None after adding the problems to ``found``."""
+    parts = select_parts(values, catalogue, found)
+    homes = locate_keys(parts)
     wrong: list[Problem] = []
-    recipe = validated(Recipe, values, Known(Recipe, (extending.KEY,), homes), wrong)
-    found += [_with_remedy(problem, values, catalogue) for problem in wrong]
-    given = [options(part, catalogue, homes, found) for part in parts]
-    found += cross_checks(values, parts)
-    said = list(findings(parts, given, values, catalogue, recipe))
-    said += [] if recipe is None else unused_findings(recipe)
+    recipe = validate_values(Recipe, values, Known(Recipe, (extending.KEY,), homes), wrong)
+    found += [_add_remedy(problem, values, catalogue) for problem in wrong]
+    given = [validate_options(part, catalogue, homes, found) for part in parts]
+    found += check_across_keys(values, parts)
+    said = list(collect_findings(parts, given, values, catalogue, recipe))
+    said += [] if recipe is None else find_unused_options(recipe)
     found += [Problem(each.path, "check", each.finding.text) for each in said if each.finding.severity == "error"]
     if found or recipe is None:
         return None
-    plan = _settled(recipe, list(zip(parts, given, strict=True)), _Paths(document, found))
+    plan = _complete_plan(recipe, list(zip(parts, given, strict=True)), _Paths(document, found))
     notes = tuple(str(Mistake(document.place(each.path), each.path, each.finding.text)) for each in said)
     return None if found else replace(plan, notes=notes)
 
 
-def _with_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalogue) -> Problem:
+def _add_remedy(problem: Problem, values: Mapping[str, Any], catalogue: Catalogue) -> Problem:
     slot = problem.path[0] if problem.path else None
     if slot in SLOTS and problem.expected in ((MAPPING,), (LIST,)):
-        return _with_names(problem, str(slot), values.get(str(slot)), catalogue)
+        return _add_choices(problem, str(slot), values.get(str(slot)), catalogue)
     if problem.kind != "missing":
         return problem
     text = f"missing; the smallest recipe is '{SMALLEST}'"
     if slot in SLOTS and problem.path[-1] == "use":
         given = values.get(str(slot))
         glued = [key for key in given if key.startswith("use:")] if isinstance(given, dict) else []
-        text = f"missing; there are: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
-        text = f"missing; put a space after the ':' of '{shortened(glued[0])}'" if glued else text
+        text = f"missing; choose one of: {', '.join(catalogue.names(SLOTS[str(slot)]))}"
+        text = f"missing; put a space after the ':' of '{clip_text(glued[0])}'" if glued else text
     return Problem(problem.path, problem.kind, text) if slot in SLOTS else problem
 
 
-def _with_names(problem: Problem, slot: str, value: Any, catalogue: Catalogue) -> Problem:
-    """Return what is wrong with a section that is a name, or a list of one, with the components that there are."""
+def _add_choices(problem: Problem, slot: str, value: Any, catalogue: Catalogue) -> Problem:
+    """Return the problem of a section that is a name, or a list with one name, with a hint on what to write."""
     for index in problem.path[1:]:
         value = value[index] if isinstance(value, list) and isinstance(index, int) else None
     if isinstance(value, list) and len(value) == 1:
@@ -172,19 +172,19 @@ def _with_names(problem: Problem, slot: str, value: Any, catalogue: Catalogue) -
         return problem
     names = catalogue.names(SLOTS[slot])
     in_list = problem.expected == (LIST,)
-    written, name = ("[{use: %s}]" if in_list else "{use: %s}"), shortened(value)
+    written, name = ("[{use: %s}]" if in_list else "{use: %s}"), clip_text(value)
     if value in names:
         remedy = f"write {written % name}"
     elif near := get_close_matches(value.lower(), names, n=1, cutoff=0.6):
         remedy = f"did you mean {written % near[0]}?"
     else:
-        remedy = f"write {written % 'NAME'}, where NAME is {listed(names)}"
+        remedy = f"write {written % 'NAME'}, where NAME is {join_alternatives(names)}"
     return Problem(problem.path, problem.kind, f"{problem.text.partition(';')[0]}; {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Paths:
-    """How the paths of a recipe become absolute: each from the folder that belongs to its place."""
+    """Makes the paths of a recipe absolute, each relative to the folder of its place."""
 
     document: Document
     found: list[Problem]
@@ -192,25 +192,25 @@ class _Paths:
     def __call__(self, path: Path, at: KeyPath) -> Path:
         node = self.document.find(at)
         try:
-            return absolute(path, node.place.folder if node else Path.cwd())
+            return make_absolute(path, node.place.folder if node else Path.cwd())
         except UsageError as error:
             self.found.append(Problem(at, "home", str(error)))
             return path
 
 
-def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Paths) -> Plan:
-    """Return the plan with absolute paths, the sections of its recipe completed by the components' defaults."""
+def _complete_plan(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Paths) -> Plan:
+    """Return the plan with absolute paths and with the defaults of its components."""
     sections: dict[str, list[Section]] = {slot: [] for slot in SLOTS}
     chosen: dict[str, list[Chosen[Any]]] = {slot: [] for slot in SLOTS}
     for part, given in parts:
-        settled = resolved(given, part.path, paths)
+        settled = resolve_paths(given, part.path, paths)
         chosen[part.slot].append(Chosen(component=part.component, options=settled))
-        sections[part.slot].append(_section(recipe, part, settled, paths))
+        sections[part.slot].append(_complete_section(recipe, part, settled, paths))
     freezer, stages = chosen["freeze"][0], (*chosen["backbone"][0].component.stages, "head")
-    named_options, _ = with_names(freezer.component, freezer.options, stages)
+    named_options, _ = resolve_positions(freezer.component, freezer.options, stages)
     lists = {slot: tuple(items) if slot in ("augment", "callbacks") else items[0] for slot, items in sections.items()}
     return Plan(
-        recipe=resolved(recipe, (), paths).model_copy(update=lists),
+        recipe=resolve_paths(recipe, (), paths).model_copy(update=lists),
         backbone=chosen["backbone"][0],
         dataset=chosen["dataset"][0],
         augment=tuple(chosen["augment"]),
@@ -219,12 +219,12 @@ def _settled(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Path
     )
 
 
-def _section(recipe: Recipe, part: Part, given: Options, paths: _Paths) -> Section:
-    """Return the section of a part with all options of its component, as they stand in a recipe."""
+def _complete_section(recipe: Recipe, part: Part, given: Options, paths: _Paths) -> Section:
+    """Return the section of a part with all options of its component, as in a recipe."""
     written = getattr(recipe, part.slot)
     index = part.path[-1]
     own = written[index] if isinstance(index, int) else written
-    said = own.model_fields_set & section(part.slot).model_fields.keys()  # what the recipe leaves out stays unsaid
+    said = own.model_fields_set & get_section_model(part.slot).model_fields.keys()  # unset keys stay unset
     values: dict[str, Any] = {key: getattr(own, key) for key in sorted(said | {"use"})}
     if isinstance(own, BackboneSection) and is_weights_file(own.weights):
         values["weights"] = str(paths(Path(own.weights), (*part.path, "weights")))

@@ -1,8 +1,8 @@
-"""Stages by position: ``last``, ``last 2`` and ``all`` in the options of a freezing policy become names of stages.
+"""Stages by position: replaces ``last``, ``last 2`` and ``all`` in the options of a freezing policy by stage names.
 
-The engine replaces positions before a freezing policy sees its options, so that each policy accepts them, also one
-that knows only names. In a list or as the key of a mapping a position stands for all stages that it covers; anywhere
-else for the lowest of them, as in "from this stage on".
+The engine replaces positions before a freezing policy receives its options, so every policy accepts them. In a list
+or as the key of a mapping, a position means all stages that it covers; elsewhere it means the lowest of them, as in
+"from this stage on".
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LIKE_A_POSITION = re.compile(r"\s*([A-Za-z]+)(?:[\s_-]*(\d{1,9}))?\s*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongPosition:
-    """A position that the network does not have, or a misspelt one, and the key below the section that holds it."""
+    """A misspelt position, or one that the network does not have, with its key path below the section."""
 
     path: KeyPath
     finding: Finding
@@ -39,14 +39,14 @@ class WrongPosition:
 
 @dataclass(slots=True)
 class Resolution:
-    """What became of the positions in some options: mistakes, and where list items moved to, by their new path."""
+    """The result of replacing positions: mistakes, and the original paths of list items by their new paths."""
 
     stages: tuple[str, ...]
     wrong: list[WrongPosition] = field(default_factory=list)
     moved: dict[KeyPath, KeyPath] = field(default_factory=dict)
 
     def origin(self, path: KeyPath) -> KeyPath:
-        """Return the path in the recipe of what stands at ``path`` in the options with names."""
+        """Return the path in the recipe for a ``path`` in the options with names."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.moved:
                 return (*self.moved[path[:end]], *path[end:])
@@ -54,15 +54,15 @@ class Resolution:
 
 
 def replace_positions(options: M, stages: tuple[str, ...]) -> tuple[M, Resolution]:
-    """Return options with names in place of positions; ``stages`` are those of the network and end with the head.
+    """Return options with names in place of positions; ``stages`` are the stages of the network, with the head last.
 
-    Values that the options spell out as literals, such as ``Literal["last"]``, have their own meaning and stay.
+    Values that are literals of an option, such as ``Literal["last"]``, have a meaning of their own and are kept.
     """
     resolution = Resolution(stages)
-    return _in_model(options, (), (), resolution), resolution
+    return _replace_in_model(options, (), (), resolution), resolution
 
 
-def _in_model(model: M, written: KeyPath, now: KeyPath, to: Resolution) -> M:
+def _replace_in_model(model: M, written: KeyPath, now: KeyPath, to: Resolution) -> M:
     changed = {}
     for name, about in type(model).model_fields.items():
         value, key = getattr(model, name), about.alias or name
@@ -77,13 +77,13 @@ class _Walk:
 
     def __init__(self, to: Resolution, annotation: Any) -> None:
         self.to = to
-        self.literals = {*_literals(annotation)}
-        self.tuples = {*_fixed_lengths(annotation)}
+        self.literals = {*_find_literals(annotation)}
+        self.tuples = {*_find_fixed_lengths(annotation)}
 
     def value(self, value: Any, written: KeyPath, now: KeyPath) -> Any:
         """Return a value with names in place of positions."""
         if isinstance(value, BaseModel):
-            return _in_model(value, written, now, self.to)
+            return _replace_in_model(value, written, now, self.to)
         if type(value) is str:
             names = self.names(value, written)
             return names[0] if names else value
@@ -94,7 +94,7 @@ class _Walk:
         return value
 
     def items(self, values: Any, written: KeyPath, now: KeyPath) -> Any:
-        """Return a list or set in which each position is all names that it stands for."""
+        """Return a list or set in which each position is replaced by all names that it covers."""
         one_for_one = type(values) is tuple and len(values) in self.tuples
         found: list[Any] = []
         for index, item in enumerate(values):
@@ -109,7 +109,7 @@ class _Walk:
         return values if found == [*values] else type(values)(found)
 
     def mapping(self, values: dict[Any, Any], written: KeyPath, now: KeyPath) -> dict[Any, Any]:
-        """Return a mapping with names in place of positions in keys and values; a name that is given itself counts."""
+        """Return a mapping with names in place of positions; a key that is a name wins over a position."""
         found: dict[Any, Any] = {}
         for key, item in values.items():
             at = (*written, str(key))
@@ -122,7 +122,7 @@ class _Walk:
         return values if same else found
 
     def names(self, text: str, at: KeyPath) -> tuple[str, ...] | None:
-        """Return the stages that a position stands for, lowest first; None for what is not a position."""
+        """Return the stages that a position covers, lowest first; None if the text is not a position."""
         stages = self.to.stages
         if text in stages or text in self.literals:
             return None
@@ -132,28 +132,30 @@ class _Walk:
             count, most = int(found[1] or 1), len(stages) - 1
             if 1 <= count <= most:
                 return stages[most - count : most]
-            self.complain(at, f"no position '{text}'; the network has {_few(stages[:-1])}, {_remedy(most)}")
-        elif meant := _meant(text, stages):
+            self.complain(
+                at, f"no position '{text}'; the network has {_describe_stages(stages[:-1])}; {_suggest_positions(most)}"
+            )
+        elif meant := _guess_position(text, stages):
             self.complain(at, f"no position or stage named '{text}'; did you mean '{meant}'?")
         return None
 
     def complain(self, at: KeyPath, text: str) -> None:
-        """Note a wrong position."""
+        """Record a wrong position."""
         self.to.wrong.append(WrongPosition(path=at, finding=Finding(severity="error", subject="", text=text)))
 
 
-def _few(stages: tuple[str, ...]) -> str:
-    """Return how many stages there are, and the names of not too many."""
+def _describe_stages(stages: tuple[str, ...]) -> str:
+    """Return the number of stages and their names, shortened if there are many."""
     names = ", ".join(stages) if len(stages) <= 8 else f"{', '.join(stages[:3])} … {stages[-1]}"
     return f"{len(stages)} stage{'s' if len(stages) > 1 else ''} below the head ({names})"
 
 
-def _remedy(most: int) -> str:
-    return f"so write 'last' to 'last {most}', 'all' or 'head'" if most > 1 else "so write 'last', 'all' or 'head'"
+def _suggest_positions(most: int) -> str:
+    return f"write 'last' to 'last {most}', 'all' or 'head'" if most > 1 else "write 'last', 'all' or 'head'"
 
 
-def _meant(text: str, stages: Iterable[str]) -> str | None:
-    """Return the position that a text is probably a misspelling of; None for names and patterns of stages."""
+def _guess_position(text: str, stages: Iterable[str]) -> str | None:
+    """Return the position of which a text is probably a misspelling; None for names and patterns of stages."""
     found = _LIKE_A_POSITION.fullmatch(text)
     if found is None or any(fnmatchcase(stage, text) or stage.lower() == text.lower() for stage in stages):
         return None
@@ -163,19 +165,19 @@ def _meant(text: str, stages: Iterable[str]) -> str | None:
     return f"{LAST} {number}" if get_close_matches(word, [LAST], cutoff=0.6) else None
 
 
-def _literals(annotation: Any) -> Iterator[Any]:
-    """Yield the values that an annotation spells out, however deep."""
+def _find_literals(annotation: Any) -> Iterator[Any]:
+    """Yield the literal values in an annotation, at any depth."""
     if get_origin(annotation) is Literal:
         yield from get_args(annotation)
         return
     for each in get_args(annotation):
-        yield from _literals(each)
+        yield from _find_literals(each)
 
 
-def _fixed_lengths(annotation: Any) -> Iterator[int]:
-    """Yield the lengths of tuples whose number of items is fixed, however deep."""
+def _find_fixed_lengths(annotation: Any) -> Iterator[int]:
+    """Yield the lengths of fixed-length tuples in an annotation, at any depth."""
     arguments = get_args(annotation)
     if get_origin(annotation) is tuple and Ellipsis not in arguments:
         yield len(arguments)
     for each in arguments:
-        yield from _fixed_lengths(each)
+        yield from _find_fixed_lengths(each)

@@ -1,4 +1,4 @@
-"""A JSON schema of recipes, for editors: the engine's keys and those of every installed component."""
+"""JSON schema of recipes, for editors: the keys of the engine and of every installed component."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import PluginError
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe import extending
 from finetune.recipe.models import Recipe
 from finetune.recipe.nodes import dumps
-from finetune.recipe.parts import SLOTS, section
+from finetune.recipe.parts import SLOTS, get_section_model
 
 if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
@@ -24,13 +24,13 @@ SLOT_OF = {
     "freezer": "freeze",
     "callback": "callbacks",
 }
-MANY = 20  # values, more than one reads
+MANY = 20  # literals; longer lists are described as text
 LISTS = ("augment", "callbacks")
 NAMES = {"string": "text", "object": "mapping", "boolean": "true or false", "number": "number"}
 
 
-def schema_of(component: Component) -> dict[str, Any]:
-    """Return the JSON schema of a component's options, definitions of nested models put in their places."""
+def get_options_schema(component: Component) -> dict[str, Any]:
+    """Return the JSON schema of a component's options, with nested models inlined."""
     schema = component.options.model_json_schema()
     definitions = schema.pop("$defs", {})
 
@@ -46,19 +46,19 @@ def schema_of(component: Component) -> dict[str, Any]:
     return found
 
 
-def shown(value: Any) -> str:
-    """Return a value as a recipe says it."""
+def format_yaml(value: Any) -> str:
+    """Return a value as it is written in a recipe."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
-    return "[" + ", ".join(map(shown, value)) + "]" if isinstance(value, list) else str(value)
+        return "{" + ", ".join(f"{key}: {format_yaml(item)}" for key, item in value.items()) + "}"
+    return "[" + ", ".join(map(format_yaml, value)) + "]" if isinstance(value, list) else str(value)
 
 
-def values(option: Mapping[str, Any], mark: str = "") -> str:
-    """Return in words which values an option takes, its literals between marks."""
+def describe_values(option: Mapping[str, Any], mark: str = "") -> str:
+    """Describe the values that an option takes, with ``mark`` around each literal."""
     if "anyOf" in option:
-        branches = (values(branch, mark) for branch in option["anyOf"] if branch.get("type") != "null")
+        branches = (describe_values(branch, mark) for branch in option["anyOf"] if branch.get("type") != "null")
         return " or ".join(dict.fromkeys(branches))
     if len(option.get("enum", ())) > MANY:
         return "text"
@@ -68,13 +68,13 @@ def values(option: Mapping[str, Any], mark: str = "") -> str:
         return f"{mark}{option['const']}{mark}"
     if option.get("type") == "array":
         each = option.get("items") or option.get("prefixItems", [{}])[0]
-        return f"list of {values(each, mark)}"
+        return f"list of {describe_values(each, mark)}"
     name = "path" if option.get("format") == "path" else NAMES.get(option.get("type", ""), option.get("type", "any"))
-    return name + bounds(option)
+    return name + describe_bounds(option)
 
 
-def bounds(option: Mapping[str, Any]) -> str:
-    """Return in words how small and large a number may be."""
+def describe_bounds(option: Mapping[str, Any]) -> str:
+    """Describe the limits of a number."""
     low, high = option.get("minimum"), option.get("maximum")
     said = [f"from {low:,}"] if low is not None else []
     said += [f"above {option['exclusiveMinimum']:,}"] if "exclusiveMinimum" in option else []
@@ -83,21 +83,21 @@ def bounds(option: Mapping[str, Any]) -> str:
     return f" {' '.join(said)}" if said else ""
 
 
-def example(component: Component) -> str:
-    """Return a section of a recipe that uses a component: its own example, or else what it cannot do without."""
-    schema, slot = schema_of(component), SLOT_OF[component.kind]
+def make_example(component: Component) -> str:
+    """Return a section of a recipe that uses a component: its own example, or its required options."""
+    schema, slot = get_options_schema(component), SLOT_OF[component.kind]
     own: dict[str, Any] = next(iter(schema.get("examples", ())), {})
-    needed = {name: sample(schema["properties"][name]) for name in schema.get("required", ())}
+    needed = {name: make_sample(schema["properties"][name]) for name in schema.get("required", ())}
     section: dict[str, Any] = {"use": component.name, **needed, **own}
     if component.kind == "backbone":
         section["weights"] = "none" if not getattr(component, "weights", None) else "auto"
     return dumps({slot: [section] if slot in LISTS else section})
 
 
-def sample(option: Mapping[str, Any]) -> Any:
-    """Return a value that an option takes, as far as its schema tells."""
+def make_sample(option: Mapping[str, Any]) -> Any:
+    """Return a value that is valid by the option's schema."""
     if "anyOf" in option:
-        return sample(option["anyOf"][0])
+        return make_sample(option["anyOf"][0])
     for key in ("examples", "enum"):
         if option.get(key):
             return option[key][0]
@@ -106,7 +106,7 @@ def sample(option: Mapping[str, Any]) -> Any:
     if option.get("format") == "path":
         return "photos"
     if option.get("type") == "array":
-        return [sample(option.get("items", {}))] * max(1, option.get("minItems", 1))
+        return [make_sample(option.get("items", {}))] * max(1, option.get("minItems", 1))
     low = option.get("minimum", option.get("exclusiveMinimum", 0) + 1)
     return {"integer": low, "number": float(low), "boolean": True, "object": {}}.get(option.get("type", ""), "text")
 
@@ -116,29 +116,29 @@ REF = "#/$defs/"
 EXTENDS = {
     "type": "string",
     "minLength": 1,
-    "description": "The recipe that this one begins with: a path from this file, or a name that `finetune ls` lists.",
+    "description": "The recipe to start from: a path relative to this file, or a name that `finetune ls` lists.",
 }
 
 Schema = dict[str, Any]
 
 
-def json_schema(catalogue: Catalogue) -> Schema:
-    """Return the JSON schema (draft 2020-12) of a recipe; a section allows the keys of the component it uses.
+def build_json_schema(catalogue: Catalogue) -> Schema:
+    """Return the JSON schema (draft 2020-12) of a recipe; a section allows the keys of the component that it uses.
 
-    With ``extends`` a section may leave out what the base says of it: its ``use``, and options that are needed.
+    With ``extends``, a section may leave out keys that the base sets: ``use``, and required options.
     """
     recipe = Recipe.model_json_schema(ref_template=REF + "{model}")
     definitions, keys = recipe.pop("$defs"), recipe["properties"]
     for slot in SLOTS:
-        definitions |= _slot(slot, definitions[section(slot).__name__], catalogue)
-    whole = {name: about for name, about in keys.items() if _choices(about, definitions)}
-    partial = {name: _partial(about, definitions) for name, about in whole.items()}
+        definitions |= _define_slot(slot, definitions[get_section_model(slot).__name__], catalogue)
+    whole = {name: about for name, about in keys.items() if _get_choices(about, definitions)}
+    partial = {name: _make_partial(about, definitions) for name, about in whole.items()}
     return {
         "$schema": DIALECT,
         "title": "finetune recipe",
         "description": recipe["description"],
         "type": "object",
-        "properties": {extending.KEY: EXTENDS, **{name: _bare(name, keys, definitions) for name in keys}},
+        "properties": {extending.KEY: EXTENDS, **{name: _strip_choices(name, keys, definitions) for name in keys}},
         "additionalProperties": False,
         "if": {"required": [extending.KEY]},
         "then": {"properties": partial},
@@ -147,55 +147,58 @@ def json_schema(catalogue: Catalogue) -> Schema:
     }
 
 
-def _choices(about: Schema, definitions: Schema) -> list[Any]:
-    """Return the schemas of the components that a key of a recipe can choose; nothing where it has no choice."""
-    found: list[Any] = about.get("oneOf") or definitions.get(_name(about), {}).get("oneOf", [])
+def _get_choices(about: Schema, definitions: Schema) -> list[Any]:
+    """Return the schemas of the components that a key of a recipe can choose, or an empty list."""
+    found: list[Any] = about.get("oneOf") or definitions.get(_get_name(about), {}).get("oneOf", [])
     return found
 
 
-def _name(reference: Schema) -> str:
+def _get_name(reference: Schema) -> str:
     return str(reference.get("$ref", "")).removeprefix(REF)
 
 
-def _partial(about: Schema, definitions: Schema) -> Schema:
-    """Return what a section may say that another recipe has begun; adds its choices to the definitions."""
+def _make_partial(about: Schema, definitions: Schema) -> Schema:
+    """Return the schema of a section that extends a base's section; adds its choices to ``definitions``."""
     choices: list[Any] = []
-    for choice in _choices(about, definitions):
+    for choice in _get_choices(about, definitions):
         if not isinstance(choice, dict):
             choices.append(choice)
             continue
-        name = f"{extending.KEY}.{_name(choice)}"
-        definitions[name] = {key: value for key, value in definitions[_name(choice)].items() if key != "required"}
+        name = f"{extending.KEY}.{_get_name(choice)}"
+        definitions[name] = {key: value for key, value in definitions[_get_name(choice)].items() if key != "required"}
         choices.append({"$ref": REF + name})
     return {"anyOf": choices}
 
 
-def _bare(name: str, keys: Schema, definitions: Schema) -> Schema:
-    """Return a key as both kinds of recipes have it: all of it, or without its choices what an editor shows."""
+def _strip_choices(name: str, keys: Schema, definitions: Schema) -> Schema:
+    """Return the schema of a key without its choices: what recipes with and without ``extends`` have in common."""
     about: Schema = keys[name]
-    if not _choices(about, definitions):
+    if not _get_choices(about, definitions):
         return about
-    said = about.get("description") or definitions[_name(about)]["description"]
+    said = about.get("description") or definitions[_get_name(about)]["description"]
     return {"description": said} | {key: about[key] for key in ("default",) if key in about}
 
 
-def _slot(slot: str, own: Schema, catalogue: Catalogue) -> Schema:
-    """Return the definitions of a section: one object for each component, told apart by ``use``."""
+def _define_slot(slot: str, own: Schema, catalogue: Catalogue) -> Schema:
+    """Return the definitions of a section: one object for each component, selected by ``use``."""
     definitions: Schema = {}
     choices: list[Any] = []
     for name in catalogue.names(SLOTS[slot]):
         try:
             component = catalogue.get(SLOTS[slot], name)
-        except PluginError:  # two plugins offer it, so no recipe can use it
+        except PluginError:  # offered by two plugins, so no recipe can use it
             continue
-        with named(catalogue.origin(component), f"the JSON schema of {component.kind} '{name}'"):
-            definitions |= _component(slot, own, component)
+        with attribute_errors(catalogue.origin(component), f"the JSON schema of {component.kind} '{name}'"):
+            definitions |= _define_component(slot, own, component)
         choices.append({"$ref": f"{REF}{slot}.{name}"})
-    definitions[section(slot).__name__] = {"description": own.get("description", ""), "oneOf": choices or [False]}
+    definitions[get_section_model(slot).__name__] = {
+        "description": own.get("description", ""),
+        "oneOf": choices or [False],
+    }
     return definitions
 
 
-def _component(slot: str, own: Schema, component: Component) -> Schema:
+def _define_component(slot: str, own: Schema, component: Component) -> Schema:
     """Return the definition of a section that uses ``component``, and of the models in its options."""
     name = f"{slot}.{component.name}"
     options = component.options.model_json_schema(ref_template=f"{REF}{name}.{{model}}")

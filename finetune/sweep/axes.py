@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import RecipeError, UsageError
 from finetune.recipe import overrides
-from finetune.recipe.nodes import parse
-from finetune.recipe.places import Place, shortened
+from finetune.recipe.nodes import parse_yaml
+from finetune.recipe.places import Place, clip_text
 from finetune.training import defaults
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def parse_list(change: str) -> list[Any]:
     if not value.lstrip().startswith("[") or key.startswith("~"):
         return []
     place = Place(overrides.OVERRIDDEN, 0, change, Path.cwd())
-    node, mistakes = parse(value.strip(), lambda line, column: place)
+    node, mistakes = parse_yaml(value.strip(), lambda line, column: place)
     plain = node.plain() if node is not None and not mistakes else None
     return plain if isinstance(plain, list) else []
 
@@ -87,7 +87,7 @@ def accepts_change(load: Callable[[Sequence[str]], Plan], others: Sequence[str],
     try:
         load([*others, change])
     except RecipeError as error:
-        return f"override '{shortened(change, 80)}'" not in str(error)
+        return f"override '{clip_text(change, 80)}'" not in str(error)
     return True
 
 

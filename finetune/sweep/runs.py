@@ -14,7 +14,7 @@ from finetune.display import chart
 from finetune.errors import DivergedError, Interrupted, RecipeError, UsageError
 from finetune.files import atomic
 from finetune.recipe import plan as plans
-from finetune.recipe.document import read
+from finetune.recipe.document import read_recipe
 from finetune.recipe.moved import follow_move
 from finetune.sweep.axes import Trial, format_value
 from finetune.training import runfolder
@@ -140,7 +140,7 @@ def create_sweep(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
     (folder / RECIPES).mkdir()
     for trial, plan in zip(trials, made, strict=True):
         own = plan.recipe.model_copy(update={"name": trial.name, "output": folder.absolute()})
-        atomic.write_text(locate_recipe(folder, trial.name), plans.dump(replace(plan, recipe=own)))
+        atomic.write_text(locate_recipe(folder, trial.name), plans.dump_plan(replace(plan, recipe=own)))
     rows = [Row(name=trial.name, values=trial.values) for trial in trials]
     sweep = Sweep(folder=folder, asked=first.evaluate.metric, rows=rows)
     sweep.write()
@@ -196,7 +196,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
         folder = sweep.folder / Path(row.folder).name if row.folder and row.result else None
         if folder is None or not (folder / "result.json").exists():
             continue
-        plan = plans.load(relocate_recipe(sweep, row), [], catalogue)
+        plan = plans.load_plan(relocate_recipe(sweep, row), [], catalogue)
         plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
         same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
         if same not in said:
@@ -209,7 +209,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
 def relocate_recipe(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
     """Return the recipe of a run; its paths are adapted if the sweep's folder was moved."""
     file = locate_recipe(sweep.folder, row.name)
-    values = read(file).values
+    values = read_recipe(file).values
     recipe = {**values, "output": str(Path(values["output"]).parent)}
     moved = follow_move(values, sweep.folder, recipe)
     return file if moved == values else {**moved, "output": str(sweep.folder.absolute())}
@@ -226,7 +226,7 @@ def run_sweep(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[s
             continue
         told = ", ".join(f"{key}={format_value(value)}" for key, value in row.values.items())
         say(f"run {number} of {len(sweep.rows)}: {told}")
-        plan = plans.load(relocate_recipe(sweep, row), [], catalogue)
+        plan = plans.load_plan(relocate_recipe(sweep, row), [], catalogue)
         before = sweep.folder / f"{row.name}-001"
         try:
             result, folder = train(plan, before if any(before.glob("checkpoints/*")) else None)

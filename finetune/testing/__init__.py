@@ -1,12 +1,12 @@
-"""The contract of plugins, as checks that a plugin's own tests call.
+"""Contract checks for plugins, to be called in a plugin's own tests.
 
 >>> from finetune.testing import check_dataset
 >>> def test_contract(finetune_photos):
 ...     check_dataset("byname", {"root": finetune_photos})
 
-Each check takes a component, or the name of an installed one, and the options that a recipe would give it; it raises
-one ``ContractError`` that lists every broken rule with what was seen and what to do. ``finetune_photos`` is a fixture
-that pytest has wherever this project is installed: a folder of small photos, one folder for each class.
+Each check takes a component, or the name of an installed one, and its options as in a recipe. It raises one
+``ContractError`` that lists every broken rule with the observation and a remedy. ``finetune_photos`` is a pytest
+fixture that is available wherever this project is installed: a folder of small photos, one folder for each class.
 """
 
 from finetune.testing.augmentations import check_augmentation

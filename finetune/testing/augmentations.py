@@ -1,4 +1,4 @@
-"""``check_augmentation``: what the engine relies on in an augmentation."""
+"""``check_augmentation``: checks the contract of augmentations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from finetune.components import Augmentation, ImageSpec
 from finetune.data.loader import UINT8, Stream, describe_unfit, make_generator
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
-from finetune.testing.endurance import differing, told
-from finetune.testing.photos import picture
+from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, call_build, inspect_component
+from finetune.testing.endurance import describe_differences, find_differences
+from finetune.testing.photos import draw_picture
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -41,81 +41,84 @@ def check_augmentation(
 ) -> None:
     """Raise ``ContractError`` with every rule of augmentations that one breaks.
 
-    ``augmentation`` is a component, or the name of an installed one; ``options`` are what a recipe says beside
-    ``use:``. ``image`` is what the network takes: 64 pixels, if not given. ``skip`` leaves rules out.
+    ``augmentation`` is a component, or the name of an installed one; ``options`` are its options as in a recipe.
+    ``image`` is the input of the network, by default 64 pixels. ``skip`` lists rules to skip.
     """
     __tracebackhide__ = True
-    inspection = inspect(Augmentation, augmentation, options, RULES, skip)
+    inspection = inspect_component(Augmentation, augmentation, options, RULES, skip)
     with inspection.going_on():
-        work(inspection, image or ImageSpec(size=64, resize=72))
+        check_transform(inspection, image or ImageSpec(size=64, resize=72))
     inspection.report()
 
 
 REMEDY = "take all random numbers from rng"
 
 
-def work(inspection: Inspection[Augmentation], spec: ImageSpec) -> None:
-    """Change images of several sizes, again and again."""
+def check_transform(inspection: Inspection[Augmentation], spec: ImageSpec) -> None:
+    """Change images of several sizes: repeatedly, in another order, in threads, and after another build."""
     jobs = [(number, epoch) for number in range(len(SIZES)) for epoch in range(1, EPOCHS + 1)]
-    transform = built(inspection, spec)
-    alone = [done(inspection, transform, job) for job in jobs]
+    transform = build_transform(inspection, spec)
+    alone = [transform_image(inspection, transform, job) for job in jobs]
     if not inspection.wants("image"):
-        raise Enough
-    with inspection.rule("seed", "the second call with the same generator", "mend it", vital=True):
+        raise StopCheck
+    with inspection.rule("seed", "the second call with the same generator", "fix it", vital=True):
         for job in jobs:
-            result(transform, job)  # what is kept from the image before is for the next rule
-            if not same(result(transform, job), result(transform, job)):
-                inspection.breaks("seed", f"{named(job)} became another image with the same generator; {REMEDY}")
+            apply_transform(transform, job)  # effects of the previous image belong to the next rule
+            if not are_equal(apply_transform(transform, job), apply_transform(transform, job)):
+                inspection.breaks("seed", f"{describe_job(job)} changed differently with the same generator; {REMEDY}")
                 break
-    with inspection.rule("order", "another order of images", "keep nothing between calls"):
+    with inspection.rule("order", "another order of images", "keep no state between calls"):
         for job, before in list(zip(jobs, alone, strict=True))[::-1]:
-            if not same(result(transform, job), before):
-                text = f"{named(job)} became another image after others; keep nothing from one call to the next"
+            if not are_equal(apply_transform(transform, job), before):
+                text = f"{describe_job(job)} changed differently after other images; keep no state between calls"
                 inspection.breaks("order", text)
-    with inspection.rule("threads", "work in threads", "keep nothing between calls"):
-        if wrong := differing(lambda job: result(transform, job).tobytes(), jobs, [a.tobytes() for a in alone]):
-            text = f"{named(jobs[wrong[0][0]])}, changed by several threads at once, {told(wrong)}; keep no state "
-            inspection.breaks("threads", f"{text}between calls, or one for each thread in a threading.local")
-    fresh = built(inspection, spec)
-    with inspection.rule("seed", "another build", "build the same again"):
-        if not all(same(result(fresh, job), before) for job, before in zip(jobs, alone, strict=True)):
-            inspection.breaks("seed", f"another build made other images with the same generators; {REMEDY}")
+    with inspection.rule("threads", "work in threads", "keep no state between calls"):
+        if wrong := find_differences(
+            lambda job: apply_transform(transform, job).tobytes(), jobs, [a.tobytes() for a in alone]
+        ):
+            job, seen = jobs[wrong[0][0]], describe_differences(wrong)
+            text = f"{describe_job(job)}, changed by several threads at once, {seen}"
+            inspection.breaks("threads", f"{text}; keep no state between calls, or use a threading.local")
+    fresh = build_transform(inspection, spec)
+    with inspection.rule("seed", "another build", "return the same again"):
+        if not all(are_equal(apply_transform(fresh, job), before) for job, before in zip(jobs, alone, strict=True)):
+            inspection.breaks("seed", f"another build made different images with the same generators; {REMEDY}")
 
 
-def built(inspection: Inspection[Augmentation], spec: ImageSpec) -> Transform:
-    """Return what ``build`` makes, if it can be called."""
-    transform: Transform = call(inspection, spec)
+def build_transform(inspection: Inspection[Augmentation], spec: ImageSpec) -> Transform:
+    """Return the result of ``build``, if it can be called."""
+    transform: Transform = call_build(inspection, spec)
     if not callable(transform):
         inspection.breaks("build", f"build returned {transform!r:.80}; return a function of pixels and a generator")
-        raise Enough
+        raise StopCheck
     return transform
 
 
-def done(inspection: Inspection[Augmentation], transform: Transform, job: Job) -> Pixels:
-    """Return what became of an image, looked at."""
+def transform_image(inspection: Inspection[Augmentation], transform: Transform, job: Job) -> Pixels:
+    """Transform an image, and check the result."""
     found = np.zeros((1, 1, 3), np.uint8)
-    with inspection.rule("image", named(job), "take images of any size"):
-        given: object = result(transform, job)
+    with inspection.rule("image", describe_job(job), "take images of any size"):
+        given: object = apply_transform(transform, job)
         if wrong := describe_unfit(given):
-            inspection.breaks("image", f"{named(job)} became {wrong}; {UINT8}")
+            inspection.breaks("image", f"{describe_job(job)} became {wrong}; {UINT8}")
         else:
             found = np.array(given)
     return found
 
 
-def result(transform: Transform, job: Job) -> Pixels:
-    """Return what becomes of an image in an epoch, which gives it a generator of its own."""
+def apply_transform(transform: Transform, job: Job) -> Pixels:
+    """Transform an image with the generator of its epoch."""
     number, epoch = job
-    pixels = picture(*SIZES[number], seed=number)
+    pixels = draw_picture(*SIZES[number], seed=number)
     return transform(pixels, make_generator(Stream.AUGMENT, 0, epoch, number))
 
 
-def same(first: Pixels, second: Pixels) -> bool:
-    """Tell whether two images are."""
+def are_equal(first: Pixels, second: Pixels) -> bool:
+    """Return whether two images have the same shape, type and pixels."""
     return np.array_equal(first, second)
 
 
-def named(job: Job) -> str:
-    """Return an image by its size."""
+def describe_job(job: Job) -> str:
+    """Describe an image by its size."""
     height, width = SIZES[job[0]]
     return f"an image of {height}x{width} pixels"

@@ -1,4 +1,4 @@
-"""``check_backbone``: what the engine relies on in a network."""
+"""``check_backbone``: checks the contract of backbones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import Backbone
 from finetune.testing import surroundings as offered
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, inspect
+from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, inspect_component
 from finetune.weights.layouts import OWN
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ def check_backbone(
 ) -> None:
     """Raise ``ContractError`` with every rule of backbones that one breaks.
 
-    ``backbone`` is a component, or the name of an installed one; ``options`` are what a recipe says beside ``use:``.
-    Images have sides of ``size`` pixels. ``skip`` leaves rules out. It runs on the CPU, in this process, and takes
-    seconds: several graphs are compiled.
+    ``backbone`` is a component, or the name of an installed one; ``options`` are its options as in a recipe. Images
+    have sides of ``size`` pixels. ``skip`` lists rules to skip. The check runs in this process on the CPU and takes
+    seconds, because it compiles several graphs.
     """
     __tracebackhide__ = True
     from finetune.testing import networks
 
-    inspection = inspect(Backbone, backbone, options, RULES, skip)
-    with networks.prepared(), inspection.going_on():
-        declared(inspection)
-        stages = built(inspection)
-        inspected = networks.Examined(inspection, stages, size)
+    inspection = inspect_component(Backbone, backbone, options, RULES, skip)
+    with networks.prepare_mindspore(), inspection.going_on():
+        check_declarations(inspection)
+        stages = build_checked_stages(inspection)
+        inspected = networks.NetworkCheck(inspection, stages, size)
         inspected.parameters()
         inspected.features()
         inspected.training()
@@ -61,40 +61,43 @@ def check_backbone(
     inspection.report()
 
 
-def declared(inspection: Inspection[Backbone]) -> None:
-    """Look at names of stages, and at the weights on offer."""
+def check_declarations(inspection: Inspection[Backbone]) -> None:
+    """Check the names of stages, and the weights on offer."""
     backbone = inspection.component
     for name in backbone.stages:
         if name == "head" or not name.replace("-", "_").isidentifier():
-            text = f"a stage is called '{name}'; use letters, digits and '_', and leave 'head' to the engine"
+            text = f"a stage is named '{name}'; use letters, digits and '_', and do not use 'head'"
             inspection.breaks("stages", text)
     if len(set(backbone.stages)) < len(backbone.stages):
-        inspection.breaks("stages", f"two stages have one name in {', '.join(backbone.stages)}; give each its own")
+        inspection.breaks("stages", f"two stages have the same name in {', '.join(backbone.stages)}; rename one")
     known = {OWN, *(layout.name for layout in backbone.layouts)}
     offers: dict[str, Mapping[str, Any]] = {f"layout '{layout.name}'": layout.options for layout in backbone.layouts}
     for name, weights in backbone.weights.items():
         offers[f"weights '{name}'"] = weights.options
         if weights.layout not in known:
             have = ", ".join(sorted(known))
-            text = f"weights '{name}' have layout '{weights.layout}', and layouts are: {have}; add it to layouts"
+            text = f"weights '{name}' have the unknown layout '{weights.layout}', known: {have}; add it to layouts"
             inspection.breaks("weights", text)
     for what, wanted in offers.items():
         if strange := sorted(wanted.keys() - backbone.options.model_fields.keys()):
-            inspection.breaks("weights", f"{what} want option '{strange[0]}', which the backbone has not; add it there")
+            inspection.breaks(
+                "weights",
+                f"{what} set the option '{strange[0]}', which the backbone does not have; add it to its options",
+            )
     offered.inspect_offers(inspection)
 
 
-def built(inspection: Inspection[Backbone]) -> dict[str, Any]:
-    """Return the stages, if MindSpore can compile their classes."""
+def build_checked_stages(inspection: Inspection[Backbone]) -> dict[str, Any]:
+    """Build the stages, and check that MindSpore can compile their classes."""
     from finetune.network.network import build_stages
-    from finetune.testing.datasets import uncompilable
+    from finetune.testing.datasets import find_uncompilable
 
     stages: dict[str, Any] = {}
     with inspection.rule("stages", "build", "return a Cell for each stage", vital=True, draws=True):
         stages = build_stages(inspection.component, inspection.options)
     for cell in stages.values():
-        for text in uncompilable(cell):
+        for text in find_uncompilable(cell):
             inspection.breaks("source", text)
     if "source" in inspection.broken or "stages" in inspection.broken:
-        raise Enough
+        raise StopCheck
     return stages

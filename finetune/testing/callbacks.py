@@ -1,4 +1,4 @@
-"""``check_callback``: what the engine relies on in a callback."""
+"""``check_callback``: checks the contract of callbacks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from finetune.components import Callback
 from finetune.errors import FinetuneError, PluginError
 from finetune.plugins import HOOKS, Plugins
 from finetune.testing import rehearsal
-from finetune.testing.contract import COMMON, PROCESS, Enough, Inspection, call, inspect
-from finetune.testing.endurance import endured
+from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, call_build, inspect_component
+from finetune.testing.endurance import measure_growth
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -34,7 +34,7 @@ RULES = {
     **PROCESS,
 }
 EVENTS = HOOKS[HOOKS.index("finetune_run_start") :]
-HALT = 3  # the step, in the second epoch, at which a run is interrupted
+HALT = 3  # step, in the second epoch, at which a run is interrupted
 
 
 def check_callback(
@@ -42,57 +42,57 @@ def check_callback(
 ) -> None:
     """Raise ``ContractError`` with every rule of callbacks that one breaks.
 
-    ``callback`` is a component, or the name of an installed one; ``options`` are what a recipe says beside ``use:``.
-    ``skip`` leaves rules out. It listens to tiny runs on the CPU of this process, which take seconds in all.
+    ``callback`` is a component, or the name of an installed one; ``options`` are its options as in a recipe. ``skip``
+    lists rules to skip. The check makes tiny runs on the CPU in this process, which takes seconds.
     """
     __tracebackhide__ = True
-    from finetune.testing.networks import prepared
+    from finetune.testing.networks import prepare_mindspore
 
-    inspection = inspect(Callback, callback, options, RULES, skip)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, prepared(), inspection.going_on():
-        built(inspection)
+    inspection = inspect_component(Callback, callback, options, RULES, skip)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, prepare_mindspore(), inspection.going_on():
+        check_build(inspection)
         folder = Path(scratch)
-        plan, catalogue = rehearsal.planned(inspection.component, inspection.options, folder / "runs")
-        finished = whole(inspection, plan, catalogue)
+        plan, catalogue = rehearsal.plan_run(inspection.component, inspection.options, folder / "runs")
+        finished = run_to_end(inspection, plan, catalogue)
         if inspection.wants("resume"):
-            interrupted(inspection, plan, catalogue, finished)
+            interrupt_and_resume(inspection, plan, catalogue, finished)
         if inspection.wants("memory"):
-            with inspection.rule("events", "over thousands of events it", "mend it"):
-                if grown := endured(partial(call, inspection), finished["run"], folder / "long"):
-                    remedy = "keep no more than a fixed number of values, and close what you open"
+            with inspection.rule("events", "over thousands of events it", "fix it"):
+                if grown := measure_growth(partial(call_build, inspection), finished["run"], folder / "long"):
+                    remedy = "keep a limited number of values, and close files and threads"
                     inspection.breaks("memory", f"{grown}; {remedy}")
     inspection.report()
 
 
-def built(inspection: Inspection[Callback]) -> None:
-    """Build twice, and see what the result listens to."""
-    made, again = call(inspection), call(inspection)
+def check_build(inspection: Inspection[Callback]) -> None:
+    """Build twice, and check the events that the result handles."""
+    made, again = call_build(inspection), call_build(inspection)
     if not any(name.startswith("finetune_") for name in dir(made)):
-        text = f"build returned {made!r:.80}, which has no event hook; give it one, such as finetune_epoch_end"
+        text = f"build returned {made!r:.80}, which has no event hook; add one, such as finetune_epoch_end"
         inspection.breaks("hooks", text)
-        raise Enough
+        raise StopCheck
     if made is again:
-        text = "build returned the same object twice, so that runs would share it; make a new one each time"
+        text = "build returned the same object twice, so runs would share it; create a new one each time"
         inspection.breaks("build", text)
     try:
         Plugins().register(made, inspection.origin)
     except PluginError as error:
         inspection.breaks("hooks", str(error).removeprefix(f"{inspection.origin}: "))
-        raise Enough from None
+        raise StopCheck from None
     if strange := [name for name in dir(made) if name in HOOKS and name not in EVENTS]:
-        text = f"'{strange[0]}' is no event, and is not called in a run; offer components from the module instead"
+        text = f"'{strange[0]}' is not an event, so no run calls it; implement it in the plugin's module"
         inspection.breaks("hooks", text)
 
 
-def whole(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) -> Mapping[str, Any]:
-    """Run from beginning to end."""
+def run_to_end(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) -> Mapping[str, Any]:
+    """Run from start to end, and return the result."""
     watcher, said = rehearsal.Watcher(inspection.breaks), list[str]()
     found: Mapping[str, Any] = {}
-    with inspection.rule("events", "the run", "mend it", vital=True, draws=True):
+    with inspection.rule("events", "the run", "fix it", vital=True, draws=True):
         try:
-            found = rehearsal.rehearse(plan, catalogue, watcher, said)
+            found = rehearsal.rehearse_run(plan, catalogue, watcher, said)
         except FinetuneError as error:
-            failed(inspection, error)
+            record_failure(inspection, error)
     try:
         json.dumps(found["state"], allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -100,44 +100,46 @@ def whole(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) ->
     return found
 
 
-def failed(inspection: Inspection[Callback], error: FinetuneError) -> None:
-    """Note why a run ended, by the rule that it breaks, and end the check."""
+def record_failure(inspection: Inspection[Callback], error: FinetuneError) -> None:
+    """Record why a run failed under the rule that it breaks, and end the check."""
     text = str(error).replace(f"{inspection.origin} ", "it ", 1)
     if "cannot be saved as JSON" in text:
         inspection.breaks("state", text)
     else:
-        inspection.breaks("events", f"{text}; mend it, and read only what the event is given")
-    raise Enough
+        inspection.breaks("events", f"{text}; fix it, and read only the arguments of the event")
+    raise StopCheck
 
 
-def interrupted(
+def interrupt_and_resume(
     inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue, finished: Mapping[str, Any]
 ) -> None:
-    """Interrupt a run in its second epoch, and go on with a new callback."""
+    """Interrupt a run in its second epoch, and resume it with a new callback."""
     watcher, said = rehearsal.Watcher(inspection.breaks, halt=HALT), list[str]()
     if finished["epochs"][-1] < 2:
-        return  # the callback ends it before
-    with inspection.rule("events", "in a run that is interrupted, it", "mend it", draws=True):
+        return  # the callback ends it earlier
+    with inspection.rule("events", "in a run that is interrupted, it", "fix it", draws=True):
         try:
-            rehearsal.rehearse(plan, catalogue, watcher, said)
+            rehearsal.rehearse_run(plan, catalogue, watcher, said)
         except PluginError as error:
             if "Halt" not in str(error):
-                failed(inspection, error)
+                record_failure(inspection, error)
     for line in said:
         if found := re.search(r"failed in (finetune_run_\w+: .*)", line):
-            text = f"when a run is interrupted it failed in {found[1]}; run.result is None then, and best may be"
+            text = f"in an interrupted run it failed in {found[1]}; check run.result and run.best for None"
             inspection.breaks("events", text)
     if not inspection.wants("events"):
-        raise Enough
+        raise StopCheck
     newest = sorted(plan.recipe.output.iterdir())[-1]
     watcher = rehearsal.Watcher(inspection.breaks)
-    with inspection.rule("resume", "the resumed run", "expect any state that an earlier run may have left", draws=True):
-        resumed = rehearsal.rehearse(plan, catalogue, watcher, said, resume=newest)
+    with inspection.rule(
+        "resume", "the resumed run", "accept any state that an earlier run may have saved", draws=True
+    ):
+        resumed = rehearsal.rehearse_run(plan, catalogue, watcher, said, resume=newest)
         if resumed["epochs"] != finished["epochs"]:
             text = (
-                f"a run ends after epoch {finished['epochs'][-1]}, and after epoch {resumed['epochs'][-1]} if resumed"
+                f"a run ends after epoch {finished['epochs'][-1]}, but after epoch {resumed['epochs'][-1]} if resumed"
             )
-            inspection.breaks("resume", f"{text} in between; keep what decides in run.state, not in attributes")
+            inspection.breaks("resume", f"{text} in between; keep your state in run.state, not in attributes")
         elif resumed["state"].keys() != finished["state"].keys():
-            text = f"run.state has {sorted(resumed['state'])} after a resume, and {sorted(finished['state'])} without"
-            inspection.breaks("resume", f"{text}; keep what decides in run.state from the first event on")
+            text = f"run.state has {sorted(resumed['state'])} after a resume, but {sorted(finished['state'])} without"
+            inspection.breaks("resume", f"{text}; set your keys in run.state from the first event on")

@@ -1,4 +1,4 @@
-"""A tiny real run to try callbacks on: pictures drawn by code, a network of two stages, three epochs."""
+"""Tiny real runs for checks of callbacks: images drawn by code, a network of two stages, three epochs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.components import Backbone, Callback, Dataset, Freezer, NoOptions,
 from finetune.hookspecs import hookimpl
 from finetune.plugins import HERE, Origin, Plugins
 from finetune.recipe import plan as plans
-from finetune.testing.photos import picture
+from finetune.testing.photos import draw_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,60 +23,60 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
     from finetune.run import Run
 
-NAME = "finetune-testing"  # of everything that the rehearsal brings along
+NAME = "finetune-testing"  # name of all components of the rehearsal
 EPOCHS, IMAGES, CLASSES, BATCH, SIDE = 3, 8, ("light", "dark"), 2, 16
 FREE = {"state", "stop_reason", "messages", "checkpoint_keep"}  # fields of a run that a plugin may change
 
 
 class Halt(Exception):
-    """Interrupts a run on purpose."""
+    """Interrupts a run at a chosen step."""
 
 
-def pictures(options: NoOptions, split: Split) -> Samples | None:
-    """Return light and dark pictures."""
+def make_pictures(options: NoOptions, split: Split) -> Samples | None:
+    """Return light and dark images, one class each."""
     if split != "train":
         return None
-    images = [picture(SIDE, SIDE, seed=number) >> np.uint8(number % 2) for number in range(IMAGES)]
+    images = [draw_picture(SIDE, SIDE, seed=number) >> np.uint8(number % 2) for number in range(IMAGES)]
     return Samples(images=images, labels=[number % 2 for number in range(IMAGES)], classes=CLASSES)
 
 
-def stages(options: NoOptions) -> dict[str, Any]:
-    """Return a convolution and BatchNorm, each a stage."""
+def build_stages(options: NoOptions) -> dict[str, Any]:
+    """Return two stages: a convolution and a BatchNorm."""
     from mindspore import nn
 
     return {"stem": nn.Conv2d(3, 8, 4, 4), "body": nn.BatchNorm2d(8)}
 
 
-def thaw(options: NoOptions) -> Callable[[int, tuple[str, ...]], frozenset[str]]:
-    """Return the policy under which the head trains, and from epoch 2 on everything."""
+def build_policy(options: NoOptions) -> Callable[[int, tuple[str, ...]], frozenset[str]]:
+    """Return the policy that trains the head, and everything from epoch 2 on."""
     return lambda epoch, names: frozenset(names if epoch > 1 else names[-1:])
 
 
 @dataclass
 class Stage:
-    """The plugin with what a run needs, and one callback."""
+    """A plugin with all components of a run, and one callback."""
 
     callback: Callback
 
     @hookimpl
     def finetune_backbones(self) -> Iterator[Backbone]:
-        yield Backbone(name=NAME, build=stages, stages=("stem", "body"), features=8)
+        yield Backbone(name=NAME, build=build_stages, stages=("stem", "body"), features=8)
 
     @hookimpl
     def finetune_datasets(self) -> Iterator[Dataset]:
-        yield Dataset(name=NAME, build=pictures)
+        yield Dataset(name=NAME, build=make_pictures)
 
     @hookimpl
     def finetune_freezers(self) -> Iterator[Freezer]:
-        yield Freezer(name=NAME, build=thaw)
+        yield Freezer(name=NAME, build=build_policy)
 
     @hookimpl
     def finetune_callbacks(self) -> Iterator[Callback]:
         yield self.callback
 
 
-def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, Catalogue]:
-    """Return the plan of a run with a callback, on nothing but what comes along here."""
+def plan_run(callback: Callback, options: Options, output: Path) -> tuple[Plan, Catalogue]:
+    """Return the plan of a run with a callback, with only the components of this module."""
     plugins = Plugins()
     plugins.register(Stage(callback), Origin(name=callback.name, distribution=HERE, version="-"))
     catalogue = Catalogue(plugins)
@@ -94,12 +94,12 @@ def planned(callback: Callback, options: Options, output: Path) -> tuple[Plan, C
         "callbacks": [{"use": callback.name, **options.model_dump(mode="json", by_alias=True)}],
         "runner": {"device": "cpu", "mode": "pynative", "workers": 1},
     }
-    return plans.load(said, [], catalogue), catalogue
+    return plans.load_plan(said, [], catalogue), catalogue
 
 
 @dataclass
 class Watcher:
-    """Hears every event before the callback and after it, and halts the run at a step if it is to."""
+    """Compares the run before and after each event of the callback, and can halt the run at a step."""
 
     report: Callable[[str, str], None]
     halt: int = 0
@@ -107,13 +107,13 @@ class Watcher:
     before: dict[str, Any] = field(default_factory=dict)
 
     def first(self, event: str, run: Run, **more: Any) -> None:
-        """Remember what the callback must not change."""
+        """Store the values that the callback must not change."""
         self.events.append(event)
-        self.before = copy.deepcopy(more) | taken(run)
+        self.before = copy.deepcopy(more) | copy_read_only(run)
 
     def last(self, event: str, run: Run, **more: Any) -> None:
         """Compare."""
-        after = taken(run) | more
+        after = copy_read_only(run) | more
         for name, value in self.before.items():
             if repr(value) != repr(after[name]):
                 own = f"run.{name}" if name not in more else f"the argument {name}"
@@ -121,14 +121,14 @@ class Watcher:
                 self.report("run", text)
 
 
-def taken(run: Run) -> dict[str, Any]:
-    """Return a copy of what a plugin may only read."""
+def copy_read_only(run: Run) -> dict[str, Any]:
+    """Return a copy of the read-only fields of a run."""
     names = [name for name in run.__dataclass_fields__ if name not in FREE and not name.startswith("_")]
     return {name: copy.deepcopy(getattr(run, name)) for name in names}
 
 
 class First:
-    """A watcher's ear before the callback."""
+    """Passes events to the watcher before the callback."""
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
@@ -163,7 +163,7 @@ class First:
 
 
 class Last:
-    """A watcher's ear after the callback."""
+    """Passes events to the watcher after the callback."""
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
@@ -191,10 +191,10 @@ class Last:
         self.watcher.last("finetune_checkpoint_saved", run)
 
 
-def rehearse(
+def rehearse_run(
     plan: Plan, catalogue: Catalogue, watcher: Watcher, said: list[str], resume: Path | None = None
 ) -> Mapping[str, Any]:
-    """Run, or go on; return what a plugin's state is at the end, as JSON would have it."""
+    """Start or resume a run; return its epochs and the plugins' state at the end."""
     from finetune.training import engine
 
     run = engine.fine_tune(plan, catalogue, resume=resume, watchers=[First(watcher), Last(watcher)], say=said.append)

@@ -11,7 +11,7 @@ from finetune.data import splitfile
 from finetune.errors import DataError, UsageError
 from finetune.recipe import masking
 from finetune.recipe.moved import follow_move
-from finetune.recipe.places import is_weights_file, resolved
+from finetune.recipe.places import is_weights_file, resolve_paths
 from finetune.training import older, records
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def is_judged_differently(state: Mapping[str, Any], prepared: Prepared) -> bool:
 
 def is_moved(state: Mapping[str, Any], prepared: Prepared) -> bool:
     """Return whether an otherwise unchanged run finds its images or weights at different paths."""
-    before: dict[str, Any] = masking.hidden("recipe", dict(state["recipe"]))
+    before: dict[str, Any] = masking.mask_value("recipe", dict(state["recipe"]))
     return before != records.extract_mathematics(prepared.plan)
 
 
@@ -146,7 +146,7 @@ def list_recipe_changes(
     Paths are compared by content: those of the dataset are left out, since its images are compared separately, and so
     is ``backbone.weights`` with ``same_weights``.
     """
-    old, new = masking.hidden("recipe", dict(before)), dict(now)
+    old, new = masking.mask_value("recipe", dict(before)), dict(now)
     old, new = _drop_paths(old, plan), _drop_paths(new, plan)
     if same_weights:
         old, new = _drop_keys(old, "backbone", "weights"), _drop_keys(new, "backbone", "weights")
@@ -172,7 +172,7 @@ def find_path_keys(options: Options) -> set[str]:
         keys.add(str(at[0]))
         return path
 
-    resolved(options, (), note)
+    resolve_paths(options, (), note)
     for name, field in type(options).model_fields.items():
         if field.annotation is Path or Path in get_args(field.annotation):
             keys.add(field.alias or name)

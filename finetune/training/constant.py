@@ -10,9 +10,9 @@ import numpy as np
 from finetune.components import Callback, Finding, RunFacts
 from finetune.errors import UsageError
 from finetune.model.metrics import list_constant_metrics
-from finetune.plugins import named
-from finetune.recipe.parts import longest
-from finetune.recipe.places import spelled
+from finetune.plugins import attribute_errors
+from finetune.recipe.parts import assume_longest
+from finetune.recipe.places import format_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,12 +61,12 @@ def _check_metric(plan: Plan, data: Data) -> Iterator[Finding]:
 
 def _check_callbacks(plan: Plan, data: Data, catalogue: Catalogue, asked: Recipe) -> Iterator[Finding]:
     """Yield the findings of callbacks about their options that they did not have before the data was known."""
-    before, now = RunFacts(recipe=longest(asked)), collect_facts(plan, data)
+    before, now = RunFacts(recipe=assume_longest(asked)), collect_facts(plan, data)
     for index, chosen in enumerate(plan.callbacks):
         known = _run_check(chosen, before, catalogue)
         for finding in _run_check(chosen, now, catalogue):
             if finding not in known:
-                subject = f"{spelled(('callbacks', index))}{f'.{finding.subject}' if finding.subject else ''}"
+                subject = f"{format_path(('callbacks', index))}{f'.{finding.subject}' if finding.subject else ''}"
                 yield Finding(severity=finding.severity, subject=subject, text=finding.text)
 
 
@@ -74,5 +74,5 @@ def _run_check(chosen: Chosen[Callback], about: RunFacts, catalogue: Catalogue) 
     check = chosen.component.check
     if check is None:
         return []
-    with named(catalogue.origin(chosen.component), f"check of callback '{chosen.component.name}'"):
+    with attribute_errors(catalogue.origin(chosen.component), f"check of callback '{chosen.component.name}'"):
         return list(check(chosen.options, about))

@@ -89,12 +89,12 @@ def set_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
     if epochs > MOST_EPOCHS:
         raise UsageError(f"--extend leads to {epochs:,} epochs; at most {MOST_EPOCHS:,} are allowed")
     values = plan.recipe.model_dump(mode="json", by_alias=True)
-    return plans.load(values, [f"{changes.EPOCHS}={epochs}"], catalogue)
+    return plans.load_plan(values, [f"{changes.EPOCHS}={epochs}"], catalogue)
 
 
 def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
     """Return the differences between a plan and the finished run in a folder, as lines of text."""
-    made_of = older.keep_defaults(plans.load(load_run_recipe(folder), [], catalogue), folder)
+    made_of = older.keep_defaults(plans.load_plan(load_run_recipe(folder), [], catalogue), folder)
     same_weights, weights = changes.find_weights_changes(folder, plan)
     before, now = (
         read_recorded_recipe(folder) or records.extract_mathematics(made_of),

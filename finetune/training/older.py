@@ -73,10 +73,10 @@ def keep_settled(plan: Plan, folder: Path) -> Plan:
 
 def _read_recipe(folder: Path) -> Mapping[str, Any]:
     """Read the complete recipe in a run's folder; empty if it cannot be read, which is reported elsewhere."""
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
     try:
-        values = read(folder / "recipe.yaml").values
+        values = read_recipe(folder / "recipe.yaml").values
     except (FinetuneError, OSError):
         return {}
     return values if isinstance(values, Mapping) else {}

@@ -18,7 +18,7 @@ from finetune.machine import forms
 from finetune.machine.environment import count_usable_cores
 from finetune.model import modelfolder
 from finetune.network import engines
-from finetune.plugins import HERE, Origin, Plugins, named
+from finetune.plugins import HERE, Origin, Plugins, attribute_errors
 from finetune.training import (
     batchsize,
     choosing,
@@ -282,7 +282,7 @@ def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
             raise PluginError(got)
         return frozenset(found)
 
-    with named(catalogue.origin(freezer), f"policy of freezer '{freezer.name}'"):
+    with attribute_errors(catalogue.origin(freezer), f"policy of freezer '{freezer.name}'"):
         planned = phases.plan(answer, stages, epochs, name=freezer.name)
     return (phases.FITTING, *planned) if train.epochs != "auto" and defaults.is_fitted(plan.recipe) else planned
 

@@ -17,7 +17,7 @@ from finetune.machine import environment, forms
 from finetune.machine.environment import count_usable_cores
 from finetune.network import engines
 from finetune.network.network import Network, assign_values, read_values
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
@@ -48,8 +48,8 @@ def create_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], 
     data = prepared.data
     return Run(
         folder=folder,
-        recipe=masking.without_secrets(prepared.plan.recipe),
-        recipe_text=environment.mask_secrets(plans.dump(prepared.plan)),
+        recipe=masking.mask_recipe(prepared.plan.recipe),
+        recipe_text=environment.mask_secrets(plans.dump_plan(prepared.plan)),
         classes=data.classes,
         stages=prepared.network.names,
         device=prepared.device.name,
@@ -124,7 +124,7 @@ def write_changed(prepared: Prepared, folder: Path) -> None:
 
 def write_recipe(prepared: Prepared, folder: Path) -> None:
     """Write the complete recipe, which is used to resume the run."""
-    masking.write(folder / "recipe.yaml", plans.dump(prepared.plan))
+    masking.write_recipe(folder / "recipe.yaml", plans.dump_plan(prepared.plan))
 
 
 def write_history(run: Run) -> None:
@@ -204,7 +204,7 @@ def describe_trunk_engine(prepared: Prepared) -> str:
 
 def extract_mathematics(plan: Plan) -> dict[str, Any]:
     """Return the resolved recipe without secrets and without keys that cannot affect the weights."""
-    said = masking.without_secrets(plan.recipe).model_dump(mode="json")
+    said = masking.mask_recipe(plan.recipe).model_dump(mode="json")
     del said["train"]["on_nonfinite"]  # no effect while everything is finite
     kept = {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
     return kept | {"runner": {"amp": said["runner"]["amp"]}}
@@ -212,7 +212,7 @@ def extract_mathematics(plan: Plan) -> dict[str, Any]:
 
 def list_callbacks(plan: Plan) -> list[Any]:
     """Return the callbacks of the resolved recipe without secrets."""
-    found: list[Any] = masking.without_secrets(plan.recipe).model_dump(mode="json")["callbacks"]
+    found: list[Any] = masking.mask_recipe(plan.recipe).model_dump(mode="json")["callbacks"]
     return found
 
 
@@ -230,12 +230,12 @@ def read_if_finished(folder: Path, plan: Plan) -> Run | None:
 
 def is_being_extended(folder: Path) -> bool:
     """Return whether a finished run was killed right after its extension began: its recipe then has more epochs."""
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     trained = None if result.get("stopped_early") else result["epochs"]  # for earlier versions
     planned = result.get("planned_epochs", trained)
-    return planned is not None and str(read(folder / "recipe.yaml").values["train"]["epochs"]) != str(planned)
+    return planned is not None and str(read_recipe(folder / "recipe.yaml").values["train"]["epochs"]) != str(planned)
 
 
 def read_finished(folder: Path, plan: Plan) -> Run:
@@ -246,7 +246,7 @@ def read_finished(folder: Path, plan: Plan) -> Run:
     best = result["best"]
     return Run(
         folder=folder,
-        recipe=masking.without_secrets(plan.recipe),
+        recipe=masking.mask_recipe(plan.recipe),
         recipe_text=environment.mask_secrets((folder / "recipe.yaml").read_text(encoding="utf-8")),
         classes=tuple(about["classes"]),
         stages=tuple(about["stages"]),
@@ -293,7 +293,7 @@ def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress
     If ``validate.folds`` is still ``auto``, it must depend only on the number of images.
     """
     chosen, recipe = plan.dataset, plan.recipe
-    with named(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
+    with attribute_errors(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
         whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
         return datas.load(
             chosen.component,

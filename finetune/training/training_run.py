@@ -110,8 +110,8 @@ class TrainingRun:
         self.prepared = replace(self.prepared, plan=defaults.replace_values(self.prepared.plan, section, **values))
         self.recipe = self.trainer.recipe = self.prepared.plan.recipe
         self.feed.take(self.prepared, self.class_weights())
-        self.run.recipe = masking.without_secrets(self.recipe)
-        self.run.recipe_text = environment.mask_secrets(plans.dump(self.prepared.plan))
+        self.run.recipe = masking.mask_recipe(self.recipe)
+        self.run.recipe_text = environment.mask_secrets(plans.dump_plan(self.prepared.plan))
         self.unwritten = True
 
     def save_settled(self) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from finetune.components import Backbone, ImageSpec
 from finetune.errors import WeightsError
 from finetune.files.promise import sha256
-from finetune.normalisation import image_fault
+from finetune.normalisation import find_image_fault
 from finetune.recipe.models import ImageSection
 from finetune.weights import fitting, layouts
 from finetune.weights.formats import owncheckpoint, tensorfile, torchfile
@@ -100,7 +100,7 @@ def read_image_defaults(source: Source | None) -> dict[str, Any]:
     text = source.metadata.get("image")
     if text is None and source.record is not None:
         known = {f.name: getattr(source.record, f.name) for f in fields(ImageSpec) if hasattr(source.record, f.name)}
-        if fault := image_fault(known):
+        if fault := find_image_fault(known):
             raise WeightsError(f"the record of the weights '{source.name}' has an invalid {fault}")
         return known
     return {} if text is None else parse_image(source.path, text)

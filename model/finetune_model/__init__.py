@@ -1,7 +1,7 @@
 """ResNeXt backbones and where their pretrained weights come from, as a plugin of ``finetune``.
 
-Two networks of one code: ``resnext50``, the 50-layer ResNeXt with 32 groups of width 4, and ``resnext_nano``, which
-learns small pictures (64 to 96 pixels) from a random start on a laptop. MindSpore is imported when one is built.
+There are two networks: ``resnext50``, the 50-layer ResNeXt with 32 groups of width 4, and ``resnext_nano``, which
+learns small images (64 to 96 pixels) from random weights on a laptop. MindSpore is imported when a network is built.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:
     """Return ResNeXt-50 (32x4d) as stages."""
     from finetune_model import resnext
 
-    return resnext.build(design.RESNEXT50, padding(options))
+    return resnext.build(design.RESNEXT50, choose_padding(options))
 
 
 def products(stages: Mapping[str, Cell]) -> dict[str, Cell]:
-    """Return the stages with matrix products in place of convolutions."""
+    """Return the stages in matmul form, with matrix products in place of convolutions."""
     from finetune_model import matrix_form
 
     return matrix_form.products(stages)
@@ -47,22 +47,22 @@ def build_resnext_nano(options: ResNeXtOptions) -> dict[str, Cell]:
     """Return the small ResNeXt as stages."""
     from finetune_model import resnext
 
-    return resnext.build(design.NANO, padding(options))
+    return resnext.build(design.NANO, choose_padding(options))
 
 
-def padding(options: ResNeXtOptions) -> Literal["same", "symmetric"]:
-    """Return how the first max-pool is padded; the engine has put what the weights need in place of ``auto``."""
+def choose_padding(options: ResNeXtOptions) -> Literal["same", "symmetric"]:
+    """Return the padding of the first max-pool; the engine has replaced ``auto`` by the padding of the weights."""
     return "symmetric" if options.stem_pool == "auto" else options.stem_pool
 
 
-def shapes_of(numbers: design.Design) -> Callable[[ResNeXtOptions], dict[str, tuple[int, ...]]]:
-    """Return what tells the parameters' shapes; none of the options changes them."""
-    return lambda options: design.shapes(numbers)
+def make_shapes(numbers: design.Design) -> Callable[[ResNeXtOptions], dict[str, tuple[int, ...]]]:
+    """Return a function that lists the shapes of the parameters, which do not depend on the options."""
+    return lambda options: design.list_shapes(numbers)
 
 
-def activations_of(numbers: design.Design) -> Callable[[ResNeXtOptions, int], dict[str, int]]:
-    """Return what counts the numbers that each stage returns for an image; none of the options changes them."""
-    return lambda options, side: design.activations(numbers, side)
+def make_activations(numbers: design.Design) -> Callable[[ResNeXtOptions, int], dict[str, int]]:
+    """Return a function that counts the numbers that each stage returns for an image, whatever the options."""
+    return lambda options, side: design.count_activations(numbers, side)
 
 
 @hookimpl
@@ -76,11 +76,11 @@ def finetune_backbones() -> Iterator[Backbone]:
         features=2048,
         weights=RESNEXT50_WEIGHTS,
         layouts=LAYOUTS,
-        shapes=shapes_of(design.RESNEXT50),
+        shapes=make_shapes(design.RESNEXT50),
         products=products,
         aliases=("resnext50_32x4d",),
         products_avx2=("layer3", "layer4"),
-        activations=activations_of(design.RESNEXT50),
+        activations=make_activations(design.RESNEXT50),
     )
     yield Backbone(
         name="resnext_nano",
@@ -90,5 +90,5 @@ def finetune_backbones() -> Iterator[Backbone]:
         features=512,
         weights=RESNEXT_NANO_WEIGHTS,
         layouts=LAYOUTS,
-        shapes=shapes_of(design.NANO),
+        shapes=make_shapes(design.NANO),
     )

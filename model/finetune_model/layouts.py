@@ -1,10 +1,10 @@
-"""How published ResNeXt files name the parameters."""
+"""Layouts: parameter names in published ResNeXt files."""
 
 from __future__ import annotations
 
 from finetune import Layout
 
-# What MindSpore's training cells save beside the network.
+# Entries that MindSpore's training cells save in addition to the network.
 TRAINING_STATE = (
     r"(?:.*\.)?(?:moments|accum|moment1|moment2|moving_avg)\..*",
     r"(?:.*\.)?(?:learning_rate|momentum|weight_decay|global_step|beta1_power|beta2_power)",
@@ -24,7 +24,7 @@ HUB = Layout(
     ),
     ignore=TRAINING_STATE,
     options={"stem_pool": "same"},
-    # Ascend's own convolutions have no groups, so that each group is a tensor.
+    # Convolutions for Ascend have no groups, so each group is a tensor of its own.
     pieces=(r"(.*)\.convs\.(\d+)\.weight", r"\1.weight"),
     writes=(
         (r"stem\.(.*)", r"backbone.\1"),

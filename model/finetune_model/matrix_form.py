@@ -1,14 +1,14 @@
-"""The stages of a ResNeXt whose convolutions are matrix products, over the same parameters, for CPUs with AVX-512.
+"""Matmul form: the stages of a ResNeXt with convolutions as matrix products, for CPUs with AVX-512.
 
 MindSpore's oneDNN runs most convolutions on plain NCHW maps in reference kernels once AVX-512 is allowed, while its
-matrix products are twice as fast with AVX-512 as with AVX2. Here maps lie channels first and images last, so that
+matrix products are twice as fast with AVX-512 as with AVX2. Here maps have channels first and images last, so that
 
 * a 1x1 convolution is ``weight (O, I) @ maps (I, H*W*N)``, and so are both its gradients, without a transpose;
-* shifting, padding and halving the sides copies runs of whole rows of N floats (``Slice`` and ``concat``);
+* shifting, padding and halving the sides copies complete rows of N floats (``Slice`` and ``concat``);
 * BatchNorm takes the maps as one image (1, C, H*W*N, 1), with the same counts, statistics and momentum.
 
-Rows of channels (N*H*W, C) were measured too, and lost: BatchNorm on them takes 18 times as long. So did ``ops.Pad``
-(25 times as long as joining zeros) and strided slices.
+Rows of channels (N*H*W, C) were measured too, and are slower: BatchNorm takes 18 times as long on them. ``ops.Pad``
+(25 times as long as joining zeros) and strided slices are slower as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mindspore import Tensor, nn, ops
 
 from finetune_model.resnext import SamePool
-from finetune_model.taps import GroupedStride1, GroupedStride2, Halve, shifted
+from finetune_model.taps import GroupedStride1, GroupedStride2, Halve, gather_taps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +137,7 @@ class Stem(nn.Cell):
 
 
 class StemConvolution(nn.Cell):
-    """Dense convolution of stride 2 over images, whose gradient nobody wants."""
+    """Dense convolution of stride 2 over images, for which no gradient is computed."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__(auto_prefix=False)
@@ -148,7 +148,7 @@ class StemConvolution(nn.Cell):
         """Map (3, H, W, N) to (O, H/2, W/2, N), sides rounded up."""
         c, height, width, n = images.shape
         o, _, k, _ = self.weight.shape
-        columns = ops.stop_gradient(shifted(images, k, 2, 0)).reshape(c * k * k, -1)
+        columns = ops.stop_gradient(gather_taps(images, k, 2, 0)).reshape(c * k * k, -1)
         found = self.product(self.weight.reshape(o, c * k * k), columns)
         return found.reshape(o, (height + 1) // 2, (width + 1) // 2, n)
 

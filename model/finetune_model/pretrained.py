@@ -1,4 +1,4 @@
-"""Published ResNeXt weights: where they are, what images they expect, what is known of them."""
+"""Published ResNeXt weights: addresses, preprocessing, accuracies and sources."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ KATAOKA = "Kataoka et al. 2020, Pre-training without Natural Images, arXiv:2101.
 WIGHTMAN = "Wightman et al. 2021, ResNet strikes back: An improved training procedure in timm, arXiv:2110.00476"
 
 
-def hub(version: str, layout: Layout) -> Weights:
-    """Return the record of a MindSpore Hub file: address, hash and what is known of it are in its card."""
+def read_hub_record(version: str, layout: Layout) -> Weights:
+    """Return the record of a MindSpore Hub file from its card, which has its address, hash and other facts."""
     card = hub_card(CARDS / f"hub-{version}.md")
     return replace(card, layout=layout.name, options=layout.options, labels=LABELS)
 
 
-def imagenet(
+def make_imagenet_record(
     url: str,
     sha256: str,
     layout: Layout,
@@ -49,7 +49,7 @@ def imagenet(
     )
 
 
-# How they were made, and what they are worth, is in the card beside the file.
+# The card next to the file says how they were trained and how good they are.
 RESNEXT_NANO_WEIGHTS = {
     "fractals": Weights(
         url=FRACTALS.as_uri(),
@@ -69,11 +69,11 @@ RESNEXT_NANO_WEIGHTS = {
 RESNEXT50_WEIGHTS = {
     # Made by MindCV 0.5.0 on Ascend 910B: its configuration resnext50_32x4d_ascend resizes the shorter side to
     # 224 / 0.875, bilinearly, and shows the middle 224 pixels; its ResNet pads the first max-pool with mode "same".
-    "hub-v2.5": hub("v2.5", MINDCV),
-    "hub-v1.1": hub("v1.1", HUB),
-    "hub-v1.2": hub("v1.2", HUB),
-    # For this file neither MindCV nor the Hub says what the 8 digits in its name are, so they are not taken for a hash.
-    "mindcv": imagenet(
+    "hub-v2.5": read_hub_record("v2.5", MINDCV),
+    "hub-v1.1": read_hub_record("v1.1", HUB),
+    "hub-v1.2": read_hub_record("v1.2", HUB),
+    # Neither MindCV nor the Hub documents the 8 digits in the name of this file, so they are not used as a hash.
+    "mindcv": make_imagenet_record(
         "https://download.mindspore.cn/toolkits/mindcv/resnext/resnext50_32x4d-af8aba16.ckpt",
         "",
         MINDCV,
@@ -83,7 +83,7 @@ RESNEXT50_WEIGHTS = {
         source="MindCV resnext50_32x4d",
     ),
     # torch.hub names files with the first 8 digits of their sha256.
-    "torchvision-v1": imagenet(
+    "torchvision-v1": make_imagenet_record(
         "https://download.pytorch.org/models/resnext50_32x4d-7cdf4587.pth",
         "7cdf4587",
         TORCHVISION,
@@ -92,7 +92,7 @@ RESNEXT50_WEIGHTS = {
         licence="BSD-3-Clause",
         source="torchvision ResNeXt50_32X4D_Weights.IMAGENET1K_V1",
     ),
-    "torchvision-v2": imagenet(
+    "torchvision-v2": make_imagenet_record(
         "https://download.pytorch.org/models/resnext50_32x4d-1a0047aa.pth",
         "1a0047aa",
         TORCHVISION,
@@ -102,7 +102,7 @@ RESNEXT50_WEIGHTS = {
         source="torchvision ResNeXt50_32X4D_Weights.IMAGENET1K_V2",
     ),
     # At 288 pixels without a crop its publisher reports 0.8203; crop_pct 0.95 of 224 pixels is a resize to 235.
-    "timm-a1h": imagenet(
+    "timm-a1h": make_imagenet_record(
         "https://huggingface.co/timm/resnext50_32x4d.a1h_in1k/resolve/"
         "8af8dd95e2a7538fad74714fc76507d9de9de33c/model.safetensors",
         "b952952a7b3e856b16ebf82fb44d2aa8c502e73ec678976c9e3b970fcd530bd5",

@@ -31,7 +31,7 @@ def build(design: Design, stem_pool: str) -> dict[str, nn.Cell]:
     return stages
 
 
-def convolution(
+def make_convolution(
     rng: np.random.Generator, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """Return a convolution without bias, padded by ``kernel // 2``, He normal (https://arxiv.org/abs/1502.01852)."""
@@ -40,17 +40,17 @@ def convolution(
     cell = nn.Conv2d(
         inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, group=groups, weight_init="zeros"
     )
-    cell.weight.set_data(Tensor(weight))  # as ``weight_init`` it would stay in memory beside the parameter
+    cell.weight.set_data(Tensor(weight))  # as ``weight_init`` it would stay in memory in addition to the parameter
     return cell
 
 
 class Stem(nn.Cell):
-    """Convolution of stride 2, then, where the design says so, a 3x3 max-pool of stride 2."""
+    """Convolution of stride 2, then a 3x3 max-pool of stride 2 if the design has one."""
 
     def __init__(self, rng: np.random.Generator, design: Design, stem_pool: str) -> None:
         super().__init__()
         channels, kernel = design.stem
-        self.conv = convolution(rng, 3, channels, kernel, stride=2)
+        self.conv = make_convolution(rng, 3, channels, kernel, stride=2)
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.pool = POOLS[stem_pool]() if design.stem_pool else nn.Identity()
@@ -60,7 +60,7 @@ class Stem(nn.Cell):
 
 
 class SamePool(nn.Cell):
-    """3x3 max-pool of stride 2 as MindSpore's own models have it: even sides are padded at the end only."""
+    """3x3 max-pool of stride 2 as in MindSpore's own models: even sides are padded only at the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,11 +95,11 @@ class Block(nn.Cell):
         self, rng: np.random.Generator, inputs: int, width: int, outputs: int, stride: int, groups: int
     ) -> None:
         super().__init__()
-        self.conv1 = convolution(rng, inputs, width, 1)
+        self.conv1 = make_convolution(rng, inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = convolution(rng, width, width, 3, stride, groups)
+        self.conv2 = make_convolution(rng, width, width, 3, stride, groups)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = convolution(rng, width, outputs, 1)
+        self.conv3 = make_convolution(rng, width, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU()
         same = stride == 1 and inputs == outputs
@@ -117,7 +117,7 @@ class Projection(nn.Cell):
 
     def __init__(self, rng: np.random.Generator, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv = convolution(rng, inputs, outputs, 1, stride)
+        self.conv = make_convolution(rng, inputs, outputs, 1, stride)
         self.bn = nn.BatchNorm2d(outputs)
 
     def construct(self, maps: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Moving maps (C, H, W, N) about for convolutions that are matrix products, and their gradients.
+"""im2col for maps (C, H, W, N): data movement for convolutions as matrix products, and their gradients.
 
-Everything here copies whole runs of memory: ``Slice``, ``concat`` and ``reshape``. Strided slices, ``Pad`` and gathers
+Everything here copies contiguous memory: ``Slice``, ``concat`` and ``reshape``. Strided slices, ``Pad`` and gathers
 take 5 to 30 times as long in MindSpore on a CPU.
 """
 
@@ -46,7 +46,7 @@ class GroupedStride1(nn.Cell):
         c, h, w, n = maps.shape
         g = self.groups
         o = weight.shape[0]
-        columns = shifted(maps, 3, 1, 0).reshape(g, c // g * 9, h * w * n)
+        columns = gather_taps(maps, 3, 1, 0).reshape(g, c // g * 9, h * w * n)
         return self.product(weight.reshape(g, o // g, c // g * 9), columns).reshape(o, h, w, n)
 
     def bprop(self, maps: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ class GroupedStride1(nn.Cell):
         c, h, w, n = maps.shape
         g = self.groups
         o = weight.shape[0]
-        columns = shifted(dout, 3, 1, 1).reshape(g, o // g * 9, h * w * n)
+        columns = gather_taps(dout, 3, 1, 1).reshape(g, o // g * 9, h * w * n)
         turned = ops.transpose(weight.reshape(g, o // g, c // g, 9), (0, 2, 1, 3)).reshape(g, c // g, o // g * 9)
         dmaps = self.product(turned, columns).reshape(c, h, w, n)
         dweight = self.product_tb(maps.reshape(g, c // g, h * w * n), columns).reshape(g, c // g, o // g, 9)
@@ -77,7 +77,7 @@ class GroupedStride2(nn.Cell):
         g = self.groups
         o = weight.shape[0]
         h, w = (height + 1) // 2, (width + 1) // 2
-        columns = shifted(maps, 3, 2, 0).reshape(g, c // g * 9, h * w * n)
+        columns = gather_taps(maps, 3, 2, 0).reshape(g, c // g * 9, h * w * n)
         return self.product(weight.reshape(g, o // g, c // g * 9), columns).reshape(o, h, w, n)
 
     def bprop(self, maps: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,11 +86,11 @@ class GroupedStride2(nn.Cell):
         g = self.groups
         o = weight.shape[0]
         h, w = (height + 1) // 2, (width + 1) // 2
-        columns = shifted(maps, 3, 2, 0).reshape(g, c // g * 9, h * w * n)
+        columns = gather_taps(maps, 3, 2, 0).reshape(g, c // g * 9, h * w * n)
         grads = dout.reshape(g, o // g, h * w * n)
         dweight = self.product_tb(grads, columns).reshape(weight.shape)
         dcolumns = self.product_ta(weight.reshape(g, o // g, c // g * 9), grads).reshape(c, 3, 3, h, w * n)
-        rows = apart(dcolumns, c, 3, h, w * n)
+        rows = spread_taps(dcolumns, c, 3, h, w * n)
         rows = ops.Slice()(rows, (0, 0, 1, 0), (c, 3, height, w * n))
         rows = rows.reshape(c, 3, height * w, n)
         zero = ops.zeros((c, height, 1, n), maps.dtype)
@@ -103,8 +103,8 @@ class GroupedStride2(nn.Cell):
         return ops.Slice()(both, (0, 0, 1, 0), (c, height, width, n)), dweight
 
 
-def apart(dcolumns: Tensor, c: int, k: int, h: int, run: int) -> Tensor:
-    """Add the three taps' rows (C, 3, 3, h, run) at the rows of stride 2 they came from: (C, 3, 2*(h+1), run)."""
+def spread_taps(dcolumns: Tensor, c: int, k: int, h: int, run: int) -> Tensor:
+    """Add the rows of three taps (C, 3, 3, h, run) to the rows of stride 2 they came from: (C, 3, 2*(h+1), run)."""
     t0 = ops.Slice()(dcolumns, (0, 0, 0, 0, 0), (c, 1, k, h, run)).reshape(c, k, h, run)
     t1 = ops.Slice()(dcolumns, (0, 1, 0, 0, 0), (c, 1, k, h, run)).reshape(c, k, h, run)
     t2 = ops.Slice()(dcolumns, (0, 2, 0, 0, 0), (c, 1, k, h, run)).reshape(c, k, h, run)
@@ -114,10 +114,11 @@ def apart(dcolumns: Tensor, c: int, k: int, h: int, run: int) -> Tensor:
     return ops.concat((even, odd), 3).reshape(c, k, 2 * (h + 1), run)
 
 
-def shifted(maps: Tensor, kernel: int, stride: int, mirrored: int) -> Tensor:
-    """Return what each tap of a kernel sees, (C, taps, h*w*N), of maps (C, H, W, N) padded by ``kernel // 2``.
+def gather_taps(maps: Tensor, kernel: int, stride: int, mirrored: int) -> Tensor:
+    """Return the inputs of each tap of a kernel, (C, taps, h*w*N), of maps (C, H, W, N) padded by ``kernel // 2``.
 
-    ``mirrored`` is 1 for the taps in reverse order, else 0. No ``if`` here: called from ``bprop`` it does not compile.
+    ``mirrored`` is 1 for the taps in reverse order, else 0. There is no ``if`` here, because it does not compile when
+    ``bprop`` calls this function.
     """
     c, height, width, n = maps.shape
     before = kernel // 2

@@ -1,1 +1,1 @@
-"""Built-in datasets, augmentations, freezing policies and callbacks: one module each, plugins like everyone else's."""
+"""Built-in datasets, augmentations, freezing policies and callbacks, each a plugin in a module of its own."""

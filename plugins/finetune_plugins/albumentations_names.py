@@ -1,4 +1,4 @@
-"""The transforms of albumentations 2.0.8 by name, so that a recipe is checked without importing it."""
+"""Names of the transforms of albumentations 2.0.8, so that recipes are checked without importing it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VerticalFlip XYMasking ZoomBlur
 """
 TRANSFORMS = tuple(_NAMES.split())
 
-# What an editor offers in ``ops``: a name, or a name with the transform's arguments.
+# The schema of ``ops`` for editors: a name, or a name with the transform's arguments.
 OP_SCHEMA = {
     "anyOf": [
         {"enum": list(TRANSFORMS)},

@@ -1,4 +1,4 @@
-"""A callback that asks for checkpoints: every so often, at the end, and whenever the run got better."""
+"""Callback ``checkpoint``: requests checkpoints at an interval, at the end, and at each new best epoch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Checkpoint(Options):
     @field_validator("every")
     @classmethod
     def known(cls, every: int | str) -> int | str:
-        """Take a number of epochs, or a number and its unit."""
+        """Accept a number of epochs, or a number with its unit."""
         if isinstance(every, str) and not EVERY.fullmatch(every):
-            raise ValueError(f"'{every}' is no interval; write `2 epochs`, `500 steps` or `30 minutes`")
+            raise ValueError(f"'{every}' is not an interval; write `2 epochs`, `500 steps` or `30 minutes`")
         return every
 
 
@@ -40,31 +40,31 @@ def finetune_callbacks() -> Iterable[Callback]:
     yield Callback(name="checkpoint", options=Checkpoint, build=Saver, check=check)
 
 
-def interval(every: int | str) -> tuple[int, str]:
-    """Return a number and its unit: epoch, step or minute."""
+def parse_interval(every: int | str) -> tuple[int, str]:
+    """Parse an interval into a number and its unit: epoch, step or minute."""
     found = EVERY.fullmatch(str(every))
     return (int(found[1]), found[2]) if found else (int(every), "epoch")
 
 
 def check(options: Checkpoint, facts: RunFacts) -> Iterator[Finding]:
-    """Yield an interval that is longer than the run."""
-    count, unit = interval(options.every)
+    """Yield a note if the interval is longer than the run."""
+    count, unit = parse_interval(options.every)
     most = {"epoch": facts.recipe.train.length, "step": facts.steps}.get(unit)
     if most and count > most:
-        text = f"longer than the run of {most} {unit}{'s' * (most > 1)}, so that only the best and last epoch are saved"
+        text = f"longer than the run of {most} {unit}{'s' * (most > 1)}, so only the best and the last epoch are saved"
         yield Finding(severity="note", subject="every", text=f"{text}; lower it to save in between")
 
 
 class Saver:
-    """Asks the run for a checkpoint after a step or an epoch that deserves one."""
+    """Requests a checkpoint when the interval has passed, or after the best or last epoch."""
 
     def __init__(self, options: Checkpoint) -> None:
-        self.count, self.unit = interval(options.every)
+        self.count, self.unit = parse_interval(options.every)
         self.keep, self.asked = options.keep, time.monotonic()
 
     @hookimpl
     def finetune_step_end(self, run: Run, step: int) -> None:
-        """Ask for a checkpoint inside the epoch, or not."""
+        """Request a checkpoint inside an epoch if the interval has passed."""
         if self.unit == "step":
             due = step % self.count == 0
         else:
@@ -74,7 +74,7 @@ class Saver:
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int) -> None:
-        """Ask for a checkpoint of this epoch, or not."""
+        """Request a checkpoint of this epoch if the interval has passed, or if it is the best or last."""
         due = self.unit == "epoch" and epoch % self.count == 0
         last = epoch == run.recipe.train.length or run.stop_reason is not None
         better = run.best is not None and run.best.epoch == epoch
@@ -82,6 +82,6 @@ class Saver:
             self.ask(run)
 
     def ask(self, run: Run) -> None:
-        """Ask for a checkpoint."""
+        """Request a checkpoint, and restart the interval."""
         self.asked = time.monotonic()
         run.request_checkpoint(keep=self.keep)

@@ -1,4 +1,4 @@
-"""Photos and their classes in a table, one row for each photo."""
+"""Dataset ``csv``: images and their classes in a table, one row per image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from finetune import (
     shorten,
 )
 from finetune_plugins.near_files import NearFiles
-from finetune_plugins.table_files import parse, position
+from finetune_plugins.table_files import find_column, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,7 +62,7 @@ class Table(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One photo of the table, the line that it stands in, and its path as ``given`` there."""
+    """One image of the table, with its line number and its path as ``given`` in the table."""
 
     line: int
     path: str
@@ -79,7 +79,7 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 
 def build(options: Table, split: Split) -> Samples | None:
-    """Return the photos of a split in the order of the table, its classes in natural order."""
+    """Return the images of a split in the order of the table, with classes in natural order."""
     findings: list[Finding] = []
 
     def find(where: Split, severity: Severity, line: int, text: str) -> None:
@@ -88,15 +88,15 @@ def build(options: Table, split: Split) -> Samples | None:
 
     file = expand_home(options.file)
     if os.path.isdir(file):
-        raise DataError(f"'{file}' is a folder, not a table; dataset.use=folder reads folders of photos")
+        raise DataError(f"'{file}' is a folder, not a table; set dataset.use=folder to read folders of photos")
     existing_file(file, "dataset.file")
     root = existing_folder(options.root or file.parent)
-    rows = [row for row in unique(read(options, root, find), find) if row.split == split]
-    rows = list(located(rows, root, find))
+    rows = [row for row in drop_repeated(read_rows(options, root, find), find) if row.split == split]
+    rows = list(locate_photos(rows, root, find))
     if not rows and not findings:
         if split != "train":
             return None
-        raise DataError(f"'{options.file}' has no row for training; add some")
+        raise DataError(f"'{options.file}' has no rows for training; add some")
     classes = sorted({row.label for row in rows}, key=natural_key)
     index = {label: i for i, label in enumerate(classes)}
     return Samples(
@@ -108,14 +108,14 @@ def build(options: Table, split: Split) -> Samples | None:
     )
 
 
-def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
-    """Yield the rows that name a path, a class and a split."""
-    records = parse(expand_home(options.file), [name for _, name in wanted(options)])
+def read_rows(options: Table, root: Path, find: Find) -> Iterator[Row]:
+    """Yield the rows that have a path, a class and a valid split."""
+    records = parse_table(expand_home(options.file), [name for _, name in list_columns(options)])
     first, header = next(records, (1, []))
     if not header:
         raise DataError(f"'{options.file}' is empty; its first line names the columns, such as path,label")
     check_text(options.file, first, header)
-    columns = [position(header, name, key, options.file) for key, name in wanted(options)]
+    columns = [find_column(header, name, key, options.file) for key, name in list_columns(options)]
     for line, cells in records:
         if len(cells) != len(header):
             few = len(cells) < len(header)
@@ -123,12 +123,12 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
             text = f"has {len(cells)} cell{'s' * (len(cells) != 1)} below {len(header)} columns; {remedy}"
             find("train", "error", line, text)
             continue
-        said = {key: cells[column].strip() for (key, _), column in zip(wanted(options), columns, strict=True)}
+        said = {key: cells[column].strip() for (key, _), column in zip(list_columns(options), columns, strict=True)}
         path, label, given = said["path_column"], said["label_column"], said.get("split_column")
         exact = cells[columns[0]]
         exists_exactly = (exact != path or not is_text(exact)) and os.path.lexists(root / exact)
         check_text(options.file, line, [cell for cell in cells if cell != exact or not exists_exactly])
-        path = exact if exists_exactly else path  # a name may begin and end with spaces
+        path = exact if exists_exactly else path  # a name may start and end with spaces
         split = "train" if given is None else SPLITS.get(given.lower())
         if split is None:
             find("train", "error", line, f"'{given}' is not a split{did_you_mean(given or '', SPLITS)}")
@@ -142,19 +142,19 @@ def read(options: Table, root: Path, find: Find) -> Iterator[Row]:
 
 
 def check_text(file: Path, line: int, cells: Iterable[str]) -> None:
-    """Raise ``DataError`` for cells that are not UTF-8."""
+    """Raise ``DataError`` for cells that are not valid UTF-8."""
     if not all(map(is_text, cells)):
         raise DataError(f"'{file}' is not UTF-8 text, see line {line}; save it as CSV in UTF-8")
 
 
-def wanted(options: Table) -> list[tuple[str, str]]:
-    """Return the columns that are read, as option and name."""
+def list_columns(options: Table) -> list[tuple[str, str]]:
+    """Return the columns to read, as pairs of option and name."""
     keys = ("path_column", "label_column", "split_column", "group_column")
     return [(key, name) for key in keys if (name := getattr(options, key)) is not None]
 
 
-def unique(rows: Iterable[Row], find: Find) -> list[Row]:
-    """Return the rows without repetitions; the same photo in two splits is for the engine to judge."""
+def drop_repeated(rows: Iterable[Row], find: Find) -> list[Row]:
+    """Return the rows without repetitions; the engine checks for the same image in two splits."""
     first: dict[str, Row] = {}
     kept: dict[tuple[str, Split], Row] = {}
     suspicious: set[str] = set()
@@ -171,8 +171,8 @@ def unique(rows: Iterable[Row], find: Find) -> list[Row]:
     return list(kept.values())
 
 
-def located(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
-    """Yield the rows whose photo is there; one in another Unicode form is used, and how many are is noted."""
+def locate_photos(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
+    """Yield the rows whose image exists; names in a different Unicode form match too, with one note about them."""
     files = NearFiles()
     composed: list[Row] = []
     for row in rows:
@@ -182,16 +182,16 @@ def located(rows: Iterable[Row], root: Path, find: Find) -> Iterator[Row]:
             composed.append(row)
             yield replace(row, path=same)
         else:
-            find(row.split, "error", row.line, f"no file '{shorten(row.path)}'{remedy(row, root, files)}")
+            find(row.split, "error", row.line, f"no file '{shorten(row.path)}'{suggest_path(row, root, files)}")
     if composed:
         first, count = composed[0], len(composed)
-        text = f"'{shorten(first.given)}' has another Unicode form (NFC, NFD) than the file, which is used"
+        text = f"'{shorten(first.given)}' has a different Unicode form (NFC, NFD) than the file, which is used"
         text += f"; so have {count - 1} more" if count > 1 else ""
         find(first.split, "note", first.line, text)
 
 
-def remedy(row: Row, root: Path, files: NearFiles) -> str:
-    """Return what to do about a path that leads nowhere, with the file that it may mean."""
+def suggest_path(row: Row, root: Path, files: NearFiles) -> str:
+    """Return the hint for a path without a file, with the file that it may mean."""
     near, difference = files.near(row.given, root)
     if near:
         known = os.path.relpath(near, root)

@@ -1,4 +1,4 @@
-"""Pictures that are drawn when they are asked for, each by its index alone."""
+"""Synthetic images that are drawn on first access, each from its index only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-CACHE_BYTES = 512 << 20  # of pictures drawn already, for each split
+CACHE_BYTES = 512 << 20  # size of the cache of drawn images, per split
 
 
 class Drawn(Sequence["Pixels"]):
-    """Square pictures that are drawn at first reading and kept while there is room; several threads may read."""
+    """A sequence of square images that are drawn on first access and cached up to a limit; thread-safe."""
 
     def __init__(self, draw: Callable[[int], Pixels], length: int, size: int) -> None:
         self.draw = draw
@@ -33,7 +33,7 @@ class Drawn(Sequence["Pixels"]):
     @overload
     def __getitem__(self, index: slice) -> list[Pixels]: ...
     def __getitem__(self, index: int | slice) -> Pixels | list[Pixels]:
-        """Return a picture as HWC uint8 RGB, which the caller may change."""
+        """Return an image as HWC uint8 RGB, which the caller may change."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.length))]
         place = range(self.length)[index]
@@ -41,5 +41,5 @@ class Drawn(Sequence["Pixels"]):
         if pixels is None:
             pixels = self.draw(place)
             if len(self.kept) < self.room:
-                self.kept[place] = pixels  # two threads may both draw it, and draw the same
+                self.kept[place] = pixels  # two threads may both draw it, with the same result
         return pixels.copy()

@@ -1,4 +1,4 @@
-"""A callback that ends a run which no longer gets better."""
+"""Callback ``early_stopping``: ends a run that no longer improves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EarlyStopping(Options):
     @field_validator("metric")
     @classmethod
     def known(cls, metric: str | None) -> str | None:
-        """Take a metric as ``accuracy`` or as ``val_accuracy``."""
+        """Accept a metric as ``accuracy`` or as ``val_accuracy``."""
         name = metric and metric.removeprefix("val_")
         if name is not None and name not in LOWER_IS_BETTER:
             raise ValueError(f"no metric named '{metric}'{did_you_mean(name, LOWER_IS_BETTER)}")
@@ -43,25 +43,23 @@ def finetune_callbacks() -> Iterable[Callback]:
 
 
 def check(options: EarlyStopping, facts: RunFacts) -> Iterator[Finding]:
-    """Yield options with which the callback ends every run, or none."""
+    """Yield options with which the callback would end every run, or no run."""
     metric = options.metric or facts.recipe.evaluate.metric
     if metric in facts.constant:
-        text = (
-            f"{metric} is always {facts.constant[metric]:g} with {facts.classes} classes, so that nothing gets better"
-        )
+        text = f"{metric} is always {facts.constant[metric]:g} with {facts.classes} classes, so it never improves"
         yield Finding(severity="error", subject="metric", text=f"{text}; write accuracy, macro_f1 or loss")
     if metric not in ("loss", "auto") and options.min_delta >= 1:
-        text = f"{metric} is in 0..1, so that no evaluation counts as better; write a share such as 0.01"
+        text = f"{metric} is in 0..1, so no evaluation counts as an improvement; write a share such as 0.01"
         yield Finding(severity="error", subject="min_delta", text=text)
     count = facts.evaluations
     if options.patience >= count - 1:
-        text = f"the run has {count} evaluation{'s' * (count > 1)}, so that it cannot end early"
-        remedy = "lower patience, raise train.epochs, or take the callback out"
+        text = f"the run has {count} evaluation{'s' * (count > 1)}, so it cannot end early"
+        remedy = "lower patience, raise train.epochs, or remove the callback"
         yield Finding(severity="note", subject="patience", text=f"{text}; {remedy}")
 
 
 class Watcher:
-    """Counts the evaluations since the best one; the count is in ``run.state``, so that a resume goes on with it."""
+    """Counts the evaluations since the best one; the count is in ``run.state``, so that a resumed run continues it."""
 
     def __init__(self, options: EarlyStopping) -> None:
         self.options = options
@@ -75,7 +73,7 @@ class Watcher:
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, float]) -> None:
-        """Compare an evaluation with the best one, and stop the run when patience is at its end."""
+        """Compare an evaluation with the best one, and stop the run if patience is exhausted."""
         metric = self.options.metric or run.recipe.evaluate.metric
         value = metrics.get(f"val_{metric}")
         if value is None:
@@ -87,10 +85,10 @@ class Watcher:
         state["waited"] += 1
         if state["waited"] >= self.options.patience:
             state["stopped"] = True
-            run.stop(reason(metric, state))
+            run.stop(describe_stop(metric, state))
 
     def better(self, metric: str, value: float, best: float | None) -> bool:
-        """Tell whether a value beats the best one by more than ``min_delta``; NaN never does."""
+        """Return whether a value improves on the best one by more than ``min_delta``; NaN never does."""
         if not math.isfinite(value):
             return False
         if best is None:
@@ -99,8 +97,8 @@ class Watcher:
         return gain > self.options.min_delta
 
 
-def reason(metric: str, state: dict[str, Any]) -> str:
-    """Return why the run ends, with what was best and when."""
+def describe_stop(metric: str, state: dict[str, Any]) -> str:
+    """Return the reason for the end of the run, with the best value and its epoch."""
     waited = f"{state['waited']} evaluation{'s' if state['waited'] != 1 else ''}"
     best = "" if state["best"] is None else f"; best {state['best']:.4g} in epoch {state['epoch']}"
-    return f"no better val_{metric} for {waited}{best}"
+    return f"val_{metric} did not improve for {waited}{best}"

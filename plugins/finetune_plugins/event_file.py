@@ -1,4 +1,4 @@
-"""A TensorBoard event file, written by a thread of its own, so that no disk can stop a run."""
+"""TensorBoard event files, written by a thread of their own, so that a slow or full disk cannot stop a run."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Draw = Callable[[], Any]
-"""Makes a ``Summary``; called by the writing thread."""
+"""Creates a ``Summary``; the writing thread calls it."""
 
 PATTERN = "events.out.tfevents.*"
-WAITING = 10_000  # summaries, about as many MB as thousands
-STALLED = 30.0  # seconds that one summary may take before the disk counts as hung
+WAITING = 10_000  # summaries; a thousand take about 1 MB
+STALLED = 30.0  # seconds for one summary, after which the disk counts as hung
 
 
 class EventFile:
-    """Takes summaries for its thread; after the first failure it takes none, and ``failure`` says what it was.
+    """Passes summaries to a writing thread; after the first failure it accepts no more, and ``failure`` is the reason.
 
-    The library's own writer is not used: when a full disk ends its thread, its ``add_`` functions wait for ever. A file
-    name holds the time in microseconds, so that the files of one run sort in the order they were written; what earlier
-    ones hold from ``first_step`` on is taken back.
+    The library's own writer is not used: if a full disk ends its thread, its ``add_`` functions wait forever. The file
+    name contains the time in microseconds, so that the files of a run sort in the order of writing. Entries of earlier
+    files from ``first_step`` on are discarded by readers.
     """
 
     def __init__(self, folder: Path, *, first_step: int = 1) -> None:
@@ -42,7 +42,7 @@ class EventFile:
         self._thread.start()
 
     def put(self, step: int, draw: Draw) -> None:
-        """Have a summary made and written; waits only where steps outrun the thread, and not for a hung disk."""
+        """Queue a summary; waits if the steps are faster than the thread, but not for a hung disk."""
         item = (step, time.time(), draw)
         while self.failure is None:
             since = self._busy_since
@@ -53,13 +53,13 @@ class EventFile:
                     return self._items.put(item, timeout=0.1)
 
     def fail(self, reason: str) -> None:
-        """Take no more summaries, and let the thread go."""
+        """Accept no more summaries, and let the thread end."""
         self.failure = self.failure or reason
-        with suppress(queue.Full):  # then it is not waiting
+        with suppress(queue.Full):  # the thread is not waiting then
             self._items.put_nowait(None)
 
     def close(self, patience: float = 60.0) -> None:
-        """Write what is waiting and close the file; what is not written after ``patience`` seconds is given up."""
+        """Write the queued summaries and close the file; gives up after ``patience`` seconds."""
         deadline = time.monotonic() + patience
         if self.failure is None:
             with suppress(queue.Full):
@@ -81,19 +81,19 @@ class EventFile:
     def _write_all(self, file: FileIO) -> None:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        write(file, Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # Every file begins a session, the first one too: readers take the second begin they meet for the first restart.
+        write_event(file, Event(wall_time=time.time(), file_version="brain.Event:2"))
+        # Every file starts a session, including the first: readers treat the second start as the first restart.
         start = SessionLog(status=SessionLog.START)
-        write(file, Event(wall_time=time.time(), step=self.first_step, session_log=start))
+        write_event(file, Event(wall_time=time.time(), step=self.first_step, session_log=start))
         while (item := self._items.get()) is not None and not self.failure:
             step, wall_time, draw = item
             self._busy_since = time.monotonic()
-            write(file, Event(wall_time=wall_time, step=step, summary=draw()))
+            write_event(file, Event(wall_time=wall_time, step=step, summary=draw()))
             self._busy_since = None
 
 
-def write(file: FileIO, event: Any) -> None:
-    """Append one event as a TFRecord: length, its checksum, content, its checksum; ``OSError`` if the disk refuses."""
+def write_event(file: FileIO, event: Any) -> None:
+    """Append an event as a TFRecord: length, its checksum, content, its checksum; raises ``OSError`` on disk errors."""
     from tensorboardX.record_writer import masked_crc32c
 
     data = event.SerializeToString()
@@ -103,4 +103,4 @@ def write(file: FileIO, event: Any) -> None:
     while rest:
         rest = rest[file.write(rest) :]
     if os.fstat(file.fileno()).st_nlink == 0:  # writing to a removed file raises nothing
-        raise FileNotFoundError(f"{file.name} was removed")
+        raise FileNotFoundError(f"{file.name} was deleted")

@@ -1,4 +1,4 @@
-"""Oxford's 102 flowers, 8,189 photos (Nilsback and Zisserman 2008), as they are distributed or sorted into folders."""
+"""Dataset ``flowers102``: Oxford's 102 flowers, 8,189 photos (Nilsback and Zisserman 2008)."""
 
 from __future__ import annotations
 
@@ -60,24 +60,24 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 
 def build(options: Flowers102, split: Split) -> Samples | None:
-    """Return the photos of a split, with the names of the flowers in the order of their numbers."""
+    """Return the images of a split, with the names of the flowers in the order of their numbers."""
     root = expand_home(options.root or cache_folder() / "flowers102")
     if os.path.isfile(root):
         raise DataError(f"'{root}' is a file, not a folder; check dataset.root")
-    names = flower_names(root)
+    names = read_flower_names(root)
     if os.path.isdir(root / "train"):
         samples = folder.build(folder.Folder(root=root), split)
         named = tuple(names.get(number, number) for number in samples.classes) if samples else ()
         return samples and replace(samples, classes=named)
-    photos = obtain(root, options)
+    photos = obtain_photos(root, options)
     labels, ids = read_mat(root / LABELS, "labels"), read_mat(root / SPLITS, KEYS[split])
     if min(labels) < 1 or min(ids) < 1 or max(ids) > len(labels):
-        raise DataError(f"'{root}' has {LABELS} and {SPLITS} that do not belong together; fetch both again")
-    return gather(photos, labels, sorted(ids), names)
+        raise DataError(f"'{root}' has {LABELS} and {SPLITS} that do not match; download both again")
+    return gather_photos(photos, labels, sorted(ids), names)
 
 
-def gather(photos: Path, labels: list[int], ids: list[int], names: Mapping[str, str]) -> Samples:
-    """Return the photos with these ids, counted from 1."""
+def gather_photos(photos: Path, labels: list[int], ids: list[int], names: Mapping[str, str]) -> Samples:
+    """Return the images with these ids, which count from 1."""
     numbers = sorted(set(labels))
     there = set(os.listdir(photos))
     found = [(i, f"image_{i:05d}.jpg") for i in ids if f"image_{i:05d}.jpg" in there]
@@ -93,14 +93,14 @@ def gather(photos: Path, labels: list[int], ids: list[int], names: Mapping[str, 
     )
 
 
-def obtain(root: Path, options: Flowers102) -> Path:
-    """Return the folder of the photos, after fetching and unpacking what is not there yet."""
+def obtain_photos(root: Path, options: Flowers102) -> Path:
+    """Return the folder of the images, after downloading and unpacking missing files."""
     writable = root if not root.exists() or os.access(root, os.W_OK) else cache_folder() / "flowers102"
     unpacked = writable / "102flowers"
     photos = next((path for path in (root / "jpg", unpacked / "jpg") if path.is_dir()), None)
     missing = [name for name in HASHES if not (root / name).exists() and (name != PHOTOS or not photos)]
     if missing and not options.download:
-        raise lacking(root, missing, options)
+        raise make_missing_error(root, missing, options)
     for name in missing:
         fetch(f"{options.url.rstrip('/')}/{name}", HASHES[name], root / name)
     if not photos:
@@ -108,31 +108,31 @@ def obtain(root: Path, options: Flowers102) -> Path:
     return photos or unpacked / "jpg"
 
 
-def lacking(root: Path, missing: list[str], options: Flowers102) -> DataError:
-    """Return the error that says what is not there and how to get it."""
+def make_missing_error(root: Path, missing: list[str], options: Flowers102) -> DataError:
+    """Return the error that lists the missing files and how to get them."""
     what = f"'{root}' lacks {', '.join(missing)}"
     if not os.path.exists(root):
         wrong = explain_missing(root, "dataset.root")
         what = f"no folder '{root}'{wrong.partition(';')[0]}"
         if "did you mean" in wrong:
             return DataError(f"no folder '{root}'{wrong}")
-    return DataError(f"{what}; set dataset.download=true, or put the files from {options.url} there")
+    return DataError(f"{what}; set dataset.download=true, or put the files from {options.url} in it")
 
 
 def read_mat(file: Path, key: str) -> list[int]:
-    """Return a list of whole numbers from a MATLAB file; raises ``DataError`` if there is none."""
+    """Return a list of integers from a MATLAB file; raises ``DataError`` if the file is damaged or has no such list."""
     from scipy.io import loadmat
 
     existing_file(file, "dataset.root")
     try:
         values: NDArray[np.int64] = loadmat(file, variable_names=[key])[key].ravel()
         return [int(value) for value in values] or [0]
-    except Exception as error:  # scipy raises nearly anything for a damaged file
-        raise DataError(f"'{file}' is damaged or holds no numbers '{key}'; remove it and fetch it again") from error
+    except Exception as error:  # scipy raises many kinds of errors for a damaged file
+        raise DataError(f"'{file}' is damaged or has no numbers '{key}'; delete it and download it again") from error
 
 
-def flower_names(root: Path) -> dict[str, str]:
-    """Return the names by number as text, from a file beside the photos if there is one."""
+def read_flower_names(root: Path) -> dict[str, str]:
+    """Return the names by number (as text), from a file next to the images if there is one."""
     file = root / NAMES
     if not file.exists():
         names = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
@@ -141,4 +141,4 @@ def flower_names(root: Path) -> dict[str, str]:
         given: Any = json.loads(file.read_text(encoding="utf-8"))
         return {str(number): str(name) for number, name in given.items()}
     except (ValueError, AttributeError) as error:
-        raise DataError(f"'{file}' does not map numbers to names; mend it or remove it") from error
+        raise DataError(f"'{file}' does not map numbers to names; fix it or delete it") from error

@@ -1,4 +1,4 @@
-"""Photos in folders: one folder for each class, all together or divided into splits."""
+"""Dataset ``folder``: images in folders, one for each class, with or without folders for splits."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ LEFT_OUT: dict[str, tuple[Severity, str]] = {
     "hidden": ("note", "hidden or belonging to the system: {}"),
     "other": ("note", "not images: {}"),
     "link": ("note", "links to folders that are read already: {}"),
-    "dangling": ("warning", "links that lead nowhere: {}; restore what they lead to, or remove them"),
-    "ending": ("warning", "images whose names do not end like one: {}; rename them"),
+    "dangling": ("warning", "broken links: {}; restore their targets, or remove them"),
+    "ending": ("warning", "images whose names have no image ending: {}; rename them"),
     "format": ("warning", "images in a format that cannot be read: {}; convert them to JPEG or PNG"),
     "heif": (
         "warning",
         "HEIC photos, which need the extra `heif`: {}; pip install 'mindspore-finetune[heif]', or convert them to JPEG",
     ),
-    "loose": ("warning", "photos that lie in no class folder: {}; put them into one"),
+    "loose": ("warning", "images outside the class folders: {}; move them into one"),
 }
-NO_TEXT = "is named by bytes that are no UTF-8 text; rename it"
+NO_TEXT = "has a name that is not UTF-8; rename it"
 
 
 class Folder(Options):
@@ -70,7 +70,7 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 
 def build(options: Folder, split: Split) -> Samples | None:
-    """Return the photos of a split, sorted by path; without split folders everything is ``train``."""
+    """Return the images of a split, sorted by path; without split folders, all images are ``train``."""
     root = existing_folder(options.root)
     try:
         given: dict[Split, str | None] = {"train": options.train, "valid": options.valid, "test": options.test}
@@ -86,7 +86,7 @@ def build(options: Folder, split: Split) -> Samples | None:
 
 
 class Reader:
-    """The photos of one split, gathered class by class; what is left out is listed by kind."""
+    """Collects the images of a split class by class, and the files that are left out by kind."""
 
     def __init__(self, reading: FolderReading, split: Split, allow_empty: bool) -> None:
         self.reading, self.split = reading, split
@@ -99,7 +99,7 @@ class Reader:
         self.left_out: dict[str, list[str]] = {each: [] for each in LEFT_OUT}
 
     def read(self) -> Samples:
-        """Return all photos below the class folders; raises ``DataError`` if there is no such folder."""
+        """Return all images below the class folders; raises ``DataError`` if there are no class folders."""
         folders = self.reading.class_folders(self.split)
         if not folders:
             hint = "" if self.reading.is_plain else "; if the folders in it are classes, set dataset.train='*'"
@@ -120,7 +120,7 @@ class Reader:
         )
 
     def add_class(self, name: str, folder: Path) -> None:
-        """Add the photos of a class, with those in folders inside its folder."""
+        """Add the images of a class, including those in subfolders."""
         if not is_text(name):
             self.find("error", folder, NO_TEXT)
             return
@@ -139,16 +139,16 @@ class Reader:
             self.labels += [len(self.classes)] * len(found.images)
             self.classes.append(name)
         elif self.allow_empty:
-            self.find("warning", folder, "holds no photo; the class is left out")
+            self.find("warning", folder, "holds no photo; the class is skipped")
         elif len(self.findings) == before:
             self.find("error", folder, "holds no photo; add some, remove it, or set dataset.allow_empty=true")
 
     def report_reading(self) -> None:
-        """Say how the folders were read where that is not plain, and what is not used."""
+        """Report how the folders were read, unless that is obvious, and which folders are not used."""
         if self.reading.note:
             self.find("note", self.reading.root, self.reading.note)
         for path, is_unlabelled in self.reading.unused():
-            text = "is not used; it lies next to the folders of the splits"
+            text = "is not used; it is next to the folders of the splits"
             if is_unlabelled:
                 text = "is not used: its images have no labels; `finetune predict` labels them with the trained model"
             self.find("warning", path, text)

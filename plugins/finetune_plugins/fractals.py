@@ -1,7 +1,7 @@
-"""Pictures of fractals, made from formulas when they are asked for: what a network can learn from without photos.
+"""Dataset ``fractals``: images of fractals, drawn from formulas, for pretraining without photos.
 
 After Kataoka et al., "Pre-training without natural images" (2020, https://arxiv.org/abs/2101.08515): each class is one
-iterated function system, drawn again and again in other light, size and place.
+iterated function system, drawn in different light, size and position.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 
 def build(options: Fractals, split: Split) -> Samples | None:
-    """Return the pictures of a split; each depends on seed, split and index only, every fractal is there as often."""
+    """Return the images of a split; each depends only on seed, split and index; all fractals are equally frequent."""
     count = {"train": options.train, "valid": options.valid, "test": options.test}[split]
     if not count:
         return None
@@ -62,11 +62,11 @@ def build(options: Fractals, split: Split) -> Samples | None:
 
 
 def draw(options: Fractals, split: Split, index: int) -> NDArray[np.uint8]:
-    """Return one picture as HWC uint8 RGB."""
+    """Return one image as HWC uint8 RGB."""
     import numpy as np
 
-    from finetune_plugins.fractals_drawing import picture
+    from finetune_plugins.fractals_drawing import draw_picture
 
     key = np.array([options.seed, SPLITS.index(split) << 40 | index], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
-    return picture(options.seed, index % options.classes, options.size, rng)
+    return draw_picture(options.seed, index % options.classes, options.size, rng)

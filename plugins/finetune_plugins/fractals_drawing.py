@@ -1,4 +1,4 @@
-"""A fractal in the colours of its class before a blurred ground, at its own angle, size and place."""
+"""Drawing of fractals: in the colours of a class on a blurred background, at a random angle, size and position."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from finetune_plugins.fractals_system import VARIANTS, generator, orbit
+from finetune_plugins.fractals_system import VARIANTS, compute_orbit, make_generator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
     Picture = NDArray[np.float32]
 
-PALETTES = 20  # shared by many fractals, so that colour alone does not tell them apart
+PALETTES = 20  # shared by many fractals, so that colour alone does not identify them
 PALETTE_KEY = 1 << 62
-MAPS = 4  # no system has more
+MAPS = 4  # maximum of a system
 
 
-def picture(seed: int, number: int, size: int, rng: Random) -> NDArray[np.uint8]:
-    """Return a picture of fractal ``number``, HWC uint8 RGB of side ``size``, that only ``rng`` decides on."""
-    canvas = ground(size, rng)
-    colours = tinted(palette(seed, number % PALETTES), rng)
+def draw_picture(seed: int, number: int, size: int, rng: Random) -> NDArray[np.uint8]:
+    """Return an image of fractal ``number``, HWC uint8 RGB of side ``size``, with all randomness from ``rng``."""
+    canvas = draw_ground(size, rng)
+    colours = tint_colours(choose_palette(seed, number % PALETTES), rng)
     for _ in range(1 if rng.random() < 0.7 else int(rng.integers(2, 4))):
-        lay(canvas, seed, number, colours, rng)
-    return lit(canvas, rng)
+        lay_fractal(canvas, seed, number, colours, rng)
+    return light_canvas(canvas, rng)
 
 
 @lru_cache(maxsize=PALETTES * 4)
-def palette(seed: int, number: int) -> Picture:
-    """Return the colours (4, 3) in 0..255 of the maps of some fractals: neighbours of one hue, or of two."""
-    rng = generator(seed, PALETTE_KEY + number)
+def choose_palette(seed: int, number: int) -> Picture:
+    """Return the colours (4, 3) in 0..255 of a fractal's maps: neighbours of one or two hues."""
+    rng = make_generator(seed, PALETTE_KEY + number)
     hues = number / PALETTES + rng.choice((0.0, 0.0, 0.08, -0.08, 0.5), MAPS) + rng.normal(0, 0.02, MAPS)
-    return rgb(hues, rng.uniform(0.35, 1.0, MAPS), rng.uniform(0.55, 1.0, MAPS))
+    return convert_to_rgb(hues, rng.uniform(0.35, 1.0, MAPS), rng.uniform(0.55, 1.0, MAPS))
 
 
-def rgb(hue: NDArray[np.float64], saturation: NDArray[np.float64], value: NDArray[np.float64]) -> Picture:
+def convert_to_rgb(hue: NDArray[np.float64], saturation: NDArray[np.float64], value: NDArray[np.float64]) -> Picture:
     """Return colours (N, 3) in 0..255 for hues in turns, saturations and values in 0..1."""
     wheel = np.abs((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
     pure = np.clip(wheel, 0, 1)
@@ -48,14 +48,14 @@ def rgb(hue: NDArray[np.float64], saturation: NDArray[np.float64], value: NDArra
     return colours
 
 
-def tinted(colours: Picture, rng: Random) -> Picture:
-    """Return colours a little off."""
+def tint_colours(colours: Picture, rng: Random) -> Picture:
+    """Return colours with a small random shift."""
     shade = rng.uniform(0.75, 1.2) * rng.uniform(0.88, 1.12, 3)
     return np.clip(colours * shade.astype(np.float32) + rng.normal(0, 10, colours.shape), 0, 255).astype(np.float32)
 
 
-def ground(size: int, rng: Random) -> Picture:
-    """Return something out of focus (size, size, 3) in 0..255: coarse patches, and finer ones over them."""
+def draw_ground(size: int, rng: Random) -> Picture:
+    """Return a blurred background (size, size, 3) in 0..255: coarse patches with finer ones over them."""
     base = rng.uniform(20, 235, 3)
     ground = np.zeros((size, size, 3), np.float32) + base.astype(np.float32)
     for cells, depth in ((3, rng.uniform(5, 45)), (int(rng.integers(5, 14)), rng.uniform(0, 25))):
@@ -65,10 +65,10 @@ def ground(size: int, rng: Random) -> Picture:
     return ground
 
 
-def lay(canvas: Picture, seed: int, number: int, colours: Picture, rng: Random) -> None:
-    """Draw a fractal over a canvas; where more points fall it hides more of the ground."""
+def lay_fractal(canvas: Picture, seed: int, number: int, colours: Picture, rng: Random) -> None:
+    """Draw a fractal over a canvas; it is more opaque where more points fall."""
     size = len(canvas)
-    found = orbit(seed, number, int(rng.integers(VARIANTS)))
+    found = compute_orbit(seed, number, int(rng.integers(VARIANTS)))
     scale, angle = size * rng.uniform(0.28, 0.52), rng.normal(0, 0.5)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     turn = turn * (rng.choice((-1, 1)), 1) @ np.array([[1, rng.normal(0, 0.15)], [0, rng.uniform(0.75, 1.3)]])
@@ -86,8 +86,8 @@ def lay(canvas: Picture, seed: int, number: int, colours: Picture, rng: Random) 
     canvas += cover * (paint * light - canvas)
 
 
-def lit(canvas: Picture, rng: Random) -> NDArray[np.uint8]:
-    """Return pixels with another contrast and brightness, and grain."""
+def light_canvas(canvas: Picture, rng: Random) -> NDArray[np.uint8]:
+    """Return pixels with random contrast, brightness and grain."""
     grain = rng.standard_normal((*canvas.shape[:2], 1), dtype=np.float32) * np.float32(rng.uniform(0, 8))
     middle = canvas.mean()
     made = (canvas - middle) * rng.uniform(0.7, 1.15) + middle * rng.uniform(0.75, 1.2) + grain

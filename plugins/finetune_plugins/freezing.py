@@ -1,4 +1,4 @@
-"""Freezing policies: which stages train in which epoch, as pure functions of the epoch."""
+"""Freezing policies ``none``, ``head``, ``stages`` and ``gradual``: pure functions from an epoch to its stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Policy = Callable[[int, tuple[str, ...]], frozenset[str]]
 Patterns = Annotated[tuple[Stage, ...], Field(min_length=1)]
 
 ALL = "all"
-POSITIONS = ("last", "last 2", ALL)  # the engine replaces them by names; here they serve as near matches
+POSITIONS = ("last", "last 2", ALL)  # the engine replaces them by names; used here for near matches
 
 
 class Stages(Options):
@@ -49,7 +49,7 @@ class Gradual(Options):
         """Reject a schedule that does not start with epoch 1."""
         first = min(schedule)
         if first != 1:
-            raise ValueError(f"the schedule begins with epoch {first}; begin it with epoch 1, such as {{1: head}}")
+            raise ValueError(f"the schedule starts with epoch {first}; start it with epoch 1, such as {{1: head}}")
         return schedule
 
 
@@ -58,86 +58,88 @@ def finetune_freezers() -> Iterable[Freezer]:
     """Return the policies ``none``, ``head``, ``stages`` and ``gradual``."""
     yield Freezer(name="none", build=lambda options: lambda epoch, stages: frozenset(stages))
     yield Freezer(name="head", build=lambda options: lambda epoch, stages: frozenset(stages[-1:]))
-    yield Freezer(name="stages", options=Stages, build=fixed, check=unknown_patterns)
-    yield Freezer(name="gradual", options=Gradual, build=gradual, check=unfit_entries)
+    yield Freezer(name="stages", options=Stages, build=build_stages, check=find_unknown_patterns)
+    yield Freezer(name="gradual", options=Gradual, build=build_gradual, check=find_unfit_entries)
 
 
-def fixed(options: Stages) -> Policy:
-    """Return the policy of two lists; it raises ``UsageError`` for a pattern without a stage, and if nothing trains."""
+def build_stages(options: Stages) -> Policy:
+    """Return the policy of the two lists; it raises ``UsageError`` for an unmatched pattern, or if nothing trains."""
 
     def policy(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
         if options.train is not None:
-            return matching("train", options.train, stages) | {stages[-1]}
-        trainable = frozenset(stages) - matching("frozen", options.frozen or (), stages)
+            return match_stages("train", options.train, stages) | {stages[-1]}
+        trainable = frozenset(stages) - match_stages("frozen", options.frozen or (), stages)
         if not trainable:
-            raise UsageError(f"freeze.frozen {list(options.frozen or ())} leaves nothing to train; leave out the head")
+            raise UsageError(
+                f"freeze.frozen {list(options.frozen or ())} leaves nothing to train; do not freeze the head"
+            )
         return trainable
 
     return policy
 
 
-def matching(option: str, patterns: Iterable[str], stages: tuple[str, ...]) -> frozenset[str]:
-    """Return the stages that match any pattern; ``UsageError`` for a pattern that matches none."""
+def match_stages(option: str, patterns: Iterable[str], stages: tuple[str, ...]) -> frozenset[str]:
+    """Return the stages that match any pattern; raises ``UsageError`` for a pattern without a match."""
     found: set[str] = set()
     for pattern in patterns:
         matches = {stage for stage in stages if fnmatchcase(stage, pattern)}
         if not matches:
-            raise UsageError(f"freeze.{option}: {unmatched(pattern, stages)}")
+            raise UsageError(f"freeze.{option}: {describe_unmatched(pattern, stages)}")
         found |= matches
     return frozenset(found)
 
 
-def unmatched(pattern: str, stages: tuple[str, ...]) -> str:
-    """Return what to say of a pattern without a stage."""
+def describe_unmatched(pattern: str, stages: tuple[str, ...]) -> str:
+    """Return the message for a pattern without a match."""
     return f"no stage matches '{pattern}'{did_you_mean(pattern, (*stages, *POSITIONS))}"
 
 
-def unknown_patterns(options: Stages, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
-    """Yield the patterns without a stage, or that nothing is left to train."""
+def find_unknown_patterns(options: Stages, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
+    """Yield an error for each pattern without a match, or if nothing is left to train."""
     option, patterns = ("train", options.train) if options.train is not None else ("frozen", options.frozen or ())
     unknown = [index for index, each in enumerate(patterns) if not any(fnmatchcase(stage, each) for stage in stages)]
     for index in unknown:
-        yield Finding(severity="error", subject=f"{option}[{index}]", text=unmatched(patterns[index], stages))
-    if option == "frozen" and not unknown and matching(option, patterns, stages) == {*stages}:
-        yield Finding(severity="error", subject=option, text="leaves nothing to train; leave out the head")
+        yield Finding(severity="error", subject=f"{option}[{index}]", text=describe_unmatched(patterns[index], stages))
+    if option == "frozen" and not unknown and match_stages(option, patterns, stages) == {*stages}:
+        yield Finding(severity="error", subject=option, text="leaves nothing to train; do not freeze the head")
 
 
-def gradual(options: Gradual) -> Policy:
-    """Return the policy of a schedule; it raises ``UsageError`` for a stage that the network does not have."""
+def build_gradual(options: Gradual) -> Policy:
+    """Return the policy of a schedule; it raises ``UsageError`` for an unknown stage."""
 
     def policy(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
-        # All entries are looked up in every call, so that a wrong one shows before training and not in its epoch.
-        depths = {start: depth(name, stages) for start, name in options.schedule.items()}
-        return frozenset(stages[depths[entry(options.schedule, epoch)] :])
+        # Every call looks up all entries, so that a mistake shows before training and not in its epoch.
+        depths = {start: find_depth(name, stages) for start, name in options.schedule.items()}
+        return frozenset(stages[depths[find_entry(options.schedule, epoch)] :])
 
     return policy
 
 
-def entry(schedule: Mapping[int, str], epoch: int) -> int:
-    """Return the epoch whose entry of the schedule holds in ``epoch``."""
+def find_entry(schedule: Mapping[int, str], epoch: int) -> int:
+    """Return the epoch of the schedule's entry that applies in ``epoch``."""
     return max(start for start in schedule if start <= epoch)
 
 
-def depth(name: str, stages: tuple[str, ...]) -> int:
+def find_depth(name: str, stages: tuple[str, ...]) -> int:
     """Return the index of the lowest stage that trains."""
     if name == ALL:
         return 0
     if name not in stages:
-        raise UsageError(f"freeze.schedule: {unnamed(name, stages)}")
+        raise UsageError(f"freeze.schedule: {describe_unknown(name, stages)}")
     return stages.index(name)
 
 
-def unnamed(name: str, stages: tuple[str, ...]) -> str:
-    """Return what to say of a name that no stage has."""
+def describe_unknown(name: str, stages: tuple[str, ...]) -> str:
+    """Return the message for an unknown stage."""
     return f"no stage named '{name}'{did_you_mean(name, (*stages, *POSITIONS))}"
 
 
-def unfit_entries(options: Gradual, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
-    """Yield the entries of a schedule that name no stage, and note those that come after the last epoch."""
+def find_unfit_entries(options: Gradual, stages: tuple[str, ...], epochs: int) -> Iterator[Finding]:
+    """Yield an error for each entry with an unknown stage, and a note for entries after the last epoch."""
     for start, name in sorted(options.schedule.items()):
         subject = f"schedule.{start}"
         if name != ALL and name not in stages:
-            yield Finding(severity="error", subject=subject, text=unnamed(name, stages))
+            yield Finding(severity="error", subject=subject, text=describe_unknown(name, stages))
         elif start > epochs:
-            remedy = f"raise train.epochs, which is {epochs}, or take the entry out"
+            remedy = f"raise train.epochs, which is {epochs}, or remove the entry"
             yield Finding(severity="note", subject=subject, text=f"comes after the last epoch; {remedy}")

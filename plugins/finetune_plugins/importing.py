@@ -1,4 +1,4 @@
-"""How libraries are imported that would import torch where that is installed, and do without it."""
+"""Imports of libraries that would also import torch if it is installed, although they work without it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def without_torch() -> Iterator[None]:
-    """Keep the imports in a block from importing torch: over a second, and nothing here uses it."""
+def block_torch() -> Iterator[None]:
+    """Prevent the imports in a block from importing torch, which takes over a second and is not used here."""
     if "torch" in sys.modules:
         yield
         return

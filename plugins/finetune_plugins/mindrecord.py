@@ -1,4 +1,4 @@
-"""Photos in MindRecord files, as ``finetune pack`` writes them."""
+"""Dataset ``mindrecord``: images in MindRecord files that ``finetune pack`` wrote."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 
 def build(options: MindRecord, split: Split) -> Samples | None:
-    """Return the photos of a split in the order in which they were packed."""
+    """Return the images of a split in the order in which they were packed."""
     from finetune import read_pack
 
     return read_pack(existing_folder(options.root), split)

@@ -1,4 +1,4 @@
-"""Near matches of paths: finds the file that a path in a table was meant to name."""
+"""Near matches of paths: finds the file that a path in a table was meant to refer to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class NearFiles:
-    """Finds files whose paths differ from a given one in what people and programs change without noticing.
+    """Finds files whose paths differ from a given one in details that people and programs often change unnoticed.
 
     Each folder is listed once, however many paths lead into it.
     """
@@ -26,16 +26,16 @@ class NearFiles:
         self._listed: dict[tuple[Fold, str], dict[str, list[str]]] = {}
 
     def same(self, path: str) -> str:
-        """Return the one file whose path has the same letters in another Unicode form (NFC, NFD); else nothing."""
-        found = self._walk(path, _composed)
+        """Return the only file whose path has the same characters in a different Unicode form (NFC, NFD), or ''."""
+        found = self._walk(path, _compose_name)
         return found[0] if len(found) == 1 else ""
 
     def near(self, path: str, root: Path) -> tuple[str, str]:
-        """Return a file that ``path`` may mean, and what sets it apart; two empty texts if there is none.
+        """Return a file that ``path`` may mean and the difference; two empty strings if there is no such file.
 
         ``path`` starts from the folder ``root``.
         """
-        for given, difference in _readings(path):
+        for given, difference in _list_readings(path):
             for fold, more in FOLDS:
                 whole = os.path.normpath(root / given)
                 if found := [each for each in self._walk(whole, fold) if os.path.isfile(each)]:
@@ -43,15 +43,15 @@ class NearFiles:
         return "", ""
 
     def _walk(self, path: str, fold: Fold) -> list[str]:
-        """Return the entries whose names are the same as those of a path once both are folded.
+        """Return the entries whose folded names equal the folded names of a path.
 
-        Where ``fold`` leaves out endings, it does so for the last name alone.
+        If ``fold`` drops endings, it does so only for the last name.
         """
         parts = Path(path).parts
         found = [parts[0]]
         for place, part in enumerate(parts[1:], 2):
             last = place == len(parts)
-            how = fold if last or fold is not _stem else _folded
+            how = fold if last or fold is not _strip_ending else _fold_name
             exact = [os.path.join(folder, part) for folder in found if not last]
             if there := [each for each in exact if os.path.isdir(each)]:
                 found = there
@@ -60,7 +60,7 @@ class NearFiles:
         return found
 
     def _names(self, folder: str, fold: Fold, part: str) -> list[str]:
-        """Return the entries of a folder whose names are the same as ``part`` once both are folded."""
+        """Return the entries of a folder whose folded names equal the folded ``part``."""
         key = (fold, folder)
         if key not in self._listed:
             self._listed[key] = {}
@@ -73,8 +73,8 @@ class NearFiles:
         return self._listed[key].get(fold(part), [])
 
 
-def _readings(path: str) -> list[tuple[str, str]]:
-    """Return what a path may mean, and in what that differs from it."""
+def _list_readings(path: str) -> list[tuple[str, str]]:
+    """Return the possible meanings of a path, each with its difference."""
     plain = path.removeprefix("file://")
     readings = [(path, "")]
     if "\\" in path:
@@ -86,29 +86,29 @@ def _readings(path: str) -> list[tuple[str, str]]:
     return readings
 
 
-def _composed(name: str) -> str:
+def _compose_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _small(name: str) -> str:
-    return _composed(name).casefold()
+def _lower_name(name: str) -> str:
+    return _compose_name(name).casefold()
 
 
-def _folded(name: str) -> str:
-    """Return a name without case, spaces around it, Unicode forms and invisible characters."""
+def _fold_name(name: str) -> str:
+    """Return a name without differences in case, surrounding spaces, Unicode form and invisible characters."""
     visible = "".join(char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) != "Cf")
     return " ".join(visible.split()).casefold()
 
 
-def _stem(name: str) -> str:
-    """Return a photo's name without its ending."""
+def _strip_ending(name: str) -> str:
+    """Return an image's folded name without its ending."""
     stem, ending = os.path.splitext(name)
-    return _folded(stem if ending.lower() in image_endings() else name)
+    return _fold_name(stem if ending.lower() in image_endings() else name)
 
 
 FOLDS: tuple[tuple[Fold, str], ...] = (
-    (_composed, ""),
-    (_small, "differs in upper and lower case"),
-    (_folded, "differs in spaces, invisible characters or their width"),
-    (_stem, "differs in its ending"),
+    (_compose_name, ""),
+    (_lower_name, "differs in upper and lower case"),
+    (_fold_name, "differs in spaces, invisible characters or their width"),
+    (_strip_ending, "differs in its ending"),
 )

@@ -1,4 +1,4 @@
-"""Pictures of ten kinds of flowers, drawn when they are asked for: something to learn from without a download."""
+"""Dataset ``shapes``: drawn images of ten kinds of flowers, for training without a download."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def finetune_datasets() -> Iterable[Dataset]:
 
 
 def build(options: Shapes, split: Split) -> Samples | None:
-    """Return the pictures of a split; each depends on seed, split and index only, every kind is there as often."""
+    """Return the images of a split; each depends only on seed, split and index, and all kinds are equally frequent."""
     count = {"train": options.train, "valid": options.valid, "test": options.test}[split]
     names = NAMES[: options.classes]
     if not count:
@@ -56,11 +56,11 @@ def build(options: Shapes, split: Split) -> Samples | None:
 
 
 def draw(options: Shapes, split: Split, index: int) -> NDArray[np.uint8]:
-    """Return one picture as HWC uint8 RGB."""
+    """Return one image as HWC uint8 RGB."""
     import numpy as np
 
-    from finetune_plugins.shapes_drawing import picture
+    from finetune_plugins.shapes_drawing import draw_picture
 
     key = np.array([options.seed, SPLITS.index(split) << 40 | index], np.uint64)
     name = NAMES[index % options.classes]
-    return picture(name, options.size, np.random.Generator(np.random.Philox(key=key)))
+    return draw_picture(name, options.size, np.random.Generator(np.random.Philox(key=key)))

@@ -1,4 +1,4 @@
-"""A pen for outlines in the complex plane: 0 is the middle of a flower, 1 its radius to the right, 1j upwards."""
+"""Pen for outlines in the complex plane: 0 is the centre of a flower, 1 its radius to the right, 1j upwards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pen:
     tilt: float = 1.0
 
     def seen(self, outline: Outline | complex) -> Outline:
-        """Return where points lie on the picture, whose y axis points down."""
+        """Convert points to pixels of the image, whose y axis points down."""
         points = np.asarray(outline, np.complex128)
         flat = points.real + 1j * self.tilt * points.imag
         placed: Outline = self.place + np.conj(flat * self.turn)
@@ -42,16 +42,16 @@ class Pen:
         self.draw.polygon(self.seen(outline).view(np.float64).tolist(), fill=colour)
 
     def shapes(self, outlines: Outline, colours: Iterable[Colour]) -> None:
-        """Fill outlines, one a row, in their order."""
+        """Fill outlines, one per row, in order."""
         for flat, colour in zip(self.seen(outlines).view(np.float64).tolist(), colours, strict=False):
             self.draw.polygon(flat, fill=colour)
 
     def disc(self, middle: complex, radius: float, colour: Colour | Glass) -> None:
         """Fill a circle."""
-        self.shape(middle + radius * circle(), colour)
+        self.shape(middle + radius * make_circle(), colour)
 
     def dots(self, middles: Outline, radius: float, colours: Iterable[Colour]) -> None:
-        """Fill small circles, which the tilt leaves round."""
+        """Fill small circles, which stay round despite the tilt."""
         size = radius * abs(self.turn)
         for (x, y), colour in zip(self.seen(middles).view(np.float64).reshape(-1, 2).tolist(), colours, strict=False):
             self.draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
@@ -69,27 +69,27 @@ class Pen:
         self.draw.line(self.seen(points).view(np.float64).tolist(), fill=colour, width=pixels, joint="curve")
 
 
-def mixed(first: Colour, second: Colour, share: float) -> Colour:
+def mix_colours(first: Colour, second: Colour, share: float) -> Colour:
     """Return a colour between two, ``share`` of the way to the second."""
     r, g, b = (round(x + (y - x) * share) for x, y in zip(first, second, strict=True))
     return r, g, b
 
 
-def lighter(colour: Colour, share: float) -> Colour:
-    """Return a colour on the way to white, or to black for a negative share."""
-    return mixed(colour, (255, 255, 255), share) if share >= 0 else mixed(colour, (12, 8, 20), -share)
+def lighten_colour(colour: Colour, share: float) -> Colour:
+    """Return a colour mixed with white, or with black for a negative share."""
+    return mix_colours(colour, (255, 255, 255), share) if share >= 0 else mix_colours(colour, (12, 8, 20), -share)
 
 
 @cache
-def circle(points: int = 24) -> Outline:
+def make_circle(points: int = 24) -> Outline:
     """Return a circle of radius 1."""
     outline: Outline = np.exp(2j * math.pi * np.arange(points) / points)
     return outline
 
 
 @cache
-def petal(width: float, belly: float, tip: float, points: int = 11) -> Outline:
-    """Return a petal from 0 to 1, ``width`` wide at ``belly``; ``tip`` is 0 for a round one, 1 for a pointed one."""
+def make_petal(width: float, belly: float, tip: float, points: int = 11) -> Outline:
+    """Return a petal from 0 to 1, ``width`` wide at ``belly``; ``tip`` is 0 for a round tip, 1 for a pointed one."""
     along = (1 - np.cos(np.linspace(0, math.pi, points))) / 2
     power = math.log(0.5) / math.log(belly)
     rise = along**power
@@ -100,7 +100,7 @@ def petal(width: float, belly: float, tip: float, points: int = 11) -> Outline:
 
 
 @cache
-def heart(points: int = 28) -> Outline:
+def make_heart(points: int = 28) -> Outline:
     """Return a heart from its tip at 0 to its notch, 0.76 away, and its lobes, 1 away."""
     t = math.pi + 2 * math.pi * np.arange(points) / points
     along = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
@@ -108,8 +108,8 @@ def heart(points: int = 28) -> Outline:
     return outline
 
 
-def ring(outline: Outline, count: int, start: float, sizes: NDArray[np.float64] | float = 1.0) -> Outline:
-    """Return ``count`` copies turned around 0, one a row, the first by ``start`` radians."""
+def make_ring(outline: Outline, count: int, start: float, sizes: NDArray[np.float64] | float = 1.0) -> Outline:
+    """Return ``count`` copies rotated around 0, one per row, the first by ``start`` radians."""
     turns = np.exp(1j * (start + 2 * math.pi * np.arange(count) / count)) * sizes
     copies: Outline = turns[:, None] * outline
     return copies

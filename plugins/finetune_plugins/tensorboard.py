@@ -1,4 +1,4 @@
-"""A callback that shows a run in TensorBoard, and never stops it: curves, pictures, confusion matrix, recipe."""
+"""Callback ``tensorboard``: logs curves, images, confusion matrix and recipe; its failures never stop a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetune import Callback, Options, PluginError, Run, hookimpl
 from finetune_plugins import drawing
 from finetune_plugins.drawing import Picture
 from finetune_plugins.event_file import PATTERN, Draw, EventFile
-from finetune_plugins.importing import without_torch
+from finetune_plugins.importing import block_torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,19 +37,19 @@ def finetune_callbacks() -> Iterable[Callback]:
 
 
 def build(options: TensorBoard) -> Logger:
-    """Return the callback; ``PluginError`` if its library is missing."""
+    """Return the callback; raises ``PluginError`` if its library is missing."""
     try:
-        with without_torch():
-            import tensorboardX  # noqa: F401  # a missing library shows before the run, not in it
+        with block_torch():
+            import tensorboardX  # noqa: F401  # so that a missing library is reported before the run
     except ImportError as error:
         raise PluginError(f"'tensorboard' needs tensorboardX ({error}); run: pip install tensorboardX") from error
     return Logger(options)
 
 
 class Logger:
-    """Writes what happens to ``tensorboard/`` in the run folder; every tag counts in steps of the run.
+    """Logs the run to ``tensorboard/`` in the run folder; all tags count steps of the run.
 
-    A resumed run takes back what was logged after the checkpoint that it goes on from.
+    A resumed run discards the entries that were logged after its checkpoint.
     """
 
     def __init__(self, options: TensorBoard) -> None:
@@ -61,20 +61,20 @@ class Logger:
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
-        """Open an event file, and log the recipe if it is the first one."""
+        """Open an event file, and log the recipe if it is the first file."""
         with self.harmless(run):
             folder = run.folder / "tensorboard"
             first = not any(folder.glob(PATTERN))
             self.file = EventFile(folder, first_step=run.step + 1)
             if first:
-                self.text(run.step, "recipe", indented(run.recipe_text))
+                self.text(run.step, "recipe", indent_text(run.recipe_text))
 
     @hookimpl
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
-        """Log a new phase: the stages that train, and training images as they are augmented."""
+        """Log a new phase: the stages that train, and augmented training images."""
         with self.harmless(run):
             if all(line["phase"] != run.phase for line in run.history):
-                self.text(run.step + 1, "stages", stages(run, epoch))
+                self.text(run.step + 1, "stages", describe_stages(run, epoch))
                 self.augmented(run)
         self.clock = time.monotonic()
 
@@ -84,7 +84,7 @@ class Logger:
         now = time.monotonic()
         seconds, self.clock = now - self.clock, now
         with self.harmless(run):
-            speed = {"step/images_per_second": images_of(run, step) / max(seconds, 1e-6)}
+            speed = {"step/images_per_second": count_images(run, step) / max(seconds, 1e-6)}
             rates = {f"learning_rate/{group}": rate for group, rate in run.learning_rates.items()}
             self.scalars(step, {"step/loss": loss} | speed | rates)
 
@@ -92,7 +92,7 @@ class Logger:
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, float]) -> None:
         """Log the epoch's metrics, and after an evaluation the confusion matrix and predictions."""
         with self.harmless(run):
-            self.scalars(run.step, {tag(name): value for name, value in metrics.items() if is_number(value)})
+            self.scalars(run.step, {make_tag(name): value for name, value in metrics.items() if is_number(value)})
             if any(name.startswith("val_") for name in metrics):
                 self.confusion(run, epoch)
                 self.predictions(run)
@@ -104,7 +104,7 @@ class Logger:
 
     @hookimpl
     def finetune_run_end(self, run: Run) -> None:
-        """Log the final metrics beside the values of the recipe, and write what is still waiting."""
+        """Log the final metrics with the values of the recipe, and write the queued entries."""
         with self.harmless(run):
             if self.finished and run.history:
                 self.hparams(run)
@@ -116,7 +116,7 @@ class Logger:
 
     @contextmanager
     def harmless(self, run: Run) -> Iterator[None]:
-        """Turn whatever goes wrong in logging into one warning, after which nothing more is logged."""
+        """Turn the first failure of logging into a warning, after which nothing more is logged."""
         failure = None
         try:
             yield
@@ -126,17 +126,17 @@ class Logger:
             failure = failure or self.file.failure
         if failure is not None and self.failure is None:
             self.failure = failure
-            run.say(f"tensorboard: logging stops at step {run.step}, training goes on ({failure})")
+            run.say(f"tensorboard: logging stops at step {run.step}, training continues ({failure})")
             if self.file is not None:
                 self.file.fail(failure)
 
     def put(self, step: int, draw: Draw) -> None:
-        """Hand a summary to the writer, unless logging has ended."""
+        """Pass a summary to the writer, unless logging has ended."""
         if self.file is not None:
             self.file.put(step, draw)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers by tag; NaN is shown as such."""
+        """Log numbers by tag; NaN is kept."""
 
         def draw() -> Any:
             from tensorboardX.proto.summary_pb2 import Summary
@@ -146,7 +146,7 @@ class Logger:
         self.put(step, draw)
 
     def text(self, step: int, name: str, markdown: str) -> None:
-        """Log a text."""
+        """Log text as Markdown."""
 
         def draw() -> Any:
             from tensorboardX import summary
@@ -156,7 +156,7 @@ class Logger:
         self.put(step, draw)
 
     def picture(self, step: int, name: str, paint: Callable[[], Image], kind: str) -> None:
-        """Log a picture, painted and packed as PNG or JPEG by the writer's thread."""
+        """Log an image, drawn and encoded as PNG or JPEG in the writer's thread."""
 
         def draw() -> Any:
             from tensorboardX.proto.summary_pb2 import Summary
@@ -171,35 +171,35 @@ class Logger:
         self.put(step, draw)
 
     def augmented(self, run: Run) -> None:
-        """Log training images as this epoch augments them."""
+        """Log training images as augmented in this epoch."""
         if self.options.images and self.failure is None:
             pictures = [Picture(pixels=pixels) for pixels in run.augmented(self.options.images)]
             if pictures:
-                self.picture(run.step + 1, "images/augmented", lambda: drawing.sheet(pictures), "JPEG")
+                self.picture(run.step + 1, "images/augmented", lambda: drawing.draw_sheet(pictures), "JPEG")
 
     def predictions(self, run: Run) -> None:
-        """Log validation images, each with its class and what it was taken for."""
+        """Log validation images, each with its true and its predicted class."""
         if self.options.images and self.failure is None:
             numbers = {name: number for number, name in enumerate(run.classes)}
             pictures = [
-                Picture(pixels=p.pixels, caption=caption(p.label, p.predicted, p.probability, numbers))
+                Picture(pixels=p.pixels, caption=make_caption(p.label, p.predicted, p.probability, numbers))
                 for p in run.predictions(self.options.images)
             ]
             if pictures:
-                self.picture(run.step, "images/predictions", lambda: drawing.sheet(pictures), "JPEG")
+                self.picture(run.step, "images/predictions", lambda: drawing.draw_sheet(pictures), "JPEG")
 
     def confusion(self, run: Run, epoch: int) -> None:
         """Log the confusion matrix of the last evaluation."""
         if run.confusion is not None:
             counts = run.confusion.copy()
             right, images = int(counts.trace()), int(counts.sum())
-            title = f"epoch {epoch}: {right} of {images} images right ({right / max(images, 1):.1%})"
-            self.picture(run.step, "confusion", lambda: drawing.matrix(counts, run.classes, title), "PNG")
+            title = f"epoch {epoch}: {right} of {images} images correct ({right / max(images, 1):.1%})"
+            self.picture(run.step, "confusion", lambda: drawing.draw_matrix(counts, run.classes, title), "PNG")
 
     def hparams(self, run: Run) -> None:
-        """Log the recipe's values and the final metrics for the comparison of runs."""
-        metrics = final(run)
-        values = dict(flat(run.recipe.model_dump(mode="json", exclude=NOT_COMPARED)))
+        """Log the recipe's values and the final metrics, for comparing runs."""
+        metrics = collect_final(run)
+        values = dict(flatten_values(run.recipe.model_dump(mode="json", exclude=NOT_COMPARED)))
 
         def draw() -> Any:
             from tensorboardX import summary
@@ -214,15 +214,15 @@ class Logger:
         self.scalars(run.step, metrics)
 
 
-def caption(label: str, predicted: str, probability: float, numbers: Mapping[str, int]) -> drawing.Caption:
-    """Return the lines below a prediction: the class, then what was predicted, blue for right and red for wrong."""
+def make_caption(label: str, predicted: str, probability: float, numbers: Mapping[str, int]) -> drawing.Caption:
+    """Return the lines below a prediction: the true class, then the prediction, blue if correct and red if wrong."""
     colour = drawing.RIGHT if label == predicted else drawing.WRONG
-    name, guess = (drawing.shown(text, numbers[text]) for text in (label, predicted))
+    name, guess = (drawing.make_drawable(text, numbers[text]) for text in (label, predicted))
     return (name, drawing.BLACK), (f"{probability:.0%} {guess}", colour)
 
 
-def stages(run: Run, epoch: int) -> str:
-    """Return which stages train from an epoch on, and which do not, as Markdown."""
+def describe_stages(run: Run, epoch: int) -> str:
+    """Return the stages that train from an epoch on, and those that are frozen, as Markdown."""
     frozen = [stage for stage in run.stages if stage not in run.trainable]
     return (
         f"phase {run.phase}, from epoch {epoch} on\n\n"
@@ -230,42 +230,42 @@ def stages(run: Run, epoch: int) -> str:
     )
 
 
-def indented(text: str) -> str:
-    """Return text as a Markdown code block, which nothing inside it can end."""
+def indent_text(text: str) -> str:
+    """Return text as an indented Markdown code block, which its content cannot close."""
     lines = text.encode("utf-8", "backslashreplace").decode().splitlines()
     return "\n".join(f"    {line}" for line in lines)
 
 
-def images_of(run: Run, step: int) -> int:
-    """Return how many images a step trained on; the last of an epoch has fewer."""
+def count_images(run: Run, step: int) -> int:
+    """Return the number of images in a step; the last step of an epoch may have fewer."""
     size = run.recipe.train.batch * run.recipe.train.accumulate
     done = (step - 1) % run.steps_per_epoch * size
     return min(size, run.images["train"] - done)
 
 
-def tag(name: str) -> str:
-    """Return the tag of a metric: training and validation apart, all else about the epoch."""
+def make_tag(name: str) -> str:
+    """Return the tag of a metric, grouped by training, validation and epoch."""
     part, _, rest = name.partition("_")
     return f"{part}/{rest}" if part in ("train", "val") else f"epoch/{name}"
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value can be drawn as a curve."""
+    """Return whether a value can be drawn as a curve."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def final(run: Run) -> dict[str, float]:
-    """Return the metrics of the weights that the run keeps: those of its best epoch or its last, and of the test."""
+def collect_final(run: Run) -> dict[str, float]:
+    """Return the metrics of the final weights: of the best or last epoch, and of the test."""
     best = run.best if run.recipe.evaluate.restore_best else None
     line = next((line for line in run.history if best and line["epoch"] == best.epoch), run.history[-1])
     values = {**line, **(run.result or {})}
     return {f"final/{k}": v for k, v in values.items() if k.startswith(("val_", "test_")) and is_number(v)}
 
 
-def flat(values: object, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the single values of nested sections under dotted names; lists become text."""
+def flatten_values(values: object, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested sections with dotted names; lists become text."""
     if isinstance(values, Mapping):
         for key, value in values.items():
-            yield from flat(value, f"{name}.{key}" if name else str(key))
+            yield from flatten_values(value, f"{name}.{key}" if name else str(key))
     else:
         yield name, json.dumps(values) if isinstance(values, list) else values

@@ -18,7 +18,7 @@ import typer
 
 from finetune import cli
 from finetune.cli import completion, shells
-from finetune.cli.app import app, parse
+from finetune.cli.app import app, parse_command_line
 from finetune.errors import UsageError
 from finetune.recipe import document
 from finetune.recipe.models import Recipe
@@ -148,7 +148,7 @@ def test_everything_is_offered_with_its_help(
     assert sorted(first) == COMMANDS
     assert all(first.values())
     recipes = told("run ", monkeypatch, capsys) or {}
-    assert document.recipes().keys() <= recipes.keys()
+    assert document.list_recipes().keys() <= recipes.keys()
     keys = told("run mine.yaml ", monkeypatch, capsys) or {}
     assert {re.split(r"[.=\[]", key)[0] for key in keys} == set(Recipe.model_fields)
     assert all(keys.values())
@@ -193,13 +193,13 @@ def test_names_of_files_are_what_they_are(
     (here / "photos" / "$(touch x)").mkdir()
     found = told("run mine.yaml 'dataset.root=photos/my b", monkeypatch, capsys)
     assert found == {"dataset.root=photos/my birds/": ""}
-    assert completion.for_bash("dataset.root=photos/my birds/", "dataset.root=p", False) == r"photos/my\ birds/"
-    assert completion.for_bash("a=$(touch x)/", "a=", False) == r"\$\(touch\ x\)/"
-    assert completion.for_bash("a=my birds/", "a=m", True) == "a=my birds/"
-    assert completion.with_help(("a\nb", "x\ty")) == "a b\tx y"
-    assert completion.with_help(("a", "x" * 300)) == f"a\t{'x' * 119}…"
-    assert completion.with_help(("a", f"{'x' * 300} [auto]")) == f"a\t{'x' * 112}… [auto]"
-    assert completion.with_help(("a", f"x [{'y' * 300}]")) == f"a\tx [{'y' * 116}…"
+    assert completion.format_for_bash("dataset.root=photos/my birds/", "dataset.root=p", False) == r"photos/my\ birds/"
+    assert completion.format_for_bash("a=$(touch x)/", "a=", False) == r"\$\(touch\ x\)/"
+    assert completion.format_for_bash("a=my birds/", "a=m", True) == "a=my birds/"
+    assert completion.format_with_help(("a\nb", "x\ty")) == "a b\tx y"
+    assert completion.format_with_help(("a", "x" * 300)) == f"a\t{'x' * 119}…"
+    assert completion.format_with_help(("a", f"{'x' * 300} [auto]")) == f"a\t{'x' * 112}… [auto]"
+    assert completion.format_with_help(("a", f"x [{'y' * 300}]")) == f"a\tx [{'y' * 116}…"
 
 
 def test_an_answer_takes_less_than_half_a_second_and_no_heavy_library(repo: Path, here: Path) -> None:
@@ -311,7 +311,7 @@ def test_installing_changes_no_more_than_it_must(shell: str, tmp_path: Path, fin
     for _ in range(2):
         done = finetune("--install-completion", **asked)
         assert done.returncode == 0, done.stderr
-        file = Path(done.stdout.partition(" is written; ")[0])
+        file = Path(done.stdout.removeprefix("wrote ").partition("; open")[0])
         assert file.read_text() == shells.SCRIPTS[shell]
         assert finetune("--show-completion", **asked).stdout == shells.SCRIPTS[shell]
     if shell != "fish":
@@ -328,9 +328,9 @@ def test_installing_changes_no_more_than_it_must(shell: str, tmp_path: Path, fin
 def test_understanding_is_not_yet_installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in of_user(tmp_path).items():
         monkeypatch.setenv(name, value)
-    assert callable(parse(["--install-completion"]))
-    with pytest.raises(UsageError, match="a shell is prepared alone; leave 'ls' out"):
-        parse(["--install-completion", "ls"])
+    assert callable(parse_command_line(["--install-completion"]))
+    with pytest.raises(UsageError, match="--install-completion cannot be combined with a command; leave out 'ls'"):
+        parse_command_line(["--install-completion", "ls"])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
-from finetune.cli.app import app, parse
+from finetune.cli.app import app, parse_command_line
 from tests.cli.calling import Finetune, environment
 from tests.clocks import least_processor_time
 
@@ -57,7 +57,7 @@ def test_version(finetune: Finetune) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert parse([name, "--help"]) is None
+    assert parse_command_line([name, "--help"]) is None
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "--json" in text
@@ -67,7 +67,7 @@ def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str], mon
     for example in examples:
         program, *arguments = shlex.split(example.partition(" > ")[0])
         assert program == "finetune"
-        assert callable(parse(arguments)), example
+        assert callable(parse_command_line(arguments)), example
 
 
 @pytest.mark.once

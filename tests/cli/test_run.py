@@ -67,7 +67,7 @@ def test_auto_refuses_another_recipe(trained: Done, project: Path) -> None:
 
 def test_what_has_no_effect_is_noted(project: Path) -> None:
     done = call_in_process("check", "small.yaml", "train.epochs=1", "--json", cwd=project)
-    note = "freeze.schedule.2: comes after the last epoch; raise train.epochs, which is 1, or take the entry out"
+    note = "freeze.schedule.2: comes after the last epoch; raise train.epochs, which is 1, or remove the entry"
     assert answer(done)["notes"] == [f"small.yaml:5:44: {note}"]
     assert f"small.yaml:5:44: {note}" in done.stderr.splitlines()
 

@@ -9,14 +9,14 @@ import pytest
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import source
-from finetune.cli.source import Asked
+from finetune.cli.source import RecipeArguments
 from finetune.errors import UsageError
 from finetune.recipe import document
 
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.mark.parametrize(
@@ -37,25 +37,25 @@ def catalogue() -> Catalogue:
 def test_the_recipe_is_told_from_the_changes(
     words: list[str] | None, recipe: str | None, changes: tuple[str, ...]
 ) -> None:
-    assert source.asked(words) == Asked(recipe=recipe, changes=changes)
+    assert source.parse_words(words) == RecipeArguments(recipe=recipe, changes=changes)
 
 
 def test_a_file_may_have_a_name_like_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("lr=1.yaml").touch()
-    assert source.asked(["lr=1.yaml"]).recipe == "lr=1.yaml"
+    assert source.parse_words(["lr=1.yaml"]).recipe == "lr=1.yaml"
 
 
 def test_a_file_goes_before_a_bundled_recipe_and_that_before_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert isinstance(source.find("quickstart"), dict)
+    assert isinstance(source.find_source("quickstart"), dict)
     Path("quickstart").mkdir()
-    assert isinstance(source.find("quickstart"), dict)
+    assert isinstance(source.find_source("quickstart"), dict)
     Path("quickstart").rmdir()
     Path("quickstart").touch()
-    assert source.find("quickstart") == Path("quickstart")
+    assert source.find_source("quickstart") == Path("quickstart")
 
 
 def test_paths_of_a_bundled_recipe_start_here(
@@ -64,14 +64,14 @@ def test_paths_of_a_bundled_recipe_start_here(
     (tmp_path / "bundled").mkdir()
     recipe = tmp_path / "bundled" / "mine.yaml"
     recipe.write_text("dataset: {use: folder, root: photos}\noutput: results\n")
-    monkeypatch.setattr(document, "recipes", lambda: {"mine": recipe})
+    monkeypatch.setattr(document, "list_recipes", lambda: {"mine": recipe})
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    plan = source.asked(["mine"]).plan(catalogue)
+    plan = source.parse_words(["mine"]).plan(catalogue)
     assert (plan.recipe.name, plan.recipe.output) == ("mine", here / "results")
-    assert source.asked(["mine"]).plan(catalogue, output=Path("1")).recipe.output == here / "1"
-    as_file = source.asked([str(recipe)]).plan(catalogue)
+    assert source.parse_words(["mine"]).plan(catalogue, output=Path("1")).recipe.output == here / "1"
+    as_file = source.parse_words([str(recipe)]).plan(catalogue)
     assert as_file.recipe.output == tmp_path / "bundled" / "results"
 
 
@@ -90,10 +90,10 @@ def test_auto_means_the_newest_run_that_can_go_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("dataset: {use: folder, root: photos}\n")
-    asked = source.asked(["mine.yaml"])
+    asked = source.parse_words(["mine.yaml"])
 
     def resumed(**more: Path) -> Path | None:
-        return source.run_to_resume("auto", asked, catalogue, more.get("output"))
+        return source.find_run_to_resume("auto", asked, catalogue, more.get("output"))
 
     assert resumed() is None
     second = run_folder(tmp_path / "runs" / "mine-002", checkpoint=True)
@@ -109,9 +109,9 @@ def test_auto_means_the_newest_run_that_can_go_on(
 
 def test_a_run_to_resume_must_be_one(tmp_path: Path, catalogue: Catalogue) -> None:
     folder = run_folder(tmp_path / "x-001")
-    asked = source.asked(["train.epochs=3"])
-    assert source.run_to_resume(str(folder), asked, catalogue, None) == folder
+    asked = source.parse_words(["train.epochs=3"])
+    assert source.find_run_to_resume(str(folder), asked, catalogue, None) == folder
     assert asked.plan(catalogue, folder=folder).recipe.train.epochs == 3
-    assert source.run_to_resume(None, asked, catalogue, None) is None
+    assert source.find_run_to_resume(None, asked, catalogue, None) is None
     with pytest.raises(UsageError, match="it has no recipe"):
-        source.run_to_resume(str(tmp_path), asked, catalogue, None)
+        source.find_run_to_resume(str(tmp_path), asked, catalogue, None)

@@ -18,7 +18,7 @@ import typer
 from safetensors.numpy import load_file, save_file
 
 from finetune.cli import main
-from finetune.cli.app import app, parse
+from finetune.cli.app import app, parse_command_line
 from finetune.weights import fetching
 from tests.cli.calling import answer, command, environment
 from tests.weights.drawn_files import ascend, checkpoint, drawn, hub, torchvision
@@ -75,7 +75,7 @@ def ask(call: Any) -> Any:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert parse(["weights", name, "--help"]) is None
+    assert parse_command_line(["weights", name, "--help"]) is None
     text = capsys.readouterr().out
     assert text.startswith(f"Usage: finetune weights {name} ")
     assert all(len(line) <= 80 for line in text.splitlines())
@@ -84,7 +84,7 @@ def test_help_of_each_command(name: str, capsys: pytest.CaptureFixture[str], mon
     for example in text.split("Example")[1].splitlines()[1:]:
         program, *arguments = shlex.split(example)
         assert (program, *arguments[:2]) == ("finetune", "weights", name)
-        assert callable(parse(arguments)), example
+        assert callable(parse_command_line(arguments)), example
 
 
 def test_alone_it_shows_its_help(call: Any) -> None:
@@ -207,7 +207,7 @@ NO_WEIGHTS = {
     **NO_FILES,
     "gone.ckpt": "does not exist",
     "page.ckpt": "is a web page",
-    "card.md": "is a card, which only describes weights; get them with `finetune weights fetch`",
+    "card.md": "is a card, which only describes weights; fetch them with `finetune weights fetch`",
     "cut.ckpt": "damaged MindSpore checkpoint",
 }
 
@@ -297,9 +297,11 @@ def test_weights_go_only_where_weights_belong(ask: Any, split: Path, tmp_path: P
         assert code in (2, 7)
         return str(said["error"]["message"])
 
-    assert "would hold safetensors; end its name with .safetensors" in refused(tmp_path / "x.pth", "torchvision")
-    assert "would hold ckpt; end its name with .ckpt" in refused(tmp_path / "x.safetensors", "mindcv")
-    assert f"no folder '{tmp_path / 'gone'}'; make it first" in refused(tmp_path / "gone" / "x.safetensors")
+    assert "does not match the format safetensors; end its name with .safetensors" in refused(
+        tmp_path / "x.pth", "torchvision"
+    )
+    assert "does not match the format ckpt; end its name with .ckpt" in refused(tmp_path / "x.safetensors", "mindcv")
+    assert f"no folder '{tmp_path / 'gone'}'; create it first" in refused(tmp_path / "gone" / "x.safetensors")
     os.mkfifo(tmp_path / "pipe.safetensors")
     assert "is a pipe, socket or device, which would be replaced" in refused(tmp_path / "pipe.safetensors")
     assert stat.S_ISFIFO((tmp_path / "pipe.safetensors").stat().st_mode)

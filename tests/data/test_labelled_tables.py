@@ -31,10 +31,10 @@ def table(place: Path, header: str) -> Path:
 
 @pytest.mark.parametrize("header", ["filename,kind", "path,label"])
 def test_a_table_has_the_columns_of_training_or_the_usual_ones(tmp_path: Path, header: str) -> None:
-    found = sources.find_labelled(table(tmp_path, header), TRAINED_ON, Catalogue(plugins.load()))
+    found = sources.find_labelled(table(tmp_path, header), TRAINED_ON, Catalogue(plugins.load_plugins()))
     assert len(found.samples) == 6
 
 
 def test_other_columns_are_refused_with_those_of_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column 'filename'"):
-        sources.find_labelled(table(tmp_path, "file,species"), TRAINED_ON, Catalogue(plugins.load()))
+        sources.find_labelled(table(tmp_path, "file,species"), TRAINED_ON, Catalogue(plugins.load_plugins()))

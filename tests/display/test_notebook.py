@@ -304,7 +304,7 @@ def test_an_interrupted_cell_leaves_the_kernel_and_the_run(kernel: Kernel) -> No
     assert kernel.run(SMALL)[0]["status"] == "ok"
     reply, _ = kernel.run("ft.fit(data, epochs=10_000)", interrupt_at="2/10000</t")
     assert (reply["ename"], reply["status"]) == ("KeyboardInterrupt", "error")
-    assert re.match(r"saved and stopped in epoch \d+, step \d+; go on with fit", reply["evalue"])
+    assert re.match(r"saved and stopped in epoch \d+, step \d+; resume with fit", reply["evalue"])
     reply, printed = kernel.run("print(len(ft.history), ft.run.epoch, ft)")
     done, epoch = map(int, printed.split()[:2])
     assert (reply["status"], done) in (("ok", epoch - 1), ("ok", epoch))

@@ -151,10 +151,10 @@ def test_broken_plugins_are_listed_and_stop_nothing(monkeypatch: pytest.MonkeyPa
         loaded.broken.append(plugins.Broken(origin=origin, reason="ImportError: no feathers"))
         return loaded
 
-    monkeypatch.setattr(plugins, "load", load)
+    monkeypatch.setattr(plugins, "load_plugins", load)
     broken = [remark for remark in checks.check_plugins() if remark.level == "warning"]
     assert [remark.text for remark in broken] == ["plugin 'birds' (birds-of-prey 0.3): ImportError: no feathers"]
-    monkeypatch.setattr(plugins, "load", lambda: {}["x"])
+    monkeypatch.setattr(plugins, "load_plugins", lambda: {}["x"])
     assert [remark.level for remark in checks.check_plugins()] == ["error"]
 
 
@@ -191,10 +191,10 @@ def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_both_forms_of_every_stage_are_timed_when_asked_for(probed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
     assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {}
     *_, speed, training = checks.check_convolutions({"isa": "AVX2 (capped)"}, measure=True)
-    assert probed == ["measure_used", "measure_installed", "measure_capped resnext50", "measure_uncapped resnext50"]
+    assert probed == ["as_used", "as_installed", "capped_stages resnext50", "uncapped_stages resnext50"]
     assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
     assert "convolutions 10 60 50 60 40, matmul 30 90 60 50 20, avx512 30 30 30 30 30" in training.text
     assert "training stem, layer1, layer2, layer3, layer4 in matmul form: measured as fastest here" in training.text
@@ -216,7 +216,7 @@ def test_without_a_choice_of_instruction_set_one_probe_is_enough(
 
 
 def test_a_damaged_record_of_speeds_is_replaced(probed: list[str]) -> None:
-    backbone = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
     for text in ("{", "[]", '{"machine": "of an older version", "convolution": 1.0, "products": 2.0}'):
         speeds.locate_file().write_text(text)
         assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {}
@@ -229,7 +229,7 @@ def test_what_could_not_be_timed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(probe, "run_probe", lambda what, *limit, **environment: {"error": "no answer in 1 s"})
     *_, training = checks.check_convolutions({"isa": "AVX2 (capped)"}, measure=True)
     assert (training.level, training.text) == ("warning", "resnext50 not timed: no answer in 1 s")
-    other = Catalogue(plugins.load()).get(Backbone, "resnext50")
+    other = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
     assert speeds.read_speeds(other.name, identity.hash_code(other)) == {}
 
 

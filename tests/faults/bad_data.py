@@ -341,7 +341,7 @@ CASES: list[Case] = [
     case("I7", "cells missing", rows("photos/red/0.png"), 3, "t.csv:8: has 1 cell below 2 columns; fill the row"),
     case("I7", "empty table", table(""), 3, "t.csv' is empty; its first line names the columns"),
     case("I7", "folder for a table", data("use: csv, file: photos"), 3, "photos' is a folder, not a table", "use=fold"),
-    case("I7", "header only", table("path,label\n"), 3, "t.csv' has no row for training; add some"),
+    case("I7", "header only", table("path,label\n"), 3, "t.csv' has no rows for training; add some"),
     case(
         "I7", "byte order mark only", table(b"\xef\xbb\xbf"), 3, "t.csv' is empty", "its first line names the columns"
     ),

@@ -231,7 +231,7 @@ CASES: list[Case] = [
         2,
         MISSING,
         TITLE,
-        "'self'; it takes none",
+        "'self'; it has no arguments",
     ),
     case(
         "G6", "callback with a misspelt hook", watching("def finetune_epoch_ended(self): ..."), 6, TITLE, "epoch_end'?"
@@ -243,7 +243,7 @@ CASES: list[Case] = [
         watching("@hookimpl\n    def finetune_epoch_end(self, x): ..."),
         6,
         TITLE,
-        "'x'; it takes run, epoch, metrics",
+        "'x'; its arguments are run, epoch, metrics",
     ),
     case(
         "G8",

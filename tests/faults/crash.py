@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.cli.source import newest as newest_run
+from finetune.cli.source import find_newest_run as newest_run
 from finetune.training import saving
 from tests.features import tiny
 

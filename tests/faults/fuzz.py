@@ -125,7 +125,7 @@ def tensors(folder: Path) -> bytes:
 def photo_folder(root: Path, catalogue: Catalogue) -> Callable[[bytes], object]:
     """Return what loads a folder of one photo of the given bytes under an odd name and two sound ones."""
     sound = photos()[0]
-    plan = plans.load({"dataset": {"use": "folder", "root": str(root), "on_bad_image": "skip"}}, (), catalogue)
+    plan = plans.load_plan({"dataset": {"use": "folder", "root": str(root), "on_bad_image": "skip"}}, (), catalogue)
 
     def scanned(content: bytes) -> object:
         rng = random.Random(content)
@@ -146,7 +146,7 @@ def photo_folder(root: Path, catalogue: Catalogue) -> Callable[[bytes], object]:
 
 def readers(folder: Path) -> dict[str, Reader]:
     """Return every reader by its name."""
-    catalogue, file = Catalogue(plugins.load()), folder / "input"
+    catalogue, file = Catalogue(plugins.load_plugins()), folder / "input"
     base = {"dataset": {"use": "folder", "root": "photos"}, "callbacks": [{"use": "checkpoint"}]}
     overrides = [
         b"train.epochs=3",
@@ -162,9 +162,9 @@ def readers(folder: Path) -> dict[str, Reader]:
 
     recipes = [path.read_bytes() for path in sorted((REPO / "recipes").glob("*.yaml"))] or [b"dataset: {use: shapes}\n"]
     return {
-        "recipe": Reader(lambda c: plans.load(written(c), (), catalogue), recipes, words("YAML"), RecipeError),
+        "recipe": Reader(lambda c: plans.load_plan(written(c), (), catalogue), recipes, words("YAML"), RecipeError),
         "override": Reader(
-            lambda c: plans.load(base, [os.fsdecode(c)], catalogue), overrides, words("override"), RecipeError
+            lambda c: plans.load_plan(base, [os.fsdecode(c)], catalogue), overrides, words("override"), RecipeError
         ),
         ".ckpt": Reader(lambda c: examined(file, c), [checkpoint], words("bytes"), WeightsError),
         "safetensors": Reader(lambda c: examined(file, c), [tensors(folder)], words("bytes"), WeightsError),

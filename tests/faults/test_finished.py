@@ -166,9 +166,9 @@ def test_a_kill_while_extending_is_resumed(
 
 def own_recipe(found: Path) -> dict[str, Any]:
     """Return the recipe that a run folder holds."""
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
-    return read(found / "recipe.yaml").values
+    return read_recipe(found / "recipe.yaml").values
 
 
 def test_a_changed_run_that_is_killed_at_once_resumes_by_its_own_recipe(
@@ -227,5 +227,5 @@ def test_the_recipe_in_the_run_folder_is_compared_with_what_the_run_was_made_of(
     file.write_text(edited, encoding="utf-8")
     catalogue = tiny.catalogue()
     with pytest.raises(UsageError, match=r"optimizer.lr: 0.003 → 0.01") as caught:
-        engine.fine_tune(plan.load(file, [], catalogue), catalogue, resume=found, say=lambda message: None)
+        engine.fine_tune(plan.load_plan(file, [], catalogue), catalogue, resume=found, say=lambda message: None)
     assert "seed: 42 → 7" in str(caught.value)

@@ -154,8 +154,8 @@ def test_g8_a_plugin_for_other_versions(
     (info / "entry_points.txt").write_text("[finetune]\nbirds = birds_plugin\n")
     (tmp_path / "birds_plugin.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    broken = [each for each in plugins.load().broken if each.origin.name == "birds"]
-    assert not broken if fits else "it is made for mindspore-finetune" in broken[0].reason
+    broken = [each for each in plugins.load_plugins().broken if each.origin.name == "birds"]
+    assert not broken if fits else "it requires mindspore-finetune" in broken[0].reason
     sys.modules.pop("birds_plugin", None)
 
 
@@ -169,7 +169,7 @@ def test_g11_a_plugin_that_takes_long(photos: Path, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(plugins, "time", SimpleNamespace(monotonic=lambda: now[0]))
     made = run(recipe(photos, tmp_path), watchers=[Slow()])
-    (message,) = made.told(f"took {plugins.SLOW + 1:.0f} s in finetune_epoch_end; training waits for it")
+    (message,) = made.told(f"took {plugins.SLOW + 1:.0f} s in finetune_epoch_end, which blocks training")
     assert message.startswith("warning: plugin 'slow' (")
 
 

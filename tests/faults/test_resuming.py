@@ -116,9 +116,9 @@ def test_another_recipe_is_refused_unless_allowed(
 
 def str_recipe(found: Path) -> dict[str, Any]:
     """Return the recipe that a run folder holds."""
-    from finetune.recipe.document import read
+    from finetune.recipe.document import read_recipe
 
-    return read(found / "recipe.yaml").values
+    return read_recipe(found / "recipe.yaml").values
 
 
 def test_a_changed_run_that_is_stopped_again_goes_on_by_its_own_recipe(photos: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class Tiny:
 
 def catalogue() -> Catalogue:
     """Return what is installed, and the plugin."""
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Tiny(), Origin(name="tiny", distribution="tests", version="-"))
     return Catalogue(loaded)
 
@@ -197,7 +197,7 @@ def run(said: dict[str, Any], *overrides: str, say: Callable[[str], None] | None
             say(message)
 
     chosen = catalogue()
-    return Made(engine.fine_tune(plans.load(said, overrides, chosen), chosen, say=both, **more), heard)
+    return Made(engine.fine_tune(plans.load_plan(said, overrides, chosen), chosen, say=both, **more), heard)
 
 
 class At:
@@ -237,7 +237,7 @@ def prepared(said: dict[str, Any], *overrides: str) -> Any:
     from finetune.training.prepare import prepare
 
     chosen = catalogue()
-    return prepare(plans.load(said, overrides, chosen), chosen, say=lambda message: None)
+    return prepare(plans.load_plan(said, overrides, chosen), chosen, say=lambda message: None)
 
 
 def feed(ready: Any, first: int = 3, *, last: bool = True, say: Callable[[str], None] = lambda message: None) -> Any:

@@ -10,8 +10,8 @@ import pytest
 
 from finetune import UsageError, expand_home
 from finetune.cli import source
-from finetune.cli.offers import files
-from finetune.recipe.places import absolute
+from finetune.cli.offers import offer_files
+from finetune.recipe.places import make_absolute
 
 NOBODY = "~nobody-has-this-name"
 
@@ -46,27 +46,27 @@ def test_the_home_folder_of_a_user() -> None:
 def test_a_folder_whose_name_begins_with_a_tilde() -> None:
     Path(NOBODY).mkdir()
     assert expand_home(f"{NOBODY}/a.jpg") == Path(NOBODY) / "a.jpg"
-    assert absolute(f"{NOBODY}/a.jpg", Path.cwd()) == Path.cwd() / NOBODY / "a.jpg"
+    assert make_absolute(f"{NOBODY}/a.jpg", Path.cwd()) == Path.cwd() / NOBODY / "a.jpg"
 
 
 def test_the_folder_is_looked_for_where_the_path_starts(here: Path) -> None:
     (here / NOBODY).mkdir()
-    assert absolute(f"{NOBODY}/a.jpg", here) == here / NOBODY / "a.jpg"
+    assert make_absolute(f"{NOBODY}/a.jpg", here) == here / NOBODY / "a.jpg"
     with pytest.raises(UsageError, match=rf"no home folder for '{NOBODY}/a.jpg'; write the full path"):
-        absolute(f"{NOBODY}/a.jpg", Path.cwd())
+        make_absolute(f"{NOBODY}/a.jpg", Path.cwd())
 
 
 def test_recipes_and_changes_are_told_apart() -> None:
-    assert source.asked(["~augment"]).changes == ("~augment",)
-    assert source.asked([f"{NOBODY}/r.yaml"]).recipe == f"{NOBODY}/r.yaml"
+    assert source.parse_words(["~augment"]).changes == ("~augment",)
+    assert source.parse_words([f"{NOBODY}/r.yaml"]).recipe == f"{NOBODY}/r.yaml"
     Path("~r.yaml").write_text("seed: 1\n")
-    assert source.asked(["~r.yaml"]).recipe == "~r.yaml"
-    assert source.find("~r.yaml") == Path("~r.yaml")
+    assert source.parse_words(["~r.yaml"]).recipe == "~r.yaml"
+    assert source.find_source("~r.yaml") == Path("~r.yaml")
 
 
 def test_completion_survives_an_unknown_user(here: Path) -> None:
     Path("~x.yaml").touch()
     (here / "home" / "mine.yaml").touch()
-    assert list(files("~x")) == ["~x.yaml"]
-    assert list(files("~/m")) == ["~/mine.yaml"]
-    assert list(files(f"{NOBODY}/m")) == []
+    assert list(offer_files("~x")) == ["~x.yaml"]
+    assert list(offer_files("~/m")) == ["~/mine.yaml"]
+    assert list(offer_files(f"{NOBODY}/m")) == []

@@ -24,7 +24,7 @@ def test_a_fit_is_extended_and_evaluated(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"optimizer\.lr: 0\.001 → 0\.5"):
         ft.fit(photos, resume=first.folder, optimizer={"lr": 0.5})
     for wrong in ({"extend": 1}, {"extend": 0, "resume": first.folder}):
-        with pytest.raises(UsageError, match=r"extend=\d needs `resume`, the folder of a finished run"):
+        with pytest.raises(UsageError, match=r"extend=\d needs at least 1 epoch and a finished run"):
             ft.fit(photos, **wrong)
     again = ft.fit(photos, resume=first.folder, extend=2)
     assert again.folder == first.folder

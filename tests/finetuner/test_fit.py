@@ -78,7 +78,7 @@ def test_fit_takes_a_recipe_which_speaks_first(recipe: Path, tmp_path: Path) -> 
 
 def test_what_is_given_stands_above_a_recipe(recipe: Path) -> None:
     ft = Finetuner(seed=7, freeze="none", weights="some.safetensors", device="cpu", callbacks=["tensorboard"])
-    plan, _ = ft._plan(recipe, keywords.merged(ft.sections, {"seed": 8}))
+    plan, _ = ft._plan(recipe, keywords.merge_sections(ft.sections, {"seed": 8}))
     said = plan.recipe.model_dump(mode="json")
     assert said["seed"] == 8
     assert said["freeze"] == {"use": "none", "batch_norm": "auto"}
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_as_in_a_recipe(photos: Path, tmp_path: Path) -> Non
     said = ft._plan(photos, ft.sections)[0].recipe
     file = tmp_path / "run.yaml"
     file.write_text(f"dataset: {{use: folder, root: {photos}}}\noutput: {Path.cwd() / 'runs'}\n")
-    assert said == plans.load(file, [], Catalogue(plugins.load())).recipe
+    assert said == plans.load_plan(file, [], Catalogue(plugins.load_plugins())).recipe
 
 
 def test_every_fit_starts_from_the_same_weights(photos: Path, tmp_path: Path) -> None:

@@ -48,14 +48,14 @@ def test_an_interrupted_fit_is_saved_and_can_go_on(undisturbed: Finetuner, photo
     interrupt = Interrupt(step=6)
     ft = tiny_finetuner(tmp_path, plugins=[interrupt], **COMPILED)
     handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(KeyboardInterrupt, match=r"saved and stopped in epoch 2, step 6; go on with fit\(…, resume="):
+    with pytest.raises(KeyboardInterrupt, match=r"saved and stopped in epoch 2, step 6; resume with fit\(…, resume="):
         ft.fit(photos, epochs=2)
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert [line["epoch"] for line in ft.history] == [1]
     assert ft.run is not None
     assert repr(ft) == f"<Finetuner: interrupted in epoch 2, {ft.run.folder}>"
     for use in (lambda: ft.predict([]), lambda: ft.embed([])):
-        with pytest.raises(UsageError, match=r"the last fit was not finished; go on with fit\(…, resume="):
+        with pytest.raises(UsageError, match=r"the last fit was not finished; resume it with fit\(…, resume="):
             use()
     interrupt.times = 0
     again = ft.fit(photos, epochs=2, resume=ft.run.folder)
@@ -73,7 +73,7 @@ def test_the_engine_resumes_what_python_began(undisturbed: Finetuner, photos: Pa
         ft.fit(photos, epochs=2)
     assert ft.run is not None
     catalogue = tiny.catalogue()
-    plan = plans.load(ft.run.folder / "recipe.yaml", [], catalogue)
+    plan = plans.load_plan(ft.run.folder / "recipe.yaml", [], catalogue)
     resumed = engine.fine_tune(plan, catalogue, resume=ft.run.folder, say=lambda message: None)
     assert undisturbed.run is not None
     assert weights(resumed) == weights(undisturbed.run)

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 def test_sections_are_merged_key_by_key_while_they_use_the_same() -> None:
     base = {"optimizer": {"lr": 1.0}, "freeze": {"use": "gradual", "schedule": {1: "all"}, "batch_norm": "frozen"}}
-    assert keywords.merged(base, {"optimizer": {"weight_decay": 0.0}})["optimizer"] == {"lr": 1.0, "weight_decay": 0.0}
-    assert keywords.merged(base, {"optimizer": {"use": "adamw"}})["optimizer"] == {"lr": 1.0, "use": "adamw"}
-    assert keywords.merged(base, {"optimizer": {"use": "sgd"}})["optimizer"] == {"use": "sgd"}
-    assert keywords.merged(base, {"freeze": {"use": "head"}})["freeze"] == {"use": "head", "batch_norm": "frozen"}
-    assert keywords.merged(base, {"seed": 2}) == {**base, "seed": 2}
+    assert keywords.merge_sections(base, {"optimizer": {"weight_decay": 0.0}})["optimizer"] == {
+        "lr": 1.0,
+        "weight_decay": 0.0,
+    }
+    assert keywords.merge_sections(base, {"optimizer": {"use": "adamw"}})["optimizer"] == {"lr": 1.0, "use": "adamw"}
+    assert keywords.merge_sections(base, {"optimizer": {"use": "sgd"}})["optimizer"] == {"use": "sgd"}
+    assert keywords.merge_sections(base, {"freeze": {"use": "head"}})["freeze"] == {
+        "use": "head",
+        "batch_norm": "frozen",
+    }
+    assert keywords.merge_sections(base, {"seed": 2}) == {**base, "seed": 2}
 
 
 def test_overrides_do_to_a_file_what_merging_does_to_a_mapping(photos: Path, tmp_path: Path) -> None:
@@ -42,11 +48,11 @@ def test_overrides_do_to_a_file_what_merging_does_to_a_mapping(photos: Path, tmp
         "backbone": {"weights": tmp_path / "a: b.safetensors"},
         "image": {"mean": (0.5, 0.5, 0.5), "keep_aspect": False},
     }
-    catalogue = Catalogue(plugins.load())
+    catalogue = Catalogue(plugins.load_plugins())
     file = tmp_path / "same.yaml"
     file.write_text(json.dumps(said))
-    from_file = plans.load(file, keywords.overrides(over), catalogue)
-    assert from_file.recipe == plans.load(keywords.merged(said, over), [], catalogue).recipe
+    from_file = plans.load_plan(file, keywords.make_overrides(over), catalogue)
+    assert from_file.recipe == plans.load_plan(keywords.merge_sections(said, over), [], catalogue).recipe
 
 
 def test_short_forms() -> None:
@@ -56,7 +62,7 @@ def test_short_forms() -> None:
         "callbacks": ["checkpoint", {"use": "tensorboard"}],
         "name": "x",
     }
-    assert keywords.spelled_out(said) == {
+    assert keywords.expand_short_forms(said) == {
         "head": {"use": "mlp"},
         "augment": [{"use": "albumentations"}],
         "callbacks": [{"use": "checkpoint"}, {"use": "tensorboard"}],

@@ -113,11 +113,11 @@ def test_a_signal_before_training_is_an_interrupt(processes: Processes) -> None:
 
 
 def test_errors_come_again_as_what_they_were() -> None:
-    error = errors.again("RecipeError", "one\ntwo", 2)
+    error = errors.rebuild_error("RecipeError", "one\ntwo", 2)
     assert isinstance(error, RecipeError)
     assert error.mistakes == ("one", "two")
-    assert type(errors.again("Unheard", "text", 9)) is errors.FinetuneError
-    assert type(errors.again("annotations", "text", 9)) is errors.FinetuneError
+    assert type(errors.rebuild_error("Unheard", "text", 9)) is errors.FinetuneError
+    assert type(errors.rebuild_error("annotations", "text", 9)) is errors.FinetuneError
 
 
 def test_the_screen_shows_what_the_first_process_tells(tmp_path: Path) -> None:

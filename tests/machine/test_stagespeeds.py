@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     """Return a backbone of the small ResNeXt's first two stages."""
-    nano: Any = Catalogue(plugins.load()).get(Backbone, "resnext_nano")
+    nano: Any = Catalogue(plugins.load_plugins()).get(Backbone, "resnext_nano")
     stages = nano.stages[:2]
 
     def build(options: Any) -> Mapping[str, Any]:

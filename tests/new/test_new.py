@@ -33,14 +33,14 @@ KINDS = list(plugin.DRAFTS)
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory, catalogue: Catalogue) -> dict[str, Path]:
     """Return a new package of each kind, beside what an installation would write of it."""
     top = tmp_path_factory.mktemp("packages")
-    found = {kind: plugin.write(f"my-{kind}", kind, top, catalogue) for kind in KINDS}
+    found = {kind: plugin.write_package(f"my-{kind}", kind, top, catalogue) for kind in KINDS}
     for kind, package in found.items():
         about = package / f"finetune_my_{kind}-0.1.0.dist-info"
         about.mkdir()
@@ -95,22 +95,22 @@ def test_new_packages_are_typed(kind: str, packages: dict[str, Path]) -> None:
     ("name", "kind", "told"),
     [
         ("Birds", "dataset", "'Birds' is not a valid plugin name; use lower-case letters, digits and '-'"),
-        ("class", "dataset", "'class' is a word of Python, which no module can have as its name; choose another"),
+        ("class", "dataset", "'class' is a keyword of Python; choose a different"),
         ("../x", "dataset", "is not a valid plugin name"),
-        ("folder", "dataset", r"plugin 'folder' \(mindspore-finetune .*\) offers a dataset named 'folder' already"),
+        ("folder", "dataset", r"plugin 'folder' \(mindspore-finetune .*\) already offers a dataset named 'folder'"),
         ("birds", "datset", "no kind of plugin named 'datset'; did you mean 'dataset'?"),
     ],
 )
 def test_names_that_cannot_be(name: str, kind: str, told: str, catalogue: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=told.replace("?", r"\?")):
-        plugin.write(name, kind, tmp_path, catalogue)
+        plugin.write_package(name, kind, tmp_path, catalogue)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_written_over(catalogue: Catalogue, tmp_path: Path) -> None:
-    plugin.write("birds", "dataset", tmp_path, catalogue)
-    with pytest.raises(UsageError, match="finetune-birds exists already; choose another name or --output"):
-        plugin.write("birds", "freezer", tmp_path, catalogue)
+    plugin.write_package("birds", "dataset", tmp_path, catalogue)
+    with pytest.raises(UsageError, match="finetune-birds already exists; choose a different name or --output"):
+        plugin.write_package("birds", "freezer", tmp_path, catalogue)
     assert [path.name for path in tmp_path.iterdir()] == ["finetune-birds"]
 
 
@@ -137,10 +137,10 @@ def test_a_recipe_for_photos_passes_the_check(tmp_path: Path, monkeypatch: pytes
 )
 def test_recipes_for_any_backbone(backbone: str, said: list[str]) -> None:
     catalogue = with_bare_backbone()
-    text = recipes.text(seen(), Path("/data"), catalogue.get(Backbone, backbone))
+    text = recipes.render_recipe(seen(), Path("/data"), catalogue.get(Backbone, backbone))
     for each in said:
         assert each in text
-    found = plans.load(values_of(text), [], catalogue)
+    found = plans.load_plan(values_of(text), [], catalogue)
     assert plan_phases(found, catalogue)[-1].trainable[-1] == "head"
 
 
@@ -152,7 +152,7 @@ def with_bare_backbone() -> Catalogue:
         def finetune_backbones(self) -> list[Backbone]:
             return [Backbone(name="bare", build=lambda options: {}, stages=("only",), features=8)]
 
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Plugin(), plugins.Origin(name="bare", distribution="bare", version="1"))
     return Catalogue(loaded)
 
@@ -172,11 +172,11 @@ def test_the_backbone_of_a_new_recipe(
 
 def test_characters_that_no_comment_may_have(catalogue: Catalogue) -> None:
     more = {"counts": {"a\x1b[31m\nb": 100, "b\x00": 90}, "findings": ("x\x07y",)}
-    text = recipes.text(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
+    text = recipes.render_recipe(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
     assert values_of(text)["freeze"] == {"use": "stages", "train": ["last"]}
 
 
-def seen(**more: object) -> looking.Seen:
+def seen(**more: object) -> looking.PhotoFacts:
     said = {
         "section": {"use": "folder", "root": "/data/photos"},
         "counts": {"red": 100, "blue": 90},
@@ -185,7 +185,7 @@ def seen(**more: object) -> looking.Seen:
         "sampled": 190,
         "unreadable": (),
     }
-    return looking.Seen(**{**said, **more})  # type: ignore[arg-type]
+    return looking.PhotoFacts(**{**said, **more})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -194,19 +194,22 @@ def seen(**more: object) -> looking.Seen:
         ({}, ["split: 0.3", "freeze: {use: stages, train: [last]}"]),
         ({"splits": {"train": 190, "valid": 20}}, ["dataset: {use: folder, root: photos}", ", 20 valid"]),
         ({"counts": {"a": 9, "b": 5}}, ["freeze: {use: head}", "out of folds", "dataset: {use: folder, root: photos}"]),
-        ({"counts": {"a": 30, "b": 29}}, ["freeze: {use: head}", "# 30 photos a class"]),
+        ({"counts": {"a": 30, "b": 29}}, ["freeze: {use: head}", "# 30 photos per class"]),
         ({"counts": {"a": 30, "b": 30}}, ["freeze: {use: stages, train: [last]}", "split: 0.3"]),
         ({"counts": {"a": 2000, "b": 1000}}, ["freeze: {use: stages, train: [last]}", "split: 0.2"]),
-        ({"counts": {"a": 400, "b": 40}}, ["# Some classes have 10 times the photos", "`loss: {class_weights: auto}`"]),
+        (
+            {"counts": {"a": 400, "b": 40}},
+            ["# Some classes have 10 times as many photos", "`loss: {class_weights: auto}`"],
+        ),
         ({"sides": (28, 32, 40)}, ["image: {size: 64, resize: 73}", "12 times as fast"]),
         ({"unreadable": ("x",)}, ["# Damaged   1 of 191 photos", "on_bad_image: skip"]),
     ],
 )
 def test_what_was_seen_decides(more: dict[str, object], expected: list[str], catalogue: Catalogue) -> None:
-    text = recipes.text(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
+    text = recipes.render_recipe(seen(**more), Path("/data"), catalogue.get(Backbone, "resnext50"))
     for each in expected:
         assert each in text
-    plan = plans.load(values_of(text), [], catalogue)
+    plan = plans.load_plan(values_of(text), [], catalogue)
     assert plan.recipe.dataset.use == "folder"
     said = ("head", "loss", "optimizer", "schedule", "train", "validate", "evaluate", "augment", "callbacks")
     assert {*values_of(text)}.isdisjoint(said), "a run chooses these"
@@ -223,16 +226,16 @@ def test_what_was_seen_decides(more: dict[str, object], expected: list[str], cat
 def test_classes_of_different_sizes_need_only_a_comment(
     counts: dict[str, int], pretrained: bool, expected: int
 ) -> None:
-    lines = recipes.balance(seen(counts=counts), pretrained=pretrained)
+    lines = recipes.render_balance(seen(counts=counts), pretrained=pretrained)
     assert len(lines) == expected
     assert all(line.startswith("# ") and len(line) <= 120 for line in lines)
     assert ("out of fold" in " ".join(lines)) == (pretrained and expected > 0)
 
 
 def test_a_head_that_is_fitted_is_judged_by_all_photos(catalogue: Catalogue) -> None:
-    few = recipes.text(seen(counts={"a": 9, "b": 5}), Path("/data"), catalogue.get(Backbone, "resnext50"))
+    few = recipes.render_recipe(seen(counts={"a": 9, "b": 5}), Path("/data"), catalogue.get(Backbone, "resnext50"))
     assert "split" not in values_of(few)["dataset"]  # type: ignore[operator]
-    more = recipes.text(seen(), Path("/data"), catalogue.get(Backbone, "resnext50"))
+    more = recipes.render_recipe(seen(), Path("/data"), catalogue.get(Backbone, "resnext50"))
     assert values_of(more)["dataset"]["split"] == 0.3  # type: ignore[index]
 
 
@@ -246,7 +249,7 @@ def values_of(text: str) -> dict[str, object]:
 def test_photos_that_make_no_recipe(tmp_path: Path, catalogue: Catalogue) -> None:
     (tmp_path / "red").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "red" / "1.png")
-    with pytest.raises(DataError, match="one class only, 'red'; make a folder for each class"):
-        looking.look(tmp_path, catalogue)
+    with pytest.raises(DataError, match="only one class, 'red'; create a folder for each class"):
+        looking.look_at_photos(tmp_path, catalogue)
     with pytest.raises(DataError, match="no data at"):
-        looking.look(tmp_path / "gone", catalogue)
+        looking.look_at_photos(tmp_path / "gone", catalogue)

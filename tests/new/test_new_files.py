@@ -20,7 +20,7 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import main
 from finetune.new import plugin
-from finetune.recipe.plan import load
+from finetune.recipe.plan import load_plan
 from tests.cli.calling import environment
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ PACKAGES += [("freezer", "yes"), ("backbone", "null")]
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 def write(name: str, kind: str, parent: Path, catalogue: Catalogue) -> Path:
     """Return a new package, next to what an installation would write of it."""
-    package = plugin.write(name, kind, parent, catalogue)
+    package = plugin.write_package(name, kind, parent, catalogue)
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     about = package / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     about.mkdir()
@@ -130,7 +130,7 @@ def a_readme(kind: str, name: str, folder: Path, capsys: pytest.CaptureFixture[s
     assert "http" not in text
     (recipe,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     said = {"dataset": {"use": "folder", "root": "photos"}, **YAML(typ="safe", pure=True).load(recipe)}
-    plan = load(said, [], Catalogue(plugins.load()))
+    plan = load_plan(said, [], Catalogue(plugins.load_plugins()))
     chosen = [plan.dataset, plan.backbone, plan.freezer, *plan.augment, *plan.callbacks]
     assert name in [each.component.name for each in chosen if each.component.kind == kind]
 
@@ -153,7 +153,7 @@ def test_the_steps_of_the_ci_file_pass(kind: str, repo: Path, tmp_path: Path, ca
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_new_packages_can_be_built(tmp_path: Path, catalogue: Catalogue) -> None:
-    folders = [plugin.write(f"my-{kind}", kind, tmp_path, catalogue) for kind in KINDS]
+    folders = [plugin.write_package(f"my-{kind}", kind, tmp_path, catalogue) for kind in KINDS]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "dist", *folders]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -21,10 +21,10 @@ from finetune_plugins.albumentations import (
     Albumentations,
     Augment,
     build,
+    find_unknown,
     finetune_augmentations,
-    load,
-    transforms,
-    unknown,
+    list_transforms,
+    load_library,
 )
 from finetune_plugins.albumentations_names import TRANSFORMS
 
@@ -167,25 +167,25 @@ def test_unknown_transforms_and_arguments_are_all_named() -> None:
         "ops[4]: no transform 'Compose3' in albumentations; did you mean 'Compose'?",
         "ops[5]: no transform 'BasicTransform' in albumentations; did you mean 'ElasticTransform'?",
         "ops[6].OneOf[1]: no transform 'Blurr' in albumentations; did you mean 'Blur'?",
-        "ops[6].OneOf[2]: {'Blur': {}, 'ToGray': {}} is no transform; write it as {HorizontalFlip: {p: 0.5}}",
-        "ops[6].OneOf[3]: {'Blur': [3]} is no transform; write it as {HorizontalFlip: {p: 0.5}}",
-        "ops[6].OneOf[4]: 7 is no transform; write it as {HorizontalFlip: {p: 0.5}}",
+        "ops[6].OneOf[2]: {'Blur': {}, 'ToGray': {}} is not a transform; write it as {HorizontalFlip: {p: 0.5}}",
+        "ops[6].OneOf[3]: {'Blur': [3]} is not a transform; write it as {HorizontalFlip: {p: 0.5}}",
+        "ops[6].OneOf[4]: 7 is not a transform; write it as {HorizontalFlip: {p: 0.5}}",
     )
 
 
 def test_unknown_transforms_show_before_the_library_is_there() -> None:
     listed = [{"HorizontalFlipp": {}}, "Blur", {"OneOf": {"transforms": ["Blur", {"Blurr": {"p": 1}}, 7]}}, "Xyzzy"]
-    assert [(each.severity, each.subject, each.text) for each in unknown(options(ops=listed))] == [
+    assert [(each.severity, each.subject, each.text) for each in find_unknown(options(ops=listed))] == [
         ("error", "ops[0]", "no transform 'HorizontalFlipp' in albumentations; did you mean 'HorizontalFlip'?"),
         ("error", "ops[2].OneOf.transforms[1]", "no transform 'Blurr' in albumentations; did you mean 'Blur'?"),
-        ("error", "ops[2].OneOf.transforms[2]", "7 is no transform; write it as {HorizontalFlip: {p: 0.5}}"),
+        ("error", "ops[2].OneOf.transforms[2]", "7 is not a transform; write it as {HorizontalFlip: {p: 0.5}}"),
         ("error", "ops[3]", "no transform 'Xyzzy' in albumentations"),
     ]
-    assert list(unknown(options(preset="light"))) == []
+    assert list(find_unknown(options(preset="light"))) == []
 
 
 def test_the_names_are_those_of_the_library() -> None:
-    assert list(TRANSFORMS) == transforms(load())
+    assert list(TRANSFORMS) == list_transforms(load_library())
 
 
 def test_missing_and_wrong_values_are_named() -> None:
@@ -197,18 +197,20 @@ def test_missing_and_wrong_values_are_named() -> None:
 @pytest.mark.parametrize("name", ["Normalize", "ToFloat"])
 def test_what_the_engine_does_itself_is_refused(name: str) -> None:
     (message,) = mistakes(name)
-    assert message == f"ops[0]: {name} returns float32 of shape 64x64x3; leave it out, the engine normalises"
+    assert (
+        message == f"ops[0]: {name} returns float32 of shape 64x64x3; remove it, because the engine normalises images"
+    )
 
 
 @pytest.mark.parametrize("name", ["BBoxSafeRandomCrop", "MaskDropout", "FDA", "Mosaic", "CoarseDropout3D"])
 def test_transforms_that_need_more_than_a_photo_are_refused(name: str) -> None:
     (message,) = mistakes(name)
     assert message.startswith(f"ops[0]: {name} needs ")
-    assert message.endswith(", which photos with labels do not have")
+    assert message.endswith(", which labelled images do not have; remove it")
 
 
 def test_preset_and_ops_exclude_each_other() -> None:
-    with pytest.raises(ValidationError, match="preset 'light' and ops exclude each other; leave one out"):
+    with pytest.raises(ValidationError, match="preset 'light' conflicts with ops; remove one of them"):
         options(preset="light", ops=["HorizontalFlip"])
     with pytest.raises(ValidationError, match="ops\\[1\\] has 2 keys; give one, such as"):
         options(ops=["HorizontalFlip", {"Blur": {}, "ToGray": {}}])

@@ -138,14 +138,14 @@ def test_findings_belong_to_their_split(root: Path) -> None:
             "has no column 'fold'; known: label, path; name it with dataset.",
         ),
         ("path,label,label\na.jpg,x,y\n", {}, "has 2 columns 'label'; rename all but one"),
-        ("path,label\n\n,\n", {}, "has no row for training; add some"),
+        ("path,label\n\n,\n", {}, "has no rows for training; add some"),
         ("path,label\na.jpg,\xe9\n".encode("latin-1"), {}, "is not UTF-8 text, see line 2; save it as CSV in UTF-8"),
         ("path,label\na.jpg,x\n".encode("utf-16-le"), {}, "is UTF-16 text without a byte order mark; save it as CSV"),
         ("path,label\na.jpg,x\n".encode("utf-16")[:-1], {}, "is damaged UTF-16 text; save it as CSV in UTF-8"),
         (
             "a.jpg,rose\nb.jpg,daisy\n",
             {},
-            "has no header: its first line, 'a.jpg,rose', is a photo; begin it with path",
+            "has no header: its first line, 'a.jpg,rose', looks like a row; start the file with path",
         ),
         (
             'path,label\na.jpg,"x\nb.jpg,y\n',
@@ -167,7 +167,7 @@ def test_missing_files_and_folders(root: Path) -> None:
     table(root, "path,label\na.jpg,x\n")
     with pytest.raises(DataError, match=r"no file '.*/tabel.csv': '.*' has no 'tabel.csv'; did you mean 'table.csv'\?"):
         build(Table(file=root / "tabel.csv"), "train")
-    with pytest.raises(DataError, match=r"is a folder, not a table; dataset.use=folder reads folders of photos"):
+    with pytest.raises(DataError, match=r"is a folder, not a table; set dataset.use=folder to read folders of photos"):
         build(Table(file=root), "train")
     with pytest.raises(DataError, match=r"no folder '.*/dep': '.*' has no 'dep'; did you mean 'deep'\?"):
         table(root, "path,label\na.jpg,x\n", root=root / "dep")

@@ -112,7 +112,7 @@ def test_another_unicode_form_of_the_same_name_is_used_and_noted(root: Path) -> 
     assert pairs(samples, root) == [(f"Img/{NFD}", "rose"), ("Img/a.jpg", "daisy")]
     (finding,) = samples.findings
     assert (finding.severity, Path(finding.subject).name) == ("note", "table.csv:2")
-    assert "has another Unicode form (NFC, NFD) than the file, which is used" in finding.text
+    assert "has a different Unicode form (NFC, NFD) than the file, which is used" in finding.text
 
 
 def test_where_both_forms_are_there_each_is_its_own(root: Path) -> None:

@@ -38,7 +38,7 @@ def evaluate(run: Run, fire: Fire, values: Sequence[float | None], *, metric: st
 def test_stops_after_patience_without_a_better_value(new_run: MakeRun, fire_on: FireOn) -> None:
     run = new_run()
     assert evaluate(run, fire_on(callback(patience=3)), [0.5, 0.93, 0.9, 0.93, 0.92, 0.99]) == 5
-    assert run.stop_reason == "no better val_accuracy for 3 evaluations; best 0.93 in epoch 2"
+    assert run.stop_reason == "val_accuracy did not improve for 3 evaluations; best 0.93 in epoch 2"
 
 
 def test_does_not_stop_while_it_gets_better(new_run: MakeRun, fire_on: FireOn) -> None:
@@ -55,7 +55,7 @@ def test_a_lower_loss_is_better(new_run: MakeRun, fire_on: FireOn) -> None:
     run = new_run({"evaluate": {"metric": "loss"}})
     fire = fire_on(callback(patience=2))
     assert evaluate(run, fire, [2.0, 1.0, 0.5, 0.6, 0.7], metric="loss") == 5
-    assert run.stop_reason == "no better val_loss for 2 evaluations; best 0.5 in epoch 3"
+    assert run.stop_reason == "val_loss did not improve for 2 evaluations; best 0.5 in epoch 3"
 
 
 @pytest.mark.parametrize("name", ["top5", "val_top5"])
@@ -73,7 +73,7 @@ def test_a_gain_of_no_more_than_min_delta_is_none(new_run: MakeRun, fire_on: Fir
 def test_not_a_number_is_never_better(new_run: MakeRun, fire_on: FireOn) -> None:
     run = new_run()
     assert evaluate(run, fire_on(callback(patience=3)), [float("nan"), float("inf"), float("nan")]) == 3
-    assert run.stop_reason == "no better val_accuracy for 3 evaluations"
+    assert run.stop_reason == "val_accuracy did not improve for 3 evaluations"
     json.dumps(run.state, allow_nan=False)
 
 
@@ -82,7 +82,7 @@ def test_a_resumed_run_goes_on_counting(new_run: MakeRun, fire_on: FireOn) -> No
     assert evaluate(first, fire_on(callback(patience=3)), [0.9, 0.8, 0.8]) == 0
     second = new_run(state=json.loads(json.dumps(first.state)), resumed=True)
     assert evaluate(second, fire_on(callback(patience=3)), [0.8, 0.95], first=4) == 4
-    assert second.stop_reason == "no better val_accuracy for 3 evaluations; best 0.9 in epoch 1"
+    assert second.stop_reason == "val_accuracy did not improve for 3 evaluations; best 0.9 in epoch 1"
 
 
 @pytest.mark.parametrize("name", ["val_acuracy", "acuracy", "Accuracy"])
@@ -104,4 +104,4 @@ def test_an_extended_run_waits_again(new_run: MakeRun, fire_on: FireOn) -> None:
     run.state, run.stop_reason = json.loads(json.dumps(run.state)), None
     fire("finetune_run_start", run=run)
     assert evaluate(run, fire, [0.4, 0.4], first=4) == 5
-    assert run.stop_reason == "no better val_accuracy for 2 evaluations; best 0.5 in epoch 1"
+    assert run.stop_reason == "val_accuracy did not improve for 2 evaluations; best 0.5 in epoch 1"

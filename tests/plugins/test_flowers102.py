@@ -20,7 +20,7 @@ from scipy.io import savemat
 
 from finetune import DataError, DownloadError, Samples, decode
 from finetune_plugins import flowers102
-from finetune_plugins.flowers102 import Flowers102, build, flower_names
+from finetune_plugins.flowers102 import Flowers102, build, read_flower_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,13 +177,13 @@ def test_missing_files_are_named(root: Path) -> None:
 def test_damaged_tables(root: Path, data: bytes | None) -> None:
     file = root / "setid.mat"
     file.write_bytes(file.read_bytes()[:-50] if data is None else data)
-    with pytest.raises(DataError, match=r"setid.mat' is damaged or holds no numbers 'tstid'; remove it and fetch it"):
+    with pytest.raises(DataError, match=r"setid.mat' is damaged or has no numbers 'tstid'; delete it and download it"):
         read(root, "test")
 
 
 def test_tables_that_do_not_belong_together(root: Path) -> None:
     savemat(root / "imagelabels.mat", {"labels": np.array([1, 2, 3], np.uint8)})
-    with pytest.raises(DataError, match=r"has imagelabels.mat and setid.mat that do not belong together; fetch both"):
+    with pytest.raises(DataError, match=r"has imagelabels.mat and setid.mat that do not match; download both"):
         read(root)
 
 
@@ -201,12 +201,12 @@ def test_names_beside_the_photos_win(root: Path) -> None:
     assert read(root).classes == ("Primel", "Glocke", "Passionsblume")
     for text in ("[1]", "{"):
         (root / "cat_to_name.json").write_text(text)
-        with pytest.raises(DataError, match=r"cat_to_name.json' does not map numbers to names; mend it or remove it"):
+        with pytest.raises(DataError, match=r"cat_to_name.json' does not map numbers to names; fix it or delete it"):
             read(root)
 
 
 def test_names(tmp_path: Path) -> None:
-    names = flower_names(tmp_path)
+    names = read_flower_names(tmp_path)
     assert list(names) == [str(i) for i in range(1, 103)]
     assert len(set(names.values())) == 102
 

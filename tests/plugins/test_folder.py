@@ -108,7 +108,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
             *("warning", "."),
             "left out, images in a format that cannot be read: 'b/IMG_1.DNG'; convert them to JPEG or PNG",
         ),
-        ("warning", ".", "left out, photos that lie in no class folder: 'loose.jpg'; put them into one"),
+        ("warning", ".", "left out, images outside the class folders: 'loose.jpg'; move them into one"),
     ]
 
 
@@ -116,7 +116,7 @@ def test_what_lies_beside_the_splits_is_said_once(tmp_path: Path) -> None:
     root = tree(
         tmp_path, "train/a/1.jpg", "train/b/2.jpg", "valid/a/3.jpg", "extra/a/4.jpg", "x.jpg", "cat_to_name.json"
     )
-    text = "is not used; it lies next to the folders of the splits"
+    text = "is not used; it is next to the folders of the splits"
     assert findings(photos(root), root) == [("warning", "extra", text), ("warning", "x.jpg", text)]
     assert findings(photos(root, "valid"), root) == []
 
@@ -127,7 +127,7 @@ def test_empty_classes(tmp_path: Path) -> None:
     assert findings(photos(root), root)[:2] == [("error", "c", text), ("error", "d", text)]
     allowed = photos(root, allow_empty=True)
     assert allowed.classes == ("a", "b")
-    text = "holds no photo; the class is left out"
+    text = "holds no photo; the class is skipped"
     assert findings(allowed, root)[:2] == [("warning", "c", text), ("warning", "d", text)]
 
 
@@ -165,7 +165,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     (root / "a" / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
     (root / os.fsdecode(b"\xe9")).mkdir()
     found = photos(root).findings
-    assert [f.text for f in found] == ["is named by bytes that are no UTF-8 text; rename it"] * 2
+    assert [f.text for f in found] == ["has a name that is not UTF-8; rename it"] * 2
     assert "\udcff.jpg" in found[0].subject
     assert "\udce9" in found[1].subject
 

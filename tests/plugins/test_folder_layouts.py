@@ -11,7 +11,7 @@ from finetune import DataError, Split
 from finetune.catalogue import Catalogue
 from finetune.data import sources
 from finetune.new import recipe as looking
-from finetune.plugins import load
+from finetune.plugins import load_plugins
 from finetune_plugins.folder import Folder, build
 from tests.plugins.test_folder import findings, photos, relative, tree
 
@@ -93,8 +93,8 @@ def test_what_lies_next_to_class_folders_is_told_apart_as_inside_them(tmp_path: 
     Image.new("RGB", (2, 2)).save(root / "scan", "PNG")
     assert findings(photos(root), root) == [
         ("note", ".", "left out, not images: 'notes.txt'"),
-        ("warning", ".", "left out, links that lead nowhere: 'gone'; restore what they lead to, or remove them"),
-        ("warning", ".", "left out, images whose names do not end like one: 'scan'; rename them"),
+        ("warning", ".", "left out, broken links: 'gone'; restore their targets, or remove them"),
+        ("warning", ".", "left out, images whose names have no image ending: 'scan'; rename them"),
     ]
 
 
@@ -168,7 +168,7 @@ def test_a_test_split_alone_can_be_measured(tmp_path: Path) -> None:
 def test_another_folder_need_not_have_the_folders_of_the_training_data(tmp_path: Path) -> None:
     root = tree(tmp_path / "new", "a/1.jpg", "b/2.jpg")
     trained_on = {"use": "folder", "root": str(tmp_path / "old"), "train": "*", "test": "extra"}
-    catalogue = Catalogue(load())
+    catalogue = Catalogue(load_plugins())
     with pytest.raises(DataError, match="cannot be read") as caught:  # found, and then decoded: these are no images
         sources.load_labelled(str(root), {"classes": ["a", "b"], "dataset": trained_on}, catalogue, 1)
     assert "2 photos cannot be read" in str(caught.value)
@@ -176,6 +176,6 @@ def test_another_folder_need_not_have_the_folders_of_the_training_data(tmp_path:
 
 def test_a_new_recipe_knows_the_splits(tmp_path: Path) -> None:
     root = tree(tmp_path, "a/1.jpg", "b/2.jpg", "validation/a/3.jpg", "validation/b/4.jpg")
-    seen = looking.look(root, Catalogue(load()))
+    seen = looking.look_at_photos(root, Catalogue(load_plugins()))
     assert seen.splits == {"train": 2, "valid": 2}
     assert seen.counts == {"a": 1, "b": 1}

@@ -13,8 +13,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from finetune_plugins.fractals import Fractals, build
-from finetune_plugins.fractals_drawing import palette
-from finetune_plugins.fractals_system import VARIANTS, followed, generator, orbit, system, worth_seeing
+from finetune_plugins.fractals_drawing import choose_palette
+from finetune_plugins.fractals_system import (
+    VARIANTS,
+    compute_orbit,
+    follow_maps,
+    is_worth_seeing,
+    make_generator,
+    make_system,
+)
 
 if TYPE_CHECKING:
     from finetune import Samples, Split
@@ -57,21 +64,21 @@ def test_a_picture_depends_on_seed_split_and_index_alone() -> None:
 
 def test_systems_contract_and_fill_the_picture() -> None:
     for number in range(60):
-        matrices, shifts = system(generator(3, number))
+        matrices, shifts = make_system(make_generator(3, number))
         assert 2 <= len(matrices) <= 4
         assert np.linalg.norm(matrices, ord=2, axis=(1, 2)).max() < 1  # so that the orbit stays bounded
-        points, maps = followed(matrices, shifts, generator(4, number))
+        points, maps = follow_maps(matrices, shifts, make_generator(4, number))
         assert np.isfinite(points).all()
         assert set(maps) <= set(range(len(matrices)))
         for variant in range(VARIANTS):
-            found = orbit(3, number, variant).points.astype(np.float64)
-            assert worth_seeing(found)
+            found = compute_orbit(3, number, variant).points.astype(np.float64)
+            assert is_worth_seeing(found)
             assert np.abs(found).max() <= 1.5
 
 
 def test_few_orbits_are_kept_in_memory() -> None:
-    found = orbit(3, 0, 0)
-    kept = orbit.cache_info().maxsize
+    found = compute_orbit(3, 0, 0)
+    kept = compute_orbit.cache_info().maxsize
     assert kept is not None
     assert kept >= 2000  # all variants of the 500 that there are by default
     assert kept * (found.points.nbytes + found.maps.nbytes) <= 200_000_000
@@ -79,17 +86,17 @@ def test_few_orbits_are_kept_in_memory() -> None:
 
 def test_specks_and_lines_are_not_worth_seeing() -> None:
     rng = np.random.default_rng(0)
-    assert worth_seeing(rng.uniform(-1, 1, (5000, 2)))
-    assert not worth_seeing(rng.uniform(-1, 1, (5000, 2)) * (1, 0.1))
-    assert not worth_seeing(rng.choice((-1.0, 0.0, 1.0), (5000, 2)))
-    assert not worth_seeing(np.zeros((5000, 2)))
-    assert not worth_seeing(np.full((5000, 2), 1e9) * rng.uniform(-1, 1, (5000, 2)))
+    assert is_worth_seeing(rng.uniform(-1, 1, (5000, 2)))
+    assert not is_worth_seeing(rng.uniform(-1, 1, (5000, 2)) * (1, 0.1))
+    assert not is_worth_seeing(rng.choice((-1.0, 0.0, 1.0), (5000, 2)))
+    assert not is_worth_seeing(np.zeros((5000, 2)))
+    assert not is_worth_seeing(np.full((5000, 2), 1e9) * rng.uniform(-1, 1, (5000, 2)))
 
 
 def test_colours_are_shared_so_that_forms_must_be_learnt() -> None:
-    assert np.array_equal(palette(1, 3), palette(1, 3))
-    assert palette(1, 3).min() >= 0
-    assert palette(1, 3).max() <= 255
+    assert np.array_equal(choose_palette(1, 3), choose_palette(1, 3))
+    assert choose_palette(1, 3).min() >= 0
+    assert choose_palette(1, 3).max() <= 255
     samples = made(train=720, classes=24, size=32)
     pixels, labels = stack(samples), np.array(samples.labels)
     colours = pixels.reshape(len(pixels), -1, 3).mean(axis=1)

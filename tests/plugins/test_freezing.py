@@ -66,7 +66,7 @@ def test_stages_by_name_and_pattern(options: dict[str, Any], expected: tuple[str
             {"train": ("backbone.*",)},
             r"no stage matches 'backbone\.\*'; known: all, head, last, .*stem",
         ),
-        ({"frozen": ("*",)}, r"freeze\.frozen \['\*'\] leaves nothing to train; leave out the head"),
+        ({"frozen": ("*",)}, r"freeze\.frozen \['\*'\] leaves nothing to train; do not freeze the head"),
     ],
 )
 def test_stages_that_cannot_be_are_found_before_training(options: dict[str, Any], message: str) -> None:
@@ -115,9 +115,9 @@ def test_gradual_is_a_pure_function_of_the_epoch() -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({2: "head"}, "the schedule begins with epoch 2; begin it with epoch 1"),
-        ({0: "head", 1: "all"}, "the schedule begins with epoch 0"),
-        ({-1: "head", 1: "all"}, "the schedule begins with epoch -1"),
+        ({2: "head"}, "the schedule starts with epoch 2; start it with epoch 1"),
+        ({0: "head", 1: "all"}, "the schedule starts with epoch 0"),
+        ({-1: "head", 1: "all"}, "the schedule starts with epoch -1"),
         ({}, "at least 1 item"),
         ({"1": "head"}, "valid integer"),
         ({1: 4}, "valid string"),
@@ -159,11 +159,13 @@ def test_all_unknown_stages_show_before_training() -> None:
             "no stage matches 'bn*'; known: all, head, last, last 2, layer1, layer2, layer3, layer4, stem",
         ),
     ]
-    assert said("stages", frozen=("head", "*")) == [("error", "frozen", "leaves nothing to train; leave out the head")]
+    assert said("stages", frozen=("head", "*")) == [
+        ("error", "frozen", "leaves nothing to train; do not freeze the head")
+    ]
 
 
 def test_entries_after_the_last_epoch_are_noted() -> None:
     schedule = {1: "head", 3: "layer4", 4: "all"}
-    text = "comes after the last epoch; raise train.epochs, which is 3, or take the entry out"
+    text = "comes after the last epoch; raise train.epochs, which is 3, or remove the entry"
     assert said("gradual", epochs=3, schedule=schedule) == [("note", "schedule.4", text)]
     assert said("gradual", epochs=4, schedule=schedule) == []

@@ -60,7 +60,7 @@ def pack(made: Path, tmp_path: Path) -> Path:
 
 def data(use: str, root: Path, **section: Any) -> Data:
     """Return the data of a run on a folder."""
-    component: Any = Catalogue(plugins.load()).get(Dataset, use)
+    component: Any = Catalogue(plugins.load_plugins()).get(Dataset, use)
     options = component.options(root=root)
     return loading.load(component, options, DatasetSection(use=use, **section), 5, 2)
 

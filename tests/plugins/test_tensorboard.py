@@ -137,7 +137,7 @@ def test_logs_every_metric_of_an_epoch(new_run: MakeRun, fire_on: FireOn) -> Non
 
 def test_counts_the_images_of_the_short_last_step(new_run: MakeRun) -> None:
     run = new_run({"train": {"batch_size": 4, "accumulate": 2}})
-    assert [tensorboard.images_of(run, step) for step in range(1, 7)] == [8, 8, 4, 8, 8, 4]
+    assert [tensorboard.count_images(run, step) for step in range(1, 7)] == [8, 8, 4, 8, 8, 4]
 
 
 def test_shows_augmented_images_at_the_start_of_each_phase(new_run: MakeRun, fire_on: FireOn) -> None:
@@ -300,8 +300,8 @@ def test_a_removed_folder_gives_one_warning(new_run: MakeRun, fire_on: FireOn) -
     fire("finetune_run_end", run=run)
     warning, end = said(run)
     assert warning.startswith("tensorboard: logging stops at step ")
-    assert "training goes on" in warning
-    assert "was removed" in warning
+    assert "training continues" in warning
+    assert "was deleted" in warning
     assert end.startswith("tensorboard: logging incomplete (FileNotFoundError: ")
     assert not run.folder.exists()
 
@@ -475,7 +475,7 @@ def test_the_module_is_cheap_to_import() -> None:
 
 
 def test_a_matrix_colours_right_blue_and_wrong_red() -> None:
-    colours = drawing.colours(np.array([[3, 1, 0], [0, 0, 0], [0, 0, 5]]))
+    colours = drawing.colour_cells(np.array([[3, 1, 0], [0, 0, 0], [0, 0, 5]]))
     assert tuple(colours[2, 2]) == drawing.RIGHT
     red, _, blue = (int(v) for v in colours[0, 1])
     assert red > blue
@@ -487,18 +487,20 @@ def test_a_matrix_colours_right_blue_and_wrong_red() -> None:
 def test_a_matrix_of_any_size_is_a_picture(count: int) -> None:
     confusion = np.eye(count, dtype=np.int64) * 10
     confusion[0, -1] += 123456
-    picture = drawing.matrix(confusion, [f"class {i}" for i in range(count)], "epoch 1: 3 of 4 images right (75.0%)")
+    picture = drawing.draw_matrix(
+        confusion, [f"class {i}" for i in range(count)], "epoch 1: 3 of 4 images right (75.0%)"
+    )
     assert min(picture.size) > 100
     assert max(picture.size) < 1600
 
 
 def test_the_most_frequent_mistakes_come_first() -> None:
-    assert drawing.worst(np.array([[9, 1, 0], [4, 9, 0], [0, 0, 9]])) == [(1, 0, 4), (0, 1, 1)]
+    assert drawing.find_worst(np.array([[9, 1, 0], [4, 9, 0], [0, 0, 9]])) == [(1, 0, 4), (0, 1, 1)]
 
 
 def test_a_sheet_takes_pictures_of_any_size() -> None:
     shapes = [(1, 1), (1, 500), (500, 1), (224, 224), (30, 40)]
-    picture = drawing.sheet([drawing.Picture(pixels=np.zeros((*shape, 3), np.uint8)) for shape in shapes])
+    picture = drawing.draw_sheet([drawing.Picture(pixels=np.zeros((*shape, 3), np.uint8)) for shape in shapes])
     assert picture.size == (3 * 200 + 8, 2 * 200 + 8)
 
 
@@ -507,17 +509,17 @@ def test_a_sheet_takes_pictures_of_any_size() -> None:
     [("rose", "rose"), ("a\n b", "a b"), ("\U0010fffe", "class 7"), ("caf\udce9", "caf?"), ("x" * 300, "x" * 200)],
 )
 def test_names_are_shown_as_they_can_be_drawn(name: str, shown: str) -> None:
-    assert drawing.shown(name, 7) == shown
+    assert drawing.make_drawable(name, 7) == shown
 
 
 def test_names_without_a_font_lose_their_accents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "FONTS", ())
-    assert drawing.shown("rosé", 7) == "rose"
-    assert drawing.shown("玫瑰", 7) == "class 7"
-    assert drawing.shown("ß玫", 7) == "class 7"
+    assert drawing.make_drawable("rosé", 7) == "rose"
+    assert drawing.make_drawable("玫瑰", 7) == "class 7"
+    assert drawing.make_drawable("ß玫", 7) == "class 7"
 
 
 def test_long_text_is_cut() -> None:
-    cut = drawing.clipped("giant white arum lily", 13, 60)
+    cut = drawing.clip_text("giant white arum lily", 13, 60)
     assert cut.endswith("…")
-    assert drawing.font(cut, 13).getlength(cut) <= 60
+    assert drawing.choose_font(cut, 13).getlength(cut) <= 60

@@ -10,8 +10,8 @@ from finetune import Augmentation, Backbone, Dataset, Finding, Freezer, Options,
 from finetune.catalogue import Catalogue
 from finetune.errors import PluginError, RecipeError
 from finetune.plugins import Origin, Plugins
-from finetune.recipe.overrides import keys
-from finetune.recipe.plan import Plan, load
+from finetune.recipe.overrides import parse_keys
+from finetune.recipe.plan import Plan, load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -69,7 +69,7 @@ def found(tmp_path: Path, freezer: Callable[..., Any], augmentation: Callable[..
     plugins = Plugins()
     plugins.register(Plugin(), Origin(name="mine", distribution="tests", version="1"))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return load(tmp_path / "recipe.yaml", [], Catalogue(plugins))
+    return load_plan(tmp_path / "recipe.yaml", [], Catalogue(plugins))
 
 
 def saying(*said: tuple[Any, str]) -> Callable[..., Iterable[Finding]]:
@@ -119,6 +119,6 @@ def test_a_check_that_fails_names_its_plugin(tmp_path: Path) -> None:
 
 
 def test_keys_as_they_are_spelled() -> None:
-    assert keys("schedule.4") == ("schedule", "4")
-    assert keys('ops[2]."a b".x') == ("ops", 2, "a b", "x")
-    assert (keys(""), keys("a b")) == ((), ("a b",))
+    assert parse_keys("schedule.4") == ("schedule", "4")
+    assert parse_keys('ops[2]."a b".x') == ("ops", 2, "a b", "x")
+    assert (parse_keys(""), parse_keys("a b")) == ((), ("a b",))

@@ -14,8 +14,8 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
 from finetune.recipe import document, extending
-from finetune.recipe.plan import Plan, dump, load
-from finetune.recipe.schema import json_schema
+from finetune.recipe.plan import Plan, dump_plan, load_plan
+from finetune.recipe.schema import build_json_schema
 
 pytestmark = pytest.mark.once
 
@@ -33,7 +33,7 @@ runner: {device: ascend, memory_gb: 30, amp: O2}
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +47,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def extended(catalogue: Catalogue, text: str, *overrides: str, base: str = "sub/base.yaml") -> Plan:
     Path("mine.yaml").write_text(f"extends: {base}\n{text}")
-    return load(Path("mine.yaml"), overrides, catalogue)
+    return load_plan(Path("mine.yaml"), overrides, catalogue)
 
 
 def refused(catalogue: Catalogue, file: str, *overrides: str) -> tuple[str, ...]:
     with pytest.raises(RecipeError) as error:
-        load(Path(file), overrides, catalogue)
+        load_plan(Path(file), overrides, catalogue)
     return error.value.mistakes
 
 
@@ -97,13 +97,13 @@ def test_it_is_what_the_same_overrides_make(catalogue: Catalogue, folder: Path) 
         *("freeze.use=stages", "freeze.train=[layer4]", "train.epochs=4", "runner.device=cpu", "augment=[]"),
         *("name=mine", f"output={folder}/runs"),
     ]
-    assert extended(catalogue, text) == load(Path("sub/base.yaml"), overrides, catalogue)
+    assert extended(catalogue, text) == load_plan(Path("sub/base.yaml"), overrides, catalogue)
 
 
 def test_overrides_come_last(catalogue: Catalogue) -> None:
     assert extended(catalogue, "train: {epochs: 4}", "train.epochs=2", "seed=3").recipe.train.epochs == 2
     assert refused(catalogue, "mine.yaml", "extends=flowers") == (
-        "override 'extends=flowers': extends: a base is read before the command line; write 'extends' into a file",
+        "override 'extends=flowers': extends: cannot be set by an override; write 'extends' in a recipe file",
     )
 
 
@@ -123,14 +123,14 @@ def test_a_recipe_has_a_name_of_its_own(catalogue: Catalogue) -> None:
 def test_a_bundled_recipe_by_name_has_no_folder_of_its_own(catalogue: Catalogue, folder: Path) -> None:
     plan = extended(catalogue, "train: {epochs: 4}", base="folder")
     assert plan.recipe.dataset.given["root"] == str(folder / "photos")
-    plan = load({"extends": "folder", "dataset": {"root": "x"}}, [], catalogue)
+    plan = load_plan({"extends": "folder", "dataset": {"root": "x"}}, [], catalogue)
     assert plan.recipe.dataset.given["root"] == str(folder / "x")
 
 
 def test_standard_input_may_extend(catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"extends: sub/base.yaml\ntrain: {epoch: 4}")))
     with pytest.raises(RecipeError, match=r"^<stdin>:2:9: train.epoch: unknown key 'epoch'"):
-        load("-", [], catalogue)
+        load_plan("-", [], catalogue)
 
 
 def test_a_chain(catalogue: Catalogue, folder: Path) -> None:
@@ -166,8 +166,8 @@ def test_a_base_at_home(
 LEADS_NOWHERE: list[tuple[str, str]] = [
     ("god", "no bundled recipe named 'god'; known: "),
     ("sub/bas.yaml", "no file 'sub/bas.yaml' in {folder}; did you mean 'base.yaml'?"),
-    ("elsewhere/x.yaml", "no file 'elsewhere/x.yaml' in {folder}; a path starts at the folder of its recipe"),
-    ("sub/", "'sub/' is no file; name a recipe such as base.yaml"),
+    ("elsewhere/x.yaml", "no file 'elsewhere/x.yaml' in {folder}; a path is relative to the folder of its recipe"),
+    ("sub/", "'sub/' is not a file; name a recipe such as base.yaml"),
     (
         "~nobody-has-this-name/x.yaml",
         "no home folder for '~nobody-has-this-name/x.yaml'; write the full",
@@ -183,7 +183,7 @@ LEADS_NOWHERE: list[tuple[str, str]] = [
         "x" * 9000 + ".yaml",
         "no file 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxxxxxxxx.yaml' in {folder}; a path",
     ),
-    ("/dev/zero", "'/dev/zero' is no file; name a recipe such as base.yaml"),
+    ("/dev/zero", "'/dev/zero' is not a file; name a recipe such as base.yaml"),
     ("there", "no bundled recipe named 'there'; did you mean 'there.yaml'?"),
 ]
 
@@ -201,28 +201,28 @@ def test_circles_and_long_chains_end(catalogue: Catalogue) -> None:
     Path("sub/b.yaml").write_text("extends: ../a.yaml\n")
     assert refused(catalogue, "a.yaml") == (
         "sub/b.yaml:1:1: extends: '../a.yaml' leads back to itself: a.yaml -> sub/b.yaml -> sub/../a.yaml; "
-        "take 'extends' out of one of them",
+        "remove 'extends' from one of them",
     )
     for number in range(20):
         Path(f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
     (said,) = refused(catalogue, "0.yaml")
-    assert said == "7.yaml:1:1: extends: more than 8 recipes, each extending the next; write some of them out"
+    assert said == "7.yaml:1:1: extends: more than 8 recipes extend each other; merge some of them into one"
 
 
 def test_what_is_written_into_a_run_is_complete(catalogue: Catalogue, tmp_path: Path) -> None:
     plan = extended(catalogue, "train: {epochs: 4}")
-    Path("again.yaml").write_text(dump(plan))
-    assert "extends" not in dump(plan)
+    Path("again.yaml").write_text(dump_plan(plan))
+    assert "extends" not in dump_plan(plan)
     (tmp_path / "sub" / "base.yaml").unlink()
-    assert load(Path("again.yaml"), [], catalogue) == plan
+    assert load_plan(Path("again.yaml"), [], catalogue) == plan
 
 
 def test_bundled_recipes_extend_bundled_ones_by_name(catalogue: Catalogue) -> None:
-    texts = {name: file.read_text() for name, file in document.recipes().items()}
+    texts = {name: file.read_text() for name, file in document.list_recipes().items()}
     bases = {line.split()[1] for text in texts.values() for line in text.splitlines() if line.startswith("extends:")}
     assert bases
     assert bases <= texts.keys()
-    assert extending.KEY not in load({"extends": "flowers-ascend"}, [], catalogue).recipe.model_dump()
+    assert extending.KEY not in load_plan({"extends": "flowers-ascend"}, [], catalogue).recipe.model_dump()
 
 
 PARTIAL: list[tuple[dict[str, Any], bool]] = [
@@ -244,4 +244,4 @@ PARTIAL: list[tuple[dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("recipe", "valid"), PARTIAL, ids=str)
 def test_the_schema_lets_a_base_say_the_rest(catalogue: Catalogue, recipe: dict[str, Any], valid: bool) -> None:
-    assert Draft202012Validator(json_schema(catalogue)).is_valid(recipe) is valid
+    assert Draft202012Validator(build_json_schema(catalogue)).is_valid(recipe) is valid

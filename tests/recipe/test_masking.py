@@ -64,14 +64,14 @@ def test_an_address_with_secrets_stays_in_the_recipe_alone(tmp_path: Path) -> No
     file = save(tmp_path / "start.safetensors")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     said = recipe(tmp_path, f"https://me:hush@example.invalid/net.safetensors?token=hush#sha256={digest}")
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Company(file), plugins.Origin(name="company", distribution="tests", version="-"))
     catalogue, made = Catalogue(loaded), tmp_path / "runs" / "small-001"
     reader = Reader(("step_end", 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
     lines: list[str] = []
     with pytest.raises(Interrupted):
-        engine.fine_tune(plans.load(said, [], catalogue), catalogue, watchers=[reader], say=lines.append)
-    again = plans.load(made / "recipe.yaml", [], catalogue)
+        engine.fine_tune(plans.load_plan(said, [], catalogue), catalogue, watchers=[reader], say=lines.append)
+    again = plans.load_plan(made / "recipe.yaml", [], catalogue)
     assert again.recipe.backbone.weights == said["backbone"]["weights"]
     run = engine.fine_tune(again, catalogue, resume=made, say=lines.append)
     finished = engine.fine_tune(again, catalogue, resume=made, say=lines.append)
@@ -90,8 +90,8 @@ def test_an_address_with_secrets_stays_in_the_recipe_alone(tmp_path: Path) -> No
 
 def test_a_recipe_without_secrets_is_left_as_it_is(tmp_path: Path) -> None:
     recipe = Recipe.model_validate({"dataset": {"use": "shapes", "size": 64}, "augment": ({"use": "x", "deep": [{}]},)})
-    assert masking.without_secrets(recipe) == recipe
-    masking.write(tmp_path / "recipe.yaml", "name: a\n")
+    assert masking.mask_recipe(recipe) == recipe
+    masking.write_recipe(tmp_path / "recipe.yaml", "name: a\n")
     before = os.umask(0o022)
     os.umask(before)
     assert stat.S_IMODE((tmp_path / "recipe.yaml").stat().st_mode) == 0o666 & ~before
@@ -100,7 +100,7 @@ def test_a_recipe_without_secrets_is_left_as_it_is(tmp_path: Path) -> None:
 def test_secrets_are_found_in_options_however_deep() -> None:
     parts = ({"use": "x", "deep": [{"api_key": "hush", "url": "ftp://a:hush@b/c"}], "3": 4},)
     recipe = Recipe.model_validate({"dataset": {"use": "cloud", "password": "hush", "rows": 3}, "augment": parts})
-    shown = masking.without_secrets(recipe).model_dump(mode="json")
+    shown = masking.mask_recipe(recipe).model_dump(mode="json")
     assert shown["dataset"]["password"] == "***"
     assert shown["dataset"]["rows"] == 3
     assert shown["augment"] == [{"use": "x", "deep": [{"api_key": "***", "url": "ftp://***@b/c"}], "3": 4}]

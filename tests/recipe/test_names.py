@@ -20,7 +20,7 @@ from finetune.cli import main, output, using
 from finetune.data.audit import Notes
 from finetune.data.imagefile import BadImage
 from finetune.model.inputs import Prediction
-from finetune.recipe.places import shortened
+from finetune.recipe.places import clip_text
 from finetune.text import escape, escape_line
 from finetune_plugins.csv import Table, build
 from tests.faults.bad_data import encoded, trained
@@ -67,13 +67,13 @@ def test_every_name_comes_back_from_csv_and_json(names: list[str]) -> None:
         for name in names:
             (folder / name).write_bytes(b"photo")
         names = [name for name in names if name in os.listdir(folder)]  # a file system may change names itself
-        (folder / "table of names").write_bytes(using.table(predicted(names), 1))
+        (folder / "table of names").write_bytes(using.format_table(predicted(names), 1))
         samples = build(Table(file=folder / "table of names"), "train")
         assert samples is not None
         assert not samples.findings
         assert list(samples.images) == [folder / name for name in names]
         assert all(os.path.lexists(str(path)) for path in samples.images)
-    line = output.line({"predictions": [using.prediction(each) for each in predicted(names)]})
+    line = output.format_line({"predictions": [using.convert_prediction(each) for each in predicted(names)]})
     assert line.isascii()
     assert [each["path"] for each in json.loads(line)["predictions"]] == names
 
@@ -81,7 +81,7 @@ def test_every_name_comes_back_from_csv_and_json(names: list[str]) -> None:
 @given(st.lists(st.lists(st.text(max_size=20), min_size=2, max_size=2), max_size=4))
 def test_cells_come_back_as_they_are(rows: list[list[str]]) -> None:
     rows = [[cell.replace("\0", "") for cell in row] for row in rows]
-    assert list(csv.reader(io.StringIO(output.csv_lines(rows), newline=""), strict=True)) == rows
+    assert list(csv.reader(io.StringIO(output.format_csv(rows), newline=""), strict=True)) == rows
 
 
 @given(st.text())
@@ -176,7 +176,7 @@ def test_a_report_on_data_keeps_names(odd: Path, answered: Any) -> None:
             Path(name).write_bytes(b"no image")
         files = sorted(os.path.join("photos", name) for name in os.listdir("photos"))
         rows = [["path", "label"], *([name, "ab"[number % 2]] for number, name in enumerate(files))]
-        Path("t.csv").write_bytes(output.csv_lines(rows).encode("utf-8", "surrogateescape"))
+        Path("t.csv").write_bytes(output.format_csv(rows).encode("utf-8", "surrogateescape"))
         Path("r.yaml").write_text(recipe + "image: {size: 16, resize: 16}\ntrain: {batch_size: 2}\n")
         code, out = answered("check", "r.yaml", "--json")
         assert code == 0
@@ -194,5 +194,5 @@ def test_a_report_on_data_keeps_names(odd: Path, answered: Any) -> None:
 
 
 def test_an_odd_name_in_a_recipe_is_shown_as_it_is_but_for_what_steers_a_terminal() -> None:
-    assert shortened("caf\u00e9 \u202f\u3000x") == "caf\u00e9 \u202f\u3000x"
-    assert shortened("caf\u00e9\n\x1b[31m\u202e") == "caf\u00e9\\n\\x1b[31m\\u202e"
+    assert clip_text("caf\u00e9 \u202f\u3000x") == "caf\u00e9 \u202f\u3000x"
+    assert clip_text("caf\u00e9\n\x1b[31m\u202e") == "caf\u00e9\\n\\x1b[31m\\u202e"

@@ -11,7 +11,7 @@ from finetune.catalogue import Catalogue
 from finetune.cli import main
 from finetune.errors import RecipeError, UsageError
 from finetune.plugins import Origin
-from finetune.recipe.plan import Plan, load
+from finetune.recipe.plan import Plan, load_plan
 from finetune.training.check import check
 from tests.drawn import folder
 
@@ -38,7 +38,7 @@ class Gatherer:
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Gatherer(), Origin(name="gatherer", distribution="gatherer", version="1"))
     return Catalogue(loaded)
 
@@ -50,7 +50,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(catalogue: Catalogue, root: object = "photos", **sections: Any) -> Plan:
     train = {"epochs": 10, **sections.pop("train", {})}
-    return load({**TINY, "dataset": {"use": "folder", "root": str(root)}, "train": train, **sections}, [], catalogue)
+    return load_plan(
+        {**TINY, "dataset": {"use": "folder", "root": str(root)}, "train": train, **sections}, [], catalogue
+    )
 
 
 STOPPING = {"use": "early_stopping"}
@@ -59,18 +61,24 @@ STOPPING = {"use": "early_stopping"}
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"train": {"epochs": 3}, "schedule": {"warmup_epochs": 3}}, "schedule.warmup_epochs: the learning rate rises"),
-        ({"schedule": {"use": "step"}}, "schedule.every: no drop within 10 epochs; lower it, or raise train.epochs"),
-        ({"schedule": {"use": "step", "every": 2, "gamma": 1.0}}, "schedule.gamma: a drop that leaves everything"),
-        ({"schedule": {"final": 1.0}}, "schedule.final: the learning rate stays as it is"),
+        (
+            {"train": {"epochs": 3}, "schedule": {"warmup_epochs": 3}},
+            "schedule.warmup_epochs: the warm-up takes the complete run",
+        ),
+        (
+            {"schedule": {"use": "step"}},
+            "schedule.every: no decrease within 10 epochs; lower it, or raise train.epochs",
+        ),
+        ({"schedule": {"use": "step", "every": 2, "gamma": 1.0}}, "schedule.gamma: a factor of 1 has no effect"),
+        ({"schedule": {"final": 1.0}}, "schedule.final: the learning rate never decreases"),
         ({"evaluate": {"every": 11}}, "evaluate.every: only the last of 10 epochs is evaluated"),
         ({"train": {"sync_batch_norm": True}}, "train.sync_batch_norm: no effect on a single device"),
         ({"cache": {"features": "off", "views": 3}}, "cache.views: no effect, because cache.features is off"),
         ({"callbacks": [{"use": "checkpoint", "every": 11}]}, "callbacks[0].every: longer than the run of 10 epochs"),
-        ({"callbacks": [{**STOPPING, "patience": 9}]}, "callbacks[0].patience: the run has 10 evaluations, so that it"),
+        ({"callbacks": [{**STOPPING, "patience": 9}]}, "callbacks[0].patience: the run has 10 evaluations, so it"),
         (
             {"callbacks": [STOPPING], "evaluate": {"every": 2}},
-            "callbacks[0].patience: the run has 5 evaluations, so that it cannot end early; lower patience",
+            "callbacks[0].patience: the run has 5 evaluations, so it cannot end early; lower patience",
         ),
     ],
 )
@@ -97,7 +105,7 @@ def test_options_with_an_effect_are_not(sections: dict[str, Any], catalogue: Cat
 
 
 def test_a_delta_that_no_metric_reaches_is_a_mistake(catalogue: Catalogue) -> None:
-    with pytest.raises(RecipeError, match=r"callbacks\[0\].min_delta: accuracy is in 0..1, so that no evaluation"):
+    with pytest.raises(RecipeError, match=r"callbacks\[0\].min_delta: accuracy is in 0..1, so no evaluation"):
         plan(catalogue, callbacks=[{**STOPPING, "min_delta": 1.0}], evaluate={"metric": "accuracy"})
 
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-CATALOGUE = Catalogue(plugins.load())
+CATALOGUE = Catalogue(plugins.load_plugins())
 COMPONENTS = [component for _, component in CATALOGUE]
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda each: f"{each.kind}-{each.name}")
 def test_every_example_is_taken(component: Component) -> None:
-    said = values_of(schema.example(component))
-    plans.load({"dataset": {"use": "folder", "root": "photos"}, **said}, [], CATALOGUE)
+    said = values_of(schema.make_example(component))
+    plans.load_plan({"dataset": {"use": "folder", "root": "photos"}, **said}, [], CATALOGUE)
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda each: f"{each.kind}-{each.name}")
@@ -58,7 +58,7 @@ def test_what_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "show", "foldr"]) == 2
     assert "no component named 'foldr'; did you mean 'folder'?" in capsys.readouterr().err
     assert main(["plugins", "folder"]) == 2
-    assert "'folder' is nothing to list; write `finetune plugins show NAME`" in capsys.readouterr().err
+    assert "unexpected argument 'folder'; write `finetune plugins show NAME`" in capsys.readouterr().err
 
 
 def test_a_backbone_shows_its_stages_and_weights(

@@ -19,7 +19,7 @@ from finetune.components import Augmentation, Backbone, Callback, Dataset, Freez
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
-from finetune.recipe.plan import Plan, dump, dump_said, load
+from finetune.recipe.plan import Plan, dump_given, dump_plan, load_plan
 from finetune.text import escape_line
 from tests.clocks import least_processor_time
 
@@ -134,7 +134,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def planned(catalogue: Catalogue, text: str, *overrides: str) -> Plan:
     Path("recipe.yaml").write_text(text, encoding="utf-8")
-    return load(Path("recipe.yaml"), overrides, catalogue)
+    return load_plan(Path("recipe.yaml"), overrides, catalogue)
 
 
 def refused(catalogue: Catalogue, text: str, *overrides: str) -> tuple[str, ...]:
@@ -170,9 +170,12 @@ WRONG: list[tuple[str, str]] = [
     ("head: {use: mpl}", "1:8: head.use: no head named 'mpl'; did you mean 'mlp'?"),
     ("optimizer: {use: adam}", "1:13: optimizer.use: no optimizer named 'adam'; did you mean 'adamw'?"),
     ("schedule: {use: 3}", "1:12: schedule.use: no schedule named '3'; known: constant, cosine, step"),
-    ("callbacks: [{keep: 2}]", "1:13: callbacks[0].use: missing; there are: checkpoint, early_stopping, tensorboard"),
+    (
+        "callbacks: [{keep: 2}]",
+        "1:13: callbacks[0].use: missing; choose one of: checkpoint, early_stopping, tensorboard",
+    ),
     # types
-    ("seed: '1'", "1:1: seed: expected a whole number, got '1'; take the quotes off"),
+    ("seed: '1'", "1:1: seed: expected a whole number, got '1'; remove the quotes"),
     ("seed: true", "1:1: seed: expected a whole number, got true"),
     ("seed: 1_000", "1:1: seed: expected a whole number, got '1_000'; write it without '_' and spaces"),
     ("seed: 010", "1:1: seed: expected a whole number, got '010'; write it without the leading 0"),
@@ -182,11 +185,11 @@ WRONG: list[tuple[str, str]] = [
     ("train: {epochs: 2.5}", "1:9: train.epochs: expected a whole number or 'auto', got 2.5"),
     (
         "train: {epochs: }",
-        "1:9: train.epochs: expected a whole number or 'auto', got nothing; give it a value or take the key out",
+        "1:9: train.epochs: expected a whole number or 'auto', got nothing; give it a value or remove the key",
     ),
-    ("train:", "1:1: train: expected a mapping, got nothing; give it a value or take the key out"),
+    ("train:", "1:1: train: expected a mapping, got nothing; give it a value or remove the key"),
     ("train: 3", "1:1: train: expected a mapping, got 3"),
-    ("optimizer: {lr: '1e-3'}", "1:13: optimizer.lr: expected a number or 'auto', got '1e-3'; take the quotes off"),
+    ("optimizer: {lr: '1e-3'}", "1:13: optimizer.lr: expected a number or 'auto', got '1e-3'; remove the quotes"),
     ("optimizer: {lr: '0,1'}", "1:13: optimizer.lr: expected a number or 'auto', got '0,1'; write it with '.'"),
     ("head: {keep_pretrained: no}", "1:8: head.keep_pretrained: expected true or false, got 'no'; write false"),
     ("head: {keep_pretrained: 1}", "1:8: head.keep_pretrained: expected true or false, got 1"),
@@ -282,7 +285,7 @@ WRONG: list[tuple[str, str]] = [
     ("image: {size: 256, resize: 224}", "1:9: image.size: 256 is more than image.resize, which is 224"),
     (
         "callbacks: [{use: checkpoint}, {use: checkpoint}]",
-        "1:33: callbacks[1].use: 'checkpoint' is there already, as callbacks[0]",
+        "1:33: callbacks[1].use: duplicate 'checkpoint'; already at callbacks[0]",
     ),
     (
         "backbone: {weights: hub-v11}",
@@ -297,9 +300,9 @@ WRONG: list[tuple[str, str]] = [
         "1:1: output: no home folder for '~nobody-has-this-name/runs'; write the full path",
     ),
     # what reading finds
-    ("seed: 1\nseed: 2", "2:1: seed: given twice; the first one is on line 1"),
-    ("seed: !!int '3'", "1:7: seed: tag '!!int' is no part of a recipe; write plain text, numbers, lists and mappings"),
-    ("train: *x", "1:8: train: no anchor '&x' above this '*x'"),
+    ("seed: 1\nseed: 2", "2:1: seed: duplicate key; the first one is on line 1"),
+    ("seed: !!int '3'", "1:7: seed: tag '!!int' is not supported; write plain text, numbers, lists and mappings"),
+    ("train: *x", "1:8: train: no anchor '&x' above '*x'"),
 ]
 
 
@@ -313,7 +316,7 @@ def test_each_mistake_has_its_sentence(catalogue: Catalogue, text: str, message:
 DATASETS = [
     ("seed: 1", "1:1: dataset: missing; the smallest recipe is 'dataset: {use: folder, root: photos/}'"),
     ("dataset: photos/", "1:1: dataset: expected a mapping, got 'photos/'; write {use: folder, root: photos/}"),
-    ("dataset: {root: x}", "1:1: dataset.use: missing; there are: clash, failing, flowers102, folder"),
+    ("dataset: {root: x}", "1:1: dataset.use: missing; choose one of: clash, failing, flowers102, folder"),
     ("dataset: {use: [folder]}", "1:11: dataset.use: expected text, got a list"),
     ("dataset: {use: folder}", "1:1: dataset.root: missing; dataset 'folder' needs it"),
     ("dataset: {use: foldr, root: x}", "1:11: dataset.use: no dataset named 'foldr'; did you mean 'folder'?"),
@@ -352,10 +355,10 @@ seed: !x 1
         "recipe.yaml:3:27: augment[0].preset: expected 'light', 'standard' or 'heavy', got 3",
         "recipe.yaml:4:1: dataset.root: missing; dataset 'folder' needs it",
         "recipe.yaml:4:24: dataset.rot: unknown key 'rot'; did you mean 'root'?",
-        "recipe.yaml:5:20: train.epochs: given twice; the first one is on line 5",
+        "recipe.yaml:5:20: train.epochs: duplicate key; the first one is on line 5",
         "recipe.yaml:5:31: train.batch: unknown key 'batch'; did you mean 'batch_size'?",
         "recipe.yaml:6:12: schedule.warmup_epochs: 5 is more than train.epochs, which is 3",
-        "recipe.yaml:7:7: seed: tag '!x' is no part of a recipe; write plain text, numbers, lists and mappings",
+        "recipe.yaml:7:7: seed: tag '!x' is not supported; write plain text, numbers, lists and mappings",
         "override 'runner.amp=01': runner.amp: expected 'auto', 'off' or 'O2', got '01'",
         "override 'callbacks[9].keep=1': 'callbacks' has items [0] to [1] only",
         "override 'trian.epochs=5': trian: unknown key 'trian'; did you mean 'train'?",
@@ -425,7 +428,7 @@ class TestPaths:
         )
         (folder / "sub" / "recipe.yaml").write_text(text)
         os.chdir(folder / "sub" / "work")
-        plan = load(Path("../recipe.yaml"), ["dataset.named.x=../y"], catalogue)
+        plan = load_plan(Path("../recipe.yaml"), ["dataset.named.x=../y"], catalogue)
         assert plan.dataset.options == Files(
             root=folder / "photos",
             valid=home / "valid",
@@ -441,13 +444,13 @@ class TestPaths:
     ) -> None:
         (folder / "sub").mkdir()
         (folder / "sub" / "recipe.yaml").write_text("dataset: {use: flowers102}")
-        plan = load(Path("sub/recipe.yaml"), [], catalogue)
+        plan = load_plan(Path("sub/recipe.yaml"), [], catalogue)
         assert plan.dataset.options == Flowers(root=home / "flowers")
         assert plan.recipe.output == folder / "runs"
-        plan = load(Path("sub/recipe.yaml"), ["dataset={use: folder, root: x}", "output=y"], catalogue)
+        plan = load_plan(Path("sub/recipe.yaml"), ["dataset={use: folder, root: x}", "output=y"], catalogue)
         assert plan.dataset.options == Files(root=folder / "x")
         assert plan.recipe.output == folder / "y"
-        plan = load({"dataset": {"use": "folder", "root": Path("x")}, "output": "~/y"}, [], catalogue)
+        plan = load_plan({"dataset": {"use": "folder", "root": Path("x")}, "output": "~/y"}, [], catalogue)
         assert plan.dataset.options == Files(root=folder / "x")
         assert plan.recipe.output == home / "y"
 
@@ -455,7 +458,7 @@ class TestPaths:
         self, catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(FOLDER.encode())))
-        plan = load("-", ["train.epochs=2"], catalogue)
+        plan = load_plan("-", ["train.epochs=2"], catalogue)
         assert plan.dataset.options == Files(root=folder / "photos")
         assert (plan.recipe.name, plan.recipe.train.epochs) == ("run", 2)
 
@@ -494,8 +497,8 @@ class TestPaths:
 )
 def test_a_recipe_is_named_after_its_file(catalogue: Catalogue, file: str, name: str) -> None:
     Path(file).write_text(FOLDER)
-    assert load(Path(file), [], catalogue).recipe.name == name
-    assert load(Path(file), ["name=other"], catalogue).recipe.name == "other"
+    assert load_plan(Path(file), [], catalogue).recipe.name == name
+    assert load_plan(Path(file), ["name=other"], catalogue).recipe.name == "other"
 
 
 def test_lists_that_the_recipe_leaves_out_can_be_changed(catalogue: Catalogue) -> None:
@@ -530,15 +533,15 @@ def test_a_plan_written_down_loads_as_the_same_plan(
     catalogue: Catalogue, tmp_path: Path, text: str, overrides: tuple[str, ...]
 ) -> None:
     plan = planned(catalogue, text, *overrides)
-    written = dump(plan)
+    written = dump_plan(plan)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "other.yaml").write_text(written, encoding="utf-8")
     os.chdir("/")
-    again = load(tmp_path / "elsewhere" / "other.yaml", [], catalogue)
+    again = load_plan(tmp_path / "elsewhere" / "other.yaml", [], catalogue)
     assert again == plan
-    assert dump(again) == written
-    (tmp_path / "elsewhere" / "said.yaml").write_text(dump_said(plan), encoding="utf-8")
-    same = load(tmp_path / "elsewhere" / "said.yaml", [], catalogue)
+    assert dump_plan(again) == written
+    (tmp_path / "elsewhere" / "said.yaml").write_text(dump_given(plan), encoding="utf-8")
+    same = load_plan(tmp_path / "elsewhere" / "said.yaml", [], catalogue)
     assert (same, same.notes) == (plan, plan.notes)
     assert same.recipe.dataset.model_fields_set == plan.recipe.dataset.model_fields_set
     assert "split" not in same.recipe.dataset.model_fields_set
@@ -546,7 +549,7 @@ def test_a_plan_written_down_loads_as_the_same_plan(
 
 
 def test_a_written_plan_is_complete(catalogue: Catalogue, folder: Path) -> None:
-    text = dump(planned(catalogue, "freeze: {use: gradual, schedule: {1: head}}\n" + FOLDER))
+    text = dump_plan(planned(catalogue, "freeze: {use: gradual, schedule: {1: head}}\n" + FOLDER))
     for part in (
         f"root: {folder}/photos",
         "    1: head\n",
@@ -593,7 +596,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 def mistakes_of(catalogue: Catalogue, source: Path | dict[str, Any], *overrides: str) -> tuple[str, ...]:
     """Return what is wrong, at least one thing unless there is a plan."""
     try:
-        load(source, overrides, catalogue)
+        load_plan(source, overrides, catalogue)
         return ()
     except RecipeError as error:
         mistakes = error.mistakes
@@ -616,7 +619,7 @@ def test_any_text_is_a_plan_or_a_recipe_error(catalogue: Catalogue, text: str) -
 
 
 def test_a_recipe_loads_in_a_moment(catalogue: Catalogue) -> None:
-    text = dump(planned(catalogue, FOLDER))
+    text = dump_plan(planned(catalogue, FOLDER))
     planned(catalogue, text)
     assert least_processor_time(lambda: planned(catalogue, text), 0.15) < 0.15
 
@@ -641,5 +644,5 @@ def test_planning_imports_nothing_heavy() -> None:
 def test_another_device_leaves_the_options_of_the_one_before_behind(catalogue: Catalogue, tmp_path: Path) -> None:
     file = tmp_path / "npu.yaml"
     file.write_text(f"dataset: {{use: folder, root: {tmp_path}}}\nrunner: {{device: ascend, memory_gb: 30, amp: O2}}\n")
-    runner = load(file, ["runner.device=cpu", "runner.threads=4"], catalogue).recipe.runner
+    runner = load_plan(file, ["runner.device=cpu", "runner.threads=4"], catalogue).recipe.runner
     assert (runner.device, runner.amp, runner.model_dump()["threads"]) == ("cpu", "O2", 4)

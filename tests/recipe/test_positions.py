@@ -11,9 +11,9 @@ from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
 from finetune.plugins import Origin
 from finetune.recipe import document
-from finetune.recipe.plan import Plan, load
+from finetune.recipe.plan import Plan, load_plan
 from finetune.recipe.positions import replace_positions
-from finetune.recipe.schema import json_schema
+from finetune.recipe.schema import build_json_schema
 from finetune.testing import ContractError, check_freezer
 from finetune.training.prepare import plan_phases
 
@@ -84,7 +84,7 @@ def test_a_stage_of_that_name_comes_first() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("last 9", "no position 'last 9'; the network has 3 stages below the head (patches, blocks, neck), so write"),
+        ("last 9", "no position 'last 9'; the network has 3 stages below the head (patches, blocks, neck); write"),
         ("last 0", "no position 'last 0'; the network has 3 stages"),
         ("lats 2", "no position or stage named 'lats 2'; did you mean 'last 2'?"),
         ("Last 2", "did you mean 'last 2'?"),
@@ -121,14 +121,14 @@ class Plugin:
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     loaded.register(Plugin(), Origin(name="foreign", distribution="foreign", version="1"))
     return Catalogue(loaded)
 
 
 def plan(catalogue: Catalogue, **freeze: Any) -> Plan:
     recipe = {"backbone": {"use": "foreign"}, "dataset": {"use": "nothing"}, "freeze": freeze}
-    return load(recipe, [], catalogue)
+    return load_plan(recipe, [], catalogue)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_mistakes_are_where_they_were_written(catalogue: Catalogue) -> None:
         plan(catalogue, use="stages", train=["last 2", "bloks", "last 7"])
     assert sorted(line.partition(": ")[2] for line in caught.value.mistakes) == [
         "freeze.train[1]: no stage matches 'bloks'; did you mean 'blocks'?",
-        "freeze.train[2]: no position 'last 7'; the network has 3 stages below the head (patches, blocks, neck), "
-        "so write 'last' to 'last 3', 'all' or 'head'",
+        "freeze.train[2]: no position 'last 7'; the network has 3 stages below the head (patches, blocks, neck); "
+        "write 'last' to 'last 3', 'all' or 'head'",
     ]
 
 
@@ -183,10 +183,10 @@ class Described(Options):
     """Lowest stage that trains."""
 
 
-@pytest.mark.parametrize("name", document.recipes())
+@pytest.mark.parametrize("name", document.list_recipes())
 def test_every_bundled_recipe_takes_another_backbone(name: str, catalogue: Catalogue) -> None:
-    path = document.recipes()[name]
-    found = load(path, ["backbone.use=foreign", "dataset={use: nothing}"], catalogue)
+    path = document.list_recipes()[name]
+    found = load_plan(path, ["backbone.use=foreign", "dataset={use: nothing}"], catalogue)
     assert found.recipe.backbone.weights in ("auto", "none")
     phases = plan_phases(found, catalogue)
     assert all(phase.trainable[-1] == "head" for phase in phases)
@@ -194,12 +194,12 @@ def test_every_bundled_recipe_takes_another_backbone(name: str, catalogue: Catal
 
 def test_extending_a_bundled_recipe_with_another_backbone(catalogue: Catalogue, tmp_path: Any) -> None:
     (tmp_path / "mine.yaml").write_text("extends: folder\nbackbone: {use: foreign}\n")
-    found = load(tmp_path / "mine.yaml", [], catalogue)
+    found = load_plan(tmp_path / "mine.yaml", [], catalogue)
     assert [phase.trainable for phase in plan_phases(found, catalogue)] == [("neck", "head")]
 
 
 def test_the_schema_offers_positions(catalogue: Catalogue) -> None:
-    definitions = json_schema(catalogue)["$defs"]
+    definitions = build_json_schema(catalogue)["$defs"]
     (train, _) = definitions["freeze.stages"]["properties"]["train"]["anyOf"]
     schedule = definitions["freeze.gradual"]["properties"]["schedule"]
     for taken in (train["items"], schedule["additionalProperties"]):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune import FinetuneError, Finetuner, UsageError
-from finetune.recipe.keywords import python_words
+from finetune.recipe.keywords import translate_to_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     ],
 )
 def test_remedies_in_python(text: str, expected: str) -> None:
-    assert python_words(text) == expected
-    assert python_words(expected) == expected, "a second time changes nothing"
+    assert translate_to_python(text) == expected
+    assert translate_to_python(expected) == expected, "a second time changes nothing"
 
 
 PHOTOS = ([np.full((32, 32, 3), value, np.uint8) for value in range(0, 240, 20)], ["a", "b", "c"] * 4)

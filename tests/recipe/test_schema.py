@@ -15,9 +15,9 @@ from finetune.components import Augmentation, Backbone, Callback, Dataset, Freez
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
 from finetune.recipe import document
-from finetune.recipe.document import from_bytes, read
-from finetune.recipe.plan import dump, load
-from finetune.recipe.schema import json_schema
+from finetune.recipe.document import parse_bytes, read_recipe
+from finetune.recipe.plan import dump_plan, load_plan
+from finetune.recipe.schema import build_json_schema
 
 
 class Files(Options):
@@ -80,7 +80,7 @@ def catalogue() -> Catalogue:
 
 @pytest.fixture(scope="module")
 def schema(catalogue: Catalogue) -> Draft202012Validator:
-    found = json_schema(catalogue)
+    found = build_json_schema(catalogue)
     Draft202012Validator.check_schema(found)
     return Draft202012Validator(found)
 
@@ -123,18 +123,18 @@ WRONG: list[dict[str, Any]] = [
 @pytest.mark.parametrize("recipe", RIGHT, ids=str)
 def test_right_recipes(schema: Draft202012Validator, catalogue: Catalogue, recipe: dict[str, Any]) -> None:
     assert list(schema.iter_errors(recipe)) == []
-    load(recipe, [], catalogue)
+    load_plan(recipe, [], catalogue)
 
 
 @pytest.mark.parametrize("recipe", WRONG, ids=str)
 def test_wrong_recipes(schema: Draft202012Validator, catalogue: Catalogue, recipe: dict[str, Any]) -> None:
     assert not schema.is_valid(recipe)
     with pytest.raises(RecipeError):
-        load(recipe, [], catalogue)
+        load_plan(recipe, [], catalogue)
 
 
 def test_documentation_of_keys_is_in_it(catalogue: Catalogue) -> None:
-    folder = json_schema(catalogue)["$defs"]["dataset.folder"]
+    folder = build_json_schema(catalogue)["$defs"]["dataset.folder"]
     assert folder["description"] == "Images in folders."
     assert folder["properties"]["root"]["description"] == "The folder of class folders."
     assert "held back" in folder["properties"]["split"]["description"]
@@ -142,13 +142,13 @@ def test_documentation_of_keys_is_in_it(catalogue: Catalogue) -> None:
 
 
 def test_a_kind_without_components_allows_nothing() -> None:
-    schema = Draft202012Validator(json_schema(catalogue_of()))
+    schema = Draft202012Validator(build_json_schema(catalogue_of()))
     schema.check_schema(schema.schema)
     assert not schema.is_valid({"dataset": FOLDER})
 
 
 def test_names_offered_twice_are_left_out() -> None:
-    schema = json_schema(catalogue_of(Few(), Few()))
+    schema = build_json_schema(catalogue_of(Few(), Few()))
     assert schema["$defs"]["DatasetSection"]["oneOf"] == [False]
 
 
@@ -162,12 +162,12 @@ def test_options_without_a_schema_name_their_plugin() -> None:
             return [Callback(name="odd", options=Odd, build=nothing)]
 
     with pytest.raises(PluginError, match=r"plugin 'few0' \(tests 1\) failed in the JSON schema of callback 'odd'"):
-        json_schema(catalogue_of(Plugin()))
+        build_json_schema(catalogue_of(Plugin()))
 
 
 def test_everything_installed_has_a_schema() -> None:
-    catalogue = Catalogue(plugins.load())
-    schema = json_schema(catalogue)
+    catalogue = Catalogue(plugins.load_plugins())
+    schema = build_json_schema(catalogue)
     Draft202012Validator.check_schema(schema)
     for slot in ("Backbone", "Dataset", "Augment", "Freeze", "Callback"):
         assert schema["$defs"][f"{slot}Section"]["oneOf"] != [False], slot
@@ -175,18 +175,18 @@ def test_everything_installed_has_a_schema() -> None:
 
 @pytest.fixture(scope="module")
 def installed() -> Draft202012Validator:
-    return Draft202012Validator(json_schema(Catalogue(plugins.load())))
+    return Draft202012Validator(build_json_schema(Catalogue(plugins.load_plugins())))
 
 
-@pytest.mark.parametrize("name", document.recipes())
+@pytest.mark.parametrize("name", document.list_recipes())
 def test_it_accepts_every_recipe_that_comes_along(installed: Draft202012Validator, name: str) -> None:
-    assert [error.message for error in installed.iter_errors(read(document.find(name)).values)] == []
+    assert [error.message for error in installed.iter_errors(read_recipe(document.find_recipe(name)).values)] == []
 
 
 def test_it_accepts_what_is_written_into_a_run(installed: Draft202012Validator) -> None:
-    catalogue = Catalogue(plugins.load())
-    for file in document.recipes().values():
-        whole = from_bytes(dump(load(file, [], catalogue)).encode(), "recipe.yaml", Path())
+    catalogue = Catalogue(plugins.load_plugins())
+    for file in document.list_recipes().values():
+        whole = parse_bytes(dump_plan(load_plan(file, [], catalogue)).encode(), "recipe.yaml", Path())
         assert [error.message for error in installed.iter_errors(whole.values)] == [], file
 
 
@@ -208,7 +208,7 @@ def test_a_third_party_plugin_is_in_it(repo: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(repo / "examples" / "finetune-zip"))
     import finetune_zip  # type: ignore[import-not-found]
 
-    schema = json_schema(catalogue_of(Few(), finetune_zip))
+    schema = build_json_schema(catalogue_of(Few(), finetune_zip))
     file = schema["$defs"]["dataset.zip"]["properties"]["file"]
     assert file["description"] == "The archive, with one folder of photos for each class."
     validator = Draft202012Validator(schema)

@@ -9,14 +9,14 @@ import pytest
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
-from finetune.recipe.plan import load
+from finetune.recipe.plan import load_plan
 
 PHOTOS = {"dataset": {"use": "folder", "root": "photos"}}
 
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,6 @@ def catalogue() -> Catalogue:
 )
 def test_what_to_write(key: str, value: Any, said: str, catalogue: Catalogue) -> None:
     with pytest.raises(RecipeError) as caught:
-        load({**PHOTOS, key: value}, [], catalogue)
+        load_plan({**PHOTOS, key: value}, [], catalogue)
     (line,) = caught.value.mistakes
     assert said in line

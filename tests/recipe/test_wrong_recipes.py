@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
-from finetune.recipe.document import read
-from finetune.recipe.schema import json_schema
+from finetune.recipe.document import read_recipe
+from finetune.recipe.schema import build_json_schema
 from tests.cli.calling import environment
 
 if TYPE_CHECKING:
@@ -141,12 +141,12 @@ RECIPES: dict[str, Wrong] = {
     ),
     "nothing left to train": wrong(
         PHOTOS + 'freeze: {use: stages, frozen: ["*"]}',
-        "2:23: freeze.frozen: leaves nothing to train; leave out the head",
+        "2:23: freeze.frozen: leaves nothing to train; do not freeze the head",
         schema=False,
     ),
     "schedule that begins late": wrong(
         PHOTOS + "freeze: {use: gradual, schedule: {3: head, 5: all}}",
-        "2:24: freeze.schedule: the schedule begins with epoch 3; begin it with epoch 1, such as {1: head}",
+        "2:24: freeze.schedule: the schedule starts with epoch 3; start it with epoch 1, such as {1: head}",
         schema=False,
     ),
     "schedule for another freezer": wrong(
@@ -187,7 +187,7 @@ RECIPES: dict[str, Wrong] = {
     ),
     "preset and ops": wrong(
         PHOTOS + "augment: [{use: albumentations, preset: light, ops: [Blur]}]",
-        "2:11: augment[0]: preset 'light' and ops exclude each other; leave one out",
+        "2:11: augment[0]: preset 'light' conflicts with ops; remove one of them",
         schema=False,
     ),
     "augment as a mapping": wrong(
@@ -201,8 +201,8 @@ RECIPES: dict[str, Wrong] = {
     ),
     "quotes": wrong(
         PHOTOS + 'optimizer: {lr: "1e-3"}\ntrain: {epochs: "5"}',
-        "2:13: optimizer.lr: expected a number or 'auto', got '1e-3'; take the quotes off",
-        "3:9: train.epochs: expected a whole number or 'auto', got '5'; take the quotes off",
+        "2:13: optimizer.lr: expected a number or 'auto', got '1e-3'; remove the quotes",
+        "3:9: train.epochs: expected a whole number or 'auto', got '5'; remove the quotes",
     ),
     "comma": wrong(
         PHOTOS + "optimizer: {lr: 0,001}",
@@ -249,7 +249,7 @@ RECIPES: dict[str, Wrong] = {
     ),
     "key given twice": wrong(
         PHOTOS + "train: {epochs: 3}\nseed: 1\ntrain: {batch_size: 8}",
-        "4:1: train: given twice; the first one is on line 2",
+        "4:1: train: duplicate key; the first one is on line 2",
         schema=False,
     ),
     "text alone": wrong(
@@ -277,14 +277,14 @@ RECIPES: dict[str, Wrong] = {
         "extends: circle.yaml",
         (
             "circle.yaml:1:1: extends: 'circle.yaml' leads back to itself: circle.yaml -> circle.yaml; "
-            "take 'extends' out of one of them"
+            "remove 'extends' from one of them"
         ),
         schema=False,
     ),
     "base that cannot be read": wrong(
         "extends: torn.yaml\nseed: 1\nseed: 2",
-        "3:1: seed: given twice; the first one is on line 2",
-        "torn.yaml:1:10: the text ends before a bracket is closed",
+        "3:1: seed: duplicate key; the first one is on line 2",
+        "torn.yaml:1:10: unclosed bracket; add the closing bracket",
         schema=False,
     ),
     "other freezer than the base": wrong(
@@ -308,14 +308,14 @@ from pathlib import Path
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
-from finetune.recipe.plan import load
+from finetune.recipe.plan import load_plan
 
 found = {}
 for number, text in enumerate(json.load(sys.stdin)):
     Path("recipe.yaml").write_text(text)
     start = time.process_time()
     try:
-        load(Path("recipe.yaml"), [], Catalogue(plugins.load()))
+        load_plan(Path("recipe.yaml"), [], Catalogue(plugins.load_plugins()))
     except RecipeError as error:
         found[number] = [time.process_time() - start, error.mistakes]
 print(json.dumps([list(found.values()), [name for name in ("mindspore", "albumentations") if name in sys.modules]]))
@@ -358,14 +358,14 @@ def test_there_are_forty_and_no_large_library_is_needed(answers: tuple[dict[str,
 
 @pytest.fixture(scope="module")
 def schema() -> Draft202012Validator:
-    return Draft202012Validator(json_schema(Catalogue(plugins.load())))
+    return Draft202012Validator(build_json_schema(Catalogue(plugins.load_plugins())))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_schema_refuses_what_it_can(name: str, schema: Draft202012Validator, place: Path) -> None:
     (place / "seen.yaml").write_text(RECIPES[name].text)
     try:
-        values = read(place / "seen.yaml").values
+        values = read_recipe(place / "seen.yaml").values
     except RecipeError:
         assert RECIPES[name].schema, "an editor refuses what is not YAML, and no mapping"
         return

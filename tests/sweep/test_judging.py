@@ -88,7 +88,7 @@ def test_runs_are_judged_on_the_same_images(
 ) -> None:
     catalogue, said = tiny.catalogue(), []
     base = pretrained.recipe(photos, tmp_path, freeze={"use": "head"}, train={"epochs": "auto"})
-    made = [plans.load(base, [f"{key}={json.dumps(value)}"], catalogue) for value in values]
+    made = [plans.load_plan(base, [f"{key}={json.dumps(value)}"], catalogue) for value in values]
     alike = axes.judge_alike(made, catalogue, said.append)
     assert [plan.recipe.validate.folds for plan in alike] == folds
     assert bool(said) is (folds == ["off", "off"])

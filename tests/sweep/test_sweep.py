@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.once, pytest.mark.usefixtures("graph_mode")]
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def divided(recipe: Path, catalogue: Catalogue, *changes: str) -> tuple[list[tuple[str, Any]], list[str]]:
-    found, rest = axes.split_axes(changes, lambda said: plans.load(recipe, said, catalogue))
+    found, rest = axes.split_axes(changes, lambda said: plans.load_plan(recipe, said, catalogue))
     return [(axis.key, axis.values) for axis in found], rest
 
 
@@ -117,7 +117,10 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     for run in told["runs"]:
         own = json.loads((Path(run["run"]) / "result.json").read_text())
         assert own == run["result"]
-        assert plans.load(Path(run["run"]) / "recipe.yaml", [], Catalogue(plugins.load())).recipe.name == run["name"]
+        assert (
+            plans.load_plan(Path(run["run"]) / "recipe.yaml", [], Catalogue(plugins.load_plugins())).recipe.name
+            == run["name"]
+        )
     with (top / "sweep.csv").open() as file:
         titles, *rows = csv.reader(file)
     assert titles == ["optimizer.lr", "train.batch_size", "val_loss", "epoch", "seconds", "run"]
@@ -131,7 +134,7 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "best" in table
     assert str(top / "sweep.svg") in table
     assert main(["run", str(recipe), "--resume", str(top)]) == 2
-    assert "a sweep goes on as it began; leave recipe and changes out" in capsys.readouterr().err
+    assert "a sweep resumes with its own recipe; leave out recipe and overrides" in capsys.readouterr().err
 
     own = Path(told["runs"][0]["run"])
     assert main(["run", "--resume", str(own), "--extend", "1"]) == 0
@@ -152,7 +155,7 @@ def test_a_sweep(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def begun(recipe: Path, tmp_path: Path, catalogue: Catalogue, *, epochs: int = 2) -> runs.Sweep:
     def load(changes: Sequence[str]) -> plans.Plan:
-        return plans.load(recipe, [f"output={tmp_path}", f"train.epochs={epochs}", *changes], catalogue)
+        return plans.load_plan(recipe, [f"output={tmp_path}", f"train.epochs={epochs}", *changes], catalogue)
 
     trials = axes.combine_axes([axes.Axis(key="optimizer.lr", values=(1e-3, 1e30, 1e-2))])
     return runs.create_sweep(trials, runs.plan_trials(trials, load))
@@ -164,7 +167,7 @@ def test_a_run_that_diverges_is_a_row(
     sweep = begun(recipe, tmp_path, catalogue)
     assert main(["run", "--resume", str(sweep.folder)]) == 5
     out = capsys.readouterr()
-    assert "1 of 3 runs diverged; leave out their values" in out.err
+    assert "1 of 3 runs diverged; remove their values" in out.err
     rows = runs.open_sweep(sweep.folder).rows
     assert [row.error is None for row in rows] == [True, False, True]
     assert "diverged" in out.out
@@ -221,10 +224,10 @@ def test_a_rate_is_found_where_the_loss_falls(
 
 
 def test_the_rate_that_is_suggested_trains_best(recipe: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    rate = rates.find_rate(plans.load(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
+    rate = rates.find_rate(plans.load_plan(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
     losses = []
     for each in (rate / 100, rate):
-        plan = plans.load(recipe, [f"optimizer.lr={each}", f"output={tmp_path}"], catalogue)
+        plan = plans.load_plan(recipe, [f"optimizer.lr={each}", f"output={tmp_path}"], catalogue)
         losses.append(engine.fine_tune(plan, catalogue, say=lambda message: None).history[-1]["val_loss"])
     assert losses[1] < losses[0]
 
@@ -236,4 +239,4 @@ def test_no_rate_is_suggested_where_the_loss_only_rises() -> None:
 
 def test_a_recipe_that_takes_no_such_list_says_so(recipe: Path, catalogue: Catalogue) -> None:
     with pytest.raises(RecipeError, match="expected a number or 'auto', got a list"):
-        plans.load(recipe, ["optimizer.lr=[a, b]"], catalogue)
+        plans.load_plan(recipe, ["optimizer.lr=[a, b]"], catalogue)

@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import ConfigDict, field_serializer
 
 from finetune import DataError, Dataset, Encoded, Finding, Freezer, Options, Samples
-from finetune.testing.photos import picture
+from finetune.testing.photos import draw_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IMAGES = tuple(picture(8, 8, seed=number) for number in range(6))
+IMAGES = tuple(draw_picture(8, 8, seed=number) for number in range(6))
 LABELS = (0, 1, 0, 1, 0, 1)
 CLASSES = ("a", "b")
 
@@ -106,7 +106,7 @@ def counting() -> Callable[[int], Any]:
 
     def make(place: int) -> Any:
         read[0] += 1
-        return picture(8, 8, seed=read[0])
+        return draw_picture(8, 8, seed=read[0])
 
     return make
 
@@ -169,33 +169,33 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "loose options",
         dataset(lambda options, split: None if split != "train" else samples(), Loose),
         "options",
-        "an unknown key is accepted, so that a misspelt one does nothing; leave out `extra` in model_config",
+        "an unknown key is accepted, so a misspelt key has no effect; remove `extra` from model_config",
     ),
     (
         "options written otherwise",
         dataset(lambda options, split: None if split != "train" else samples(), Rounded),
         "options",
-        "they read back differently from the recipe that a run writes; use types that JSON has, and Path",
+        "they change when written to a recipe and read back; use types of JSON, and Path",
     ),
     (
         "a key of the engine",
         dataset(lambda options, split: samples(), Using),
         "options",
-        "an option is called 'split', a key that the engine reads itself; give it another name",
+        "an option is named 'split', which is a key of the engine; rename it",
     ),
     (
         "nothing explained",
         dataset(lambda options, split: None if split != "train" else samples(), Nameless),
         "help",
-        "'count' has no description; write a string below the field, which editors and help show",
+        "'count' has no description; write a docstring below the field for editors and help",
     ),
     (
         "fails",
         dataset(lambda options, split: {}["x"]),
         "build",
-        "build raised KeyError: 'x'; mend it; for what users can mend raise an error of finetune, such as DataError",
+        "build raised KeyError: 'x'; fix it; if users can fix the cause, raise an error of finetune, such as DataError",
     ),
-    ("ends the process", doing(lambda: fail(SystemExit(3))), "build", "build raised SystemExit: 3; mend it; for what"),
+    ("ends the process", doing(lambda: fail(SystemExit(3))), "build", "build raised SystemExit: 3; fix it; if"),
     (
         "says what is wrong",
         doing(lambda: fail(DataError("no photos in 'x'; put some there"))),
@@ -223,7 +223,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "split train raised TypeError: object of type 'tuple_iterator' has no len(); give sequences that know their"
         " length",
     ),
-    ("one class", of(labels=[0] * 6, classes=("a",)), "classes", "there is only 'a'; at least two are needed"),
+    ("one class", of(labels=[0] * 6, classes=("a",)), "classes", "'a' is the only class; return at least two"),
     ("text for classes", of(classes="ab"), "classes", "split train: classes must be a tuple of strings, not 'ab'"),
     (
         "two of one name",
@@ -235,13 +235,13 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "an empty class",
         of(classes=("a", "b", "c")),
         "classes",
-        "'c' has no image to train on; leave it out of classes",
+        "'c' has no training images; leave it out of classes",
     ),
     (
         "other classes",
         dataset(other_classes),
         "classes",
-        "split valid has 'c', which train does not; give all splits the same classes",
+        "split valid has 'c', which train does not have; use the same classes in all splits",
     ),
     (
         "a label outside",
@@ -259,19 +259,19 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "findings that are text",
         of(findings=("two left out",)),
         "findings",
-        "split train has 'two left out'; give finetune.Finding with a severity error, warning or note",
+        "split train has 'two left out'; use finetune.Finding with severity error, warning or note",
     ),
     (
         "an error found",
         of(findings=(Finding(severity="error", subject="a.jpg", text="is gone"),)),
         "findings",
-        "split train reports an error: a.jpg: is gone; give the check options without",
+        "split train reports an error: a.jpg: is gone; pass options that cause no errors",
     ),
     (
         "no image",
         of((*IMAGES[:5], "a.jpg")),
         "images",
-        "image 5 of split train is a str; give a Path, finetune.Encoded or HWC uint8 array",
+        "image 5 of split train is a str; return a Path, finetune.Encoded or HWC uint8 array",
     ),
     (
         "a file that is gone",
@@ -302,59 +302,61 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "images that fail",
         of(Lazy(lambda place: fail(OSError("no disk")))),
         "images",
-        "image 0 of split train raised OSError: no disk; mend what makes the image",
+        "image 0 of split train raised OSError: no disk; fix the code that makes the image",
     ),
     (
         "wrong digests",
         of(digests=["0" * 32] * 6),
         "digests",
-        "image 0 of split train has e5ebe4f1d655d358a5b0cf67f9ae2e5c, and digests say "
-        "'00000000000000000000000000000000'; give BLAKE2b of 16 bytes",
+        "image 0 of split train has e5ebe4f1d655d358a5b0cf67f9ae2e5c, but digests has "
+        "'00000000000000000000000000000000'; use BLAKE2b with 16 bytes",
     ),
     (
         "another at every reading",
         of(Lazy(counting())),
         "repeat",
-        "image 5 of split train was another when read again; make each image from its index alone",
+        "image 5 of split train was different when read again; derive each image from its index only",
     ),
     (
         "another order",
         shuffled(),
         "repeat",
-        "split train, built twice, had other images or another order; sort what a folder lists, and take random "
-        "numbers from a fixed seed",
+        "split train, built twice, has different images or a different order; sort listings of folders, "
+        "and use a fixed "
+        "seed for random numbers",
     ),
     (
         "threads overwrite",
         of(Lazy(sharing())),
         "threads",
-        "of split train, read by several threads at once, gave something else than alone; keep no state between "
-        "readings, or put a threading.Lock around it",
+        "of split train, read by several threads at once, differed from the result of one thread; keep "
+        "no state between "
+        "calls, or use a threading.Lock",
     ),
     (
         "one thread only",
         of(Lazy(impatient())),
         "threads",
         "of split train, read by several threads at once, raised RuntimeError: connection belongs to another thread; "
-        "keep no state between readings, or put a threading.Lock around it",
+        "keep no state between calls, or use a threading.Lock",
     ),
     (
         "prints",
         doing(lambda: print("reading …")),
         "process",
-        "prints 'reading …\\n'; standard output is for programs, so use run.say, findings, or logging",
+        "prints 'reading …\\n'; use run.say, findings or logging, because standard output is for programs",
     ),
     (
         "changes the folder",
         doing(lambda: os.chdir("/")),
         "process",
-        "changes the folder to '/'; use absolute paths instead of os.chdir",
+        "changes the current folder to '/'; use absolute paths instead of os.chdir",
     ),
     (
         "changes the environment",
         doing(lambda: os.environ.update(HOME="/nowhere")),
         "process",
-        "changes the environment variable HOME; pass what you need as an argument",
+        "changes the environment variable HOME; pass the value as an argument",
     ),
     (
         "sets the engine's environment",
@@ -366,24 +368,24 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "handles signals",
         doing(lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)),
         "process",
-        "handles SIGTERM itself, by which runs are saved and stopped; leave signals alone",
+        "replaces the handler of SIGTERM, which saves and stops runs; do not handle signals",
     ),
     (
         "seeds random",
         doing(lambda: random.seed(1)),
         "process",
-        "draws from, or seeds, the generator of `random`; make one of your own, random.Random(seed)",
+        "draws from or seeds the generator of `random`; use your own, random.Random(seed)",
     ),
     (
         "seeds numpy",
         doing(lambda: np.random.seed(1)),
         "process",
-        "draws from, or seeds, the generator of numpy.random; make one of your own, np.random.default_rng(seed)",
+        "draws from or seeds the generator of numpy.random; use your own, np.random.default_rng(seed)",
     ),
     (
         "unpickles",
         doing(lambda: pickle.loads(pickle.dumps(Path("x")))),
         "pickle",
-        "pathlib.PosixPath was unpickled, which can run any code; read JSON, safetensors, or .npy of numbers",
+        "pathlib.PosixPath was unpickled, and pickles can run any code; read JSON, safetensors, or numeric .npy",
     ),
 ]

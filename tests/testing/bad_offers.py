@@ -35,7 +35,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (
         {"url": NAMED, "sha256": "f" * 64},
         "records",
-        "sha256 begins with ffffffff, and the file's name has 0a1b2c3d; cor",
+        "sha256 starts with ffffffff, and the file's name has 0a1b2c3d; cor",
     ),
     ({"url": "http://example.org/w"}, "records", "url is 'http://example.org/w', which is neither https nor file; use"),
     ({"url": "https:///w"}, "records", "which is neither https nor file"),
@@ -47,7 +47,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"size": 8}, "records", "size is 8 and resize 256; use 16 to 4096 pixels"),
     ({"size": 300}, "records", "size is 300 and resize 256; use 16 to 4096 pixels, and a resize that is not smaller"),
     ({"size": "224"}, "records", "size is '224' and resize 256; use 16 to 4096 pixels"),
-    ({"accuracy": 78.6}, "records", "accuracy is 78.6; write top-1 as a number in 0..1"),
+    ({"accuracy": 78.6}, "records", "accuracy is 78.6; write top-1 accuracy as a number in 0..1"),
     ({"labels": Path("/gone.txt")}, "labels", "'/gone.txt' cannot be read"),
     ({"labels": names("a\nb\n"), "classes": 3}, "labels", "has 2 class names for 3 logits; write one name per line"),
     ({"labels": names("a\n\nb\n"), "classes": 3}, "labels", "has 3 class names (1 of them empty) for 3 logits"),

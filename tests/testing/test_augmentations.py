@@ -96,12 +96,17 @@ def legacy(pixels: Any, rng: Any) -> Any:
 
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no augmentation", Dataset(name="mine", build=print), "component", "finetune_augmentations returned Dataset("),
-    ("loose options", made(lambda: plain, Loose), "options", "an unknown key is accepted, so that a misspelt one does"),
+    (
+        "loose options",
+        made(lambda: plain, Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect",
+    ),
     (
         "nothing explained",
         made(lambda: plain, Nameless),
         "help",
-        "'count' has no description; write a string below the",
+        "'count' has no description; write a docstring below the",
     ),
     (
         "no function",
@@ -113,7 +118,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "build without the image",
         Augmentation(name="mine", build=lambda options: plain),  # type: ignore[arg-type,misc]
         "build",
-        "takes 1 positional argument but 2 were given; mend it",
+        "takes 1 positional argument but 2 were given; fix it",
     ),
     (
         "floats",
@@ -153,35 +158,41 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "another generator",
         made(elsewhere),
         "seed",
-        "an image of 48x64 pixels became another image with the same generator; take all random numbers from rng",
+        "an image of 48x64 pixels changed differently with the same generator; take all random numbers from rng",
     ),
     (
         "another build",
         made(counting),
         "seed",
-        "another build made other images with the same generators; take all random numbers from rng",
+        "another build made different images with the same generators; take all random numbers from rng",
     ),
     (
         "the image before",
         made(blending),
         "order",
-        "became another image after others; keep nothing from one call to the next",
+        "changed differently after other images; keep no state between calls",
     ),
     (
         "threads overwrite",
         made(sharing),
         "threads",
-        "changed by several threads at once, gave something else than alone; keep no state between calls, or one for "
-        "each thread in a threading.local",
+        "changed by several threads at once, differed from the result of one thread; keep no state "
+        "between calls, or use "
+        "a threading.local",
     ),
-    ("prints", mine(printing), "process", "prints 'flip\\n'; standard output is for programs, so use run.say"),
+    ("prints", mine(printing), "process", "prints 'flip\\n'; use run.say, findings or logging"),
     (
         "numpy's own generator",
         mine(legacy),
         "process",
-        "draws from, or seeds, the generator of numpy.random; make one of your own, np.random.default_rng(seed)",
+        "draws from or seeds the generator of numpy.random; use your own, np.random.default_rng(seed)",
     ),
-    ("unpickles", mine(unpickling), "pickle", "was unpickled, which can run any code; read JSON, safetensors, or .npy"),
+    (
+        "unpickles",
+        mine(unpickling),
+        "pickle",
+        "was unpickled, and pickles can run any code; read JSON, safetensors, or numeric .npy",
+    ),
 ]
 
 

@@ -97,7 +97,12 @@ def offering(layout: Layout | None = None, **said: Any) -> Backbone:
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no backbone", Dataset(name="mine", build=print), "component", "finetune_backbones returned Dataset("),
     ("no stages", mine(sound, stages=()), "component", "backbone 'mine' has no stages; name at least one"),
-    ("loose options", mine(sound, options=Loose), "options", "an unknown key is accepted, so that a misspelt one does"),
+    (
+        "loose options",
+        mine(sound, options=Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect",
+    ),
     ("nothing explained", mine(sound, options=Nameless), "help", "'count' has no description; write a string below"),
     (
         "fails",
@@ -121,39 +126,39 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "a stage called head",
         mine(sound, stages=("stem", "head")),
         "stages",
-        "a stage is called 'head'; use letters, digits and '_', and leave 'head' to the engine",
+        "a stage is named 'head'; use letters, digits and '_', and do not use 'head'",
     ),
     (
         "a stage with a dot",
         mine(sound, stages=("stem.0", "body")),
         "stages",
-        "a stage is called 'stem.0'; use letters, digits and '_', and leave 'head' to the engine",
+        "a stage is named 'stem.0'; use letters, digits and '_', and do not use 'head'",
     ),
     (
         "two stages of one name",
         mine(sound, stages=("stem", "stem")),
         "stages",
-        "two stages have one name in stem, stem; give each its own",
+        "two stages have the same name in stem, stem; rename one",
     ),
     (
         "not self",
         mine(ending("This")),
         "source",
-        "construct of class This calls its first argument 'this'; call it self, by which MindSpore tells that it is "
-        "not one of the arguments passed",
+        "construct of class This names its first argument 'this'; name it self, which MindSpore requires",
     ),
     (
         "typed in",
         mine(ending("Typed")),
         "source",
-        "construct of class Typed has no source file, which MindSpore compiles from; put the class into a module, not "
-        "into exec or a terminal",
+        "construct of class Typed has no source file, which MindSpore needs to compile it; define the "
+        "class in a module, not "
+        "in exec or a terminal",
     ),
     (
         "a shared parameter",
         mine(sharing),
         "parameters",
-        "stages 'stem' and 'body' share weight; give each its own, or make them one stage",
+        "stages 'stem' and 'body' share weight; do not share it, or merge the stages",
     ),
     (
         "random weights",
@@ -166,14 +171,14 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "another width",
         mine(sound, features=16),
         "features",
-        "the mean over positions is float32 of shape 4x8 and features says 16; make the last stage return (N, "
+        "the mean over positions is float32 of shape 4x8, but features is 16; make the last stage return (N, "
         "features, H, W) float32",
     ),
     (
         "half precision",
         mine(ending("Halves")),
         "features",
-        "the mean over positions is float16 of shape 4x8 and features says 8; make the last stage return (N, "
+        "the mean over positions is float16 of shape 4x8, but features is 8; make the last stage return (N, "
         "features, H, W) float32",
     ),
     (
@@ -182,7 +187,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "features",
         "features are not finite numbers; check initialisers and divisions",
     ),
-    ("blind", mine(ending("Blind")), "features", "two images have the same features; use the input"),
+    ("blind", mine(ending("Blind")), "features", "two images have the same features; compute them from the input"),
     (
         "stages that do not fit",
         mine(lambda options: {"stem": sound(options)["stem"], "body": sound(options)["stem"]}),
@@ -193,19 +198,20 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "other shapes",
         mine(sound, shapes=lambda options: {"stem.weight": (8, 3, 3, 3)}),
         "shapes",
-        "shapes says None for 'body.0.weight', and build makes (8, 8, 3, 3); make them equal (None: it is not there)",
+        "shapes returns None for 'body.0.weight', but the built network has (8, 8, 3, 3); make them "
+        "equal (None means missing)",
     ),
     (
         "an unknown layout",
         mine(sound, weights={"v1": record()}),
         "weights",
-        "weights 'v1' have layout 'mine', and layouts are: finetune; add it to layouts",
+        "weights 'v1' have the unknown layout 'mine', known: finetune; add it to layouts",
     ),
     (
         "an unknown option",
         mine(sound, layouts=(Layout(name="mine", rules=(), options={"pool": "same"}),)),
         "weights",
-        "layout 'mine' want option 'pool', which the backbone has not; add it there",
+        "layout 'mine' set the option 'pool', which the backbone does not have; add it to its options",
     ),
     *((f"record {number}", offering(**said), rule, text) for number, (said, rule, text) in enumerate(WRONG)),
     *((f"layout {number}", offering(layout), "layouts", text) for number, (layout, text) in enumerate(WRONG_LAYOUTS)),
@@ -213,8 +219,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "statistics of the batch",
         mine(ending("OfBatch")),
         "batch",
-        "an image alone has other features than among others; in evaluation use stored statistics, as nn.BatchNorm2d "
-        "does, none of the batch",
+        "the features of an image depend on the batch; in evaluation use stored statistics, as nn.BatchNorm2d "
+        "does, not those of the batch",
     ),
     (
         "counts",
@@ -227,7 +233,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "no gradient",
         mine(ending("Stopped")),
         "gradient",
-        "stage 'stem' learns nothing: a step changes none of its 1 parameters; look for stop_gradient, rounding, or "
+        "stage 'stem' does not train: a step changes none of its 1 parameters; look for stop_gradient, rounding, or "
         "unused parameters",
     ),
     (
@@ -258,16 +264,16 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "products of other parameters",
         mine(stem, stages=("stem",), products=fresh),
         "products",
-        "products(stages) has other stages or parameters than those given; use the very same",
+        "products(stages) returns different stages or parameters; use the given ones",
     ),
     (
         "products of unknown stages",
         mine(stem, stages=("stem",), products=rows(1.0), products_avx2=("layer9",)),
         "products",
-        "products_avx2 names layer9, which are not stages; name stages",
+        "products_avx2 names layer9, which are not stages; use names of stages",
     ),
     ("prints", mine(printing), "process", "prints 'building …\\n"),
-    ("unpickles", mine(unpickling), "pickle", "PosixPath was unpickled, which can run any code; read JSON, "),
+    ("unpickles", mine(unpickling), "pickle", "PosixPath was unpickled, and pickles can run any code; read JSON, "),
 ]
 
 

@@ -201,25 +201,35 @@ ONE = Quiet()
 SEEDING = mine(Seeding)
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no callback", Dataset(name="mine", build=print), "component", "finetune_callbacks returned Dataset("),
-    ("loose options", mine(Quiet, Loose), "options", "an unknown key is accepted, so that a misspelt one does nothing"),
-    ("nothing explained", mine(Quiet, Nameless), "help", "'count' has no description; write a string below the field"),
+    (
+        "loose options",
+        mine(Quiet, Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect nothing",
+    ),
+    (
+        "nothing explained",
+        mine(Quiet, Nameless),
+        "help",
+        "'count' has no description; write a docstring below the field",
+    ),
     (
         "fails",
         mine(lambda: 1 / 0),
         "build",
-        "build raised ZeroDivisionError: division by zero; mend it; for what users",
+        "build raised ZeroDivisionError: division by zero; fix it; if users",
     ),
     (
         "one object for all",
         mine(lambda: ONE),
         "build",
-        "build returned the same object twice, so that runs would share it; make a new one each time",
+        "build returned the same object twice, so runs would share it; create a new one each time",
     ),
     (
         "no hook",
         mine(dict),
         "hooks",
-        "build returned {}, which has no event hook; give it one, such as finetune_epoch_end",
+        "build returned {}, which has no event hook; add one, such as finetune_epoch_end",
     ),
     (
         "misspelt",
@@ -231,43 +241,43 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "without @hookimpl",
         mine(Undecorated),
         "hooks",
-        "'finetune_epoch_end' would never be called; decorate it with @hookimpl",
+        "'finetune_epoch_end' is missing @hookimpl; add the decorator",
     ),
     (
         "another argument",
         mine(Asking),
         "hooks",
-        "'finetune_epoch_end' asks for the argument 'model'; it takes run, epoch, metrics",
+        "'finetune_epoch_end' has the unknown argument 'model'; its arguments are run, epoch, metrics",
     ),
     (
         "no event",
         mine(Offering),
         "hooks",
-        "'finetune_datasets' is no event, and is not called in a run; offer components from the module instead",
+        "'finetune_datasets' is not an event, so no run calls it; implement it in the plugin's module",
     ),
     (
         "fails at an event",
         mine(Failing),
         "events",
-        "it failed in finetune_epoch_end: KeyError: 'val_acc'; mend it, and read only what the event is given",
+        "it failed in finetune_epoch_end: KeyError: 'val_acc'; fix it, and read only the arguments of the event",
     ),
     (
         "ends the process",
         mine(Leaving),
         "events",
-        "it failed in finetune_step_end: SystemExit: 0; mend it, and read only what the event is given",
+        "it failed in finetune_step_end: SystemExit: 0; fix it, and read only the arguments of the event",
     ),
     (
         "runs that finish only",
         mine(FinishedOnly),
         "events",
-        "when a run is interrupted it failed in finetune_run_end: AssertionError: assert None is not None",
+        "in an interrupted run it failed in finetune_run_end: AssertionError: assert None is not None",
     ),
     (
         "fails when it hears of an error",
         mine(HearsErrors),
         "events",
-        "when a run is interrupted it failed in finetune_run_error: OSError: no network; run.result is None then",
+        "in an interrupted run it failed in finetune_run_error: OSError: no network; run.result is None then",
     ),
     (
         "changes the run",
@@ -299,7 +309,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "counts in an attribute",
         mine(Forgetting),
         "resume",
-        "a run ends after epoch 2, and after epoch 3 if resumed in between; keep what decides in run.state, not in "
+        "a run ends after epoch 2, but after epoch 3 if resumed in between; keep your state in run.state, not in "
         "attributes",
     ),
     (
@@ -312,34 +322,34 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "another state",
         mine(StateAtFirst),
         "resume",
-        "run.state has ['resumed'] after a resume, and [] without; keep what decides in run.state from the first event",
+        "run.state has ['resumed'] after a resume, but [] without; set your keys in run.state from the first event",
     ),
     (
         "keeps every loss",
         mine(Hoarding),
         "memory",
-        "more bytes of memory; keep no more than a fixed number of values, and close what you open",
+        "more bytes of memory; keep a limited number of values, and close files and threads",
     ),
     (
         "opens files",
         mine(Opening),
         "memory",
-        "in 4 epochs of 200 steps it took 4 more open files; keep no more than a fixed number of values, and close",
+        "in 4 epochs of 200 steps it used 4 more open files; keep a limited number of values, and close",
     ),
     (
         "begins threads",
         mine(Starting),
         "memory",
-        "in 4 epochs of 200 steps it took 4 more threads; keep no more than a fixed number of values, and close",
+        "in 4 epochs of 200 steps it used 4 more threads; keep a limited number of values, and close",
     ),
     (
         "prints",
         mine(Printing),
         "process",
-        "prints 'done\\n'; standard output is for programs, so use run.say, findings",
+        "prints 'done\\n'; use run.say, findings or logging, findings",
     ),
     ("seeds numpy", SEEDING, "process", "draws from, or seeds, the generator of numpy.random; make one of your"),
-    ("unpickles", mine(Unpickling), "pickle", "PosixPath was unpickled, which can run any code; read JSON, "),
+    ("unpickles", mine(Unpickling), "pickle", "PosixPath was unpickled, and pickles can run any code; read JSON, "),
 ]
 
 

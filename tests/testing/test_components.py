@@ -41,7 +41,7 @@ CHECKS: dict[str, Any] = {
     "freezer": check_freezer,
     "callback": check_callback,
 }
-BUILT_IN = [each for origin, each in Catalogue(plugins.load()) if origin.distribution == DISTRIBUTION]
+BUILT_IN = [each for origin, each in Catalogue(plugins.load_plugins()) if origin.distribution == DISTRIBUTION]
 # Options for those that need some, and others that are worth a check of their own.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "folder": [{"root": "photos"}, {"root": "splits"}],

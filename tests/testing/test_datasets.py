@@ -70,7 +70,7 @@ def test_a_process_that_stays_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for each in started:
         each.kill()
         each.join()
-    text = "leaves a process behind; the engine reads in threads, so start none, or join it"
+    text = "leaves a process running; do not start processes, or join them"
     assert found == (("process", text),)
 
 
@@ -83,18 +83,18 @@ def test_all_broken_rules_are_told_together() -> None:
         check_dataset(dataset(build, Nameless))
     assert str(caught.value).splitlines() == [
         "dataset 'mine' breaks 5 rules",
-        "  help: 'count' has no description; write a string below the field, which editors and help show",
+        "  help: 'count' has no description; write a docstring below the field for editors and help",
         "  sizes: split train: 6 images but 3 labels; give one label for each image",
         "  classes: split train: two classes named 'a'; class names must differ",
         "  labels: split train: label 2 is 9, but there are 2 classes; labels must be 0 to 1",
-        "  process: prints 'hello\\n'; standard output is for programs, so use run.say, findings, or logging",
+        "  process: prints 'hello\\n'; use run.say, findings or logging, because standard output is for programs",
     ]
     assert caught.value.component == "dataset 'mine'"
     assert isinstance(caught.value, AssertionError)
 
 
 def test_options_are_those_of_a_recipe() -> None:
-    wrong = (("options", "count: expected a whole number, got '6'; take the quotes off; "),)
+    wrong = (("options", "count: expected a whole number, got '6'; remove the quotes; "),)
     found = broken(check_dataset, of(), {"count": "6"})
     assert found[0][1].startswith(wrong[0][1])
     assert "'coun'; did you mean 'count'?" in broken(check_dataset, of(), {"coun": 6})[0][1]

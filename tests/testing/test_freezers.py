@@ -81,55 +81,67 @@ def late(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
     return [HEAD][epoch - 1]
 
 
-OTHERS = "asked about stages patches, blocks, neck, head, it"
+OTHERS = "called with stages patches, blocks, neck, head, it"
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no freezer", Dataset(name="mine", build=print), "component", "finetune_freezers returned Dataset("),
-    ("loose options", made(lambda: head, Loose), "options", "an unknown key is accepted, so that a misspelt one does"),
-    ("nothing explained", made(lambda: head, Nameless), "help", "'count' has no description; write a string below the"),
+    (
+        "loose options",
+        made(lambda: head, Loose),
+        "options",
+        "an unknown key is accepted, so a misspelt key has no effect",
+    ),
+    (
+        "nothing explained",
+        made(lambda: head, Nameless),
+        "help",
+        "'count' has no description; write a docstring below the",
+    ),
     ("no function", mine(HEAD), "build", "build returned frozenset({'head'}); return a function of epoch and stages"),
     (
         "one name",
         mine(lambda epoch, stages: "head"),
         "stages",
-        "for epoch 1 it answers 'head'; answer with a set of names, such as frozenset({'head'})",
+        "for epoch 1 it returns 'head'; return a set of names, such as frozenset({'head'})",
     ),
     (
         "numbers",
         mine(lambda epoch, stages: {4, 5}),
         "stages",
-        "for epoch 1 it answers {4, 5}; answer with a set of names, such as frozenset({'head'})",
+        "for epoch 1 it returns {4, 5}; return a set of names, such as frozenset({'head'})",
     ),
     (
         "a stage that is not there",
         mine(lambda epoch, stages: {"layer5"}),
         "stages",
-        "for epoch 1 it answers {'layer5'}; there is no stage 'layer5'; did you mean 'layer4'?",
+        "for epoch 1 it returns {'layer5'}; there is no stage 'layer5'; did you mean 'layer4'?",
     ),
     (
         "nothing from epoch 9 on",
         mine(lambda epoch, stages: HEAD if epoch < 9 else frozenset()),
         "stages",
-        "for epoch 9 it answers frozenset(); then nothing trains, so name at least the head",
+        "for epoch 9 it returns frozenset(); return at least the head, otherwise nothing trains",
     ),
     (
         "fails later",
         mine(late),
         "stages",
-        "the policy, asked for epoch 2, raised IndexError: list index out of range; answer for every epoch from 1 on",
+        "the policy, called for epoch 2, raised IndexError: list index out of range; return stages for "
+        "every epoch from 1 on",
     ),
     (
         "counts its calls",
         made(counting),
         "pure",
-        "asked again, it answers otherwise for epoch 9; compute the answer from epoch and stages alone; a resumed run "
-        "asks again",
+        "called again, it returns different stages for epoch 9; compute the result from epoch and "
+        "stages only; a resumed run "
+        "calls the policy again",
     ),
     (
         "another build",
         made(another),
         "pure",
-        "after another build it answers otherwise for epoch 1; compute the answer from epoch and stages alone; a "
-        "resumed run asks again",
+        "after another build it returns different stages for epoch 1; compute the result from epoch and stages only; a "
+        "resumed run calls the policy again",
     ),
     (
         "names of one network",
@@ -144,9 +156,9 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "networks",
         f"{OTHERS} raised ValueError: tuple.index(x): x not in tuple; take the names from `stages`",
     ),
-    ("prints", mine(printing), "process", "prints '1\\n'; standard output is for programs, so use run.say"),
-    ("draws", mine(drawing), "process", "draws from, or seeds, the generator of `random`; make one of your own"),
-    ("unpickles", mine(unpickling), "pickle", "PosixPath was unpickled, which can run any code; read JSON, "),
+    ("prints", mine(printing), "process", "prints '1\\n'; use run.say, findings or logging"),
+    ("draws", mine(drawing), "process", "draws from or seeds the generator of `random`; use your own"),
+    ("unpickles", mine(unpickling), "pickle", "PosixPath was unpickled, and pickles can run any code; read JSON, "),
 ]
 
 

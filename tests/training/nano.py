@@ -50,7 +50,7 @@ def recipe(root: Path, output: Path, **sections: Any) -> dict[str, Any]:
 
 def plan(said: dict[str, Any] | Path) -> Plan:
     """Return the plan of a recipe, or of the recipe in a file."""
-    return plans.load(said, [], Catalogue(plugins.load()))
+    return plans.load_plan(said, [], Catalogue(plugins.load_plugins()))
 
 
 def run(said: dict[str, Any] | Path, **more: Any) -> Made:
@@ -58,5 +58,5 @@ def run(said: dict[str, Any] | Path, **more: Any) -> Made:
     from finetune.training import engine
 
     heard: list[str] = []
-    catalogue = Catalogue(plugins.load())
-    return Made(engine.fine_tune(plans.load(said, [], catalogue), catalogue, say=heard.append, **more), heard)
+    catalogue = Catalogue(plugins.load_plugins())
+    return Made(engine.fine_tune(plans.load_plan(said, [], catalogue), catalogue, say=heard.append, **more), heard)

@@ -55,7 +55,7 @@ def test_a_run_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     heard: list[str] = []
 
     def run(**more: Any) -> Any:
-        return engine.fine_tune(plans.load(said, [], catalogue), catalogue, say=heard.append, **more)
+        return engine.fine_tune(plans.load_plan(said, [], catalogue), catalogue, say=heard.append, **more)
 
     whole = run()
     assert whole.recipe.train.batch_size == 8
@@ -73,9 +73,9 @@ def test_what_stages_return_is_counted_and_grows_with_the_area(tmp_path: Path) -
     from finetune.training.prepare import prepare
 
     device.set_up(device="cpu")
-    catalogue, said = Catalogue(plugins.load()), recipe(folder(tmp_path / "photos"), tmp_path)
+    catalogue, said = Catalogue(plugins.load_plugins()), recipe(folder(tmp_path / "photos"), tmp_path)
     said["backbone"]["use"] = "resnext_nano"
-    network = prepare(plans.load(said, [], catalogue), catalogue, say=lambda message: None).network
+    network = prepare(plans.load_plan(said, [], catalogue), catalogue, say=lambda message: None).network
     whole = batchsize.measure_activations(network, 0, 128)
     assert batchsize.measure_activations(network, 0, 256) == 4 * whole
     assert 0 < batchsize.measure_activations(network, 4, 128) < whole / 5

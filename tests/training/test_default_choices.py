@@ -32,7 +32,7 @@ MIXED = "train.mixup and train.cutmix change the images in every epoch"
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue(plugins.load())
+    return Catalogue(plugins.load_plugins())
 
 
 def data(*counts: int, folds: int = 0) -> Data:
@@ -48,7 +48,7 @@ def data(*counts: int, folds: int = 0) -> Data:
 def started(catalogue: Catalogue, **sections: Any) -> tuple[Plan, list[str]]:
     """Return the plan of a recipe once it says how the head starts, and what was said of that."""
     heard: list[str] = []
-    plan = plans.load({**NANO, **sections}, [], catalogue)
+    plan = plans.load_plan({**NANO, **sections}, [], catalogue)
     return defaults.settle_start(plan, plan_phases(plan, catalogue), heard.append), heard
 
 

@@ -25,7 +25,7 @@ def settled(top: Path, batch: int, **sections: Any) -> tuple[Plan, tuple[Phase, 
     """Return a plan with a batch size and an open number of epochs, and its phases."""
     catalogue = tiny.catalogue()
     said = pretrained.recipe(top, top, **{"train": {"epochs": "auto", "batch_size": batch}, **sections})
-    plan = plans.load(said, [], catalogue)
+    plan = plans.load_plan(said, [], catalogue)
     planned = plan_phases(plan, catalogue)
     return defaults.settle_start(plan, planned, lambda message: None), planned
 

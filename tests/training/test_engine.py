@@ -55,7 +55,7 @@ def recipe(photos: Path, output: Path, **sections: Any) -> dict[str, Any]:
 def run(said: dict[str, Any], catalogue: Catalogue, **more: Any) -> Run:
     from finetune.training import engine
 
-    return engine.fine_tune(plans.load(said, [], catalogue), catalogue, say=lambda message: None, **more)
+    return engine.fine_tune(plans.load_plan(said, [], catalogue), catalogue, say=lambda message: None, **more)
 
 
 def weights(made: Run) -> str:
@@ -151,7 +151,7 @@ def test_the_resolved_recipe_repeats_the_run(
     from finetune.training import engine
 
     made, _ = finished
-    again = plans.load(made.folder / "recipe.yaml", [f"output={tmp_path}", "runner.workers=4"], catalogue)
+    again = plans.load_plan(made.folder / "recipe.yaml", [f"output={tmp_path}", "runner.workers=4"], catalogue)
     assert weights(engine.fine_tune(again, catalogue, say=lambda message: None)) == weights(made)
 
 

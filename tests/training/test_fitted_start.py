@@ -83,7 +83,7 @@ def test_early_stopping_counts_from_the_fitted_head(photos: Path, tmp_path: Path
     made = pretrained.run(photos, tmp_path, freeze=HEAD, train={"epochs": 3}, callbacks=stopping)
     assert [line["epoch"] for line in made.run.history] == [0, 1]
     assert made.run.result is not None
-    assert made.run.result["stopped_early"].startswith("no better val_loss for 1 evaluation; best ")
+    assert made.run.result["stopped_early"].startswith("val_loss did not improve for 1 evaluation; best ")
     assert made.run.result["stopped_early"].endswith(" in epoch 0")
 
 

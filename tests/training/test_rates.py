@@ -105,7 +105,7 @@ def test_the_test_leaves_no_trace_but_the_rate(photos: Path, tmp_path: Path, sec
     assert isinstance(rate, float)
     said = measured.told(f"optimizer.lr=auto chose {rate:.2g}: ")
     assert len(said) == 1
-    written = plans.load(measured.run.folder / "recipe.yaml", [], tiny.catalogue()).recipe
+    written = plans.load_plan(measured.run.folder / "recipe.yaml", [], tiny.catalogue()).recipe
     assert written.optimizer.lr == rate == float(f"{rate:.2g}")
     optimizer = {**sections.get("optimizer", {}), "lr": rate}
     given = pretrained.run(photos, tmp_path, **{**sections, "optimizer": optimizer})
@@ -140,7 +140,7 @@ def test_a_test_costs_a_small_share_of_the_run(steps: int, epochs: int, tested: 
 
 def test_the_command_tests_what_the_run_would(photos: Path, tmp_path: Path) -> None:
     catalogue = tiny.catalogue()
-    plan = plans.load(pretrained.recipe(photos, tmp_path), [], catalogue)
+    plan = plans.load_plan(pretrained.recipe(photos, tmp_path), [], catalogue)
     found = rates.find_rate(plan, catalogue, say=lambda message: None)
     assert found.stages == ("layer4", "head")
     assert found.recipe == "auto"

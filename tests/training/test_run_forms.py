@@ -17,7 +17,7 @@ from finetune.features import identity
 from finetune.machine import forms, speeds
 from finetune.recipe import plan as plans
 from finetune.training import choosing, engine
-from finetune_model import activations_of, design, products
+from finetune_model import design, make_activations, products
 from tests.drawn import folder
 from tests.training.test_engine import Watcher, recipe, weights
 
@@ -31,14 +31,14 @@ pytestmark = pytest.mark.once
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     """Return all components, and the small ResNeXt with two forms."""
-    loaded = plugins.load()
+    loaded = plugins.load_plugins()
     nano = Catalogue(loaded).get(Backbone, "resnext_nano")
     made = dataclasses.replace(
         nano,
         name="two_forms",
         products=products,
         products_avx2=("layer3", "layer4"),
-        activations=activations_of(design.NANO),
+        activations=make_activations(design.NANO),
     )
 
     class Plugin:
@@ -64,7 +64,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def start(said: dict[str, Any], catalogue: Catalogue, heard: list[str], **more: Any) -> Any:
-    return engine.fine_tune(plans.load(said, [], catalogue), catalogue, say=heard.append, **more)
+    return engine.fine_tune(plans.load_plan(said, [], catalogue), catalogue, say=heard.append, **more)
 
 
 def form_lines(heard: list[str]) -> list[str]:
@@ -93,7 +93,7 @@ def test_a_resumed_run_keeps_its_forms(
 def test_what_a_run_chooses_and_what_an_older_one_keeps(
     said: dict[str, Any], catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plans.load(said, [], catalogue)
+    plan = plans.load_plan(said, [], catalogue)
     assert choosing.choose_forms(plan, ("layer4",), None).matmul == ("layer4",)
     monkeypatch.setattr(choosing, "read_available_memory_mb", lambda: 0.001)
     without = choosing.choose_forms(plan, ("layer4",), None)
@@ -109,7 +109,7 @@ def test_what_a_run_chooses_and_what_an_older_one_keeps(
 def test_what_was_measured_decides(
     said: dict[str, Any], catalogue: Catalogue, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plans.load(said, [], catalogue)
+    plan = plans.load_plan(said, [], catalogue)
     slower = {kind: {stage: ms for stage in design_stages()} for kind, ms in (("convolutions", 1.0), ("matmul", 2.0))}
     monkeypatch.setattr(identity, "hash_code", lambda backbone: "1")
     backbone = plan.backbone.component
@@ -125,7 +125,7 @@ def test_what_was_measured_decides(
 
 
 def design_stages() -> tuple[str, ...]:
-    return tuple(design.activations(design.NANO, 32))
+    return tuple(design.count_activations(design.NANO, 32))
 
 
 def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any], catalogue: Catalogue) -> None:
@@ -137,7 +137,7 @@ def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any
 
     network = Network(build_stages(backbone, backbone.options()), nn.Identity())
     for side in (64, 128):
-        counted = design.activations(design.NANO, side)
+        counted = design.count_activations(design.NANO, side)
         for first, stage in enumerate(backbone.stages):
             values = sum(counted[name] for name in backbone.stages[first:])
             # On a smaller image, whose sides are not all even, it is off by a little.
@@ -145,7 +145,7 @@ def test_the_memory_estimate_counts_what_the_network_returns(said: dict[str, Any
 
 
 def test_what_trains_the_head_alone_has_no_form(said: dict[str, Any], catalogue: Catalogue) -> None:
-    plan = plans.load(said | {"freeze": {"use": "head"}}, [], catalogue)
+    plan = plans.load_plan(said | {"freeze": {"use": "head"}}, [], catalogue)
     from finetune.training.prepare import plan_phases
 
     stages = choosing.find_trained_stages(plan, plan_phases(plan, catalogue))
@@ -155,7 +155,7 @@ def test_what_trains_the_head_alone_has_no_form(said: dict[str, Any], catalogue:
 
 @pytest.mark.parametrize("runner", [{"mode": "pynative"}, {"amp": "O2"}])
 def test_other_modes_train_convolutions(said: dict[str, Any], catalogue: Catalogue, runner: dict[str, str]) -> None:
-    plan = plans.load(said | {"runner": runner}, [], catalogue)
+    plan = plans.load_plan(said | {"runner": runner}, [], catalogue)
     found = choosing.choose_forms(plan, ("layer4",), None)
     assert (found.matmul, found.uncapped) == ((), False)
     assert "graph mode" in found.why

@@ -118,7 +118,7 @@ def test_accumulated_steps_are_not_sunk(photos: Path, catalogue: Catalogue, tmp_
     from finetune.training import engine
 
     engine.fine_tune(
-        plans.load(said, ["runner.sink=2", "runner.mode=pynative"], catalogue), catalogue, say=heard.append
+        plans.load_plan(said, ["runner.sink=2", "runner.mode=pynative"], catalogue), catalogue, say=heard.append
     )
     assert "runner.sink=2 is not used: train.accumulate sums gradients step by step" in heard
 

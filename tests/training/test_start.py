@@ -53,8 +53,8 @@ class Stopped:
     def go_on(self, **more: Any) -> tuple[Run, list[str]]:
         """Resume the run and return it, and what it said."""
         lines: list[str] = []
-        catalogue = Catalogue(plugins.load())
-        plan = plans.load({**self.said, **more}, [], catalogue)
+        catalogue = Catalogue(plugins.load_plugins())
+        plan = plans.load_plan({**self.said, **more}, [], catalogue)
         return engine.fine_tune(plan, catalogue, resume=self.folder, say=lines.append), lines
 
 
@@ -69,8 +69,8 @@ def begun(tmp_path: Path, watchers: tuple[object, ...] = (), **sections: Any) ->
         "train": {"epochs": 2, "batch_size": 8},
         **sections,
     }
-    catalogue = Catalogue(plugins.load())
-    plan = plans.load(said, [], catalogue)
+    catalogue = Catalogue(plugins.load_plugins())
+    plan = plans.load_plan(said, [], catalogue)
     if watchers:
         with pytest.raises(Interrupted):
             engine.fine_tune(plan, catalogue, watchers=watchers, say=lambda message: None)

@@ -24,7 +24,7 @@ from finetune.data.scan import make_progress
 from finetune.errors import DataError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.files.atomic import expand_home
-from finetune.plugins import named
+from finetune.plugins import attribute_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def pack(job: Job) -> dict[str, Any]:
     out = expand_home(job.out).absolute()
     check_target(out, job.options, force=job.force)
     notes = Notes()
-    with named(job.origin, f"build of dataset '{job.dataset.name}'"):
+    with attribute_errors(job.origin, f"build of dataset '{job.dataset.name}'"):
         found, parts = gather_splits(job, notes)
     sizes = {
         split: np.array([measure_photo(image) for image in part.images], np.int64) for split, part in parts.items()
