@@ -70,8 +70,17 @@ CASES: list[Case] = [
         "model.json is damaged",
         AGAIN,
     ),
-    case("C3", "no weights", use("predict", "m", "photos", act=no_weights), 4, "m lacks weights.safetensors", AGAIN),
-    case("C3", "folder for weights", use("eval", "m", "photos", act=folder_for_weights), 4, "m lacks weights", AGAIN),
+    case(
+        "C3", "no weights", use("predict", "m", "photos", act=no_weights), 4, "m: weights.safetensors is missing", AGAIN
+    ),
+    case(
+        "C3",
+        "folder for weights",
+        use("eval", "m", "photos", act=folder_for_weights),
+        4,
+        "m: weights.safetensors is missing",
+        AGAIN,
+    ),
     case("C3", "model of 300 letters", use("predict", LONG, "photos"), 2, "no model in xxx", "give a run folder"),
     case("I5", "photo of 300 letters", use("predict", "m", LONG), 2, "no such photo or folder: xxx"),
     case("I5", "photo without a name", use("predict", "m", ""), 2, "no such photo or folder: ''"),

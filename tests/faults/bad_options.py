@@ -69,7 +69,7 @@ CASES: list[Case] = [
         checked("train: {epochs: 0}"),
         2,
         "train.epochs=0 trains nothing, because the head starts at random",
-        "raise it",
+        "set it to 1 or more",
     ),
     case(
         "N6",

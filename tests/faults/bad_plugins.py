@@ -222,7 +222,7 @@ CASES: list[Case] = [
         2,
         MISSING,
         TITLE,
-        "make it a plain @hookimpl",
+        "use a plain @hookimpl",
     ),
     case(
         "G7",
@@ -236,7 +236,14 @@ CASES: list[Case] = [
     case(
         "G6", "callback with a misspelt hook", watching("def finetune_epoch_ended(self): ..."), 6, TITLE, "epoch_end'?"
     ),
-    case("G6", "callback without @hookimpl", watching("def finetune_epoch_end(self): ..."), 6, TITLE, "with @hookimpl"),
+    case(
+        "G6",
+        "callback without @hookimpl",
+        watching("def finetune_epoch_end(self): ..."),
+        6,
+        TITLE,
+        "is missing @hookimpl",
+    ),
     case(
         "G7",
         "callback that asks for more",
@@ -260,7 +267,7 @@ CASES: list[Case] = [
     case(
         "G12", "options of another type", options("x: int = 1", "dict"), 2, MISSING, TITLE, "a subclass of finetune.Op"
     ),
-    case("G12", "option named use", options("use: int = 1"), 6, TITLE, "an option 'use', a key that the engine reads"),
+    case("G12", "option named use", options("use: int = 1"), 6, TITLE, "an option 'use', which is a key of the engine"),
     case("G12", "option of an unknown type", options("x: 'Nowhere' = 1"), 6, TITLE, "you should define `Nowhere`"),
     case(
         "G1",
@@ -314,7 +321,14 @@ CASES: list[Case] = [
     case("G6", "misspelt hook", plugin(f"{HOOK}\ndef finetune_dataset(): ...\n"), 2, MISSING, "finetune_datasets"),
     case("G6", "hook without @hookimpl", plugin("def finetune_datasets(): ...\n"), 2, MISSING, "@hookimpl"),
     case("G7", "hook that asks for more", plugin(f"{HOOK}\ndef finetune_datasets(run): ...\n"), 2, MISSING, "run"),
-    case("G8", "made for another version", plugin("", requires="mindspore-finetune>=99"), 2, MISSING, "made for"),
+    case(
+        "G8",
+        "made for another version",
+        plugin("", requires="mindspore-finetune>=99"),
+        2,
+        MISSING,
+        "it requires mindspore-finetune",
+    ),
     case("G1", "hook that fails", plugin(f"{HOOK}\ndef finetune_datasets(): 1 / 0\n"), 2, MISSING, "ZeroDivision"),
     case("G12", "components that are none", plugin(f"{HOOK}\ndef finetune_datasets(): return [3]\n"), 2, MISSING),
     case(

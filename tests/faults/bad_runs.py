@@ -91,7 +91,7 @@ CASES: list[Case] = [
         2,
         "its checkpoints were deleted; start a new run",
     ),
-    case("R12", "extending a sweep", sweep, 2, "--extend trains one run on; name one of the runs in s"),
+    case("R12", "extending a sweep", sweep, 2, "--extend continues a single run; name one of the runs in s"),
     case(
         "R12",
         "held-back photos of a copied model",

@@ -253,7 +253,14 @@ CASES: list[Case] = [
         "choose another name",
     ),
     case("Y7", "with another ending", converted("ckpt", "--output", "x.onnx"), 2, "end its name with .ckpt"),
-    case("Y7", "to a folder that is not", converted("ckpt", "--output", "no/w.ckpt"), 2, "no folder 'no'", "make it"),
+    case(
+        "Y7",
+        "to a folder that is not",
+        converted("ckpt", "--output", "no/w.ckpt"),
+        2,
+        "no folder 'no'",
+        "create it first",
+    ),
     case("Y7", "to 300 letters", converted("ckpt", "--output", f"{'x' * 300}.ckpt"), 7, "too long; choose a shorter"),
     case("D11", "http", fetched(f"http://x.org/w.ckpt#sha256={OTHER}"), 4, "is neither https nor file", "if you put"),
     case(
