@@ -107,6 +107,11 @@ CASES: list[Case] = [
         "I7", "path as an address", rows("photos/red/0%2Epng,red"), 3, "t.csv:8: no file '", "mean 'photos/red/0.png'"
     ),
     case(
-        "I7", "no header", table("photos/red/0.png,red\n"), 3, "t.csv' has no header: its first line", "start it with"
+        "I7",
+        "no header",
+        table("photos/red/0.png,red\n"),
+        3,
+        "t.csv' has no header: its first line",
+        "start the file with",
     ),
 ]
