@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     (only,) = find_images(tmp_path).skipped
     assert (only.path, only.text) == (
         str(tmp_path / "secret"),
-        "cannot be read: Permission denied; check who may read it",
+        "cannot be read: Permission denied; check its permissions",
     )
     assert only.may_be_image
 

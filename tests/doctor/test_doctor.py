@@ -194,7 +194,7 @@ def test_both_forms_of_every_stage_are_timed_when_asked_for(probed: list[str], m
     backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
     assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {}
     *_, speed, training = checks.check_convolutions({"isa": "AVX2 (capped)"}, measure=True)
-    assert probed == ["as_used", "as_installed", "capped_stages resnext50", "uncapped_stages resnext50"]
+    assert probed == ["measure_used", "measure_installed", "measure_capped resnext50", "measure_uncapped resnext50"]
     assert speed.text == "20.0 GFLOP/s in a run, 0.2 in MindSpore as installed"
     assert "convolutions 10 60 50 60 40, matmul 30 90 60 50 20, avx512 30 30 30 30 30" in training.text
     assert "training stem, layer1, layer2, layer3, layer4 in matmul form: measured as fastest here" in training.text

@@ -33,7 +33,9 @@ def test_a_second_run_says_what_it_reuses_and_how_much_time_that_saves(home: Pat
     once = "computed once and cached, by "
     assert f"features after layer4: 20 training images, 6 validation images, 4 test images {once}" in first.stderr
     assert answer(first)["features"]["computed"] == 30
-    reused = "features after layer4: 20 training images, 6 validation images, 4 test images reused, computed by "
+    reused = (
+        "features after layer4: 20 training images, 6 validation images, 4 test images reused, computed earlier by "
+    )
     assert reused in second.stderr
     features = answer(second)["features"]
     assert (features["computed"], features["reused"]) == (0, 30)

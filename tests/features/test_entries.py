@@ -67,7 +67,7 @@ def test_the_name_is_the_same_in_every_order_and_process(home: Path) -> None:
     back = dict(reversed(ABOUT.items()))
     assert locate_entry(back) == locate_entry(ABOUT)
     assert locate_entry(json.loads(json.dumps(ABOUT))) == locate_entry(ABOUT)
-    code = f"from finetune.features.entries import entry; print(entry({ABOUT!r}).folder)"
+    code = f"from finetune.features.entries import locate_entry; print(locate_entry({ABOUT!r}).folder)"
     env = {**os.environ, "PYTHONHASHSEED": "5", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(locate_entry(ABOUT).folder)

@@ -84,7 +84,7 @@ def test_another_learning_rate_reuses_all_and_says_so(
     assert made.features["saved_seconds"] > 0
     (message,) = made.told("reused")
     photos = f"{TRAIN} training images in 2 views, {VALID} validation images"
-    assert message.startswith(f"features after neck: {photos} reused, computed by ")
+    assert message.startswith(f"features after neck: {photos} reused, computed earlier by ")
     assert " s saved" in message
     assert not made.told("computed once")
 
@@ -192,7 +192,7 @@ def test_what_is_said_to_be_computed_is_computed(phases: tuple[Made, Path]) -> N
     made, _ = phases
     said = 0
     for message in made.told("computed once"):
-        counted = re.findall(r"(\d+) \w+ photos(?: in (\d+) views?)?", message)
+        counted = re.findall(r"(\d+) \w+ images(?: in (\d+) views?)?", message)
         said += sum(int(photos) * int(views or 1) for photos, views in counted)
     assert said == made.features["computed"]
 

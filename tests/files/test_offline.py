@@ -70,7 +70,7 @@ def test_a_file_address_works(tmp_path: Path, target: Path) -> None:
     assert fetch(source.as_uri(), SHA256, target).read_bytes() == DATA
     target.unlink()
     source.write_bytes(b"other")
-    with pytest.raises(DownloadError, match="gave 5 other bytes"):
+    with pytest.raises(DownloadError, match="returned 5 other bytes"):
         fetch(source.as_uri(), SHA256, target)
     for url in ((tmp_path / "none").as_uri(), tmp_path.as_uri(), "file://elsewhere/a", "file:///a%00b"):
         with pytest.raises(DownloadError, match="does not exist; use another address, or put the file"):

@@ -23,7 +23,7 @@ from finetune.machine.kind import Settings
 from finetune.machine import timeslice
 cpu.cap_onednn = lambda **chosen: "as it is"
 before = timeslice.read_attributes()
-cpu.prepare(None, Settings())
+cpu.prepare_cpu(None, Settings())
 found = []
 thread = threading.Thread(target=lambda: found.append(timeslice.read_attributes()))
 thread.start()

@@ -131,9 +131,9 @@ def test_data_comes_before_a_download_and_missing_weights_before_data(
 def test_any_node_of_a_driver_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (ascend, gpu):
         monkeypatch.setattr(module, "NODE", str(tmp_path / f"{module.__name__}0"))
-        assert module.missing()
+        assert module.find_missing_driver()
         (tmp_path / f"{module.__name__}7").touch()  # as a container has it that was given the eighth one
-        assert not module.missing()
+        assert not module.find_missing_driver()
 
 
 def test_counts_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_only_the_classifier_may_differ() -> None:
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (["features.1.w"], "nearest layout, 'theirs', it lacks 1: 'layer2.weight'; give"),
+        (["features.1.w"], "nearest layout, 'theirs', it lacks 1: 'layer2.weight'; use"),
         (["features.1.w", "features.2.w", "x"], "'theirs', it has no place for 1: 'x'"),
         (["features.1.w", "features.2.w", "features.3.w"], "'theirs', it has no place for 1: 'features.3.w'"),
         (["features.1.w", "net.features.1.w"], "lacks 1: 'layer2.weight'; has no place for 1: 'net.features.1.w'"),
