@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_written_to(root: Path, tmp_path: Path, monkeypa
 
 
 def test_missing_files_are_named(root: Path) -> None:
-    remedy = "set dataset.download=true, or put the files from https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ there"
+    remedy = "set dataset.download=true, or put the files from https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ in it"
     (root / "setid.mat").unlink()
     (root / "102flowers.tgz").unlink()
     with pytest.raises(DataError) as caught:

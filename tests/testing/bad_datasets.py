@@ -156,7 +156,7 @@ def other_classes(options: Any, split: str) -> Samples:
     return samples(classes=CLASSES if split == "train" else ("a", "c"))
 
 
-SERIES = "give the check options with which there are some"
+SERIES = "pass options for which it has some"
 BROKEN: list[tuple[str, Any, str, str]] = [
     ("no dataset", Freezer(name="mine", build=print), "component", "finetune_datasets returned Freezer("),
     (
@@ -214,7 +214,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "build",
         "build returned a list for 'train'; return finetune.Samples or None",
     ),
-    ("no images", of((), ()), "sizes", f"split train has no image; {SERIES}"),
+    ("no images", of((), ()), "sizes", f"split train has no images; {SERIES}"),
     ("more labels", of(IMAGES[:5]), "sizes", "split train: 5 images but 6 labels; give one label for each image"),
     (
         "no length",

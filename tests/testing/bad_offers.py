@@ -35,11 +35,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (
         {"url": NAMED, "sha256": "f" * 64},
         "records",
-        "sha256 starts with ffffffff, and the file's name has 0a1b2c3d; cor",
+        "sha256 starts with ffffffff, but the file's name has 0a1b2c3d; cor",
     ),
     ({"url": "http://example.org/w"}, "records", "url is 'http://example.org/w', which is neither https nor file; use"),
     ({"url": "https:///w"}, "records", "which is neither https nor file"),
-    ({"url": "file:///gone/w.ckpt"}, "records", "and there is no such file; add it to the package, or correct"),
+    ({"url": "file:///gone/w.ckpt"}, "records", "which does not exist; add the file to the package, or correct"),
     ({"mean": (123.7, 116.3, 103.5)}, "records", "wrong mean: [123.7, 116.3, 103.5] is in 0..255, not in 0..1; div"),
     ({"std": (58.4, 57.1, 57.4)}, "records", "wrong std: [58.4, 57.1, 57.4] is in 0..255, not in 0..1; divide by 255"),
     ({"std": (0.2, 0.0, 0.2)}, "records", "wrong std: a standard deviation must be more than 0, got [0.2, 0.0, 0.2]"),

@@ -103,7 +103,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "options",
         "an unknown key is accepted, so a misspelt key has no effect",
     ),
-    ("nothing explained", mine(sound, options=Nameless), "help", "'count' has no description; write a string below"),
+    ("nothing explained", mine(sound, options=Nameless), "help", "'count' has no description; write a docstring below"),
     (
         "fails",
         mine(lambda options: 1 / 0),
@@ -252,13 +252,13 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "no ONNX",
         mine(ending("Unexported")),
         "onnx",
-        "use operators that mindspore.export knows, and x = x + y in place",
+        "use operators that mindspore.export supports, and x = x + y instead",
     ),
     (
         "other products",
         mine(stem, stages=("stem",), products=rows(1.5)),
         "products",
-        "as matrix products, features differ by",
+        "as matrix products, features differ from PyNative mode by",
     ),
     (
         "products of other parameters",
