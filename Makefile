@@ -59,7 +59,7 @@ docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
 reference: $(VENV)/.dev ## write commands and components into the documentation
 	$(BIN)/python docs/making/reference.py --write
 
-pictures: $(VENV)/.dev ## make the pictures of the documentation anew, in a minute
+pictures: $(VENV)/.dev ## make the pictures of the documentation again, in a minute
 	$(BIN)/python docs/making/pictures.py
 
 clean: ## remove the environment and what tools left behind

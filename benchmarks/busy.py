@@ -35,7 +35,7 @@ def training() -> Callable[[], float]:
     """Return a step of the small ResNeXt's last stages."""
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
     import numpy as np
 
@@ -50,7 +50,7 @@ def training() -> Callable[[], float]:
 
     backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext_nano")
     ms.set_seed(0)
-    head = heads.build(LinearHead(), backbone.features, step.CLASSES, 0)
+    head = heads.build_head(LinearHead(), backbone.features, step.CLASSES, 0)
     network = Network(build_stages(backbone, backbone.options()), head)
     said = {"dataset": {"use": "folder"}, "optimizer": {"use": "sgd", "lr": 0.01}, "train": {"batch_size": BATCH}}
     recipe = Recipe.model_validate_json(json.dumps(said))

@@ -21,7 +21,7 @@ from finetune import Finetuner
 from finetune.fitting import folds
 from finetune.fitting.data import Data
 from finetune.fitting.fit import fit_head
-from finetune.fitting.scores import out_of_fold
+from finetune.fitting.scores import estimate_interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +66,7 @@ def cover(train: Part, test: Part, rng: np.random.Generator) -> bool:
     data = Data(features=features, labels=labels, folds=assigned, plain=np.ones(len(labels), bool))
     fitted = fit_head(data, len(classes))
     hits = int((fitted.logits.argmax(axis=1) == labels).sum())
-    low, high = out_of_fold(hits, len(labels))
+    low, high = estimate_interval(hits, len(labels))
     judged = np.isin(test[1], classes)
     answers = classes[(test[0][judged] @ fitted.weight.T + fitted.bias).argmax(axis=1)]
     accuracy = float(np.mean(answers == test[1][judged]))

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from measured import machine
 
-from finetune.fitting.scores import wilson
+from finetune.fitting.scores import compute_wilson
 
 RECIPE = "seed: {seed}\nbackbone: {{use: {backbone}{weights}}}\ndataset: {dataset}\n"
 CLASSES = 102
@@ -215,7 +215,7 @@ def bounds(rows: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
 def line(found: list[dict[str, Any]]) -> str:
     """Return the cells of a task."""
     ours, other = ([each[name] for each in found] for name in ("ours", "reference"))
-    low, high = wilson(round(ours[0] * found[0]["images"]), found[0]["images"])
+    low, high = compute_wilson(round(ours[0] * found[0]["images"]), found[0]["images"])
     differences = [a - b for a, b in zip(ours, other, strict=True)]
     spread = f" ({reach(differences)})" if len(found) > 1 else ""
     estimates = [each["estimate"] for each in found if "accuracy_low" in each["estimate"]]

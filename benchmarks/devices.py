@@ -61,15 +61,17 @@ def seconds_of_step(processes: int, steps: int) -> float:
     from finetune.training.trainer import Trainer
 
     component: Any = Catalogue(load_plugins()).get(Backbone, "resnext_nano")
-    device.setup(device="cpu")
-    us = world.join() if processes > 1 else world.ALONE
+    device.set_up(device="cpu")
+    us = world.join_world() if processes > 1 else world.ALONE
     said = {
         "dataset": {"use": "none"},
         "train": {"batch_size": BATCH},
         "freeze": {"use": "none", "batch_norm": "frozen"},
     }
     recipe = Recipe.model_validate(said, strict=False)
-    network = Network(component.build(component.options()), heads.build(recipe.head, component.features, CLASSES, 0))
+    network = Network(
+        component.build(component.options()), heads.build_head(recipe.head, component.features, CLASSES, 0)
+    )
     made = Trainer(recipe, network, features=component.features, images=BATCH, amp="off", world=us)
     made.enter(Phase(number=1, first=1, last=99, trainable=network.names))
     own = BATCH // us.size
@@ -117,15 +119,15 @@ def member(task: dict[str, Any]) -> None:
         found["sums"] = seconds_of_sums(task["steps"])
     Path(task["folder"], f"{rank}.json").write_text(json.dumps(found))
     if task["processes"] > 1:
-        from finetune.distributed.world import gathered
+        from finetune.distributed.world import gather_numbers
 
-        gathered(np.zeros(1, np.int32))  # else the first to end would take the others with it
+        gather_numbers(np.zeros(1, np.int32))  # else the first to end would take the others with it
         os._exit(0)
 
 
 def measured(processes: int, shares: int, steps: int) -> dict[str, Any]:
     """Return what the slowest of some processes measured, each with its share of the cores."""
-    from finetune.distributed.launch import free_port
+    from finetune.distributed.launch import find_free_port
 
     with tempfile.TemporaryDirectory() as folder:
         task = {"processes": processes, "shares": shares, "steps": steps, "folder": folder}
@@ -133,7 +135,11 @@ def measured(processes: int, shares: int, steps: int) -> dict[str, Any]:
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
         command = [sys.executable, __file__]
         if processes > 1:
-            flags = [f"--worker_num={processes}", f"--local_worker_num={processes}", f"--master_port={free_port()}"]
+            flags = [
+                f"--worker_num={processes}",
+                f"--local_worker_num={processes}",
+                f"--master_port={find_free_port()}",
+            ]
             launcher = [sys.executable, "-m", "mindspore.parallel.cluster.run", *flags, f"--log_dir={folder}/logs"]
             command = [*launcher, "--join=True", f"--tail_worker_log={processes}", __file__]
         subprocess.run(command, env=env, check=False, capture_output=True)

@@ -41,7 +41,7 @@ def ours(form: str, first: int, batch: int, size: int) -> Callable[[], object]:
     from finetune.machine.forms import Forms
     from finetune.machine.kind import Settings
 
-    device.setup(device="cpu", said=Settings(forms=Forms(uncapped=form == "avx512")))
+    device.set_up(device="cpu", said=Settings(forms=Forms(uncapped=form == "avx512")))
     import numpy as np
 
     from finetune.data.loader import Batch
@@ -119,9 +119,9 @@ def clocks(processor: float, wall: float) -> list[tuple[Callable[[], float], flo
 
 def peak_mb() -> float:
     """Return the most memory that this process has held."""
-    from finetune.machine.environment import peak_memory_mb
+    from finetune.machine.environment import read_peak_memory_mb
 
-    return peak_memory_mb() or 0.0
+    return read_peak_memory_mb() or 0.0
 
 
 def main() -> None:

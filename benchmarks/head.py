@@ -20,11 +20,11 @@ from mindspore import nn
 
 from finetune.data.labelled import Part
 from finetune.data.loader import Batch
-from finetune.data.targets import soft_targets
+from finetune.data.targets import make_soft_targets
 from finetune.features.features import FeatureLoader
 from finetune.features.store import Table
 from finetune.machine import device
-from finetune.machine.environment import peak_memory_mb
+from finetune.machine.environment import read_peak_memory_mb
 from finetune.network import heads
 from finetune.network.network import Network
 from finetune.recipe.models import Recipe
@@ -41,15 +41,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     with tempfile.TemporaryDirectory() as scratch:
         table = written(Path(scratch), given.vectors)
-        before = peak_memory_mb() or 0.0
+        before = read_peak_memory_mb() or 0.0
         for batch in given.batch:
             times = epochs(table, batch, given.epochs + 1)[1:]  # the first compiles
             spread = f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
             print(
-                f"batch {batch:<4} {spread} s an epoch, {(peak_memory_mb() or 0.0) - before:,.0f} MB more", flush=True
+                f"batch {batch:<4} {spread} s an epoch, {(read_peak_memory_mb() or 0.0) - before:,.0f} MB more",
+                flush=True,
             )
 
 
@@ -66,7 +67,7 @@ def epochs(table: Table, batch: int, count: int) -> list[float]:
     """Return the seconds of each epoch."""
     said = {"dataset": {"use": "folder"}, "train": {"batch_size": batch, "epochs": count}}
     recipe = Recipe.model_validate_json(json.dumps(said))
-    network = Network({"trunk": nn.Identity()}, heads.build(recipe.head, WIDTH, CLASSES, 0))
+    network = Network({"trunk": nn.Identity()}, heads.build_head(recipe.head, WIDTH, CLASSES, 0))
     trainer = Trainer(recipe, network, features=WIDTH, images=table.count, amp="off")
     trainer.enter(Phase(number=1, first=1, last=count, trainable=("head",)), 1)
     labels = np.random.default_rng(1).integers(0, CLASSES, table.count)
@@ -76,7 +77,7 @@ def epochs(table: Table, batch: int, count: int) -> list[float]:
     for epoch in range(1, count + 1):
         began = time.perf_counter()
         for number, each in enumerate(loader.epoch(epoch)):
-            soft = soft_targets(each.labels, each.weights, CLASSES, 0.0, None)
+            soft = make_soft_targets(each.labels, each.weights, CLASSES, 0.0, None)
             ready = Batch(
                 images=each.images, labels=each.labels, weights=each.weights, indices=each.indices, targets=soft
             )

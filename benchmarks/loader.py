@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from finetune.components import ImageSpec
-from finetune.data.images import fit, normalise, read
+from finetune.data.images import fit, normalise, read_image
 from finetune.data.labelled import Part
 from finetune.data.loader import Loader
 from finetune_plugins.albumentations import Albumentations, build
@@ -55,9 +55,9 @@ def stages(part: Part, spec: ImageSpec, count: int = 200) -> Iterable[tuple[str,
     paths = [part.images[i % len(part)] for i in range(count)]
     augment, rng = build(Albumentations(), spec), np.random.default_rng(0)
     row = np.empty((3, spec.size, spec.size), np.float32)
-    decoded = [read(path, spec) for path in paths]
+    decoded = [read_image(path, spec) for path in paths]
     fitted = [fit(pixels, spec) for pixels in decoded]
-    yield "decode", each(paths, lambda path: read(path, spec))
+    yield "decode", each(paths, lambda path: read_image(path, spec))
     yield "augment (standard)", each(decoded, lambda pixels: augment(pixels, rng))
     yield "fit (evaluation)", each(decoded, lambda pixels: fit(pixels, spec))
     yield "normalise into the batch", each(fitted, lambda pixels: normalise(pixels, spec, row))

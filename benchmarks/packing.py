@@ -22,7 +22,7 @@ from measured import machine
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.components import Dataset, ImageSpec
-from finetune.data.labelled import Part, build, check
+from finetune.data.labelled import Part, build_split, check_samples
 from finetune.data.loader import Loader
 from finetune.data.pack.packing import Job, pack
 from finetune_plugins.albumentations import Albumentations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 def part(offers: Offers, name: str, root: Path) -> Part:
     """Return the training photos below a folder."""
     component: Any = offers.get(Dataset, name)
-    samples = build(component, component.options(root=root), "train")
+    samples = build_split(component, component.options(root=root), "train")
     assert samples is not None
-    return Part(name=name, images=samples.images, labels=check(samples, name))
+    return Part(name=name, images=samples.images, labels=check_samples(samples, name))
 
 
 def evict(files: Iterable[Path]) -> None:

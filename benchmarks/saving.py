@@ -24,7 +24,7 @@ from finetune.machine import device
 from finetune.machine.forms import Forms
 from finetune.machine.kind import Settings
 from finetune.network import heads
-from finetune.network.network import Network, product_form, trunk
+from finetune.network.network import Network, find_trunk, product_form
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from finetune.training.saving import Saver, Snapshot
@@ -41,14 +41,14 @@ def trainer(what: str) -> Trainer:
     from finetune.catalogue import Catalogue
 
     component: Any = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
-    chosen = device.setup(device="cpu", said=Settings(forms=Forms(uncapped=True)))
+    chosen = device.set_up(device="cpu", said=Settings(forms=Forms(uncapped=True)))
     said = {"dataset": {"use": "none"}, "optimizer": {"use": "adamw"}, "train": {"batch_size": BATCH}}
     recipe = Recipe.model_validate(said, strict=False)
     stages = component.build(component.options())
-    network = Network(stages, heads.build(recipe.head, component.features, CLASSES, 0))
+    network = Network(stages, heads.build_head(recipe.head, component.features, CLASSES, 0))
     products = product_form(component, network, chosen.forms)
     made = Trainer(recipe, network, features=component.features, images=BATCH, amp="off")
-    first = len(trunk(network.names, TRAIN[what]))
+    first = len(find_trunk(network.names, TRAIN[what]))
     made.enter(Phase(number=1, first=1, last=99, trainable=TRAIN[what]), first, products)
     return made
 

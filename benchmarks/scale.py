@@ -85,12 +85,12 @@ def prepared(samples: Samples, clock: Clock) -> Clock:
     from finetune.recipe.models import DatasetSection
 
     notes, classes = Notes(), samples.classes
-    part = loading.examined(samples, classes, "train", "train", 0, notes)
+    part = loading.examine_split(samples, classes, "train", "train", 0, notes)
     clock.stage("labels")
     parts: Any = {"train": part}
-    loading.divide(parts, DatasetSection(use="none"), 0, notes, classes)
+    loading.split_off_validation(parts, DatasetSection(use="none"), 0, notes, classes)
     clock.stage("validation split")
-    audit.duplicates(parts.values(), classes, notes)
+    audit.note_duplicates(parts.values(), classes, notes)
     clock.stage("duplicates")
     loading.fingerprint(parts["train"])
     clock.stage("fingerprint")
@@ -120,7 +120,7 @@ def packed(count: int) -> Clock:
         root = Path(scratch)
         about = simulated(root, count)
         clock = Clock()
-        table = reading.rows(root, about)
+        table = reading.read_rows(root, about)
         clock.stage("table")
         samples = Samples(
             images=reading.Packed(root, about, table),
@@ -170,7 +170,7 @@ def order(count: int) -> Clock:
     clock = Clock()
     np.random.default_rng(0).permutation(count)
     clock.stage("permutation")
-    loader.order(count, BATCH, 0, 1, shuffled=True)
+    loader.compute_order(count, BATCH, 0, 1, shuffled=True)
     clock.stage("order of an epoch")
     return clock
 
@@ -183,8 +183,8 @@ def step(count: int) -> Clock:
     world = World(rank=7, size=8)
     every = np.arange(count)
     clock = Clock()
-    for number in loader.numbers(0, 1000, world, shuffled=True):
-        rows = loader.rows_of(number, BATCH, world, shuffled=True)
+    for number in loader.assign_batches(0, 1000, world, shuffled=True):
+        rows = loader.assign_rows(number, BATCH, world, shuffled=True)
         every[rows.start : rows.stop].copy()
     clock.stage("1,000 steps' shares")
     return clock
@@ -192,7 +192,7 @@ def step(count: int) -> Clock:
 
 def reading(count: int) -> Clock:
     """Measure reading photos of 100 kB at random from a pack that the system has in memory."""
-    from finetune.data.pack.packed import Packed, stamp_of
+    from finetune.data.pack.packed import Packed, make_stamp
     from finetune.data.pack.packfile import ROW
 
     with tempfile.TemporaryDirectory(dir=".") as scratch:
@@ -205,7 +205,7 @@ def reading(count: int) -> Clock:
         (root / "train.names").write_bytes(b"x" * 200_000)
         table = np.fromfile(root / "train.rows", ROW)[:2000]
         stamps = {
-            str(root / each.records.name): stamp_of(os.stat(root / each.records.name)) for each in about.files[:1]
+            str(root / each.records.name): make_stamp(os.stat(root / each.records.name)) for each in about.files[:1]
         }
         images = Packed(root, about, table, stamps)
         clock = Clock()

@@ -37,14 +37,14 @@ def looked(photos: Path) -> float:
     """Return the seconds that it takes to load the data of a recipe."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
-    from finetune.machine.environment import usable_cores
+    from finetune.machine.environment import count_usable_cores
     from finetune.recipe import plan as plans
-    from finetune.training.prepare import load_data
+    from finetune.training.records import load_data
 
     catalogue = Catalogue(plugins.load_plugins())
     plan = plans.load_plan({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)
     began = time.perf_counter()
-    load_data(plan, catalogue, usable_cores(), lambda split, done, total: None)
+    load_data(plan, catalogue, count_usable_cores(), lambda split, done, total: None)
     return time.perf_counter() - began
 
 

@@ -30,7 +30,7 @@ def bare(batch: int, size: int) -> Callable[[], float]:
     """Return a step of MindSpore's own TrainOneStepCell over our network, with the same oneDNN cap."""
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import numpy as np
     from mindspore import Tensor, nn
 
@@ -60,7 +60,7 @@ def ours(batch: int, size: int) -> Callable[[], float]:
     from finetune.machine.forms import Forms
     from finetune.machine.kind import Settings
 
-    device.setup(device="cpu", said=Settings(forms=Forms(uncapped=True)))
+    device.set_up(device="cpu", said=Settings(forms=Forms(uncapped=True)))
     import numpy as np
 
     from finetune.data.loader import Batch
@@ -108,7 +108,7 @@ def our_network() -> Any:
 
     backbone = our_backbone()
     ms.set_seed(0)
-    return Network(build_stages(backbone, backbone.options()), heads.build(LinearHead(), 2048, CLASSES, 0))
+    return Network(build_stages(backbone, backbone.options()), heads.build_head(LinearHead(), 2048, CLASSES, 0))
 
 
 def mindcv(batch: int, size: int) -> Callable[[], float]:

@@ -33,7 +33,7 @@ train: {{epochs: {epochs}, batch_size: 64}}
 SIDES = {
     "4 views, kept": ["cache.views=4"],
     "fresh in every epoch": ["cache.features=off"],
-    "4 views, kept, trunk in fp32": ["cache.views=4", "trunk.precision=fp32"],
+    "4 views, kept, trunk in fp32": ["cache.views=4", "inference.precision=fp32"],
 }
 
 

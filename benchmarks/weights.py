@@ -52,14 +52,14 @@ def written(folder: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
     hub = next(layout for layout in RESNEXT50.layouts if layout.name == "mindspore-hub")
-    names = layouts.written(arrays, hub)
+    names = layouts.name_for_file(arrays, hub)
     with (folder / "hub.ckpt").open("wb") as file:
         for own, array in arrays.items():
             grouped = own.endswith("conv2.weight")
             for number, piece in enumerate(np.split(array, PIECES) if grouped else [array]):
                 name = names[own].replace("weight", f"convs.{number}.weight") if grouped else names[own]
-                file.writelines(mindspore_ckpt.value(name, "float32", piece.shape, piece.tobytes()))
-    tensorfile.write(folder / "own.safetensors", arrays, {})
+                file.writelines(mindspore_ckpt.encode_value(name, "float32", piece.shape, piece.tobytes()))
+    tensorfile.write_tensors(folder / "own.safetensors", arrays, {})
     return [folder / "hub.ckpt", folder / "own.safetensors"]
 
 
@@ -85,8 +85,8 @@ def reading(path: Path) -> dict[str, float]:
     before, began = peak(), time.perf_counter()
     source = fetching.resolve(str(path), RESNEXT50)
     assert source is not None
-    loading.peek(source, RESNEXT50)
-    loading.image_defaults(source)
+    loading.read_options(source, RESNEXT50)
+    loading.read_image_defaults(source)
     loaded = loading.load(source, RESNEXT50, {**shape_of_stages(), **HEAD}, frozenset(HEAD), True)
     seconds = time.perf_counter() - began
     assert len(loaded.tensors) == len(shape_of_stages()) + len(HEAD)

@@ -75,7 +75,7 @@ class Finetuner:
         from finetune.machine import working_folder
         from finetune.recipe import keywords
 
-        working_folder.check()
+        working_folder.check_exists()
         named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
         said = keywords.expand_short_forms({key: value for key, value in named.items() if value is not None} | sections)
         if weights is not None:
@@ -104,8 +104,8 @@ class Finetuner:
         from finetune.display import html
 
         if self.model is not None:
-            return html.fitted_finetuner(self.model.about, self.model.folder)
-        return html.new_finetuner(self.sections) if self.run is None else html.interrupted_finetuner(self.run)
+            return html.render_fitted(self.model.about, self.model.folder)
+        return html.render_new(self.sections) if self.run is None else html.render_interrupted(self.run)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -192,7 +192,7 @@ class Finetuner:
         from finetune.recipe.keywords import translate_lines
         from finetune.training import choosing, engine
 
-        display = notebook.progress() if self.progress else None
+        display = notebook.create_progress() if self.progress else None
         watchers = [self, display] if display else [self]
         say = translate_lines(display.say) if display else ignore_message
         try:
@@ -205,8 +205,8 @@ class Finetuner:
             text = f"{error}; resume with fit(…, resume='{self.run.folder}')"
             raise KeyboardInterrupt(text) from None
         chosen = choosing.set_up_device(plan.recipe.runner).name
-        trunk = plan.recipe.trunk
-        self.model = modelfolder.open_model(self.run.folder, catalogue, trunk=trunk, device=chosen, say=say)
+        inference = plan.recipe.inference
+        self.model = modelfolder.open_model(self.run.folder, catalogue, inference=inference, device=chosen, say=say)
         return self.run
 
     @hookimpl
@@ -227,7 +227,7 @@ class Finetuner:
         if "use" in said.get("dataset", {}):
             raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the data argument; pass only one")
         return plans.load_plan(
-            keywords.merge_sections({"dataset": sources.section(data)}, said), [], catalogue
+            keywords.merge_sections({"dataset": sources.build_section(data)}, said), [], catalogue
         ), catalogue
 
     def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:
@@ -237,7 +237,7 @@ class Finetuner:
 
         loaded = plugins.load_plugins()
         own = plugins.Origin(name="python", distribution=plugins.HERE, version="-")
-        dataset = sources.own_dataset(data, color)
+        dataset = sources.build_own_dataset(data, color)
         for plugin in (*self.plugins, *([DatasetPlugin(dataset)] if dataset else [])):
             loaded.register(plugin, own)
         return Catalogue(loaded)
@@ -255,13 +255,13 @@ class Finetuner:
         from finetune.model.inputs import Predictions
 
         model = self._backbone(head=True) if self._keeps_head() else self._fitted()
-        with interrupts.keyboard():
-            given = inputs.asked(images)
+        with interrupts.keep_keyboard_interrupt():
+            given = inputs.gather_asked(images)
             if given is None:
                 return Predictions(model.predict(images, top=top))  # type: ignore[arg-type]
             refused: dict[int, BadImage] = {}
             found = model.predict(given.images, top=top, refused=refused if given.listed else None)
-        missing = inputs.of_folders(given, refused)
+        missing = inputs.list_unlabelled(given, refused)
         say = print if self.progress else ignore_message
         if missing:
             say(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
@@ -278,7 +278,7 @@ class Finetuner:
         from finetune.machine import interrupts
 
         model = self._fitted()
-        with interrupts.keyboard():
+        with interrupts.keep_keyboard_interrupt():
             return model.evaluate(data)
 
     @translate_method_errors
@@ -290,7 +290,7 @@ class Finetuner:
         from finetune.machine import interrupts
 
         model = self._backbone() if self.run is None and self.model is None else self._fitted()
-        with interrupts.keyboard():
+        with interrupts.keep_keyboard_interrupt():
             return model.embed(images)
 
     @translate_method_errors
@@ -321,7 +321,7 @@ class Finetuner:
         ending: Any = format or file.suffix.removeprefix(".")
         if ending not in ("onnx", "mindir"):
             raise UsageError(f"cannot export to '{file.name}'; end the file's name with .onnx or .mindir")
-        with interrupts.keyboard():
+        with interrupts.keep_keyboard_interrupt():
             return model.export(file, ending, force=force)
 
     @classmethod
@@ -335,17 +335,18 @@ class Finetuner:
         from finetune.machine import device
         from finetune.model import modelfolder
         from finetune.recipe.keywords import translate_lines
-        from finetune.recipe.models import TrunkSection
+        from finetune.recipe.models import InferenceSection
 
-        folder = modelfolder.locate(expand_home(path))
-        about = modelfolder.read(folder)
+        folder = modelfolder.locate_folder(expand_home(path))
+        about = modelfolder.read_record(folder)
         backbone = {"use": about["backbone"]["use"], **about["backbone"]["options"]}
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
-        chosen = device.setup(device=ft.sections.get("runner", {}).get("device", "auto")).name
-        trunk = TrunkSection.model_validate(ft.sections["trunk"]) if "trunk" in ft.sections else None
+        chosen = device.set_up(device=ft.sections.get("runner", {}).get("device", "auto")).name
+        given = ft.sections.get("inference", ft.sections.get("trunk"))
+        inference = None if given is None else InferenceSection.model_validate(given)
         say = translate_lines(print) if ft.progress else ignore_message
-        ft.model = modelfolder.open_model(folder, ft._catalogue(), trunk=trunk, device=chosen, say=say)
+        ft.model = modelfolder.open_model(folder, ft._catalogue(), inference=inference, device=chosen, say=say)
         return ft
 
     def _fitted(self) -> Model:

@@ -80,7 +80,7 @@ class Run:
     def _repr_html_(self) -> str:
         from finetune.display import html
 
-        return html.run(self)
+        return html.render_run(self)
 
     def stop(self, reason: str) -> None:
         """End the run after this epoch, as finished; the reason is printed and logged."""

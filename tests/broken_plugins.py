@@ -167,14 +167,14 @@ USED: list[Row] = [
         dataset(images=IMAGES.replace("16, 3)", "16)")),
         BIRDS,
         3,
-        ("an array of shape 16x16 and type uint8 is no image; pass (height, width, 3) uint8",),
+        ("an array of shape 16x16 and type uint8 is not an image; pass (height, width, 3) uint8",),
     ),
     (
         "images of another type",
         dataset(images=IMAGES.replace("np.uint8", "np.float32")),
         BIRDS,
         3,
-        ("an array of shape 16x16x3 and type float32 is no image; pass (height, width, 3) uint8",),
+        ("an array of shape 16x16x3 and type float32 is not an image; pass (height, width, 3) uint8",),
     ),
     (
         "a backbone that fails",
@@ -188,7 +188,7 @@ USED: list[Row] = [
         backbone("return {'b': nn.ReLU()}"),
         {"backbone": "{use: bad, weights: none}"},
         6,
-        ("built stages b; its component says a: make them equal, in the same order", LEAVE),
+        ("built stages b but declares a; make them equal, in the same order", LEAVE),
     ),
     (
         "features of another width",
@@ -216,7 +216,7 @@ USED: list[Row] = [
         policy("return {'layer4'}"),
         {"freeze": "{use: bad}"},
         6,
-        ("freezing policy 'bad' names stage 'layer4'; known: body, head, neck, stem", LEAVE),
+        ("freezing policy 'bad' returned unknown stage 'layer4'; known: body, head, neck, stem", LEAVE),
     ),
     (
         "a callback with a misspelt event",
@@ -280,7 +280,7 @@ TRAINING: list[Row] = [
         listening("finetune_epoch_end", "run.state['bad'] = {1, 2}"),
         {},
         6,
-        ("run.state['bad'] cannot be saved as JSON", "keep numbers, text"),
+        ("run.state['bad'] cannot be saved as JSON", "store only numbers, text"),
     ),
 ]
 # What they do is not nice, but runs end as they should.

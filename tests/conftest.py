@@ -27,23 +27,28 @@ for ignored in (signal.SIGINT, signal.SIGHUP):
 REPO = Path(__file__).resolve().parents[1]
 
 FROZEN: set[tuple[Path, bool]] = set()  # files of tests that began with MindSpore, or without it
-# Folders and files of tests of what no packaging can change.
+# Folders of tests of what no packaging can change, and what of them is run on the wheel all the same.
 ENGINE_LOGIC = {
-    *("data", "devices", "downloads", "faults", "fitting", "machine", "plugins", "training", "trunk", "weights"),
-    *("test_archive.py", "test_atomic.py", "test_chart.py", "test_convert.py", "test_converted.py", "test_document.py"),
-    *("test_finetuner_extend.py", "test_hubcard.py", "test_images.py", "test_kept_head.py", "test_labels.py"),
-    *("test_layouts.py", "test_loader.py", "test_masking.py", "test_meta_clocks.py", "test_metrics.py"),
-    *("test_names.py", "test_normalisation.py", "test_phases.py", "test_photo_folder.py", "test_positions.py"),
-    *("test_preflight.py", "test_progress.py", "test_pythonwords.py", "test_saving.py", "test_scan.py"),
-    *("test_schedules.py", "test_shapes_of_sections.py", "test_splitfile.py", "test_splits.py", "test_targets.py"),
-    "test_weights.py",
+    *("data", "display", "distributed", "doctor", "faults", "features", "files", "fitting", "machine", "network"),
+    *("plugins", "recipe", "training", "weights"),
+}
+ON_THE_WHEEL = {
+    *("data/test_data.py", "data/test_packing.py", "display/test_notebook.py", "doctor/test_doctor.py"),
+    *("recipe/test_plan.py", "recipe/test_schema.py", "training/test_engine.py", "training/test_trainer.py"),
+    *("weights/test_sources.py", "weights/test_torchfile.py"),
 }
 # Files whose tests start many processes or train for long, in the order in which `make test` begins with them: what is
 # long must not be left for the end, when one process works and the other has nothing to do.
 LONG = (
-    *("parallel/test_runs.py", "test_flowers.py", "faults/test_resuming.py", "faults/test_crash.py"),
-    *("parallel/test_machines.py", "faults/test_signals.py", "parallel/test_ranks.py", "faults/test_full_disk.py"),
-    *("cli/test_run.py", "test_engine.py", "model/test_matrix_form.py", "test_docs.py", "test_run_forms.py"),
+    *("launch/test_runs.py", "test_flowers.py", "faults/test_resuming.py", "faults/test_crash.py"),
+    *("launch/test_machines.py", "faults/test_signals.py", "launch/test_ranks.py", "faults/test_full_disk.py"),
+    *(
+        "cli/test_run.py",
+        "training/test_engine.py",
+        "model/test_matrix_form.py",
+        "test_docs.py",
+        "training/test_run_forms.py",
+    ),
 )
 
 
@@ -52,7 +57,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here, places = Path(__file__).parent, {name: place for place, name in enumerate(LONG)}
     own = [item for item in items if item.path.is_relative_to(here)]
     for item in own:
-        if item.path.relative_to(here).parts[0] in ENGINE_LOGIC:
+        path = item.path.relative_to(here)
+        if (
+            path.parts[0] in ENGINE_LOGIC and path.as_posix() not in ON_THE_WHEEL
+        ) or path.name == "test_meta_clocks.py":
             item.add_marker(pytest.mark.once)
     if len(own) == len(items):
         items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
@@ -130,4 +138,4 @@ def graph_mode() -> Iterator[None]:
     from finetune.machine import device
 
     yield
-    device.setup(device="cpu")
+    device.set_up(device="cpu")

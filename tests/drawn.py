@@ -27,7 +27,7 @@ def folder(root: Path, *, each: int = 12, size: int = 40, seed: int = 0) -> Path
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(each):
-            held_back = number >= each - splits.drawn_count(each, SHARE)
+            held_back = number >= each - splits.count_drawn(each, SHARE)
             (root / name / f"{number:02d}.jpg").write_bytes(jpeg(rng, name, colour, size, held_back=held_back))
     return root
 
@@ -39,5 +39,5 @@ def jpeg(rng: np.random.Generator, name: str, colour: tuple[int, ...], size: int
         file = BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=90)
         content = blake2b(file.getvalue(), digest_size=16).hexdigest()
-        if (splits.position(content, splits.split_key(SEED, name)) < SHARE) == held_back:
+        if (splits.compute_position(content, splits.make_key(SEED, name)) < SHARE) == held_back:
             return file.getvalue()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.training.saving import newest
+from finetune.training.saving import load_newest
 from tests.clocks import LONGEST, wait_for
-from tests.test_interrupts import place
+from tests.machine.test_interrupts import place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,8 +51,8 @@ def test_an_interrupt_stops_a_job_in_the_background_after_saving(place: Path) ->
     os.kill(int((place / "pid").read_text()), signal.SIGINT)
     _, errors = shell.communicate(timeout=LONGEST)
     assert shell.returncode == 130, errors
-    assert "SIGINT: saving, then stopping" in errors
-    saved, broken = newest(place / "runs" / "long-001" / "checkpoints")
+    assert "SIGINT: saving and stopping" in errors
+    saved, broken = load_newest(place / "runs" / "long-001" / "checkpoints")
     assert not broken
     assert saved.state["step"] >= 1
 

@@ -42,13 +42,13 @@ def graph_mode() -> Any:
     from finetune.machine import device
 
     yield
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 def recipe(folder: Path, sections: dict[str, str], source: str | None, name: str = "bad") -> None:
     """Write a recipe and its photos, and install a sound network and a broken plugin."""
     drawn(folder / "photos", each=5, size=16)
-    install(folder, "from tests.trunk.tiny import Tiny\nplugin = Tiny()\n", "tiny", "tiny_plugin:plugin")
+    install(folder, "from tests.features.tiny import Tiny\nplugin = Tiny()\n", "tiny", "tiny_plugin:plugin")
     (folder / "r.yaml").write_text("".join(f"{key}: {value}\n" for key, value in (RECIPE | sections).items()))
     if source is not None:
         install(folder, source, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from collections import Counter
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,19 +31,22 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.checkout
 
 # Programs that pages name, beside those that are looked at below.
-OTHERS = {"export", "tensorboard", "wget", "sudo", "source"}
+OTHERS = {"export", "ls", "tensorboard", "wget", "sudo", "source"}
 # Names that a plugin needs and docs/plugins.md explains.
 EXPLAINED = {"hookimpl", "Split", "Stage", "NoOptions", "IMAGENET_MEAN", "IMAGENET_STD"}
+# Pages whose recipes, commands and code have a test of their own.
+APART = {"plugins.md", "tutorials/first-plugin.md"}
 # Commands that a text may name without what they need, and one that acts as soon as it is understood.
 NAMED = {("run",), ("check",), ("eval",), ("predict",), ("pack",), ("weights", "inspect"), ("weights", "fetch")}
-NAMED |= {("--install-completion",)}
+NAMED |= {("--install-completion",), ("new", "recipe")}
 
 
 @pytest.fixture(scope="module")
 def docs(repo: Path) -> dict[str, str]:
     """Return the pages of the site by name."""
-    found = {file.name: file.read_text(encoding="utf-8") for file in sorted((repo / "docs").glob("*.md"))}
-    assert len(found) > 10
+    top = repo / "docs"
+    found = {file.relative_to(top).as_posix(): file.read_text(encoding="utf-8") for file in sorted(top.rglob("*.md"))}
+    assert len(found) > 25
     return found
 
 
@@ -65,7 +69,7 @@ def place(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_recipes_are_valid(docs: dict[str, str], tmp_path: Path) -> None:
     known = Catalogue(plugins.load_plugins())
-    fragments = [(name, block) for name in docs.keys() - {"plugins.md"} for block in blocks(docs[name], "yaml")]
+    fragments = [(name, block) for name in docs.keys() - APART for block in blocks(docs[name], "yaml")]
     assert len(fragments) > 4
     for name, block in fragments:
         values = YAML(typ="safe").load(block)
@@ -90,7 +94,7 @@ def test_commands_are_understood(
         if tuple(arguments) in NAMED:
             continue
         asked = parse_command_line(arguments)
-        assert callable(asked) or capsys.readouterr().out.startswith("Usage: "), (name, arguments)
+        assert callable(asked) or capsys.readouterr().out.startswith(("Usage: ", "finetune ")), (name, arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,8 +102,8 @@ def test_changes_on_the_command_line_are_valid(docs: dict[str, str], place: Path
     known = Catalogue(plugins.load_plugins())
     found = [
         (name, line, arguments[1:])
-        for name, text in docs.items()
-        for line in lines(text)
+        for name in docs.keys() - APART
+        for line in lines(docs[name])
         if (arguments := words(line)[1:])[:1] in (["run"], ["check"]) and "--resume" not in arguments
     ]
     assert len(found) > 15
@@ -107,7 +111,7 @@ def test_changes_on_the_command_line_are_valid(docs: dict[str, str], place: Path
         given = [word for word in arguments if word != "--dry-run"]
         axes, rest = sweeping.split_axes(source.parse_words(given), known, None)
         assert rest.plan(known).recipe.dataset.use, name
-        assert bool(axes) == ("optimizer.lr=[" in line)
+        assert bool(axes) == bool(re.search(r"\b(optimizer\.lr|seed)=\[", line)), line
 
 
 def test_the_mistakes_shown_are_those_of_the_recipes_shown(docs: dict[str, str], place: Path) -> None:
@@ -123,12 +127,12 @@ def test_the_mistakes_shown_are_those_of_the_recipes_shown(docs: dict[str, str],
 def test_other_programs_are_there(docs: dict[str, str], repo: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (repo / "Makefile").read_text(encoding="utf-8"), re.M))
     checked = 0
-    for name, text in docs.items():
+    for name, text in (*docs.items(), ("CONTRIBUTING.md", (repo / "CONTRIBUTING.md").read_text(encoding="utf-8"))):
         for line in lines(text):
             program, *arguments = [word for word in words(line) if not re.match(r"[A-Z_]+=", word)]
             files = [word for word in arguments if word.endswith((".py", ".toml"))]
             assert program in {"finetune", "make", "python", "pip", "pytest"} | OTHERS, (name, line)
-            assert all((repo / file).is_file() for file in files), (name, line)
+            assert all((repo / file).is_file() or f"# {file}\n" in text for file in files), (name, line)
             assert program != "make" or set(arguments) <= targets, (name, line)
             checked += 1
     assert checked > 40
@@ -138,20 +142,34 @@ def test_other_programs_are_there(docs: dict[str, str], repo: Path) -> None:
 
 
 def test_get_started_works_from_its_first_step_to_its_last(docs: dict[str, str], place: Path) -> None:
-    code = "\n".join(blocks(docs["index.md"], "python"))
-    for line in lines(docs["index.md"]):
+    type_in(docs["index.md"])
+    (place / "photos").rename(place / "new-photos")
+    type_in(docs["how-to/predict-and-export.md"].replace("photos/ ", "new-photos/ "))
+    exec(compile("\n".join(blocks(docs["how-to/predict-and-export.md"], "python")), "page", "exec"), {})
+    assert (place / "labels.csv").is_file()
+    assert (place / "flowers.mindir").is_file()
+
+
+def test_settings_are_compared_as_shown(docs: dict[str, str], place: Path) -> None:
+    sweep, resume, rate, *_ = (line for line in lines(docs["how-to/compare-settings.md"]) if "finetune" in line)
+    for line in (sweep.replace("epochs=10", "epochs=2"), resume, f"{rate} --steps 20"):
+        assert cli.main(words(line)[1:]) == 0, line
+    assert len(list((place / "runs").glob("my-sweep-001/*-lr-*"))) == 3
+    assert (place / "lr.svg").is_file()
+
+
+def type_in(text: str) -> None:
+    """Run the commands of a page, except for the quickstart, which takes long, and files that exist by then."""
+    for line in lines(text):
         program, *arguments = words(line)
         if program == "finetune" and arguments != ["run", "quickstart"]:
-            assert cli.main(arguments) == 0, line
-    exec(compile(code, "index.md", "exec"), {})
-    assert (place / "labels.csv").is_file()
-    assert (place / "flowers.onnx").is_file()
-    assert len(list((place / "runs").glob("my-0*"))) == 3
-    assert len(list((place / "runs").glob("my-sweep-001/*-lr-*"))) == 3
+            force = ["--force"] if arguments[0] == "export" else []
+            assert cli.main([*arguments, *force]) == 0, line
 
 
-def test_code_in_python_runs(docs: dict[str, str], place: Path) -> None:
-    exec(compile("\n".join(blocks(docs["api.md"], "python")), "api.md", "exec"), {})
+@pytest.mark.parametrize("page", ["api.md", "how-to/notebook.md"])
+def test_code_in_python_runs(docs: dict[str, str], place: Path, page: str) -> None:
+    exec(compile("\n".join(blocks(docs[page], "python")), page, "exec"), {})
 
 
 def test_code_that_needs_a_download_runs_up_to_it(
@@ -165,7 +183,8 @@ def test_code_that_needs_a_download_runs_up_to_it(
 
 def test_every_block_of_python_is_run_by_some_test(docs: dict[str, str]) -> None:
     assert {name for name, text in docs.items() if blocks(text, "python")} == {
-        *("index.md", "api.md", "weights.md"),
+        *("api.md", "how-to/notebook.md", "how-to/predict-and-export.md", "weights.md"),
+        *("tutorials/first-model.md", "tutorials/first-plugin.md"),  # by test_tutorials.py
         "plugins.md",  # by test_docs_plugins.py
     }
 
@@ -216,6 +235,19 @@ def test_every_page_is_in_the_navigation(docs: dict[str, str], repo: Path) -> No
     assert Counter(re.findall(r"^ +- .+: (\S+\.md)$", text, re.M)) == Counter(list(docs))
 
 
+def test_tutorials_and_guides_are_under_their_headings_and_say_what_they_are_for(
+    docs: dict[str, str], repo: Path
+) -> None:
+    nav = (repo / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    sections = dict(re.findall(r"^  - ([\w -]+):\n((?:      .*\n)+)", nav, re.M))
+    assert list(sections) == ["Tutorials", "How-to guides", "Reference", "Explanation"]
+    opening = {"tutorials": ("Tutorials", "In this tutorial"), "how-to": ("How-to guides", "This guide shows how to ")}
+    for name, text in docs.items():
+        section, words = opening.get(name.partition("/")[0], ("", ""))
+        assert not section or f": {name}\n" in sections[section], name
+        assert re.match(rf"# .+\n\n{words}\w*", text), name
+
+
 def test_the_build_counts_warnings(repo: Path) -> None:
     recipe = (repo / "Makefile").read_text(encoding="utf-8").partition("\ndocs:")[2].partition("\n\n")[0]
     assert "mkdocs build --strict" in recipe
@@ -230,14 +262,16 @@ def test_the_site_loads_nothing_from_elsewhere(repo: Path) -> None:
     text = "[`a.py`](../a.py), [this](../b/c.md) and [that](d.md)\n```text\n[e](../f)\n```\n"
     shown = "`a.py`, this (`b/c.md`) and [that](d.md)\n```text\n[e](../f)\n```\n"
     assert site["on_page_markdown"](text) == shown
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/a.md"))
+    assert site["on_page_markdown"]("[a](../b.md) [c](../../d.md)", page) == "[a](../b.md) c (`d.md`)"
 
 
 def test_pictures_are_small_whole_and_used(docs: dict[str, str], repo: Path) -> None:
     from xml.etree import ElementTree
 
     found = sorted((repo / "docs" / "pictures").iterdir())
-    used = {link for text in docs.values() for link in links(text) if link.startswith("pictures/")}
-    assert {f"pictures/{file.name}" for file in found} == used
+    used = {link.rpartition("/")[2] for text in docs.values() for link in links(text) if "pictures/" in link}
+    assert {file.name for file in found} == used
     for file in found:
         assert file.stat().st_size < 60_000, file
         if file.suffix == ".svg":
@@ -258,7 +292,7 @@ def test_pictures_show_what_the_program_shows(repo: Path, place: Path, capfd: py
         assert line in shown(repo, "mistakes.svg")
     from finetune.display import epochtable
 
-    assert epochtable.header(epochtable.columns(96, "accuracy")).strip() in shown(repo, "run.svg")
+    assert epochtable.format_header(epochtable.choose_columns(96, "accuracy")).strip() in shown(repo, "run.svg")
 
 
 def shown(repo: Path, name: str) -> str:
@@ -334,6 +368,13 @@ def test_every_class_of_error_is_asserted(repo: Path) -> None:
 def is_error(value: object) -> bool:
     """Tell whether a value is one of the project's error classes."""
     return isinstance(value, type) and issubclass(value, FinetuneError)
+
+
+def test_the_guide_for_contributors_names_files_that_exist(repo: Path) -> None:
+    text = (repo / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:finetune|plugins|model|tests|docs|tools|recipes)/[\w./-]*)`", text)
+    assert len(named) > 30
+    assert [name for name in named if "NAME" not in name and not (repo / name).exists()] == []
 
 
 def test_prose_names_no_machine(docs: dict[str, str]) -> None:

@@ -231,7 +231,7 @@ def test_weights_of_a_company_reach_a_recipe(
     monkeypatch.setenv("FINETUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FINETUNE_OFFLINE", "1")
     monkeypatch.setenv("COMPANY_WEIGHTS", str(tmp_path))
-    source = pretrained.resolve(plan.load_plan(recipe, [], Catalogue(loaded)), loaded, print)
+    source = pretrained.resolve_weights(plan.load_plan(recipe, [], Catalogue(loaded)), loaded, print)
     assert source is not None
     assert source.path.read_bytes() == b"weights"
     assert tmp_path / "home" in source.path.parents

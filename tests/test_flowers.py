@@ -45,7 +45,7 @@ def three(flowers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a ResNeXt-50 with 1000 classes in a .ckpt of MindSpore's own writer, in MindSpore Hub's names."""
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
     from mindspore import Tensor
 
@@ -54,7 +54,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
     ms.set_seed(3)
-    network = Network(build_stages(backbone, backbone.options()), heads.build(LinearHead(), 2048, 1000, 3))
+    network = Network(build_stages(backbone, backbone.options()), heads.build_head(LinearHead(), 2048, 1000, 3))
     named = []
     for p in network.get_parameters():
         value = p.asnumpy()

@@ -12,7 +12,7 @@ from finetune.recipe import plan as plans
 from finetune.training import engine
 from finetune.training.check import check
 from tests.drawn import folder
-from tests.trunk import tiny
+from tests.features import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import finetune_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 PACKAGES = {p.__name__: Path(p.__file__ or "").parent for p in (finetune, finetune_model, finetune_plugins)}
 
@@ -77,6 +79,67 @@ def test_the_catalogue_of_built_ins_imports_nothing_heavy() -> None:
     code += "catalogue.Catalogue(plugins.load_plugins());"
     code += "print([m for m in ('mindspore', 'albumentations', 'cv2', 'tensorboardX') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def load_house(repo: Path) -> ModuleType:
+    """Return the module that measures the structure."""
+    spec = importlib.util.spec_from_file_location("house", repo / "tools" / "house.py")
+    assert spec is not None
+    assert spec.loader is not None
+    house = importlib.util.module_from_spec(spec)
+    sys.modules["house"] = house
+    spec.loader.exec_module(house)
+    return house
+
+
+@pytest.mark.checkout
+def test_packages_import_downwards_and_nothing_in_circles(repo: Path) -> None:
+    house = load_house(repo)
+    modules = house.read_modules()
+    imports = [each for module in modules.values() for each in module.imports]
+    for module in modules:
+        layer = house.package_of(module, modules).partition(".")[2]
+        assert not layer or layer == "__main__" or layer in house.LAYERS, f"{module} is in no layer"
+    upward = {
+        tuple(house.package_of(name, modules).partition(".")[2] for name in (each.importer, each.imported))
+        for each in house.find_upward(imports, modules)
+    }
+    assert upward == house.EXCEPTIONS.keys()
+    executed = [each for each in imports if each.kind != "type"]
+    assert house.find_circles((each.importer, each.imported) for each in executed) == []
+    packages = ((house.package_of(e.importer, modules), house.package_of(e.imported, modules)) for e in executed)
+    assert house.find_circles(pair for pair in packages if pair[0] != pair[1]) == []
+    with_types = house.find_circles((each.importer, each.imported) for each in imports)
+    assert max(map(len, with_types), default=0) <= 5
+
+
+@pytest.mark.checkout
+def test_files_and_functions_are_not_too_long(repo: Path) -> None:
+    modules = load_house(repo).read_modules().values()
+    assert [module.name for module in modules if module.lines > 400] == []
+    functions = [(name, lines) for module in modules for name, lines in module.functions]
+    assert [name for name, lines in functions if lines > 70] == []
+
+
+@pytest.mark.checkout
+def test_circles_are_found(repo: Path) -> None:
+    house = load_house(repo)
+    assert house.find_circles([("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")]) == [["a", "b", "c"]]
+    assert house.find_circles([("a", "b"), ("a", "c"), ("b", "c")]) == []
+
+
+@pytest.mark.checkout
+def test_walks_name_files_and_what_they_define(repo: Path) -> None:
+    text = (repo / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walks = text.partition("## Walks")[2].partition("\n## ")[0].split("\n\n**")[1:]
+    assert len(walks) == 6
+    for walk in walks:
+        steps = re.findall(r"`([\w/]+\.py)`\s*(?:\(([^)]*)\))?", walk)
+        assert f"{len({file for file, _ in steps})} files." in walk, walk[:40]
+        for file, names in steps:
+            source = (repo / file).read_text(encoding="utf-8")
+            for name in re.findall(r"`(\w+)`", names):
+                assert re.search(rf"(?:def|class) {name}\b", source), f"{file} defines no {name}"
 
 
 @pytest.mark.checkout

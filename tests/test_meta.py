@@ -43,7 +43,7 @@ STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LARGEST = 400  # lines of a file
 
 # Its standard output is how a child process answers.
-PRINTING = "machine/probe.py"
+PRINTING = "doctor/probe.py"
 UNSAFE = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 
 
@@ -106,7 +106,7 @@ def backbone(component: Backbone, options: Any) -> None:
     from finetune.machine import device
     from finetune.network.network import Network, Trunk, build_stages
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     stages = build_stages(component, options)
     assert tuple(stages) == component.stages
     network = Network(stages, ms.nn.Identity()).set_train(False)

@@ -20,8 +20,8 @@ ALLOWED = {
     "cli/test_completion.py": "waiting for a terminal gives up after LONGEST",
     "faults/fuzz.py": "for how long to fuzz",
     "faults/test_signals.py": "a clock that jumps",
-    "test_atomic.py": "the time of a file",
-    "test_notebook.py": "passes the clock on to a display",
+    "files/test_atomic.py": "the time of a file",
+    "display/test_notebook.py": "passes the clock on to a display",
     "weights/test_fuzz.py": "for how long to fuzz",
 }
 LEAST = 200  # seconds; a shorter timeout is a bound, LONGEST is for what hangs

@@ -92,17 +92,17 @@ def test_finetuner(tmp_path: Path) -> None:
 
 def test_records_of_weights(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
-    tensorfile.write(file, {"a": np.zeros(1, np.float32)}, {})
+    tensorfile.write_tensors(file, {"a": np.zeros(1, np.float32)}, {})
     record = Weights(url="", sha256="", layout="", std=tuple(STD_255))  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match=r"'own' has a wrong std: .* divide by 255: \[0.229, 0.224, 0.225\]"):
-        loading.image_defaults(fetching.Source(path=file, name="own", record=record))
+        loading.read_image_defaults(fetching.Source(path=file, name="own", record=record))
 
 
 def test_metadata_of_weights(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
-    tensorfile.write(file, {"a": np.zeros(1, np.float32)}, {"image": json.dumps({"mean": MEAN_255})})
+    tensorfile.write_tensors(file, {"a": np.zeros(1, np.float32)}, {"image": json.dumps({"mean": MEAN_255})})
     with pytest.raises(WeightsError, match=r"damaged metadata of its images \(mean: .* divide by 255"):
-        loading.image_defaults(fetching.Source(path=file, name="own"))
+        loading.read_image_defaults(fetching.Source(path=file, name="own"))
 
 
 def test_model_json() -> None:

@@ -24,6 +24,17 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (ROOT, ROOT / "model", ROOT / "plugins")  # folders that packages lie in
 PACKAGES = ("finetune", "finetune_model", "finetune_plugins")
 LEFT_OUT = ("templates",)  # folders with files for somebody else's project
+LAYERS = (  # from the bottom up: modules and packages of finetune
+    *("errors", "text", "version", "normalisation", "suggest"),
+    *("components", "hookspecs", "plugins", "catalogue", "files", "machine", "recipe", "run", "distributed", "data"),
+    *("fitting", "network", "weights", "features", "display", "model", "training", "launch", "doctor"),
+    *("sweep", "new", "testing", "finetuner", "cli"),
+)
+EXCEPTIONS = {  # imports that run up, each with its reason
+    ("components", "recipe"): "the type of a recipe, in the facts that a check of options is given",
+    ("hookspecs", "run"): "the type of a run, in the arguments of hooks",
+    ("run", "display"): "a run in a notebook shows itself",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +147,15 @@ def package_of(module: str, modules: Mapping[str, Module]) -> str:
     return name if modules[name].path.name == "__init__.py" else module
 
 
+def find_upward(imports: Iterable[Import], modules: Mapping[str, Module]) -> list[Import]:
+    """Return the imports of a layer above the importer's own."""
+    rank = {f"finetune.{name}": place for place, name in enumerate(LAYERS)}
+    pairs = [(each, package_of(each.importer, modules), package_of(each.imported, modules)) for each in imports]
+    return [
+        each for each, own, other in pairs if own in rank and other in rank and rank[other] > rank[own]
+    ]  # others are plugins, which `tests/test_layers.py` looks after, and `finetune` itself
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -160,9 +180,14 @@ def main() -> None:
     print(f"circles of files                {[len(each) for each in circles]}")
     print(f"circles of files, types too     {[len(each) for each in with_types]}")
     print(f"circles of packages             {[len(each) for each in packages]}")
+    upward = find_upward(imports, modules)
+    print(f"imports against the order       {len(upward)}")
     if given.list:
         for group in (*circles, *with_types, *packages):
             print("\n" + "\n".join(group))
+        print(
+            "\n" + "\n".join(f"{each.importer} -> {each.imported} ({each.kind}, line {each.line})" for each in upward)
+        )
 
 
 def _between_packages(imports: Iterable[Import], modules: Mapping[str, Module]) -> set[tuple[str, str]]:

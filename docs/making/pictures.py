@@ -2,8 +2,8 @@
 
     python docs/making/pictures.py
 
-They show the quickstart on a terminal, half-way and at its end, a recipe with mistakes, and the last confusion matrix
-and predictions from the TensorBoard file of the run. ``architecture.svg`` is drawn by hand.
+The run of the first tutorial on a terminal, with the confusion matrix and the predictions of its TensorBoard file; the
+quickstart half-way; and a recipe with mistakes. ``architecture.svg`` is drawn by hand.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import screen
+import transcripts
 
 REPO = Path(__file__).resolve().parents[2]
 PICTURES = REPO / "docs" / "pictures"
@@ -30,8 +31,9 @@ def main() -> None:
         folder = Path(name)
         os.environ["FINETUNE_HOME"] = str(folder / "home")
         draw_mistakes(folder)
-        draw_run(folder)
-        draw_tensorboard(folder / "runs" / "quickstart-001" / "tensorboard")
+        draw_running(folder)
+        draw_fitted(folder)
+        draw_tensorboard(folder / "runs" / "my-001" / "tensorboard")
     for file in sorted(PICTURES.iterdir()):
         print(f"{file.relative_to(REPO)}  {file.stat().st_size / 1000:.0f} kB")
 
@@ -45,15 +47,25 @@ def draw_mistakes(folder: Path) -> None:
     )
 
 
-def draw_run(folder: Path) -> None:
-    """Draw a run in its third epoch, and at its end."""
+def draw_running(folder: Path) -> None:
+    """Draw a run in its third epoch."""
     pieces = screen.record(screen.finetune("run", "quickstart"), folder)
     middle = next(number for number, piece in enumerate(pieces) if UNDER_WAY.search(piece))
     command = "finetune run quickstart"
     screen.write_picture(
         PICTURES / "running.svg", command, drop_blank_end(screen.read_lines("".join(pieces[: middle + 1])))
     )
-    screen.write_picture(PICTURES / "run.svg", command, drop_blank_end(screen.read_lines("".join(pieces))))
+
+
+def draw_fitted(folder: Path) -> None:
+    """Draw the run of the first tutorial, on the photos that it draws."""
+    page = (REPO / "docs" / "tutorials" / "first-model.md").read_text(encoding="utf-8")
+    files = dict(step for step in transcripts.steps(page) if not isinstance(step, transcripts.Command))
+    for name in ("draw.py", "my.yaml"):
+        (folder / name).write_text(files[name], encoding="utf-8")
+    screen.record([sys.executable, "draw.py"], folder)
+    written = "".join(screen.record(screen.finetune("run", "my.yaml"), folder))
+    screen.write_picture(PICTURES / "run.svg", "finetune run my.yaml", drop_blank_end(screen.read_lines(written)))
 
 
 def drop_blank_end(lines: list[str]) -> list[str]:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
 LOG = logging.getLogger("mkdocs.hooks.site")  # `mkdocs build --strict` counts its warnings
 CODE = re.compile(r"(^```.*?^```$)", re.S | re.M)
-OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)\)")
+LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#\s]+)\)")
 LOADING = {"audio", "embed", "iframe", "img", "link", "object", "script", "source", "video"}
 NAMING = {"canonical", "next", "prev"}  # these links name a page and load nothing
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page without links to files outside of ``docs/``, which the site does not contain."""
+def on_page_markdown(markdown: str, page: Any = None, **_: Any) -> str:
+    """Return a page in which files outside of ``docs/`` are named, not linked: the site has no source tree."""
+    depth = page.file.src_uri.count("/") if page else 0
     parts = CODE.split(markdown)
-    return "".join(part if part.startswith("```") else OUTSIDE.sub(name_path, part) for part in parts)
+    return "".join(part if part.startswith("```") else LINK.sub(partial(name_path, depth), part) for part in parts)
 
 
-def name_path(link: re.Match[str]) -> str:
-    """Return the text of a link, followed by its path."""
-    text, path = link[1], link[2]
+def name_path(depth: int, link: re.Match[str]) -> str:
+    """Return a link's text with the path it leads to; a link of a page ``depth`` folders down may stay in ``docs/``."""
+    text, up, path = link.groups()
+    if up.count("../") <= depth:
+        return link[0]
     return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}`)"
 
 

@@ -26,6 +26,6 @@ def finetune_fetch_weights(weights: Weights, cache: Path) -> Path | None:
     folder = Path(os.environ[FOLDER]).expanduser().resolve()
     file = (folder / name).resolve()
     if folder not in file.parents:
-        raise WeightsError(f"'company://{name}' leads out of '{folder}'; name a file inside it")
+        raise WeightsError(f"'company://{name}' leads outside '{folder}'; name a file inside it")
     # From then on, the verified copy in the cache is used, even if the folder is not mounted.
     return fetch(file.as_uri(), f"sha256:{weights.sha256}", cache / "company" / f"{weights.sha256[:12]}-{file.name}")

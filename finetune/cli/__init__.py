@@ -51,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     flags = given[: given.index("--")] if "--" in given else given
     try:
         failure = answer_command(given, as_json="--json" in flags)
-        interrupts.taken()
+        interrupts.mark_taken()
         return 0 if failure is None else report_partial_failure(failure, debug="--debug" in flags)
     except BaseException as error:
-        interrupts.taken()
+        interrupts.mark_taken()
         code = report_error(error, as_json="--json" in flags, debug="--debug" in flags)
         if arguments is None and isinstance(error, KeyboardInterrupt | Interrupted):
             end_process(code)
@@ -87,7 +87,7 @@ def answer_command(given: list[str], *, as_json: bool) -> FinetuneError | None:
     call = write_to_reader(partial(parse_command_line, given))
     if call is None:
         return None
-    working_folder.check()
+    working_folder.check_exists()
     with redirect_stdout(sys.stderr):  # standard output is for the answer, even if a plugin prints something
         answer = call()
     write_to_reader(partial(show_answer, answer, as_json))
@@ -105,7 +105,7 @@ def show_answer(answer: Answer, as_json: bool) -> None:
         else:
             print(output.render_text(answer.view()), end="")
         return
-    failure = answer.failure and failures.as_json(answer.failure)
+    failure = answer.failure and failures.convert_to_json(answer.failure)
     print(output.format_line({**answer.data, **(failure or {})}))
 
 
@@ -123,8 +123,8 @@ def report_partial_failure(failure: FinetuneError, *, debug: bool) -> int:
     """Print the failure that accompanies an answer, and return the exit code."""
     from finetune.display import failures
 
-    failures.show(failure, debug=debug)
-    return failures.exit_code(failure)
+    failures.show_error(failure, debug=debug)
+    return failures.choose_exit_code(failure)
 
 
 def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
@@ -133,11 +133,11 @@ def report_error(error: BaseException, *, as_json: bool, debug: bool) -> int:
     from finetune.display import failures
 
     if isinstance(error, FileNotFoundError) and working_folder.is_removed():
-        error = working_folder.removed_error().with_traceback(error.__traceback__)
-    failures.show(error, debug=debug)
+        error = working_folder.build_removed_error().with_traceback(error.__traceback__)
+    failures.show_error(error, debug=debug)
     if as_json:
-        write_to_reader(lambda: print(output.format_line(failures.as_json(error))))
-    return failures.exit_code(error)
+        write_to_reader(lambda: print(output.format_line(failures.convert_to_json(error))))
+    return failures.choose_exit_code(error)
 
 
 def write_to_reader(write: Callable[[], T]) -> T | None:

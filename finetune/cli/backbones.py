@@ -53,7 +53,7 @@ def count_parameters(backbone: Backbone) -> int | None:
     from finetune.weights import fitting
     from finetune.weights.examining import STATISTICS
 
-    shapes = fitting.default_shapes(backbone)
+    shapes = fitting.compute_default_shapes(backbone)
     if shapes is None:
         return None
     return sum(prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
@@ -64,7 +64,7 @@ def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
     from rich.text import Text
 
     from finetune.cli import output
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     rows = [
         ("stages", ", ".join(found["stages"])),
@@ -77,7 +77,7 @@ def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
         part
         for each in found["weights"]
         for part in (
-            Text(printable(f"\nweights {each['name']}{' (default)' if each['default'] else ''}"), "cyan"),
+            Text(make_printable(f"\nweights {each['name']}{' (default)' if each['default'] else ''}"), "cyan"),
             output.render_pairs((f"  {name}", value) for name, value in list_rows(each)),
         )
     ]
@@ -86,7 +86,7 @@ def render_facts(found: Mapping[str, Any]) -> list[RenderableType]:
 
 def list_rows(each: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the facts about weights as rows: name and value."""
-    from finetune.weights.preprocessing import recipe_line
+    from finetune.weights.preprocessing import format_recipe_line
 
     accuracy = "not stated" if each["accuracy"] is None else f"{each['accuracy']:.2%} top-1, as its publisher reports"
     size = (
@@ -100,7 +100,7 @@ def list_rows(each: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("file", f"{size}, layout {each['layout']}, {'in the cache' if each['cached'] else 'not in the cache'}"),
         ("hash", each["hash"]),
         ("licence", each["licence"]),
-        ("images", recipe_line(each["image"]).removeprefix("image: ").strip("{}")),
+        ("images", format_recipe_line(each["image"]).removeprefix("image: ").strip("{}")),
         ("options", options),
     ]
     return [row for row in rows if row[1]]

@@ -41,7 +41,7 @@ def render_table(remarks: list[dict[str, Any]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(2):
@@ -49,7 +49,7 @@ def render_table(remarks: list[dict[str, Any]]) -> RenderableType:
     grid.add_column(overflow="fold")
     for remark in remarks:
         style = STYLES[remark["level"]]
-        grid.add_row(Text(remark["level"], style), Text(remark["topic"], "bold"), Text(printable(remark["text"])))
+        grid.add_row(Text(remark["level"], style), Text(remark["topic"], "bold"), Text(make_printable(remark["text"])))
         if remark["remedy"]:
             grid.add_row("", "", Text(remark["remedy"], style))
     return grid

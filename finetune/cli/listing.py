@@ -136,18 +136,18 @@ def render_pages(found: list[dict[str, Any]]) -> RenderableType:
     from rich.padding import Padding
     from rich.text import Text
 
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     parts: list[RenderableType] = []
     for each in found:
-        parts.append(Text(printable(f"{each['kind']} {each['name']}, of {each['origin']}"), "bold"))
-        parts += [Text(printable(each["about"]))] if each["about"] else []
+        parts.append(Text(make_printable(f"{each['kind']} {each['name']}, of {each['origin']}"), "bold"))
+        parts += [Text(make_printable(each["about"]))] if each["about"] else []
         parts += backbones.render_facts(each) if "stages" in each else []
         for option in each["options"]:
             default = "required" if option["default"] == "required" else f"default {option['default']}"
-            parts.append(Text(printable(f"\n{option['name']}: {option['takes']}; {default}"), "cyan"))
-            parts.append(Padding(Text(printable(option["about"])), (0, 0, 0, 2)))
-        parts += [Text("\nin a recipe:"), Padding(Text(printable(each["example"].rstrip())), (0, 0, 1, 2))]
+            parts.append(Text(make_printable(f"\n{option['name']}: {option['takes']}; {default}"), "cyan"))
+            parts.append(Padding(Text(make_printable(option["about"])), (0, 0, 0, 2)))
+        parts += [Text("\nin a recipe:"), Padding(Text(make_printable(each["example"].rstrip())), (0, 0, 1, 2))]
     return Group(*parts)
 
 
@@ -176,7 +176,7 @@ def render_tables(
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kind", "name", "from"):
@@ -186,16 +186,16 @@ def render_tables(
         given = ", ".join(f"{name}={default}" for name, default in row["options"].items())
         said = "\n".join(filter(None, [row["about"], given]))
         cells = (row["kind"], row["name"], f"{row['package']} {row['version']}", said)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(make_printable(cell)) for cell in cells))
     for row in listening:
         cells = ("hooks", row["plugin"], f"{row['package']} {row['version']}", ", ".join(row["hooks"]))
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(make_printable(cell)) for cell in cells))
     lines = []
     if disabled := os.environ.get("FINETUNE_DISABLE_PLUGINS"):
-        lines.append(Text(printable(f"disabled by FINETUNE_DISABLE_PLUGINS: {disabled}")))
+        lines.append(Text(make_printable(f"disabled by FINETUNE_DISABLE_PLUGINS: {disabled}")))
     for each in broken:
         whose = f"{each['plugin']} ({each['package']} {each['version']})"
-        lines.append(Text(printable(f"not loaded: {whose}: {each['error']}; {each['remedy']}"), "red"))
+        lines.append(Text(make_printable(f"not loaded: {whose}: {each['error']}; {each['remedy']}"), "red"))
     return Group(table, *lines)
 
 

@@ -51,7 +51,7 @@ def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) 
     then change it into what you need.
     """
     from finetune.cli.source import load_catalogue
-    from finetune.display.summary import shown
+    from finetune.display.summary import format_path
     from finetune.new import plugin as plugins
 
     if output == STDOUT:
@@ -60,8 +60,12 @@ def plugin(name: Name, kind: Kind, output: Into = Path(), force: Force = False) 
     files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
 
     def view() -> str:
-        steps = [f'pip install -e "{shown(made)}[dev]"', f"pytest {shown(made)}", f"finetune plugins show {name}"]
-        return "\n".join([f"{shown(made)}: {', '.join(files)}", "", "next:", *(f"  {step}" for step in steps)])
+        steps = [
+            f'pip install -e "{format_path(made)}[dev]"',
+            f"pytest {format_path(made)}",
+            f"finetune plugins show {name}",
+        ]
+        return "\n".join([f"{format_path(made)}: {', '.join(files)}", "", "next:", *(f"  {step}" for step in steps)])
 
     return Answer(data={"folder": str(made), "files": files}, view=view)
 
@@ -81,7 +85,7 @@ def recipe(
     """
     from finetune.cli.source import load_catalogue
     from finetune.components import Backbone
-    from finetune.display.summary import shown
+    from finetune.display.summary import format_path
     from finetune.files.atomic import expand_home
     from finetune.new import recipe as looking
     from finetune.new import recipe as recipes
@@ -97,7 +101,7 @@ def recipe(
     content = target.write(text.encode())
     if content is not None:
         return Answer(data={"recipe": text}, content=content)
-    steps = f"  finetune check {shown(path)}\n  finetune run {shown(path)}\n"
+    steps = f"  finetune check {format_path(path)}\n  finetune run {format_path(path)}\n"
     told = f"{text}\nnext:\n{steps}{describe_download(network)}"
     return Answer(data={"file": str(path), "recipe": text}, view=lambda: told)
 

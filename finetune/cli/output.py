@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from finetune.display.terminal import console, printable
+from finetune.display.terminal import create_console, make_printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +37,7 @@ def render_text(view: str | RenderableType) -> str:
     """Return the text to print: a string unchanged, a table rendered for the terminal or for a file."""
     if isinstance(view, str):
         return view if not view or view.endswith("\n") else view + "\n"
-    out = console(sys.stdout)
+    out = create_console(sys.stdout)
     with out.capture() as captured:
         out.print(view)
     drawn = captured.get()
@@ -53,7 +53,7 @@ def render_pairs(rows: Iterable[tuple[str, str]]) -> RenderableType:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows:
-        grid.add_row(Text(name, style="cyan"), Text(printable(value)))
+        grid.add_row(Text(name, style="cyan"), Text(make_printable(value)))
     return grid
 
 

@@ -11,13 +11,13 @@ from finetune.cli import output
 from finetune.cli.app import Answer, command
 from finetune.cli.source import load_catalogue
 from finetune.errors import UsageError
-from finetune.files.outputs import STDOUT, output_path
+from finetune.files.outputs import STDOUT, parse_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Data = Annotated[str, typer.Argument(hidden=True)]
-Out = Annotated[Path, typer.Argument(hidden=True, parser=output_path)]
+Out = Annotated[Path, typer.Argument(hidden=True, parser=parse_output)]
 Replace = Annotated[bool, typer.Option("--force", help="Replace an existing pack.")]
 FileGb = Annotated[float, typer.Option(metavar="GB", min=0.001, max=200, help="Maximum size of each file.")]
 BadImage = Annotated[
@@ -39,13 +39,13 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     from finetune.data.pack.packing import Job
     from finetune.data.pack.packing import pack as packed
     from finetune.display.progress import Progress
-    from finetune.machine.environment import usable_cores
+    from finetune.machine.environment import count_usable_cores
 
     if out == STDOUT:
         raise UsageError("standard output cannot hold a pack, which is a folder; name a folder")
     catalogue = load_catalogue()
     changes = () if on_bad_image is None else (f"dataset.on_bad_image={on_bad_image}",)
-    plan = sources.planned(data, {}, catalogue, changes)
+    plan = sources.load_plan(data, {}, catalogue, changes)
     chosen = plan.dataset
     job = Job(
         dataset=chosen.component,
@@ -54,7 +54,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
         out=out,
         limit=int(file_gb * 1e9),
         skip=plan.recipe.dataset.on_bad_image == "skip",
-        workers=usable_cores(),
+        workers=count_usable_cores(),
         say=Progress(report=False).say,
         force=force,
     )
@@ -64,14 +64,14 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
 
 def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the report on a pack as names and values."""
-    from finetune.data.audit import finding_line
+    from finetune.data.audit import format_finding
 
     yield "pack", f"{report['pack']}: {report['files']} files, {report['bytes'] / 1e6:,.1f} MB"
     yield "photos", ", ".join(f"{split} {count:,}" for split, count in report["photos"].items())
     yield "classes", f"{report['classes']:,}"
     findings = report["findings"]
     for finding in findings[:FINDINGS]:
-        yield finding["severity"], finding_line(finding)
+        yield finding["severity"], format_finding(finding)
     if len(findings) > FINDINGS:
         yield "", f"{len(findings) - FINDINGS} more; --json lists them"
     yield "recipe", f"dataset: {{use: mindrecord, root: {report['pack']}}}"

@@ -50,7 +50,7 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     from finetune.training import rates
 
     progress = Progress()
-    found = rates.find(plan, catalogue, steps=steps, say=progress.say)
+    found = rates.find_rate(plan, catalogue, steps=steps, say=progress.say)
     content = chart.write(draw_svg(found).encode()) if chart else None
     if plot == STDOUT:
         progress.say(describe_suggestion(found))
@@ -71,7 +71,9 @@ def draw_svg(found: Found) -> str:
 
     nearest = min(range(len(found.rates)), key=lambda at: abs(math.log(found.rates[at] / found.suggestion)))
     mark = (found.suggestion, found.losses[nearest])
-    return chart.svg(make_curve(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark)
+    return chart.draw_svg(
+        make_curve(found), title="loss by learning rate", x="learning rate", y="loss, smoothed", mark=mark
+    )
 
 
 def make_curve(found: Found) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def render_chart(found: Found) -> str:
     """Return the chart as text, with the suggested rate."""
     from finetune.display import chart
 
-    return f"{chart.characters(make_curve(found))}\n\n{describe_suggestion(found)}\n"
+    return f"{chart.draw_characters(make_curve(found))}\n\n{describe_suggestion(found)}\n"
 
 
 def describe_suggestion(found: Found) -> str:

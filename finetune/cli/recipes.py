@@ -10,7 +10,7 @@ import typer
 
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Force
-from finetune.files.outputs import STDOUT, output_path
+from finetune.files.outputs import STDOUT, parse_output
 from finetune.recipe import document
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def cat(name: Name) -> Answer:
 @command("NAME [TARGET]", "finetune cp quickstart mine.yaml")
 def cp(
     name: Name,
-    target: Annotated[Path | None, typer.Argument(hidden=True, parser=output_path)] = None,
+    target: Annotated[Path | None, typer.Argument(hidden=True, parser=parse_output)] = None,
     force: Force = False,
 ) -> Answer:
     """Copy a bundled recipe, so that you can edit it.

@@ -84,12 +84,12 @@ def run(
     if dry_run:
         return check_plan(plan, catalogue, how)
     from finetune.display.progress import Progress
-    from finetune.display.summary import outcome
+    from finetune.display.summary import summarise_result
     from finetune.distributed.launch import plan_launch
     from finetune.training import trial
 
     if not (folder and (folder / "result.json").exists()):
-        trial.check(plan, folder)
+        trial.check_machine(plan, folder)
     from finetune.training import engine
 
     progress = Progress(report=False)
@@ -99,11 +99,13 @@ def run(
     if started is not None and (to_train := plan_to_train(plan, catalogue, how)) is not None:
         from finetune.launch import launcher
 
-        launched = launcher.run(
+        launched = launcher.run_processes(
             started, to_train, resume=folder, allow_changed=allow_changed, extend=extend, progress=progress
         )
         result = launched["result"]
-        return Answer(data=result, view=lambda: render_pairs(outcome(result, launched["folder"])) if result else "")
+        return Answer(
+            data=result, view=lambda: render_pairs(summarise_result(result, launched["folder"])) if result else ""
+        )
     watchers = [progress]
     done = engine.fine_tune(
         plan,
@@ -115,7 +117,7 @@ def run(
         say=progress.say,
     )
     result = done.result or {}
-    return Answer(data=result, view=lambda: render_pairs(outcome(result, done.folder)))
+    return Answer(data=result, view=lambda: render_pairs(summarise_result(result, done.folder)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,7 @@ def plan_to_train(plan: Plan, catalogue: Catalogue, how: Resumption) -> Plan | N
 
     if how.folder is None:
         return plan
-    settled, done, _ = finished.settle(
+    settled, done, _ = finished.decide_resume(
         how.folder, plan, catalogue, extend=how.extend, allow_changed=how.allow_changed, say=lambda message: None
     )
     return settled if done is None else None
@@ -150,7 +152,7 @@ def find_sweep(resume: str | None, asked: source.RecipeArguments) -> Sweep | Non
         raise UsageError(
             "a sweep resumes with its own recipe; leave out recipe and overrides, or start a new sweep without --resume"
         )
-    return runs.opened(folder)
+    return runs.open_sweep(folder)
 
 
 @command("RECIPE [KEY=VALUE]...", "finetune check mine.yaml", "finetune check mine.yaml train.batch_size=64")
@@ -172,7 +174,7 @@ def check_plan(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) 
 
     folder = how.folder if how else None
     if not (folder and (folder / "result.json").exists()):
-        trial.check(plan, folder)
+        trial.check_machine(plan, folder)
     from finetune.training import check
 
     say, planned = Progress().say, plan_launch(plan.recipe)
@@ -198,8 +200,8 @@ def describe_cached(features: dict[str, Any]) -> str:
 
 def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the report of a check as names and values."""
-    from finetune.data.audit import finding_line
-    from finetune.display.summary import classes_line, images_line, weights_line
+    from finetune.data.audit import format_finding
+    from finetune.display.summary import describe_classes, describe_images, describe_weights
 
     data = report["data"]
     yield "recipe", f"{report['recipe']}: ready to run"
@@ -208,14 +210,14 @@ def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "oneDNN", f"{device['isa']}; mixed precision {device['amp']}"
     trunk = report["trunk"]
     yield "frozen stages", f"computed by {trunk['name']} in {trunk['precision'].replace('f32', 'fp32')}"
-    yield "images", images_line(data["images"], len(data["classes"]))
-    yield "classes", classes_line({name: count for name, count in data["counts"]["train"].items() if count})
+    yield "images", describe_images(data["images"], len(data["classes"]))
+    yield "classes", describe_classes({name: count for name, count in data["counts"]["train"].items() if count})
     findings = sorted(data["findings"], key=lambda finding: ("warning", "note").index(finding["severity"]))
     for finding in findings[:FINDINGS]:
-        yield finding["severity"], finding_line(finding)
+        yield finding["severity"], format_finding(finding)
     if len(findings) > FINDINGS:
         yield "", f"{len(findings) - FINDINGS} more; --json lists them"
-    yield "weights", weights_line(report["weights"])
+    yield "weights", describe_weights(report["weights"])
     trained = [phase for phase in report["phases"] if phase["epochs"] != [0, 0]]
     if len(trained) < len(report["phases"]):
         parameters = report["phases"][0]["parameters"]

@@ -75,7 +75,7 @@ def install_script(shell: str) -> Path:
     Adds a line that loads it to ``.bashrc`` or ``.zshrc``, once.
     """
     from finetune.files import atomic
-    from finetune.files.atomic import disk_errors
+    from finetune.files.atomic import translate_disk_errors
 
     home = Path.home()
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
@@ -86,11 +86,11 @@ def install_script(shell: str) -> Path:
         "fish": (settings / "fish/completions/finetune.fish", None, ""),
     }
     file, started, reads = places[shell]
-    with disk_errors(file):
+    with translate_disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(file, SCRIPTS[shell])
     if started is not None:
-        with disk_errors(started):
+        with translate_disk_errors(started):
             before = started.read_bytes() if started.exists() else b""
             if reads.encode() not in before.splitlines():
                 with started.open("ab") as added:  # a link stays a link

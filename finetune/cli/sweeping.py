@@ -27,11 +27,11 @@ def split_axes(asked: RecipeArguments, catalogue: Catalogue, output: Path | None
     """Split a command line into the axes of a sweep and the remaining overrides."""
     from finetune.sweep import axes
 
-    if not any(axes.listed(change) for change in asked.changes):
+    if not any(axes.parse_list(change) for change in asked.changes):
         return [], asked
     if asked.recipe == "-":
         raise UsageError("standard input can be read only once; pass the recipe as a file to use lists of values")
-    found, rest = axes.divided(
+    found, rest = axes.split_axes(
         asked.changes, lambda changes: replace(asked, changes=tuple(changes)).plan(catalogue, output=output)
     )
     return found, replace(asked, changes=tuple(rest))
@@ -46,13 +46,13 @@ def start_sweep(
     from finetune.sweep.axes import judge_alike
     from finetune.training import trial
 
-    trials = axes.trials(found)
-    made = runs.planned(
+    trials = axes.combine_axes(found)
+    made = runs.plan_trials(
         trials,
         lambda changes: replace(asked, changes=(*asked.changes, *changes)).plan(catalogue, output=output),
     )
     for plan in made:
-        trial.check(plan)
+        trial.check_machine(plan)
     made = judge_alike(made, catalogue, Progress().say)
     if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
         Progress().say(
@@ -61,16 +61,16 @@ def start_sweep(
     if dry_run:
         first = check(made[0], catalogue)
         return replace(first, data={**first.data, "sweep": [trial.values for trial in trials]})
-    return resume_sweep(runs.begun(trials, made), catalogue)
+    return resume_sweep(runs.create_sweep(trials, made), catalogue)
 
 
 def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = False) -> Answer:
     """Train the remaining runs of a sweep, and return the results of all runs."""
     from finetune.display.progress import Progress
-    from finetune.display.summary import shown
+    from finetune.display.summary import format_path
     from finetune.files import atomic
     from finetune.sweep import runs
-    from finetune.sweep.runs import draw
+    from finetune.sweep.runs import draw_chart
 
     progress = Progress(report=False)
     if not allow_changed:
@@ -79,13 +79,13 @@ def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = Fa
     def train(plan: Plan, folder: Path | None) -> tuple[Mapping[str, Any], Path]:
         return train_one(plan, catalogue, folder, progress, allow_changed=allow_changed)
 
-    runs.work(sweep, catalogue, train, progress.say)
-    drawn = draw(sweep)
+    runs.run_sweep(sweep, catalogue, train, progress.say)
+    drawn = draw_chart(sweep)
     if drawn is not None:
         atomic.write_text(sweep.folder / "sweep.svg", drawn)
     failed = [row for row in sweep.rows if row.error is not None]
     told = f"{len(failed)} of {len(sweep.rows)} runs diverged; remove their values"
-    picture_at = shown(sweep.folder / "sweep.svg") if drawn is not None else None
+    picture_at = format_path(sweep.folder / "sweep.svg") if drawn is not None else None
     failure = DivergedError(told) if failed else None
     return Answer(data=sweep.as_json(), view=lambda: render_table(sweep, picture_at), failure=failure)
 
@@ -101,7 +101,7 @@ def train_one(
     if started is not None:
         from finetune.launch import launcher
 
-        launched = launcher.run(started, plan, resume=folder, allow_changed=allow_changed, progress=progress)
+        launched = launcher.run_processes(started, plan, resume=folder, allow_changed=allow_changed, progress=progress)
         return launched["result"], Path(launched["folder"])
     progress.phase = 0
     done = engine.fine_tune(
@@ -117,9 +117,9 @@ def render_table(sweep: Sweep, picture_at: str | None) -> RenderableType:
     from rich.text import Text
 
     from finetune.cli.output import format_cell
-    from finetune.display.summary import shown
-    from finetune.display.terminal import printable
-    from finetune.sweep.axes import spelled
+    from finetune.display.summary import format_path
+    from finetune.display.terminal import make_printable
+    from finetune.sweep.axes import format_value
 
     titles, rows = sweep.table()
     grid = Table(box=None, pad_edge=False, header_style="bold")
@@ -128,10 +128,10 @@ def render_table(sweep: Sweep, picture_at: str | None) -> RenderableType:
     grid.add_column("")
     best, keys = sweep.best(), len(sweep.keys)
     for row, values in zip(sweep.rows, rows, strict=True):
-        texts = [*map(spelled, values[:keys]), *map(format_cell, values[keys:])]
+        texts = [*map(format_value, values[:keys]), *map(format_cell, values[keys:])]
         marked = row is best
         grid.add_row(
-            *(Text(printable(each)) for each in texts), "best" if marked else "", style="green" if marked else ""
+            *(Text(make_printable(each)) for each in texts), "best" if marked else "", style="green" if marked else ""
         )
-    lines = [Text(f"sweep {shown(sweep.folder)}")]
+    lines = [Text(f"sweep {format_path(sweep.folder)}")]
     return Group(grid, *lines, *([Text(f"chart {picture_at}")] if picture_at else []))

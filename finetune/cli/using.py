@@ -56,27 +56,30 @@ def predict(
     from finetune.model import inputs
 
     check_images_exist(images)
-    given = inputs.gather(images)
+    given = inputs.gather_images(images)
     target = csv and prepare_table(csv, model, given.images, force=force)
-    if line := inputs.ignored_line(given):
+    if line := inputs.describe_ignored(given):
         Progress().say(line)
     refused: dict[int, BadImage] = {}
     found = open_model(model, device).predict(given.images, top=top, refused=refused)
     content = target.write(format_table(found, top)) if target else None
     data: dict[str, Any] = {"predictions": [convert_prediction(each) for each in found]}
-    data |= {"skipped": inputs.report(given, refused), "ignored": given.ignored}
+    data |= {"skipped": inputs.report_skipped(given, refused), "ignored": given.ignored}
     data |= {"csv": str(csv)} if csv else {}
     return Answer(
-        data=data, view=lambda: format_predictions(found), content=content, failure=inputs.failure(given, refused)
+        data=data,
+        view=lambda: format_predictions(found),
+        content=content,
+        failure=inputs.describe_failure(given, refused),
     )
 
 
 def prepare_table(csv: Path, model: Path, images: Sequence[str | Path], *, force: bool) -> Output:
     """Return the table to write; raises ``UsageError`` if it would overwrite an image or a file of the model."""
     from finetune.model import modelfolder
-    from finetune.model.exporting import own_files
+    from finetune.model.exporting import list_own_files
 
-    inputs = [*map(expand_home, images), *own_files(modelfolder.locate(expand_home(model)))]
+    inputs = [*map(expand_home, images), *list_own_files(modelfolder.locate_folder(expand_home(model)))]
     target = Output(path=csv, command="predict --csv", force=force, inputs=inputs)
     target.check()
     return target
@@ -94,11 +97,11 @@ def open_model(path: Path, device: str) -> Model:
     from finetune.model import modelfolder
 
     catalogue = load_catalogue()
-    folder = modelfolder.locate(expand_home(path))
+    folder = modelfolder.locate_folder(expand_home(path))
     from finetune.display.progress import Progress
     from finetune.machine import device as devices
 
-    chosen = devices.setup(device=device).name
+    chosen = devices.set_up(device=device).name
     return modelfolder.open_model(folder, catalogue, device=chosen, say=Progress().say)
 
 
@@ -172,7 +175,7 @@ def render_evaluation(report: dict[str, Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     numbers = [(name, output.format_cell(value)) for name, value in report.items() if isinstance(value, float)]
     classes = Table(box=None, pad_edge=False, header_style="bold")
@@ -182,7 +185,7 @@ def render_evaluation(report: dict[str, Any]) -> RenderableType:
     worst_first = sorted(report["per_class"], key=lambda each: 2.0 if each["recall"] is None else each["recall"])
     for each in worst_first:
         cells = (output.format_cell(each[name]) for name in ("images", "recall", "precision"))
-        classes.add_row(Text(printable(each["class"])), *cells)
+        classes.add_row(Text(make_printable(each["class"])), *cells)
     return Group(output.render_pairs([*describe_images(report), *numbers]), Text(), classes)
 
 
@@ -202,13 +205,13 @@ def export(
     If the probabilities differ, that is an error, and the file is removed.
     """
     from finetune.model import modelfolder
-    from finetune.model.exporting import export_outputs
+    from finetune.model.exporting import plan_outputs
 
-    folder = modelfolder.locate(expand_home(model))
+    folder = modelfolder.locate_folder(expand_home(model))
     path = file or folder / f"model.{format}"
     if path == STDOUT:
         return export_to_stdout(open_model(model, device), format)
-    export_outputs(path, format, folder, force=force)
+    plan_outputs(path, format, folder, force=force)
     report = open_model(model, device).export(path, format, force=force)
     return Answer(
         data=report, view=lambda: output.render_pairs((name, output.format_cell(v)) for name, v in report.items())

@@ -85,7 +85,7 @@ def describe_offer(backbone: Backbone, name: str, record: Weights) -> dict[str, 
     from finetune.files.atomic import cache_folder
     from finetune.weights import fetching
 
-    path = fetching.local(record.url) or fetching.target(record, cache_folder() / "weights")
+    path = fetching.find_local_file(record.url) or fetching.locate_file(record, cache_folder() / "weights")
     here = os.path.isfile(path)
     return {
         "name": name,
@@ -107,7 +107,7 @@ def estimate_bytes(backbone: Backbone, record: Weights) -> int | None:
 
     from finetune.weights import fitting
 
-    shapes = fitting.default_shapes(backbone)
+    shapes = fitting.compute_default_shapes(backbone)
     if shapes is None:
         return None
     numbers = sum(prod(shape) for shape in shapes.values())
@@ -120,7 +120,7 @@ def render_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from finetune.display.terminal import printable
+    from finetune.display.terminal import make_printable
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("name", "backbone", "accuracy", "MB", "licence", "cached"):
@@ -137,8 +137,8 @@ def render_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
             row["licence"],
             output.format_cell(row["cached"] is not None),
         )
-        drawn.add_row(*(Text(printable(cell)) for cell in cells))
-        places += [Text(printable(f"{row['name']}: {row['cached']}"))] if row["cached"] else []
+        drawn.add_row(*(Text(make_printable(cell)) for cell in cells))
+        places += [Text(make_printable(f"{row['name']}: {row['cached']}"))] if row["cached"] else []
     return Group(drawn, *places)
 
 
@@ -156,10 +156,10 @@ def fetch(name: Name, backbone: Of = None) -> Answer:
 
     catalogue = load_catalogue()
     chosen = find_offering_backbone(catalogue, name) if backbone is None else find_backbone(catalogue, backbone)
-    source = resolve(name, chosen, fetching.asking(catalogue.plugins))
+    source = resolve(name, chosen, fetching.make_plugin_fetch(catalogue.plugins))
     if source is None:
         raise UsageError("nothing to download for 'none'; choose one of the weights listed by `finetune weights ls`")
-    digest = loading.digest(source.path)
+    digest = loading.hash_file(source.path)
     failure: WeightsError | None
     try:
         failure = examining.examine(source.path, (), chosen).failure
@@ -201,7 +201,7 @@ def inspect(file: File, backbone: Of = None) -> Answer:
     from finetune.weights import examining
 
     about = examine_file(file, backbone)
-    found = examining.report(about)
+    found = examining.build_report(about)
     return Answer(data=found, view=lambda: render_description(found), failure=about.failure)
 
 
@@ -209,11 +209,11 @@ def examine_file(file: Path, backbone: str | None) -> Examined:
     """Examine a file, or the folder of a run or model, and compare it with one backbone or with all."""
     from finetune.errors import WeightsError
     from finetune.weights import examining
-    from finetune.weights.fetching import CARD, check_name, in_folder
+    from finetune.weights.fetching import CARD, check_name, find_in_folder
 
     catalogue = load_catalogue()
     chosen = None if backbone is None else find_backbone(catalogue, backbone)
-    path = in_folder(expand_home(file))
+    path = find_in_folder(expand_home(file))
     check_name(path)
     if path.suffix.lower() == CARD and path.is_file():
         remedy = "fetch them with `finetune weights fetch`, and name the file that it prints"
@@ -236,12 +236,12 @@ def render_description(found: Mapping[str, Any]) -> RenderableType:
 
 def describe_images(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return the images that weights expect, the reason, and contradictions; empty if no backbone matches."""
-    from finetune.weights.preprocessing import recipe_line
+    from finetune.weights.preprocessing import format_recipe_line
 
     if found is None:
         return []
-    others = [f"but {each['from']}: {recipe_line(each['image'])}" for each in found["alternatives"]]
-    return [("images", "\n".join([f"{recipe_line(found['image'])}  ({found['why']})", *others]))]
+    others = [f"but {each['from']}: {format_recipe_line(each['image'])}" for each in found["alternatives"]]
+    return [("images", "\n".join([f"{format_recipe_line(found['image'])}  ({found['why']})", *others]))]
 
 
 @command(
@@ -271,7 +271,7 @@ def convert(
     if about.failure is not None:
         raise about.failure
     form = to.lower()
-    layout = None if about.backbone is None else examining.chosen(about.backbone, form)
+    layout = None if about.backbone is None else examining.choose_layout(about.backbone, form)
     ending = form if layout is None else f"{layout.name}.{layout.format}"
     if target == STDOUT:
         return convert_to_stdout(about, form, half=float16, head=not no_head)

@@ -1,1 +1,1 @@
-"""Photos: reading, scanning, splitting, batching, and what the network should say about them."""
+"""Data: reads, scans, splits and batches images, with their targets."""

@@ -1,4 +1,4 @@
-"""Held-back images: what a finished run is evaluated on, and how many of any images it was trained on."""
+"""Held-back images: selects the images to evaluate a finished run on, and counts those that it was trained on."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The images to evaluate, and what is known of them.
+    """The images to evaluate, and how they relate to the run.
 
-    ``trained_on`` says how many of them the run was trained on, None where it cannot be told; ``is_held_back``
-    that they are those that the run held back, and ``is_own`` that they are those of a run that held none back. Of
-    those held back, ``deleted`` and ``changed`` are no longer there. ``added`` and ``skipped`` count images of the same
-    data that are left out: those that came later, and those trained on.
+    Attributes:
+        trained_on: How many of them the run was trained on, None if that is unknown.
+        is_held_back: They are the images that the run held back.
+        is_own: They are the images of a run that held none back.
+        counts: ``deleted`` and ``changed`` count held-back images that are missing; ``added`` and ``skipped`` count
+            images of the same data that are not evaluated, because they were added later or trained on.
     """
 
     part: Part
@@ -42,7 +44,7 @@ class Selection:
     counts: dict[str, int] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
-        """Return it, ready for JSON."""
+        """Return the selection, ready for JSON."""
         about = {"part": self.part.name, "images": len(self.part), "held_back": self.is_held_back}
         return {**about, "trained_on": self.trained_on, **self.counts}
 
@@ -50,30 +52,30 @@ class Selection:
 def select_images(
     data: object, about: Mapping[str, Any], catalogue: Catalogue, model: Path | None, workers: int
 ) -> Selection:
-    """Return the images of ``data`` to evaluate the model in the folder ``model`` on, None for those of its run.
+    """Select the images of ``data`` to evaluate a model on; None means the data of its run.
 
-    Of the data that the run used, its test split is evaluated, else the images that it held back for validation; of
-    other data the test split, else the validation split, else all. ``about`` is the model's record.
+    From the run's own data, selects the test split, or else the images held back for validation; from other data, the
+    test split, or else the validation split, or else all images. ``about`` is the model's record, ``model`` its folder.
     """
-    record = None if model is None else splitfile.read_of_file(model)
+    record = None if model is None else splitfile.find_split_record(model)
     if record is not None:
         about = {**about, "dataset": follow_move(about.get("dataset", {}), record.folder)}
     if data is None:
-        return _select_own(about, catalogue, _required(record, model), workers)
+        return _select_own(about, catalogue, _require_record(record, model), workers)
     if isinstance(data, tuple):
-        part = sources.labelled(data, about, catalogue, workers)
-        return _compare(part, record, own=record is not None and _same_content(part, record), split="train")
+        part = sources.load_labelled(data, about, catalogue, workers)
+        return _compare(part, record, own=record is not None and _has_same_content(part, record), split="train")
     found = sources.find_labelled(data, about, catalogue)
     own = record is not None and _is_own(found.dataset, found.options, about, catalogue)
-    part = found.scan(about, workers, skip=own and _skips(about), own=own)
-    own = own or (record is not None and _same_content(part, record))
+    part = found.scan(about, workers, skip=own and _skips_bad_images(about), own=own)
+    own = own or (record is not None and _has_same_content(part, record))
     return _compare(part, record, own=own, split=found.split)
 
 
-def _required(record: SplitRecord | None, model: Path | None) -> SplitRecord:
+def _require_record(record: SplitRecord | None, model: Path | None) -> SplitRecord:
     if record is None:
-        why = f"{model or 'this model'}: cannot tell which images the run held back, since there is no {splitfile.NAME}"
-        raise UsageError(f"{why}; name the data to evaluate on, or the folder of the run in place of a copied model")
+        why = f"{model or 'this model'}: no {splitfile.NAME} says which images the run held back"
+        raise UsageError(f"{why}; name the data to evaluate on, or name the run's folder instead of a copied model")
     return record
 
 
@@ -81,47 +83,48 @@ def _select_own(about: Mapping[str, Any], catalogue: Catalogue, record: SplitRec
     section = about.get("dataset", {})
     try:
         found = sources.find_labelled(dict(section), about, catalogue)
-        part = found.scan(about, workers, skip=_skips(about), own=True)
+        part = found.scan(about, workers, skip=_skips_bad_images(about), own=True)
     except DataError as error:
-        said = f"the images of {record.folder} cannot be read: {error}"
-        raise DataError(f"{said}\nname the data to evaluate on, if they are elsewhere now") from error
+        wrong = f"the images of {record.folder} cannot be read: {error}"
+        raise DataError(f"{wrong}\nname the data to evaluate on if it has moved") from error
     except RecipeError as error:
-        said = f"the dataset '{section.get('use')}' of {record.folder} cannot be used here: {'; '.join(error.mistakes)}"
-        raise UsageError(f"{said}\nname the data to evaluate on") from error
+        reason = "; ".join(error.mistakes)
+        wrong = f"the dataset '{section.get('use')}' of {record.folder} cannot be used here: {reason}"
+        raise UsageError(f"{wrong}\nname the data to evaluate on") from error
     return _compare(part, record, own=True, split=found.split)
 
 
-def _skips(about: Mapping[str, Any]) -> bool:
+def _skips_bad_images(about: Mapping[str, Any]) -> bool:
     section: Mapping[str, Any] = about.get("dataset", {})
     return bool(section.get("on_bad_image") == "skip")
 
 
 def _is_own(dataset: Dataset, options: Options, about: Mapping[str, Any], catalogue: Catalogue) -> bool:
-    """Tell whether a dataset is the one of the run, by its name and options."""
+    """Return whether a dataset is the run's own, by its name and options."""
     section = about.get("dataset", {})
     if section.get("use") != dataset.name:
         return False
     try:
-        own = sources.options(dataset, section)
+        own = sources.read_options(dataset, section)
     except UsageError:
         return False
-    given, recorded = _comparable(options), _comparable(own)
+    given, recorded = _resolve_options(options), _resolve_options(own)
     return given == recorded
 
 
-def _comparable(options: Options) -> dict[str, Any]:
+def _resolve_options(options: Options) -> dict[str, Any]:
     real = resolve_paths(options, (), lambda path, _: Path(os.path.realpath(path)))
     return real.model_dump(mode="json", exclude={"download"})
 
 
-def _same_content(part: Part, record: SplitRecord) -> bool:
-    """Tell whether images are exactly those that the run trained on and held back."""
+def _has_same_content(part: Part, record: SplitRecord) -> bool:
+    """Return whether images are exactly those that the run trained on and held back."""
     recorded = {row.hash for row in record.rows if row.split != splitfile.EARLIER}
     return bool(recorded) and recorded == set(part.hashes)
 
 
 def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split) -> Selection:
-    """Return the images to evaluate; of a run's own data, without those that it trained on."""
+    """Return the images to evaluate; from a run's own data, without those that it was trained on."""
     if record is None:
         return Selection(part=part, trained_on=None)
     trained = record.trained
@@ -129,7 +132,7 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
         return Selection(part=part, trained_on=sum(content in trained for content in part.hashes))
     wanted: Split = "valid" if split == "train" else split
     held = [row for row in record.rows if row.split == wanted]
-    if not held and split == "train":  # the run was judged by folds, and trained on all of them
+    if not held and split == "train":  # the run was evaluated by folds and trained on all images
         return Selection(part=part, trained_on=sum(content in trained for content in part.hashes), is_own=True)
     contents, chosen = {row.hash for row in held}, part
     counts: dict[str, int] = {}
@@ -141,33 +144,33 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
         counts = {"skipped": len(part) - len(chosen) - added, "added": added}
     present = Counter(chosen.hashes)
     missing = [row for row in held if row.hash not in present]
-    paths = set(splitfile.image_names(part)) if missing else set()
+    paths = set(splitfile.list_image_names(part)) if missing else set()
     changed = sum(row.path in paths for row in missing)
     counts |= {"deleted": len(missing) - changed, "changed": changed}
     if not len(chosen):
-        said = f"none of the {len(held):,} images that {record.folder} held back is left"
+        wrong = f"none of the {len(held):,} images that {record.folder} held back is left"
         gone = f"{counts['deleted']:,} deleted, {changed:,} changed"
-        raise DataError(f"{said} ({gone}); restore them, or name other images to evaluate on")
+        raise DataError(f"{wrong} ({gone}); restore them, or name other images to evaluate on")
     trained_on = sum(content in trained for content in chosen.hashes)
     return Selection(part=chosen, trained_on=trained_on, is_held_back=True, counts=counts)
 
 
-def warnings(selection: Selection) -> list[str]:
-    """Return what a reader of the metrics must know."""
+def collect_warnings(selection: Selection) -> list[str]:
+    """Return the warnings that belong next to the metrics."""
     found, total = [], len(selection.part)
     if selection.trained_on:
-        many = f"{selection.trained_on:,} of the {total:,} images were trained on"
-        found.append(f"{many}; the metrics are better than those of new images")
+        many = f"the run was trained on {selection.trained_on:,} of the {total:,} images"
+        found.append(f"{many}; expect worse metrics on new images")
     gone, changed = selection.counts.get("deleted", 0), selection.counts.get("changed", 0)
     if gone or changed:
-        missing = f"{gone + changed:,} of the {total + gone + changed:,} images held back are missing"
-        found.append(f"{missing} ({gone:,} deleted, {changed:,} changed since the run); the rest are evaluated")
+        missing = f"{gone + changed:,} of the {total + gone + changed:,} held-back images are missing"
+        found.append(f"{missing} ({gone:,} deleted, {changed:,} changed since the run); evaluating the rest")
     return found
 
 
 def warn_of_overlap(weights: Path, data: Data, say: Callable[[str], None]) -> None:
-    """Warn if images that are held back now were trained on by the run that weights come from."""
-    record = splitfile.read_of_file(weights)
+    """Warn if the run that produced ``weights`` was trained on images that are held back now."""
+    record = splitfile.find_split_record(weights)
     if record is None:
         return
     trained = record.trained
@@ -175,5 +178,5 @@ def warn_of_overlap(weights: Path, data: Data, say: Callable[[str], None]) -> No
         known = sum(content in trained for content in part.hashes)
         if known:
             many = f"{known:,} of the {len(part):,} images for '{part.name}'"
-            remedy = "the metrics are better than those of new images; use the same seed and dataset.split as then"
-            say(f"warning: {many} were trained on by the run of these weights, {record.folder}; {remedy}")
+            remedy = "expect worse metrics on new images; use the seed and dataset.split of that run"
+            say(f"warning: the run of these weights, {record.folder}, was trained on {many}; {remedy}")

@@ -1,4 +1,4 @@
-"""From an image file to the input of the network, the same way in training, evaluation, prediction and export."""
+"""Image decoding: turns an image file into network input, identically in training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from finetune.data.imagefile import Refused, opened
+from finetune.data.imagefile import Refused, open_image
 from finetune.data.looks import Look, look_at
 from finetune.data.profiles import to_srgb
 from finetune.errors import DataError
@@ -26,13 +26,13 @@ DEPTH = 257  # 16-bit values per 8-bit value: 65535 / 255
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int], color: Color = "convert") -> Pixels:
-    """Return a loaded image as HWC uint8 RGB; raises ``Refused`` where the range of its values is anyone's guess.
+    """Convert a loaded image to HWC uint8 RGB; raises ``Refused`` if the range of its values is ambiguous.
 
-    With ``color="convert"`` an embedded colour profile is obeyed. Lab images are converted in any case, since they
-    hold no values of red, green and blue that could be taken as they are.
+    ``color="convert"`` applies an embedded colour profile. Lab images are always converted, since they have no red,
+    green and blue values that could be used unchanged.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _grey(image, background, color)
+        return _convert_grey(image, background, color)
     if image.mode in PREMULTIPLIED:
         image = image.convert(image.mode.upper())
     if color == "convert" or image.mode == "LAB":
@@ -40,21 +40,21 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int], color: Color = 
     if image.mode not in CONVERTIBLE:
         raise Refused(f"has the colour mode {image.mode}; save it as RGB")
     if image.has_transparency_data:
-        image = _over(image.convert("RGBA"), background)
+        image = _blend_over(image.convert("RGBA"), background)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Lay an RGBA image over a colour; its own colours are not premultiplied."""
+def _blend_over(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Blend an RGBA image, whose colours are not premultiplied, over a background colour."""
     result = Image.new("RGB", image.size, background)
     result.paste(image, mask=image.getchannel("A"))
     return result
 
 
-def _grey(image: Image.Image, background: tuple[int, int, int], color: Color) -> Pixels:
-    """Return three equal channels of a grey image of more than 8 bits; one value may stand for transparent."""
+def _convert_grey(image: Image.Image, background: tuple[int, int, int], color: Color) -> Pixels:
+    """Convert a grey image of more than 8 bits to three equal channels; one value may mean transparent."""
     values = np.asarray(image)
-    grey = Image.fromarray(_from_floats(values) if image.mode == "F" else _from_integers(values))
+    grey = Image.fromarray(_scale_floats(values) if image.mode == "F" else _scale_integers(values))
     if color == "convert" and "icc_profile" in image.info:
         grey.info["icc_profile"] = image.info["icc_profile"]
         grey = to_srgb(grey)
@@ -64,8 +64,8 @@ def _grey(image: Image.Image, background: tuple[int, int, int], color: Color) ->
     return pixels
 
 
-def _from_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale 16 bits to 8; some formats hand 16-bit images over as 32-bit integers."""
+def _scale_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale 16 bits to 8; for some formats Pillow returns 16-bit images as 32-bit integers."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise Refused(f"holds integers from {low} to {high}; save it with 8 or 16 bits")
@@ -73,8 +73,8 @@ def _from_integers(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return ((wide + DEPTH // 2) // DEPTH).astype(np.uint8)
 
 
-def _from_floats(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale 0..1 to 0..255; stretching any other range would give each image a brightness scale of its own."""
+def _scale_floats(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale 0..1 to 0..255; stretching any other range would give every image its own brightness scale."""
     floats = values.astype(np.float32)
     if not np.isfinite(floats).all():
         raise Refused("holds NaN or infinite values; save it with 8 or 16 bits")
@@ -96,74 +96,75 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 WHITE = (255, 255, 255)
-SPARE = 2  # times the wanted side at which a JPEG is decoded; bilinear scaling then loses nothing that can be seen
+SPARE = 2  # a JPEG is decoded at no less than this times the requested side, so that scaling loses nothing visible
 
 
 def decode(
     source: Source, background: tuple[int, int, int] = WHITE, *, side: int = 0, color: Color = "convert"
 ) -> Pixels:
-    """Return an image as HWC uint8 RGB, upright, first frame, transparent parts over ``background``.
+    """Decode an image to HWC uint8 RGB: upright, first frame, transparent parts over ``background``.
 
-    Colours are converted to sRGB by the profile in the file, or with ``color="ignore"`` taken as they are.
-    16-bit grey is scaled by 1/257. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets
-    shorter than ``side``; 0 asks for every pixel. An array is checked and returned as it is. Raises ``DataError``
-    naming the file if it is no regular file, no image, truncated, damaged, or larger than ``MAX_PIXELS``.
+    Colours are converted to sRGB by the profile in the file; ``color="ignore"`` uses them unchanged. 16-bit grey is
+    scaled by 1/257. A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets shorter than ``side``;
+    0 decodes every pixel. An array is checked and returned unchanged. Raises ``DataError`` naming the file if it is not
+    a regular file, not an image, truncated, damaged, or larger than ``MAX_PIXELS``.
 
-    Damage within the picture data of a JPEG, which has no checksum, goes unnoticed unless it makes the data run out.
+    Damage within the pixel data of a JPEG, which has no checksum, is not detected unless the data ends too early.
     """
     if isinstance(source, np.ndarray):
-        return checked(source)
-    with opened(source) as image:
-        if side and image.format != "HEIF":  # whose draft is an embedded thumbnail
+        return check_array(source)
+    with open_image(source) as image:
+        if side and image.format != "HEIF":  # the draft of a HEIF file is its embedded thumbnail
             image.draft(None, (side, side))
         image.load()
-        return to_rgb(upright(image), background, color)
+        return to_rgb(turn_upright(image), background, color)
 
 
 def examine(source: Source) -> Look:
-    """Decode an image to see that it can be, and return its look; raises what ``decode`` raises.
+    """Check that an image can be decoded, and return its look; raises the errors of ``decode``.
 
-    Its colours are not converted: that a profile can be used is known without doing so.
+    Colours are not converted, since whether a profile can be used is known without that.
     """
     if isinstance(source, np.ndarray):
-        height, width, _ = checked(source).shape
+        height, width, _ = check_array(source).shape
         return Look(width, height)
-    with opened(source) as image:
+    with open_image(source) as image:
         look = look_at(image)
         image.load()
         to_rgb(image, WHITE, "ignore")
     return look
 
 
-def read(source: Source, spec: ImageSpec) -> Pixels:
-    """Return ``decode`` of an image that is meant for ``spec``: large JPEGs at a fraction of their size."""
+def read_image(source: Source, spec: ImageSpec) -> Pixels:
+    """Decode an image for ``spec``: large JPEGs at a fraction of their size."""
     return decode(source, spec.background, side=SPARE * max(spec.resize, spec.size), color=spec.color)
 
 
-def checked(pixels: NDArray[np.generic]) -> Pixels:
-    """Return an array if it is HWC uint8 RGB with at least one pixel; raises ``DataError`` if not."""
+def check_array(pixels: NDArray[np.generic]) -> Pixels:
+    """Return an array that is HWC uint8 RGB with at least one pixel; raises ``DataError`` for any other array."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         shape = "x".join(map(str, pixels.shape))
-        raise DataError(f"an array of shape {shape} and type {pixels.dtype} is no image; pass (height, width, 3) uint8")
+        wrong = f"an array of shape {shape} and type {pixels.dtype} is not an image"
+        raise DataError(f"{wrong}; pass (height, width, 3) uint8")
     return pixels  # type: ignore[return-value]
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Return a loaded image turned as its EXIF orientation says; Pillow itself turns TIFF and forgets the tag."""
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Rotate a loaded image by its EXIF orientation; Pillow itself rotates TIFF and removes the tag."""
     try:
         orientation = image.getexif().get(ORIENTATION)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # the pixels can be intact although the EXIF block is damaged
         return image
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def fit(pixels: Pixels, spec: ImageSpec) -> Pixels:
-    """Return the centre crop of ``spec.size`` after scaling the shorter side, or both, to ``spec.resize``.
+    """Scale the shorter side, or both, to ``spec.resize``, and return the centre crop of ``spec.size``.
 
-    Bilinear with antialiasing; only what the crop shows is computed, so that a 1x30000 image is no problem.
+    Scaling is bilinear with antialiasing. Only the pixels of the crop are computed, so that a 1x30000 image is cheap.
     """
     height, width = pixels.shape[:2]
-    full_height, full_width = scaled(height, width, spec)
+    full_height, full_width = compute_scaled_size(height, width, spec)
     top, left = (full_height - spec.size) // 2, (full_width - spec.size) // 2
     if (full_height, full_width) == (height, width):
         return np.ascontiguousarray(pixels[top : top + spec.size, left : left + spec.size])
@@ -173,8 +174,8 @@ def fit(pixels: Pixels, spec: ImageSpec) -> Pixels:
     return np.array(image.resize((spec.size, spec.size), Image.Resampling.BILINEAR, box=box))
 
 
-def scaled(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
-    """Return height and width after scaling and before the crop, never less than ``spec.size``."""
+def compute_scaled_size(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
+    """Return height and width after scaling and before cropping, at least ``spec.size``."""
     side = max(spec.resize, spec.size)
     if not spec.keep_aspect:
         return side, side

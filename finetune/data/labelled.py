@@ -1,4 +1,4 @@
-"""The images of one split as the loader takes them."""
+"""Labelled images of one split: checks what a dataset returns, and holds it for the loader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.components import Encoded, Samples
 from finetune.data.audit import LISTED
-from finetune.data.imagefile import shown
+from finetune.data.imagefile import format_path
 from finetune.errors import DataError, FinetuneError, PluginError
 from finetune.text import escape_line
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from finetune.components import Dataset, Image, Options, Split
 
 
-def build(dataset: Dataset, options: Options, split: Split, whose: str = "") -> Samples | None:
-    """Return a split of a dataset, checked; None if it has none. Messages about its code open with ``whose`` it is.
+def build_split(dataset: Dataset, options: Options, split: Split, whose: str = "") -> Samples | None:
+    """Build and check a split of a dataset; None if the dataset does not have this split.
 
-    Raises ``PluginError`` if the dataset's code fails, ``DataError`` if what it returns does not fit together.
+    Messages about the dataset's code begin with ``whose`` code it is. Raises ``PluginError`` if that code fails, and
+    ``DataError`` if it returns inconsistent samples.
     """
     what = f"{whose}dataset '{dataset.name}', split {split}"
     try:
@@ -36,12 +37,12 @@ def build(dataset: Dataset, options: Options, split: Split, whose: str = "") -> 
     except Exception as error:
         raise PluginError(f"{what.removeprefix(whose)}: build failed: {type(error).__name__}: {error}") from error
     if samples is not None:
-        check(samples, what)
+        check_samples(samples, what)
     return samples
 
 
-def check(samples: Samples, what: str) -> NDArray[np.int64]:
-    """Return the labels as an array; raises ``DataError`` if classes, labels and images do not fit together."""
+def check_samples(samples: Samples, what: str) -> NDArray[np.int64]:
+    """Return the labels as an array; raises ``DataError`` if classes, labels and images are inconsistent."""
     if not isinstance(samples, Samples):
         raise DataError(f"{what}: build returned a {type(samples).__name__}; return finetune.Samples or None")
     check_classes(samples.classes, what)
@@ -50,7 +51,7 @@ def check(samples: Samples, what: str) -> NDArray[np.int64]:
 
 
 def check_sizes(samples: Samples, what: str) -> None:
-    """Raise ``DataError`` unless there is a label for each image, and a digest and a group for each or for none."""
+    """Raise ``DataError`` unless every image has a label, and either all or no images have digests and groups."""
     images, labels = len(samples.images), len(samples.labels)
     if images != labels:
         raise DataError(f"{what}: {images} images but {labels} labels; give one label for each image")
@@ -61,15 +62,15 @@ def check_sizes(samples: Samples, what: str) -> None:
 
 
 def check_classes(classes: Sequence[str], what: str) -> None:
-    """Raise ``DataError`` unless classes are texts that differ."""
+    """Raise ``DataError`` unless classes are distinct strings."""
     if not isinstance(classes, tuple | list) or not all(isinstance(name, str) for name in classes):
         raise DataError(f"{what}: classes must be a tuple of strings, not {classes!r:.80}")
     seen: set[str] = set()
     for name in classes:
-        if not name or any("\ud800" <= char <= "\udfff" for char in name):  # bytes that were no UTF-8
-            raise DataError(f"{what}: the class name '{shown(name)}' is empty or no valid Unicode; rename it")
+        if not name or any("\ud800" <= char <= "\udfff" for char in name):  # bytes that were not UTF-8
+            raise DataError(f"{what}: the class name '{format_path(name)}' is empty or not valid Unicode; rename it")
         if name in seen:
-            raise DataError(f"{what}: two classes named '{shown(name)}'; class names must differ")
+            raise DataError(f"{what}: two classes named '{format_path(name)}'; class names must differ")
         seen.add(name)
 
 
@@ -94,18 +95,19 @@ def _is_index(label: object) -> bool:
 
 
 def check_items(wrong: Mapping[int, str], what: str) -> None:
-    """Raise ``DataError`` for items that are no images at all: the dataset's code needs mending, not a file."""
+    """Raise ``DataError`` for items that are not images, which is a fault of the dataset's code, not of a file."""
     if wrong:
         lines = [f"  image {index}: {reason}" for index, reason in list(wrong.items())[:LISTED]]
         more = [f"  … and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else []
-        raise DataError("\n".join([f"{what}: {len(wrong)} of its items are no images; mend its code", *lines, *more]))
+        problem = f"{what}: {len(wrong)} items are not images; fix the dataset's `build`"
+        raise DataError("\n".join([problem, *lines, *more]))
 
 
 T = TypeVar("T")
 
 
-class Chosen(Sequence[T]):
-    """Some items of a sequence, such as images, still read only when asked for."""
+class Subset(Sequence[T]):
+    """A subset of a sequence, such as images; items are still read only when they are requested."""
 
     def __init__(self, items: Sequence[T], rows: NDArray[np.int64]) -> None:
         self.items, self.rows = items, rows
@@ -116,25 +118,28 @@ class Chosen(Sequence[T]):
     @overload
     def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Chosen[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Chosen[T]:
+    def __getitem__(self, index: slice) -> Subset[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Subset[T]:
         if isinstance(index, slice):
-            return Chosen(self.items, self.rows[index])
+            return Subset(self.items, self.rows[index])
         return self.items[int(self.rows[index])]
 
 
-def chosen(items: Sequence[T], rows: NDArray[np.int64]) -> Chosen[T]:
-    """Return some items of a sequence; of those chosen before, from where they came."""
-    return Chosen(items.items, items.rows[rows]) if isinstance(items, Chosen) else Chosen(items, rows)
+def select_items(items: Sequence[T], rows: NDArray[np.int64]) -> Subset[T]:
+    """Select rows of a sequence; selecting from a ``Subset`` refers to the original sequence."""
+    return Subset(items.items, items.rows[rows]) if isinstance(items, Subset) else Subset(items, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
     """The images of one split with their labels, int64 indices into the run's classes.
 
-    ``source`` names what images without a file came from, ``hashes`` and ``looks`` (rows of ``looks.ROW``) are those of
-    the scan; ``whose`` opens a message about code of the installed plugin that the images came from. ``groups`` name
-    what images belong together, if that is known.
+    Attributes:
+        source: Where images without a file come from.
+        hashes: The content hash of each image, from the scan.
+        whose: The beginning of messages about the code of the plugin that the images come from.
+        looks: Rows of ``looks.ROW``, from the scan.
+        groups: The name of the group that each image belongs to, where that is known.
     """
 
     name: str
@@ -150,31 +155,31 @@ class Part:
         return len(self.images)
 
     def describe(self, index: int) -> str:
-        """Return ``name_of`` an image for a message: escaped, and on one line."""
+        """Return the name of an image for a message: escaped, on one line."""
         return escape_line(self.name_of(index))
 
     def name_of(self, index: int) -> str:
-        """Return the path or name of an image as it is, or for an array the split it came from and its place there."""
+        """Return the unescaped path or name of an image; for an array, the name of its split and its index there."""
         try:
             image = self.images[index]
-        except Exception:  # often asked for the name of the very image that cannot be made
+        except Exception:  # this is often called for an image that cannot be created
             image = None
         if isinstance(image, Path):
             return str(image)
         if isinstance(image, Encoded):
             return image.name
-        row = self.images.rows[index] if isinstance(self.images, Chosen) else index
+        row = self.images.rows[index] if isinstance(self.images, Subset) else index
         return f"{self.source or self.name}[{row}]"
 
     def only(self, indices: NDArray[np.int64], name: str) -> Part:
-        """Return some of the images as a part of their own."""
+        """Return a part with some of the images."""
         return Part(
             name=name,
-            images=chosen(self.images, indices),
+            images=select_items(self.images, indices),
             labels=self.labels[indices],
             source=self.source or self.name,
-            hashes=chosen(self.hashes, indices) if self.hashes else (),
+            hashes=select_items(self.hashes, indices) if self.hashes else (),
             whose=self.whose,
             looks=None if self.looks is None else self.looks[indices],
-            groups=chosen(self.groups, indices) if self.groups else (),
+            groups=select_items(self.groups, indices) if self.groups else (),
         )

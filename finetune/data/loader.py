@@ -1,4 +1,4 @@
-"""From a part of the data to batches: in order, ahead of time, and the same whatever the number of threads."""
+"""Data loader: reads batches ahead, in a fixed order, with results that do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data.imagefile import BadImage
-from finetune.data.images import fit, normalise, read
+from finetune.data.images import fit, normalise, read_image
 from finetune.data.pool import Pool
 from finetune.distributed.world import ALONE
 from finetune.errors import DataError, FinetuneError, PluginError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Stream(IntEnum):
-    """What random numbers are for; each purpose has numbers of its own for the same seed."""
+    """Purposes of random numbers; each has its own numbers for the same seed."""
 
     SPLIT = 1
     ORDER = 2
@@ -39,25 +39,25 @@ class Stream(IntEnum):
     HEAD = 6
 
 
-def generator(stream: Stream, seed: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
-    """Return the generator of a purpose, seed, epoch and sample (Philox 4x64, Salmon et al. 2011)."""
+def make_generator(stream: Stream, seed: int, epoch: int = 0, index: int = 0) -> np.random.Generator:
+    """Make the generator for a purpose, seed, epoch and sample (Philox 4x64, Salmon et al. 2011)."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, index, stream]))
 
 
-AHEAD = 2  # batches in the making while one is consumed, more of small ones
+AHEAD = 2  # batches that are read while one is consumed; more if they are small
 AHEAD_IMAGES = 32
 UINT8 = "return (height, width, 3) uint8; the engine normalises"
-PATIENCE = 600.0  # seconds for one image, after which the disk is taken for dead
+PATIENCE = 600.0  # seconds for one image, after which the disk is assumed to hang
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
     """Images (B, 3, S, S) float32, labels (B,) int64, weights (B,) float32, and indices (B,) int64 into the part.
 
-    B is always the batch size, so that the network is compiled once; rows of padding have weight 0. Of a batch that
-    several processes divide, B is the share of one, and ``whole`` how many images they have together. On its way to a
-    training step a batch gets soft ``targets`` (B, classes) float32, and where stages are frozen the features that
-    the first stage to train takes in place of the images.
+    B is always the batch size, so that the network is compiled once; rows of padding have weight 0. If several
+    processes divide a batch, B is the share of one process and ``whole`` the number of images in all of them. Before a
+    training step a batch gets soft ``targets`` (B, classes) float32, and if stages are frozen, its images are replaced
+    by the input features of the first stage that is trained.
     """
 
     images: NDArray[np.float32]
@@ -69,7 +69,7 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """Return how many images the batch has, without padding, in all processes."""
+        """Return the number of images in the batch, without padding, in all processes."""
         return int((self.weights > 0).sum()) if self.whole is None else self.whole
 
 
@@ -84,13 +84,14 @@ class _Pending:
 
 
 class Loader:
-    """Batches of a part, read by ``workers`` threads, or by the calling one if 0; the bits do not depend on it.
+    """Batches of a part, read by ``workers`` threads, or by the calling thread if 0, with identical results.
 
-    In training the order is a function of seed and epoch, each image's augmentation of seed, epoch and index, and
-    the last batch is filled up with the first images of the epoch; ``shuffled=False`` augments them in their order.
-    Of several processes each has its share: of every shuffled batch, or else of the batches.
-    In evaluation images come in order, fitted to the network's size, and the last one is repeated. Images that cannot
-    be used end it, unless there is a ``refused`` to put their errors into, by index; their rows are zeros.
+    In training, the order depends on seed and epoch, and the augmentation of each image on seed, epoch and index. The
+    last batch is filled up with the first images of the epoch. ``shuffled=False`` augments the images in their order.
+    Several processes share every shuffled batch; otherwise they share the list of batches.
+
+    In evaluation, images come in order, fitted to the network's size, and the last one is repeated. An image that
+    cannot be used ends the iteration, unless ``refused`` is given: it receives the error by index, and the row is zero.
     """
 
     def __init__(
@@ -108,9 +109,9 @@ class Loader:
         world: World = ALONE,
     ) -> None:
         if not len(part):
-            raise DataError(f"no images in {part.name}; there is nothing to load")
+            raise DataError(f"{part.name}: no images to load; use a part that has images")
         if len(part.labels) != len(part) or part.labels.min() < 0:
-            raise DataError(f"{part.name}: {len(part)} images need as many labels from 0 on")
+            raise DataError(f"{part.name}: {len(part)} images need as many labels, each at least 0")
         self.part, self.spec, self.batch_size, self.seed, self.train = part, spec, batch_size, seed, train
         self.shuffled = train and shuffled
         self.transforms = transforms if train else ()
@@ -124,20 +125,20 @@ class Loader:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the index of every row of an epoch, padding included."""
-        return order(len(self.part), self.batch_size, self.seed, epoch, shuffled=self.shuffled)
+        return compute_order(len(self.part), self.batch_size, self.seed, epoch, shuffled=self.shuffled)
 
     def epoch(self, epoch: int, start: int = 0, *, view: int | None = None) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch from number ``start`` on; the ones before are not read.
+        """Yield the batches of an epoch from number ``start`` on; earlier ones are not read.
 
-        ``view`` is the epoch whose augmentation they get, if not this one's. Raises ``DataError`` naming the file if
-        one can no longer be read, ``PluginError`` naming the augmentation and the image if a transform fails.
+        ``view`` is the epoch whose augmentation is used, by default this one. Raises ``DataError`` with the name of a
+        file that can no longer be read, and ``PluginError`` with the augmentation and the image if a transform fails.
         """
-        _single_threaded_opencv()
+        _limit_opencv_threads()
         order = self.order(epoch)
         ahead = max(AHEAD, AHEAD_IMAGES // self.batch_size) if self._pool.workers else 0
         window: deque[_Pending] = deque()
         try:
-            for step in numbers(start, self.steps, self.world, shuffled=self.shuffled):
+            for step in assign_batches(start, self.steps, self.world, shuffled=self.shuffled):
                 window.append(self._begin(order, view or epoch, step))
                 if len(window) > ahead:
                     yield self._finish(window)
@@ -150,19 +151,19 @@ class Loader:
     def described(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch without their images, which are (B, 0)."""
         order = self.order(epoch)
-        for step in numbers(start, self.steps, self.world, shuffled=self.shuffled):
+        for step in assign_batches(start, self.steps, self.world, shuffled=self.shuffled):
             yield self._batch(order, step)
 
     def image(self, index: int, epoch: int) -> NDArray[np.float32]:
         """Return an image as an epoch has it, float32 (3, S, S)."""
-        _single_threaded_opencv()
+        _limit_opencv_threads()
         out = np.empty((3, self.spec.size, self.spec.size), np.float32)
         self._fill(index, epoch, out)
         return out
 
     def _batch(self, order: NDArray[np.int64], step: int) -> Batch:
         """Return a batch without its images."""
-        rows = rows_of(step, self.batch_size, self.world, shuffled=self.shuffled)
+        rows = assign_rows(step, self.batch_size, self.world, shuffled=self.shuffled)
         indices = order[rows.start : rows.stop].copy()
         return Batch(
             images=np.empty((len(rows), 0), np.float32),
@@ -176,20 +177,20 @@ class Loader:
         batch, size = self._batch(order, step), self.spec.size
         indices, rows = batch.indices, range(len(batch.indices))
         batch = replace(batch, images=np.empty((len(rows), 3, size, size), np.float32))
-        # In evaluation padding is copied; in training it takes part in the batch statistics and has to differ.
+        # In evaluation, padding is copied. In training it affects the batch statistics, so different images are read.
         read = range(len(rows) if self.shuffled else int(batch.weights.sum()))
         submit, images = self._pool.submit, batch.images
         return _Pending(batch, [submit(self._fill, int(indices[row]), epoch, images[row]) for row in read])
 
     def _finish(self, window: deque[_Pending]) -> Batch:
-        """Return the oldest batch as soon as all its rows are there; on an error it stays, to be cancelled."""
+        """Return the oldest batch when all its rows are read; after an error it stays in the window for cancelling."""
         pending = window[0]
         for index, row in zip(pending.batch.indices.tolist(), pending.rows, strict=False):
             try:
                 row.result(PATIENCE)
             except TimeoutError as error:
                 name = self.part.describe(index)
-                raise DataError(f"'{name}' was not read within {PATIENCE:.0f} s; check the disk it is on") from error
+                raise DataError(f"'{name}' timed out after {PATIENCE:.0f} s while reading; check the disk") from error
         done = len(pending.rows)
         pending.batch.images[done:] = pending.batch.images[done - 1]
         return window.popleft().batch
@@ -210,12 +211,12 @@ class Loader:
     def _read(self, index: int) -> Pixels:
         try:
             image = self.part.images[index]
-            pixels = read(image, self.spec)
+            pixels = read_image(image, self.spec)
             return pixels.copy() if image is pixels else pixels  # a transform may work in place
         except BadImage as error:
             if not self.part.hashes:  # never scanned
                 raise
-            raise DataError(f"{error}; it could be read when the run began") from error
+            raise DataError(f"{error}; it was readable when the run started") from error
         except FinetuneError:
             raise
         except Exception as error:  # code of the dataset, which may raise anything
@@ -223,59 +224,61 @@ class Loader:
             raise PluginError(f"{self.part.whose}{name} cannot be made: {type(error).__name__}: {error}") from error
 
     def _augmented(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
-        rng = generator(Stream.AUGMENT, self.seed, epoch, index)
+        rng = make_generator(Stream.AUGMENT, self.seed, epoch, index)
         for place, transform in enumerate(self.transforms):
-            name = f"augment[{place}] ({_name(transform)})"
+            name = f"augment[{place}] ({_name_transform(transform)})"
             try:
                 pixels = transform(pixels, rng)
             except FinetuneError:
                 raise
             except Exception as error:
                 problem = f"failed on '{self.part.describe(index)}': {type(error).__name__}: {error}"
-                raise blamed(transform, f"{name} {problem}") from error
-            if wrong := unfit(pixels):
-                raise blamed(transform, f"{name} returned {wrong} for '{self.part.describe(index)}'; {UINT8}")
+                raise make_transform_error(transform, f"{name} {problem}") from error
+            if wrong := describe_unfit(pixels):
+                raise make_transform_error(
+                    transform, f"{name} returned {wrong} for '{self.part.describe(index)}'; {UINT8}"
+                )
         size = self.spec.size
         if pixels.shape[:2] == (size, size):
             return pixels
         return fit(pixels, replace(self.spec, resize=size, keep_aspect=True))
 
 
-def order(count: int, batch_size: int, seed: int, epoch: int, *, shuffled: bool) -> NDArray[np.int64]:
-    """Return the index of every row of an epoch: whole batches, the last one filled up."""
+def compute_order(count: int, batch_size: int, seed: int, epoch: int, *, shuffled: bool) -> NDArray[np.int64]:
+    """Return the index of every row of an epoch: full batches, the last one padded."""
     rows = math.ceil(count / batch_size) * batch_size
     if shuffled:
-        return np.resize(generator(Stream.ORDER, seed, epoch).permutation(count), rows)
+        return np.resize(make_generator(Stream.ORDER, seed, epoch).permutation(count), rows)
     return np.minimum(np.arange(rows), count - 1)
 
 
-def numbers(start: int, steps: int, world: World, *, shuffled: bool) -> Sequence[int]:
-    """Return the batches that this process takes part in: all that are shuffled, or else its share."""
+def assign_batches(start: int, steps: int, world: World, *, shuffled: bool) -> Sequence[int]:
+    """Return the numbers of the batches that this process reads: all if shuffled, otherwise its share of them."""
     return range(start, steps) if shuffled else world.share(range(start, steps))
 
 
-def rows_of(step: int, batch_size: int, world: World, *, shuffled: bool) -> range:
-    """Return the rows of a batch that are this process's: its part of one that is shuffled, or else all."""
+def assign_rows(step: int, batch_size: int, world: World, *, shuffled: bool) -> range:
+    """Return the rows of a batch that this process reads: its share if shuffled, otherwise all rows."""
     each = batch_size // world.size if shuffled else batch_size
     first = step * batch_size + (world.rank * each if shuffled else 0)
     return range(first, first + each)
 
 
-def _name(transform: Transform) -> str:
-    """Return what an augmentation calls itself: its attribute ``name``, else the name of its code."""
+def _name_transform(transform: Transform) -> str:
+    """Return the name of an augmentation: its attribute ``name``, otherwise the name of its class or function."""
     name = getattr(transform, "name", None) or getattr(transform, "__qualname__", None)
     return str(name or type(transform).__qualname__)
 
 
-def blamed(transform: Transform, message: str) -> PluginError:
-    """Return the error of a transform, with what can be done about the plugin that it comes from."""
+def make_transform_error(transform: Transform, message: str) -> PluginError:
+    """Make the error of a transform, with the remedy for the plugin that it comes from."""
     error = PluginError(message)
     error.remedy = getattr(transform, "remedy", "")
     return error
 
 
-def unfit(pixels: object) -> str:
-    """Return what a transform returned in place of HWC uint8 RGB; nothing if it is in order."""
+def describe_unfit(pixels: object) -> str:
+    """Describe a return value of a transform that is not HWC uint8 RGB; empty if it is."""
     if isinstance(pixels, np.ndarray):
         if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
             return ""
@@ -283,7 +286,7 @@ def unfit(pixels: object) -> str:
     return f"a {type(pixels).__name__}"
 
 
-def _single_threaded_opencv() -> None:
-    """Keep OpenCV, where a plugin has loaded it, from starting threads of its own inside each loader thread."""
+def _limit_opencv_threads() -> None:
+    """Keep OpenCV, if a plugin has loaded it, from starting threads inside each loader thread."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)

@@ -1,4 +1,4 @@
-"""The data of a run: scanned, split, with one class map, and a report of everything that was noticed."""
+"""Data of a run: scans and splits a dataset, maps its classes, and reports all findings."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from finetune.data import audit
 from finetune.data import labelled as given
-from finetune.data.audit import UNKNOWN, Kind, Notes, table
+from finetune.data.audit import UNKNOWN, Kind, Notes, index_classes
 from finetune.data.labelled import Part
-from finetune.data.looks import as_table, note_profiles
+from finetune.data.looks import build_table, note_profiles
 from finetune.data.scan import scan
 from finetune.data.splits import (
     find_groups,
+    identify_image,
     note_groups,
     note_leaks,
     split_by_group,
     split_by_hash,
     split_by_position,
-    split_name,
 )
 from finetune.errors import DataError
 
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
     from finetune.data.splits import Method
     from finetune.recipe.models import DatasetSection
 
-__all__ = ["Data", "Part", "load", "part"]
+__all__ = ["Data", "Part", "build_part", "load"]
 
 Folds = Callable[[int], int]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
-def none(images: int) -> int:
-    """Return 0: no folds, whatever the number of images."""
+def use_no_folds(images: int) -> int:
+    """Return 0 folds for any number of images."""
     return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Data:
-    """Everything a run trains and is judged on; ``report`` is ready for JSON.
+    """All images that a run is trained and evaluated on; ``report`` is ready for JSON.
 
-    ``valid`` is None where the run is judged by folds of the training images.
+    ``valid`` is None if the run is evaluated by folds of the training images.
     """
 
     train: Part
@@ -68,24 +68,26 @@ def load(
     *,
     whose: str = "",
     method: Method = "hash",
-    folds: Folds = none,
+    folds: Folds = use_no_folds,
     color: Color = "convert",
 ) -> Data:
-    """Build, scan and split a dataset; all that is wrong with it is raised as one ``DataError``.
+    """Build, scan and split a dataset; raises one ``DataError`` that lists all its problems.
 
-    The classes are those of the training split. Without a validation split of its own, ``section.share`` of each
-    class is taken from training by ``method``, unless ``folds`` of their number is a number of folds. Raises
-    ``PluginError`` if the dataset's code fails. What concerns that code opens with ``whose`` it is, such as an
-    installed plugin's. Colour profiles are reported where ``color`` converts them.
+    The classes are those of the training split. If the dataset has no validation split, ``section.share`` of each
+    class is taken from training by ``method``, unless ``folds`` returns a number of folds for the number of images.
+    Raises ``PluginError`` if the dataset's code fails. Messages about that code begin with ``whose`` code it is, such
+    as an installed plugin's. Colour profiles are reported if ``color`` converts them.
     """
     what = f"dataset '{dataset.name}'"
-    splits = {split: found for split in SPLITS if (found := given.build(dataset, options, split, whose)) is not None}
+    splits = {
+        split: found for split in SPLITS if (found := given.build_split(dataset, options, split, whose)) is not None
+    }
     if "train" not in splits:
-        raise DataError(f"{whose}{what} has no training split; its build must return Samples for 'train'")
+        raise DataError(f"{whose}{what} has no training split; `build` must return Samples for 'train'")
     classes, notes = tuple(splits["train"].classes), Notes()
     skip = section.on_bad_image == "skip"
     parts = {
-        split: examined(
+        split: examine_split(
             samples,
             classes,
             f"{what} {split}",
@@ -100,33 +102,38 @@ def load(
         )
         for split, samples in splits.items()
     }
-    audit.training(parts["train"], classes, notes)
+    audit.audit_training(parts["train"], classes, notes)
     note_groups(parts["train"], notes)
-    ratio = audit.imbalance(np.bincount(parts["train"].labels, minlength=len(classes)))
-    split = divide(parts, section, seed, notes, classes, method, folds)
-    audit.others(parts, classes, notes, own="valid" in splits)
-    audit.duplicates(parts.values(), classes, notes)
+    ratio = audit.measure_imbalance(np.bincount(parts["train"].labels, minlength=len(classes)))
+    split = split_off_validation(parts, section, seed, notes, classes, method, folds)
+    audit.audit_evaluation(parts, classes, notes, own="valid" in splits)
+    audit.note_duplicates(parts.values(), classes, notes)
     note_leaks(parts.values(), notes)
     notes.raise_errors(f"{whose}{what}")
-    report = {"dataset": dataset.name, "split": split, "imbalance": round(ratio, 6), **describe(parts, classes, notes)}
+    report = {
+        "dataset": dataset.name,
+        "split": split,
+        "imbalance": round(ratio, 6),
+        **describe_parts(parts, classes, notes),
+    }
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
 
 
-def part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:
-    """Return samples as a part to evaluate on, labelled by the classes that a model knows.
+def build_part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:
+    """Build a part to evaluate on, labelled by the classes of a model.
 
-    Raises one ``DataError`` for all images that cannot be read, unless ``skip`` leaves them out, and all classes that
-    the model does not know.
+    Raises one ``DataError`` that lists the classes that the model does not know and, unless ``skip`` drops them, the
+    images that cannot be read.
     """
     notes = Notes()
-    found = examined(samples, classes, split, split, workers, notes, skip=skip, trained=True)
+    found = examine_split(samples, classes, split, split, workers, notes, skip=skip, trained=True)
     if not len(found) and not notes.errors():
-        notes.add("split", "error", split, "images", "there is none that can be used")
+        notes.add("split", "error", split, "images", "no image can be used")
     notes.raise_errors("the data")
     return found
 
 
-def examined(
+def examine_split(
     samples: Samples,
     classes: tuple[str, ...],
     source: str,
@@ -141,48 +148,48 @@ def examined(
     color: Color = "ignore",
     groups: str | None = None,
 ) -> Part:
-    """Return the images of a split that can be used, labelled by the run's classes, and note all others.
+    """Return the usable images of a split, labelled by the run's classes, and add findings for all other images.
 
-    ``trained`` says that the classes are those of a model, which will learn no more.
+    ``trained`` says that the classes are those of a trained model.
     """
-    labels = given.check(samples, f"{whose}{source}")
+    labels = given.check_samples(samples, f"{whose}{source}")
     notes.take(split, samples.findings)
     result = scan(samples, split, workers, progress)
     given.check_items(result.wrong, f"{whose}{source}")
-    index_of = table(samples.classes, classes)
+    index_of = index_classes(samples.classes, classes)
     counts = np.bincount(labels, minlength=len(index_of))
-    audit.unknown(samples.classes, classes, counts, split, notes, trained=trained)
+    audit.note_unknown_classes(samples.classes, classes, counts, split, notes, trained=trained)
     mapped = index_of[labels]
-    whole = Part(
+    full = Part(
         name=split,
         images=samples.images,
         labels=mapped,
         source=source,
         hashes=result.hashes,
         whose=whose,
-        looks=as_table(result.looks) if result.looks else None,
+        looks=build_table(result.looks) if result.looks else None,
     )
-    whole = replace(whole, groups=find_groups(samples, groups, whole.name_of))
+    full = replace(full, groups=find_groups(samples, groups, full.name_of))
     for index, reason in result.bad.items():
         kind: Kind = "photo" if trained else "image"
-        notes.add(kind, "warning" if skip else "error", split, whole.name_of(index), reason)
+        notes.add(kind, "warning" if skip else "error", split, full.name_of(index), reason)
     if color == "convert":
-        note_profiles(result.looks, split, whole.name_of, notes)
+        note_profiles(result.looks, split, full.name_of, notes)
     readable = np.ones(len(mapped), bool)
     readable[list(result.bad)] = False
-    return whole.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
+    return full.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
 
 
-def divide(
+def split_off_validation(
     parts: dict[Split, Part],
     section: DatasetSection,
     seed: int,
     notes: Notes,
     classes: tuple[str, ...],
     method: Method = "hash",
-    folds: Folds = none,
+    folds: Folds = use_no_folds,
 ) -> dict[str, Any]:
-    """Take a validation part from training if there is none and the run is not judged by folds; return how."""
+    """Take a validation part from training, unless there is one or the run is evaluated by folds; return the method."""
     if "valid" in parts:
         if section.split != "auto":
             notes.add("split", "note", "valid", "dataset.split", "not used: the dataset has a validation split")
@@ -193,7 +200,7 @@ def divide(
     if whole.groups and method == "hash":
         train, valid = split_by_group(whole.labels, whole.hashes, whole.groups, section.share, seed)
     elif method == "hash":
-        name_of = partial(split_name, whole.images)
+        name_of = partial(identify_image, whole.images)
         train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.share, seed, name_of)
     else:
         train, valid = split_by_position(whole.labels, whole.hashes, section.share, seed)
@@ -201,8 +208,8 @@ def divide(
     return {"method": method, "share": section.share, "seed": seed}
 
 
-def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:
-    """Return what is known about the parts, ready for JSON."""
+def describe_parts(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -> dict[str, Any]:
+    """Return the report about the parts, ready for JSON."""
     counts = {split: np.bincount(parts[split].labels, minlength=len(classes)) for split in SPLITS if split in parts}
     return {
         "classes": list(classes),
@@ -213,14 +220,14 @@ def describe(parts: dict[Split, Part], classes: tuple[str, ...], notes: Notes) -
     }
 
 
-def relabelled(data: Data, classes: tuple[str, ...]) -> Data:
-    """Return data with another class map, which has all of its classes: labels become indices into that."""
+def relabel_data(data: Data, classes: tuple[str, ...]) -> Data:
+    """Return data with labels that are indices into ``classes``, which must include all classes of the data."""
     if classes == data.classes:
         return data
-    index_of = table(data.classes, classes)
+    index_of = index_classes(data.classes, classes)
     whole: dict[Split, Part | None] = {"train": data.train, "valid": data.valid, "test": data.test}
     parts = {split: replace(part, labels=index_of[part.labels]) for split, part in whole.items() if part is not None}
-    report = data.report | describe(parts, classes, Notes()) | {"findings": data.report["findings"]}
+    report = data.report | describe_parts(parts, classes, Notes()) | {"findings": data.report["findings"]}
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
 
 

@@ -1,4 +1,4 @@
-"""What a scan remembers of each image besides its hash: size, colour mode, and what its colour profile needs."""
+"""Looks of images: the size, colour mode and colour profile that a scan stores for each image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.profiles import conversion_of
+from finetune.data.profiles import find_conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ ROW = np.dtype([("width", "<i4"), ("height", "<i4"), ("mode", "<U4")])
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Size in pixels and mode of an image as it is stored, the profile it is converted by, and what is wrong with it.
+    """Size in pixels and mode of an image as it is stored in its file.
 
     ``profile`` is the name of a colour profile other than sRGB; ``problem`` says why the profile cannot be used.
     """
@@ -37,8 +37,8 @@ class Look:
 
 
 def look_at(image: Image.Image) -> Look:
-    """Return the look of an opened image, which need not be loaded."""
-    found = conversion_of(image)
+    """Return the look of an opened image, which does not have to be loaded."""
+    found = find_conversion(image)
     mode = sys.intern(image.mode)
     if found is None:
         return Look(image.width, image.height, mode)
@@ -47,8 +47,8 @@ def look_at(image: Image.Image) -> Look:
     return Look(image.width, image.height, mode, profile, sys.intern(found.problem))
 
 
-def parse(values: object) -> Look | None:
-    """Return a look from the JSON of a cache; None for anything else."""
+def parse_look(values: object) -> Look | None:
+    """Parse a look from the JSON of a cache; None for anything else."""
     if not isinstance(values, list) or len(values) != 5 or not all(isinstance(each, str) for each in values[2:]):
         return None
     if not all(isinstance(each, int) and 0 < each < 2**31 for each in values[:2]):
@@ -57,7 +57,7 @@ def parse(values: object) -> Look | None:
     return Look(width, height, *map(sys.intern, words))
 
 
-def as_table(looks: Sequence[Look | None]) -> NDArray[np.void]:
+def build_table(looks: Sequence[Look | None]) -> NDArray[np.void]:
     """Return the sizes and modes of images as rows of ``ROW``; rows of unknown images are zero."""
     rows = np.zeros(len(looks), ROW)
     for place, look in enumerate(looks):
@@ -67,7 +67,7 @@ def as_table(looks: Sequence[Look | None]) -> NDArray[np.void]:
 
 
 def note_profiles(looks: Sequence[Look | None], split: str, name_of: Callable[[int], str], notes: Notes) -> None:
-    """Note once for each problem how many images have a profile that is not used, and how many are converted."""
+    """Add a finding for each profile that cannot be used or is converted, with its number of images."""
     for attribute, severity in (("problem", "warning"), ("profile", "note")):
         values = [getattr(look, attribute) if look else "" for look in looks]
         for value, count in Counter(filter(None, values)).items():

@@ -1,4 +1,4 @@
-"""A loader's training images by MindSpore's own dataset pipeline, for devices that take their inputs from a queue."""
+"""MindSpore dataset pipeline: provides a loader's training images to devices that read their inputs from a queue."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from finetune.components import Encoded
-from finetune.data.imagefile import opened
-from finetune.data.images import ORIENTATION, read
-from finetune.data.loader import Stream, generator, rows_of
+from finetune.data.imagefile import open_image
+from finetune.data.images import ORIENTATION, read_image
+from finetune.data.loader import Stream, assign_rows, make_generator
 from finetune.data.profiles import is_converted
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """This process's images of some steps, in their order; ``steps`` count from 0 through all epochs.
+    """This process's images for some steps, in order; ``steps`` count from 0 through all epochs.
 
-    ``make`` returns an image from its index and epoch. What goes wrong there is kept in ``problem``, since MindSpore
-    makes another error of it.
+    ``make`` returns an image for an index and an epoch. Its errors are kept in ``problem``, since MindSpore replaces
+    them with errors of its own.
     """
 
     def __init__(self, loader: Loader, steps: range, make: Callable[[int, int], NDArray[Any]]) -> None:
         self.loader, self.steps, self.make = loader, steps, make
-        self.each = len(rows_of(0, loader.batch_size, loader.world, shuffled=True))
+        self.each = len(assign_rows(0, loader.batch_size, loader.world, shuffled=True))
         self.problem: Exception | None = None
         self._order: tuple[int, NDArray[np.int64]] = (0, np.empty(0, np.int64))
 
@@ -45,7 +45,7 @@ class Rows:
         step, row = divmod(int(place), self.each)
         before, number = divmod(self.steps[step], self.loader.steps)
         epoch = before + 1
-        rows = rows_of(number, self.loader.batch_size, self.loader.world, shuffled=True)
+        rows = assign_rows(number, self.loader.batch_size, self.loader.world, shuffled=True)
         try:
             return (self.make(int(self._of(epoch)[rows[row]]), epoch),)
         except Exception as error:
@@ -60,58 +60,61 @@ class Rows:
         return order
 
 
-def native(loader: Loader, steps: range, operations: Sequence[Any], workers: int) -> tuple[Any, Rows]:
-    """Return MindSpore's dataset of images (N, 3, S, S) float32, made by its own operations, and its source.
+def build_native_dataset(loader: Loader, steps: range, operations: Sequence[Any], workers: int) -> tuple[Any, Rows]:
+    """Build a MindSpore dataset of images (N, 3, S, S) float32 from MindSpore operations; also return its source.
 
-    ``operations`` take the bytes of a file and return HWC uint8. Their randomness follows from seed, first step and
-    number of workers.
+    ``operations`` take the bytes of a file and return HWC uint8. Their randomness depends on the seed, the first step
+    and the number of workers.
     """
     import mindspore.dataset as ds
     from mindspore.dataset import vision
 
     def content(index: int, epoch: int) -> NDArray[np.uint8]:
-        return np.frombuffer(plain(loader.part.images[index], loader.spec), np.uint8)
+        return np.frombuffer(encode_plain(loader.part.images[index], loader.spec), np.uint8)
 
     source, spec = Rows(loader, steps, content), loader.spec
-    ds.config.set_seed(int(generator(Stream.AUGMENT, loader.seed, steps.start, loader.world.rank).integers(2**31)))
+    ds.config.set_seed(int(make_generator(Stream.AUGMENT, loader.seed, steps.start, loader.world.rank).integers(2**31)))
     dataset = ds.GeneratorDataset(source, ["images"], shuffle=False, python_multiprocessing=False)
     scale = vision.Normalize([255 * each for each in spec.mean], [255 * each for each in spec.std])
-    dataset = dataset.map([*operations, scale, vision.HWC2CHW()], ["images"], num_parallel_workers=most(workers))
+    dataset = dataset.map(
+        [*operations, scale, vision.HWC2CHW()], ["images"], num_parallel_workers=limit_workers(workers)
+    )
     return dataset.batch(source.each, drop_remainder=True), source
 
 
-def by_processes(loader: Loader, steps: range, workers: int) -> tuple[Any, Rows]:
-    """Return MindSpore's dataset of images (N, 3, S, S) float32, made by worker processes, and its source.
+def build_process_dataset(loader: Loader, steps: range, workers: int) -> tuple[Any, Rows]:
+    """Build a MindSpore dataset of images (N, 3, S, S) float32 that worker processes make; also return its source.
 
-    They are the very images that the loader makes.
+    The images are identical to those of the loader.
     """
     import mindspore.dataset as ds
 
     source = Rows(loader, steps, loader.image)
-    several = most(workers)
+    several = limit_workers(workers)
     dataset = ds.GeneratorDataset(
         source, ["images"], shuffle=False, num_parallel_workers=several, python_multiprocessing=several > 1
     )
     return dataset.batch(source.each, drop_remainder=True), source
 
 
-def most(workers: int) -> int:
-    """Return how many workers MindSpore's pipeline takes of those that are wanted."""
+def limit_workers(workers: int) -> int:
+    """Limit a number of workers to 1 through the number of cores, as MindSpore's pipeline requires."""
     return max(1, min(workers, os.cpu_count() or 1))
 
 
-def plain(source: Source, spec: ImageSpec) -> bytes:
-    """Return an image as a file that MindSpore decodes to the pixels that the loader's decoder gives.
+def encode_plain(source: Source, spec: ImageSpec) -> bytes:
+    """Return an image as a file that MindSpore decodes to the same pixels as the loader.
 
-    A JPEG in RGB that lies upright and needs no conversion of its colours is one already: both decode it with libjpeg,
-    to the same bits (large ones here in full). All else is decoded by the loader's decoder, and encoded without loss.
+    An upright JPEG in RGB that needs no colour conversion is returned unchanged, since both decode it with libjpeg to
+    the same bits; MindSpore decodes large ones at full size. Any other image is decoded by the loader's decoder and
+    encoded without loss.
     """
     if not isinstance(source, np.ndarray):
-        with opened(source) as image:
+        with open_image(source) as image:
             upright = image.getexif().get(ORIENTATION, 1) == 1
             converts = spec.color == "convert" and is_converted(image)
             if image.format == "JPEG" and image.mode == "RGB" and upright and not converts:
                 return source.data if isinstance(source, Encoded) else source.read_bytes()
     packed = io.BytesIO()
-    Image.fromarray(read(source, spec)).save(packed, "PNG", compress_level=1)
+    Image.fromarray(read_image(source, spec)).save(packed, "PNG", compress_level=1)
     return packed.getvalue()

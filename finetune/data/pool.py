@@ -1,4 +1,4 @@
-"""A pool of threads that can be abandoned: one that hangs on a dead disk stops neither an error nor the exit."""
+"""Thread pool that can be abandoned: a thread that hangs on a dead disk blocks neither errors nor the exit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ GRACE = 5.0  # seconds that closing waits for jobs in progress
 class Pool:
     """Threads that run jobs in the order they were submitted; ``workers=0`` runs each at once in the calling thread.
 
-    The pool of ``concurrent.futures`` joins its threads at exit, so that a single read that hangs would hang the
-    whole process; these are daemons. They start with the first job and end with ``close``, or with the pool.
+    The pool of ``concurrent.futures`` joins its threads at exit, so that one hanging read would block the process.
+    These threads are daemons. They start with the first job and end with ``close`` or when the pool is deleted.
     """
 
     def __init__(self, workers: int) -> None:
@@ -34,7 +34,7 @@ class Pool:
             raise RuntimeError("the loader is closed; make a new one")
         future: Future[T] = Future()
         if not self.workers:
-            future.set_result(function(*arguments))  # or raises, here and now
+            future.set_result(function(*arguments))  # errors are raised right here
             return future
         self._start()
         self._jobs.put((future, function, arguments))
@@ -50,7 +50,7 @@ class Pool:
         weakref.finalize(self, _stop, self._jobs, self.workers)
 
     def close(self) -> None:
-        """Drop the jobs that have not begun and end the threads; does nothing the second time."""
+        """Cancel the jobs that have not started and end the threads; calling it again has no effect."""
         self._closed = True
         while True:
             try:
@@ -83,7 +83,7 @@ def _run(job: Job) -> None:
         return
     try:
         future.set_result(function(*arguments))
-    except BaseException as error:  # the consumer raises it, in the thread that can handle it
+    except BaseException as error:  # raised in the thread that reads the result
         future.set_exception(error)
 
 

@@ -1,8 +1,8 @@
 """Colour profiles: converts the colours of an image to sRGB by the ICC profile that is embedded in its file.
 
-The intent is relative colorimetric with black point compensation: colours inside sRGB come out as they are, white
-stays white and black stays black. A profile that changes nothing visible, such as one of the many variants of sRGB,
-is recognised by what it does to a set of probe colours, so that the pixels of its images are not touched.
+The intent is relative colorimetric with black point compensation: colours inside sRGB are unchanged, white stays white
+and black stays black. A profile that changes nothing visible, such as one of the many variants of sRGB, is recognised
+by its effect on a set of probe colours, and the pixels of its images are left unchanged.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SRGB = 2  # of 255: the largest change of a probe colour by a profile that counts as sRGB; variants differ by 1
-KNOWN = 256  # profiles whose transforms are kept
-LARGEST = 1 << 24  # bytes of a profile; one in a JPEG cannot be larger
-SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}  # of a profile: the mode that it fits
+KNOWN = 256  # profiles whose transforms are cached
+LARGEST = 1 << 24  # maximum bytes of a profile; one in a JPEG cannot be larger
+SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}  # colour space of a profile: matching image mode
 DEVICES = ("scnr", "mntr", "prtr", "spac")  # classes of profiles that describe the colours of an image
 
-DAMAGED = "a colour profile that is damaged"
-UNFITTING = "a colour profile that does not fit the image's colour mode"
+DAMAGED = "a damaged colour profile"
+UNFITTING = "a colour profile that does not match the image's colour mode"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """How a profile changes colours of ``mode``: by ``transform``, or not at all.
+    """How a profile changes colours of ``mode``: by ``transform``, or not at all if that is None.
 
-    ``name`` is what the profile calls itself, and ``problem`` says why it cannot be used.
+    ``name`` is the profile's description of itself, and ``problem`` says why it cannot be used.
     """
 
     mode: str
@@ -43,55 +43,55 @@ class Conversion:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """Return a loaded image with its colours in sRGB, in RGB or RGBA; one whose profile changes nothing as it is."""
-    found = conversion_of(image)
+    """Convert a loaded image to sRGB, in RGB or RGBA; an image whose profile changes nothing is returned unchanged."""
+    found = find_conversion(image)
     if found is None or found.transform is None:
         return image
-    return _converted(image, found)
+    return _convert(image, found)
 
 
-def conversion_of(image: Image.Image) -> Conversion | None:
-    """Return what the profile of an opened image means for its colours, or None where the image has none."""
-    mode = _colours(image.mode)
+def find_conversion(image: Image.Image) -> Conversion | None:
+    """Return the conversion for the profile of an opened image, None if it has no profile."""
+    mode = _reduce_mode(image.mode)
     if mode == "LAB":
-        return _lab()
+        return _build_lab_conversion()
     if "icc_profile" not in image.info:
         return None
     profile = image.info["icc_profile"]
-    if not profile or not isinstance(profile, bytes):  # Pillow could not put its pieces together
+    if not profile or not isinstance(profile, bytes):  # Pillow could not join its pieces
         return Conversion(mode=mode, problem=DAMAGED)
     key = (hashlib.blake2b(profile, digest_size=16).digest(), mode)
     found = _known.get(key)
     if found is None:
-        found = _read(profile, mode)
+        found = _read_profile(profile, mode)
         if len(_known) >= KNOWN:
             _known.clear()
-        _known[key] = found  # two threads may make the same one, which does no harm
+        _known[key] = found  # two threads may compute the same conversion, which is harmless
     return found
 
 
 def is_converted(image: Image.Image) -> bool:
-    """Tell whether ``to_srgb`` changes the colours of an image, which need not be loaded."""
-    found = conversion_of(image)
+    """Return whether ``to_srgb`` changes the colours of an image, which does not have to be loaded."""
+    found = find_conversion(image)
     return found is not None and found.transform is not None
 
 
 _known: dict[tuple[bytes, str], Conversion] = {}
 
 
-def _colours(mode: str) -> str:
-    """Return the mode of the colours in an image, without transparency, palettes and bits above the eighth."""
+def _reduce_mode(mode: str) -> str:
+    """Reduce an image mode to that of its colours, without transparency, palettes and bits above the eighth."""
     if mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;16"):
         return "L"
     return mode if mode in ("CMYK", "LAB") else "RGB"
 
 
-def _read(profile: bytes, mode: str) -> Conversion:
-    """Return the conversion of a profile that was not seen before."""
+def _read_profile(profile: bytes, mode: str) -> Conversion:
+    """Read a profile that is not cached, and return its conversion."""
     try:
         from PIL import ImageCms
     except ImportError:
-        return Conversion(mode=mode, problem="a colour profile, which this build of Pillow does not read")
+        return Conversion(mode=mode, problem="a colour profile, which this build of Pillow does not support")
     try:
         if len(profile) > LARGEST:
             raise ValueError("too large")
@@ -99,21 +99,21 @@ def _read(profile: bytes, mode: str) -> Conversion:
         about = opened.profile
         name = str(about.profile_description or "").strip()
         fits = SPACES.get(about.xcolor_space.strip()) == mode and about.device_class.strip() in DEVICES
-        transform = _transform(opened, mode) if fits else None
+        transform = _build_transform(opened, mode) if fits else None
     except Exception:  # littlecms and Pillow raise almost anything on damaged profiles
         return Conversion(mode=mode, problem=DAMAGED)
     if not fits:
         return Conversion(mode=mode, name=name, problem="" if _is_srgb_like(opened, mode) else UNFITTING)
-    if mode in ("RGB", "L") and _changes(transform, mode) <= SRGB:
+    if mode in ("RGB", "L") and _measure_change(transform, mode) <= SRGB:
         return Conversion(mode=mode, name=name)
     return Conversion(mode=mode, name=name, transform=transform)
 
 
-def _transform(profile: Any, mode: str) -> Any:
-    """Return littlecms' transform from a profile to sRGB; several threads may use it at once."""
+def _build_transform(profile: Any, mode: str) -> Any:
+    """Build littlecms' transform from a profile to sRGB, which is thread-safe."""
     from PIL import ImageCms
 
-    # By default littlecms puts colours that take more than matrices on a grid, too coarse near the edges of sRGB.
+    # By default littlecms approximates complex profiles on a grid, which is too coarse near the edges of sRGB.
     exact = ImageCms.Flags.NOOPTIMIZE if mode == "LAB" else ImageCms.Flags.HIGHRESPRECALC
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | exact
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
@@ -121,38 +121,38 @@ def _transform(profile: Any, mode: str) -> Any:
 
 
 @cache
-def _lab() -> Conversion:
-    """Return the conversion of images in CIE Lab (D50)."""
+def _build_lab_conversion() -> Conversion:
+    """Build the conversion of images in CIE Lab (D50)."""
     try:
         from PIL import ImageCms
 
-        transform = _transform(ImageCms.createProfile("LAB"), "LAB")
+        transform = _build_transform(ImageCms.createProfile("LAB"), "LAB")
     except ImportError:
         return Conversion(mode="LAB")
     return Conversion(mode="LAB", name="CIE Lab", transform=transform)
 
 
 def _is_srgb_like(profile: Any, mode: str) -> bool:
-    """Tell whether a profile for RGB on a grey image is sRGB: many programs leave it there, and it changes nothing."""
+    """Return whether a grey image has an sRGB profile, which many programs leave there and which changes nothing."""
     if mode != "L" or profile.profile.xcolor_space.strip() != "RGB":
         return False
     try:
-        return _changes(_transform(profile, "RGB"), "RGB") <= SRGB
+        return _measure_change(_build_transform(profile, "RGB"), "RGB") <= SRGB
     except Exception:  # no transform can be made of it
         return False
 
 
-def _changes(transform: Any, mode: str) -> int:
-    """Return by how much, of 255, a transform changes a probe colour at most."""
-    probe = _probe(mode)
+def _measure_change(transform: Any, mode: str) -> int:
+    """Return the largest change of a probe colour by a transform, of 255."""
+    probe = _make_probe(mode)
     before = np.asarray(probe.convert("RGB"), np.int16)
     after = np.asarray(transform.apply(probe), np.int16)
     return int(np.abs(after - before).max())
 
 
 @cache
-def _probe(mode: str) -> Image.Image:
-    """Return an image of colours throughout a mode: all greys, and a grid of RGB."""
+def _make_probe(mode: str) -> Image.Image:
+    """Make an image of probe colours of a mode: all greys, and for RGB a grid of colours."""
     greys = np.arange(256, dtype=np.uint8)
     if mode == "L":
         return Image.fromarray(greys[None])
@@ -161,17 +161,17 @@ def _probe(mode: str) -> Image.Image:
     return Image.fromarray(np.concatenate([np.repeat(greys[None, :, None], 3, axis=2), grid], axis=1))
 
 
-def _converted(image: Image.Image, found: Conversion) -> Image.Image:
-    """Return an image in sRGB, with the transparency that it had."""
+def _convert(image: Image.Image, found: Conversion) -> Image.Image:
+    """Convert an image to sRGB, keeping its transparency."""
     if not image.has_transparency_data:
-        return _applied(image if image.mode == found.mode else image.convert(found.mode), found)
+        return _apply(image if image.mode == found.mode else image.convert(found.mode), found)
     clear = image.convert("RGBA")
-    result = _applied(clear.convert(found.mode), found)
+    result = _apply(clear.convert(found.mode), found)
     result.putalpha(clear.getchannel("A"))
     return result
 
 
-def _applied(image: Image.Image, found: Conversion) -> Image.Image:
+def _apply(image: Image.Image, found: Conversion) -> Image.Image:
     result: Image.Image = found.transform.apply(image)
     result.info = {}
     return result

@@ -1,4 +1,4 @@
-"""Split file: which images a run trained on and which it held back, in ``split.csv`` of its folder."""
+"""Split file: ``split.csv`` in a run folder records the images that were trained on and those that were held back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from finetune.components import Encoded
-from finetune.data.labelled import Chosen
+from finetune.data.labelled import Subset
 from finetune.files.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -39,30 +39,30 @@ EXACT: dict[str, Split] = {
     **{"valid": "valid", "val": "valid", "validation": "valid"},
     **{"test": "test", "testing": "test"},
 }
-# What else can be the second part to measure on, the first that is not taken yet.
+# Names of splits that mean validation or test: the first of the two that is not taken yet.
 FLEXIBLE: dict[Role, tuple[Split, Split]] = {"eval": ("valid", "test"), "holdout": ("test", "valid")}
 PATTERNS = {role: re.compile(rf"(?:{'|'.join(words)}){ENDS}") for role, words in WORDS.items()}
 PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
-def role_of(name: str) -> Role | None:
-    """Return which split a folder's name means, by the complete words in it; None for none or for several."""
-    words = {*words_of(name), name.lower()}  # the complete name too: tEsT
+def find_role(name: str) -> Role | None:
+    """Return the split that a folder's name means, by the words in it; None if it means none or several."""
+    words = {*split_words(name), name.lower()}  # also the complete name, such as tEsT
     found = {role for word in words for role, pattern in PATTERNS.items() if pattern.fullmatch(word)}
     if found == {"train", "valid"}:
-        return "train"  # trained on once the hyperparameters are chosen
+        return "train"  # the data to train on once the hyperparameters are chosen
     return found.pop() if len(found) == 1 else None
 
 
 def is_split_name(name: str) -> bool:
-    """Return whether a name means a split and has no other word, such as ``test_images``."""
-    words = words_of(name)
+    """Return whether a name means a split and has no unrelated word, such as ``test_images``."""
+    words = split_words(name)
     rest = [word for word in words if not any(pattern.fullmatch(word) for pattern in PATTERNS.values())]
-    return role_of(name) is not None and all(re.fullmatch(ENDS, word) for word in rest)
+    return find_role(name) is not None and all(re.fullmatch(ENDS, word) for word in rest)
 
 
-def words_of(name: str) -> list[str]:
-    """Return the words of a name in lower case; capitals, digits, spaces and punctuation divide them."""
+def split_words(name: str) -> list[str]:
+    """Split a name into words in lower case, at capitals, digits, spaces and punctuation."""
     words = [word.lower() for word in PIECES.findall(name)]
     joined = [f"{first}{second}" for first, second in itertools.pairwise(words)]
     return words + [word for word in joined if word in ("holdout", "heldout")]
@@ -75,7 +75,7 @@ def is_usual(name: str, split: Split) -> bool:
 
 NAME = "split.csv"
 HEADER = ["path", "split", "label", "hash"]
-EARLIER = "earlier"  # of an image that was trained on before the images of the run were changed
+EARLIER = "earlier"  # split of an image that was trained on before the images of the run changed
 TRAINED = ("train", EARLIER)
 RUN_SUBFOLDERS = ("model", "checkpoints")
 
@@ -99,67 +99,66 @@ class SplitRecord:
 
     @property
     def trained(self) -> frozenset[str]:
-        """Return the hashes of the images that the run was trained on."""
+        """The hashes of the images that the run was trained on."""
         return frozenset(row.hash for row in self.rows if row.split in TRAINED and row.hash)
 
     def of_split(self, split: str) -> list[Row]:
-        """Return the images of a split."""
         return [row for row in self.rows if row.split == split]
 
 
-def rows_of(data: Data) -> Iterator[Row]:
+def list_rows(data: Data) -> Iterator[Row]:
     """Yield the images of a run in the order of its splits."""
     for split in ("train", "valid", "test"):
         part: Part | None = getattr(data, split)
         if part is None:
             continue
         hashes = part.hashes or [None] * len(part)
-        for name, label, content in zip(image_names(part), part.labels.tolist(), hashes, strict=True):
+        for name, label, content in zip(list_image_names(part), part.labels.tolist(), hashes, strict=True):
             yield Row(name, split, data.classes[label], content or "")
 
 
-def image_names(part: Part) -> Iterator[str]:
-    """Yield the path or name of each image, exactly as the dataset gave it; for an array its split and its place."""
-    items = part.images.items if isinstance(part.images, Chosen) else part.images
-    places = part.images.rows.tolist() if isinstance(part.images, Chosen) else range(len(part))
+def list_image_names(part: Part) -> Iterator[str]:
+    """Yield the path or name of each image exactly as the dataset states it; for an array, its split and index."""
+    items = part.images.items if isinstance(part.images, Subset) else part.images
+    places = part.images.rows.tolist() if isinstance(part.images, Subset) else range(len(part))
     source = part.source or part.name
-    read_name = getattr(items, "name_of", None)  # of sequences that would read the image first
+    read_name = getattr(items, "name_of", None)  # of sequences that can name an image without reading it
     if read_name is not None:
         yield from map(read_name, places)
         return
     is_lazy = not isinstance(items, list | tuple)
     if is_lazy and (not len(part) or isinstance(part.images[0], np.ndarray)):
-        yield from (f"{source}[{place}]" for place in places)  # to compute the arrays would take long
+        yield from (f"{source}[{place}]" for place in places)  # computing the arrays would take long
         return
-    yield from (_name(items, place, source) for place in places)
+    yield from (_name_image(items, place, source) for place in places)
 
 
-def _name(items: Sequence[Image], place: int, source: str) -> str:
+def _name_image(items: Sequence[Image], place: int, source: str) -> str:
     image = items[place]
     if isinstance(image, Path):
         return str(image)
     return image.name if isinstance(image, Encoded) else f"{source}[{place}]"
 
 
-def write(folder: Path, rows: Iterable[Row]) -> None:
-    """Write ``split.csv`` at once."""
-    lines = ((encodable(row.path), row.split, row.label, row.hash) for row in rows)
+def write_split(folder: Path, rows: Iterable[Row]) -> None:
+    """Write ``split.csv`` atomically."""
+    lines = ((escape_surrogates(row.path), row.split, row.label, row.hash) for row in rows)
     write_table(folder / NAME, HEADER, lines)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table as CSV at once; bytes of file names that are not UTF-8 are written as they are."""
+    """Write a table as CSV atomically; bytes of file names that are not UTF-8 are written unchanged."""
     with (
         atomic_path(path) as part,
         part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")  # quotes keep every line end
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")  # quotes preserve line ends in names
         writer.writerow(header)
         writer.writerows(rows)
 
 
-def encodable(text: str) -> str:
-    """Return text with escapes for surrogates that stand for no byte, which only made-up names have."""
+def escape_surrogates(text: str) -> str:
+    """Escape surrogates that do not represent a byte; only names that are not from a file system have them."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -167,8 +166,8 @@ def encodable(text: str) -> str:
     return text
 
 
-def read(folder: Path) -> SplitRecord | None:
-    """Return what ``split.csv`` of a run folder says; None where there is no such file or it cannot be read."""
+def read_split(folder: Path) -> SplitRecord | None:
+    """Read ``split.csv`` of a run folder; None if it is missing or cannot be read."""
     try:
         with (folder / NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             lines = csv.reader(file, strict=True)
@@ -179,19 +178,19 @@ def read(folder: Path) -> SplitRecord | None:
         return None
 
 
-def read_of_file(path: Path) -> SplitRecord | None:
-    """Return the split of the run that a model folder, a weights file or a checkpoint belongs to, where it is known."""
+def find_split_record(path: Path) -> SplitRecord | None:
+    """Find the split file of the run that a model folder, weights file or checkpoint belongs to; None if unknown."""
     folder = path.absolute()
     candidates = [folder, folder.parent]
     if folder.name in RUN_SUBFOLDERS:
         candidates = [folder.parent]
     elif folder.parent.name in RUN_SUBFOLDERS:
         candidates = [folder.parent.parent]
-    return next((found for candidate in candidates if (found := read(candidate)) is not None), None)
+    return next((found for candidate in candidates if (found := read_split(candidate)) is not None), None)
 
 
-def changed_rows(before: Sequence[Row], now: Iterable[Row]) -> list[Row]:
-    """Return the rows of a run whose images changed: those there are now, and all that it was trained on before."""
+def merge_rows(before: Sequence[Row], now: Iterable[Row]) -> list[Row]:
+    """Merge the rows of a run whose images changed: the current ones, and all that it was trained on before."""
     rows = list(now)
     trained_now = {row.hash for row in rows if row.split == "train"}
     gone = [row for row in before if row.split in TRAINED and row.hash not in trained_now]
@@ -199,7 +198,7 @@ def changed_rows(before: Sequence[Row], now: Iterable[Row]) -> list[Row]:
 
 
 def describe_changes(before: Iterable[Row], now: Iterable[Row]) -> str:
-    """Return in words how many images were added, removed, changed, relabelled or moved to another split."""
+    """Describe how many images were added, removed, changed, relabelled or moved to another split."""
     old = [row for row in before if row.split != EARLIER]
     new = list(now)
     by_path = {row.path: row.hash for row in old}

@@ -1,4 +1,4 @@
-"""Validation split: which of the training images are held back when a dataset has no validation split of its own."""
+"""Validation split: selects training images to hold back if a dataset has no validation split of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.components import Encoded
-from finetune.data.loader import Stream, generator
+from finetune.data.loader import Stream, make_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Groups = Sequence[str | None]
 
 
-RANGE = 2.0**64  # of the hashes
+RANGE = 2.0**64  # number of different hashes
 
 
 def split_by_hash(
@@ -47,36 +47,34 @@ def split_by_hash(
 ) -> tuple[Indices, Indices]:
     """Return the indices that stay in training and those that go to validation, both ascending.
 
-    An image goes to validation if a hash of its content, keyed by the seed and by the name of its class, is below
-    ``share`` of the range of hashes. So an image stays on its side whichever images come, go or are renamed, and
-    copies are on the same side. A class with at least two different contents has at least one on either side: the
-    smallest hash is held back if none would be, and the largest stays in training if all would be held back.
-    An image without a content hash is identified by ``name_of`` its index.
+    An image goes to validation if a hash of its content, keyed by the seed and the name of its class, is below
+    ``share`` of the range of hashes. An image therefore stays in its split when images are added, removed or renamed,
+    and copies are in the same split. A class with at least two different contents has at least one in each split: the
+    smallest hash is held back if none would be, and the largest stays in training if all would be held back. An image
+    without a content hash is identified by ``name_of`` its index.
     """
     valid = np.zeros(len(labels), bool)
-    for members in members_of_classes(labels):
-        key = split_key(seed, classes[int(labels[members[0]])])
+    for members in group_by_class(labels):
+        key = make_key(seed, classes[int(labels[members[0]])])
         contents = group_by_content(members, hashes, name_of)
-        held_back = choose_held_back({content: position(content, key) for content in contents}, share)
+        held_back = choose_held_back({content: compute_position(content, key) for content in contents}, share)
         valid[[index for content in held_back for index in contents[content]]] = True
     return np.flatnonzero(~valid), np.flatnonzero(valid)
 
 
-def members_of_classes(labels: Indices) -> list[Indices]:
-    """Return the indices of each class that has any, ascending."""
+def group_by_class(labels: Indices) -> list[Indices]:
+    """Return the indices of each class that has images, ascending."""
     if not len(labels):
         return []
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
-def split_key(seed: int, class_name: str) -> bytes:
-    """Return the key of the hashes of a class."""
+def make_key(seed: int, class_name: str) -> bytes:
     return blake2b(f"{seed}\n{class_name}".encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def group_by_content(members: Indices, hashes: Hashes, name_of: Callable[[int], str]) -> dict[str, list[int]]:
-    """Return the members in groups of one content."""
     groups: dict[str, list[int]] = {}
     for index in members.tolist():
         content = hashes[index] or f"name {name_of(index)}"
@@ -84,14 +82,14 @@ def group_by_content(members: Indices, hashes: Hashes, name_of: Callable[[int], 
     return groups
 
 
-def position(content: str, key: bytes) -> float:
-    """Return where a content lies between 0 and 1."""
+def compute_position(content: str, key: bytes) -> float:
+    """Return the hash of a content as a number from 0 to 1."""
     data = content.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, key=key, digest_size=8).digest(), "big") / RANGE
 
 
 def choose_held_back(positions: dict[str, float], share: float) -> list[str]:
-    """Return the contents of a class that go to validation."""
+    """Choose the contents of a class that go to validation."""
     if len(positions) < 2:
         return []
     held_back = [content for content, place in positions.items() if place < share]
@@ -102,8 +100,8 @@ def choose_held_back(positions: dict[str, float], share: float) -> list[str]:
     return held_back
 
 
-def split_name(images: Sequence[Image], index: int) -> str:
-    """Return what tells an image without a content hash from others: its file's name, or its place for an array."""
+def identify_image(images: Sequence[Image], index: int) -> str:
+    """Return what identifies an image without a content hash: its file's name, or its index for an array."""
     image = images[index]
     if isinstance(image, Path):
         return image.name
@@ -111,33 +109,33 @@ def split_name(images: Sequence[Image], index: int) -> str:
 
 
 def split_by_position(labels: Indices, hashes: Hashes, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Return a split as runs had it before ``split_by_hash``; they resume with it.
+    """Split as runs did before ``split_by_hash``, so that they can be resumed.
 
-    Of a class with n different images ``share * n`` are drawn by their position, rounded, but at least one stays on
-    either side; a class with a single image stays in training.
+    Of a class with n different images, ``share * n`` (rounded) are drawn by their position, and at least one stays in
+    each split; a class with a single image stays in training.
     """
-    rng = generator(Stream.SPLIT, seed)
+    rng = make_generator(Stream.SPLIT, seed)
     valid = np.zeros(len(labels), bool)
-    for members in members_of_classes(labels):
+    for members in group_by_class(labels):
         groups = list(group_by_content(members, hashes, str).values())
-        for group in rng.permutation(len(groups))[: drawn_count(len(groups), share)]:
+        for group in rng.permutation(len(groups))[: count_drawn(len(groups), share)]:
             valid[groups[group]] = True
     return np.flatnonzero(~valid), np.flatnonzero(valid)
 
 
-def drawn_count(count: int, share: float) -> int:
+def count_drawn(count: int, share: float) -> int:
     """Return how many of ``count`` images ``split_by_position`` draws."""
     return min(max(math.floor(count * share + 0.5), 1), count - 1) if count > 1 else 0
 
 
-NAMED = 3  # groups that a finding names
+NAMED = 3  # groups that a finding lists
 
 
 def find_groups(samples: Samples, pattern: str | None, name_of: Callable[[int], str]) -> Groups:
-    """Return the name of each image's group, None for an image that is on its own; empty where nothing says groups.
+    """Return the name of each image's group, None for an image without a group; empty if there are no groups.
 
-    A ``pattern`` is searched in the image's path below the folder that all images share, or in its name; without one
-    the dataset itself may say groups.
+    A ``pattern`` is searched in the image's path below the folder that all images share, or in its name. Without a
+    pattern the dataset itself may state groups.
     """
     if pattern is None:
         return tuple(str(each) if each is not None else None for each in samples.groups) if samples.groups else ()
@@ -148,28 +146,28 @@ def find_groups(samples: Samples, pattern: str | None, name_of: Callable[[int], 
 
 
 def note_groups(part: Part, notes: Notes) -> None:
-    """Note how many groups the images of a split form, and groups that no split or fold can be made of."""
+    """Add findings for the number of groups in a split, and for groups that prevent a split."""
     if not part.groups:
         return
     named, alone = {group for group in part.groups if group is not None}, sum(group is None for group in part.groups)
     if not named:
-        notes.add("split", "warning", part.name, "groups", "no image is in one; check dataset.groups")
+        notes.add("split", "warning", part.name, "groups", "no image is in a group; check dataset.groups")
     elif len(named) == 1 and not alone:
-        text = f"all images are in '{next(iter(named))}', so that none can be held back; check dataset.groups"
+        text = f"all images are in '{next(iter(named))}', so none can be held back; check dataset.groups"
         notes.add("split", "warning", part.name, "groups", text)
     else:
-        notes.add("split", "note", part.name, "groups", f"{len(named):,} of them, and {alone:,} images in none")
+        notes.add("split", "note", part.name, "groups", f"{len(named):,} groups, and {alone:,} images without a group")
 
 
 def split_by_group(labels: Indices, hashes: Groups, groups: Groups, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Return the indices that stay in training and those that go to validation, both ascending; no group is divided.
+    """Return the indices that stay in training and those that go to validation, both ascending; groups stay together.
 
-    A group goes to validation if a hash of its name, keyed by the seed, is below ``share`` of the range of hashes; an
-    image on its own is a group. At least one group stays on either side, where there are two.
+    A group goes to validation if a hash of its name, keyed by the seed, is below ``share`` of the range of hashes. An
+    image without a group is a group of its own. If there are at least two groups, each split has at least one.
     """
-    key = split_key(seed, "groups")
+    key = make_key(seed, "groups")
     names = [f"group {group}" if group is not None else f"image {hashes[i]}" for i, group in enumerate(groups)]
-    places = {name: position(name, key) for name in dict.fromkeys(names)}
+    places = {name: compute_position(name, key) for name in dict.fromkeys(names)}
     held = {name for name, place in places.items() if place < share}
     if len(places) > 1 and not held:
         held = {min(places, key=lambda name: (places[name], name))}
@@ -180,12 +178,12 @@ def split_by_group(labels: Indices, hashes: Groups, groups: Groups, share: float
 
 
 def note_leaks(parts: Iterable[Part], notes: Notes) -> None:
-    """Note groups that are in two splits, which makes an evaluation look better than it is."""
+    """Add findings for groups in two splits, which make the metrics look better than they are."""
     seen: dict[str, str] = {}
     for part in parts:
         own = dict.fromkeys(group for group in part.groups if group is not None)
         shared = [group for group in own if seen.setdefault(group, part.name) != part.name]
         if shared:
             more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
-            text = f"{len(shared)} are in '{seen[shared[0]]}', too: {', '.join(shared[:NAMED])}{more}"
+            text = f"{len(shared)} are also in '{seen[shared[0]]}': {', '.join(shared[:NAMED])}{more}"
             notes.add("split", "warning", part.name, "groups", f"{text}; the metrics look better than they are")

@@ -1,4 +1,4 @@
-"""What the network should say: soft targets, class weights, and blends of pairs of images."""
+"""Training targets: soft targets, class weights, mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -18,38 +18,39 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 
-def soft_targets(
+def make_soft_targets(
     labels: Rows,
     weights: Floats,
     classes: int,
     smoothing: float,
     class_weights: Floats | None,
 ) -> Floats:
-    """Return float32 (B, classes): each row the smoothed label, times the sample's weight and its class's weight.
+    """Return float32 (B, classes): each row is the smoothed label, times the weights of the sample and of its class.
 
-    Smoothing spreads that share evenly over all classes (Szegedy et al. 2016); rows of padding are zero. Raises
-    ``DataError`` for labels outside 0..classes-1, which the loss kernels would take.
+    Smoothing spreads its share evenly over all classes (Szegedy et al. 2016); rows of padding are zero. Raises
+    ``DataError`` for labels outside 0..classes-1, which the loss kernels would accept.
     """
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        raise DataError(f"labels from {labels.min()} to {labels.max()} do not fit {classes} classes")
+        wrong = f"labels from {labels.min()} to {labels.max()} do not fit {classes} classes"
+        raise DataError(f"{wrong}; labels must be 0 to {classes - 1}")
     rows = weights if class_weights is None else weights * class_weights[labels]
     targets = np.full((len(labels), classes), smoothing / classes, np.float32)
     targets[np.arange(len(labels)), labels] += np.float32(1.0 - smoothing)
     return targets * rows[:, None].astype(np.float32)
 
 
-def class_weights(
+def compute_class_weights(
     choice: Literal["measured", "none", "sqrt", "auto"] | Mapping[str, float], labels: Rows, classes: Sequence[str]
 ) -> Floats | None:
-    """Return the weight of each class as a recipe's ``loss.class_weights`` wants it; None for none.
+    """Return the weight of each class for a recipe's ``loss.class_weights``; None for no weights.
 
-    None as well for ``measured``, until that is settled. A mapping may leave classes out, which then weigh 1. Raises
+    Also returns None for ``measured``, which is decided later. Classes that a mapping leaves out weigh 1. Raises
     ``UsageError`` for a class that does not exist.
     """
     if choice in ("none", "measured"):
         return None
     if choice in ("auto", "sqrt"):
-        return balanced(labels, len(classes), power=0.5 if choice == "sqrt" else 1.0)
+        return balance_weights(labels, len(classes), power=0.5 if choice == "sqrt" else 1.0)
     assert not isinstance(choice, str)
     known = frozenset(classes)
     unknown = [f"no class named '{name}'{did_you_mean(name, classes)}" for name in choice if name not in known]
@@ -58,7 +59,7 @@ def class_weights(
     return np.array([choice.get(name, 1.0) for name in classes], np.float32)
 
 
-def balanced(labels: Rows, classes: int, *, power: float = 1.0) -> Floats:
+def balance_weights(labels: Rows, classes: int, *, power: float = 1.0) -> Floats:
     """Return weights inverse to a power of each class's share, float32 (classes,), with mean 1 over the samples."""
     counts = np.bincount(labels, minlength=classes)
     there = counts > 0
@@ -76,11 +77,11 @@ def mix(
     cutmix: float,
     rng: np.random.Generator,
 ) -> tuple[Floats, Floats]:
-    """Return images (B, 3, H, W) and targets (B, C), blended in pairs; those passed stay as they are.
+    """Return images (B, 3, H, W) and targets (B, C), blended in pairs; the arguments are not modified.
 
-    ``mixup`` is the alpha of Zhang et al. 2018, ``cutmix`` that of Yun et al. 2019; 0 is off, and of both one is drawn
-    for each batch. Each real row (not all zero) has another as its partner once, so the sum of the targets stays the
-    same; padding is left alone.
+    ``mixup`` is the alpha of Zhang et al. 2018, ``cutmix`` that of Yun et al. 2019; 0 disables them, and if both are
+    enabled, one is drawn for each batch. Every real row (not all zero) is the partner of one other row, so that the sum
+    of the targets stays the same. Padding is not changed.
     """
     real = np.flatnonzero(targets.any(axis=1))
     if len(real) < 2 or not (mixup or cutmix):
@@ -98,18 +99,18 @@ def mix(
 
 
 def _paste(images: Floats, real: Rows, partners: Rows, share: float, rng: np.random.Generator) -> float:
-    """Paste one rectangle of the partners into the real rows, in place; return the share of pixels that stayed."""
+    """Paste one rectangle of the partners into the real rows, in place; return the share of unchanged pixels."""
     height, width = images.shape[2:]
     side = np.sqrt(1.0 - share)
     y, x = rng.integers(height), rng.integers(width)
-    top, bottom = _span(int(y), height * side, height)
-    left, right = _span(int(x), width * side, width)
+    top, bottom = _clip_span(int(y), height * side, height)
+    left, right = _clip_span(int(x), width * side, width)
     box = (slice(None), slice(None), slice(top, bottom), slice(left, right))
     images[box][real] = images[box][partners]
     return 1.0 - (bottom - top) * (right - left) / (height * width)
 
 
-def _span(middle: int, length: float, limit: int) -> tuple[int, int]:
-    """Return start and end of a stretch around ``middle``, clipped to 0..limit."""
+def _clip_span(middle: int, length: float, limit: int) -> tuple[int, int]:
+    """Return start and end of a range around ``middle``, clipped to 0..limit."""
     start = middle - int(length) // 2
     return max(start, 0), min(start + int(length), limit)

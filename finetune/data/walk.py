@@ -1,4 +1,4 @@
-"""Walk of a folder: the images below it in natural order, and what was skipped and why."""
+"""Walk of a folder: lists the images below it in natural order, and what was skipped and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from finetune.data import imagefile
-from finetune.data.imagefile import FORMATS, NEEDED, BadImage, is_heif, opened
+from finetune.data.imagefile import FORMATS, NEEDED, BadImage, is_heif, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["image", "hidden", "other", "format", "heif"]
 
-# Formats whose endings Pillow calls by another name than the decoder's list: a JPEG with several frames.
+# Pillow's name for a JPEG with several frames, which the decoder's list contains as JPEG.
 SAME_DECODER = ("MPO",)
 PLUGINS = ("Avif", "Bmp", "Gif", "Ico", "Jpeg", "Jpeg2K", "Mpo", "Png", "Ppm", "Tiff", "WebP")
 CAMERA = (
@@ -41,18 +41,18 @@ KNOWN_TYPES = MimeTypes(filenames=())
 
 @cache
 def image_endings() -> frozenset[str]:
-    """Return the endings of files that the decoder takes, in lower case; HEIC only where pillow-heif is installed."""
+    """Return the file endings that the decoder supports, in lower case; HEIC only if pillow-heif is installed."""
     for plugin in PLUGINS:
         import_module(f"PIL.{plugin}ImagePlugin")
     formats = {*FORMATS, *SAME_DECODER}
     return frozenset(ending for ending, form in Image.EXTENSION.items() if form in formats)
 
 
-def kind_of(name: str) -> Kind:
-    """Return what a file is, by its name.
+def classify_name(name: str) -> Kind:
+    """Return the kind of a file, by its name.
 
-    ``format`` is an image that cannot be decoded, ``heif`` one that could be with pillow-heif; ``hidden`` is junk of
-    an operating system, a camera or a network drive, and ``other`` everything else.
+    ``format`` is an image that cannot be decoded, ``heif`` one that needs pillow-heif, ``hidden`` a system file of an
+    operating system, a camera or a network drive, and ``other`` anything else.
     """
     if is_hidden(name):
         return "hidden"
@@ -65,7 +65,7 @@ def kind_of(name: str) -> Kind:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder was put there by a program, not by a person as data."""
+    """Return whether a file or folder belongs to the system or a program, and is not data of the user."""
     return name.startswith(".") or name.lower() in JUNK
 
 
@@ -76,7 +76,7 @@ def is_known_type(name: str) -> bool:
 
 
 def is_text(name: str) -> bool:
-    """Return whether a name consists of characters, not of bytes that are not valid UTF-8."""
+    """Return whether a name is valid Unicode, without undecodable bytes."""
     return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
@@ -94,21 +94,21 @@ Reason = Literal["hidden", "other", "link", "format", "heif", "ending", "danglin
 WHY: dict[Reason, str] = {
     "hidden": "is hidden or belongs to the system",
     "other": "is not an image",
-    "link": "is a link to a folder that is read already, or that holds this one",
-    "format": "is an image in a format that cannot be read; convert it to JPEG or PNG",
+    "link": "is a link to a folder that is already read, or that contains this one",
+    "format": "is an image in an unsupported format; convert it to JPEG or PNG",
     "heif": NEEDED,
-    "ending": "is an image, but its name does not end like one; rename it",
-    "dangling": "is a link that leads nowhere; restore what it leads to, or remove it",
-    "folder": "cannot be read; check who may read it",
+    "ending": "is an image, but its name does not have the ending of one; rename it",
+    "dangling": "is a broken link; restore its target, or remove it",
+    "folder": "cannot be read; check its permissions",
     "damaged": "cannot be decoded",
 }
 HARMLESS: tuple[Reason, ...] = ("hidden", "other", "link")
-PREFIX = 64  # bytes that tell an image from any other file
+PREFIX = 64  # bytes that are enough to recognise an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A file or folder that was skipped; ``text`` completes a sentence that begins with ``path``."""
+    """A file or folder that was skipped; ``text`` continues a sentence that begins with ``path``."""
 
     path: str
     reason: Reason
@@ -116,23 +116,23 @@ class Skipped:
 
     @property
     def may_be_image(self) -> bool:
-        """Return whether an image may be missing from the result because of this."""
+        """Whether an image may be missing from the result because of this."""
         return self.reason not in HARMLESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The images below a folder in natural order, and everything else that is there."""
+class FoundImages:
+    """The images below a folder in natural order, and everything that was skipped."""
 
     images: tuple[Path, ...]
     skipped: tuple[Skipped, ...]
 
 
-def find_images(folder: str | Path, *, without: Collection[str] = ()) -> Found:
+def find_images(folder: str | Path, *, without: Collection[str] = ()) -> FoundImages:
     """Return the images below a folder at any depth, by their names; none of them is opened.
 
-    Links are followed, but each real folder is read once, and a link back up is not. ``without`` are folders to leave
-    out. A name that ends like an image's is an image, even if it is a link that leads nowhere: the decoder says so.
+    Links are followed, except back to a folder above, and each real folder is read once. ``without`` are folders to
+    skip. A file with the ending of an image counts as an image, even if it is a broken link: decoding reports that.
     """
     top = str(folder)
     images: list[str] = []
@@ -140,7 +140,7 @@ def find_images(folder: str | Path, *, without: Collection[str] = ()) -> Found:
     above: set[str] = set()  # real folders that were read, and all that hold them
     waiting, links = [top], list[str]()
     while waiting or links:
-        if not waiting:  # links come last, so that it does not matter how they are called
+        if not waiting:  # links come last, so that the result does not depend on their names
             path = links.pop(0)
             if os.path.realpath(path) in above:
                 skipped.append(skip(path, "link"))
@@ -151,7 +151,7 @@ def find_images(folder: str | Path, *, without: Collection[str] = ()) -> Found:
         try:
             entries = list_folder(path)
         except OSError as error:
-            text = f"cannot be read: {error.strerror}; check who may read it"
+            text = f"cannot be read: {error.strerror}; check its permissions"
             skipped.append(Skipped(path=path, reason="folder", text=text))
             continue
         for entry in entries:
@@ -165,12 +165,12 @@ def find_images(folder: str | Path, *, without: Collection[str] = ()) -> Found:
             else:
                 skipped.append(skip(entry.path, kind))
     images.sort(key=lambda image: [natural_key(part) for part in image[len(top) :].split(os.sep)])
-    return Found(images=tuple(map(Path, images)), skipped=tuple(skipped))
+    return FoundImages(images=tuple(map(Path, images)), skipped=tuple(skipped))
 
 
 def classify(entry: os.DirEntry[str]) -> Literal["image", "folder"] | Reason:
-    """Return what an entry of a folder is: an image by its name, a folder to read, or why it is skipped."""
-    kind = kind_of(entry.name)
+    """Classify an entry of a folder: an image by its name, a folder to read, or the reason to skip it."""
+    kind = classify_name(entry.name)
     if kind in ("image", "hidden"):
         return kind
     if is_folder(entry):
@@ -189,38 +189,37 @@ def is_image(entry: os.DirEntry[str]) -> bool:
             head = file.read(PREFIX)
         if not (is_heif(head) or any(accepts(name, head) for name in FORMATS)):
             return False
-        with opened(entry.path):
+        with open_image(entry.path):
             return True
     except (OSError, BadImage):
         return False
 
 
 def accepts(name: str, head: bytes) -> bool:
-    """Return whether a file that starts with ``head`` may be of a format of Pillow's."""
+    """Return whether a file that starts with ``head`` may have this Pillow format."""
     _, accept = Image.OPEN.get(name, (None, None))
     return accept is not None and accept(head) is True
 
 
 def skip(path: str, reason: Reason) -> Skipped:
-    """Return a skipped file with the usual words."""
     return Skipped(path=path, reason=reason, text=WHY[reason])
 
 
 def add_with_parents(folder: str, folders: set[str]) -> None:
-    """Add a real folder and all that hold it."""
+    """Add a real folder and all folders above it."""
     while folder not in folders:
         folders.add(folder)
         folder = os.path.dirname(folder)
 
 
 def list_folder(folder: str | Path) -> list[os.DirEntry[str]]:
-    """Return what a folder holds in natural order, whatever order the file system has."""
+    """Return the entries of a folder in natural order."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: natural_key(entry.name))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder or leads to one; a link to itself leads nowhere."""
+    """Return whether an entry is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -228,5 +227,5 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_visible_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder that a person put there."""
+    """Return whether an entry is a folder of the user, not of the system or a program."""
     return not is_hidden(entry.name) and is_folder(entry)

@@ -1,1 +1,1 @@
-"""What a run shows on a terminal."""
+"""Display: progress, results and errors on a terminal and in a notebook."""

@@ -13,12 +13,12 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 56
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
-LOGARITHMIC = 9.99  # times the least positive value, from which the largest is drawn on a logarithmic axis
-ZEROS = 0.12  # share of a logarithmic axis that is left for zeros
+LOGARITHMIC = 9.99  # times the least positive value, from which on the axis is logarithmic
+ZEROS = 0.12  # share of a logarithmic axis that is reserved for zeros
 MARKS = "●○◆◇■□"
 
 
-def svg(
+def draw_svg(
     lines: Mapping[str, Sequence[Point]],
     *,
     title: str,
@@ -28,66 +28,66 @@ def svg(
     names: str = "",
     rate: bool = False,
 ) -> str:
-    """Return a chart of named lines; ``mark`` is a point to be pointed out, ``names`` what the lines differ in.
+    """Draw a chart of named lines; ``mark`` is a point to highlight, ``names`` the keys in which the lines differ.
 
-    ``rate`` says that the lines are drawn over a rate, whose axis is logarithmic.
+    ``rate`` makes the horizontal axis logarithmic, as for learning rates.
     """
     points = [point for line in lines.values() for point in line]
     across, up = Axis([px for px, _ in points], rate=rate), Axis([py for _, py in points], linear=True)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        text(WIDTH / 2, 22, title, "middle", size=15),
-        text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x, "middle"),
-        f'<g transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)">{text(0, 0, y, "middle")}</g>',
+        draw_text(WIDTH / 2, 22, title, "middle", size=15),
+        draw_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x, "middle"),
+        f'<g transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)">'
+        f"{draw_text(0, 0, y, 'middle')}</g>",
     ]
     for value in across.ticks():
-        px = place(across, value)
+        px = map_x(across, value)
         parts.append(f'<path d="M{px:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#d0d7de"/>')
-        parts.append(text(px, HEIGHT - BOTTOM + 18, f"{value:g}", "middle"))
+        parts.append(draw_text(px, HEIGHT - BOTTOM + 18, f"{value:g}", "middle"))
     for value in up.ticks():
-        py = level(up, value)
+        py = map_y(up, value)
         parts.append(f'<path d="M{LEFT} {py:.1f}H{WIDTH - RIGHT}" stroke="#d0d7de"/>')
-        parts.append(text(LEFT - 8, py + 4, f"{value:g}", "end"))
+        parts.append(draw_text(LEFT - 8, py + 4, f"{value:g}", "end"))
     for number, (name, line) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
-        drawn = [(place(across, px), level(up, py)) for px, py in line]
+        drawn = [(map_x(across, px), map_y(up, py)) for px, py in line]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in drawn)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         if len(drawn) <= 50:
             parts += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colour}"/>' for px, py in drawn]
         if len(lines) > 1:
-            parts.append(text(WIDTH - RIGHT - 8, TOP + 18 * (number + 1), f"{names} {name}", "end", colour=colour))
+            parts.append(draw_text(WIDTH - RIGHT - 8, TOP + 18 * (number + 1), f"{names} {name}", "end", colour=colour))
     if mark is not None:
-        px, py = place(across, mark[0]), level(up, mark[1])
+        px, py = map_x(across, mark[0]), map_y(up, mark[1])
         parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="9" fill="none" stroke="#d1242f" stroke-width="2"/>')
     return "\n".join([*parts, "</svg>", ""])
 
 
-def text(x: float, y: float, words: str, anchor: str, *, size: int = 13, colour: str = "#24292f") -> str:
-    """Return words at a place."""
+def draw_text(x: float, y: float, words: str, anchor: str, *, size: int = 13, colour: str = "#24292f") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">'
         f"{escape(words)}</text>"
     )
 
 
-def place(axis: Axis, value: float) -> float:
-    """Return how far to the right a value is drawn."""
+def map_x(axis: Axis, value: float) -> float:
+    """Return the horizontal position of a value in pixels."""
     return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
 
 
-def level(axis: Axis, value: float) -> float:
-    """Return how far down a value is drawn."""
+def map_y(axis: Axis, value: float) -> float:
+    """Return the vertical position of a value in pixels, from the top."""
     return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
 
 
 class Axis:
-    """Values between the least and the largest, on a logarithmic scale where that shows them better.
+    """An axis from the least to the largest value, linear or logarithmic.
 
-    The scale is logarithmic for positive values that a decade or more lies between, and for a ``rate``, such as a
-    learning rate, always. Zeros have a place of their own at the left of such an axis. ``linear`` and negative values
-    keep the scale linear.
+    The scale is logarithmic for positive values that span a decade or more, and always for a ``rate``, such as a
+    learning rate. Zeros have a place of their own at the left end of a logarithmic axis. With ``linear`` or negative
+    values the scale is linear.
     """
 
     def __init__(self, values: Sequence[float], *, linear: bool = False, rate: bool = False) -> None:
@@ -105,7 +105,7 @@ class Axis:
         self.low, self.high = low, high
 
     def share(self, value: float) -> float:
-        """Return where a value lies, 0 being the left end and 1 the right one."""
+        """Return the position of a value, from 0 (left end) to 1 (right end)."""
         if not self.log:
             return (value - self.low) / (self.high - self.low)
         if value == 0:
@@ -123,7 +123,7 @@ class Axis:
         return [round(number * step, 12) for number in range(first, last + 1)]
 
     def powers(self) -> list[float]:
-        """Return powers of ten on a logarithmic axis, and round values between where there are few of them."""
+        """Return powers of ten on a logarithmic axis, with round values between them if there are few."""
         first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9)
         decades = math.log10(self.high / self.low)
         if decades > 2.5:
@@ -135,8 +135,8 @@ class Axis:
         return inside if len(inside) > 1 else [self.low, self.high]
 
 
-def characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, height: int = 12) -> str:
-    """Return a chart of named lines for a terminal, a mark for each point."""
+def draw_characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, height: int = 12) -> str:
+    """Draw a chart of named lines for a terminal, with a mark for each point."""
     points = [point for line in lines.values() for point in line]
     across, up = Axis([x for x, _ in points]), Axis([y for _, y in points], linear=True)
     field = [[" "] * width for _ in range(height)]

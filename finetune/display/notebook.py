@@ -1,4 +1,4 @@
-"""What a run shows in a notebook: one block below the cell that changes in place, however long the run is."""
+"""Notebook progress: one block of output below the cell, updated in place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from finetune.display import html
-from finetune.display.epochtable import clock
+from finetune.display.epochtable import format_clock
 from finetune.display.progress import Pace, Progress
 from finetune.hookspecs import hookimpl
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
     from finetune.run import Run
 
-REST = 0.25  # seconds between two changes
-LINES = 100  # messages that are kept in sight; all of them are in log.txt
+REST = 0.25  # seconds between two updates
+LINES = 100  # messages that stay visible; all of them are in log.txt
 
 
-def progress() -> Progress | Block:
-    """Return what shows a run here: a block in a notebook, else a table or lines."""
+def create_progress() -> Progress | Block:
+    """Return the progress display for this environment: a block in a notebook, else a table or lines."""
     return Block() if is_notebook() else Progress()
 
 
 def is_notebook() -> bool:
-    """Tell whether a Jupyter kernel runs this code."""
+    """Return whether this code runs in a Jupyter kernel."""
     python = sys.modules.get("IPython")
     return python is not None and hasattr(python.get_ipython(), "kernel")
 
 
 class Block:
-    """A watcher that shows a run in one place of a notebook; ``say`` adds a line to it."""
+    """A watcher that shows a run as one block of a notebook; ``say`` adds a line to the block."""
 
     def __init__(self, put: Callable[[str], None] | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
         self.put, self.now = put or Place(), now
@@ -49,13 +49,13 @@ class Block:
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
-        """Show what runs on what."""
+        """Show the run's settings."""
         self.run = run
         self.show()
 
     @hookimpl
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
-        """Begin a bar."""
+        """Start a progress bar."""
         self.pace = Pace.of_epoch(run, epoch, now=self.now)
         self.change()
 
@@ -67,49 +67,55 @@ class Block:
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
-        """Add the epoch, which is in the run's history, to the table."""
+        """Add the epoch to the table."""
         self.change()
 
     @hookimpl
     def finetune_run_end(self, run: Run) -> None:
-        """Show how it ended."""
+        """Show the result."""
         self.pace = Pace(0, now=self.now)
         self.show()
 
     def change(self) -> None:
-        """Show what is new, unless something was shown just now."""
+        """Update the block, at most once every ``REST`` seconds."""
         if self.now() - self.shown >= REST:
             self.show()
 
     def show(self) -> None:
-        """Show all there is."""
+        """Update the block now."""
         self.shown = self.now()
         self.put(self.html())
 
     def html(self) -> str:
-        """Return the block: what was said, and the run with its bar."""
+        """Render the block: the messages, then the run with its progress bar."""
         lines = "\n".join(self.lines)
-        said = f"<pre>{html.text(lines)}</pre>" if lines else ""
+        said = f"<pre>{html.escape_text(lines)}</pre>" if lines else ""
         if self.run is None:
             return said
         fits = self.run.epoch == 0 and bool(self.run.trainable) and not self.run.history
-        return said + html.run(self.run) + (self.bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
+        return (
+            said
+            + html.render_run(self.run)
+            + (self.bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
+        )
 
     def bar(self, run: Run) -> str:
-        """Return where the epoch stands."""
-        left = "" if self.pace.left is None else f", {clock(self.pace.left)} left"
+        """Render the progress of the epoch."""
+        left = "" if self.pace.left is None else f", {format_clock(self.pace.left)} left"
         words = f"epoch {run.epoch} of {run.recipe.train.length}, step {self.pace.done} of {self.pace.total}{left}"
-        return f'<p><progress value="{self.pace.done}" max="{self.pace.total}"></progress> {html.text(words)}</p>'
+        return (
+            f'<p><progress value="{self.pace.done}" max="{self.pace.total}"></progress> {html.escape_text(words)}</p>'
+        )
 
 
 class Place:
-    """A place below a cell whose HTML is replaced whenever it is called."""
+    """An output below a cell; each call replaces its HTML."""
 
     def __init__(self) -> None:
         self.handle: Any = None
 
     def __call__(self, code: str) -> None:
-        """Show HTML, in place of what was there."""
+        """Show HTML in place of the previous one."""
         from IPython.display import HTML, display
 
         if self.handle is None:

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a growing table with a bar below it on a terminal, plain lines elsewhere."""
+"""Progress of a run: a growing table with a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from finetune.display import epochtable
-from finetune.display.epochtable import clock
-from finetune.display.summary import outcome, shown, summary
-from finetune.display.terminal import can_animate, console, printable, show_pairs
+from finetune.display.epochtable import format_clock
+from finetune.display.summary import format_path, summarise_result, summarise_run
+from finetune.display.terminal import can_animate, create_console, make_printable, show_pairs
 from finetune.errors import DivergedError
 from finetune.hookspecs import hookimpl
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from finetune.run import Run
 
 
-WINDOW = 50  # steps; long enough to be smooth, short enough to notice a change
+WINDOW = 50  # steps that the speed is averaged over: smooth, but quick to follow a change
 
 
 class Pace:
-    """Measures the steps of one epoch: ``done`` of ``total``, on a clock that nobody can set.
+    """Measures the speed of one epoch: ``done`` of ``total`` steps, on a monotonic clock.
 
-    The first step compiles the network, so the clock of the measurement starts after it.
+    The first step compiles the network, so the measurement starts after it.
     """
 
     def __init__(self, total: int, done: int = 0, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -38,12 +38,12 @@ class Pace:
 
     @classmethod
     def of_epoch(cls, run: Run, epoch: int, *, now: Callable[[], float] = time.monotonic) -> Pace:
-        """Return the pace of an epoch of a run, where that stands; in epoch 0 the head is fitted, without steps."""
+        """Return the pace of the current epoch of a run; epoch 0 fits the head and has no steps."""
         steps = run.steps_per_epoch if epoch else 0
         return cls(steps, run.step - (epoch - 1) * steps, now=now)
 
     def step(self, done: int) -> None:
-        """Note that ``done`` steps of the epoch are behind us."""
+        """Record that ``done`` steps of the epoch are complete."""
         self.done = done
         self.marks.append((self.now(), done))
 
@@ -62,29 +62,28 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the last step of the epoch, never below zero; None while that cannot be known."""
+        """Seconds until the end of the epoch, never negative; None while the speed is unknown."""
         rate = self.rate
         if not rate:
             return None
         return max(0.0, (self.total - self.done) / rate - (self.now() - self.marks[-1][0]))
 
 
-HEARTBEAT = 30.0  # seconds between two lines where nothing can move
+HEARTBEAT = 30.0  # seconds between two lines of progress without a progress bar
 SHORTEST_BAR = 10
-ROWS = 25  # of the table below each header
-CLASSES = 10  # named with their counts
+ROWS = 25  # rows of the table between two headers
 
 
 class Progress:
-    """A watcher that shows a run on standard error; ``say`` puts a line above whatever moves.
+    """A watcher that shows a run on standard error; ``say`` prints a line above the progress bar.
 
-    ``report`` says whether the result is shown at the end, or left to the caller.
+    ``report`` tells whether to print the result at the end, or to leave that to the caller.
     """
 
     def __init__(
         self, out: Console | None = None, *, report: bool = True, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.out = out or console()
+        self.out = out or create_console()
         self.report, self.now = report, now
         self.live: Live | None = None
         self.phase = 0
@@ -94,17 +93,17 @@ class Progress:
     def say(self, message: str, style: str = "") -> None:
         """Show a line."""
         self.spoke = self.now()
-        self.out.print(printable(message), style=style, soft_wrap=True)
+        self.out.print(make_printable(message), style=style, soft_wrap=True)
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
-        """Show what runs on what."""
+        """Show the run's settings."""
         self.say(f"{run.recipe.name}{', resumed' if run.resumed else ''}", style="bold")
-        show_pairs(self.out, summary(run))
+        show_pairs(self.out, summarise_run(run))
 
     @hookimpl
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
-        """Show a new phase, and put up the bar."""
+        """Announce a new phase and start the progress bar."""
         self.opening = "starting"
         if run.phase != self.phase:
             self._enter_phase(run, epoch)
@@ -115,7 +114,7 @@ class Progress:
         self.phase, self.opening = run.phase, "compiling"
         frozen = [stage for stage in run.stages if stage not in run.trainable]
         trains, stays = ", ".join(run.trainable), ", ".join(frozen) or "nothing"
-        self.say(f"phase {run.phase}, epoch {epoch} on: {trains} train; frozen: {stays}")
+        self.say(f"phase {run.phase}, from epoch {epoch}: training {trains}; frozen: {stays}")
 
     def _animate(self, run: Run) -> None:
         if self.live is not None or not can_animate(self.out):
@@ -128,7 +127,7 @@ class Progress:
 
     @hookimpl
     def finetune_step_end(self, run: Run, step: int, loss: float) -> None:
-        """Move the bar; where there is none, show a line now and then."""
+        """Move the progress bar; without one, print a line every ``HEARTBEAT`` seconds."""
         self.loss = loss
         self.pace.step(step - (run.epoch - 1) * run.steps_per_epoch)
         if self.live is None and self.now() - self.spoke >= HEARTBEAT:
@@ -136,35 +135,35 @@ class Progress:
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
-        """Show the epoch's line."""
+        """Print the epoch's line."""
         self.epoch_seconds = metrics["seconds"]
         if self.live is None:
-            self.say(epochtable.sentence(metrics, run))
+            self.say(epochtable.format_sentence(metrics, run))
             return
         self._add_row(run, metrics)
         self.pace = Pace(0, now=self.now)
 
     def _add_row(self, run: Run, metrics: dict[str, Any]) -> None:
-        columns = epochtable.columns(self.out.width, run.recipe.evaluate.metric)
+        columns = epochtable.choose_columns(self.out.width, run.recipe.evaluate.metric)
         if self.rows % ROWS == 0:
-            self.out.print(epochtable.header(columns), style="bold", no_wrap=True, crop=True)
+            self.out.print(epochtable.format_header(columns), style="bold", no_wrap=True, crop=True)
         self.rows += 1
-        style = "green" if epochtable.best(metrics, run) else ""
-        self.out.print(epochtable.row(columns, metrics, run), style=style, no_wrap=True, crop=True)
+        style = "green" if epochtable.is_best(metrics, run) else ""
+        self.out.print(epochtable.format_row(columns, metrics, run), style=style, no_wrap=True, crop=True)
 
     @hookimpl
     def finetune_run_error(self, run: Run, error: BaseException) -> None:
-        """Take the bar down, and say how to go on."""
+        """Remove the progress bar and print how to resume."""
         self._stop()
         if any(run.folder.glob("checkpoints/*")) and not isinstance(error, DivergedError):
-            self.say(f"go on with: finetune run --resume {shown(run.folder)}")
+            self.say(f"resume with: finetune run --resume {format_path(run.folder)}")
 
     @hookimpl
     def finetune_run_end(self, run: Run) -> None:
-        """Take the bar down, and show the result."""
+        """Remove the progress bar and print the result."""
         self._stop()
         if self.report and run.result is not None:
-            show_pairs(self.out, outcome(run.result, run.folder))
+            show_pairs(self.out, summarise_result(run.result, run.folder))
 
     def _stop(self) -> None:
         if self.live is not None:
@@ -172,11 +171,11 @@ class Progress:
             self.live = None
 
     def _position(self, run: Run) -> Iterator[str]:
-        """Yield where the epoch stands, the most important first."""
+        """Yield the progress of the epoch, the most important item first."""
         pace = self.pace
         yield f"step {pace.done}/{pace.total}"
         if pace.left is not None:
-            yield f"{clock(pace.left)} left{self._whole_run(run, pace.left)}"
+            yield f"{format_clock(pace.left)} left{self._whole_run(run, pace.left)}"
         if pace.rate:
             yield f"{pace.rate * run.images['train'] / run.steps_per_epoch:.3g} images/s"
         yield f"loss {self.loss:.4f}"
@@ -184,26 +183,26 @@ class Progress:
     def _whole_run(self, run: Run, left: float) -> str:
         if self.epoch_seconds is None:
             return ""
-        return f" (run {clock(left + (run.recipe.train.length - run.epoch) * self.epoch_seconds)})"
+        return f" (run {format_clock(left + (run.recipe.train.length - run.epoch) * self.epoch_seconds)})"
 
     def _bar(self, run: Run) -> RenderableType:
         pace, epoch = self.pace, f"{run.epoch}/{run.recipe.train.length}"
         if run.epoch == 0:
-            return f"fitting the head {clock(pace.elapsed)}"
+            return f"fitting the head {format_clock(pace.elapsed)}"
         if pace.total == 0:
-            return f"{epoch} finishing {clock(pace.elapsed)}"
+            return f"{epoch} finishing {format_clock(pace.elapsed)}"
         if not pace.marks:
-            return f"{epoch} {self.opening} {clock(pace.elapsed)}"
+            return f"{epoch} {self.opening} {format_clock(pace.elapsed)}"
         if pace.done >= pace.total:
-            return f"{epoch} evaluating {clock(self.now() - pace.marks[-1][0])}"
+            return f"{epoch} evaluating {format_clock(self.now() - pace.marks[-1][0])}"
         texts = list(self._position(run))
         while len(texts) > 1 and len(epoch) + sum(len(text) + 1 for text in texts) + SHORTEST_BAR > self.out.width:
             texts.pop()
-        return bar(epoch, pace.done / pace.total, texts)
+        return draw_bar(epoch, pace.done / pace.total, texts)
 
 
-def bar(name: str, share: float, texts: Sequence[str]) -> RenderableType:
-    """Return a bar between a name and texts, as wide as the terminal."""
+def draw_bar(name: str, share: float, texts: Sequence[str]) -> RenderableType:
+    """Return a progress bar between a name and texts, as wide as the terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 

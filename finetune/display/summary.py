@@ -1,4 +1,4 @@
-"""What a run is and what came of it, as pairs of a name and a line."""
+"""Summary of a run and of its result, as names and lines of text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.display.epochtable import clock
+from finetune.display.epochtable import format_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,48 +14,49 @@ if TYPE_CHECKING:
     from finetune.recipe.models import Recipe
     from finetune.run import Run
 
-CLASSES = 10  # named with their counts
+CLASSES = 10  # shown with their counts
 
 
-def summary(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield what a run is, as names and values."""
+def summarise_run(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a run, as names and values."""
     recipe = run.recipe
-    yield "images", images_line(run.images, len(run.classes))
+    yield "images", describe_images(run.images, len(run.classes))
     if run.class_counts:
-        yield "classes", classes_line(run.class_counts)
-    chosen = ", the best that is here" if recipe.runner.device == "auto" else ""
+        yield "classes", describe_classes(run.class_counts)
+    chosen = ", the best available" if recipe.runner.device == "auto" else ""
     yield "network", f"{recipe.backbone.use} on {run.device}{chosen}"
-    yield "weights", weights_line(run.weights)
+    yield "weights", describe_weights(run.weights)
     yield (
         "training",
-        training_line(recipe, run.steps_per_epoch),
+        describe_training(recipe, run.steps_per_epoch),
     )
-    yield "run", shown(run.folder)
+    yield "run", format_path(run.folder)
 
 
-def training_line(recipe: Recipe, steps: int) -> str:
-    """Return in one line how a run trains."""
+def describe_training(recipe: Recipe, steps: int) -> str:
+    """Describe in one line how a run trains."""
     fitted = getattr(recipe.head, "start", "random") == "fitted"
     if not recipe.train.length:
         return "the head is fitted to its optimum"
-    epochs = f"{several(recipe.train.length, 'epoch')} of {several(steps, 'step')}, batch size {recipe.train.batch}"
+    epochs = f"{format_count(recipe.train.length, 'epoch')} of {format_count(steps, 'step')}"
+    epochs += f", batch size {recipe.train.batch}"
     return f"the head is fitted, then {epochs}" if fitted else epochs
 
 
-def several(count: int, noun: str) -> str:
-    """Return a number of things."""
+def format_count(count: int, noun: str) -> str:
+    """Format a number with its noun, in the singular or plural."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def images_line(images: Mapping[str, int], classes: int) -> str:
-    """Return in one line how much data there is."""
+def describe_images(images: Mapping[str, int], classes: int) -> str:
+    """Describe in one line how many images and classes there are."""
     names = {"train": "training", "valid": "validation", "test": "test"}
     counts = (f"{images[part]:,} {name}" for part, name in names.items() if images.get(part))
     return f"{', '.join(counts)}; {classes:,} classes"
 
 
-def classes_line(counts: Mapping[str, int]) -> str:
-    """Return in one line how many training images each class has: the first ten, the most and the least frequent."""
+def describe_classes(counts: Mapping[str, int]) -> str:
+    """List the training images of the first ten classes, and of the most and the least frequent class."""
     first = ", ".join(f"{name} ({count:,})" for name, count in list(counts.items())[:CLASSES])
     if len(counts) <= CLASSES:
         return f"{first} training images"
@@ -64,17 +65,17 @@ def classes_line(counts: Mapping[str, int]) -> str:
     return f"{first} and {len(counts) - CLASSES:,} more; {extremes} training images"
 
 
-def weights_line(report: Mapping[str, Any]) -> str:
-    """Return in one line what became of the pretrained weights."""
+def describe_weights(report: Mapping[str, Any]) -> str:
+    """Describe in one line how the pretrained weights were loaded."""
     counts = ((name, len(report.get(name, ()))) for name in ("loaded", "reinitialised", "unexpected", "ignored"))
     return f"{report.get('source', '?')}: {', '.join(f'{count} {name}' for name, count in counts if count)}"
 
 
-def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a finished run came to, and what to do next, as names and values."""
+def summarise_result(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the result of a finished run and the next steps, as names and values."""
     early = f"; stopped early: {result['stopped_early']}" if result.get("stopped_early") else ""
-    done = several(result["epochs"], "epoch") if result["epochs"] else "the head is fitted,"
-    yield "finished", f"{done} in {clock(result['seconds'])}{early}"
+    done = format_count(result["epochs"], "epoch") if result["epochs"] else "the head is fitted,"
+    yield "finished", f"{done} in {format_clock(result['seconds'])}{early}"
     best, judged = result.get("best"), result.get("validation") or {}
     if best:
         values = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in best.items() if name != "epoch")
@@ -88,14 +89,14 @@ def outcome(result: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]
         yield "test", f"accuracy {result['test_accuracy']:.4f}"
     if "frozen_unchanged" in result:
         yield "frozen", "unchanged" if result["frozen_unchanged"] else "CHANGED"
-    yield "run", shown(folder)
+    yield "run", format_path(folder)
     if (folder / "tensorboard").is_dir():
-        yield "curves", f"tensorboard --logdir {shown(folder / 'tensorboard')}"
-    yield "predict", f"finetune predict {shown(folder)} photo.jpg"
+        yield "curves", f"tensorboard --logdir {format_path(folder / 'tensorboard')}"
+    yield "predict", f"finetune predict {format_path(folder)} photo.jpg"
 
 
-def shown(path: Path) -> str:
-    """Return a path as one types it here: relative if it lies below the current folder, quoted if it must be."""
+def format_path(path: Path) -> str:
+    """Format a path for the command line: relative if it is below the current folder, quoted if necessary."""
     try:
         here = Path.cwd()
     except OSError:  # the current folder has been removed

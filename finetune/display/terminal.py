@@ -1,4 +1,4 @@
-"""The terminal: a console that no closed pipe can stop, and text that cannot steer the terminal."""
+"""Terminal output: a console that survives a closed pipe, and text without control sequences."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-PIPE_WIDTH = 200  # where no terminal gives a width, lines are for programs and must not be broken
+PIPE_WIDTH = 200  # without a terminal, programs read the lines, so they must not be wrapped
 
 
 class Steady:
-    """A text stream whose reader may go away: from then on, what is written is dropped."""
+    """A text stream that drops what is written once its reader has gone."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write, if there is still somebody to read."""
+        """Write, unless the reader has gone."""
         try:
             return self.stream.write(text)
         except UnicodeEncodeError:
@@ -32,26 +32,24 @@ class Steady:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, if there is still somebody to read."""
+        """Flush, unless the reader has gone."""
         try:
             self.stream.flush()
         except (OSError, ValueError):
             return
 
     def isatty(self) -> bool:
-        """Tell whether a terminal reads this stream."""
         try:
             return self.stream.isatty()
         except ValueError:
             return False
 
     def fileno(self) -> int:
-        """Return the descriptor of the stream."""
         return self.stream.fileno()
 
 
-def console(stream: IO[str] | None = None) -> Console:
-    """Return a console on standard error, or on ``stream``, that prints text as it stands: no markup, no emoji."""
+def create_console(stream: IO[str] | None = None) -> Console:
+    """Return a console on standard error, or on ``stream``, that prints text literally: no markup, no emoji."""
     import os
 
     from rich.console import Console
@@ -62,21 +60,21 @@ def console(stream: IO[str] | None = None) -> Console:
 
 
 def can_animate(console: Console) -> bool:
-    """Tell whether a display that changes in place can be shown."""
+    """Return whether the console can show output that is updated in place."""
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
-def printable(text: str) -> str:
-    """Return ``text`` with line ends as they are and every other character that could steer a terminal escaped."""
+def make_printable(text: str) -> str:
+    """Escape every character that could control a terminal, except line ends."""
     return escape(text)
 
 
 def show_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
-    """Print names and values as two columns; on a terminal, long values wrap within theirs."""
+    """Print names and values as two columns; on a terminal, long values wrap within their column."""
     from rich.table import Table
     from rich.text import Text
 
-    rows = [(name, printable(value)) for name, value in pairs]
+    rows = [(name, make_printable(value)) for name, value in pairs]
     if not console.is_terminal:
         width = max((len(name) for name, _ in rows), default=0)
         for name, value in rows:

@@ -1,1 +1,1 @@
-"""Several processes of one run: who they are, and what they exchange."""
+"""Distributed training: the processes of a run and how they communicate."""

@@ -1,4 +1,4 @@
-"""The plan of a launch: which processes a run takes, and what starts those of one machine."""
+"""Launch plan: the processes that a run needs, and the command that starts those of this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.distributed.world import is_member
 from finetune.errors import UsageError
-from finetune.machine.device import KINDS, choose
+from finetune.machine.device import KINDS, choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A job step: this machine is number ``node`` of ``nodes``, and ``first`` is the name of number 0."""
+    """A Slurm job step: this machine is number ``node`` of ``nodes``, and ``first`` is the name of number 0."""
 
     nodes: int = 1
     node: int = 0
@@ -32,34 +32,34 @@ class Step:
 
 
 def read_step(environ: Mapping[str, str]) -> Step:
-    """Return the step that ``srun`` started this process in; one machine where it did not.
+    """Return the job step in which ``srun`` started this process, or a step of one machine without ``srun``.
 
-    A batch script by itself runs on its first machine alone, so that only the variables of a step count.
+    A batch script runs only on its first machine, so only the variables of a step count.
     """
     nodes, node, names = (environ.get(f"SLURM_{key}", "") for key in ("STEP_NUM_NODES", "NODEID", "STEP_NODELIST"))
     if not (nodes.isdecimal() and node.isdecimal() and names):
         return Step()
-    return Step(nodes=int(nodes), node=int(node), first=first_host(names))
+    return Step(nodes=int(nodes), node=int(node), first=parse_first_host(names))
 
 
-def first_host(names: str) -> str:
-    """Return the first of hosts as Slurm writes them: ``a1``, ``a1,b2``, ``npu[003-010,12]``, ``r[1-2]n[01-04]``."""
+def parse_first_host(names: str) -> str:
+    """Return the first host of a list in Slurm's notation: ``a1,b2``, ``npu[003-010,12]``, ``r[1-2]n[01-04]``."""
     first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])+", names)
     text = first[0] if first else names
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", text)
 
 
 LAST_PORT = 65534
-PORT = 8118  # MindSpore's own default, where several machines have to agree on one
-FOLDER = "FINETUNE_LAUNCH"  # the environment variable that tells a process of a launch where its task is
+PORT = 8118  # MindSpore's default port, used if several machines have to agree on one
+FOLDER = "FINETUNE_LAUNCH"  # the environment variable with the folder of a launched process's task
 WORKER = Path(__file__).parent.parent / "launch" / "worker.py"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Processes ``ranks`` of ``size`` run on this machine, and meet at ``host`` and ``port``.
+    """Processes ``ranks`` of ``size`` run on this machine and connect to ``host`` and ``port``.
 
-    A port of 0 is any that is free.
+    Port 0 means any free port.
     """
 
     device: str
@@ -82,18 +82,18 @@ class Launch:
             f"--cluster_time_out={self.timeout}",
             f"--log_dir={logs}",
             "--join=True",
-            f"--tail_worker_log={self.size}",  # of a process that there is not: nothing is copied
+            f"--tail_worker_log={self.size}",  # no process has this number, so no log is copied
             *([] if KINDS[self.device].pins else ["--bind_core=True"]),
             str(WORKER),
         ]
 
     def environment(self, folder: Path) -> dict[str, str]:
-        """Return what the processes find in their environment beside what is there; ``folder`` holds their task."""
+        """Return the variables to add to the environment of the processes; ``folder`` contains their task."""
         waits = {"MS_NODE_TIMEOUT": str(self.timeout), **KINDS[self.device].environment(self.timeout)}
         return {FOLDER: str(folder), "PYTHONUNBUFFERED": "1", **waits}
 
     def describe(self, logs: Path, folder: Path) -> dict[str, Any]:
-        """Return the whole plan, ready for JSON."""
+        """Return the complete plan as JSON."""
         return {
             "processes": self.size,
             "machines": self.size // len(self.ranks),
@@ -105,10 +105,10 @@ class Launch:
         }
 
 
-def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -> Launch | None:
-    """Return the launch that a recipe's runner asks for; None where one process is all.
+def plan_processes(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -> Launch | None:
+    """Return the launch that a recipe's runner asks for; None for a single process.
 
-    What it leaves ``auto`` Slurm says, where it started this process. Raises ``UsageError`` for what does not fit.
+    Values of ``auto`` are taken from Slurm if it started this process. Raises ``UsageError`` for inconsistent values.
     """
     step = read_step(environ)
     nodes = runner.nodes if runner.nodes != "auto" else step.nodes
@@ -117,47 +117,48 @@ def plan(runner: Runner, device: str, environ: Mapping[str, str] = os.environ) -
     if size == 1:
         return None
     if node >= nodes:
-        raise UsageError(f"runner.node_rank={node} is none of {nodes} machines; they count from 0")
+        raise UsageError(f"runner.node_rank={node} must be between 0 and {nodes - 1}")
     master = runner.master if runner.master != "auto" else step.first
     if nodes > 1 and not master:
         remedy = "set runner.master=HOST:PORT, the address of the machine with runner.node_rank=0"
-        raise UsageError(f"{nodes} machines have to meet at one of them; {remedy}")
+        raise UsageError(f"{nodes} machines need the address of the first one; {remedy}")
     host, _, port = (master or "127.0.0.1").partition(":")
     if port and int(port) > LAST_PORT:
-        raise UsageError(f"runner.master={master} names no port; take one below {LAST_PORT + 1}, the next is used too")
+        remedy = f"use a port below {LAST_PORT + 1}, since the next port is used too"
+        raise UsageError(f"runner.master={master}: invalid port; {remedy}")
     own = range(node * runner.devices, (node + 1) * runner.devices)
     number = int(port) if port else (PORT if nodes > 1 else 0)
     return Launch(device=device, size=size, ranks=own, node=node, host=host, port=number, timeout=runner.timeout)
 
 
 def refuse_alone(recipe: Recipe) -> None:
-    """Raise ``UsageError`` in a process that would train alone where the recipe asks for several."""
-    planned = plan(recipe.runner, recipe.runner.device)
+    """Raise ``UsageError`` in a single process if the recipe asks for several."""
+    planned = plan_processes(recipe.runner, recipe.runner.device)
     if planned is not None and not is_member():
         remedy = "use `finetune run`, which starts them, or start this script with MindSpore's `msrun`"
-        raise UsageError(f"runner.devices={recipe.runner.devices} takes {planned.size} processes; {remedy}")
+        raise UsageError(f"runner.devices={recipe.runner.devices} needs {planned.size} processes; {remedy}")
 
 
-def fits(recipe: Recipe, size: int) -> None:
-    """Raise ``UsageError`` where as many processes were started as the recipe does not ask for."""
-    planned = plan(recipe.runner, recipe.runner.device)
+def check_size(recipe: Recipe, size: int) -> None:
+    """Raise ``UsageError`` if the number of processes differs from what the recipe asks for."""
+    planned = plan_processes(recipe.runner, recipe.runner.device)
     wanted = 1 if planned is None else planned.size
     if size != wanted:
-        remedy = "make runner.devices and runner.nodes what was started"
-        raise UsageError(f"{size} processes were started, and the recipe asks for {wanted}; {remedy}")
-    divisible(recipe, size)
+        remedy = "set runner.devices and runner.nodes to the number of processes that you start"
+        raise UsageError(f"{size} processes were started, but the recipe asks for {wanted}; {remedy}")
+    check_divisible(recipe, size)
 
 
-def divisible(recipe: Recipe, size: int) -> None:
-    """Raise ``UsageError`` for a batch that ``size`` processes cannot divide."""
+def check_divisible(recipe: Recipe, size: int) -> None:
+    """Raise ``UsageError`` if the batch size is not a multiple of ``size``."""
     batch = recipe.train.batch_size
     if batch != "auto" and batch % size:
         near = max(1, round(batch / size)) * size
-        raise UsageError(f"train.batch_size={batch} cannot be divided by {size} devices; make it {near}")
+        raise UsageError(f"train.batch_size={batch} is not a multiple of {size} devices; set it to {near}")
 
 
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+def find_free_port() -> int:
+    """Return a port of this machine that is not in use."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         number: int = listener.getsockname()[1]
@@ -165,8 +166,8 @@ def free_port() -> int:
 
 
 def plan_launch(recipe: Recipe) -> Launch | None:
-    """Return the launch of a run that takes more than this process, on a device that there is."""
-    if is_member() or (planned := plan(recipe.runner, recipe.runner.device)) is None:
+    """Return the launch of a run with several processes, on an available device; None if this process is enough."""
+    if is_member() or (planned := plan_processes(recipe.runner, recipe.runner.device)) is None:
         return None
-    divisible(recipe, planned.size)
-    return replace(planned, device=choose(recipe.runner.device))
+    check_divisible(recipe, planned.size)
+    return replace(planned, device=choose_device(recipe.runner.device))

@@ -1,4 +1,4 @@
-"""The processes that train together: which of them this one is, and what they tell one another."""
+"""World: the processes that train together, and the collective operations between them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Bytes of int32, in which all is gathered: on CPUs int64 and float64 come back as half of themselves.
+# Bytes of int32, the type of all gathered data: on CPUs, gathering int64 or float64 returns only half of the data.
 WORD = 4
 
 
 class Elsewhere(FinetuneError):
-    """Another process of the run failed; that one says how."""
+    """Another process of the run failed; that process reports the error."""
 
     everywhere = True
 
@@ -36,7 +36,7 @@ class Elsewhere(FinetuneError):
 class World:
     """Process ``rank`` of ``size``, and ``local_rank`` of ``local_size`` on this machine.
 
-    Every method but ``share`` must be called by all processes in the same order; of one process, all are free.
+    All processes must call every method except ``share``, in the same order. A single process does no communication.
     """
 
     rank: int = 0
@@ -46,47 +46,49 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Tell whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints messages."""
         return self.rank == 0
 
     def share(self, things: Sequence[Any]) -> Sequence[Any]:
-        """Return this process's share: every ``size``-th thing, from number ``rank`` on."""
+        """Return this process's share: every ``size``-th item, starting with number ``rank``."""
         return things[self.rank :: self.size]
 
     def gather(self, said: Any) -> list[Any]:
-        """Return what every process said, in the order of their ranks; anything that JSON holds."""
+        """Return the values of all processes, in order of rank; a value can be anything that JSON supports."""
         if self.size == 1:
             return [said]
         raw = np.frombuffer(json.dumps(said).encode(), np.uint8)
         return [json.loads(each.tobytes()) for each in self._pieces(raw)]
 
     def rows(self, own: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return the rows of every process, whose number may differ, in the order of their ranks."""
+        """Return the rows of every process in order of rank; the number of rows may differ."""
         if self.size == 1:
             return [own]
         pieces = self._pieces(np.ascontiguousarray(own).reshape(-1).view(np.uint8))
         return [each.view(own.dtype).reshape(-1, *own.shape[1:]) for each in pieces]
 
     def _pieces(self, raw: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        """Return the bytes of every process, gathered as whole words."""
-        lengths = gathered(np.array([raw.size], np.int32))
-        room = WORD << max(0, int(lengths.max() - 1) // WORD).bit_length()  # few different sizes: each is compiled
+        """Return the bytes of every process, which are gathered as 32-bit words."""
+        lengths = gather_numbers(np.array([raw.size], np.int32))
+        room = (
+            WORD << max(0, int(lengths.max() - 1) // WORD).bit_length()
+        )  # powers of two, since each new size is compiled
         padded = np.zeros(room, np.uint8)
         padded[: raw.size] = raw
-        every = gathered(padded.view(np.int32)).view(np.uint8).reshape(self.size, room)
+        every = gather_numbers(padded.view(np.int32)).view(np.uint8).reshape(self.size, room)
         return [row[:length].copy() for row, length in zip(every, lengths.tolist(), strict=True)]
 
     def from_first(self, said: Any) -> Any:
-        """Return what the first process said."""
+        """Return the value of the first process."""
         return self.gather(said if self.first else None)[0]
 
     def wait(self) -> None:
-        """Return once every process has got here."""
+        """Wait until every process has reached this call."""
         self.gather(None)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Let the processes do a block each for itself; a failure or a signal in one ends it in all."""
+        """Run a block in every process; a failure or a signal in one process ends the block in all of them."""
         mine: FinetuneError | Asked | None = None
         try:
             yield
@@ -95,9 +97,9 @@ class World:
         self.agree(mine)
 
     def agree(self, mine: FinetuneError | Asked | None) -> None:
-        """Raise what this process or, before it, another one came to."""
-        if self.size > 1 and not gathered(np.array([mine is not None], np.int32)).any():
-            return  # as nearly always, so this is quick
+        """Raise this process's own error, or ``Elsewhere`` or ``Asked`` if only a different process has one."""
+        if self.size > 1 and not gather_numbers(np.array([mine is not None], np.int32)).any():
+            return  # the usual case, so it has to be fast
         word = None if mine is None else "asked" if isinstance(mine, Asked) else f"rank {self.rank}: {mine}"
         words = [each for each in self.gather(word) if each is not None]
         if not words:
@@ -109,7 +111,7 @@ class World:
         raise Elsewhere("; ".join(failed)) if failed else Asked
 
     def in_turn(self, work: Callable[[], T]) -> T:
-        """Return what ``work`` returns; the first process does it before the others, which find what it left."""
+        """Call ``work`` in the first process, then in the others, which can reuse its results; return its result."""
         result: T | None = None
         for mine in (self.first, not self.first) if self.size > 1 else (True,):
             with self.together():
@@ -117,7 +119,7 @@ class World:
         return cast("T", result)
 
     def same_everywhere(self, parameters: Sequence[Parameter]) -> None:
-        """Give all processes the first one's values of parameters."""
+        """Copy the first process's values of parameters to all processes."""
         if self.size == 1:
             return
         from mindspore import ops
@@ -130,8 +132,8 @@ class World:
 ALONE = World()
 
 
-def gathered(own: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return as many numbers from each process, one after the other."""
+def gather_numbers(own: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the numbers of all processes, concatenated; each must contribute the same amount."""
     from mindspore import Tensor, ops
 
     every: NDArray[np.int32] = ops.AllGather()(Tensor(own)).asnumpy()
@@ -139,14 +141,14 @@ def gathered(own: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def is_member() -> bool:
-    """Tell whether MindSpore's launcher started this process as one of several that train."""
+    """Return whether MindSpore's launcher started this process as one of several that train."""
     return os.environ.get("MS_ROLE") == "MS_WORKER"
 
 
-def join() -> World:
-    """Meet the other processes and return the world; the device must have been set.
+def join_world() -> World:
+    """Connect to the other processes and return the world; the device must have been set.
 
-    Raises ``RuntimeError`` of MindSpore if they do not come in time.
+    MindSpore raises ``RuntimeError`` if the others do not connect in time.
     """
     from mindspore.communication import get_group_size, get_rank, init
 
@@ -157,8 +159,8 @@ def join() -> World:
     return replace(world, local_rank=here.index(world.rank), local_size=len(here))
 
 
-def part() -> None:
-    """Leave the other processes in good order, if they were met."""
+def leave_world() -> None:
+    """Disconnect from the other processes, if this process was connected."""
     if is_member():
         from mindspore.communication import release
 

@@ -1,4 +1,4 @@
-"""Timing of the training step of each stage of a backbone in either form, in a process of its own."""
+"""Stage speeds: times the training step of each stage of a backbone in both forms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from finetune.components import ImageSpec
 from finetune.machine import device
 from finetune.machine.forms import CONVOLUTIONS, MATMUL, Forms
-from finetune.machine.kind import Settings, quiet_mindspore
+from finetune.machine.kind import Settings, import_mindspore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +23,14 @@ AVX512 = "avx512"
 
 
 def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().size) -> dict[str, dict[str, float]]:
-    """Return milliseconds by kind and stage; ``uncapped`` times the matmul form alone, with AVX-512.
+    """Return milliseconds by kind and stage; ``uncapped`` times only the matmul form, with AVX-512.
 
-    ``side`` is that of the images in pixels.
+    ``side`` is the side of the square images in pixels.
     """
     from finetune.network.network import Network, build_stages, product_form
 
-    device.setup(device="cpu", said=Settings(forms=Forms(uncapped=uncapped)))
-    ms = quiet_mindspore()
+    device.set_up(device="cpu", said=Settings(forms=Forms(uncapped=uncapped)))
+    ms = import_mindspore()
     network = Network(build_stages(backbone, backbone.options()), ms.nn.Identity())
     made = product_form(backbone, network, Forms(matmul=backbone.stages))
     rng = np.random.default_rng(0)
@@ -38,15 +38,15 @@ def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().s
     kinds = {AVX512: made} if uncapped else {CONVOLUTIONS: None, MATMUL: made}
     found: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
     for number, stage in enumerate(backbone.stages):
-        steps = {kind: step_of(network, number, given, form) for kind, form in kinds.items()}
-        for kind, milliseconds in in_turn(steps).items():
+        steps = {kind: build_step(network, number, given, form) for kind, form in kinds.items()}
+        for kind, milliseconds in time_in_turn(steps).items():
             found[kind][stage] = milliseconds
-        given = output_of(network, number, given, next(iter(kinds.values())))
+        given = compute_output(network, number, given, next(iter(kinds.values())))
     return found
 
 
-def in_turn(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the shortest time of each step in milliseconds, taken in turn, after a step that compiles."""
+def time_in_turn(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the shortest time of each step in milliseconds; the steps alternate, after one call that compiles."""
     times: dict[str, list[float]] = {kind: [] for kind in steps}
     for step in steps.values():
         step()
@@ -58,14 +58,14 @@ def in_turn(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {kind: round(1000 * min(each), 3) for kind, each in times.items()}
 
 
-def step_of(network: Network, number: int, given: Any, form: Any) -> Callable[[], object]:
-    """Return what computes a stage and its gradients, of its input too unless that are images."""
-    from finetune.network.network import Chain, statistics
+def build_step(network: Network, number: int, given: Any, form: Any) -> Callable[[], object]:
+    """Return a function that computes a stage and its gradients, including the input's unless it is the first stage."""
+    from finetune.network.network import Chain, is_statistic
 
-    ms = quiet_mindspore()
+    ms = import_mindspore()
     chain = Chain(network, slice(number, number + 1), form)
     chain.set_train(True)
-    learnt = [p for p in chain.get_parameters() if p.requires_grad and not statistics(p)]
+    learnt = [p for p in chain.get_parameters() if p.requires_grad and not is_statistic(p)]
 
     def total(x: Any) -> Any:
         return chain(x).sum()
@@ -75,9 +75,8 @@ def step_of(network: Network, number: int, given: Any, form: Any) -> Callable[[]
     return lambda: differentiate(maps)[0].asnumpy()
 
 
-def output_of(network: Network, number: int, given: Any, form: Any) -> Any:
-    """Return what a stage returns."""
+def compute_output(network: Network, number: int, given: Any, form: Any) -> Any:
     from finetune.network.network import Chain
 
-    ms = quiet_mindspore()
+    ms = import_mindspore()
     return Chain(network, slice(number, number + 1), form).set_train(False)(ms.Tensor(given)).asnumpy()

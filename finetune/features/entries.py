@@ -1,4 +1,4 @@
-"""The entries of the feature cache: named by what they hold, bounded in size, the longest unused dropped first."""
+"""Entries of the feature cache: named by their content, limited in size, least recently used ones removed first."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ABOUT = "entry.json"
-RESERVE = 256 << 20  # bytes of the disk that are left to others
-POLL = 0.2  # seconds between two looks at a lock that another process holds
+RESERVE = 256 << 20  # bytes of disk space to leave free
+POLL = 0.2  # seconds between two attempts to take a lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """The folder of a table: ``about`` is all that its content depends on."""
+    """The folder of a table; ``about`` is everything that its content depends on."""
 
     folder: Path
     about: dict[str, Any]
 
     def known(self) -> dict[str, Any]:
-        """Return what its file says: ``shape``, and once it is complete the ``seconds`` that it took; else nothing."""
+        """Read ``entry.json``: ``shape``, and ``seconds`` of computation once complete; empty if missing or invalid."""
         try:
             found = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
-            if found.pop("seal") == seal(found) and found["about"] == self.about:
+            if found.pop("seal") == hash_json(found) and found["about"] == self.about:
                 return dict(found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         return {}
 
     def write(self, shape: tuple[int, ...], seconds: float | None, takes: int = 0) -> None:
-        """Say what the entry holds or will hold, ``takes`` bytes, and when it is complete how long that took."""
+        """Write ``entry.json``: ``seconds`` of computation (None until complete), ``takes`` the final size in bytes."""
         found = {"about": self.about, "shape": list(shape), "seconds": seconds, "bytes": takes}
-        atomic.write_json(self.folder / ABOUT, {**found, "seal": seal(found)})
+        atomic.write_json(self.folder / ABOUT, {**found, "seal": hash_json(found)})
 
     def use(self) -> None:
-        """Make it the most recently used."""
+        """Mark the entry as the most recently used."""
         with suppress(OSError):
             os.utime(self.folder / ABOUT)
 
     @contextmanager
     def locked(self, say: Callable[[str], None], check: Callable[[], None]) -> Iterator[bool]:
-        """Keep others from computing the same; where another does, wait for it, calling ``check`` meanwhile.
+        """Lock the entry; while another process holds it, wait and call ``check``.
 
-        Yield whether nobody else can be at it: some file systems have no locks.
+        Yields whether the lock is held: some file systems do not support locks.
         """
         lock = FileLock(self.folder.with_suffix(".lock"))
-        with atomic.disk_errors(self.folder):
+        with atomic.translate_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         told = False
         while not lock.is_locked:
@@ -70,31 +70,31 @@ class Entry:
                 told = True
                 check()
             except (OSError, NotImplementedError):
-                break  # a file system without locks: both compute the same, and files appear whole
+                break  # a file system without locks: both compute the same features, and writes are atomic
         try:
             yield lock.is_locked
         finally:
             lock.release()
 
 
-def home() -> Path:
+def locate_cache() -> Path:
     """Return the folder of all entries."""
     return cache_folder() / "features"
 
 
-def entry(about: dict[str, Any]) -> Entry:
-    """Return the entry of what its features depend on."""
+def locate_entry(about: dict[str, Any]) -> Entry:
+    """Return the entry for features that depend on ``about``."""
     about = json.loads(json.dumps(about))
-    return Entry(folder=home() / seal(about), about=about)
+    return Entry(folder=locate_cache() / hash_json(about), about=about)
 
 
-def seal(said: dict[str, Any]) -> str:
-    """Return a hash of something in JSON."""
+def hash_json(said: dict[str, Any]) -> str:
+    """Return a hash of a JSON value."""
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def size(folder: Path) -> int:
-    """Return the bytes of the shards in a folder; of those that vanish meanwhile, none."""
+def measure_size(folder: Path) -> int:
+    """Return the size of the shards in a folder in bytes, without those that vanish meanwhile."""
     total = 0
     for path in folder.glob("*.f16"):
         with suppress(OSError):
@@ -102,8 +102,8 @@ def size(folder: Path) -> int:
     return total
 
 
-def claimed(folder: Path) -> int:
-    """Return the bytes that an entry takes once it is complete, as far as its file says so."""
+def read_claim(folder: Path) -> int:
+    """Return the size in bytes that an entry will have once complete; 0 if unknown."""
     try:
         return int(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["bytes"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -111,9 +111,9 @@ def claimed(folder: Path) -> int:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Keep other processes from making room meanwhile, where the file system has locks."""
-    lock = FileLock(home() / ".lock")
+def lock_cache() -> Iterator[None]:
+    """Keep other processes from making room at the same time, if the file system supports locks."""
+    lock = FileLock(locate_cache() / ".lock")
     with suppress(OSError, NotImplementedError):
         lock.acquire()
     try:
@@ -123,55 +123,55 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def make_room(needed: int, limit: int, keep: set[Path]) -> str:
-    """Drop entries, the longest unused first and none of ``keep``, until ``needed`` more bytes fit.
+    """Remove the least recently used entries, except ``keep``, until ``needed`` more bytes fit.
 
-    Return nothing if they fit in the end, below ``limit`` and on the disk, else what is in the way.
+    Returns an empty string if they fit below ``limit`` and on the disk, else the reason why they do not.
     """
-    atomic.sweep(home())
-    folders = [folder for folder in home().glob("*") if folder.is_dir()]
-    # What another run has begun will take all that it claims; what this one wants is in ``needed``.
-    held = {each: size(each) if each in keep else max(size(each), claimed(each)) for each in folders}
+    atomic.sweep(locate_cache())
+    folders = [folder for folder in locate_cache().glob("*") if folder.is_dir()]
+    # Entries that another run has started count with their final size; ``needed`` covers those of this run.
+    held = {each: measure_size(each) if each in keep else max(measure_size(each), read_claim(each)) for each in folders}
     if sum(held.get(folder, 0) for folder in keep) + needed > limit:
-        return f"they take {needed / 1e9:.3g} GB, and cache.max_gb is {limit / 1e9:.3g}"
-    others = sorted((folder for folder in held if folder not in keep), key=last_used)
-    if (lacking := short(needed) - sum(held[folder] for folder in others)) > 0:
-        return f"they take {needed / 1e9:.3g} GB, and {lacking / 1e9:.3g} GB more would have to be free at {home()}"
-    while sum(held.values()) + needed > limit or short(needed):
+        return f"they need {needed / 1e9:.3g} GB, but cache.max_gb is {limit / 1e9:.3g}"
+    others = sorted((folder for folder in held if folder not in keep), key=read_last_use)
+    if (lacking := count_missing_bytes(needed) - sum(held[folder] for folder in others)) > 0:
+        return f"they need {needed / 1e9:.3g} GB; free {lacking / 1e9:.3g} GB more at {locate_cache()}"
+    while sum(held.values()) + needed > limit or count_missing_bytes(needed):
         if not others:
             break
         oldest = others.pop(0)
-        if drop(oldest):
+        if drop_entry(oldest):
             del held[oldest]
     if sum(held.values()) + needed > limit:
-        return f"they take {needed / 1e9:.3g} GB, and what other runs are computing fills cache.max_gb"
-    if lacking := short(needed):
-        return f"they take {needed / 1e9:.3g} GB, and {lacking / 1e9:.3g} GB more would have to be free at {home()}"
+        return f"they need {needed / 1e9:.3g} GB, but the features that other runs are computing fill cache.max_gb"
+    if lacking := count_missing_bytes(needed):
+        return f"they need {needed / 1e9:.3g} GB; free {lacking / 1e9:.3g} GB more at {locate_cache()}"
     return ""
 
 
-def last_used(folder: Path) -> float:
-    """Return when an entry was used last; one without a description never was."""
+def read_last_use(folder: Path) -> float:
+    """Return the time when an entry was last used; 0 if it has no ``entry.json``."""
     try:
         return (folder / ABOUT).stat().st_mtime
     except OSError:
         return 0.0
 
 
-def short(needed: int) -> int:
-    """Return how many bytes the disk lacks."""
-    folder = next(each for each in (home(), *home().parents) if each.exists())
+def count_missing_bytes(needed: int) -> int:
+    """Return how many bytes are missing on the disk."""
+    folder = next(each for each in (locate_cache(), *locate_cache().parents) if each.exists())
     return max(0, needed + RESERVE - shutil.disk_usage(folder).free)
 
 
-def drop(folder: Path) -> bool:
-    """Remove an entry unless a process is computing it; what has it open keeps reading."""
+def drop_entry(folder: Path) -> bool:
+    """Remove an entry unless a process is computing it; processes that have it open can still read it."""
     lock = FileLock(folder.with_suffix(".lock"), timeout=0)
     try:
         lock.acquire()
     except (Timeout, OSError, NotImplementedError):
         return False
     try:
-        gone = atomic.temporary(folder)
+        gone = atomic.make_temporary_name(folder)
         folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
     except OSError:

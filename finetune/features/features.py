@@ -1,4 +1,4 @@
-"""The features of a part: computed by the trunk once for every image and view, kept on disk, handed out in batches."""
+"""Features of a part: computed once for every image and view, cached on disk, loaded in batches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.loader import Batch, numbers, order, rows_of
-from finetune.data.scan import digest_of
+from finetune.data.loader import Batch, assign_batches, assign_rows, compute_order
+from finetune.data.scan import hash_image
 from finetune.distributed.world import ALONE
 from finetune.errors import DataError, FinetuneError, PluginError, ResourceError
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-PAUSE = 10.0  # seconds between two words about the progress
+PAUSE = 10.0  # seconds between two progress messages
 
 
 class TooLarge(ResourceError):
-    """A feature is beyond the numbers that float16 holds, so that none of its view are kept."""
+    """A feature exceeds the range of float16, so none of the features of its view are cached."""
 
 
-def fill(
+def fill_table(
     table: Table,
     loader: Loader,
     view: int,
@@ -43,14 +43,14 @@ def fill(
     check: Callable[[], None],
     numbers: Sequence[int] | None = None,
 ) -> int:
-    """Compute and write the shards that a table lacks, or those ``numbers``; return how many images that took.
+    """Compute and write the missing shards of a table, or those in ``numbers``; return how many images were computed.
 
-    ``loader`` gives the images in their order, ``view`` is the epoch whose augmentation they get. ``said`` is told how
-    many are done; ``check`` is called after each batch and may raise to stop; what is written then stays. Raises
-    ``DataError`` if an image is no longer the one that was scanned, and ``TooLarge`` if a feature cannot be kept.
+    ``loader`` yields the images in order; ``view`` is the epoch whose augmentation they get. ``said`` is called with
+    the number of images done. ``check`` is called after each batch and may raise to stop; written shards are kept.
+    Raises ``DataError`` if an image changed since the scan, and ``TooLarge`` if a feature exceeds float16.
     """
     done = 0
-    for shards in runs(table.missing() if numbers is None else numbers):
+    for shards in group_runs(table.missing() if numbers is None else numbers):
         first = table.shards()[shards[0]].start // loader.batch_size
         with closing(loader.epoch(view, start=first)) as batches:
             computed = engine().run(each.images for each in batches)
@@ -58,9 +58,9 @@ def fill(
                 rows = table.shards()[number]
                 pieces: list[NDArray[np.float16]] = []
                 while len(pieces) * loader.batch_size < len(rows):
-                    pieces.append(half(next(computed)))
+                    pieces.append(convert_to_half(next(computed)))
                     check()
-                same(loader.part, rows)
+                check_same(loader.part, rows)
                 table.write(number, np.concatenate(pieces)[: len(rows)])
                 done += len(rows)
                 said(done)
@@ -68,8 +68,8 @@ def fill(
     return done
 
 
-def runs(numbers: Sequence[int]) -> list[list[int]]:
-    """Return numbers in ascending order as runs of consecutive ones."""
+def group_runs(numbers: Sequence[int]) -> list[list[int]]:
+    """Group ascending numbers into runs of consecutive numbers."""
     found: list[list[int]] = []
     for number in numbers:
         if found and found[-1][-1] == number - 1:
@@ -79,17 +79,17 @@ def runs(numbers: Sequence[int]) -> list[list[int]]:
     return found
 
 
-def half(features: Array) -> NDArray[np.float16]:
-    """Return features in float16; raises ``TooLarge`` for those beyond it."""
+def convert_to_half(features: Array) -> NDArray[np.float16]:
+    """Convert features to float16; raises ``TooLarge`` if one exceeds its range."""
     with np.errstate(over="ignore"):
         found = features.astype(np.float16)
     if not np.isfinite(found).all():
-        raise TooLarge("its features are beyond the numbers that float16 holds")
+        raise TooLarge("its features exceed the range of float16")
     return found
 
 
-def rounded(features: Array) -> Array:
-    """Return features as they come back from a table; those of images that float16 does not hold as they are."""
+def round_features(features: Array) -> Array:
+    """Round features to float16 as in a table; images with features outside its range are left unchanged."""
     with np.errstate(over="ignore"):
         found = features.astype(np.float16).astype(np.float32)
     fits = np.isfinite(found).reshape(len(found), -1).all(axis=1)
@@ -97,26 +97,26 @@ def rounded(features: Array) -> Array:
     return found
 
 
-def same(part: Part, rows: range) -> None:
-    """Raise ``DataError`` for an image whose content is no longer that of the scan."""
+def check_same(part: Part, rows: range) -> None:
+    """Raise ``DataError`` for an image whose content changed since the scan."""
     for row in rows:
         name = part.describe(row)
         try:
             image = part.images[row]
-            changed = digest_of(image) != part.hashes[row]
+            changed = hash_image(image) != part.hashes[row]
         except OSError:
             changed = True
         except FinetuneError:
             raise
-        except Exception as error:  # code of the dataset, which may raise anything
-            raise PluginError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+        except Exception as error:  # the dataset's own code may raise anything
+            raise PluginError(f"{name}: the dataset failed with {type(error).__name__}: {error}") from error
         if changed:
-            remedy = "leave the photos alone, and run again; a dataset must give the same pixels every time"
-            raise DataError(f"'{name}' changed since the run began; {remedy}")
+            remedy = "do not modify images during a run, and make sure the dataset returns the same pixels every time"
+            raise DataError(f"'{name}' changed since the run started; {remedy}")
 
 
-def told(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], None]:
-    """Return what says every ten seconds how far the computing of features has come."""
+def report_progress(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], None]:
+    """Return a function that reports the progress of computing features every ``PAUSE`` seconds."""
     began = spoke = time.monotonic()
 
     def said(done: int) -> None:
@@ -131,7 +131,7 @@ def told(what: str, total: int, say: Callable[[str], None]) -> Callable[[int], N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureLoader:
-    """Batches of kept features in place of images, in the order and in the shares that the images would have had."""
+    """Loads batches of cached features in place of images, in the same order and shares as the images."""
 
     part: Part
     kept: Kept
@@ -141,11 +141,11 @@ class FeatureLoader:
     world: World = ALONE
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from number ``start`` on."""
+        """Yield the batches of an epoch, starting with number ``start``."""
         count, size = len(self.part), self.batch_size
-        indices = order(count, size, self.seed, epoch, shuffled=self.train)
-        for step in numbers(start, len(indices) // size, self.world, shuffled=self.train):
-            places = rows_of(step, size, self.world, shuffled=self.train)
+        indices = compute_order(count, size, self.seed, epoch, shuffled=self.train)
+        for step in assign_batches(start, len(indices) // size, self.world, shuffled=self.train):
+            places = assign_rows(step, size, self.world, shuffled=self.train)
             rows = indices[places.start : places.stop]
             yield Batch(
                 images=self.kept.take(rows),

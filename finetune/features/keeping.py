@@ -1,4 +1,4 @@
-"""Features that are kept: opened if they are there, computed and written if not, within what the disk may hold."""
+"""Feature cache: opens stored features, or computes and stores them within the limits of the disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GB = 10**9
 
 @dataclass(slots=True)
 class Counts:
-    """How many images, each view by itself, were computed to be kept or did not have to be, and the seconds of both."""
+    """Counts of images computed and reused, with the seconds spent and saved; each view counts separately."""
 
     computed: int = 0
     seconds: float = 0.0
@@ -42,14 +42,14 @@ class Counts:
     saved: float = 0.0
 
     def report(self) -> dict[str, float]:
-        """Return it for ``result.json``."""
+        """Return the counts for ``result.json``."""
         seconds, saved = round(self.seconds, 3), round(self.saved, 3)
         return {"computed": self.computed, "seconds": seconds, "reused": self.reused, "saved_seconds": saved}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Rows that would be kept: one view of one part, ``name`` in words."""
+    """A request for rows: one view of one part; ``name`` describes it in messages."""
 
     about: dict[str, Any]
     count: int
@@ -57,22 +57,21 @@ class Wanted:
 
     @property
     def entry(self) -> Entry:
-        """Return its place."""
-        return entries.entry(self.about)
+        return entries.locate_entry(self.about)
 
     def seconds(self) -> float | None:
-        """Return what the rows took, if all of them seem to be there: their bits are checked when they are read."""
+        """Return the seconds that the rows took if all of them seem to be stored; reading verifies their hashes."""
         known, entry = self.entry.known(), self.entry
         spent: float | None = known.get("seconds")
         if not spent:
             return None
         table = Table(folder=entry.folder, count=self.count, shape=tuple(known["shape"]), chunk=1)
-        return spent if entries.size(entry.folder) >= table.takes else None
+        return spent if entries.measure_size(entry.folder) >= table.takes else None
 
 
 @dataclass(slots=True)
 class Keeper:
-    """Keeps features in the cache; ``problem`` says why it has given up, if it has."""
+    """Stores features in the cache; ``problem`` is the reason why it stopped, empty if it did not."""
 
     limit: int  # bytes
     say: Callable[[str], None]
@@ -82,7 +81,7 @@ class Keeper:
     _wanted: set[Path] = field(default_factory=set)
 
     def begin(self, wanted: list[Wanted], shape: tuple[int, ...]) -> None:
-        """Make room for what is wanted and not there yet."""
+        """Make room for the requested rows that are not stored yet."""
         self._wanted = {each.entry.folder for each in wanted}
         needed = sum(each.count for each in wanted) * 2 * prod(shape)
         problem = self.world.from_first(self._room(needed) if self.world.first else "")
@@ -90,22 +89,22 @@ class Keeper:
             self._give_up(problem)
 
     def _room(self, needed: int) -> str:
-        """Make room, and return what stands against that."""
+        """Make room; return the reason if that is impossible, else an empty string."""
         try:
-            with atomic.disk_errors(entries.home()):
-                entries.home().mkdir(parents=True, exist_ok=True)
+            with atomic.translate_disk_errors(entries.locate_cache()):
+                entries.locate_cache().mkdir(parents=True, exist_ok=True)
         except ResourceError as error:
             return f"{error} with FINETUNE_HOME"
-        there = sum(map(entries.size, self._wanted))
-        with entries.one_at_a_time():
+        there = sum(map(entries.measure_size, self._wanted))
+        with entries.lock_cache():
             return entries.make_room(max(0, needed - there), self.limit, self._wanted)
 
     def open(
         self, wanted: Wanted, shape: Callable[[], tuple[int, ...]], chunk: int, fill: Fill, check: Check
     ) -> Kept | None:
-        """Return the rows, computed by ``fill`` where they are missing; None where they cannot be kept.
+        """Return the rows, computing missing ones with ``fill``; returns None if they cannot be stored.
 
-        Of several processes, the first holds the entry, and each fills its share.
+        With several processes, the first locks the entry, and each fills its share.
         """
         entry = wanted.entry
         known = self.world.from_first(entry.known())
@@ -123,7 +122,7 @@ class Keeper:
             self._give_up(str(error))
             return None
         if computed and known.get("seconds"):
-            self.say(f"{computed:,} features of {wanted.name} were damaged or gone, and are made anew")
+            self.say(f"{computed:,} features of {wanted.name} were damaged or missing and have been recomputed")
         self.counts.computed, self.counts.seconds = self.counts.computed + computed, self.counts.seconds + seconds
         self.counts.reused += wanted.count - computed
         spent = entry.known().get("seconds") or 0.0
@@ -131,13 +130,15 @@ class Keeper:
         return kept
 
     def _each(self, work: Callable[[], T]) -> T:
-        """Return what this process's share of some work returns; what the disk refuses one, it refuses all."""
+        """Do this process's share of some work and return its result; a disk error in one process fails all of them."""
         result, problem, large = None, "", False
         with self.world.together():
             try:
                 result = work()
             except (ResourceError, OSError) as error:
-                refused = isinstance(error, OSError) or isinstance(error.__cause__, OSError)  # not for want of room
+                refused = isinstance(error, OSError) or isinstance(
+                    error.__cause__, OSError
+                )  # refused by the disk, not by the size limit
                 problem, large = f"{error} with FINETUNE_HOME" if refused else str(error), isinstance(error, TooLarge)
         for text, beyond in self.world.gather([problem, large]):
             if text:
@@ -146,42 +147,42 @@ class Keeper:
 
     @contextmanager
     def _held(self, entry: Entry, table: Table, check: Check) -> Iterator[None]:
-        """Hold an entry for the length of a block, with room for its table."""
+        """Lock an entry inside a block, with room reserved for its table."""
         with ExitStack() as stack:
 
             def begin() -> None:
                 if self.world.first:
                     if stack.enter_context(entry.locked(self.say, check)):
-                        atomic.sweep(entry.folder, older_than=0.0)  # what a killed run was writing
+                        atomic.sweep(entry.folder, older_than=0.0)  # temporary files of a killed run
                     self._claim(entry, table)
 
             self._each(begin)
             yield
 
     def _claim(self, entry: Entry, table: Table) -> None:
-        """Take the room of a table that is not complete; raises ``ResourceError`` if other runs took it meanwhile."""
+        """Reserve the room for an incomplete table; raises ``ResourceError`` if different runs took it meanwhile."""
         if entry.known().get("seconds"):
             return
         takes = table.takes
-        with entries.one_at_a_time():
-            needed = max(0, takes - entries.size(entry.folder))
+        with entries.lock_cache():
+            needed = max(0, takes - entries.measure_size(entry.folder))
             if problem := entries.make_room(needed, self.limit, self._wanted | {entry.folder}):
                 raise ResourceError(problem)
             if not entry.known():
                 entry.write(table.shape, None, takes)
 
     def _completed(self, entry: Entry, table: Table, fill: Fill) -> tuple[int, float]:
-        """Fill what the table lacks; return how many rows that took, and the seconds."""
+        """Fill the missing shards of the table; return how many rows were computed, and the seconds."""
         known, world = self.world.from_first(entry.known()), self.world
         began = time.monotonic()
         own = np.array_split(range(len(table.shards())), world.size)[world.rank].tolist()
         done = self._each(lambda: fill(table, table.missing(own)))
-        if world.size > 1:  # where another machine has a cache of its own, it lacks the shares of the others
+        if world.size > 1:  # a machine with its own cache still lacks the other machines' shares
             done += self._each(lambda: fill(table, table.absent()[world.local_rank :: world.local_size]))
         computed, seconds = sum(world.gather(done)), time.monotonic() - began
         if world.local_rank == 0:
             if computed or not known.get("seconds"):
-                # Of a table that several runs made, the share of the last tells what the whole takes.
+                # If several runs filled the table, the last one's share is extrapolated to all rows.
                 whole = seconds * table.count / computed if computed else known.get("seconds") or seconds
                 entry.write(table.shape, whole, table.takes)
             entry.use()
@@ -190,5 +191,5 @@ class Keeper:
 
     def _give_up(self, problem: str) -> None:
         if not self.problem:
-            self.say(f"warning: features are not kept but computed in every epoch: {problem}")
+            self.say(f"warning: features are not cached but computed in every epoch: {problem}")
         self.problem = self.problem or problem

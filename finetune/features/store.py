@@ -1,10 +1,9 @@
-"""Features on disk: float16 rows in shards that are written whole, sealed with a hash, and mapped into memory.
+"""Feature store: float16 rows in shards that are written atomically, verified by a hash, and mapped into memory.
 
-    FOLDER/entry.json    what the features are of; the name of the folder is its hash
-    FOLDER/00007.f16     rows 7 x N to 8 x N - 1, then 16 bytes of BLAKE2b over them and their place
+    FOLDER/entry.json    what the features depend on; the folder is named by its hash
+    FOLDER/00007.f16     rows 7 x N to 8 x N - 1, then 16 bytes of BLAKE2b over them and their position
 
-A killed run leaves the shards that were complete, which the next one goes on from. One that does not have its hash is
-made anew.
+A killed run leaves its complete shards, and the next run continues from there. A shard with a wrong hash is recomputed.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
     Rows = NDArray[np.float16]
 
 SEAL = 16  # bytes
-# So that an interrupt loses seconds of work, and a large cache has thousands of files at most.
+# Small enough that an interrupt loses only seconds of work, large enough that a cache has at most thousands of files.
 SHARD_BYTES = 32 << 20
 SHARD_ROWS = 256
-# Pages of larger rows are let go of once they are read: they stay in the system's cache, not in this process's memory.
+# Pages of larger rows are released after reading: they stay in the system's cache, not in this process's memory.
 LARGE_ROW = 64 << 10  # bytes
-# Smaller rows are held in one array, up to that many bytes: taken from shards one by one they cost as much as a step.
+# Smaller rows are loaded into one array up to this size: reading them one by one would take as long as a step.
 HELD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """``count`` rows of one ``shape``, in shards below ``folder`` that hold a multiple of ``chunk`` rows each."""
+    """``count`` rows of one ``shape``, in shards in ``folder``, each with a multiple of ``chunk`` rows."""
 
     folder: Path
     count: int
@@ -49,13 +48,13 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """How many rows a shard has."""
+        """The number of rows in a shard."""
         fitting = min(SHARD_ROWS, SHARD_BYTES // (2 * prod(self.shape)))
         return self.chunk * max(1, fitting // self.chunk)
 
     @property
     def takes(self) -> int:
-        """How many bytes all rows take."""
+        """The size of all rows in bytes."""
         return self.count * 2 * prod(self.shape)
 
     def shards(self) -> list[range]:
@@ -63,17 +62,16 @@ class Table:
         return [range(start, min(start + self.rows, self.count)) for start in range(0, self.count, self.rows)]
 
     def path(self, number: int) -> Path:
-        """Return the file of a shard."""
         return self.folder / f"{number:05d}.f16"
 
     def missing(self, numbers: Sequence[int] | None = None) -> list[int]:
-        """Return which of some shards, or of all, are not there or damaged; the latter are removed."""
+        """Return which of the given shards, or of all, are missing or damaged; damaged ones are removed."""
         shards = self.shards()
         wanted = range(len(shards)) if numbers is None else numbers
         return [number for number in wanted if not self._sound(number, len(shards[number]))]
 
     def absent(self) -> list[int]:
-        """Return the shards that are not there, without reading those that are."""
+        """Return the shards that do not exist, without verifying the others."""
         return [number for number in range(len(self.shards())) if not self.path(number).exists()]
 
     def _sound(self, number: int, rows: int) -> bool:
@@ -86,19 +84,19 @@ class Table:
         return False
 
     def write(self, number: int, rows: Rows) -> None:
-        """Write a shard, whole or not at all; raises ``ResourceError`` if the disk refuses."""
+        """Write a shard atomically; raises ``ResourceError`` if the disk refuses."""
         data = np.ascontiguousarray(rows, np.float16).data.cast("B")
         with atomic.atomic_path(self.path(number)) as part, part.open("wb") as file:
             file.write(data)
             file.write(self.seal(number, data))
 
     def seal(self, number: int, data: memoryview) -> bytes:
-        """Return the hash that a shard ends with: of its rows, its number, and the table that it belongs to."""
+        """Return the hash at the end of a shard: of its rows, its number, and its table."""
         place = f"{self.folder.name} {number} {self.count} {self.shape}"
         return hashlib.blake2b(data, digest_size=SEAL, key=hashlib.blake2b(place.encode()).digest()).digest()
 
     def read(self) -> Kept:
-        """Return all rows, mapped into memory or, where they are small and few, held there."""
+        """Return all rows, mapped into memory or, if they are small and few, loaded."""
         if 2 * prod(self.shape) < LARGE_ROW and self.takes <= HELD_BYTES:
             return Kept([self._held()], [], self.count)
         maps, shards = [], []
@@ -121,14 +119,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Rows in shards of ``size``; ``maps`` are the files behind them, if they are not held."""
+    """Rows in shards of ``size``; ``maps`` are the files that are mapped, empty if the rows are loaded."""
 
     shards: list[Rows]
     maps: list[mmap.mmap]
     size: int
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return some rows as float32, in the order asked for."""
+        """Return rows as float32, in the order of ``indices``."""
         if not self.maps:
             return self.shards[0][indices].astype(np.float32)
         out = np.empty((len(indices), *self.shards[0].shape[1:]), np.float32)

@@ -1,1 +1,1 @@
-"""Files: written whole, fetched verified, unpacked safely, kept in one cache."""
+"""Files: atomic writes, verified downloads, safe unpacking, and the cache folder."""

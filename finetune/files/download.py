@@ -1,4 +1,4 @@
-"""Fetch a file whose hash is known: it appears complete and verified, or not at all."""
+"""Verified downloads: a file with a known hash appears complete and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from finetune.errors import DownloadError
 from finetune.files import firstuse
-from finetune.files.atomic import SUFFIX, atomic_path, disk_errors, offline, sweep, temporary
+from finetune.files.atomic import SUFFIX, atomic_path, is_offline, make_temporary_name, sweep, translate_disk_errors
 from finetune.files.promise import Failed, Promise
 from finetune.files.transfer import CHUNK, Limits, transfer
 
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
 VARIABLE = "FINETUNE_MIRROR"
 
 
-def addresses(promise: Promise) -> list[Promise]:
-    """Return the promise at each address that may be asked, in order: mirrors, then its own; offline only files."""
-    found = [*_mirrored(promise), promise]
-    return [each for each in found if not offline() or urlsplit(each.url).scheme == "file"]
+def list_addresses(promise: Promise) -> list[Promise]:
+    """Return the promise at each address to try, in order: mirrors, then its own; only files when offline."""
+    found = [*_list_mirrors(promise), promise]
+    return [each for each in found if not is_offline() or urlsplit(each.url).scheme == "file"]
 
 
-class Nowhere(DownloadError):
-    """No address had the promised file; ``reason`` is the sentence without what can be done."""
+class AllAddressesFailed(DownloadError):
+    """No address had the file; ``reason`` is the message without the remedy."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         self.reason = reason
         super().__init__(f"{reason}; {remedy}")
 
 
-def nowhere(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
-    """Return the error that says what each of the addresses answered, one a line."""
-    said = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
-    if offline() and urlsplit(promise.url).scheme != "file":
-        lacking = f", and no mirror has it:{said}" if said else ""
-        damaged = f"; '{promise.target}' is there but damaged" if promise.target.is_file() else ""
+def explain_failures(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
+    """Return the error that lists the answer of each address, one per line."""
+    answers = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
+    if is_offline() and urlsplit(promise.url).scheme != "file":
+        lacking = f", and no mirror has it:{answers}" if answers else ""
+        damaged = f"; '{promise.target}' exists but is damaged" if promise.target.is_file() else ""
         text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set{damaged}{lacking}"
-        return Nowhere(text, f"unset it, or {promise.by_hand}")
+        return AllAddressesFailed(text, f"unset it, or {promise.by_hand}")
     if len(failures) == 1:
         return failures[0]
-    text = f"'{promise.shown}' cannot be had from {len(failures)} addresses:{said}"
-    return Nowhere(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
+    text = f"'{promise.shown}' cannot be downloaded from {len(failures)} addresses:{answers}"
+    return AllAddressesFailed(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
 
 
-def _mirrored(promise: Promise) -> Iterator[Promise]:
-    """Yield the promise at ``BASE/HOST/PATH`` for each base; what is secret in its own address stays out."""
+def _list_mirrors(promise: Promise) -> Iterator[Promise]:
+    """Yield the promise at ``BASE/HOST/PATH`` for each mirror, without the secrets in its own address."""
     own = urlsplit(promise.url)
     path = f"{own.netloc.rpartition('@')[2].lower()}{own.path}"
     if own.scheme == "file" or {".", ".."} & {*unquote(path).split("/")}:
@@ -69,7 +69,7 @@ def _mirrored(promise: Promise) -> Iterator[Promise]:
         except (DownloadError, ValueError):
             shown = word.partition("?")[0].rpartition("@")[2]
             raise DownloadError(
-                f"'{shown}' in {VARIABLE} is no mirror; write https://HOST/PATH or file:///PATH"
+                f"'{shown}' in {VARIABLE} is not the address of a mirror; write https://HOST/PATH or file:///PATH"
             ) from None
         yield mirrored
 
@@ -78,40 +78,41 @@ LIMITS = Limits()
 
 
 def fetch(url: str, digest: str, target: Path, *, progress: bool = True, limits: Limits = LIMITS) -> Path:
-    """Return ``target`` after making it the file at ``url`` whose hash is ``digest``; no network if it is that already.
+    """Download ``url`` to ``target`` unless the file is already there, verify its hash, and return ``target``.
 
-    ``digest`` is ``sha256:HEX`` or ``md5:HEX``; where the publisher states less it is ``sha256:`` and the first 8 or
-    more digits, or empty, and the sha256 that is found goes into ``TARGET.sha256``, which every later file must have.
-    ``url`` is https or file, or http on this machine; mirrors that ``FINETUNE_MIRROR`` names are asked first. Raises
-    ``DownloadError`` if the file cannot be had or is another one, ``ResourceError`` if the disk does not take it.
+    ``digest`` is ``sha256:HEX`` or ``md5:HEX``. If the publisher states less, it is ``sha256:`` with the first 8 or
+    more digits, or empty; then the sha256 of the first download is written to ``TARGET.sha256`` and required of every
+    later file. ``url`` is https or file, or http on this machine; the mirrors in ``FINETUNE_MIRROR`` are tried first.
+    Raises ``DownloadError`` if the file cannot be downloaded or is a different file, and ``ResourceError`` if the disk
+    refuses it.
     """
     promise = Promise(url, digest.strip().lower(), Path(target))
     promise.check()
-    if _is_here(firstuse.recalled(promise)):
+    if _is_here(firstuse.recall_hash(promise)):
         return promise.target
-    if not addresses(promise):
-        raise nowhere(promise, ())
-    with disk_errors(promise.target):
+    if not list_addresses(promise):
+        raise explain_failures(promise, ())
+    with translate_disk_errors(promise.target):
         promise.target.parent.mkdir(parents=True, exist_ok=True)
     sweep(promise.target.parent)
     with _lock(promise.target) as alone:
         if alone:
             _clear(promise.target)
-        known = firstuse.recalled(promise)  # by a process that was waited for
+        known = firstuse.recall_hash(promise)  # a process that held the lock may have stored it
         if not _is_here(known):
             _fetch(known, limits, progress)
     return promise.target
 
 
 def _is_here(promise: Promise) -> bool:
-    """Whether the promised file is at its place; raises ``DownloadError`` for one that must not be replaced."""
+    """Return whether the promised file is at its place; raises ``DownloadError`` for one that must not be replaced."""
     target = promise.target
     try:
         if promise.kept_by(target):
-            firstuse.remember(promise)
+            firstuse.remember_hash(promise)
             return True
         if promise.first_use and target.is_file():
-            raise firstuse.changed(promise)
+            raise firstuse.make_changed_error(promise)
     except OSError as error:
         text = f"'{target}' cannot be read ({error.strerror}); change its permissions or remove it"
         raise DownloadError(text) from error
@@ -119,9 +120,9 @@ def _is_here(promise: Promise) -> bool:
 
 
 def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
-    """Ask one address after the other."""
+    """Try one address after the other."""
     failures = []
-    for address in addresses(promise):
+    for address in list_addresses(promise):
         carry = _copy if urlsplit(address.url).scheme == "file" else transfer
         try:
             with atomic_path(promise.target) as part:
@@ -129,16 +130,16 @@ def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
         except Failed as failed:
             failures.append(failed)
         except FileNotFoundError as error:
-            raise DownloadError(f"'{promise.target}' was removed while it was fetched; try again") from error
+            raise DownloadError(f"'{promise.target}' was removed while downloading; try again") from error
         else:
-            return firstuse.remember(promise)
-    raise nowhere(promise, failures)
+            return firstuse.remember_hash(promise)
+    raise explain_failures(promise, failures)
 
 
 def _copy(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
     """Fill ``part`` with the file that a ``file:`` address names."""
     with part.open("wb") as file:
-        for chunk in _contents(promise):
+        for chunk in _read_source(promise):
             if file.tell() + len(chunk) > limits.size:
                 raise Failed(promise, f"exceeds {limits.size:,} bytes")
             file.write(chunk)
@@ -146,7 +147,7 @@ def _copy(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
         raise promise.broken_by(part)
 
 
-def _contents(promise: Promise) -> Iterator[bytes]:
+def _read_source(promise: Promise) -> Iterator[bytes]:
     parts = urlsplit(promise.url)
     source = Path(unquote(parts.path))
     try:
@@ -161,9 +162,9 @@ def _contents(promise: Promise) -> Iterator[bytes]:
 
 @contextmanager
 def _lock(target: Path) -> Iterator[bool]:
-    """Let one process fetch at a time where the file system can lock; elsewhere two fetch, and neither does harm.
+    """Let one process download at a time; if the file system cannot lock, several may, which is harmless.
 
-    Yields whether no other process can be fetching.
+    Yields whether it is certain that no other process downloads the file.
     """
     from filelock import FileLock, Timeout
 
@@ -171,16 +172,16 @@ def _lock(target: Path) -> Iterator[bool]:
     with suppress(OSError, NotImplementedError, Timeout):
         lock.acquire()
     try:
-        yield _holds(lock)
-        with suppress(OSError):  # whoever comes now needs no lock
+        yield _is_exclusive(lock)
+        with suppress(OSError):  # later processes find the file and need no lock
             os.unlink(lock.lock_file)
     finally:
         with suppress(OSError):
             lock.release()
 
 
-def _holds(lock: BaseFileLock) -> bool:
-    """Whether a lock keeps others out: some file systems grant every lock to everyone."""
+def _is_exclusive(lock: BaseFileLock) -> bool:
+    """Return whether a lock excludes other processes; some file systems grant every lock to everyone."""
     if not lock.is_locked:
         return False
     with suppress(OSError), open(lock.lock_file, "rb") as file:
@@ -192,9 +193,9 @@ def _holds(lock: BaseFileLock) -> bool:
 
 
 def _clear(target: Path) -> None:
-    """Remove what killed processes left of this very file."""
-    for path in (target, firstuse.mark(target)):
-        start = temporary(path).name.removesuffix(SUFFIX)[:-12]
+    """Remove partial downloads of this file that killed processes left behind."""
+    for path in (target, firstuse.locate_mark(target)):
+        start = make_temporary_name(path).name.removesuffix(SUFFIX)[:-12]
         tail = r"[0-9a-f]{12}" + re.escape(SUFFIX)
         left = re.compile(rf"\.?{re.escape(start)}{tail}(\.{tail})?")
         for part in target.parent.iterdir():

@@ -1,4 +1,4 @@
-"""Files whose publisher states no whole hash: what came first is trusted, and every later file must be the same."""
+"""Trust on first use: if the publisher states no complete hash, every later file must equal the first one."""
 
 from __future__ import annotations
 
@@ -16,44 +16,47 @@ if TYPE_CHECKING:
     from finetune.files.promise import Promise
 
 
-def mark(target: Path) -> Path:
-    """Return the file beside ``target`` that keeps its sha256, as ``sha256sum`` writes it."""
+def locate_mark(target: Path) -> Path:
+    """Return the path of the file next to ``target`` that stores its sha256, in the format of ``sha256sum``."""
     return Path(f"{target}.sha256")
 
 
-def recalled(promise: Promise) -> Promise:
-    """Return the promise with the hash of its file's first use, where its publisher states no whole one."""
+def recall_hash(promise: Promise) -> Promise:
+    """Return the promise with the hash of the file's first use, if its publisher states no complete hash."""
     if promise.whole:
         return promise
     found = None
     with suppress(OSError, UnicodeDecodeError):
-        found = re.match(r"[0-9a-f]{64}\b", mark(promise.target).read_text(encoding="ascii"))
+        found = re.match(r"[0-9a-f]{64}\b", locate_mark(promise.target).read_text(encoding="ascii"))
     if found is None:
         return promise
     if not f"sha256:{found[0]}".startswith(promise.digest):
-        text = f"'{mark(promise.target)}' keeps sha256 {found[0]}, which does not begin with {promise.wanted[:-1]}"
+        mark = locate_mark(promise.target)
+        text = f"'{mark}' stores sha256 {found[0]}, which does not begin with {promise.wanted[:-1]}"
         raise DownloadError(f"{text}; remove it if you trust the new hash")
     return replace(promise, digest=f"sha256:{found[0]}", first_use=True)
 
 
-def remember(promise: Promise) -> None:
-    """Keep the hash of a promise's file, which is here, unless its publisher states it."""
+def remember_hash(promise: Promise) -> None:
+    """Store the hash of a downloaded file, unless its publisher states it."""
     if not promise.whole:
-        keep(promise.target, sha256(promise.target))
+        keep_hash(promise.target, sha256(promise.target))
 
 
-def keep(target: Path, digest: str) -> None:
-    """Keep the hash of a file's first use; without that the next use is a first one again."""
+def keep_hash(target: Path, digest: str) -> None:
+    """Store the hash of a file's first use; if that fails, the next use counts as the first one."""
     with suppress(ResourceError):
-        write_text(mark(target), f"{digest}  {target.name}\n")
+        write_text(locate_mark(target), f"{digest}  {target.name}\n")
 
 
-def changed(promise: Promise) -> DownloadError:
-    """Return the error for a file that is here and no longer what it was at its first use."""
-    return DownloadError(other(promise.target, sha256(promise.target), promise.wanted, mark(promise.target)))
+def make_changed_error(promise: Promise) -> DownloadError:
+    """Return the error for an existing file that differs from its first use."""
+    return DownloadError(
+        describe_change(promise.target, sha256(promise.target), promise.wanted, locate_mark(promise.target))
+    )
 
 
-def other(path: Path, found: str, wanted: str, kept: Path) -> str:
-    """Return what to say of a file that is not what it was at its first use, whose hash ``kept`` keeps."""
+def describe_change(path: Path, found: str, wanted: str, kept: Path) -> str:
+    """Describe a file that differs from its first use, whose hash is stored in ``kept``."""
     text = f"'{path}' has sha256 {found}, not {wanted} as at its first use"
-    return f"{text}; remove it to fetch it anew, and '{kept}' too if you trust the new file"
+    return f"{text}; remove it to download it again, and also remove '{kept}' if you trust the new file"

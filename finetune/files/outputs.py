@@ -1,8 +1,8 @@
-"""Files that a user names for a command to write: what is there already is never lost.
+"""Output files of commands: never overwrites a user's file by accident.
 
-A file that exists is refused, unless ``force`` says otherwise, or the same command wrote it and nobody has changed it
-since. The ledger knows: for each path that was written, a small file in the cache with the command and a hash of the
-content. A ledger that cannot be read or written only makes a command refuse more.
+An existing file is refused, unless ``force`` is set, or the same command wrote it and it has not changed since. That is
+known from the ledger, which has a small file in the cache for each path that was written, with the command and a hash
+of the content. If the ledger cannot be read or written, commands only refuse more files.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ OTHER_DATA = {".csv": "dataset.use=csv reads tables of photos", ".zip": "unpack 
 
 
 def existing_folder(folder: Path, key: str = "dataset.root") -> Path:
-    """Return a folder that exists, with ``~/`` expanded; raises ``DataError`` that says from where on it is wrong.
+    """Return an existing folder, with ``~/`` expanded; raises ``DataError`` that says which part does not exist.
 
-    ``key`` is the recipe's key that names it.
+    ``key`` is the recipe key that names the folder.
     """
     folder = expand_home(folder)
     if os.path.isdir(folder):
@@ -45,9 +45,9 @@ def existing_folder(folder: Path, key: str = "dataset.root") -> Path:
 
 
 def existing_file(file: Path, key: str) -> Path:
-    """Return a file that can be read; raises ``DataError`` that says what is wrong with it.
+    """Return an existing file; raises ``DataError`` that says what is wrong with any other path.
 
-    ``key`` is the recipe's key that names it.
+    ``key`` is the recipe key that names the file.
     """
     if not os.path.exists(file):
         raise DataError(f"no file '{shorten(file)}'{explain_missing(file, key)}")
@@ -58,10 +58,10 @@ def existing_file(file: Path, key: str) -> Path:
 
 
 def explain_missing(path: Path, key: str) -> str:
-    """Return from where on a path does not exist, with the nearest name that does, as the end of a message."""
+    """Return the end of a message about a missing path: which part of it is missing, and the nearest existing name."""
     *_, missing = (part for part in (path, *path.parents) if not os.path.exists(part))
     if os.path.islink(missing):
-        return f": '{missing}' is a link that leads nowhere; check {key}"
+        return f": '{missing}' is a broken link; check {key}"
     near = ""
     with suppress(OSError):
         near = did_you_mean(missing.name, os.listdir(missing.parent))
@@ -83,8 +83,8 @@ CLI_REMEDY, API_REMEDY = "choose another name or pass --force", "choose another 
 class Output:
     """A file to write at ``path``, for the command of this name.
 
-    ``force`` replaces a file that exists, but never one of ``inputs``, which the command reads. In a folder among
-    ``inputs``, a file that has another ending than the output is taken for one of them.
+    ``force`` replaces an existing file, but never one of ``inputs``, which the command reads. In a folder among
+    ``inputs``, every file whose ending is not in ``OUTPUT_ENDINGS`` counts as an input.
     """
 
     path: Path
@@ -95,13 +95,13 @@ class Output:
 
     @property
     def place(self) -> Path:
-        """Where the content goes: links are followed, so that a link stays one."""
+        """The path that is written: links are followed, so that a link remains a link."""
         return Path(os.path.realpath(self.path)) if os.path.islink(self.path) else self.path
 
     def check(self) -> None:
-        """Raise what forbids to write the file; called before its content is computed, and again before it is written.
+        """Check that the file may be written; called before its content is computed, and again before writing it.
 
-        Raises ``UsageError`` for a file that would be lost, and ``ResourceError`` for a place that cannot hold one.
+        Raises ``UsageError`` for a file that would be lost, and ``ResourceError`` for a path that cannot be written.
         """
         if self.path == STDOUT or is_stream(self.path):
             return
@@ -121,7 +121,7 @@ class Output:
             raise UsageError(f"'{name}': the file exists; {self.remedy}")
 
     def write(self, data: bytes) -> bytes | None:
-        """Write the content and note it; return it where it is for standard output, which the caller prints."""
+        """Write the content and record it; return content for standard output, which the caller prints."""
         self.check()
         if self.path == STDOUT:
             return data
@@ -133,28 +133,28 @@ class Output:
         return None
 
     def note(self) -> None:
-        """Note in the ledger that the command has written the file."""
-        note(self.place, self.command)
+        """Record in the ledger that the command has written the file."""
+        record_output(self.place, self.command)
 
 
 def check_all(outputs: Sequence[Output]) -> None:
-    """Raise what forbids to write several files of one command, two of which must not be the same."""
+    """Check that several different files of one command may be written; raises the errors of ``Output.check``."""
     seen: set[str] = set()
     for output in outputs:
         output.check()
         place = os.path.realpath(output.path)
         if place in seen:
-            raise UsageError(f"'{escape_line(str(output.path))}': two outputs have this name; choose another one")
+            raise UsageError(f"'{escape_line(str(output.path))}': two outputs have this name; choose a different one")
         seen.add(place)
 
 
 def is_input(path: Path, inputs: Sequence[Path]) -> bool:
-    """Return whether an existing file is one of ``inputs``, by any of its names, or lies in a folder of them."""
+    """Return whether an existing file is one of ``inputs``, by any of its names, or is in one of their folders."""
     try:
         own = os.stat(path)
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a broken link
         return False
-    above = {_identity(folder) for folder in Path(os.path.realpath(path)).parents}
+    above = {_identify(folder) for folder in Path(os.path.realpath(path)).parents}
     for each in inputs:
         try:
             other = os.stat(each)
@@ -162,29 +162,29 @@ def is_input(path: Path, inputs: Sequence[Path]) -> bool:
             continue
         if os.path.samestat(own, other):
             return True
-        if stat.S_ISDIR(other.st_mode) and path.suffix not in OUTPUT_ENDINGS and _identity(each) in above:
+        if stat.S_ISDIR(other.st_mode) and path.suffix not in OUTPUT_ENDINGS and _identify(each) in above:
             return True
     return False
 
 
 OUTPUT_ENDINGS = (".csv", ".svg", ".json", ".yaml", ".yml")
-"""Endings of files that are not photos, so that a command may replace them in a folder of photos."""
+"""Endings of files that are not photos, which a command may replace in a folder of photos."""
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identify(folder: Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
-def output_path(text: str) -> Path:
-    """Return the path that a command line names; every name of standard output becomes ``-``, and ``./-`` a file."""
-    if text == "-" or _descriptor(Path(text)) == 1:
+def parse_output(text: str) -> Path:
+    """Parse a path of the command line; every name of standard output becomes ``-``, while ``./-`` is a file."""
+    if text == "-" or _find_descriptor(Path(text)) == 1:
         return STDOUT
     return Path(text).absolute() if Path(text) == STDOUT else Path(text)
 
 
-def _descriptor(path: Path) -> int | None:
-    """Return the descriptor that a path such as ``/dev/stdout`` or ``/dev/fd/63`` stands for."""
+def _find_descriptor(path: Path) -> int | None:
+    """Return the descriptor that a path such as ``/dev/stdout`` or ``/dev/fd/63`` refers to, otherwise None."""
     name = os.path.normpath(path)
     if name in ("/dev/stdout", "/dev/stderr"):
         return 1 if name == "/dev/stdout" else 2
@@ -193,8 +193,8 @@ def _descriptor(path: Path) -> int | None:
 
 
 def is_stream(path: Path) -> bool:
-    """Return whether what is written to a path goes to a pipe, a terminal or ``/dev/null`` and replaces nothing."""
-    if _descriptor(path) is not None:
+    """Return whether a path is a pipe, a terminal or ``/dev/null``, so that writing to it replaces nothing."""
+    if _find_descriptor(path) is not None:
         return True
     try:
         mode = os.stat(path).st_mode
@@ -204,10 +204,10 @@ def is_stream(path: Path) -> bool:
 
 
 def write_to_stream(path: Path, data: bytes) -> None:
-    """Write to a pipe or a device; raises ``ResourceError`` for a pipe that nobody reads."""
+    """Write to a pipe or a device; raises ``ResourceError`` for a pipe without a reader."""
     name = escape_line(str(path))
     try:
-        number = _descriptor(path)
+        number = _find_descriptor(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK) if number is None else os.dup(number)
         with open(descriptor, "wb") as file:
             os.set_blocking(descriptor, True)
@@ -217,33 +217,32 @@ def write_to_stream(path: Path, data: bytes) -> None:
         raise ResourceError(f"'{name}': {reason}") from error
 
 
-def note(place: Path, command: str) -> None:
-    """Write into the ledger what a command has written; where that fails, the file counts as the user's."""
+def record_output(place: Path, command: str) -> None:
+    """Record in the ledger what a command has written; if that fails, the file counts as the user's."""
     with suppress(FinetuneError, OSError):
-        said = {"path": str(absolute(place)), "command": command, "blake2b": digest(place)}
-        atomic.write_json(_entry(place), said)
+        entry = {"path": str(resolve_folder(place)), "command": command, "blake2b": hash_file(place)}
+        atomic.write_json(_locate_entry(place), entry)
 
 
 def is_unchanged(place: Path, command: str) -> bool:
-    """Return whether a file is as a command wrote it."""
+    """Return whether a file is still as the command wrote it."""
     try:
-        said = json.loads(_entry(place).read_text(encoding="utf-8"))
-        return bool(said == {"path": str(absolute(place)), "command": command, "blake2b": digest(place)})
+        entry = json.loads(_locate_entry(place).read_text(encoding="utf-8"))
+        return bool(entry == {"path": str(resolve_folder(place)), "command": command, "blake2b": hash_file(place)})
     except (FinetuneError, OSError, ValueError):
         return False
 
 
-def absolute(place: Path) -> Path:
-    """Return the path of a file from the root, the links in its folder followed."""
+def resolve_folder(place: Path) -> Path:
+    """Return the absolute path of a file, with the links in its folder resolved."""
     return Path(os.path.realpath(place.parent)) / place.name
 
 
-def digest(place: Path) -> str:
-    """Return the hash of a file."""
+def hash_file(place: Path) -> str:
     with place.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _entry(place: Path) -> Path:
-    key = hashlib.blake2b(os.fsencode(absolute(place)), digest_size=16).hexdigest()
+def _locate_entry(place: Path) -> Path:
+    key = hashlib.blake2b(os.fsencode(resolve_folder(place)), digest_size=16).hexdigest()
     return cache_folder() / "outputs" / f"{key}.json"

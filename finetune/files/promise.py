@@ -1,4 +1,4 @@
-"""A file that is known by its hash before it is here, and what to say when it does not come."""
+"""Remote files: the address, hash and target of a download, and the errors when it fails."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WHOLE = r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The file that is wanted: where it comes from, its hash as ``sha256:HEX`` or ``md5:HEX``, and where it goes.
+    """A file to download: its address, its hash as ``sha256:HEX`` or ``md5:HEX``, and the path to store it at.
 
-    Publishers that state less give the first 8 or more digits of the sha256, or nothing; ``first_use`` tells that the
-    hash is not theirs but that of the file when it was fetched first.
+    If the publisher states less, the hash has the first 8 or more digits of the sha256, or is empty. ``first_use`` says
+    that the hash is from the first download of the file instead of from its publisher.
     """
 
     url: str
@@ -32,27 +32,27 @@ class Promise:
 
     @property
     def shown(self) -> str:
-        """The URL without what may be secret in it."""
-        return public(self.url)
+        """The URL without secrets, for messages."""
+        return strip_secrets(self.url)
 
     @property
     def whole(self) -> bool:
-        """Whether the whole hash is known."""
+        """Whether the complete hash is known."""
         return bool(re.fullmatch(WHOLE, self.digest))
 
     @property
     def wanted(self) -> str:
-        """The digits of the hash, as a message shows them."""
+        """The digits of the hash, for messages."""
         return self.digest.partition(":")[2] + ("" if self.whole else "…")
 
     @property
     def by_hand(self) -> str:
-        """What the user can do without this download."""
+        """The remedy that works without this download."""
         hashed = f" with {self.digest.partition(':')[0]} {self.wanted}" if self.digest else ""
         return f"put the file{hashed} at '{self.target}'"
 
     def kept_by(self, path: Path) -> bool:
-        """Whether the content of ``path`` has the promised hash; without one, whether it looks like a file at all."""
+        """Return whether ``path`` has the expected hash; without a hash, whether it looks like a real file."""
         if not path.is_file():
             return False
         if not self.digest:
@@ -60,26 +60,28 @@ class Promise:
         return hash_file(path, self.digest.partition(":")[0]).startswith(self.digest)
 
     def check(self) -> None:
-        """Raise ``DownloadError`` for a hash that is none, or an address that must not be used."""
+        """Raise ``DownloadError`` for an invalid hash, or an address that must not be used."""
         try:
             shown = self.shown
         except ValueError:
-            raise DownloadError(f"'{self.url.partition('?')[0]}' is no address; write https://HOST/PATH") from None
+            raise DownloadError(
+                f"'{self.url.partition('?')[0]}' is not a valid address; write https://HOST/PATH"
+            ) from None
         if not re.fullmatch(rf"{WHOLE}|sha256:[0-9a-f]{{8,63}}|", self.digest):
-            raise DownloadError(f"'{self.digest}' is no hash of '{shown}'; write sha256: and 64 hex digits")
+            raise DownloadError(f"'{self.digest}' is not a valid hash for '{shown}'; write sha256: and 64 hex digits")
         if not (urlsplit(self.url).scheme in ("https", "file") or on_this_machine(self.url)):
             raise Failed(self, "is neither https nor file", "use another address")
 
     def check_redirect(self, url: str) -> None:
-        """Raise ``DownloadError`` unless ``url``, where this address leads, is https, or as much on this machine."""
+        """Raise ``DownloadError`` unless a redirect to ``url`` uses https, or both addresses are on this machine."""
         parts = urlsplit(url)
         if parts.scheme != "https" and not (on_this_machine(url) and on_this_machine(self.url)):
             address = f"{parts.scheme}://{parts.hostname or ''}"
-            raise Failed(self, f"leads to '{address}', which is not https", "use another address")
+            raise Failed(self, f"redirects to '{address}', which is not https", "use another address")
 
     def broken_by(self, path: Path) -> Failed:
-        """Return the error that says what ``path`` is instead of the promised file."""
-        reason = f"gave {describe(path)}, not the file that was promised"
+        """Return the error that describes ``path``, which is not the expected file."""
+        reason = f"returned {describe_content(path)} instead of the expected file"
         remedy = "check the address and the network"
         if self.digest:
             algorithm = self.digest.partition(":")[0]
@@ -91,7 +93,7 @@ class Promise:
 
 
 class Failed(DownloadError):
-    """An address did not give the promised file, for ``reason``."""
+    """An address did not provide the expected file, for ``reason``."""
 
     def __init__(self, promise: Promise, reason: str, remedy: str = "") -> None:
         self.promise, self.reason = promise, reason
@@ -99,19 +101,18 @@ class Failed(DownloadError):
 
 
 def on_this_machine(url: str) -> bool:
-    """Whether ``url`` is plain http that no other machine sees."""
+    """Return whether ``url`` is plain http that does not leave this machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname in LOCAL_HOSTS
 
 
-def public(url: str) -> str:
-    """Return a URL without what may be secret in it: user, password, query and fragment."""
+def strip_secrets(url: str) -> str:
+    """Return a URL without the parts that may be secret: user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content in hex."""
     return hash_file(path, "sha256").partition(":")[2]
 
 
@@ -121,13 +122,13 @@ def hash_file(path: Path, algorithm: str) -> str:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def describe(path: Path) -> str:
-    """Return in words what a file looks like that came instead of another one."""
+def describe_content(path: Path) -> str:
+    """Describe a file that was received instead of the expected one."""
     return impostor(path) or f"{path.stat().st_size:,} other bytes"
 
 
 def impostor(path: Path) -> str | None:
-    """Return in words what a file is that servers send instead of another one, None for what may be any file."""
+    """Describe a page, pointer or empty file that a server sent instead of the expected file; None if it is neither."""
     with path.open("rb") as file:
         head = file.read(4096).decode("utf-8", "replace").strip()
     if re.search(r"<!doctype html|<html", head, re.IGNORECASE):

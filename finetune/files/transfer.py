@@ -1,7 +1,7 @@
-"""Carry a promised file over HTTP: bounded in time and size, going on where a connection was cut.
+"""HTTP downloads with limits on time and size, which resume after a connection was cut.
 
-pooch, which could do most of this, waits for ever on a server that sends a byte now and then, starts anew after every
-cut, takes any number of bytes, and cannot say what came instead of the file; so ``requests`` is driven here directly.
+pooch, which could do most of this, waits forever for a server that sends a byte now and then, restarts after every cut,
+accepts any number of bytes, and cannot say what it received instead of the file. So this module uses ``requests``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from finetune.errors import ResourceError
-from finetune.files.atomic import temporary
+from finetune.files.atomic import make_temporary_name
 from finetune.files.promise import Failed
 
 if TYPE_CHECKING:
@@ -33,79 +33,78 @@ if TYPE_CHECKING:
     from finetune.files.promise import Promise
 
 CHUNK = 1 << 18
-DIGITS = 30  # of a length; Python refuses thousands
+DIGITS = 30  # that are parsed of a length; Python refuses numbers with thousands of digits
 BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a server may ask of a download: seconds, tries and bytes."""
+    """Limits of a download: seconds, tries and bytes."""
 
     connect: float = 10.0
     stall: float = 30.0
-    trickle: int = 4096  # bytes that must come within ``stall``
+    trickle: int = 4096  # bytes that must arrive within ``stall``
     tries: int = 4
-    pause: float = 1.0  # before the second try, then twice as long each time
+    pause: float = 1.0  # before the second try; doubled for each further try
     redirects: int = 5
     size: int = 20 << 30
 
 
 class _Cut(Exception):
-    """This try failed, the next may not."""
+    """This try failed, but the next one may succeed."""
 
 
 class _Moved(Exception):
-    """The server says where to ask instead."""
+    """The server redirects to the address in the message."""
 
 
 def transfer(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
-    """Fill the empty file ``part`` with what was promised; raises ``DownloadError`` or ``ResourceError``."""
+    """Download into the empty file ``part``; raises ``DownloadError`` or ``ResourceError``."""
     import requests
 
-    with requests.Session() as session, _bar(promise, progress) as bar:
+    with requests.Session() as session, _show_progress(promise, progress) as bar:
         session.hooks["response"].append(_stop_at_redirect)
         for attempt in range(1, limits.tries + 1):
             try:
                 return _try(session, promise, part, limits, bar)
             except _Cut as cut:
                 if attempt == limits.tries:
-                    reason = f"could not be fetched in {attempt} tries: {cut}"
+                    reason = f"could not be downloaded in {attempt} tries: {cut}"
                     raise Failed(promise, reason, "check the network and try again") from cut
                 time.sleep(limits.pause * 2 ** (attempt - 1))
 
 
 def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: Any) -> None:
-    """Add what is missing to ``part`` and verify the whole."""
+    """Append the missing bytes to ``part`` and verify the complete file."""
     import requests
     import urllib3
 
-    if not promise.digest:  # nothing would tell whether two answers belong together
+    if not promise.digest:  # without a hash, it is unknown whether two answers belong together
         os.truncate(part, 0)
     start = part.stat().st_size
     try:
-        with _answer(session, promise, start, limits) as reply:
+        with _request(session, promise, start, limits) as reply:
             _check(reply, promise, part)
-            goes_on = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            _receive(reply, part, promise, limits, bar, start if goes_on else 0)
+            resumes = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            _receive(reply, part, promise, limits, bar, start if resumes else 0)
     except requests.exceptions.SSLError as error:
-        reason = "cannot be trusted: its TLS certificate does not check"
-        raise Failed(promise, reason, "mend the proxy or the clock") from error
+        raise Failed(promise, "has an invalid TLS certificate", "check the proxy and the clock") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _Cut(_reason(error, limits)) from error
+        raise _Cut(_explain_error(error, limits)) from error
     if promise.kept_by(part) or _gunzip(reply, promise, part, limits):
         return
     broken = promise.broken_by(part)
-    if not start and not _is_framed(reply):  # it may have been cut, which only its hash tells
+    if not start and not _is_framed(reply):  # it may have been cut, which only the hash shows
         raise _Cut(broken.reason)
     os.truncate(part, 0)
-    # What was put together from two answers may be wrong because the file changed between them.
+    # A file that was joined from two answers may be wrong because it changed between them.
     raise _Cut(broken.reason) if start else broken
 
 
-def _answer(session: Session, promise: Promise, start: int, limits: Limits) -> Response:
-    """Return the answer to a request for all from byte ``start`` on, from wherever the address leads.
+def _request(session: Session, promise: Promise, start: int, limits: Limits) -> Response:
+    """Request all bytes from ``start`` on, follow redirects, and return the answer.
 
-    ``requests`` would read the body that comes with a redirect, however long that is.
+    ``requests`` itself would read the body of a redirect, however long it is.
     """
     headers = {"User-Agent": "finetune", "Accept-Encoding": "identity"}
     if start:
@@ -114,18 +113,18 @@ def _answer(session: Session, promise: Promise, start: int, limits: Limits) -> R
     for _ in range(limits.redirects + 1):
         ask = partial(session.get, url, headers=headers, stream=True, timeout=(limits.connect, limits.stall))
         try:
-            return _within(limits.connect + limits.stall, ask)
+            return _wait_for(limits.connect + limits.stall, ask)
         except _Moved as moved:
             try:
                 url = urljoin(url, str(moved))
                 promise.check_redirect(url)
             except ValueError:
-                raise Failed(promise, "leads to what is no address", "use another address") from None
-    raise Failed(promise, "leads from one address to the next")
+                raise Failed(promise, "redirects to an invalid address", "use another address") from None
+    raise Failed(promise, "redirects too often")
 
 
-def _within(seconds: float, ask: Callable[[], Response]) -> Response:
-    """Return an answer whose headers come in time; one by one, each byte would be in time for the socket."""
+def _wait_for(seconds: float, ask: Callable[[], Response]) -> Response:
+    """Return an answer whose headers arrive in time; the socket's timeout only limits the time between two bytes."""
     future: Future[Response] = Future()
 
     def work() -> None:
@@ -158,17 +157,17 @@ def _check(reply: Response, promise: Promise, part: Path) -> None:
     phrase = f"{status} {reply.reason or ''}".strip()
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         os.truncate(part, 0)
-        raise _Cut("the server does not go on where it was cut")
+        raise _Cut("the server does not resume where the connection was cut")
     if status >= 500 or status in BUSY:
         raise _Cut(f"the server answered {phrase}")
     if status != HTTPStatus.OK and not (status == HTTPStatus.PARTIAL_CONTENT and part.stat().st_size):
-        raise Failed(promise, f"cannot be had, the server answered {phrase}", "check the address")
+        raise Failed(promise, f"is not available, the server answered {phrase}", "check the address")
     if not promise.digest and not (_is_framed(reply) and _is_plain(reply)):
-        raise Failed(promise, "comes without a hash, and in a way that does not show whether it is whole")
+        raise Failed(promise, "has no hash, and the server's answer does not show whether it is complete")
 
 
 def _is_framed(reply: Response) -> bool:
-    """Whether the end of the body can be told from a cut."""
+    """Return whether the end of the body can be distinguished from a cut."""
     chunked = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
     return chunked or reply.headers.get("Content-Length", "").isdecimal()
 
@@ -178,18 +177,18 @@ def _is_plain(reply: Response) -> bool:
 
 
 def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar: Any, start: int) -> None:
-    """Append the body to the first ``start`` bytes of ``part``, as it came over the wire."""
-    total = _total(reply, start)
+    """Append the body, without decoding it, to the first ``start`` bytes of ``part``."""
+    total = _compute_total(reply, start)
     too_large = Failed(promise, f"exceeds {limits.size:,} bytes")
     if total and total > limits.size:
         raise too_large
     free = shutil.disk_usage(part.parent).free
     if total and total - start > free:
-        raise ResourceError(f"'{promise.target}' needs {total:,} bytes, {free:,} are free; free some space")
+        raise ResourceError(f"'{promise.target}' needs {total:,} bytes, but only {free:,} are free; free some space")
     with part.open("r+b") as file:
         file.truncate(start)
         done = file.seek(start)
-        for chunk in _chunks(reply, limits):
+        for chunk in _read_chunks(reply, limits):
             if done + len(chunk) > limits.size:
                 raise too_large
             done += file.write(chunk)
@@ -198,8 +197,8 @@ def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar:
         raise _Cut("the connection was cut")
 
 
-def _total(reply: Response, start: int) -> int | None:
-    """Return the size of the whole file, where the answer says it."""
+def _compute_total(reply: Response, start: int) -> int | None:
+    """Return the size of the complete file, None if the answer does not state it."""
     length = reply.headers.get("Content-Length", "")
     if length.isdecimal():
         return start + int(length[:DIGITS])
@@ -207,23 +206,23 @@ def _total(reply: Response, start: int) -> int | None:
     return int(size[:DIGITS]) if start and size.isdecimal() else None
 
 
-def _chunks(reply: Response, limits: Limits) -> Iterator[bytes]:
-    """Yield the body as it comes; too little of it in ``limits.stall`` seconds ends the try."""
+def _read_chunks(reply: Response, limits: Limits) -> Iterator[bytes]:
+    """Yield the body as it arrives; too few bytes in ``limits.stall`` seconds end the try."""
     since, count = time.monotonic(), 0
     while chunk := reply.raw.read1(CHUNK, decode_content=False):
         yield chunk
         count += len(chunk)
         if time.monotonic() - since > limits.stall:
             if count < limits.trickle:
-                raise _Cut(f"only {count} bytes came in {limits.stall:g} s")
+                raise _Cut(f"only {count} bytes arrived in {limits.stall:g} s")
             since, count = time.monotonic(), 0
 
 
 def _gunzip(reply: Response, promise: Promise, part: Path, limits: Limits) -> bool:
-    """Whether ``part`` is the promised file once unpacked, from a server that compresses though asked not to."""
+    """Return whether ``part``, once unpacked, is the expected file; some servers compress although asked not to."""
     if "gzip" not in reply.headers.get("Content-Encoding", ""):
         return False
-    plain = temporary(part)
+    plain = make_temporary_name(part)
     try:
         with gzip.open(part) as source, plain.open("wb") as sink:
             while (chunk := source.read(CHUNK)) and sink.tell() <= limits.size:
@@ -238,20 +237,20 @@ def _gunzip(reply: Response, promise: Promise, part: Path, limits: Limits) -> bo
     return False
 
 
-def _reason(error: Exception, limits: Limits) -> str:
+def _explain_error(error: Exception, limits: Limits) -> str:
     name = type(error).__name__
     if "ConnectTimeout" in name:
         return f"no connection in {limits.connect:g} s"
     if "ReadTimeout" in name:
-        return f"nothing came for {limits.stall:g} s"
+        return f"no data for {limits.stall:g} s"
     if "Protocol" in name or "Incomplete" in name or "Chunked" in name:
         return "the connection was cut"
     return "the proxy does not answer" if "Proxy" in name else "no connection"
 
 
 @contextmanager
-def _bar(promise: Promise, wanted: bool) -> Iterator[Any]:
-    """Yield ``f(done, total)`` that draws a progress bar on a terminal, and nothing elsewhere."""
+def _show_progress(promise: Promise, wanted: bool) -> Iterator[Any]:
+    """Yield ``f(done, total)``, which updates a progress bar on a terminal and does nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 

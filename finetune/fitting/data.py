@@ -1,4 +1,4 @@
-"""What a head is fitted to, what is tried, and what comes out."""
+"""Inputs and results of fitting a head."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
     Flags = NDArray[np.bool_]
 
-NAMED = 5  # rows that an error names
+NAMED = 5  # rows listed in an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Features to fit a head to, and who judges it.
+    """Features to fit a head to, and the rows that score it.
 
     Attributes:
         features: One row for each view of an image, float32 or float16 (M, D); may be memory-mapped.
         labels: int64 (M,).
         folds: The fold of each row's image, int64 (M,).
-        plain: False for rows of augmented views, bool (M,). They train in the folds that their image trains in;
-            only plain rows are judged.
+        plain: False for rows of augmented views, bool (M,). These train in the same folds as their image, and are
+            never scored.
     """
 
     features: Floats
@@ -39,7 +39,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Class weights to try, float32 (K,); None weighs all images the same."""
+    """Class weights to try, float32 (K,); None gives all images the same weight."""
 
     name: str
     class_weights: Floats | None = None
@@ -47,7 +47,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A strength that was tried, and its scores out of fold; ``factor`` calibrates its logits."""
+    """A strength that was tried, with its out-of-fold scores; ``factor`` calibrates its logits."""
 
     strength: float
     choice: str
@@ -67,12 +67,12 @@ class Fitted:
         strength: The chosen strength of the penalty.
         choice: The name of the chosen class weights.
         loss: The mean training loss, without the penalty.
-        logits: Out-of-fold logits of the plain rows, in their order, float32 (N, K); NaN where ``judged`` is False.
+        logits: Out-of-fold logits of the plain rows, in order, float32 (N, K); NaN where ``judged`` is False.
         judged: The plain rows that have out-of-fold logits, bool (N,); none if no choice was possible.
-        path: What was tried, in order.
-        macro_f1: The macro-F1 out of fold of each choice, by its name; empty if no choice was possible.
-        macro_f1_error: The standard error of the last difference of these that decided, None where the loss did.
-        passes: Passes over the training rows in all; of many rows, some are over a part of them.
+        path: The steps that were tried, in order.
+        macro_f1: The out-of-fold macro-F1 of each choice, by name; empty if no choice was possible.
+        macro_f1_error: The standard error of the deciding difference in macro-F1; None if the loss decided.
+        passes: The total number of passes over the training rows; with many rows, some passes use only a part of them.
     """
 
     weight: Floats
@@ -89,7 +89,7 @@ class Fitted:
 
 
 def check_data(data: Data, classes: int) -> None:
-    """Raise ``ValueError`` for arrays that do not fit together, and ``NotFiniteError``."""
+    """Raise ``ValueError`` for arrays that do not match, and ``NotFiniteError`` for NaN or infinity."""
     rows = len(data.features)
     if not rows == len(data.labels) == len(data.folds) == len(data.plain):
         raise ValueError("features, labels, folds and plain must have the same number of rows")
@@ -101,7 +101,7 @@ def check_data(data: Data, classes: int) -> None:
 
 
 def check_finite(features: Floats) -> None:
-    """Raise ``NotFiniteError`` for rows that hold NaN or infinity."""
+    """Raise ``NotFiniteError`` for rows with NaN or infinity."""
     bad: list[int] = []
     for start in range(0, len(features), 4096):
         finite = np.isfinite(features[start : start + 4096]).all(axis=1)
@@ -112,7 +112,7 @@ def check_finite(features: Floats) -> None:
 
 
 class NotFiniteError(ValueError):
-    """Features hold NaN or infinity; ``rows`` are their numbers."""
+    """Features contain NaN or infinity; ``rows`` are the row numbers."""
 
     def __init__(self, message: str, rows: list[int]) -> None:
         super().__init__(message)

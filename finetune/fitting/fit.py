@@ -1,4 +1,4 @@
-"""The fitted head: a linear layer at the optimum of its loss, its strength and class weights chosen out of fold."""
+"""Fit of a head: a linear layer at the optimum of its loss, with strength and class weights chosen out of fold."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from finetune.fitting.data import Choice, Data, Fitted, Step, check_data
 from finetune.fitting.folds import scramble
-from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate, solve
-from finetune.fitting.scores import calibrate, compare_macro_f1, row_losses, score
+from finetune.fitting.logistic import Part, Problem, find_basis, measure_scaling, rotate_features, solve_problem
+from finetune.fitting.scores import calibrate_logits, compare_macro_f1, compute_row_losses, score_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,24 +25,26 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 STRENGTHS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)  # tried from strong to weak
-EXPONENT = 0.5  # of the standard deviation that features are divided by; 1 would standardise them
-DEFAULT_STRENGTH = 0.03  # where too few images are there to choose by
-RISE = 0.03  # of the least loss out of fold: a loss this much higher ends the path; of many rows, any rise does
-ONE_FOLD = 20_000  # rows, above which one fold is judged instead of all
-ROUGH = 1e-3  # how close to their least value the solutions of folds come, as a share of the loss out of fold so far
-LEAST_OF_MANY = 0.03  # strongest that is tried with more rows than that: they need no stronger one
-FINE, FINE_OF_MANY = 3e-6, 1e-5  # the same for the last solution, as it is
-ROWS = 4096  # at once
+EXPONENT = 0.5  # features are divided by the standard deviation to this power; 1 would standardise them
+DEFAULT_STRENGTH = 0.03  # used if there are too few images to choose
+RISE = (
+    0.03  # a loss this much above the least out-of-fold loss, as a share, ends the path; with one fold, any rise does
+)
+ONE_FOLD = 20_000  # with more rows, only one fold is scored
+ROUGH = 1e-3  # tolerance of the folds' solutions, as a share of the least out-of-fold loss so far
+LEAST_OF_MANY = 0.03  # the greatest strength to try with more than ``ONE_FOLD`` rows, which never need a greater one
+FINE, FINE_OF_MANY = 3e-6, 1e-5  # absolute tolerance of the final solution, and with more than ``ONE_FOLD`` rows
+ROWS = 4096  # per block
 
 
-def _nothing() -> None: ...
+def _do_nothing() -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
 class _Fit:
-    """What is the same for all strengths and choices: rows in the basis, in random order within each fold.
+    """Everything that all strengths and choices share: rows in the basis, in random order within each fold.
 
-    ``places`` are the rows' numbers among the plain rows as they came.
+    ``places`` has each row's number among the plain rows in their original order.
     """
 
     classes: int
@@ -59,7 +61,7 @@ class _Fit:
     path: list[Step] = field(default_factory=list)
 
     def plain_labels(self) -> Rows:
-        """Return the labels of the plain rows as they came."""
+        """Return the labels of the plain rows in their original order."""
         labels = np.empty(int(self.plain.sum()), np.int64)
         labels[self.places[self.plain]] = self.labels[self.plain]
         return labels
@@ -67,7 +69,7 @@ class _Fit:
 
 @dataclass(slots=True, kw_only=True)
 class _Best:
-    """The best step of a choice, what it was chosen by, its logits, and where the last fit starts."""
+    """The best step of a choice, with the merit that it was chosen by, its logits, and the start of the final fit."""
 
     step: Step
     merit: float
@@ -87,46 +89,46 @@ def fit_head(
     exponent: float = EXPONENT,
     calibrated: bool = True,
     tolerance: float = FINE,
-    check: Callable[[], None] = _nothing,
+    check: Callable[[], None] = _do_nothing,
     report: Callable[[Step], None] = lambda step: None,
 ) -> Fitted:
-    """Fit a linear head to features, with the strength and the class weights that do best out of fold.
+    """Fit a linear head to features, with the strength and the class weights that score best out of fold.
 
-    Each choice goes down the path of strengths as long as its loss out of fold falls, each solution starting from the
-    previous one; the loss there has the choice's own class weights, without smoothing, and is that of calibrated
-    logits: no strength is to win by its temperature. ``judge`` then decides between choices: the one with the least
-    loss, or by macro-F1 the last one, unless an earlier one is better by more than the standard error. The last fit
-    takes all rows. With less than 4 plain rows, or less than two classes that have two of them, nothing can be chosen:
-    the strength is ``DEFAULT_STRENGTH`` with the first choice.
+    Each choice tries weaker and weaker strengths while its out-of-fold loss falls; each solution starts from the
+    previous one. This loss uses the choice's own class weights, no smoothing, and calibrated logits, so that no
+    strength wins by its temperature. ``judge`` then decides between choices: by loss, the one with the least loss; by
+    macro-F1, the last one unless an earlier one is better by more than the standard error. The final fit uses all
+    rows. With fewer than 4 plain rows, or fewer than two classes with two plain rows, no choice is possible: the first
+    choice is fitted with ``DEFAULT_STRENGTH``.
 
-    Scaling and basis are taken of all rows, including those that are judged. A fixed scale for each feature and a
-    rotation know nothing of labels, so they don't make the estimate better than it is.
+    Scaling and basis are computed from all rows, including those that are scored. They do not depend on labels, so
+    they do not bias the estimate.
 
     Args:
         data: Features, labels and folds.
         classes: Number of classes.
         smoothing: Label smoothing, as in the loss.
         choices: Class weights to try.
-        judge: Score that decides between choices.
+        judge: The score that decides between choices.
         strengths: Strengths to try, from strong to weak.
-        exponent: Power of the standard deviation that features are divided by: 1 standardises, 0 only centres.
-        calibrated: Multiply weight, bias and logits by the factor that calibrates them out of fold.
-        tolerance: How close to its least value the last fit comes.
-        check: Called once a pass; may raise to stop.
+        exponent: Features are divided by the standard deviation to this power: 1 standardises, 0 only centres.
+        calibrated: Whether to multiply weight, bias and logits by the factor that calibrates them out of fold.
+        tolerance: How close the final fit must come to its least value.
+        check: Called once per pass; may raise to stop.
         report: Called with each step of the path.
 
     Raises:
-        ValueError: A feature is not finite, or arrays do not fit together.
+        ValueError: A feature is not finite, or arrays do not match.
     """
     check_data(data, classes)
     fit = _prepare(data, classes, smoothing, exponent, check)
-    folds = _judged_folds(data)
+    folds = _list_judged_folds(data)
     if not folds:
         return _finish(fit, choices[0], DEFAULT_STRENGTH, None, tolerance)
     if len(data.labels) > ONE_FOLD:
         strengths = [each for each in strengths if each <= LEAST_OF_MANY] or strengths
         tolerance = max(tolerance, FINE_OF_MANY)
-    found = [_walk(fit, choice, folds, strengths, report) for choice in choices]
+    found = [_walk_path(fit, choice, folds, strengths, report) for choice in choices]
     if judge == "loss":
         best, error = max(found, key=lambda each: each.merit), None
     else:
@@ -136,9 +138,9 @@ def fit_head(
 
 
 def _choose_by_macro_f1(fit: _Fit, found: Sequence[_Best]) -> tuple[_Best, float | None]:
-    """Return the last of some choices unless an earlier one is better by more than the standard error, and that error.
+    """Return the last choice, unless an earlier one is better by more than the standard error, and that error.
 
-    On few images the macro-F1 moves by more than class weights change it, so the weights need no proof.
+    With few images the macro-F1 varies by more than the effect of class weights, so weights are preferred by default.
     """
     labels = fit.plain_labels()
     best, error = found[-1], None
@@ -162,7 +164,7 @@ def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check:
         smoothing=smoothing,
         scaling=scaling,
         basis=basis,
-        rotated=rotate(data.features, scaling, basis, places),
+        rotated=rotate_features(data.features, scaling, basis, places),
         labels=data.labels[order],
         folds=data.folds[order],
         plain=data.plain[order],
@@ -171,8 +173,8 @@ def _prepare(data: Data, classes: int, smoothing: float, exponent: float, check:
     )
 
 
-def _judged_folds(data: Data) -> list[int]:
-    """Return the folds to judge; none where nothing can be chosen."""
+def _list_judged_folds(data: Data) -> list[int]:
+    """Return the folds to score; an empty list if no choice is possible."""
     labels, folds = data.labels[data.plain], data.folds[data.plain]
     found = np.unique(folds)
     if len(labels) < 4 or len(found) < 2 or (np.bincount(labels) >= 2).sum() < 2:
@@ -180,14 +182,14 @@ def _judged_folds(data: Data) -> list[int]:
     return [int(fold) for fold in found[: 1 if len(data.labels) > ONE_FOLD else None]]
 
 
-def _walk(
+def _walk_path(
     fit: _Fit,
     choice: Choice,
     folds: list[int],
     strengths: Sequence[float],
     report: Callable[[Step], None],
 ) -> _Best:
-    """Return the best strength of a choice."""
+    """Find the best strength of a choice."""
     tracks = [_Track() for _ in folds]
     best: _Best | None = None
     least = float(np.log(max(fit.classes, 2)))
@@ -210,7 +212,7 @@ def _walk(
 
 
 class _Track:
-    """The last two solutions of a fold; the next one starts where the line through them leads."""
+    """The last two solutions of a fold; the next one starts at their linear extrapolation."""
 
     def __init__(self) -> None:
         self.points: list[Doubles] = []
@@ -230,24 +232,24 @@ class _Track:
 def _solve(
     fit: _Fit, choice: Choice, strength: float, without: int | None, start: Doubles | None, tolerance: float
 ) -> Solution:
-    """Return the solution on all rows but those of a fold."""
+    """Solve for all rows except those of the fold ``without``."""
     spans = [(0, len(fit.folds))]
     if without is not None:
         low, high = int(np.searchsorted(fit.folds, without, "left")), int(np.searchsorted(fit.folds, without, "right"))
         spans = [(0, low), (high, len(fit.folds))]
     problem = Problem(
-        parts=tuple(_part(fit, choice, low, high) for low, high in spans if high > low),
+        parts=tuple(_build_part(fit, choice, low, high) for low, high in spans if high > low),
         variances=fit.basis.variances,
         classes=fit.classes,
         strength=strength,
         smoothing=fit.smoothing,
     )
-    found = solve(problem, start, tolerance=tolerance, check=fit.check)
+    found = solve_problem(problem, start, tolerance=tolerance, check=fit.check)
     fit.passes += found.passes
     return found
 
 
-def _part(fit: _Fit, choice: Choice, low: int, high: int) -> Part:
+def _build_part(fit: _Fit, choice: Choice, low: int, high: int) -> Part:
     labels = fit.labels[low:high]
     weights = np.ones(len(labels), np.float32)
     if choice.class_weights is not None:
@@ -256,7 +258,7 @@ def _part(fit: _Fit, choice: Choice, low: int, high: int) -> Part:
 
 
 def _predict(fit: _Fit, folds: list[int], points: list[Doubles]) -> Floats:
-    """Return out-of-fold logits of the plain rows as they came; NaN for those of other folds."""
+    """Return out-of-fold logits of the plain rows in their original order; NaN for rows of different folds."""
     logits = np.full((int(fit.plain.sum()), fit.classes), np.nan, np.float32)
     for fold, point in zip(folds, points, strict=True):
         rows = np.flatnonzero((fit.folds == fold) & fit.plain)
@@ -266,13 +268,13 @@ def _predict(fit: _Fit, folds: list[int], points: list[Doubles]) -> Floats:
 
 
 def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[Step, float]:
-    """Return the scores out of fold, and the loss to choose a strength by."""
+    """Return the out-of-fold scores, and the loss that selects the strength."""
     judged = ~np.isnan(logits[:, 0])
     logits, labels = logits[judged], fit.plain_labels()[judged]
     given = choice.class_weights
     weights = None if given is None or not given[labels].any() else given[labels].astype(np.float64)
-    factor, loss = calibrate(logits, labels, weights)
-    scores = score(logits, labels, fit.classes)
+    factor, loss = calibrate_logits(logits, labels, weights)
+    scores = score_logits(logits, labels, fit.classes)
     step = Step(
         strength=strength,
         choice=choice.name,
@@ -287,7 +289,7 @@ def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[
 def _finish(
     fit: _Fit, choice: Choice, strength: float, best: _Best | None, tolerance: float, *, calibrated: bool = False
 ) -> Fitted:
-    """Fit to all rows, starting from the mean of the folds' solutions, and fold the scaling into weight and bias."""
+    """Fit all rows, starting from the mean of the folds' solutions, and merge the scaling into weight and bias."""
     found = _solve(fit, choice, strength, None, None if best is None else best.start, tolerance)
     factor = best.step.factor if best is not None and calibrated else 1.0
     point = found.point * factor
@@ -314,7 +316,7 @@ def _training_loss(fit: _Fit, choice: Choice, point: Doubles) -> float:
     for start in range(0, len(fit.labels), ROWS):
         labels = fit.labels[start : start + ROWS]
         logits = fit.rotated[start : start + ROWS] @ weight.T + bias
-        losses = row_losses(logits, labels)
+        losses = compute_row_losses(logits, labels)
         if fit.smoothing:
             own = logits[np.arange(len(labels)), labels]
             losses += fit.smoothing * (own - logits.mean(axis=1, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Folds of images: stratified by class, with near duplicates and files of one content in the same fold."""
+"""Folds of images: stratified by class, with duplicates and near duplicates in the same fold."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     Doubles = NDArray[np.float64]
     Rows = NDArray[np.int64]
 
-CLOSE = 0.13  # of the median distance to the nearest neighbour: closer images are near duplicates
-COMPARED = 20_000  # images at most that are compared by their features
-SAMPLE = 1024  # images whose nearest neighbours the median is taken of
+CLOSE = 0.13  # images closer than this share of the median nearest-neighbour distance are near duplicates
+COMPARED = 20_000  # the most images to compare by their features
+SAMPLE = 1024  # images whose nearest neighbours give the median
 SKETCH = 48  # directions in which all images are compared first
-NEIGHBOURS = 8  # near duplicates that are looked at for each image
-BLOCK = 1024  # rows at once
+NEIGHBOURS = 8  # near duplicates to consider for each image
+BLOCK = 1024  # rows per block
 
 
 def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
     """Return the fold 0..folds-1 of each image, int64 (N,).
 
-    A group stays in one fold. Groups are dealt out from large to small, in an order that depends on ``seed`` alone:
-    each to the fold with the fewest images of the group's class, then the fewest images. With fewer groups than
-    folds, some folds stay empty.
+    A group stays in one fold. Groups are assigned from large to small, in an order that depends only on ``seed``: each
+    to the fold with the fewest images of the group's class, then with the fewest images. With fewer groups than folds,
+    some folds stay empty.
     """
     if not len(labels):
         return np.zeros(0, np.int64)
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
-    kind = _commonest_labels(labels, group)
+    kind = _find_commonest_labels(labels, group)
     order = np.lexsort((scramble(len(sizes), seed), kind, -sizes))
     filled = [[0] * folds for _ in range(int(kind.max()) + 1)]
     totals = [0] * folds
@@ -50,8 +50,8 @@ def assign_folds(labels: Rows, groups: Rows, folds: int, seed: int) -> Rows:
     return fold_of[group]
 
 
-def _commonest_labels(labels: Rows, group: Rows) -> Rows:
-    """Return the label that most images of each group have; the smallest of several."""
+def _find_commonest_labels(labels: Rows, group: Rows) -> Rows:
+    """Return the most common label of each group, and the smallest of several."""
     pairs, counts = np.unique(np.stack([group, labels], axis=1), axis=0, return_counts=True)
     order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
     first = np.unique(pairs[order, 0], return_index=True)[1]
@@ -60,7 +60,7 @@ def _commonest_labels(labels: Rows, group: Rows) -> Rows:
 
 
 def scramble(count: int, seed: int) -> NDArray[np.uint64]:
-    """Return a number for each of 0..count-1 that looks random: SplitMix64, the same with every version of NumPy."""
+    """Return a pseudo-random number for each of 0..count-1: SplitMix64, the same with every version of NumPy."""
     mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -69,66 +69,66 @@ def scramble(count: int, seed: int) -> NDArray[np.uint64]:
 
 
 def group_images(hashes: Sequence[str | None], features: Floats) -> Rows:
-    """Return the group of each image, int64 (N,): the number of the first image in it.
+    """Return the group of each image, int64 (N,), as the number of the first image in the group.
 
-    Images belong together if their files have the same content hash, or if their standardised features are closer
-    than ``CLOSE`` times the median distance between nearest neighbours. Above ``COMPARED`` images only hashes are
-    compared, since the time grows with the square of their number.
+    Images are in the same group if their files have the same content hash, or if their standardised features are
+    closer than ``CLOSE`` times the median distance between nearest neighbours. With more than ``COMPARED`` images only
+    hashes are compared, since the time grows with the square of the number of images.
     """
     parents = list(range(len(hashes)))
     first: dict[str, int] = {}
     for at, content in enumerate(hashes):
         if content is not None:
-            _join(parents, first.setdefault(content, at), at)
+            _join_groups(parents, first.setdefault(content, at), at)
     if 1 < len(hashes) <= COMPARED:
-        for left, right in _near_pairs(features).tolist():
-            _join(parents, left, right)
-    return np.array([_root(parents, at) for at in range(len(parents))], np.int64)
+        for left, right in _find_near_pairs(features).tolist():
+            _join_groups(parents, left, right)
+    return np.array([_find_root(parents, at) for at in range(len(parents))], np.int64)
 
 
 def join_groups(groups: Rows, names: Sequence[str | None]) -> Rows:
-    """Return groups of which those are joined that hold images of the same name; None is not a name."""
+    """Merge the groups that contain images of the same name; None is not a name."""
     parents = groups.tolist()
     first: dict[str, int] = {}
     for at, name in enumerate(names):
         if name is not None:
-            _join(parents, first.setdefault(name, at), at)
-    return np.array([_root(parents, at) for at in range(len(parents))], np.int64)
+            _join_groups(parents, first.setdefault(name, at), at)
+    return np.array([_find_root(parents, at) for at in range(len(parents))], np.int64)
 
 
-def _root(parents: list[int], at: int) -> int:
+def _find_root(parents: list[int], at: int) -> int:
     while parents[at] != at:
         parents[at] = parents[parents[at]]
         at = parents[at]
     return at
 
 
-def _join(parents: list[int], left: int, right: int) -> None:
-    left, right = sorted((_root(parents, left), _root(parents, right)))
+def _join_groups(parents: list[int], left: int, right: int) -> None:
+    left, right = sorted((_find_root(parents, left), _find_root(parents, right)))
     parents[right] = left
 
 
-def _near_pairs(features: Floats) -> Rows:
+def _find_near_pairs(features: Floats) -> Rows:
     """Return the pairs of rows that are near duplicates, int64 (P, 2).
 
-    Rows are compared in their principal directions first, where no pair is further apart than in all of them.
+    Rows are compared in their principal directions first; no pair is further apart there than in all directions.
     """
     scaled = measure_scaling(features).apply(features)
-    limit = CLOSE * _median_distance(scaled)
-    pairs = _pairs_within(scaled @ _principal(scaled), limit)
-    distances = _distances(scaled, pairs)
+    limit = CLOSE * _measure_median_distance(scaled)
+    pairs = _find_pairs_within(scaled @ _find_principal(scaled), limit)
+    distances = _measure_distances(scaled, pairs)
     near: Rows = pairs[distances < limit]
     return near
 
 
-def _principal(scaled: Floats) -> Floats:
+def _find_principal(scaled: Floats) -> Floats:
     sample = scaled[:: max(1, len(scaled) // (4 * SAMPLE))].astype(np.float64)
     vectors = np.linalg.eigh(sample.T @ sample)[1]
     return vectors[:, -SKETCH:].astype(np.float32)
 
 
-def _median_distance(scaled: Floats) -> float:
-    """Return the median distance to the nearest neighbour of a sample; 0 if all are alike."""
+def _measure_median_distance(scaled: Floats) -> float:
+    """Return the median nearest-neighbour distance of a sample; 0 if all rows are equal."""
     sample = np.arange(0, len(scaled), max(1, len(scaled) // SAMPLE))
     nearest = np.zeros(len(sample), np.int64)
     squares = np.square(scaled).sum(axis=1)
@@ -137,12 +137,12 @@ def _median_distance(scaled: Floats) -> float:
         apart = squares - 2.0 * (scaled[rows] @ scaled.T)
         apart[np.arange(len(rows)), rows] = np.inf
         nearest[at : at + BLOCK] = apart.argmin(axis=1)
-    distances = _distances(scaled, np.stack([sample, nearest], axis=1))
+    distances = _measure_distances(scaled, np.stack([sample, nearest], axis=1))
     distances = distances[distances > 0.0]
     return float(np.median(distances)) if len(distances) else 0.0
 
 
-def _distances(scaled: Floats, pairs: Rows) -> Doubles:
+def _measure_distances(scaled: Floats, pairs: Rows) -> Doubles:
     found = np.zeros(len(pairs))
     for at in range(0, len(pairs), BLOCK):
         left, right = pairs[at : at + BLOCK].T
@@ -150,10 +150,10 @@ def _distances(scaled: Floats, pairs: Rows) -> Doubles:
     return found
 
 
-def _pairs_within(points: Floats, limit: float) -> Rows:
-    """Return the pairs of points that may be closer than ``limit``, and a few more because of rounding.
+def _find_pairs_within(points: Floats, limit: float) -> Rows:
+    """Return the pairs of points that may be closer than ``limit``, with a few more because of rounding.
 
-    Of a point's later neighbours only the closest ``NEIGHBOURS`` are returned, which join a crowd all the same.
+    Of a point's later neighbours only the closest ``NEIGHBOURS`` are returned, which still connect a dense cluster.
     """
     squares = np.square(points).sum(axis=1)
     slack = np.float32(limit**2 + 1e-5 * float(squares.max(initial=0.0)))

@@ -1,10 +1,11 @@
 """Multinomial logistic regression: scaling and basis of features, and the optimum by Newton steps.
 
-Newton's equations are solved by conjugate gradients in the eigenbasis of the features' covariance. There the loss's
-curvature is close to diagonal, so a few passes over the rows are enough where plain coordinates need hundreds.
+Newton's equations are solved by conjugate gradients in the eigenbasis of the features' covariance. In this basis the
+curvature of the loss is close to diagonal, so a few passes over the rows are enough; the original coordinates need
+hundreds.
 
 Sums over blocks of rows are float64, products within a block float32. The same rows give the same bytes with the same
-number of BLAS threads; with another number, eigenvectors and products may differ in their last bits.
+number of BLAS threads; with a different number, eigenvectors and products may differ in their last bits.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     Doubles = NDArray[np.float64]
     Rows = NDArray[np.int64]
 
-BLOCK = 2048  # rows at once
-FLAT = 1e-6  # of the largest standard deviation: features below it count as constant
-ENOUGH = 8  # times as many rows as features show the directions of the features well enough
-THIN = 1e-10  # of the largest variance: directions below it are left out
-STEPS = 50  # Newton steps at most
-INNER = 40  # products with the Hessian in one Newton step at most
-FORCING = 0.3  # of the gradient: what may be left of it when a Newton step is taken
+BLOCK = 2048  # rows per block
+FLAT = 1e-6  # features with less than this share of the largest standard deviation count as constant
+ENOUGH = 8  # rows per feature from which a sample of rows is enough for the basis
+THIN = 1e-10  # directions with less than this share of the largest variance are left out
+STEPS = 50  # the most Newton steps
+INNER = 40  # the most products with the Hessian in one Newton step
+FORCING = 0.3  # the share of the gradient that may remain when the equations of a Newton step count as solved
 HALVINGS = 8
-SAMPLE = 8  # rows for each direction of the basis: a Hessian of more rows is estimated from as many
-SLOW = 0.3  # of the excess: when a step leaves more than this, the Hessian takes twice as many rows
-FLOOR = 1e-6  # of curvature: below it, rounding is larger
+SAMPLE = 8  # rows per direction of the basis from which the Hessian is estimated, if there are more
+SLOW = 0.3  # if a step leaves more than this share of the excess, the Hessian uses twice as many rows
+FLOOR = 1e-6  # the least curvature; smaller values are dominated by rounding
 NOISE = 1e-8  # relative error of the value, whose logits are float32
 
 
@@ -70,7 +71,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is minimised: the mean loss of some parts over their total weight, plus the penalty of ``strength``."""
+    """The function to minimise: the weighted mean loss of the parts, plus the penalty of ``strength``."""
 
     parts: tuple[Part, ...]
     variances: Doubles
@@ -81,7 +82,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """Weights and bias in the basis, float64 (K, R + 1); ``loss`` without the penalty, ``passes`` over the rows."""
+    """Weights and bias in the basis, float64 (K, R + 1), the loss without the penalty, and the passes over the rows."""
 
     point: Doubles
     loss: float
@@ -89,16 +90,16 @@ class Solution:
 
 
 def measure_scaling(features: Floats, exponent: float = 1.0) -> Scaling:
-    """Return the scaling of features, with sums in float64.
+    """Return the scaling of features, computed in float64.
 
-    Features are divided by the standard deviation to the power of ``exponent``, then all by the same number, so that
+    Features are divided by the standard deviation to the power of ``exponent``, then all by the same number so that
     the mean of their variances is 1.
     """
     total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    for block in _blocks(features):
+    for block in _iterate_blocks(features):
         total += block.sum(axis=0, dtype=np.float64)
     mean = total / len(features)
-    for block in _blocks(features):
+    for block in _iterate_blocks(features):
         squares += np.square(block - mean).sum(axis=0)
     deviation = np.sqrt(squares / len(features))
     varies = deviation > FLAT * max(float(deviation.max(initial=0.0)), float(np.finfo(np.float32).tiny))
@@ -109,28 +110,28 @@ def measure_scaling(features: Floats, exponent: float = 1.0) -> Scaling:
 
 
 def find_basis(features: Floats, scaling: Scaling) -> Basis:
-    """Return a basis of the scaled rows' span, which has no more directions than there are rows.
+    """Return a basis of the span of the scaled rows, with at most as many directions as rows.
 
-    Of many rows a sample is looked at. Any orthonormal basis is right, and that of a sample is nearly as good to solve
-    in; it then keeps all directions, since rare ones may be missing from the sample.
+    With many rows, a sample of them is used. Any orthonormal basis is correct, and that of a sample is nearly as
+    efficient. It then keeps all directions, since the sample may lack rare ones.
     """
     rows, columns = features.shape
     if rows < columns:
         wide = scaling.apply(features).astype(np.float64)
-        variances, left = _eigen(wide @ wide.T / rows, THIN)
+        variances, left = _decompose(wide @ wide.T / rows, THIN)
         return Basis(vectors=wide.T @ left / np.sqrt(rows * variances), variances=variances)
     covariance = np.zeros((columns, columns))
     every = max(1, rows // max(ENOUGH * columns, BLOCK))
     looked_at = 0
-    for block in list(_blocks(features))[::every]:
+    for block in list(_iterate_blocks(features))[::every]:
         scaled = scaling.apply(block)
         covariance += scaled.T @ scaled
         looked_at += len(block)
-    variances, vectors = _eigen(covariance / looked_at, THIN if every == 1 else -np.inf)
+    variances, vectors = _decompose(covariance / looked_at, THIN if every == 1 else -np.inf)
     return Basis(vectors=vectors, variances=variances)
 
 
-def rotate(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Floats:
+def rotate_features(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Floats:
     """Return standardised features in the basis, float32 (N, R); row ``i`` goes to ``places[i]``."""
     rotated = np.empty((len(features), len(basis.variances)), np.float32)
     vectors = basis.vectors.astype(np.float32)
@@ -139,29 +140,29 @@ def rotate(features: Floats, scaling: Scaling, basis: Basis, places: Rows) -> Fl
     return rotated
 
 
-def _eigen(matrix: Doubles, thin: float) -> tuple[Doubles, Doubles]:
-    """Return those eigenvalues of a symmetric matrix that are above ``thin`` of the largest, and their eigenvectors."""
+def _decompose(matrix: Doubles, thin: float) -> tuple[Doubles, Doubles]:
+    """Return the eigenvalues of a symmetric matrix above ``thin`` times the largest, and their eigenvectors."""
     variances, vectors = np.linalg.eigh(matrix)
     chosen = variances > thin * max(float(variances.max(initial=0.0)), float(np.finfo(np.float64).tiny))
     return np.maximum(variances[chosen], 0.0), vectors[:, chosen]
 
 
-def _blocks(rows: Floats) -> Iterator[Floats]:
+def _iterate_blocks(rows: Floats) -> Iterator[Floats]:
     for start in range(0, len(rows), BLOCK):
         yield rows[start : start + BLOCK]
 
 
-def solve(
+def solve_problem(
     problem: Problem,
     start: Doubles | None = None,
     *,
     tolerance: float = 1e-7,
     check: Callable[[], None] = lambda: None,
 ) -> Solution:
-    """Return the minimum of a problem, to within about ``tolerance`` of its value.
+    """Minimise a problem to within about ``tolerance`` of its least value.
 
     The loss of a row is the cross-entropy with its smoothed label, times its weight. The penalty is half of
-    ``strength`` times the squared weights, without the bias. ``check`` is called once a pass and may raise.
+    ``strength`` times the squared weights, without the bias. ``check`` is called once per pass and may raise.
     """
     work = _Work(problem, check)
     point = np.zeros((problem.classes, len(problem.variances) + 1)) if start is None else start.copy()
@@ -176,17 +177,17 @@ def solve(
             work.sample_rows(max(1, work.every // 2))
         before = excess
         step = work.newton_step(gradient, scale)
-        moved = _search(work, point, value, gradient, step)
+        moved = _search_step(work, point, value, gradient, step)
         if moved is None:
             break
         point, value, gradient = moved
     return Solution(point=point, loss=value - work.penalty(point), passes=work.passes)
 
 
-def _search(
+def _search_step(
     work: _Work, point: Doubles, value: float, gradient: Doubles, step: Doubles
 ) -> tuple[Doubles, float, Doubles] | None:
-    """Return point, value and gradient after the longest step that lowers the value; None if none does."""
+    """Return point, value and gradient after the longest step that lowers the value; None if no step does."""
     slope = float((gradient * step).sum())
     for halving in range(HALVINGS):
         length = 0.5**halving
@@ -197,7 +198,7 @@ def _search(
 
 
 class _Work:
-    """A problem's value, gradient and Hessian at the point evaluated last."""
+    """The value, gradient and Hessian of a problem at the last evaluated point."""
 
     def __init__(self, problem: Problem, check: Callable[[], None]) -> None:
         self.problem, self.check, self.passes = problem, check, 0.0
@@ -216,7 +217,7 @@ class _Work:
         self.sample_rows(max(1, rows // max(SAMPLE * len(problem.variances), 4 * BLOCK)))
 
     def sample_rows(self, every: int) -> None:
-        """Estimate the Hessian from every n-th block from now on."""
+        """From now on, estimate the Hessian from one block in ``every``."""
         self.every = every
         sampled = sum(float(block.weights.sum(dtype=np.float64)) for block in self.blocks[::every])
         self.sampled = max(sampled, 1e-300)
@@ -225,7 +226,7 @@ class _Work:
         return 0.5 * self.problem.strength * float(np.square(point[:, :-1]).sum())
 
     def evaluate(self, point: Doubles) -> tuple[float, Doubles]:
-        """Return value and gradient at a point, and keep each row's probabilities."""
+        """Return value and gradient at a point, and store each row's probabilities."""
         self.check()
         self.passes += 1
         loss, gradient = 0.0, np.zeros_like(point)
@@ -240,7 +241,7 @@ class _Work:
         return loss / self.total + self.penalty(point), gradient
 
     def _normalise(self, block: Part, logits: Floats) -> float:
-        """Turn logits into probabilities in place, and return the sum of the rows' losses."""
+        """Convert logits to probabilities in place, and return the sum of the rows' losses."""
         smoothing, rows = self.problem.smoothing, np.arange(len(block.labels))
         logits -= logits.max(axis=1, keepdims=True)
         wanted = (1.0 - smoothing) * logits[rows, block.labels].astype(np.float64)
@@ -263,7 +264,7 @@ class _Work:
         sums[:, -1] += residual.sum(axis=0, dtype=np.float64)
 
     def hessian(self, direction: Doubles) -> Doubles:
-        """Return the Hessian times a direction; of many rows, every n-th block stands for its neighbours."""
+        """Return the Hessian times a direction, estimated from one block in ``every``."""
         self.check()
         self.passes += 1 / self.every
         product = np.zeros_like(direction)
@@ -280,7 +281,7 @@ class _Work:
         return product
 
     def preconditioner(self) -> Doubles:
-        """Return about the inverse of the Hessian's diagonal, (K, R + 1)."""
+        """Return an approximate inverse of the Hessian's diagonal, (K, R + 1)."""
         curvature = np.zeros(self.problem.classes)
         for block, kept in zip(self.blocks, self.probabilities, strict=True):
             curvature += np.einsum("nk,n->k", kept - kept * kept, block.weights)
@@ -289,7 +290,7 @@ class _Work:
         return np.concatenate([inner, 1.0 / curvature], axis=1)
 
     def newton_step(self, gradient: Doubles, scale: Doubles) -> Doubles:
-        """Return about minus the inverse of the Hessian times the gradient, by preconditioned conjugate gradients."""
+        """Return an approximate Newton step, by preconditioned conjugate gradients."""
         step, residual = np.zeros_like(gradient), -gradient
         scaled = residual * scale
         direction, size = scaled, float((residual * scaled).sum())

@@ -23,30 +23,32 @@ def count_confusion(labels: Rows, predicted: Rows, classes: int) -> Rows:
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def macro_f1(confusion: Rows) -> float:
-    """Return the mean F1 over the classes that were seen or predicted."""
+def compute_macro_f1(confusion: Rows) -> float:
+    """Return the mean F1 of the classes that occur among the labels or the predictions."""
     hits = np.diag(confusion).astype(np.float64)
     sums = confusion.sum(axis=0) + confusion.sum(axis=1)
     return float((2.0 * hits[sums > 0] / sums[sums > 0]).mean())
 
 
 def compare_macro_f1(labels: Rows, first: Rows, second: Rows, classes: int) -> tuple[float, float]:
-    """Return by how much the macro-F1 of the first predictions (N,) is higher, and the standard error of that.
+    """Return the macro-F1 of the first predictions (N,) minus that of the second, and its standard error.
 
-    The error is the standard deviation over ``REPLICATES`` bootstrap samples of the images, always the same ones.
+    The error is the standard deviation over ``REPLICATES`` bootstrap samples of the images, which are always the same.
     """
     rng = np.random.default_rng(0)
 
     def differ(counts: NDArray[np.float64]) -> float:
-        return _weighted_macro_f1(labels, first, classes, counts) - _weighted_macro_f1(labels, second, classes, counts)
+        return _compute_weighted_macro_f1(labels, first, classes, counts) - _compute_weighted_macro_f1(
+            labels, second, classes, counts
+        )
 
     draws = (rng.integers(0, len(labels), len(labels)) for _ in range(REPLICATES))
     samples = [differ(np.bincount(drawn, minlength=len(labels)).astype(np.float64)) for drawn in draws]
     return differ(np.ones(len(labels))), float(np.std(samples))
 
 
-def _weighted_macro_f1(labels: Rows, predicted: Rows, classes: int, counts: NDArray[np.float64]) -> float:
-    """Return the macro-F1 of images of which each counts so many times."""
+def _compute_weighted_macro_f1(labels: Rows, predicted: Rows, classes: int, counts: NDArray[np.float64]) -> float:
+    """Return the macro-F1 of images, each counted as often as ``counts`` says."""
     right = predicted == labels
     hits = np.bincount(labels[right], weights=counts[right], minlength=classes)
     sums = np.bincount(labels, weights=counts, minlength=classes)
@@ -54,17 +56,17 @@ def _weighted_macro_f1(labels: Rows, predicted: Rows, classes: int, counts: NDAr
     return float((2.0 * hits[sums > 0] / sums[sums > 0]).mean())
 
 
-def score(logits: Floats, labels: Rows, classes: int) -> dict[str, float]:
+def score_logits(logits: Floats, labels: Rows, classes: int) -> dict[str, float]:
     """Return the mean cross-entropy, accuracy and macro-F1 of logits (N, classes)."""
     counts = count_confusion(labels, logits.argmax(axis=1), classes)
     return {
-        "loss": float(row_losses(logits, labels).mean()),
+        "loss": float(compute_row_losses(logits, labels).mean()),
         "accuracy": float(np.trace(counts)) / len(labels),
-        "macro_f1": macro_f1(counts),
+        "macro_f1": compute_macro_f1(counts),
     }
 
 
-def row_losses(logits: Floats, labels: Rows) -> NDArray[np.float64]:
+def compute_row_losses(logits: Floats, labels: Rows) -> NDArray[np.float64]:
     """Return the cross-entropy of each row with its label, float64 (N,)."""
     above = logits - logits.max(axis=1, keepdims=True)
     sums = np.exp(above).sum(axis=1, dtype=np.float64)
@@ -72,17 +74,17 @@ def row_losses(logits: Floats, labels: Rows) -> NDArray[np.float64]:
     return losses
 
 
-WEAKEST, STRONGEST = -8.0, 4.0  # powers of 2 that logits may be multiplied by
-NARROWINGS = 16  # of the span of powers, each by the golden ratio
+WEAKEST, STRONGEST = -8.0, 4.0  # the range of the factor for logits, as powers of 2
+NARROWINGS = 16  # how often the range of powers is narrowed by the golden ratio
 GOLDEN = (5.0**0.5 - 1.0) / 2.0
 
 
-def calibrate(logits: Floats, labels: Rows, weights: Doubles | None = None) -> tuple[float, float]:
-    """Return the factor for all logits (N, K) with which their mean cross-entropy is least, and that loss.
+def calibrate_logits(logits: Floats, labels: Rows, weights: Doubles | None = None) -> tuple[float, float]:
+    """Return the factor for all logits (N, K) that minimises their mean cross-entropy, and that loss.
 
-    ``weights`` (N,) are those of the rows, all the same if not given. Labels count as if one more image of each had
-    another one (Platt 1999), so that few images that are all right do not make a head entirely sure. The loss has one
-    minimum over the factor, which golden-section search finds to a hundredth.
+    ``weights`` (N,) are those of the rows, equal by default. Labels are smoothed as in Platt (1999), so that a
+    head that is right about a few images is not entirely certain. The loss has one minimum over the factor, which
+    golden-section search finds to a hundredth.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     total = max(float(weights.sum()), float(np.finfo(np.float64).tiny))
@@ -91,7 +93,7 @@ def calibrate(logits: Floats, labels: Rows, weights: Doubles | None = None) -> t
 
     def loss(power: float) -> float:
         factor = 2.0**power
-        sure = float((weights * row_losses(logits * np.float32(factor), labels)).sum())
+        sure = float((weights * compute_row_losses(logits * np.float32(factor), labels)).sum())
         return float((sure + doubt * factor) / total)
 
     low, high = WEAKEST, STRONGEST
@@ -115,16 +117,16 @@ Z = 1.959963984540054  # standard normal quantile of 97.5 %
 WORTH = 0.25
 
 
-def out_of_fold(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy out of fold: Wilson's, for ``WORTH`` times as many images.
+def estimate_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of an out-of-fold accuracy: Wilson's, for ``WORTH`` times as many images.
 
-    Folds share the images that they train on, and photos of a class often come in series, so that ``count`` of them
-    say less than as many that are independent.
+    Folds share training images, and photos of a class are often taken in series, so ``count`` images carry less
+    information than as many independent ones.
     """
-    return wilson(hits * WORTH, count * WORTH)
+    return compute_wilson(hits * WORTH, count * WORTH)
 
 
-def wilson(hits: float, count: float) -> tuple[float, float]:
+def compute_wilson(hits: float, count: float) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share of ``hits`` in ``count``; (0, 1) for a count of 0."""
     if count <= 0:
         return 0.0, 1.0

@@ -1,1 +1,1 @@
-"""Starting and watching the processes of a run."""
+"""Launch: starts and supervises the processes of a distributed run."""

@@ -1,4 +1,4 @@
-"""Starts the processes of a run on this machine, shows what they do, passes signals on, and ends all when one dies."""
+"""Launcher: starts a run's processes on this machine, shows progress, forwards signals, ends all if one dies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.distributed.launch import free_port
+from finetune.distributed.launch import find_free_port
 from finetune.errors import ResourceError
 from finetune.launch.member import ALIVE, RECIPE, Task
 from finetune.launch.processes import Machines, Processes
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from finetune.distributed.launch import Launch
     from finetune.recipe.plan import Plan
 
-LOOK = 0.1  # seconds between two looks at the processes
-# Seconds that the others have to end, before they are made to, once one has failed, or once one has come to its end.
+LOOK = 0.1  # seconds between two checks of the processes
+# Seconds until the other processes are killed, after one has failed and after one has finished.
 SOON, SAVING = 1.0, 600.0
 
 
-def run(
+def run_processes(
     launch: Launch,
     plan: Plan,
     *,
@@ -42,10 +42,10 @@ def run(
     progress: Progress,
     extend: int | None = None,
 ) -> dict[str, Any]:
-    """Fine-tune with all processes of this machine; return the result of the first, and the run's folder beside it.
+    """Fine-tune with all processes of this machine; return the run's folder and the result of the first process.
 
-    Raises what the first process that failed raised, ``Interrupted`` after a signal, and ``ProcessDied`` naming the
-    process and its log where one ended without a word.
+    Raises the error of the first process that failed, ``Interrupted`` after a signal, and ``ProcessDied`` with the
+    process and its log if one ended without reporting an error.
     """
     task = Task(
         resume=str(resume) if resume else None,
@@ -56,7 +56,7 @@ def run(
         argv=sys.argv,
     )
     machines = Machines(launch)
-    with interrupts.watched() as stop, _started(launch, plan, task, resume) as processes:
+    with interrupts.watch_signals() as stop, _start_processes(launch, plan, task, resume) as processes:
         screen = Screen(processes.folder, progress)
         try:
             _follow(processes, screen, machines, stop)
@@ -69,28 +69,28 @@ def run(
     if error is not None:
         if screen.run is not None:
             progress.finetune_run_error(screen.run, error)
-        elif str(processes.logs) not in str(error):  # nothing was begun, and nobody was sent to look there
+        elif str(processes.logs) not in str(error):  # no run was started, and the error does not refer to the logs
             shutil.rmtree(processes.logs, ignore_errors=True)
         raise error
     return {"folder": screen.run_folder or processes.logs, "result": screen.result}
 
 
 @contextmanager
-def _started(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Iterator[Processes]:
-    """Start MindSpore's launcher; the processes end when this one does, since the kernel then opens its lock."""
+def _start_processes(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Iterator[Processes]:
+    """Start MindSpore's launcher; the processes end with this one, because the kernel then releases its lock."""
     from finetune.recipe import masking
     from finetune.recipe import plan as plans
 
     folder = Path(tempfile.mkdtemp(prefix="finetune-"))
-    logs = _new_logs(plan.recipe.output, resume, launch)
+    logs = _create_logs(plan.recipe.output, resume, launch)
     try:
         with (folder / ALIVE).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             masking.write_recipe(folder / RECIPE, plans.dump_given(plan))
             task.write(folder)
-            where = replace(launch, port=launch.port or free_port())
+            where = replace(launch, port=launch.port or find_free_port())
             environment = os.environ | where.environment(folder)
-            environment["PATH"] = f"{_python_for(folder)}{os.pathsep}{environment.get('PATH', '')}"
+            environment["PATH"] = f"{_link_python(folder)}{os.pathsep}{environment.get('PATH', '')}"
             with (logs / "msrun.log").open("wb") as log:
                 msrun = subprocess.Popen(
                     where.command(logs),
@@ -105,8 +105,8 @@ def _started(launch: Launch, plan: Plan, task: Task, resume: Path | None) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
-    """Return a new folder for the logs: in the run's, or beside where that will be."""
+def _create_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
+    """Create a folder for the logs: in the run's folder, or in the output folder if there is no run yet."""
     try:
         if resume is None:
             output.mkdir(parents=True, exist_ok=True)
@@ -114,22 +114,22 @@ def _new_logs(output: Path, resume: Path | None, launch: Launch) -> Path:
         home = resume / "logs"
         home.mkdir(exist_ok=True)
         before = [int(each.name[:3]) for each in home.iterdir() if each.name[:3].isdecimal()]
-        logs = home / _name(max(before, default=0) + (launch.node == 0 or not before), launch)
+        logs = home / _name_logs(max(before, default=0) + (launch.node == 0 or not before), launch)
         logs.mkdir(exist_ok=launch.node > 0)
     except OSError as error:
         raise ResourceError(
-            f"cannot write logs to {error.filename}: {error.strerror}; choose another --output"
+            f"{error.filename}: cannot write logs ({error.strerror}); choose another --output"
         ) from error
     return logs
 
 
-def _name(number: int, launch: Launch) -> str:
-    """Return the name of a launch's logs; those of other machines than the first stand beside."""
+def _name_logs(number: int, launch: Launch) -> str:
+    """Return the name of the folder with a launch's logs; it includes the machine's number except on the first."""
     return f"{number:03d}" if launch.node == 0 else f"{number:03d}-machine-{launch.node}"
 
 
-def _python_for(folder: Path) -> Path:
-    """Return a folder in which ``python``, which MindSpore's launcher calls, is this interpreter."""
+def _link_python(folder: Path) -> Path:
+    """Return a folder in which ``python``, the command that MindSpore's launcher calls, is this interpreter."""
     programs = folder / "bin"
     programs.mkdir()
     script = programs / "python"
@@ -139,7 +139,7 @@ def _python_for(folder: Path) -> Path:
 
 
 def _follow(processes: Processes, screen: Screen, machines: Machines, stop: interrupts.Stop) -> None:
-    """Show what happens until all processes have ended, or until the others had their time after one did."""
+    """Show progress until all processes have ended, or until the time limit after one of them ended."""
     told: set[int] = set()
     until = float("inf")
     while processes.msrun.poll() is None and time.monotonic() < until:
@@ -149,7 +149,7 @@ def _follow(processes: Processes, screen: Screen, machines: Machines, stop: inte
         if stop.signal:
             told |= processes.signal(stop.signal, told)
         if processes.finished():
-            return  # what is left of MindSpore's launcher would wait for half a minute
+            return  # MindSpore's launcher itself would wait for half a minute longer
         processes.deserted = processes.deserted or machines.lost()
         if processes.failed():
             until = min(until, time.monotonic() + SOON)
@@ -158,10 +158,10 @@ def _follow(processes: Processes, screen: Screen, machines: Machines, stop: inte
 
 
 def _keep_logs(processes: Processes, folder: Path | None) -> None:
-    """Move the logs into the run's folder, once there is one."""
+    """Move the logs into the run's folder, once that exists."""
     if folder is None or folder in processes.logs.parents:
         return
-    kept = folder / "logs" / _name(1, processes.launch)
+    kept = folder / "logs" / _name_logs(1, processes.launch)
     with suppress(OSError):
         kept.parent.mkdir(exist_ok=True)
         processes.logs.rename(kept)

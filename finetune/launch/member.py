@@ -1,4 +1,4 @@
-"""One process of several that train together: what it does from its start to its end."""
+"""Worker process: one of several processes that train together, from start to end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from finetune.errors import FinetuneError
 from finetune.machine import interrupts
 from finetune.machine.device import KINDS
 
-ALIVE = "alive"  # the file that the parent keeps locked as long as it lives
+ALIVE = "alive"  # the file that the parent locks while it runs
 RECIPE = "recipe.yaml"
 TASK = "task.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What the processes are to do: the recipe lies beside it."""
+    """The task of the processes; the recipe is a separate file in the same folder."""
 
     resume: str | None
     allow_changed: bool
@@ -37,17 +37,16 @@ class Task:
     argv: list[str]
 
     def write(self, folder: Path) -> None:
-        """Write the task for the processes to find."""
         (folder / TASK).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
 def read_task(folder: Path) -> Task:
-    """Return the task that the parent wrote."""
+    """Read the task that the parent wrote."""
     return Task(**json.loads((folder / TASK).read_text(encoding="utf-8")))
 
 
 def main() -> NoReturn:
-    """Be one process of a launch; its outcome is left for the parent, and then the process ends."""
+    """Run one process of a launch, write its outcome for the parent, and end the process."""
     folder = Path(os.environ[FOLDER])
     interrupts.listen()
     threading.Thread(target=end_with_parent, args=(folder,), daemon=True).start()
@@ -57,42 +56,45 @@ def main() -> NoReturn:
     sys.argv = task.argv
     rank = int(os.environ["MS_NODE_ID"])
     (folder / f"rank-{rank}.pid").write_text(str(os.getpid()))
-    pin(task, rank)
+    pin_cores(task, rank)
     code, outcome = 0, {"exit_code": 0}
     try:
-        train(folder, task, rank)
+        train_task(folder, task, rank)
     except BaseException as error:
-        code, outcome = failed(error)
-    interrupts.taken()
-    leave(folder, rank, outcome, code)
+        code, outcome = describe_failure(error)
+    interrupts.mark_taken()
+    leave_launch(folder, rank, outcome, code)
 
 
 def end_with_parent(folder: Path) -> None:
-    """End everything when the parent has ended, however it did: then the kernel lets go of its lock.
+    """End everything when the parent has ended, however that happened: the kernel then releases its lock.
 
-    The process where the others meet cannot see to that itself: it holds Python's lock all the time.
+    The scheduler process cannot do this for itself, because it never releases Python's global lock.
     """
-    with suppress(FileNotFoundError), (folder / ALIVE).open("rb") as file:  # it is gone where the parent was quick
+    with (
+        suppress(FileNotFoundError),
+        (folder / ALIVE).open("rb") as file,
+    ):  # the file is missing if the parent has already ended
         fcntl.flock(file, fcntl.LOCK_SH)
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
-        os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)  # MindSpore's launcher, and all that has its group
+        os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)  # MindSpore's launcher and its process group
     os._exit(1)
 
 
 def meet_others() -> NoReturn:
-    """Be the process where the others meet, until they have ended."""
+    """Run MindSpore's scheduler, which connects the other processes, until they have ended."""
     from mindspore.communication import init
 
-    from finetune.machine.kind import quiet_mindspore
+    from finetune.machine.kind import import_mindspore
 
-    quiet_mindspore().set_device("CPU")
+    import_mindspore().set_device("CPU")
     init()
     os._exit(0)
 
 
-def pin(task: Task, rank: int) -> None:
-    """Keep to this process's share of the cores; on an NPU the launcher has seen to that."""
+def pin_cores(task: Task, rank: int) -> None:
+    """Bind this process to its share of the cores; on an NPU, MindSpore's launcher does that."""
     first, end = task.ranks
     if not KINDS[task.device].pins or not hasattr(os, "sched_setaffinity"):
         return
@@ -103,8 +105,8 @@ def pin(task: Task, rank: int) -> None:
         os.sched_setaffinity(0, cores[own * each : (own + 1) * each])
 
 
-def train(folder: Path, task: Task, rank: int) -> None:
-    """Train as the task says."""
+def train_task(folder: Path, task: Task, rank: int) -> None:
+    """Train as one of the processes of the task."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
     from finetune.launch.relay import Relay
@@ -115,7 +117,7 @@ def train(folder: Path, task: Task, rank: int) -> None:
     plan = plans.load_plan(folder / RECIPE, [], catalogue)
     relay = Relay(folder, quiet=rank != task.ranks[0])
     if rank and not relay.quiet:
-        relay.say(f"machine {rank // (task.ranks[1] - rank)}; the first machine shows how the run goes")
+        relay.say(f"machine {rank // (task.ranks[1] - rank)}; the first machine shows the progress of the run")
         relay.quiet = True
     run = engine.fine_tune(
         plan,
@@ -130,23 +132,23 @@ def train(folder: Path, task: Task, rank: int) -> None:
         relay.finished(run)
 
 
-def failed(error: BaseException) -> tuple[int, dict[str, Any]]:
-    """Return the exit code and the outcome; the code is 0 for what ends all processes, each of which then ends itself.
+def describe_failure(error: BaseException) -> tuple[int, dict[str, Any]]:
+    """Return the exit code and the outcome of an error; the code is 0 if the error ends every process by itself.
 
-    MindSpore's launcher kills all others when one ends with another code.
+    With any other code, MindSpore's launcher kills all other processes.
     """
     import traceback
 
     from finetune.display import failures
 
     traceback.print_exception(error)
-    about = failures.as_json(error)["error"]
+    about = failures.convert_to_json(error)["error"]
     everywhere = isinstance(error, FinetuneError) and error.everywhere
     return 0 if everywhere else about["exit_code"], {**about, "everywhere": everywhere, "time": time.time()}
 
 
-def leave(folder: Path, rank: int, outcome: dict[str, Any], code: int) -> NoReturn:
-    """Leave the outcome for the parent, and end the process without taking its libraries apart."""
+def leave_launch(folder: Path, rank: int, outcome: dict[str, Any], code: int) -> NoReturn:
+    """Write the outcome for the parent, and end the process without unloading its libraries."""
     part = folder / f"rank-{rank}.json.tmp"
     part.write_text(json.dumps(outcome), encoding="utf-8")
     part.rename(folder / f"rank-{rank}.json")
@@ -155,5 +157,5 @@ def leave(folder: Path, rank: int, outcome: dict[str, Any], code: int) -> NoRetu
     if code == 0 and "mindspore" in sys.modules:
         from finetune.distributed import world
 
-        world.part()
+        world.leave_world()
     os._exit(code)

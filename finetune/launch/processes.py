@@ -1,4 +1,4 @@
-"""The processes of one launch as their parent sees them: where they are, what they came to, and their end."""
+"""Processes of a launch, as seen by their parent: state, outcomes and errors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from finetune.distributed.launch import Launch
 
 
-HELLO = b"finetune"  # what a parent says first; others may connect to any port, as those who look for open ones do
-DONE = b"."  # what a parent says before it leaves in good order
-BETWEEN = 0.5  # seconds between two tries to reach the first machine
-# Seconds until a machine that went away without a word is asked, between questions, and how many go unanswered.
+HELLO = b"finetune"  # the first message of a parent, to recognise connections from port scanners and the like
+DONE = b"."  # the last message of a parent whose processes ended normally
+BETWEEN = 0.5  # seconds between two attempts to reach the first machine
+# TCP keep-alive: seconds until the first probe of a silent machine, between probes, and how many may stay unanswered.
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3}
 
 
 class Machines:
-    """The first machine listens at the port after that of MindSpore's, all others stay connected to it.
+    """Connections between machines, to notice when one fails: MindSpore's processes wait for the others forever.
 
-    MindSpore's processes wait for the others without end, whatever became of them.
+    The first machine listens on the port after MindSpore's; all others stay connected to it.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -41,7 +41,7 @@ class Machines:
         self.address = (launch.host, launch.port + 1)
         self.several = launch.size > len(launch.ranks)
         self.connections: list[socket.socket] = []
-        self.strangers: set[socket.socket] = set()  # who has not said hello yet
+        self.strangers: set[socket.socket] = set()  # connections that have not sent HELLO yet
         self.listener: socket.socket | None = None
         if self.several and launch.node == 0:
             self.listener = self._listening()
@@ -50,22 +50,21 @@ class Machines:
         try:
             listener = socket.create_server(("", self.address[1]))
         except OSError as error:
-            why = f"port {self.address[1]} cannot be listened at: {error.strerror}"
-            raise UsageError(
-                f"{why}; name two free ones in a row by the first of them: runner.master=HOST:PORT"
-            ) from error
+            why = f"port {self.address[1]} is not available ({error.strerror})"
+            remedy = "set runner.master=HOST:PORT such that this port and the next are free"
+            raise UsageError(f"{why}; {remedy}") from error
         listener.setblocking(False)
         return listener
 
     def lost(self) -> bool:
-        """Tell whether a machine has left other than in good order."""
+        """Return whether a machine has disconnected without ending normally."""
         if not self.several:
             return False
         self._meet()
         return any([self._left(each) for each in [*self.connections]])
 
     def _meet(self) -> None:
-        """Take or make a connection, if one is due."""
+        """Accept or open a connection, if one is due."""
         with suppress(OSError):
             if self.listener is not None:
                 stranger = self.listener.accept()[0]
@@ -102,7 +101,7 @@ class Machines:
         return not stranger and said != DONE
 
     def leave(self, *, done: bool) -> None:
-        """Close all connections; the others hear whether all was in good order."""
+        """Close all connections; ``done`` tells the other machines that the processes ended normally."""
         for connection in self.connections:
             with suppress(OSError):
                 if done:
@@ -117,14 +116,14 @@ DIED = re.compile(rb"Worker process (\d+) exit with exception\. Error code: (-?\
 
 
 class ProcessDied(FinetuneError):
-    """A process of the run ended without a word."""
+    """A process of the run ended without reporting an error."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Processes:
-    """The processes of one launch: ``folder`` holds what they are told and what they tell, ``logs`` what they print.
+    """The processes of one launch: ``folder`` contains their task and outcomes, ``logs`` their output.
 
-    ``deserted`` tells that those of another machine are gone.
+    ``deserted`` is True once the processes of another machine have ended.
     """
 
     launch: Launch
@@ -134,40 +133,39 @@ class Processes:
     deserted: bool = False
 
     def log(self, rank: int) -> Path:
-        """Return the log of a process."""
         return self.logs / f"worker_{rank}.log"
 
     def pids(self) -> dict[int, int]:
-        """Return the process ids by rank of all that have come so far."""
+        """Return the process ids of all processes that have started, by rank."""
         found = ((rank, self.folder / f"rank-{rank}.pid") for rank in self.launch.ranks)
         return {rank: int(path.read_text()) for rank, path in found if path.exists()}
 
     def outcomes(self) -> dict[int, dict[str, Any]]:
-        """Return what the processes came to, by rank."""
+        """Return the outcomes of all processes that have ended by themselves, by rank."""
         found = ((rank, self.folder / f"rank-{rank}.json") for rank in self.launch.ranks)
         return {rank: json.loads(path.read_text(encoding="utf-8")) for rank, path in found if path.exists()}
 
     def dead(self) -> dict[int, int]:
-        """Return the codes, or negative signals, of processes that MindSpore's launcher saw end badly, by process."""
+        """Return the exit codes or negative signals of processes that MindSpore's launcher saw fail, by process id."""
         with suppress(OSError):
             return {int(pid): int(code) for pid, code in DIED.findall((self.logs / "msrun.log").read_bytes())}
         return {}
 
     def failed(self) -> bool:
-        """Tell whether a process ended by itself, which the others cannot go on without."""
+        """Return whether one process failed on its own, so that the others cannot continue."""
         lone = (each["exit_code"] and not each["everywhere"] for each in self.outcomes().values())
         return self.deserted or any(lone) or bool(self.dead())
 
     def in_order(self) -> bool:
-        """Tell whether all ended as one."""
+        """Return whether all processes ended together."""
         return len(self.outcomes()) == len(self.launch.ranks) and not self.failed()
 
     def finished(self) -> bool:
-        """Tell whether all have told what they came to, and are gone."""
+        """Return whether all processes have written their outcomes and ended."""
         return len(self.outcomes()) == len(self.launch.ranks) and not any(map(is_member, self.pids().values()))
 
     def signal(self, signum: int, told: set[int]) -> set[int]:
-        """Send a signal to every process that was not ``told``, and return those."""
+        """Send a signal to every process that is not in ``told``; return the ids of these processes."""
         new = {*self.pids().values()} - told
         for pid in new:
             with suppress(ProcessLookupError):
@@ -175,7 +173,7 @@ class Processes:
         return new
 
     def end(self) -> None:
-        """End what has not ended yet: the group of MindSpore's launcher, and the processes, each of its own group."""
+        """Kill what is still running: the process group of MindSpore's launcher, and each process in its own group."""
         for pid in self.pids().values():
             if is_member(pid):
                 with suppress(ProcessLookupError):
@@ -185,9 +183,9 @@ class Processes:
         self.msrun.wait()
 
     def verdict(self, signum: int) -> FinetuneError | None:
-        """Return what ended the run too early: the word of the process that failed first, or which died without one.
+        """Return the error that ended the run: that of the process that failed first, or of one that died silently.
 
-        ``signum`` is the signal that asked them to end, if any did.
+        ``signum`` is the signal that asked the processes to end, or 0.
         """
         outcomes = self.outcomes()
         failed = {rank: each for rank, each in outcomes.items() if each["exit_code"]}
@@ -205,27 +203,27 @@ class Processes:
             return Interrupted(signum, UNBEGUN)
         dead = self.dead()
         if self.deserted and not dead:
-            remedy = "look there, and go on with `finetune run --resume` on all"
-            return ProcessDied(f"the processes of another machine ended, and those of this one were ended; {remedy}")
+            remedy = "look at its logs, then use `finetune run --resume` on all machines"
+            return ProcessDied(f"the processes of another machine ended, so those of this one were stopped; {remedy}")
         codes = {rank: dead[pid] for rank, pid in self.pids().items() if pid in dead}
         if not codes:
             ended = f"MindSpore's launcher ended with code {self.msrun.returncode}"
             return ProcessDied(f"{ended}, and all processes with it; its log: {self.logs / 'msrun.log'}")
         rank = next(rank for rank in silent if rank in codes)
-        return died(rank, codes[rank], self.log(rank))
+        return describe_death(rank, codes[rank], self.log(rank))
 
 
-def died(rank: int, code: int, log: Path) -> ProcessDied:
-    """Return the error for a process that ended without a word."""
+def describe_death(rank: int, code: int, log: Path) -> ProcessDied:
+    """Return the error for a process that ended without reporting one."""
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     why = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""
-    error = ProcessDied(f"process {rank} of the run {how}{why}; all others were ended; its log: {log}")
+    error = ProcessDied(f"process {rank} of the run {how}{why}; all others were stopped; its log: {log}")
     error.exit_code = ResourceError.exit_code if code == -signal.SIGKILL else 1
     return error
 
 
 def is_member(pid: int) -> bool:
-    """Tell whether a process, the number of which may be another's by now, is one of a launch."""
+    """Return whether a process id still belongs to a process of a launch, and was not reused."""
     try:
         return os.fsencode(WORKER) in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

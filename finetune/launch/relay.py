@@ -1,4 +1,4 @@
-"""From the first process of a run to the one that has the terminal: what happens, one line of JSON after the other."""
+"""Events of a run, passed from its first process to the parent with the terminal, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from finetune.display.progress import Progress
 
 EVENTS = "events.jsonl"
-BETWEEN = 0.1  # seconds, at least, between two steps that are told
+BETWEEN = 0.1  # minimum seconds between two step events
 START = ("device", "steps_per_epoch", "images", "weights", "resumed")
 ALWAYS = ("epoch", "step", "phase", "trainable", "stop_reason", "result")
 
 
 class Relay:
-    """A watcher that writes a run's events into a file; a ``quiet`` one only what is said, into its own log."""
+    """A watcher that writes a run's events into a file; with ``quiet``, it only prints messages to its own log."""
 
     def __init__(self, folder: Path, *, quiet: bool) -> None:
         self.path, self.quiet, self.told = folder / EVENTS, quiet, 0.0
@@ -33,14 +33,16 @@ class Relay:
             best = run.best and [run.best.epoch, run.best.value]
             about["run"] = {"best": best, **{name: getattr(run, name) for name in ALWAYS}}
         if event == "run_start" and run is not None:
-            recipe = run.recipe.model_dump(mode="json", by_alias=True)  # with what the first process has settled
+            recipe = run.recipe.model_dump(
+                mode="json", by_alias=True
+            )  # with the values that the first process chose for auto
             about["run"] |= {"folder": str(run.folder), "classes": run.classes, "stages": run.stages, "recipe": recipe}
             about["run"] |= {name: getattr(run, name) for name in START}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(about) + "\n")
 
     def say(self, message: str) -> None:
-        """Show a line."""
+        """Print a message and pass it on."""
         sys.stdout.write(f"{message}\n")
         sys.stdout.flush()
         if not self.quiet:
@@ -48,17 +50,17 @@ class Relay:
 
     @hookimpl
     def finetune_run_start(self, run: Run) -> None:
-        """Tell that the run begins."""
+        """Write the event that the run has started."""
         self._tell("run_start", run)
 
     @hookimpl
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
-        """Tell that an epoch begins."""
+        """Write the event that an epoch has started."""
         self._tell("epoch_start", run, epoch=epoch)
 
     @hookimpl
     def finetune_step_end(self, run: Run, step: int, loss: float) -> None:
-        """Tell of a step, if the last one told was long enough ago."""
+        """Write a step event, unless the last one was less than ``BETWEEN`` seconds ago."""
         now = time.monotonic()
         if now - self.told >= BETWEEN:
             self.told = now
@@ -66,23 +68,23 @@ class Relay:
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
-        """Tell what an epoch came to."""
+        """Write the metrics of an epoch."""
         self._tell("epoch_end", run, epoch=epoch, metrics=metrics)
 
     @hookimpl
     def finetune_run_end(self, run: Run) -> None:
-        """Tell that the run has ended, and how."""
+        """Write the event that the run has ended."""
         self._tell("run_end", run)
 
     def finished(self, run: Run) -> None:
-        """Tell where the run is: on other machines than the first nothing else says it."""
+        """Write the run's folder and result; on every machine except the first, this is the only event."""
         self._tell("finished", folder=str(run.folder), result=run.result)
 
 
 class Screen:
-    """Shows the events of a relay as they come; ``run`` is None until it has begun, and on other machines always.
+    """Shows the events of a relay; ``run`` is None until it has started, and stays None except on the first machine.
 
-    ``folder`` is the run's, once it is known, and ``result`` what it came to.
+    ``run_folder`` and ``result`` are those of the run, once they are known.
     """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
@@ -93,12 +95,12 @@ class Screen:
         self._read = 0
 
     def update(self) -> None:
-        """Show what was written since."""
+        """Show the events that were written since the last call."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
             file.seek(self._read)
-            lines = file.read().split(b"\n")[:-1]  # the last one may not be whole
+            lines = file.read().split(b"\n")[:-1]  # the last one may be incomplete
         for line in lines:
             self._read += len(line) + 1
             self._show(json.loads(line))

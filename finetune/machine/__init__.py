@@ -1,1 +1,1 @@
-"""The machine: devices, versions, and what is wrong with them."""
+"""Machine: devices, processor, memory, signals and library versions."""

@@ -1,4 +1,4 @@
-"""Ascend NPUs. Never run: there was none. What it uses of MindSpore a test compares with the installed one."""
+"""Ascend NPUs. Untested on hardware; a test checks the MindSpore functions it uses against the installed version."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
     from finetune.machine.kind import Settings
 
 NODE = "/dev/davinci0"
-CONNECT, EXECUTE = 7200, 17340  # seconds; HCCL takes no more
-SINK = 20  # steps: half a minute at most until a signal is looked at, and a loss read back in every few seconds
+CONNECT, EXECUTE = 7200, 17340  # seconds; HCCL accepts no more
+SINK = 20  # steps: a signal is noticed within half a minute, and a loss is read back every few seconds
 
 
-def missing() -> str:
-    """Return what of the driver is not there; a container may have other devices than the first."""
+def find_missing_driver() -> str:
+    """Return which part of the driver is missing, or an empty string; a container may lack the first device."""
     found = os.path.exists(NODE) or glob(f"{NODE[:-1]}[0-9]*")
     return "" if found else f"{NODE} is missing"
 
 
-def prepare(ms: Any, settings: Settings) -> str:
-    """Bound the memory."""
+def limit_memory(ms: Any, settings: Settings) -> str:
+    """Limit the device memory."""
     if settings.memory_gb:
         ms.runtime.set_memory(max_size=f"{settings.memory_gb}GB")
     return "not used"
 
 
-def environment(timeout: int) -> Mapping[str, str]:
-    """Return how long HCCL waits: the first process looks at the data while the others wait."""
+def build_environment(timeout: int) -> Mapping[str, str]:
+    """Set HCCL's timeouts: the other processes wait while the first one scans the data."""
     return {"HCCL_CONNECT_TIMEOUT": str(CONNECT), "HCCL_EXEC_TIMEOUT": str(EXECUTE)}
 
 
 KIND = Kind(
     name="ascend",
     target="Ascend",
-    missing=missing,
-    prepare=prepare,
+    missing=find_missing_driver,
+    prepare=limit_memory,
     amp="O2",
     sink=SINK,
     queue=True,
     pins=False,
-    environment=environment,
+    environment=build_environment,
 )

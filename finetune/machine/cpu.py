@@ -1,4 +1,4 @@
-"""The CPU: MindSpore's oneDNN on it, capped where that makes convolutions faster."""
+"""CPU device: sets up MindSpore's oneDNN, capped at AVX2 where that makes convolutions faster."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.machine.environment import cpu_flags
-from finetune.machine.forms import Forms, strongest_isa
+from finetune.machine.environment import read_cpu_flags
+from finetune.machine.forms import Forms, find_strongest_isa
 from finetune.machine.kind import Kind, Settings
 from finetune.machine.timeslice import shorten_time_slice
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 AVX2 = 0x7  # dnnl_cpu_isa_avx2 of oneDNN's C interface
 CAPPED = "AVX2 (capped: MindSpore's AVX-512 convolutions are slower)"
 PRODUCTS = "AVX-512 (not capped: this network's convolutions are matrix products)"
-# The processes wait for one another while the first looks at the data, which may take as long as it likes. Seconds.
+# Seconds that the processes wait for one another: the first scans the data, however long that takes.
 PATIENCE = 24 * 3600
 _ISA: list[str] = []
 
 
-def prepare(ms: Any, settings: Settings) -> str:
-    """Cap oneDNN, shorten the time slice, set the number of threads, and return the instruction set in force."""
+def prepare_cpu(ms: Any, settings: Settings) -> str:
+    """Cap oneDNN, shorten the time slice and set the number of threads; return the instruction set in use."""
     shorten_time_slice()
     isa = cap_onednn(uncapped=settings.forms.uncapped)
     if settings.threads:
@@ -34,11 +34,12 @@ def prepare(ms: Any, settings: Settings) -> str:
 
 
 def cap_onednn(*, uncapped: bool = False) -> str:
-    """Cap MindSpore's oneDNN at AVX2 on CPUs with AVX-512, and return what is in force, with the reason.
+    """Cap MindSpore's oneDNN at AVX2 on CPUs with AVX-512; return the instruction set in use, with the reason.
 
-    With AVX-512 its convolutions on plain NCHW tensors run in oneDNN's reference kernels, 10 to 100 times slower, but
-    its matrix products run twice as fast: ``uncapped`` is for networks that train in matmul form alone. The C call
-    reaches MindSpore's own copy of the library only; it works until the first operator runs, so the first choice stays.
+    With AVX-512, convolutions on plain NCHW tensors run in oneDNN's reference kernels, 10 to 100 times slower, but
+    matrix products run twice as fast: ``uncapped`` is for networks that train entirely in matmul form. The C call
+    affects only MindSpore's own copy of the library, and only before the first operator runs, so the first choice is
+    final.
     """
     if not _ISA:
         _ISA.append(_cap_onednn(uncapped=uncapped))
@@ -46,16 +47,16 @@ def cap_onednn(*, uncapped: bool = False) -> str:
 
 
 def is_uncapped() -> bool | None:
-    """Tell whether oneDNN may use AVX-512 in this process, where convolutions are slow; None while that is open."""
-    if strongest_isa() != "avx512":
+    """Return whether oneDNN may use AVX-512 in this process, which slows convolutions; None while undecided."""
+    if find_strongest_isa() != "avx512":
         return False
     if os.environ.get("ONEDNN_MAX_CPU_ISA"):
         return True
     return _ISA[0] == PRODUCTS if _ISA else None
 
 
-def forms_in_force(settings: Settings) -> Forms:
-    """Return the forms that ``prepare`` made possible: in graph mode without mixed precision alone."""
+def limit_forms(settings: Settings) -> Forms:
+    """Return the forms that are possible after ``prepare_cpu``; the matmul form needs graph mode and full precision."""
     if settings.mode != "graph" or settings.amp == "O2":
         return Forms(why="the matmul form needs graph mode without mixed precision")
     return replace(settings.forms, uncapped=bool(is_uncapped()))
@@ -65,7 +66,7 @@ def _cap_onednn(*, uncapped: bool) -> str:
     chosen = os.environ.get("ONEDNN_MAX_CPU_ISA")
     if chosen:
         return f"{chosen} (set by ONEDNN_MAX_CPU_ISA)"
-    if "avx512f" not in cpu_flags():
+    if "avx512f" not in read_cpu_flags():
         return "default (this CPU has no AVX-512)"
     if uncapped:
         return PRODUCTS
@@ -81,8 +82,8 @@ def _cap_onednn(*, uncapped: bool) -> str:
     return CAPPED
 
 
-def environment(timeout: int) -> Mapping[str, str]:
-    """Return how long MindSpore's own collectives, which GPUs share at the start, wait for one another."""
+def build_environment(timeout: int) -> Mapping[str, str]:
+    """Set the timeouts of MindSpore's own collectives, which GPUs also use during start-up."""
     return {"MS_CPU_COMM_OP_TIMEOUT": str(PATIENCE), "MS_RECEIVE_MSG_TIMEOUT": str(PATIENCE)}
 
 
@@ -90,10 +91,10 @@ KIND = Kind(
     name="cpu",
     target="CPU",
     missing=lambda: "",
-    prepare=prepare,
+    prepare=prepare_cpu,
     amp="off",
     sink=0,
     queue=False,
     pins=True,
-    environment=environment,
+    environment=build_environment,
 )

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, commit and command, without secrets."""
+"""Environment of a run: versions, machine, commit and command, without secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from finetune.version import own_version
 
 
-def cpu_flags() -> frozenset[str]:
+def read_cpu_flags() -> frozenset[str]:
     """Return the instruction-set flags of the first CPU; empty where /proc/cpuinfo does not exist."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -25,8 +25,8 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def usable_cores() -> int:
-    """Return the cores that this process may use: its affinity, cut down to the container's quota."""
+def count_usable_cores() -> int:
+    """Return the number of cores that this process may use, by its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -54,29 +54,29 @@ _NAMED = re.compile(
 )
 
 
-def describe() -> dict[str, Any]:
-    """Return the environment as JSON; what cannot be found out is None."""
+def describe_environment() -> dict[str, Any]:
+    """Return the environment as JSON; unknown values are None."""
     return {
         "finetune": own_version(),
         "python": platform.python_version(),
-        "packages": packages(),
+        "packages": list_packages(),
         "platform": platform.platform(),
-        "cpu": cpu_model(),
-        "isa_flags": [flag for flag in ISA_FLAGS if flag in cpu_flags()],
-        "cores": usable_cores(),
-        "memory_mb": total_memory_mb(),
-        "git_commit": git_commit(),
-        "command": command(),
+        "cpu": read_cpu_model(),
+        "isa_flags": [flag for flag in ISA_FLAGS if flag in read_cpu_flags()],
+        "cores": count_usable_cores(),
+        "memory_mb": read_total_memory_mb(),
+        "git_commit": read_git_commit(),
+        "command": format_command(),
     }
 
 
-def command() -> str:
-    """Return the command line of this process as one types it."""
+def format_command() -> str:
+    """Return the command line of this process as the user typed it, with secrets masked."""
     program = Path(sys.argv[0]).name if sys.argv[:1] != [""] else "python"
-    return masked(shlex.join(["finetune" if program == "__main__.py" else program, *sys.argv[1:]]))
+    return mask_secrets(shlex.join(["finetune" if program == "__main__.py" else program, *sys.argv[1:]]))
 
 
-def packages() -> dict[str, str | None]:
+def list_packages() -> dict[str, str | None]:
     """Return the installed version of each package that can change a result; None where it is not installed."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -87,8 +87,8 @@ def packages() -> dict[str, str | None]:
     return found
 
 
-def cpu_model() -> str | None:
-    """Return the name that the CPU gives itself."""
+def read_cpu_model() -> str | None:
+    """Return the model name of the CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -97,10 +97,10 @@ def cpu_model() -> str | None:
     return line.partition(":")[2].strip() or platform.machine() or None
 
 
-def peak_memory_mb() -> float | None:
-    """Return the most memory that this process has held, in MB.
+def read_peak_memory_mb() -> float | None:
+    """Return the peak memory of this process, in MB.
 
-    The kernel's VmHWM starts anew with a program; ``getrusage`` would count what the parent held when it forked.
+    The kernel resets VmHWM when a program starts; ``getrusage`` would include the memory of the parent at the fork.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -110,18 +110,18 @@ def peak_memory_mb() -> float | None:
     return round(int(found[1]) / 1024, 1) if found else None
 
 
-def total_memory_mb() -> float | None:
-    """Return the memory of the machine, or of the container if that has less, in MB."""
+def read_total_memory_mb() -> float | None:
+    """Return the memory of the machine, or of its container if that is less, in MB."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return None
-    limit = memory_limit()
+    limit = read_memory_limit()
     return round(min(total, limit or total) / 2**20, 1)
 
 
-def memory_limit() -> int | None:
-    """Return the container's memory limit in bytes, if it has one."""
+def read_memory_limit() -> int | None:
+    """Return the container's memory limit in bytes; None if there is none."""
     try:
         text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -129,7 +129,7 @@ def memory_limit() -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def git_commit() -> str | None:
+def read_git_commit() -> str | None:
     """Return the commit that is checked out in the current folder; None outside of a repository or without git."""
     try:
         found = subprocess.run(
@@ -145,7 +145,7 @@ def git_commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def masked(text: str) -> str:
-    """Return ``text`` with ``***`` for passwords in URLs, tokens, and values whose name says that they are secret."""
+def mask_secrets(text: str) -> str:
+    """Replace passwords in URLs, tokens, and values with a secret-sounding name by ``***``."""
     text = _IN_URL.sub("***@", text)
     return _NAMED.sub(r"\1***", _TOKEN.sub("***", text))

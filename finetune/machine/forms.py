@@ -1,7 +1,7 @@
-"""The form in which each stage of a backbone trains on a CPU: convolutions, or matrix products (matmul form).
+"""Forms: whether each stage of a backbone trains on a CPU as convolutions or as matrix products (matmul form).
 
-MindSpore's oneDNN either stays at AVX2, where convolutions are usable and each stage may take the faster form, or may
-use AVX-512, where products are fastest and convolutions so slow that every stage has to be in matmul form.
+With MindSpore's oneDNN capped at AVX2, convolutions are usable and each stage can take the faster form. With AVX-512,
+matrix products are fastest, but convolutions are so slow that every stage has to be in matmul form.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from finetune.machine.environment import cpu_flags
+from finetune.machine.environment import read_cpu_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 Isa = Literal["avx512", "avx2", "other"]
 MATMUL, CONVOLUTIONS = "matmul", "convolutions"
 MEASURE = "`finetune doctor --measure` times both forms on this machine"
-# Bytes that a training step holds for each byte that the cells of a stage return on the way forward, by the peak memory
-# of steps of all stages of ResNeXt-50: the matmul form takes about 38 % more.
+# Bytes that a training step holds for each byte that the cells of a stage return in the forward pass, measured as the
+# peak memory of steps of all stages of ResNeXt-50: the matmul form takes about 38 % more.
 HELD = {CONVOLUTIONS: 0.95, MATMUL: 1.3}
 MB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forms:
-    """The stages that train in matmul form, whether oneDNN may use AVX-512, and why.
+    """The stages that train in matmul form, whether oneDNN may use AVX-512 (``uncapped``), and why.
 
-    ``uncapped`` means that all stages of a backbone have to be in matmul form, if it has one.
+    With ``uncapped``, all stages of a backbone that has a matmul form must use it.
     """
 
     matmul: tuple[str, ...] = ()
@@ -40,11 +40,11 @@ class Forms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """What is known about the stages of a backbone from the first that trains on.
+    """Speed and memory of the stages of a backbone, from the first stage that trains.
 
-    ``table`` are the stages that its author found faster in matmul form with AVX2. ``measured`` are milliseconds of a
-    training step by kind (``convolutions``, ``matmul`` with AVX2 or what the processor has, ``avx512``) and stage.
-    ``values`` are the numbers that the cells of a stage return for a batch; nothing is known where it is empty.
+    ``table`` has the stages that the backbone's author found faster in matmul form with AVX2. ``measured`` has the
+    milliseconds of a training step by kind (``convolutions``, ``matmul`` with AVX2 or with what the processor has,
+    ``avx512``) and stage. ``values`` counts the numbers that the cells of a stage return for a batch; empty if unknown.
     """
 
     stages: tuple[str, ...]
@@ -53,40 +53,40 @@ class Tail:
     values: Mapping[str, int] = field(default_factory=dict)
 
     def megabytes(self, matmul: tuple[str, ...]) -> float:
-        """Return the memory of a training step with some stages in matmul form, weights left out."""
+        """Return the memory of a training step without weights, given the stages that are in matmul form."""
         held = {stage: HELD[MATMUL if stage in matmul else CONVOLUTIONS] for stage in self.stages}
         return sum(4 * held[stage] * self.values.get(stage, 0) for stage in self.stages) / MB
 
     def is_measured(self) -> bool:
-        """Tell whether every stage was measured in both forms."""
+        """Return whether every stage was measured in both forms."""
         return all({*self.stages} <= {*self.measured.get(kind, {})} for kind in (CONVOLUTIONS, MATMUL))
 
 
-def choose(tail: Tail, isa: Isa, *, fixed: bool | None = None, free_mb: float | None = None) -> Forms:
+def choose_forms(tail: Tail, isa: Isa, *, fixed: bool | None = None, free_mb: float | None = None) -> Forms:
     """Return the fastest forms that fit into the free memory.
 
-    ``isa`` is the strongest instruction set that oneDNN may use. ``fixed`` says that it cannot be changed any more in
-    this process: True where it is AVX-512, False where it is capped, None while both are possible.
+    ``isa`` is the strongest instruction set that oneDNN may use. ``fixed`` is True if this process already uses
+    AVX-512, False if it is already capped, and None while both are possible.
     """
-    full, mixed = with_avx512(tail), by_stage(tail, isa)
+    full, mixed = choose_avx512(tail), choose_by_stage(tail, isa)
     if fixed:
         return full
     if isa != "avx512" or fixed is False or not avx512_pays(tail, mixed):
-        return fitting(tail, mixed, free_mb)
+        return fit_memory(tail, mixed, free_mb)
     if free_mb is None or tail.megabytes(tail.stages) <= free_mb:
         return full
-    return fitting(tail, mixed, free_mb)
+    return fit_memory(tail, mixed, free_mb)
 
 
-def with_avx512(tail: Tail) -> Forms:
+def choose_avx512(tail: Tail) -> Forms:
     """Return all stages in matmul form."""
     measured = tail.is_measured() and bool(tail.measured.get("avx512"))
     why = "measured as fastest here" if measured else f"usually fastest with AVX-512; {MEASURE}"
     return Forms(matmul=tail.stages, uncapped=True, why=why)
 
 
-def by_stage(tail: Tail, isa: Isa) -> Forms:
-    """Return each stage in the form that is faster with AVX2, or with what another processor has."""
+def choose_by_stage(tail: Tail, isa: Isa) -> Forms:
+    """Return each stage in its faster form with AVX2, or with what a different processor has."""
     if tail.is_measured():
         convolutions, matmul = tail.measured[CONVOLUTIONS], tail.measured[MATMUL]
         faster = tuple(stage for stage in tail.stages if matmul[stage] < convolutions[stage])
@@ -98,7 +98,7 @@ def by_stage(tail: Tail, isa: Isa) -> Forms:
 
 
 def avx512_pays(tail: Tail, mixed: Forms) -> bool:
-    """Tell whether all stages in matmul form with AVX-512 beat ``mixed`` with AVX2; assumed where nothing is known."""
+    """Return whether all stages in matmul form with AVX-512 beat ``mixed`` with AVX2; assumed without measurements."""
     with_512 = tail.measured.get("avx512", {})
     if not tail.is_measured() or not {*tail.stages} <= {*with_512}:
         return True
@@ -106,27 +106,27 @@ def avx512_pays(tail: Tail, mixed: Forms) -> bool:
     return sum(with_512[s] for s in tail.stages) < sum(tail.measured[kinds[s]][s] for s in tail.stages)
 
 
-def fitting(tail: Tail, forms: Forms, free_mb: float | None) -> Forms:
-    """Return forms with as few stages moved back to convolutions, the largest first, as the memory asks for."""
+def fit_memory(tail: Tail, forms: Forms, free_mb: float | None) -> Forms:
+    """Move stages back to convolutions, the largest first, until the forms fit into the free memory."""
     matmul, moved = forms.matmul, []
     while matmul and free_mb is not None and (needed := tail.megabytes(matmul)) > free_mb:
         largest = max(matmul, key=lambda stage: tail.values.get(stage, 0))
         matmul = tuple(stage for stage in matmul if stage != largest)
-        moved.append(f"{largest} in matmul form would need {needed:,.0f} MB, and {free_mb:,.0f} MB are free")
+        moved.append(f"{largest} in matmul form would need {needed:,.0f} MB, but only {free_mb:,.0f} MB are free")
     return Forms(matmul=matmul, why=moved[-1] if moved else forms.why)
 
 
-def strongest_isa() -> Isa:
-    """Return the strongest instruction set that oneDNN may use: what the CPU has, below ONEDNN_MAX_CPU_ISA."""
-    flags, limit = cpu_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+def find_strongest_isa() -> Isa:
+    """Return the strongest instruction set of the CPU that ONEDNN_MAX_CPU_ISA allows oneDNN to use."""
+    flags, limit = read_cpu_flags(), os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     allowed = limit in ("", "ALL", "DEFAULT") or limit.startswith(("AVX512", "AVX10"))
     if "avx512f" in flags and allowed:
         return "avx512"
     return "avx2" if "avx2" in flags and (allowed or limit.startswith("AVX2")) else "other"
 
 
-def describe(stages: tuple[str, ...], forms: Forms) -> str:
-    """Return the form of each of some stages in words, with the reason."""
+def describe_forms(stages: tuple[str, ...], forms: Forms) -> str:
+    """Describe the form of each of ``stages`` in words, with the reason."""
     matmul = [stage for stage in stages if stage in forms.matmul]
     rest = [stage for stage in stages if stage not in forms.matmul]
     parts = [f"{', '.join(rest)} as convolutions"] if rest else []
@@ -134,15 +134,15 @@ def describe(stages: tuple[str, ...], forms: Forms) -> str:
     return f"training {' and '.join(parts)}: {forms.why}"
 
 
-def record(forms: Forms) -> dict[str, object]:
-    """Return forms as a run's environment.json holds them."""
+def record_forms(forms: Forms) -> dict[str, object]:
+    """Convert forms to the JSON in a run's environment.json."""
     return {"matmul": list(forms.matmul), "uncapped": forms.uncapped}
 
 
-def recorded(folder: Path, stages: tuple[str, ...], uncapped_text: str) -> Forms | None:
-    """Return the forms of the run in a folder; None where its environment.json cannot be read.
+def read_forms(folder: Path, stages: tuple[str, ...], uncapped_text: str) -> Forms | None:
+    """Read the forms of the run in a folder; returns None if its environment.json cannot be read.
 
-    Older runs only say which instruction set was in force: ``uncapped_text`` stood for all stages in matmul form.
+    Older runs record only the instruction set: ``uncapped_text`` means that all stages were in matmul form.
     """
     try:
         about = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
@@ -152,6 +152,6 @@ def recorded(folder: Path, stages: tuple[str, ...], uncapped_text: str) -> Forms
         else:
             said = about["forms"]
         matmul = tuple(stage for stage in stages if stage in said["matmul"])
-        return Forms(matmul=matmul, uncapped=bool(said["uncapped"]), why="as the run began")
+        return Forms(matmul=matmul, uncapped=bool(said["uncapped"]), why="as when the run started")
     except (OSError, ValueError, KeyError, TypeError):
         return None

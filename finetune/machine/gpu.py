@@ -1,4 +1,4 @@
-"""GPUs by CUDA. Never run: there was none, and MindSpore 2.10 brings no plug-in for a CUDA newer than 11."""
+"""CUDA GPUs. Untested on hardware: MindSpore 2.10 has no plug-in for CUDA versions newer than 11."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 NODE, WSL = "/dev/nvidia0", "/dev/dxg"
 
 
-def missing() -> str:
-    """Return what of the driver is not there; a container may have other devices than the first."""
+def find_missing_driver() -> str:
+    """Return which part of the driver is missing, or an empty string; a container may lack the first device."""
     found = os.path.exists(NODE) or os.path.exists(WSL) or glob(f"{NODE[:-1]}[0-9]*")
     return "" if found else f"{NODE} is missing"
 
 
-def prepare(ms: Any, settings: Settings) -> str:
-    """Bound the memory."""
+def limit_memory(ms: Any, settings: Settings) -> str:
+    """Limit the device memory."""
     if settings.memory_gb:
         ms.runtime.set_memory(max_size=f"{settings.memory_gb}GB")
     return "not used"
@@ -31,11 +31,11 @@ def prepare(ms: Any, settings: Settings) -> str:
 KIND = Kind(
     name="gpu",
     target="GPU",
-    missing=missing,
-    prepare=prepare,
+    missing=find_missing_driver,
+    prepare=limit_memory,
     amp="O2",
     sink=0,
     queue=True,
     pins=True,
-    environment=cpu.environment,
+    environment=cpu.build_environment,
 )

@@ -1,4 +1,4 @@
-"""Signals during a run: the first asks the run to save and stop, the second ends it at once."""
+"""Signal handling: the first signal asks a run to save and stop, the second ends it immediately."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ if TYPE_CHECKING:
     Handler = Callable[[int, FrameType | None], object]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-FROM_TERMINAL = 0x80  # SI_KERNEL of Linux: a key was pressed; what `kill` sends has another code
-AGAIN, FOR_EVER = 2.0, 1e6  # seconds until a signal is raised once more, and that no signal is waited for
-MEMBER, SAME = "FINETUNE_LAUNCH", 3.0  # set in processes of several, and seconds within which a signal is the same
-WAKE = signal.SIGUSR2  # carries a signal from the listening thread into the main thread
+FROM_TERMINAL = 0x80  # SI_KERNEL on Linux: a key was pressed; signals from `kill` have a different code
+AGAIN, FOR_EVER = 2.0, 1e6  # seconds until an unanswered signal is raised again; seconds to wait for any signal
+MEMBER, SAME = "FINETUNE_LAUNCH", 3.0  # variable set in launched processes; seconds within which signals count as one
+WAKE = signal.SIGUSR2  # passes a signal from the listening thread on to the main thread
 
 
 class Asked(Exception):
-    """Raised where the run may stop, once a signal has asked for it."""
+    """Raised at the next point where the run can stop, after a signal asked it to."""
 
 
 class Stop:
-    """Which signal has come; 0 for none."""
+    """The signal that was received; 0 for none."""
 
     def __init__(self) -> None:
         self.signal, self.since = 0, 0.0
 
     def check(self) -> None:
-        """Raise ``Asked`` if a signal has come; called only where the state is whole."""
+        """Raise ``Asked`` if a signal was received; called only where the state is consistent."""
         if self.signal:
             raise Asked
 
     def ask(self, signum: int, frame: FrameType | None = None) -> None:
-        """Note a signal; a second one ends the process without saving."""
+        """Record a signal; a second one ends the process without saving."""
         name = signal.Signals(signum).name
         if self.signal and MEMBER in os.environ and time.monotonic() - self.since < SAME:
-            return  # a process of several hears of it from its parent, too
+            return  # the parent of a launched process passes the same signal on
         if self.signal:
             say(f"{name} again: stopped without saving")
             os._exit(exit_code_of(signum))
         self.signal, self.since = signum, time.monotonic()
-        say(f"{name}: saving, then stopping; once more stops at once")
+        say(f"{name}: saving and stopping; press Ctrl-C again to stop immediately")
 
 
 class Listener:
-    """A thread that alone receives this process's signals.
+    """The only thread that receives this process's signals.
 
-    MindSpore answers SIGINT by killing its own process while it compiles, and runs the handlers in threads of its
-    own. So signals are blocked before any library starts a thread, and waited for here.
+    On SIGINT, MindSpore kills its own process while it compiles, and it runs signal handlers in its own threads. So
+    signals are blocked before any library starts a thread, and this thread waits for them.
 
-    Outside of runs a signal is raised in the main thread, once that is out of all ``whole`` blocks, and again until
-    it is ``taken``: what is raised in a callback of Python's own, a weak reference's say, is lost.
+    Outside of runs a signal is raised in the main thread once that has left all ``uninterrupted`` blocks. It is raised
+    again until it is ``taken``, because an exception in a callback, such as that of a weak reference, is lost.
     """
 
     def __init__(self) -> None:
@@ -69,18 +69,18 @@ class Listener:
         self.background = False
 
     def start(self) -> None:
-        """Block the signals in this thread and all that it starts, and wait for them in a thread.
+        """Block the signals in this thread and all threads that it starts, and wait for them in a new thread.
 
-        A script's shell starts jobs in the background with SIGINT ignored, so that Ctrl-C does not reach them. `kill`
-        still does. SIGHUP that is ignored, as under `nohup`, stays ignored.
+        Shell scripts start background jobs with SIGINT ignored, so that Ctrl-C does not reach them; `kill` still does.
+        If SIGHUP is ignored, as under `nohup`, it stays ignored.
         """
         self.background = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         if self.background:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # the system may drop what is ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the system may drop ignored signals
         signals = {each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN}
         signal.signal(WAKE, self._raise)
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        # Worker processes of a library, which have no such thread, are ended by it or by what watches over them.
+        # Worker processes of a library have no such thread; the library or its watchdog ends them with SIGTERM.
         os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}))
         threading.Thread(target=self._listen, args=(signals,), daemon=True).start()
 
@@ -95,7 +95,7 @@ class Listener:
             elif self.stops:
                 self.stops[-1].ask(signum)
             elif self.early and not self.taken:
-                say(f"{signal.Signals(signum).name} again: stopped at once")
+                say(f"{signal.Signals(signum).name} again: stopped immediately")
                 os._exit(exit_code_of(signum))
             else:
                 self.early = signum
@@ -114,7 +114,7 @@ class Listener:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Raise nothing inside the block, but what came meanwhile at its end."""
+        """Delay signals until the end of the block."""
         self.blocks += 1
         try:
             yield
@@ -128,9 +128,9 @@ _listener: list[Listener] = []
 
 
 def wait_for_signal(signals: set[signal.Signals], most: float) -> tuple[int, int]:
-    """Return the next signal and the code of who sent it; the signal is 0 after ``most`` seconds.
+    """Wait for a signal; return it and the code of its sender, or 0 for both after ``most`` seconds.
 
-    Only Linux can wait for a time, and tells the code.
+    Only Linux supports a time limit and reports the code.
     """
     if not hasattr(signal, "sigtimedwait"):
         return signal.sigwait(signals), 0
@@ -139,8 +139,8 @@ def wait_for_signal(signals: set[signal.Signals], most: float) -> tuple[int, int
 
 
 @contextmanager
-def whole() -> Iterator[None]:
-    """Let no interrupt into a block: MindSpore answers one inside its compiler with pages of its own state."""
+def hold_signals() -> Iterator[None]:
+    """Delay interrupts until the end of a block: inside its compiler, MindSpore would print pages of internal state."""
     if not _listener or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -148,22 +148,22 @@ def whole() -> Iterator[None]:
         yield
 
 
-def taken() -> None:
-    """Say that a signal has had its answer, or that there is nothing left to interrupt."""
+def mark_taken() -> None:
+    """Record that a signal has been handled, or that nothing is left to interrupt."""
     for listener in _listener:
         listener.taken = True
 
 
 def listen() -> None:
-    """Take the signals of this process into a thread of their own; for a command line, as its first act."""
+    """Receive the signals of this process in a thread of their own; a command line calls this first."""
     if not _listener and threading.current_thread() is threading.main_thread():
         _listener.append(Listener())
         _listener[0].start()
 
 
 @contextmanager
-def watched() -> Iterator[Stop]:
-    """Watch for signals inside the block; in a thread, where Python delivers none, the block just runs."""
+def watch_signals() -> Iterator[Stop]:
+    """Watch for signals inside the block; has no effect in a thread, where Python delivers none."""
     stop = Stop()
     if _listener:
         _listener[0].stops.append(stop)
@@ -174,16 +174,16 @@ def watched() -> Iterator[Stop]:
     elif threading.current_thread() is not threading.main_thread():
         yield stop
     else:
-        with handled(stop):
+        with handle_signals(stop):
             yield stop
 
 
 @contextmanager
-def handled(stop: Stop) -> Iterator[None]:
-    """Handle signals by Python's own handlers: for the Python API, where libraries have started threads before.
+def handle_signals(stop: Stop) -> Iterator[None]:
+    """Handle signals with Python's own handlers: for the Python API, where libraries have already started threads.
 
-    A second one ends the run, not the process, which may be a notebook. While it runs a graph, MindSpore answers
-    SIGINT by sending SIGTERM, so that nobody here can tell the two apart.
+    A second signal ends the run, not the process, which may be a notebook. While MindSpore runs a graph, it responds to
+    SIGINT by sending SIGTERM, so the two cannot be distinguished.
     """
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -191,27 +191,27 @@ def handled(stop: Stop) -> Iterator[None]:
             raise KeyboardInterrupt("stopped without saving")
         stop.ask(signum)
 
-    with replaced({signum: ask for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN}):
+    with replace_handlers({signum: ask for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN}):
         yield
 
 
 @contextmanager
-def keyboard() -> Iterator[None]:
-    """Keep Ctrl-C a ``KeyboardInterrupt`` in a block that runs graphs, whatever MindSpore makes of it.
+def keep_keyboard_interrupt() -> Iterator[None]:
+    """Make Ctrl-C raise ``KeyboardInterrupt`` in a block that runs graphs, where MindSpore turns it into SIGTERM.
 
-    For the Python API outside of runs; handlers that are not Python's defaults stay.
+    For the Python API outside of runs; handlers that are not Python's defaults are kept.
     """
     if _listener or threading.current_thread() is not threading.main_thread():
         yield
         return
     default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    with replaced({signal.SIGTERM: signal.default_int_handler} if default else {}):
+    with replace_handlers({signal.SIGTERM: signal.default_int_handler} if default else {}):
         yield
 
 
 @contextmanager
-def replaced(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Set signal handlers for the length of a block, and afterwards those that MindSpore replaces as well."""
+def replace_handlers(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Replace signal handlers inside a block; afterwards restore them, and the ones that MindSpore replaced."""
     before = {signum: signal.getsignal(signum) for signum in (*handlers, signal.SIGINT)}
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
@@ -219,11 +219,11 @@ def replaced(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
         yield
     finally:
         for signum, was in before.items():
-            if was is not None:  # it was not set by Python
+            if was is not None:  # None: it was not set by Python
                 signal.signal(signum, was)
 
 
 def say(message: str) -> None:
-    """Write a line to standard error from any thread; a closed terminal must not matter."""
+    """Write a line to standard error from any thread; errors of a closed terminal are ignored."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{message}\n".encode())

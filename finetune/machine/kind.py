@@ -1,4 +1,4 @@
-"""What the engine has to know of a kind of device, and how MindSpore is imported for any of them."""
+"""Kinds of devices: what the engine needs to know about each, and the import of MindSpore."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _QUIET: list[bool] = []
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of device: each of its modules holds one as ``KIND``.
+    """A kind of device, defined as ``KIND`` in the module of that device.
 
-    ``target`` is MindSpore's name for it. ``missing`` says what of its driver the machine lacks, empty where nothing
-    does. ``prepare`` makes MindSpore's settings for it before its first operator, and returns the instruction set in
-    force where that is a matter of choice. ``amp`` is the mixed precision that ``auto`` stands for, ``sink`` the steps
-    that it takes at once by default, 0 for one by one; ``queue`` says that MindSpore can fill a queue of inputs on it.
-    ``pins`` says that each of several processes keeps to cores of its own; on others MindSpore's launcher sees to that.
-    ``environment`` returns what several processes need in theirs, from the seconds that they may wait for one another.
+    ``target`` is MindSpore's name for it. ``missing`` returns which part of the driver is missing, or an empty string.
+    ``prepare`` applies MindSpore's settings before the first operator runs, and returns the instruction set in use, if
+    there is a choice. ``amp`` is the mixed precision that ``auto`` selects. ``sink`` is the default number of steps per
+    data sink call, 0 for single steps. ``queue`` tells whether MindSpore can fill a queue of inputs on the device.
+    ``pins`` tells whether each of several processes binds itself to its own cores; if not, MindSpore's launcher does.
+    ``environment`` returns the environment variables for several processes, given the seconds that they may wait for
+    one another.
     """
 
     name: DeviceName
@@ -44,10 +45,10 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What of a recipe a device is set up by.
+    """The settings of a recipe that a device is set up with.
 
-    ``forms`` are the forms that the stages of a network are to train in on a CPU. ``threads`` compute, 0 leaves their
-    number to MindSpore; ``memory_gb`` of the device may be taken, 0 is all of it.
+    ``forms`` are the forms in which the stages of a network train on a CPU. ``threads`` is the number of compute
+    threads, 0 for MindSpore's default. ``memory_gb`` limits the device memory, 0 for no limit.
     """
 
     mode: Literal["graph", "pynative"] = "graph"
@@ -57,16 +58,16 @@ class Settings:
     memory_gb: int = 0
 
 
-def quiet_mindspore() -> Any:
-    """Import MindSpore, its log at error level as ``finetune/__init__.py`` set it, and without its noise at exit."""
+def import_mindspore() -> Any:
+    """Import MindSpore without its warnings and without the errors that it prints at exit."""
     if "mindspore" not in sys.modules:
-        working_folder.check()
+        working_folder.check_exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mindspore as ms
         from mindspore import nn
     if not _QUIET:
         _QUIET.append(True)
-        # At exit MindSpore tears its modules down before its cells, whose __del__ then prints a traceback each.
+        # At exit MindSpore unloads its modules before its cells; the __del__ of each cell would then print a traceback.
         atexit.register(lambda: setattr(nn.Cell, "__del__", lambda self: None))
     return ms

@@ -1,4 +1,4 @@
-"""Memory: how much new programs can have, and giving freed memory back to the system."""
+"""Memory: how much is available, and how to return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 MB = 1 << 20
 
 
-def available_memory_mb() -> float | None:
-    """Return the memory that new programs can have, in MB."""
+def read_available_memory_mb() -> float | None:
+    """Return the memory that is available to new programs, in MB."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, ValueError, StopIteration):
         return None
-    limit = environment.memory_limit()
+    limit = environment.read_memory_limit()
     try:
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -30,11 +30,11 @@ def available_memory_mb() -> float | None:
     return free if limit is None else max(0.0, min(free, (limit - used) / MB))
 
 
-def give_back() -> None:
-    """Return freed memory to the system, where the C library keeps it and can be asked (glibc)."""
-    _trim()(0)
+def release_memory() -> None:
+    """Return freed memory to the system; only glibc supports this."""
+    _find_trim()(0)
 
 
 @cache
-def _trim() -> Callable[[int], object]:
+def _find_trim() -> Callable[[int], object]:
     return getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)

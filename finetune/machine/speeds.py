@@ -1,4 +1,4 @@
-"""How long each stage of a backbone trains in either form here, as `finetune doctor --measure` found it."""
+"""Measured speeds: milliseconds per training step of each stage in each form, from `finetune doctor --measure`."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ Rates = dict[str, dict[str, float]]
 """Milliseconds of a training step by kind (``convolutions``, ``matmul``, ``avx512``) and stage."""
 
 
-def place() -> Path:
-    """Return the file of what was measured."""
+def locate_file() -> Path:
+    """Return the path of the file with the measurements."""
     return cache_folder() / "speeds.json"
 
 
-def known(backbone: str, code: str) -> Rates:
-    """Return what was measured of a backbone on this machine with this hash of its code; else nothing."""
+def read_speeds(backbone: str, code: str) -> Rates:
+    """Return the measurements of a backbone on this machine with this hash of its code; empty without any."""
     try:
-        kept = json.loads(place().read_text(encoding="utf-8"))["backbones"][backbone]
-        if kept["machine"] == this_machine() and kept["code"] == code:
+        kept = json.loads(locate_file().read_text(encoding="utf-8"))["backbones"][backbone]
+        if kept["machine"] == describe_machine() and kept["code"] == code:
             return {kind: {stage: float(ms) for stage, ms in each.items()} for kind, each in kept["ms"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return {}
 
 
-def remember(backbone: str, code: str, rates: Mapping[str, Mapping[str, float]]) -> None:
-    """Keep what was measured for the runs to come."""
+def save_speeds(backbone: str, code: str, rates: Mapping[str, Mapping[str, float]]) -> None:
+    """Save measurements for later runs."""
     try:
-        kept = dict(json.loads(place().read_text(encoding="utf-8"))["backbones"])
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or that of an older version
+        kept = dict(json.loads(locate_file().read_text(encoding="utf-8"))["backbones"])
+    except (OSError, ValueError, KeyError, TypeError):  # no file yet, or one of an older version
         kept = {}
-    kept[backbone] = {"machine": this_machine(), "code": code, "ms": rates}
-    atomic.write_json(place(), {"backbones": kept})
+    kept[backbone] = {"machine": describe_machine(), "code": code, "ms": rates}
+    atomic.write_json(locate_file(), {"backbones": kept})
 
 
-def this_machine() -> str:
-    """Return what a measurement holds for: processor, its instruction sets, cores, and MindSpore's version."""
+def describe_machine() -> str:
+    """Return what a measurement is valid for: processor, instruction sets, cores, and MindSpore's version."""
     from finetune.machine import environment
-    from finetune.machine.environment import cpu_flags, usable_cores
+    from finetune.machine.environment import count_usable_cores, read_cpu_flags
 
-    flags = " ".join(flag for flag in environment.ISA_FLAGS if flag in cpu_flags())
+    flags = " ".join(flag for flag in environment.ISA_FLAGS if flag in read_cpu_flags())
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "-")
-    version = environment.packages()["mindspore"]
-    return f"{environment.cpu_model()}, {flags}, {limit}, {usable_cores()} cores, MindSpore {version}"
+    version = environment.list_packages()["mindspore"]
+    return f"{environment.read_cpu_model()}, {flags}, {limit}, {count_usable_cores()} cores, MindSpore {version}"

@@ -1,9 +1,9 @@
-"""The time slice that the kernel gives to the threads of this process, shortened for MindSpore's on a busy machine.
+"""Time slice: shortens the kernel's time slice for the threads of this process, for speed on a busy machine.
 
-MindSpore's threads wait for one another by calling sched_yield in a loop. Where other programs want the cores, each
-call hands the core over, and Linux takes as much off the caller's share as one time slice, so that a thread that waits
-for a fraction of a millisecond is away for many. The shorter the slice, the less a wait costs. Nothing changes while
-the cores are free, and no result depends on it.
+MindSpore's threads wait for one another by calling sched_yield in a loop. If other programs need the cores, each call
+gives the core away, and Linux subtracts a full time slice from the caller's share. A thread that waits for a fraction
+of a millisecond is then suspended for many milliseconds. The shorter the slice, the less a wait costs. Nothing changes
+while the cores are free, and no result depends on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import struct
 import sys
 
 VARIABLE = "FINETUNE_TIME_SLICE_US"
-MICROSECONDS, LONGEST = 100, 100_000  # the least and the most that Linux takes
+MICROSECONDS, LONGEST = 100, 100_000  # the least and the most that Linux accepts
 CALLS = {"x86_64": (314, 315), "aarch64": (274, 275)}  # sched_setattr, sched_getattr
 ATTRIBUTES = "IIQiIQQQII"  # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period, clamps
 SIZE = struct.calcsize(ATTRIBUTES)
@@ -24,12 +24,12 @@ ORDINARY = (0, 3)  # SCHED_OTHER and SCHED_BATCH
 
 
 def shorten_time_slice() -> int | None:
-    """Shorten the time slice of this thread and of those that it starts from now on; return microseconds.
+    """Shorten the time slice of this thread and of the threads that it starts from now on; return microseconds.
 
-    FINETUNE_TIME_SLICE_US asks for another one, or with 0 for none. Returns None where nothing was changed: without
-    Linux, with a scheduling policy of the user's own, or where the kernel refuses.
+    FINETUNE_TIME_SLICE_US sets a different length, or with 0 disables this. Returns None if nothing was changed: not
+    on Linux, with a scheduling policy set by the user, or if the kernel refuses.
     """
-    wanted = wanted_microseconds(os.environ.get(VARIABLE, ""))
+    wanted = parse_microseconds(os.environ.get(VARIABLE, ""))
     if not wanted or not sys.platform.startswith("linux") or platform.machine() not in CALLS:
         return None
     attributes = read_attributes()
@@ -39,15 +39,15 @@ def shorten_time_slice() -> int | None:
     return wanted if write_attributes(attributes) else None
 
 
-def wanted_microseconds(text: str) -> int:
-    """Return what the environment variable asks for, at most ``LONGEST``; text that is not a number counts as unset."""
+def parse_microseconds(text: str) -> int:
+    """Parse the environment variable, limited to ``LONGEST``; text that is not a number counts as unset."""
     if not text.isdecimal():
         return MICROSECONDS
     return min(int(text[:20]), LONGEST)
 
 
 def read_attributes() -> list[int] | None:
-    """Return this thread's ``struct sched_attr``, None where the kernel does not tell."""
+    """Return this thread's ``struct sched_attr``; None if the kernel refuses."""
     held = ctypes.create_string_buffer(SIZE)
     _, get = CALLS[platform.machine()]
     failed = ctypes.CDLL(None).syscall(get, 0, held, SIZE, 0)
@@ -55,7 +55,7 @@ def read_attributes() -> list[int] | None:
 
 
 def write_attributes(attributes: list[int]) -> bool:
-    """Set this thread's ``struct sched_attr``; False where the kernel refuses."""
+    """Set this thread's ``struct sched_attr``; return False if the kernel refuses."""
     put, _ = CALLS[platform.machine()]
     failed = ctypes.CDLL(None).syscall(put, 0, struct.pack(ATTRIBUTES, *attributes), 0)
     return not failed

@@ -1,4 +1,4 @@
-"""Working folder: what relative paths start from, which may be removed while a process is in it."""
+"""Working folder: detects that the current folder was removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from finetune.text import escape_line
 
 
 def is_removed() -> bool:
-    """Tell whether the working folder no longer exists."""
+    """Return whether the working folder no longer exists."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -17,13 +17,12 @@ def is_removed() -> bool:
     return False
 
 
-def removed_error() -> UsageError:
-    """Return the error for a working folder that was removed."""
-    return UsageError(f"the working folder, {removed_name()}, was removed; change to a folder that exists, with `cd`")
+def build_removed_error() -> UsageError:
+    return UsageError(f"the working folder, {find_removed_name()}, was removed; change to an existing folder with `cd`")
 
 
-def removed_name() -> str:
-    """Return the name of the working folder that was removed: Linux knows it, elsewhere the shell may."""
+def find_removed_name() -> str:
+    """Return the name of the removed working folder, from Linux or from the shell's PWD."""
     try:
         name = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
     except OSError:
@@ -31,7 +30,7 @@ def removed_name() -> str:
     return f"'{escape_line(name)}'" if name else "the current folder"
 
 
-def check() -> None:
-    """Raise ``UsageError`` if the working folder was removed: MindSpore ends the process where it is imported there."""
+def check_exists() -> None:
+    """Raise ``UsageError`` if the working folder was removed: importing MindSpore there would end the process."""
     if is_removed():
-        raise removed_error()
+        raise build_removed_error()

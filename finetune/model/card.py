@@ -1,4 +1,4 @@
-"""The model card: what a model folder's README.md tells a person."""
+"""Model card: the README.md of a model folder."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ print(model.predict(["photo.jpg"]))
 
 ## Limits
 
-Accuracy was measured on photos like those it was trained on; on other photos it may be lower. The network always
-answers with one of its classes, also for a photo that shows none of them.
+Accuracy was measured on photos similar to the training photos; on different photos it may be lower. The network always
+predicts one of its classes, even for a photo that shows none of them.
 """
 
 
-def text(about: dict[str, Any]) -> str:
-    """Return the card of a model from its ``model.json``."""
+def format_card(about: dict[str, Any]) -> str:
+    """Write the text of a model's card from its ``model.json``."""
     image, classes = about["image"], about["classes"]
-    shown = ", ".join(map(one_line, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    shown = ", ".join(map(escape_cell, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
     return CARD.format(
         name=about["name"],
         backbone=about["backbone"]["use"],
@@ -50,14 +50,14 @@ def text(about: dict[str, Any]) -> str:
         resize=image["resize"],
         mean=list(image["mean"]),
         std=list(image["std"]),
-        weights=weights(about["weights"]),
+        weights=format_weights(about["weights"]),
         metrics="\n".join(f"| {key} | {value:.4f} |" for key, value in about["metrics"].items()),
         folder="FOLDER",
     )
 
 
-def weights(about: dict[str, Any]) -> str:
-    """Return the rows on the weights that a model came from; what is not known of them is left out."""
+def format_weights(about: dict[str, Any]) -> str:
+    """Format the table rows about the pretrained weights; unknown values are left out."""
     titles = {
         "source": "pretrained weights",
         "origin": "their source",
@@ -67,9 +67,9 @@ def weights(about: dict[str, Any]) -> str:
         "layout": "their layout",
     }
     known = {"source": "none (random start)"} | {key: value for key, value in about.items() if value}
-    return "\n".join(f"| {title} | {one_line(str(known[key]))} |" for key, title in titles.items() if key in known)
+    return "\n".join(f"| {title} | {escape_cell(str(known[key]))} |" for key, title in titles.items() if key in known)
 
 
-def one_line(value: str) -> str:
-    """Return a text that cannot break out of a table cell."""
+def escape_cell(value: str) -> str:
+    """Escape a text so that it stays within a table cell."""
     return value.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""The network as it predicts: every stage in evaluation mode, logits by the fastest engine, softmax on the host."""
+"""Prediction and evaluation: every stage in evaluation mode, logits by the fastest engine, softmax on the host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from finetune.data.loader import Batch
     from finetune.distributed.world import World
     from finetune.network.network import Stages
-    from finetune.recipe.models import TrunkSection
+    from finetune.recipe.models import InferenceSection
 
     Array = NDArray[np.float32]
     from collections.abc import Sequence
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 
 
 class Batches(Protocol):
-    """A part of the data in batches of images, or of features; of several processes, each has its share of them."""
+    """A part of the data in batches of images or features; with several processes, each has its share."""
 
     @property
     def part(self) -> Part:
-        """Return the part."""
+        """The part that the batches come from."""
         ...
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield its batches, in the part's order."""
+        """Yield the batches in the part's order."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What an evaluation found: metrics, ``confusion[true, predicted]``, and for every image of the part, in its
-    order, the predicted class and its probability."""
+    """The result of an evaluation: metrics, ``confusion[true, predicted]``, and for every image of the part, in order,
+    the predicted class and its probability."""
 
     metrics: dict[str, float]
     confusion: NDArray[np.int64]
@@ -71,17 +71,17 @@ class Logits(nn.Cell):
         self.ones = Tensor(np.ones((1, 1), np.float32))
 
     def construct(self, x: Tensor) -> Tensor:
-        """Map what stage number ``first`` takes to (N, classes)."""
+        """Map the input of stage number ``first`` to logits (N, classes)."""
         return self.tail(x, self.ones)
 
 
 class Predictor:
-    """Runs a network in evaluation mode, from its images or from the features that stage ``first`` takes."""
+    """Runs a network in evaluation mode, on images or on the input features of stage ``first``."""
 
     def __init__(
         self,
         network: Network,
-        section: TrunkSection,
+        section: InferenceSection,
         *,
         first: int = 0,
         products: Stages | None = None,
@@ -93,17 +93,17 @@ class Predictor:
         self._engines: dict[tuple[str, tuple[int, ...]], engines.Engine] = {}
 
     def refresh(self) -> None:
-        """Take the weights that the network has now."""
+        """Use the current weights of the network."""
         for engine in self._engines.values():
             engine.backend.refresh()
 
     def rest(self) -> None:
-        """Take as little memory as can be until there is something to predict."""
+        """Free as much memory as possible until the next prediction."""
         for engine in self._engines.values():
             engine.backend.rest()
 
     def probabilities(self, batches: Batches) -> Iterator[tuple[NDArray[np.int64], Array]]:
-        """Yield indices (n,) and probabilities (n, classes) of each batch, padding left out."""
+        """Yield indices (n,) and probabilities (n, classes) of each batch, without padding."""
         for batch, logits in self._computed("logits", batches):
             real = batch.weights > 0
             yield batch.indices[real], softmax(logits)[real]
@@ -113,31 +113,31 @@ class Predictor:
         return np.concatenate([rows[batch.weights > 0] for batch, rows in self._computed("features", batches)])
 
     def features_of(self, images: Array) -> Array:
-        """Return pooled features of ready (N, 3, H, W) float32 images."""
+        """Return pooled features of preprocessed images (N, 3, H, W), float32."""
         return self._engine("features", images)(images)
 
     def evaluate(
         self, batches: Batches, classes: int, check: Callable[[], None] = lambda: None, world: World = ALONE
     ) -> Evaluation:
-        """Run over a part, each process over its share, and count; ``check`` comes after each batch, and may raise."""
+        """Evaluate a part, each process its share; ``check`` is called after each batch and may raise."""
         part = batches.part
         found = [np.empty(0, metrics.SCORE)]
         with world.together():
             for indices, rows in self.probabilities(batches):
-                found.append(metrics.scores(indices, rows, part.labels[indices]))
+                found.append(metrics.score_images(indices, rows, part.labels[indices]))
                 check()
         scored = np.concatenate(world.rows(np.concatenate(found)))
         scored = scored[np.argsort(scored["index"])]
-        confusion = metrics.confusion(scored, part.labels, classes)
+        confusion = metrics.count_pairs(scored, part.labels, classes)
         return Evaluation(
-            metrics=metrics.metrics(scored, confusion),
+            metrics=metrics.compute_metrics(scored, confusion),
             confusion=confusion,
             predicted=scored["predicted"],
             confidence=scored["confidence"],
         )
 
     def _computed(self, what: str, batches: Batches) -> Iterator[tuple[Batch, Array]]:
-        """Yield each batch and what an engine makes of it, which is already at the next."""
+        """Yield each batch and its output; the engine works ahead."""
         pending: deque[Batch] = deque()
         source = batches.epoch(1)
 
@@ -148,9 +148,9 @@ class Predictor:
 
         given = images()
         first = next(given, None)
-        if first is None:  # of few batches a process may have none
+        if first is None:  # with few batches, a process may have none
             return
-        for output in self._engine(what, first).run(chained(first, given)):
+        for output in self._engine(what, first).run(chain_first(first, given)):
             yield pending.popleft(), output
 
     def _engine(self, what: str, sample: Array) -> engines.Engine:
@@ -161,12 +161,12 @@ class Predictor:
 
     def _built(self, what: str, sample: Array) -> engines.Engine:
         stages = len(self.network.stages)
-        if what == "logits" and self.first == stages:  # the head alone is computed faster than it is exported
+        if what == "logits" and self.first == stages:  # exporting the head would take longer than computing it
             return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
         cell, own = self._cell(what, None), self.products and self._cell(what, self.products)
-        # Of a few small logits the cosine says little.
+        # For a few small logits the cosine means little.
         least = engines.COSINE if what == "features" else -1.0
-        return engines.build(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
+        return engines.build_engine(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
 
     def _cell(self, what: str, products: Stages | None) -> nn.Cell:
         if what == "features":
@@ -174,14 +174,14 @@ class Predictor:
         return Logits(self.network, self.first, products)
 
 
-def chained(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
+def chain_first(first: Array, rest: Iterator[Array]) -> Iterator[Array]:
     """Yield ``first``, then the rest."""
     yield first
     yield from rest
 
 
 def softmax(logits: Array) -> Array:
-    """Return the softmax of each row; NaN where a logit is not finite."""
+    """Return the softmax of each row; NaN if a logit is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Array = powers / powers.sum(axis=1, keepdims=True)
@@ -192,12 +192,12 @@ NAME = "out_of_fold.csv"
 HEADER = ["path", "label", "predicted", "probability", "own_probability", "top5", "fold"]
 
 
-def write(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) -> None:
-    """Write ``out_of_fold.csv``, a row for each training image that was judged, from its ``SCORE`` and fold."""
-    names, labels = list(splitfile.image_names(data.train)), data.train.labels
+def write_scores(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) -> None:
+    """Write ``out_of_fold.csv``: a row with ``SCORE`` and fold for each training image that was scored."""
+    names, labels = list(splitfile.list_image_names(data.train)), data.train.labels
     rows = (
         (
-            splitfile.encodable(names[index]),
+            splitfile.escape_surrogates(names[index]),
             data.classes[labels[index]],
             data.classes[predicted],
             f"{confidence:.6g}",
@@ -210,12 +210,12 @@ def write(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int64]) ->
     splitfile.write_table(folder / NAME, HEADER, rows)
 
 
-def find(model: Path | None) -> Path | None:
-    """Return the ``out_of_fold.csv`` of the run of a model folder, if it held no images back and fitted its head only.
+def find_scores(model: Path | None) -> Path | None:
+    """Return the ``out_of_fold.csv`` of a model folder's run, if the run held no images back and only fitted the head.
 
-    Of a run that trained on after that, the file is about another head than the model's.
+    If the run trained further epochs, the file describes a different head than the model's.
     """
-    record = None if model is None else splitfile.read_of_file(model)
+    record = None if model is None else splitfile.find_split_record(model)
     if record is None or record.of_split("valid") or record.of_split("test"):
         return None
     path = record.folder / NAME
@@ -226,21 +226,21 @@ def find(model: Path | None) -> Path | None:
     return path if path.exists() and epochs == 0 else None
 
 
-def read(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]:
-    """Return the ``SCORE`` of each image and its label; ``UsageError`` for a file that was damaged or has no images."""
+def read_scores(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]:
+    """Read the ``SCORE`` and the label of each image; raises ``UsageError`` for a file that is damaged or empty."""
     places = {name: index for index, name in enumerate(classes)}
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             lines = list(csv.reader(file, strict=True))
         if lines[:1] != [HEADER]:
-            raise ValueError("another header")
+            raise ValueError("unexpected header")
         scored = np.empty(len(lines) - 1, metrics.SCORE)
         labels = np.empty(len(scored), np.int64)
         for number, (_, label, guess, confidence, own, top5, _) in enumerate(lines[1:]):
             scored[number] = (number, places[guess], float(confidence), float(own), top5 == "1")
             labels[number] = places[label]
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read: {error}; name the data to evaluate on") from error
+        raise UsageError(f"{path} cannot be read: {error}; pass the data to evaluate on") from error
     if not len(scored):
-        raise UsageError(f"{path}: the run had too few images to estimate its accuracy; name the data to evaluate on")
+        raise UsageError(f"{path}: the run had too few images to estimate its accuracy; pass the data to evaluate on")
     return scored, labels

@@ -1,4 +1,4 @@
-"""Export to ONNX and MindIR, with labels and preprocessing beside the file, compared with the network itself."""
+"""Export: writes ONNX and MindIR files with labels and preprocessing, and compares them with the network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """A library that runs exported files; ``run`` maps a file and a batch of images to the output of its graph."""
+    """A library that runs exported files; ``run`` maps a file and a batch of images to the output of the graph."""
 
     module: str
     run: Callable[[Path, Array], Array]
@@ -51,11 +51,11 @@ def run_onnxruntime(file: Path, images: Array) -> Array:
 
 
 def run_openvino(file: Path, images: Array) -> Array:
-    """Run an ONNX file with OpenVINO on the CPU, in float32 even where shorter numbers are faster."""
-    from finetune.network.openvino_graph import core
+    """Run an ONNX file with OpenVINO on the CPU, in float32 even if shorter types are faster."""
+    from finetune.network.openvino_graph import load_core
 
     hints = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-    compiled = core().compile_model(core().read_model(file.read_bytes()), "CPU", hints)
+    compiled = load_core().compile_model(load_core().read_model(file.read_bytes()), "CPU", hints)
     result: Array = compiled([images])[0]
     return result
 
@@ -68,7 +68,7 @@ def run_mindspore(file: Path, images: Array) -> Array:
     return result
 
 
-# By format, the one that users most likely run the file with first.
+# Runtimes by format; the one that users most likely run the file with comes first.
 RUNTIMES = {
     "onnx": (
         Runtime(module="onnxruntime", run=run_onnxruntime),
@@ -79,7 +79,7 @@ RUNTIMES = {
 
 
 def find_runtime(format: str) -> tuple[Runtime | None, str]:
-    """Return the first runtime for a format that can be imported, or None and why there is none."""
+    """Return the first runtime for a format that can be imported, or None and the reason."""
     reasons = []
     for runtime in RUNTIMES[format]:
         reason = find_problem(runtime.module)
@@ -95,13 +95,13 @@ def find_problem(module: str) -> str:
         return f"{module} is not installed"
     try:
         import_module(module)
-    except Exception as error:  # a library that does not fit others fails in many ways
-        return f"{module} cannot be imported ({first_line(error)})"
+    except Exception as error:  # an incompatible library can fail in many ways
+        return f"{module} cannot be imported ({find_first_line(error)})"
     return ""
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of a message that says what is wrong; OpenVINO's begins with lines of its source."""
+def find_first_line(error: Exception) -> str:
+    """Return the first meaningful line of an error's message; OpenVINO's messages start with source locations."""
     lines = [line.strip().removesuffix(".") for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith("Exception from ")), type(error).__name__)
 
@@ -114,28 +114,30 @@ RUN_FILES = (
 )
 
 
-def own_files(folder: Path) -> list[Path]:
-    """Return the files of a model folder and of the run that it belongs to, which no command that reads them writes."""
+def list_own_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder and of its run, which an export must not overwrite."""
     own, run = [folder / name for name in MODEL_FILES], folder.parent
     if folder.name == "model" and (run / "recipe.yaml").is_file():
         own += [*(run / name for name in RUN_FILES), *(run / "checkpoints").glob("*")]
     return own
 
 
-def export_outputs(
+def plan_outputs(
     path: Path, format: str, folder: Path | None, *, force: bool, remedy: str = CLI_REMEDY
 ) -> tuple[Output, Output]:
-    """Return the two files that an export of the model in ``folder`` writes, after a look at their places.
+    """Return the two files that an export of the model in ``folder`` writes, after checking their paths.
 
-    Raises ``UsageError`` for a name with another ending, and for files that exist unless ``force`` replaces them.
+    Raises ``UsageError`` for a name with a different ending, and for existing files unless ``force`` replaces them.
     """
     if not path.name or os.path.isdir(path):
-        raise UsageError(f"'{escape_line(str(path))}' is a folder; name a file in it that ends with .{format}")
+        raise UsageError(
+            f"'{escape_line(str(path))}' is a folder; give the name of a file in it that ends with .{format}"
+        )
     if path.suffix != f".{format}":
         renamed = path.with_suffix(f".{format}")
         other = f", or choose the format {path.suffix[1:]}" if path.suffix[1:] in FORMATS else ""
         raise UsageError(f"{path} does not end with .{format}; name the file {renamed}{other}")
-    inputs = own_files(folder) if folder else []
+    inputs = list_own_files(folder) if folder else []
     graph = Output(path=path, command="export", force=force, inputs=inputs, remedy=remedy)
     beside = path.with_name(f"{path.name}.json")
     about = Output(path=beside, command="export", force=force, inputs=inputs, remedy=remedy)
@@ -146,28 +148,28 @@ def export_outputs(
 def copy_model(source: Path, target: Path, *, force: bool) -> Path:
     """Copy a model folder, ``model.json`` last, and return the copy.
 
-    Raises ``UsageError`` for a folder that holds something else, unless ``force`` overwrites the model's files in it.
+    Raises ``UsageError`` for a folder with different content, unless ``force`` overwrites the model's files in it.
     """
     files = sorted((path for path in source.iterdir() if path.is_file()), key=lambda path: path.name == "model.json")
     copies = [
         Output(path=target / file.name, command="save", force=force, inputs=files, remedy=API_REMEDY) for file in files
     ]
-    with atomic.disk_errors(target):
+    with atomic.translate_disk_errors(target):
         others = {path.name for path in target.iterdir()} - {file.name for file in files} if target.is_dir() else set()
         if others and not force:
-            raise UsageError(f"{target} is not empty; name a new folder or pass force=True")
+            raise UsageError(f"{target} is not empty; choose a new folder or pass force=True")
         outputs.check_all(copies)
         for file, copy in zip(files, copies, strict=True):
             copy.write(file.read_bytes())
     return target
 
 
-TOLERANCE = 1e-4  # of probabilities; other runtimes add up in another order
+TOLERANCE = 1e-4  # of probabilities; runtimes add up in different orders
 REMEDY = "nothing was written; use another format, or report this to the author of the backbone"
 
 
 class Exported(nn.Cell):
-    """The network from images in 0..1 to probabilities, normalisation included."""
+    """The network from images in 0..1 to probabilities, including normalisation."""
 
     def __init__(self, network: Network, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__(auto_prefix=False)
@@ -182,14 +184,14 @@ class Exported(nn.Cell):
         return ops.softmax(logits.astype(ms.float32), -1)
 
 
-def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force: bool = False) -> dict[str, Any]:
-    """Write ``path`` and ``path`` + ``.json``; return what was written, and what it was compared with.
+def export_model(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force: bool = False) -> dict[str, Any]:
+    """Write ``path`` and ``path`` + ``.json``; return a report of the files and the comparison.
 
-    The graph takes (1, 3, size, size) float32 RGB in 0..1. A runtime that is installed runs the written file.
-    Raises ``UsageError`` for files that exist unless ``force`` replaces them, and ``FinetuneError`` if the
+    The graph takes (1, 3, size, size) float32 RGB in 0..1. If a runtime is installed, it runs the written file for
+    comparison. Raises ``UsageError`` for existing files unless ``force`` replaces them, and ``FinetuneError`` if the
     probabilities differ from those of the network; then nothing is written.
     """
-    graph, beside = export_outputs(path, format, model.folder, force=force, remedy=API_REMEDY)
+    graph, beside = plan_outputs(path, format, model.folder, force=force, remedy=API_REMEDY)
     suffix = f".{format}"
     cell = Exported(model.network, model.image.mean, model.image.std)
     cell.set_train(False)
@@ -198,16 +200,16 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
     expected = cell(Tensor(sample)).asnumpy()
     runtime, reason = find_runtime(format)
     with atomic.atomic_path(graph.place) as temporary:
-        written = temporary.with_name(temporary.name + suffix)  # MindSpore appends it
+        written = temporary.with_name(temporary.name + suffix)  # MindSpore appends the ending
         try:
-            write(cell, sample, temporary, format)
-            difference = compare(runtime, written, sample, expected) if runtime else None
+            write_graph(cell, sample, temporary, format)
+            difference = compare_outputs(runtime, written, sample, expected) if runtime else None
             written.replace(temporary)
         finally:
             written.unlink(missing_ok=True)
     graph.note()
     about = {key: model.about[key] for key in ("name", "classes", "image", "metrics")}
-    about["image"] = {**about["image"], "color": model.image.color}  # records of older versions do not say it
+    about["image"] = {**about["image"], "color": model.image.color}  # missing from records of older versions
     report = {
         "file": str(path),
         "input": {"shape": [1, 3, size, size], "values": "RGB in 0..1; mean and std are in the graph"},
@@ -215,12 +217,12 @@ def export(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force
         "largest_difference": difference,
         "compared": str(runtime) if runtime else f"no: {reason}",
     }
-    beside.write(atomic.json_bytes(about | report))
+    beside.write(atomic.encode_json(about | report))
     return report
 
 
-def write(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -> None:
-    """Write a network; ``FinetuneError`` where MindSpore cannot say one of its operators in that format."""
+def write_graph(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -> None:
+    """Write a network; raises ``FinetuneError`` if MindSpore cannot export one of its operators to the format."""
     try:
         ms.export(cell, Tensor(sample), file_name=str(path), file_format=format.upper())
     except (RuntimeError, TypeError, ValueError) as error:
@@ -228,21 +230,21 @@ def write(cell: nn.Cell, sample: NDArray[np.float32], path: Path, format: str) -
         raise FinetuneError(f"MindSpore cannot export this network as {format}: {reason}") from error
 
 
-def compare(runtime: Runtime, file: Path, sample: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return the largest difference between what a runtime makes of an exported file and what was expected.
+def compare_outputs(runtime: Runtime, file: Path, sample: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the largest difference between the output of an exported file in a runtime and the expected output.
 
-    Raises ``FinetuneError`` if that is more than ``TOLERANCE``, or if the runtime cannot run the file.
+    Raises ``FinetuneError`` if it exceeds ``TOLERANCE``, or if the runtime cannot run the file.
     """
     try:
         found = runtime.run(file, sample)
-    except Exception as error:  # each library raises its own kinds
-        raise FinetuneError(f"{runtime} cannot run the exported graph: {first_line(error)}; {REMEDY}") from error
+    except Exception as error:  # each library raises its own exceptions
+        raise FinetuneError(f"{runtime} cannot run the exported graph: {find_first_line(error)}; {REMEDY}") from error
     if found.shape != expected.shape:
         raise FinetuneError(
-            f"{runtime} gets shape {found.shape} from the exported graph, not {expected.shape}; {REMEDY}"
+            f"the exported graph returns shape {found.shape} in {runtime}, not {expected.shape}; {REMEDY}"
         )
     difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE:  # NaN does not agree
+    if not difference <= TOLERANCE:  # also true for NaN
         what = f"the exported graph, run with {runtime}, differs from the network by {difference:.2g} in probability"
         raise FinetuneError(f"{what}; {REMEDY}")
     return difference

@@ -1,4 +1,4 @@
-"""Images to predict on: files as they are named, folders as the images below them, and what was skipped there."""
+"""Inputs of a prediction: named files, the images found in folders, and the files skipped there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.data.imagefile import BadImage, shown
+from finetune.data.imagefile import BadImage, format_path
 from finetune.data.walk import Skipped, find_images, image_endings
 from finetune.display import html
 from finetune.errors import DataError, UsageError
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-COMMON = (".jpg", ".jpeg", ".png")  # named first
-LISTED = 10  # skipped images that a message names
-IGNORED = {"other": "not images", "hidden": "hidden or system files", "link": "links to folders that are read already"}
+COMMON = (".jpg", ".jpeg", ".png")  # listed first in messages
+LISTED = 10  # skipped images listed in a message
+IGNORED = {"other": "not images", "hidden": "hidden or system files", "link": "links to folders that were already read"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Images in order: paths, or arrays as they were given.
+    """Images in order, as paths or arrays.
 
-    ``listed`` are the places of those that were found in a folder; ``skipped`` is everything else in these folders.
+    ``listed`` has the positions of images that were found in a folder; ``skipped`` has all other files in folders.
     """
 
     images: tuple[Any, ...]
@@ -37,17 +37,17 @@ class Inputs:
 
     @property
     def missing(self) -> tuple[Skipped, ...]:
-        """Return what was skipped and is or may be an image."""
+        """The skipped files that are, or may be, images."""
         return tuple(each for each in self.skipped if each.may_be_image)
 
     @property
     def ignored(self) -> dict[str, int]:
-        """Return how many files were skipped that are not images, by reason."""
+        """The number of skipped files that are not images, by reason."""
         return dict(Counter(each.reason for each in self.skipped if not each.may_be_image))
 
 
-def gather(given: Iterable[Any]) -> Inputs:
-    """Return images of files, folders and arrays; folders are searched at any depth, as a folder dataset is.
+def gather_images(given: Iterable[Any]) -> Inputs:
+    """Collect images from files, folders and arrays; folders are searched at any depth, like a folder dataset.
 
     Raises ``UsageError`` for a folder in which nothing looks like an image.
     """
@@ -65,37 +65,37 @@ def gather(given: Iterable[Any]) -> Inputs:
             endings = (*COMMON, *sorted(image_endings().difference(COMMON)))
             raise UsageError(f"no photos in {each}; photos end with {' '.join(endings)}")
         listed += range(len(images), len(images) + len(found.images))
-        images += map(as_found, found.images)
+        images += map(protect_path, found.images)
     return Inputs(images=tuple(images), listed=frozenset(listed), skipped=tuple(skipped))
 
 
-def asked(images: Any) -> Inputs | None:
-    """Return what Python asks for: a list with files, folders and arrays, or one folder; None for anything else."""
+def gather_asked(images: Any) -> Inputs | None:
+    """Collect the images of a Python call, a folder or a list of files, folders and arrays; None for others."""
     if isinstance(images, str | Path) and os.path.isdir(expand_home(images)):
         images = [images]
     if not isinstance(images, list | tuple):
         return None
-    return gather(images)
+    return gather_images(images)
 
 
-def of_folders(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
-    """Return the images in folders without a prediction; raises the ``BadImage`` of one that was named itself."""
+def list_unlabelled(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
+    """Return the images in folders without a prediction; raises the ``BadImage`` of a directly named image."""
     for index in sorted(refused):
         if index not in inputs.listed:
             raise refused[index]
-    return skipped(inputs, refused)
+    return list_skipped(inputs, refused)
 
 
-def as_found(path: Path) -> Path:
-    """Return the path of a file that was found, absolute where it would be taken for one in a home folder."""
+def protect_path(path: Path) -> Path:
+    """Return the path of a found file, made absolute if it would be mistaken for one in a home folder."""
     try:
         return path if expand_home(path) == path else path.absolute()
     except UsageError:
         return path.absolute()
 
 
-def skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
-    """Return every image without a prediction: those that the decoder ``refused``, and those left out before."""
+def list_skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
+    """Return every image without a prediction: those that the decoder ``refused``, and those skipped before."""
     bad = (
         Skipped(path=str(inputs.images[index]), reason="damaged", text=refused[index].reason)
         for index in sorted(refused)
@@ -103,17 +103,17 @@ def skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[Skipped]:
     return [*bad, *inputs.missing]
 
 
-def report(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[dict[str, str]]:
-    """Return the path of every image without a prediction, and why, ready for JSON."""
-    return [{"path": each.path, "reason": each.text} for each in skipped(inputs, refused)]
+def report_skipped(inputs: Inputs, refused: Mapping[int, BadImage]) -> list[dict[str, str]]:
+    """Return the path of every image without a prediction, and the reason, as JSON."""
+    return [{"path": each.path, "reason": each.text} for each in list_skipped(inputs, refused)]
 
 
-def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None:
-    """Return what to say of images without a prediction, the first ten by name; None if every image has one."""
-    found = skipped(inputs, refused)
+def describe_failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None:
+    """Return the error that lists images without a prediction, up to ``LISTED``; None if every image has one."""
+    found = list_skipped(inputs, refused)
     if not found:
         return None
-    lines = [f"'{shown(each.path)}' {each.text}" for each in found[:LISTED]]
+    lines = [f"'{format_path(each.path)}' {each.text}" for each in found[:LISTED]]
     more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
     total = len(inputs.images) + len(inputs.missing)
     return DataError(
@@ -121,17 +121,17 @@ def failure(inputs: Inputs, refused: Mapping[int, BadImage]) -> DataError | None
     )
 
 
-def ignored_line(inputs: Inputs) -> str:
-    """Return in one line how many files were left alone because they are not images; nothing if there are none."""
+def describe_ignored(inputs: Inputs) -> str:
+    """Describe in one line how many files were ignored because they are not images; empty if there are none."""
     counts = ", ".join(f"{inputs.ignored[each]:,} {text}" for each, text in IGNORED.items() if each in inputs.ignored)
     return f"ignored: {counts}" if counts else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The likeliest class of an image with its probability, and the few likeliest in ``top``, best first.
+    """The most likely class of an image with its probability, and the most likely classes in ``top``, best first.
 
-    ``path`` is what was given for the image, or ``images[3]`` for the fourth of images without a file.
+    ``path`` is the path as it was given, or ``images[3]`` for the fourth image if images have no files.
     """
 
     path: str | Path
@@ -143,13 +143,13 @@ class Prediction:
         return f"{escape_line(str(self.path))}: {self.label} ({self.probability:.1%})"
 
     def _repr_html_(self) -> str:
-        return html.prediction(self.path, self.top)
+        return html.render_prediction(self.path, self.top)
 
 
 class Predictions(list[Prediction]):
     """Predictions in the order of their images; a notebook shows them as a table.
 
-    ``skipped`` are the images in folders that have no prediction, each with ``path`` and ``text``, which says why.
+    ``skipped`` are the images in folders that have no prediction, each with ``path`` and ``text``, the reason.
     """
 
     def __init__(self, found: Iterable[Prediction] = (), skipped: Iterable[Skipped] = ()) -> None:
@@ -157,4 +157,4 @@ class Predictions(list[Prediction]):
         self.skipped = tuple(skipped)
 
     def _repr_html_(self) -> str:
-        return html.predictions([(each.path, each.top) for each in self])
+        return html.render_predictions([(each.path, each.top) for each in self])

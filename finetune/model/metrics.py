@@ -1,4 +1,4 @@
-"""Metrics of a classification, from one score for each image: the same in whatever order they were computed."""
+"""Classification metrics, computed from one score per image, so that the order of computation does not matter."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.fitting.scores import count_confusion, macro_f1
+from finetune.fitting.scores import compute_macro_f1, count_confusion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TOP = 5  # likeliest classes, among which ``top5`` wants the right one
+TOP = 5  # the number of most likely classes that ``top5`` considers
 HIGHER_IS_BETTER = {"accuracy": True, "top5": True, "macro_f1": True, "loss": False}
 
 
-# One image: its number in the part, what it was taken for and how surely, the probability of its own class, and
-# whether that is among the five likeliest.
+# One image: its number in the part, the predicted class and its probability, the probability of the true class, and
+# whether the true class is among the five most likely.
 SCORE = np.dtype(
     [("index", "i8"), ("predicted", "i8"), ("confidence", "f4"), ("own", "f4"), ("top5", "?")],
 )
 
 
-def scores(
+def score_images(
     indices: NDArray[np.int64], probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> NDArray[np.void]:
     """Return the ``SCORE`` of each image (N,): indices (N,), probabilities (N, classes), labels (N,)."""
     found = np.empty(len(labels), SCORE)
     classes = probabilities.shape[1]
     own = probabilities[np.arange(len(labels)), labels]
-    # Ties go to the class that stands first, here as in the predicted class.
+    # Ties go to the first class, as for the predicted class.
     before = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & (np.arange(classes) < labels[:, None]))
     found["index"], found["top5"] = indices, before.sum(axis=1) < min(TOP, classes)
     found["predicted"], found["confidence"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -37,35 +37,35 @@ def scores(
     return found
 
 
-def confusion(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Return the counts ``[true, predicted]`` of all images of a part, in its order."""
+def count_pairs(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return the counts ``[true, predicted]`` of all images of a part."""
     return count_confusion(labels, scored["predicted"], classes)
 
 
-def metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
-    """Return mean loss, accuracy, top5 and macro_f1; those that cannot change with so few classes are left out."""
+def compute_metrics(scored: NDArray[np.void], counts: NDArray[np.int64]) -> dict[str, float]:
+    """Return mean loss, accuracy, top5 and macro_f1, without metrics that are constant with so few classes."""
     found = {
-        "loss": mean_loss(scored["own"]),
+        "loss": compute_mean_loss(scored["own"]),
         "accuracy": float(np.trace(counts)) / len(scored),
         "top5": float(scored["top5"].mean()),
-        "macro_f1": macro_f1(counts),
+        "macro_f1": compute_macro_f1(counts),
     }
-    return {name: value for name, value in found.items() if name not in constant_metrics(len(counts))}
+    return {name: value for name, value in found.items() if name not in list_constant_metrics(len(counts))}
 
 
-def mean_loss(own: NDArray[np.float32]) -> float:
-    """Return the mean cross-entropy by the probability of each image's own class, never less than 0."""
+def compute_mean_loss(own: NDArray[np.float32]) -> float:
+    """Return the mean cross-entropy, given the probability of each image's true class; never less than 0."""
     loss = float(-np.log(np.maximum(own.astype(np.float64), 1e-38)).mean())
     return 0.0 if loss <= 0.0 else loss  # rounding leaves -0.0, or probabilities just above 1
 
 
-def constant_metrics(classes: int) -> dict[str, float]:
-    """Return the metrics that are always the same with so many classes, and their values."""
+def list_constant_metrics(classes: int) -> dict[str, float]:
+    """Return the metrics that are constant with this number of classes, and their values."""
     return {"top5": 1.0} if classes <= TOP else {}
 
 
-def better(metric: str, value: float, than: float | None) -> bool:
-    """Tell whether ``value`` beats ``than``; NaN never does, a tie goes to the earlier."""
+def is_better(metric: str, value: float, than: float | None) -> bool:
+    """Return whether ``value`` is better than ``than``; NaN never is, and a tie is not better."""
     if not np.isfinite(value):
         return False
     if than is None:

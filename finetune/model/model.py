@@ -1,4 +1,4 @@
-"""A fine-tuned model: predict, evaluate, embed, export."""
+"""Fine-tuned model: predict, evaluate, embed, export."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from finetune.data import heldback, sources
 from finetune.data.loader import Loader
 from finetune.data.loading import Part
 from finetune.errors import UsageError
-from finetune.machine.environment import usable_cores
+from finetune.machine.environment import count_usable_cores
 from finetune.model import exporting, metrics
-from finetune.model.evaluation import Predictor, find, read
+from finetune.model.evaluation import Predictor, find_scores, read_scores
 from finetune.model.inputs import Prediction
-from finetune.recipe.models import TrunkSection
+from finetune.recipe.models import InferenceSection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,27 +35,27 @@ SINGLE = (str, bytes, Path, np.ndarray)
 
 @dataclass(kw_only=True)
 class Model:
-    """A network with its classes and preprocessing, as a model folder holds them."""
+    """A network with its classes and preprocessing, as saved in a model folder."""
 
     network: Network = field(repr=False)
     about: dict[str, Any] = field(repr=False)
     image: ImageSpec
     catalogue: Catalogue = field(repr=False)
     folder: Path | None = None
-    trunk: TrunkSection = field(default_factory=TrunkSection)
+    inference: InferenceSection = field(default_factory=InferenceSection)
     products: Stages | None = field(default=None, repr=False)
     device: str = "cpu"
     say: Callable[[str], None] = field(default=print, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the class names in the order of the logits."""
+        """The class names in the order of the logits."""
         return tuple(self.about["classes"])
 
     @cached_property
     def predictor(self) -> Predictor:
-        """Return what runs the network; it keeps compiled graphs from call to call."""
-        return Predictor(self.network, self.trunk, products=self.products, device=self.device, say=self.say)
+        """The predictor of the network; it keeps compiled graphs between calls."""
+        return Predictor(self.network, self.inference, products=self.products, device=self.device, say=self.say)
 
     def predict(
         self,
@@ -66,21 +66,22 @@ class Model:
         workers: int | None = None,
         refused: dict[int, BadImage] | None = None,
     ) -> list[Prediction]:
-        """Return a prediction for each image (paths or HWC uint8 RGB), in their order.
+        """Predict the class of each image (paths or HWC uint8 RGB); return the predictions in order.
 
-        Raises ``DataError`` for one that cannot be used, unless there is a ``refused`` to put it into, by index.
+        Raises ``DataError`` for an image that cannot be used, unless ``refused`` is given to collect such images by
+        index.
         """
         if top < 1:
-            raise UsageError(f"top={top} asks for no class; give 1 or more")
-        images = as_listed(images)
-        part = unlabelled(images, self.image.color)
+            raise UsageError(f"top={top} must be at least 1")
+        images = convert_to_list(images)
+        part = wrap_images(images, self.image.color)
         if not len(part):
             return []
         found: list[Prediction | None] = [None] * len(part)
         with closing(self._loader(part, batch_size, workers, refused)) as loader:
             for indices, rows in self.predictor.probabilities(loader):
                 for index, row in zip(indices, rows, strict=True):
-                    found[int(index)] = self._prediction(path_of(images, part, int(index)), row, top)
+                    found[int(index)] = self._prediction(find_path(images, part, int(index)), row, top)
         return [each for index, each in enumerate(found) if each is not None and index not in (refused or ())]
 
     def _prediction(self, path: str | Path, row: NDArray[np.float32], top: int) -> Prediction:
@@ -89,50 +90,49 @@ class Model:
         return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs)
 
     def evaluate(self, data: object = None, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
-        """Return metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), and each class's.
+        """Return the metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), also per class.
 
-        Without ``data``, or with that of the model's run, the images that the run held back are evaluated; a run that
-        held none back answers with its estimate out of fold.
-        ``trained_on`` counts the images that the run was trained on, and is None where that cannot be told. Raises
-        ``DataError`` for a class that the model does not know.
+        Without ``data``, or with the data of the model's run, the images that the run held back are evaluated. If it
+        held none back, the run's out-of-fold estimate is returned. ``trained_on`` counts the images that the run was
+        trained on, and is None if that is unknown. Raises ``DataError`` for a class that the model does not know.
         """
-        if data is None and (path := find(self.folder)) is not None:
+        if data is None and (path := find_scores(self.folder)) is not None:
             return self._estimate(path)
-        selection = heldback.select_images(data, self.about, self.catalogue, self.folder, usable_cores())
-        if selection.is_own and (path := find(self.folder)) is not None:
+        selection = heldback.select_images(data, self.about, self.catalogue, self.folder, count_usable_cores())
+        if selection.is_own and (path := find_scores(self.folder)) is not None:
             return self._estimate(path)
         part = selection.part
         with closing(self._loader(part, batch_size, workers)) as loader:
             evaluation = self.predictor.evaluate(loader, len(self.classes))
-        for warning in heldback.warnings(selection):
+        for warning in heldback.collect_warnings(selection):
             self.say(f"warning: {warning}")
         return {
             **selection.describe(),
             **evaluation.metrics,
-            "per_class": per_class(evaluation.confusion, self.classes),
+            "per_class": score_classes(evaluation.confusion, self.classes),
         }
 
     def _estimate(self, path: Path) -> dict[str, Any]:
-        """Return what the run estimated out of fold, as ``evaluate`` does."""
-        scored, labels = read(path, self.classes)
-        confusion = metrics.confusion(scored, labels, len(self.classes))
+        """Return the run's out-of-fold estimate, in the form of ``evaluate``."""
+        scored, labels = read_scores(path, self.classes)
+        confusion = metrics.count_pairs(scored, labels, len(self.classes))
         return {
             "part": "out of fold",
             "images": len(scored),
             "held_back": True,
-            "trained_on": 0,  # by the head that labelled them
-            **metrics.metrics(scored, confusion),
-            "per_class": per_class(confusion, self.classes),
+            "trained_on": 0,  # by the head of each image's fold
+            **metrics.compute_metrics(scored, confusion),
+            "per_class": score_classes(confusion, self.classes),
         }
 
     def embed(
         self, images: Images | NDArray[np.float32], *, batch_size: int = 32, workers: int | None = None
     ) -> NDArray[np.float32]:
-        """Return pooled features (N, width) float32 of paths, HWC uint8 RGB arrays, or ready (N, 3, H, W) float32."""
+        """Return pooled features (N, width) float32 of paths, HWC uint8 RGB, or preprocessed (N, 3, H, W) float32."""
         if isinstance(images, np.ndarray) and images.dtype.kind == "f":
-            batches = ready_batches(images, batch_size)
+            batches = split_batches(images, batch_size)
             return self._stacked([self.predictor.features_of(batch)[:real] for batch, real in batches])
-        part = unlabelled(images, self.image.color)
+        part = wrap_images(images, self.image.color)
         if not len(part):
             return self._stacked([])
         with closing(self._loader(part, batch_size, workers)) as loader:
@@ -142,55 +142,55 @@ class Model:
         return np.concatenate([np.zeros((0, int(self.about["features"])), np.float32), *rows])
 
     def export(self, path: Path, format: Literal["onnx", "mindir"] = "onnx", *, force: bool = False) -> dict[str, Any]:
-        """Write the network for another runtime, with labels and preprocessing beside it; return what was checked."""
-        return exporting.export(self, path, format, force=force)
+        """Write the network in a format for other runtimes, with labels and preprocessing; return a report."""
+        return exporting.export_model(self, path, format, force=force)
 
     def _loader(
         self, part: Part, batch_size: int, workers: int | None, refused: dict[int, BadImage] | None = None
     ) -> Loader:
-        threads = usable_cores() if workers is None else workers
-        size = shape(len(part), batch_size)
+        threads = count_usable_cores() if workers is None else workers
+        size = choose_batch_size(len(part), batch_size)
         return Loader(part, self.image, batch_size=size, workers=threads, seed=0, train=False, refused=refused)
 
 
-def shape(images: int, most: int) -> int:
-    """Return a batch size for some images: a power of two below ``most``, since each size compiles a graph anew."""
+def choose_batch_size(images: int, most: int) -> int:
+    """Return a batch size of at most ``most``: a power of two, since every new size compiles another graph."""
     return min(most, 1 << max(0, images - 1).bit_length())
 
 
-def as_listed(images: Images) -> Images:
-    """Return images as a list; a value that is not a list of images stays as it is, to be refused later."""
+def convert_to_list(images: Images) -> Images:
+    """Convert images to a list; a value that is not a list of images is returned unchanged, to be refused later."""
     return list(images) if isinstance(images, Iterable) and not isinstance(images, SINGLE) else images
 
 
-def path_of(images: Images, part: Part, index: int) -> str | Path:
-    """Return an image's path exactly as it was given, or the name of one that has no path."""
+def find_path(images: Images, part: Part, index: int) -> str | Path:
+    """Return an image's path exactly as it was given, or the name of an image without a path."""
     given = images[index]
     return given if isinstance(given, str | Path) else part.name_of(index)
 
 
-def unlabelled(images: Images | NDArray[Any], color: Color = "convert") -> Part:
-    """Return images as a part whose labels nobody asks for."""
-    listed = sources.pictures(images, color)
+def wrap_images(images: Images | NDArray[Any], color: Color = "convert") -> Part:
+    """Wrap images into a part with dummy labels."""
+    listed = sources.list_images(images, color)
     return Part(name="images", images=listed, labels=np.zeros(len(listed), np.int64))
 
 
-def ready_batches(images: NDArray[Any], size: int) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Yield batches of an array that is ready for the network, all of one shape, and how many rows of each count."""
+def split_batches(images: NDArray[Any], size: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Yield equally sized batches of preprocessed images, and the number of rows of each that are not padding."""
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.float32:
         raise UsageError(
             f"an array of shape {images.shape} and type {images.dtype} cannot be embedded; "
-            "pass ready (N, 3, H, W) float32, or a list of paths or HWC uint8 images"
+            "pass preprocessed (N, 3, H, W) float32, or a list of paths or HWC uint8 images"
         )
-    size = shape(len(images), size)
+    size = choose_batch_size(len(images), size)
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         padding = np.zeros((size - len(batch), *images.shape[1:]), np.float32)
         yield np.concatenate([batch, padding]), len(batch)
 
 
-def per_class(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return images, recall and precision of each class; None where there is nothing to divide by."""
+def score_classes(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the number of images, recall and precision of each class; None for a division by zero."""
     rows, columns, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     return [
         {

@@ -1,4 +1,4 @@
-"""Model folders: everything needed to predict — weights, labels, preprocessing — in two files and a card."""
+"""Model folders: weights, labels and preprocessing in two files, with a model card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from finetune.machine.cpu import is_uncapped
 from finetune.machine.forms import Forms
 from finetune.model import card
 from finetune.normalisation import find_image_fault
-from finetune.recipe.models import LinearHead, MlpHead, TrunkSection
+from finetune.recipe.models import InferenceSection, LinearHead, MlpHead
 from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
     from finetune.network.network import Network
 
 VERSION = 1
-WEIGHTS = ("source", "origin", "licence", "citation", "sha256", "layout")  # what is kept of the pretrained ones
+WEIGHTS = ("source", "origin", "licence", "citation", "sha256", "layout")  # recorded about the pretrained weights
 HEADS: TypeAdapter[LinearHead | MlpHead] = TypeAdapter(LinearHead | MlpHead)
 
 
-def distinct(names: list[str]) -> list[str]:
-    """Return names of which there are at least two, none twice; ``ValueError`` otherwise."""
+def check_distinct(names: list[str]) -> list[str]:
+    """Return the names if there are at least two and no duplicates; raises ``ValueError`` otherwise."""
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError("should be a list of different names")
     return names
 
 
 class BackboneRecord(BaseModel):
-    """Which backbone, with which options."""
+    """The backbone and its options."""
 
     use: str
     options: dict[str, Any]
 
 
 class ImageRecord(BaseModel):
-    """What an ``ImageSpec`` takes."""
+    """The fields of an ``ImageSpec``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,132 +70,135 @@ class ImageRecord(BaseModel):
 
     @model_validator(mode="after")
     def in_0_to_1(self) -> ImageRecord:
-        """Refuse a mean or std that is not of pixels in 0..1."""
+        """Refuse a mean or std that is not for pixels in 0..1."""
         if fault := find_image_fault({"mean": self.mean, "std": self.std}):
             raise ValueError(fault)
         return self
 
 
 class Record(BaseModel):
-    """What ``model.json`` has to say, so that a model can be built from it."""
+    """The content of ``model.json`` that is required to build a model."""
 
     name: str
     backbone: BackboneRecord
     head: LinearHead | MlpHead
     features: PositiveInt
-    classes: Annotated[list[str], AfterValidator(distinct)]
+    classes: Annotated[list[str], AfterValidator(check_distinct)]
     image: ImageRecord
     metrics: dict[str, float | None]
     recipe: dict[str, Any]
 
 
-def write(folder: Path, about: Mapping[str, Any], network: Network) -> None:
-    """Write a model folder; ``model.json`` comes last, so that a folder that has one is complete.
+def write_folder(folder: Path, about: Mapping[str, Any], network: Network) -> None:
+    """Write a model folder; ``model.json`` is written last, so that a folder that has one is complete.
 
-    ``about`` is what ``Record`` needs, and where the model comes from: its stages, dataset and pretrained weights.
+    ``about`` has the fields of ``Record``, and the origin of the model: its stages, dataset and pretrained weights.
     """
-    from finetune.network.network import values
+    from finetune.network.network import read_values
 
     about = {"version": VERSION, **about, "weights": {key: about["weights"].get(key) for key in WEIGHTS}}
     metadata = {key: json.dumps(about[key]) for key in ("image", "classes", "backbone")}
-    tensorfile.write(folder / "weights.safetensors", values(network.get_parameters()), metadata)
-    atomic.write_text(folder / "README.md", card.text(about))
+    tensorfile.write_tensors(folder / "weights.safetensors", read_values(network.get_parameters()), metadata)
+    atomic.write_text(folder / "README.md", card.format_card(about))
     atomic.write_json(folder / "model.json", about)
 
 
-def image_record(image: ImageSpec) -> dict[str, Any]:
-    """Return the preprocessing as JSON."""
+def record_image(image: ImageSpec) -> dict[str, Any]:
+    """Convert the preprocessing to JSON."""
     return {name: getattr(image, name) for name in ImageSpec.__slots__}
 
 
-def image_spec(record: dict[str, Any]) -> ImageSpec:
-    """Return the preprocessing from JSON."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in completed_image(record).items()}
+def load_image_spec(record: dict[str, Any]) -> ImageSpec:
+    """Create the preprocessing from JSON."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in complete_image(record).items()}
     return ImageSpec(**values)
 
 
-def completed_image(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record of preprocessing with the key that older versions, which read no colour profiles, left out."""
+def complete_image(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the key that is missing in records of older versions, which ignored colour profiles."""
     return {"color": "ignore", **record}
 
 
-def locate(path: Path) -> Path:
-    """Return the model folder that a run folder or a model folder names."""
+def locate_folder(path: Path) -> Path:
+    """Return the model folder in a run folder, or the folder itself if it is a model folder."""
     for folder in (path, path / "model"):
         if os.path.isfile(folder / "model.json"):
             return folder
     if os.path.isdir(path / "checkpoints"):
         raise UsageError(f"the run in {path} is not finished; finish it with: finetune run --resume {path}")
-    raise UsageError(f"no model in {path}: name a run folder or a folder that holds model.json")
+    raise UsageError(f"no model in {path}; give a run folder or a folder with model.json")
 
 
 def open_model(
     path: Path,
     catalogue: Catalogue,
     *,
-    trunk: TrunkSection | None = None,
+    inference: InferenceSection | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = print,
 ) -> Model:
-    """Return the model of a run folder or model folder, on the device that is set up.
+    """Load the model of a run folder or model folder, on the device that is set up.
 
-    ``trunk`` says what computes it, else the run's recipe does; ``say`` is told what its user should know. Raises
-    ``UsageError`` where there is none and ``WeightsError`` where its files do not fit each other.
+    ``inference`` selects the inference engine, by default as in the run's recipe; ``say`` is called with messages for
+    the user. Raises ``UsageError`` if there is no model and ``WeightsError`` if its files do not match.
     """
     from finetune.model.model import Model
-    from finetune.network.network import Network, assign, build_stages, product_form
+    from finetune.network.network import Network, assign_values, build_stages, product_form
 
-    folder = locate(path)
-    about = read(folder)
+    folder = locate_folder(path)
+    about = read_record(folder)
     backbone = catalogue.get(Backbone, about["backbone"]["use"])
     from finetune.network import heads
 
     try:
         options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))
-        trunk = trunk or TrunkSection.model_validate(about["recipe"].get("trunk", {}))
+        said = about["recipe"].get("inference", about["recipe"].get("trunk", {}))  # its name until version 0.1
+        inference = inference or InferenceSection.model_validate(said)
     except ValidationError as error:
-        raise damaged(folder / "model.json", error) from error
+        raise build_damage_error(folder / "model.json", error) from error
     if not os.path.isfile(folder / "weights.safetensors"):
-        raise WeightsError(f"{folder} lacks weights.safetensors; copy the model folder anew")
+        raise WeightsError(f"{folder}: weights.safetensors is missing; copy the model folder again")
     head = HEADS.validate_json(json.dumps(about["head"]))
-    network = Network(build_stages(backbone, options), heads.build(head, about["features"], len(about["classes"]), 0))
-    tensors = tensorfile.read(folder / "weights.safetensors").tensors
+    network = Network(
+        build_stages(backbone, options), heads.build_head(head, about["features"], len(about["classes"]), 0)
+    )
+    tensors = tensorfile.read_tensors(folder / "weights.safetensors").tensors
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     if {name: array.shape for name, array in tensors.items()} != expected:
-        raise WeightsError(f"{folder}: weights.safetensors does not belong to model.json; copy the whole folder anew")
-    assign(network.get_parameters(), tensors)
+        raise WeightsError(f"{folder}: weights.safetensors does not match model.json; copy the complete folder again")
+    assign_values(network.get_parameters(), tensors)
     return Model(
         network=network,
         about=about,
-        image=image_spec(about["image"]),
+        image=load_image_spec(about["image"]),
         catalogue=catalogue,
         folder=folder,
         products=product_form(backbone, network, Forms(uncapped=bool(is_uncapped()))),
-        trunk=trunk,
+        inference=inference,
         device=device,
         say=say,
     )
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Return a model folder's ``model.json``."""
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read a model folder's ``model.json``."""
     path = folder / "model.json"
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = about.get("version") if isinstance(about, dict) else None
         if isinstance(version, int) and version > VERSION:
-            remedy = f"this program reads version {VERSION}; install a newer one"
-            raise WeightsError(f"{path} has version {version}, and {remedy}")
+            remedy = f"this release reads version {VERSION}; install a newer finetune"
+            raise WeightsError(f"{path} has version {version}, but {remedy}")
         Record.model_validate(about)
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, error) from error
+        raise build_damage_error(path, error) from error
     return about
 
 
-def damaged(path: Path, error: Exception) -> WeightsError:
-    """Return the error that says what is wrong with a ``model.json``."""
+def build_damage_error(path: Path, error: Exception) -> WeightsError:
+    """Return the error for an invalid ``model.json``."""
     why = str(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-    return WeightsError(f"{path} is damaged ({why[:200]}); copy the model folder anew")
+    return WeightsError(f"{path} is damaged ({why[:200]}); copy the model folder again")

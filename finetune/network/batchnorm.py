@@ -1,4 +1,4 @@
-"""BatchNorm over the images of all processes."""
+"""Synchronised BatchNorm: statistics over the images of all processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """In training, mean and variance are those of all processes; else it is plain BatchNorm."""
+    """BatchNorm that uses mean and variance over all processes in training, and plain BatchNorm in evaluation."""
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
@@ -21,7 +21,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         mean = self.total(x.sum((0, 2, 3))) / count
         centred = x - mean.reshape(1, -1, 1, 1)
         variance = self.total((centred * centred).sum((0, 2, 3))) / count
-        rate = self.momentum  # MindSpore keeps one minus what it is given
+        rate = self.momentum  # MindSpore stores one minus the argument
         ops.assign(self.moving_mean, self.moving_mean * (1.0 - rate) + mean * rate)
         unbiased = variance * (count / (count - 1.0))
         ops.assign(self.moving_variance, self.moving_variance * (1.0 - rate) + unbiased * rate)
@@ -29,8 +29,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return centred * scale.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)
 
 
-def synchronise(network: Network, processes: int) -> None:
-    """Let every 2-D BatchNorm of a network normalise over all processes; its parameters and its place stay."""
+def synchronise_batch_norm(network: Network, processes: int) -> None:
+    """Make every 2-D BatchNorm of a network normalise over all processes; parameters and names stay the same."""
     for _, cell in network.cells_and_names():
         if type(cell) is nn.BatchNorm2d:
             cell.__class__ = SyncBatchNorm2d

@@ -1,4 +1,4 @@
-"""What computes a network that does not train: OpenVINO on a CPU where it can serve, MindSpore elsewhere."""
+"""Inference engines for networks that do not train: OpenVINO on a CPU if possible, else MindSpore."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from mindspore.nn import Cell
     from numpy.typing import NDArray
 
-    from finetune.recipe.models import TrunkSection
+    from finetune.recipe.models import InferenceSection
 
     Array = NDArray[np.float32]
 
-# Images that a graph takes at once on a CPU, whatever the batch size, so that results are the same bits. Few, so that
-# little is computed for nothing at a part's end: 4 are as fast as 16.
+# Images per call of a graph on a CPU, independent of the batch size, so that results are bit-identical. Few, so that
+# little work is wasted at the end of a part: 4 are as fast as 16.
 CHUNK = 4
 CHUNK_ELSEWHERE = 64
-CHECKED = 2  # images of the first batch that MindSpore computes too
-COSINE = 0.999  # between the outputs of both, at least
-# Largest difference that may be, as a share of the largest output; bfloat16 has 8 bits, and errors add up.
+CHECKED = 2  # images of the first batch that MindSpore computes for comparison
+COSINE = 0.999  # minimum cosine similarity between the outputs of both
+# Maximum difference as a share of the largest output; bfloat16 has 8 bits, and errors add up.
 TOLERANCE = {"f32": 1e-3, "f16": 2e-2, "bf16": 5e-2}
 ARCHITECTURES = ("x86_64", "amd64", "aarch64", "arm64")
 
 
 class Backend(Protocol):
-    """Maps chunks, all of one shape, to outputs, in order; ``precision`` is f32, f16 or bf16."""
+    """Computes the outputs of chunks that all have the same shape; ``precision`` is f32, f16 or bf16."""
 
     name: str
     precision: str
@@ -45,32 +45,32 @@ class Backend(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Take the parameters that the cell has now."""
+        """Use the current parameters of the cell."""
         ...
 
     def settle(self) -> None:
-        """Expect no other parameters, and keep in memory only what computes."""
+        """Fix the parameters, and free the memory that only ``refresh`` needs."""
         ...
 
     def rest(self) -> None:
-        """Take as little memory as can be until there are chunks again."""
+        """Free as much memory as possible until the next chunks arrive."""
         ...
 
 
 class Engine:
-    """A backend for batches of any size."""
+    """Computes batches of any size with a backend."""
 
     def __init__(self, backend: Backend, chunk: int) -> None:
         self.backend, self.chunk = backend, chunk
-        self.shape: tuple[int, ...] | None = None  # of one image's output, once there was one
+        self.shape: tuple[int, ...] | None = None  # shape of one image's output, known after the first
 
     @property
     def about(self) -> dict[str, Any]:
-        """Return what decides on the bits of an output, besides the network."""
-        return about(self.backend.name, self.backend.precision, self.chunk)
+        """Everything except the network that affects the bits of an output."""
+        return describe_engine(self.backend.name, self.backend.precision, self.chunk)
 
     def run(self, batches: Iterable[Array]) -> Generator[Array, None, None]:
-        """Yield the outputs (N, …) of each batch (N, …), float32, in order; a few batches are asked for ahead."""
+        """Yield the outputs (N, …) of each batch (N, …), float32, in order; a few batches are read ahead."""
         sizes: deque[int] = deque()
 
         def chunks() -> Iterator[Array]:
@@ -79,7 +79,7 @@ class Engine:
                     raise ValueError("a batch without rows")
                 sizes.append(len(batch))
                 for start in range(0, len(batch), self.chunk):
-                    yield filled(batch[start : start + self.chunk], self.chunk)
+                    yield pad_rows(batch[start : start + self.chunk], self.chunk)
 
         parts: list[Array] = []
         for output in self.backend.outputs(chunks()):
@@ -95,15 +95,15 @@ class Engine:
         return next(self.run([batch]))
 
 
-def filled(rows: Array, size: int) -> Array:
-    """Return rows, the last one repeated until there are ``size``."""
+def pad_rows(rows: Array, size: int) -> Array:
+    """Repeat the last row until there are ``size`` rows."""
     if len(rows) == size:
         return rows
     return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
 class MindSpore:
-    """The cell itself, in evaluation mode."""
+    """A backend that runs the cell itself, in evaluation mode."""
 
     name, precision = "mindspore", "f32"
 
@@ -116,24 +116,24 @@ class MindSpore:
 
         for chunk in chunks:
             self.cell.set_train(False)
-            with interrupts.whole():
+            with interrupts.hold_signals():
                 output = self.cell(Tensor(chunk)).asnumpy()
             yield output.astype(np.float32, copy=False)
 
     def refresh(self) -> None:
-        """Do nothing: the cell is what runs."""
+        """Do nothing: the cell itself runs."""
 
     def settle(self) -> None:
-        """Do nothing: the cell is all there is."""
+        """Do nothing: only the cell is in memory."""
 
     def rest(self) -> None:
-        """Do nothing: MindSpore keeps what it has compiled."""
+        """Do nothing: MindSpore cannot free compiled graphs."""
 
 
-def build(
+def build_engine(
     cell: Cell,
     sample: Array,
-    section: TrunkSection,
+    section: InferenceSection,
     say: Callable[[str], None],
     *,
     own: Cell | None = None,
@@ -142,72 +142,73 @@ def build(
 ) -> Engine:
     """Return the engine for a cell, checked against MindSpore on the first images of ``sample``.
 
-    ``own`` is the same in the form that MindSpore computes faster, if there is one. ``cosine`` is the least that the
-    outputs of both may have; a few small logits say little by it.
+    ``own`` is an equivalent cell in the form that MindSpore computes faster, if there is one. ``cosine`` is the minimum
+    cosine similarity between the outputs of both; it means little for a few small logits.
 
-    Where OpenVINO is only the default, whatever keeps it from serving is said and MindSpore takes its place. Raises
-    ``UsageError`` where the recipe asks for it and it cannot serve.
+    If OpenVINO is only the default and cannot be used, the reason is reported and MindSpore takes its place. Raises
+    ``UsageError`` if the recipe asks for OpenVINO and it cannot be used.
     """
-    chunk = min(len(sample), chunk_for(device))
+    chunk = min(len(sample), choose_chunk(device))
     own = own or cell
     plain = Engine(MindSpore(own), chunk)
     asked = section.engine == "openvino"
     if section.engine == "mindspore":
         return plain
-    if reason := unavailable(device):
+    if reason := explain_unavailable(device):
         if asked:
-            raise UsageError(f"trunk.engine=openvino, and {reason}")
+            raise UsageError(f"inference.engine=openvino cannot be used: {reason}")
         if device == "cpu":
-            say(f"MindSpore computes what OpenVINO would compute faster: {reason}")
+            say(f"using MindSpore instead of OpenVINO, which would be faster: {reason}")
         return plain
     from finetune.network.openvino_graph import Graph
 
     try:
-        engine = Engine(Graph(cell, filled(sample[:chunk], chunk), section.precision), chunk)
+        engine = Engine(Graph(cell, pad_rows(sample[:chunk], chunk), section.precision), chunk)
         first = sample[:CHECKED]
         found = engine(sample[:chunk])[: len(first)]
-        problem = difference(reference(own, first), found, TOLERANCE[engine.backend.precision], cosine)
+        problem = describe_difference(compute_reference(own, first), found, TOLERANCE[engine.backend.precision], cosine)
     except (RuntimeError, TypeError, ValueError, NotImplementedError, OSError) as error:
         problem = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
     if not problem:
         return engine
     if asked:
-        raise UsageError(f"trunk.engine=openvino cannot serve this network: {problem}; write trunk.engine=auto")
-    say(f"MindSpore computes what OpenVINO would compute faster, since that cannot serve: {problem}")
+        what = "inference.engine=openvino cannot be used for this network"
+        raise UsageError(f"{what}: {problem}; set inference.engine=auto")
+    say(f"using MindSpore instead of OpenVINO, which does not support this network: {problem}")
     return plain
 
 
-def about(name: str, precision: str, chunk: int) -> dict[str, Any]:
-    """Return what decides on the bits of an engine's output."""
-    return {"name": name, "version": version(name), "precision": precision, "chunk": chunk}
+def describe_engine(name: str, precision: str, chunk: int) -> dict[str, Any]:
+    """Return everything about an engine that affects the bits of its output."""
+    return {"name": name, "version": read_version(name), "precision": precision, "chunk": chunk}
 
 
-def expected(section: TrunkSection, device: str) -> dict[str, Any]:
-    """Return what ``build`` will say of its engine, if it finds nothing wrong with that."""
-    if section.engine == "mindspore" or unavailable(device):
-        return about(MindSpore.name, MindSpore.precision, chunk_for(device))
-    from finetune.network.openvino_graph import Graph, best_precision
+def describe_expected(section: InferenceSection, device: str) -> dict[str, Any]:
+    """Return the ``about`` of the engine that ``build_engine`` will return if its checks pass."""
+    if section.engine == "mindspore" or explain_unavailable(device):
+        return describe_engine(MindSpore.name, MindSpore.precision, choose_chunk(device))
+    from finetune.network.openvino_graph import Graph, choose_precision
 
-    return about(Graph.name, best_precision(section.precision), chunk_for(device))
+    return describe_engine(Graph.name, choose_precision(section.precision), choose_chunk(device))
 
 
-def chunk_for(device: str) -> int:
-    """Return how many images a graph takes at once."""
+def choose_chunk(device: str) -> int:
+    """Return the number of images per call of a graph."""
     return CHUNK if device == "cpu" else CHUNK_ELSEWHERE
 
 
-def unavailable(device: str) -> str:
-    """Return why OpenVINO cannot be used here, or nothing."""
+def explain_unavailable(device: str) -> str:
+    """Return why OpenVINO cannot be used here, or an empty string."""
     if device != "cpu":
-        return f"it runs on CPUs, not on {device}; write trunk.engine=auto"
+        return f"it runs on CPUs, not on {device}; set inference.engine=auto"
     if platform.machine().lower() not in ARCHITECTURES:
-        return f"it does not run on {platform.machine()}; write trunk.engine=auto"
-    return broken()
+        return f"it does not run on {platform.machine()}; set inference.engine=auto"
+    return explain_broken()
 
 
 @cache
-def broken() -> str:
-    """Return why OpenVINO cannot be imported, or nothing."""
+def explain_broken() -> str:
+    """Return why OpenVINO cannot be imported, or an empty string."""
     if find_spec("openvino") is None:
         return "it is not installed; run: pip install openvino"
     try:
@@ -218,7 +219,7 @@ def broken() -> str:
 
 
 @cache
-def version(name: str) -> str:
+def read_version(name: str) -> str:
     """Return the version of the library behind an engine."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
@@ -229,9 +230,9 @@ def version(name: str) -> str:
         return "unknown"
 
 
-@interrupts.whole()
-def reference(cell: Cell, images: Array) -> Array:
-    """Return what MindSpore makes of some images; without compiling a graph for them, where the cell allows it."""
+@interrupts.hold_signals()
+def compute_reference(cell: Cell, images: Array) -> Array:
+    """Compute images with MindSpore, without compiling a graph if the cell allows that."""
     import mindspore as ms
 
     cell.set_train(False)
@@ -247,8 +248,8 @@ def reference(cell: Cell, images: Array) -> Array:
     return output.astype(np.float32, copy=False)
 
 
-def difference(expected: Array, found: Array, tolerance: float, least: float) -> str:
-    """Return in what outputs differ by more than rounding explains, or nothing."""
+def describe_difference(expected: Array, found: Array, tolerance: float, least: float) -> str:
+    """Return how outputs differ if rounding cannot explain it, else an empty string."""
     a, b = expected.reshape(len(expected), -1), found.reshape(len(found), -1)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-30)).min()) if a.any() else 1.0

@@ -1,4 +1,4 @@
-"""Heads: what turns pooled features into logits. Their dropout masks come from outside, so that runs repeat."""
+"""Heads: map pooled features to logits. Dropout masks are inputs, so that runs are reproducible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from finetune.data.loader import Stream, generator
+from finetune.data.loader import Stream, make_generator
 from finetune.recipe.models import LinearHead, MlpHead
 
 if TYPE_CHECKING:
@@ -60,22 +60,24 @@ class Mlp(nn.Cell):
         return self.fc(x * mask if self.drops else x)
 
 
-def build(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
-    """Return the head of a recipe, the same for the same seed."""
-    rng, drops = generator(Stream.HEAD, seed), section.dropout > 0.0
+def build_head(section: LinearHead | MlpHead, features: int, classes: int, seed: int) -> nn.Cell:
+    """Build the head of a recipe; the same seed gives the same weights."""
+    rng, drops = make_generator(Stream.HEAD, seed), section.dropout > 0.0
     if isinstance(section, MlpHead):
         return Mlp(features, section.hidden, classes, rng, drops=drops)
     return Linear(features, classes, rng, drops=drops)
 
 
-def dropout_mask(section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int) -> NDArray[np.float32]:
+def draw_dropout_mask(
+    section: LinearHead | MlpHead, features: int, batch: int, seed: int, step: int
+) -> NDArray[np.float32]:
     """Return the dropout mask of a step, scaled to keep the mean: (batch, width) float32, or (1, 1) of ones if off.
 
-    MindSpore's own dropout on CPU does not repeat for a seed; this one is a function of (seed, step).
+    MindSpore's own dropout on a CPU is not reproducible with a seed; this mask depends only on (seed, step).
     """
     if section.dropout == 0.0:
         return np.ones((1, 1), np.float32)
     width = section.hidden if isinstance(section, MlpHead) else features
-    rng = generator(Stream.DROPOUT, seed, step)
+    rng = make_generator(Stream.DROPOUT, seed, step)
     keep = rng.random((batch, width), dtype=np.float32) >= section.dropout
     return (keep / (1.0 - section.dropout)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The network: the stages of a backbone in order, the mean over positions, and a head."""
+"""Network: the stages of a backbone in order, the mean over positions, and a head."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def trunk(stages: Sequence[str], trainable: Iterable[str]) -> tuple[str, ...]:
-    """Return the stages before the first that trains; ``stages`` end with the head."""
+def find_trunk(stages: Sequence[str], trainable: Iterable[str]) -> tuple[str, ...]:
+    """Return the frozen stages before the first stage that trains; ``stages`` ends with the head."""
     training = set(trainable)
     return tuple(takewhile(lambda stage: stage not in training, stages))
 
@@ -33,7 +33,7 @@ HEAD = "head"
 
 
 class Network(nn.Cell):
-    """Stages and head as one cell; every parameter's name begins with its stage, the head's with ``head``."""
+    """Stages and head as one cell; the name of every parameter starts with its stage or ``head``."""
 
     def __init__(self, stages: Stages, head: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -58,7 +58,7 @@ class Network(nn.Cell):
         return x
 
     def check_features(self, backbone: Backbone, size: int) -> None:
-        """Raise ``PluginError`` unless an image of ``size`` pixels has as many features as the backbone says."""
+        """Raise ``PluginError`` unless an image of ``size`` pixels has as many features as the backbone declares."""
         mode = ms.get_context("mode")
         ms.set_context(mode=ms.PYNATIVE_MODE)  # nothing is compiled
         try:
@@ -68,7 +68,7 @@ class Network(nn.Cell):
             ms.set_context(mode=mode)
         if found != (1, backbone.features):
             shape = "x".join(map(str, found))
-            text = f"backbone '{backbone.name}' returns features of shape {shape} and says {backbone.features}"
+            text = f"backbone '{backbone.name}' returns features of shape {shape} but declares {backbone.features}"
             raise PluginError(f"{text}; make them equal")
 
     def cell(self, stage: str) -> nn.Cell:
@@ -76,14 +76,14 @@ class Network(nn.Cell):
         return self.head if stage == HEAD else self.stages[self.names.index(stage)]
 
     def parameters_of(self, stages: Iterable[str]) -> list[Parameter]:
-        """Return the parameters of some stages, BatchNorm statistics included, in order of the network."""
+        """Return the parameters of ``stages``, including BatchNorm statistics, in network order."""
         wanted = set(stages)
         return [p for p in self.get_parameters() if p.name.split(".", 1)[0] in wanted]
 
     def set_modes(self, trainable: Iterable[str], *, frozen_batch_norm: bool) -> None:
         """Put the stages that train into training mode and all others into evaluation mode.
 
-        In evaluation mode BatchNorm uses its stored statistics and leaves them alone.
+        In evaluation mode BatchNorm uses its stored statistics and does not change them.
         """
         training = set(trainable)
         self.set_train(False)
@@ -96,10 +96,10 @@ class Network(nn.Cell):
 
 
 class Chain(nn.Cell):
-    """Some stages of a network in a row; after the last stage comes the mean over positions.
+    """Consecutive stages of a network; the last stage of the network is followed by the mean over positions.
 
-    ``products`` holds the stages that are to compute in matmul form, on maps (C, H, W, N). Maps change their layout
-    only where the form changes.
+    ``products`` has the stages that compute in matmul form, on maps (C, H, W, N). The layout of maps changes only where
+    the form changes.
     """
 
     def __init__(self, network: Network, stages: slice, products: Stages | None) -> None:
@@ -119,7 +119,7 @@ class Chain(nn.Cell):
         self.stages = nn.CellList(cells, auto_prefix=False)
 
     def construct(self, x: Tensor) -> Tensor:
-        """Map what the first of the stages takes to what follows the last, (N, …) both."""
+        """Map the input of the first stage (N, …) to the output of the last one (N, …)."""
         for stage in self.stages:
             x = stage(x)
         if self.averages:
@@ -130,40 +130,39 @@ class Chain(nn.Cell):
 
 
 class ImagesLast(nn.Cell):
-    """Convert maps from (N, C, H, W) to (C, H, W, N), which the matmul form takes."""
+    """Convert maps from (N, C, H, W) to (C, H, W, N), the layout of the matmul form."""
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.product = ops.MatMul(transpose_a=True)
 
     def construct(self, x: Tensor) -> Tensor:
-        """Multiply by the unit matrix, which is exact and takes a third of the time of a transpose."""
+        """Multiply by the identity matrix, which is exact and takes a third of the time of a transpose."""
         n, c, h, w = x.shape
         return self.product(x.reshape(n, c * h * w), ops.eye(n, n, x.dtype)).reshape(c, h, w, n)
 
 
 class ImagesFirst(nn.Cell):
-    """Convert maps from (C, H, W, N) to (N, C, H, W), which convolutions take."""
+    """Convert maps from (C, H, W, N) to (N, C, H, W), the layout of convolutions."""
 
     def construct(self, maps: Tensor) -> Tensor:
-        """Transpose."""
         return ops.transpose(maps, (3, 0, 1, 2))
 
 
 class Trunk(nn.Cell):
-    """The first ``count`` stages of a network; all of them end in pooled features."""
+    """The first ``count`` stages of a network, which return pooled features if these are all stages."""
 
     def __init__(self, network: Network, count: int, products: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.chain = Chain(network, slice(0, count), products)
 
     def construct(self, images: Tensor) -> Tensor:
-        """Map (N, 3, H, W) float32 to what the next stage takes, or to (N, features)."""
+        """Map (N, 3, H, W) float32 to the input of the next stage, or to (N, features)."""
         return self.chain(images)
 
 
 class Tail(nn.Cell):
-    """The stages of a network from number ``first`` on, and its head."""
+    """The stages of a network starting with number ``first``, and its head."""
 
     def __init__(self, network: Network, first: int, products: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
@@ -171,12 +170,12 @@ class Tail(nn.Cell):
         self.head = network.head
 
     def construct(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map what the trunk returns, and the head's dropout mask, to (N, classes) logits."""
+        """Map the output of the trunk and the head's dropout mask to (N, classes) logits."""
         return self.head(self.chain(x), mask)
 
 
 def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages | None:
-    """Return the stages that are to compute in matmul form, None where there are none."""
+    """Return the stages that compute in matmul form; None if there are none."""
     names = backbone.stages if forms.uncapped else forms.matmul
     if backbone.products is None or not names:
         return None
@@ -184,18 +183,18 @@ def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages |
     return {name: made[name] for name in names}
 
 
-def statistics(parameter: Parameter) -> bool:
-    """Tell whether a parameter is a running statistic of BatchNorm, which no optimizer touches."""
+def is_statistic(parameter: Parameter) -> bool:
+    """Return whether a parameter is a running statistic of BatchNorm, which no optimizer updates."""
     return str(parameter.name).endswith((".moving_mean", ".moving_variance"))
 
 
 def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
-    """Build a backbone's stages and check them against what the component promises."""
+    """Build a backbone's stages and check that they match its declared stages."""
     stages = dict(backbone.build(options))
     if tuple(stages) != backbone.stages:
         raise PluginError(
-            f"backbone '{backbone.name}' built stages {', '.join(stages)}; its component says "
-            f"{', '.join(backbone.stages)}: make them equal, in the same order"
+            f"backbone '{backbone.name}' built stages {', '.join(stages)} but declares "
+            f"{', '.join(backbone.stages)}; make them equal, in the same order"
         )
     for name, cell in stages.items():
         if not isinstance(cell, nn.Cell):
@@ -204,12 +203,12 @@ def build_stages(backbone: Backbone, options: object) -> dict[str, nn.Cell]:
     return stages
 
 
-def values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
-    """Return parameters as arrays by name, which share their memory where the device allows it."""
+def read_values(parameters: Iterable[Parameter]) -> dict[str, NDArray[np.float32]]:
+    """Return parameters as arrays by name; the arrays share memory with them if the device allows it."""
     return {p.name: p.asnumpy() for p in parameters}
 
 
-def assign(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) -> None:
+def assign_values(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Set parameters from arrays of the same names and shapes."""
     for parameter in parameters:
         parameter.set_data(Tensor(np.ascontiguousarray(arrays[parameter.name])))

@@ -1,4 +1,4 @@
-"""A cell as OpenVINO runs it, by way of ONNX."""
+"""OpenVINO graph: runs a cell with OpenVINO, converted by way of ONNX."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from finetune.machine import interrupts
-from finetune.machine.environment import usable_cores
-from finetune.machine.memory import give_back
+from finetune.machine.environment import count_usable_cores
+from finetune.machine.memory import release_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Exported(nn.Cell):
-    """Another cell and nothing else; what MindSpore compiles to write it goes with this one."""
+    """A wrapper for a cell; the graphs that MindSpore compiles for the export are freed with it."""
 
     def __init__(self, cell: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -33,54 +33,53 @@ class Exported(nn.Cell):
         self.set_train(False)
 
     def construct(self, x: Tensor) -> Tensor:
-        """Return what the cell makes of its input."""
         return self.cell(x)
 
 
-REQUESTS = 4  # for each chunk that is computed at the same time, so that no thread waits while a shard is written
+REQUESTS = 4  # per chunk that is computed concurrently, so that no thread waits while a shard is written
 
 
 class Graph:
-    """A compiled graph; several requests of which are under way at once.
+    """A compiled graph that processes several requests concurrently.
 
-    ONNX keeps the names of parameters, so that new values take the place of old ones without another export, which
-    takes as long as hundreds of images.
+    ONNX keeps the names of parameters, so new values can replace old ones without another export, which takes as long
+    as hundreds of images.
     """
 
     name = "openvino"
 
     def __init__(self, cell: Cell, sample: Array, precision: Literal["auto", "fp32"]) -> None:
         self.cell, self.sample = cell, sample
-        self.precision = best_precision(precision)
+        self.precision = choose_precision(precision)
         self.packed: bytes | None = None
         self.idle: list[Any] = []
         self._read()
         self._compile()
 
-    @interrupts.whole()
+    @interrupts.hold_signals()
     def _read(self) -> None:
         import mindspore as ms
 
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"
             ms.export(Exported(self.cell), ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
-            self.model: Any = core().read_model(path)
+            self.model: Any = load_core().read_model(path)
         constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
         self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}
 
     def _compile(self) -> None:
-        self.rest()  # what was compiled before goes first
-        self._take(core().compile_model(self.model, "CPU", self.hints))
+        self.rest()  # free the previous graph first
+        self._take(load_core().compile_model(self.model, "CPU", self.hints))
 
     @property
     def hints(self) -> dict[str, Any]:
-        """How OpenVINO is to compute."""
+        """OpenVINO's configuration."""
         return {
             "INFERENCE_PRECISION_HINT": self.precision,
-            # A chunk a thread. All threads on one chunk are as fast alone, and half as fast while photos are decoded,
-            # since each layer then waits for the thread that was held up.
+            # One chunk per thread. All threads on one chunk would be equally fast on an idle machine, but half as fast
+            # while images are decoded, since each layer would wait for the slowest thread.
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_NUM_THREADS": usable_cores(),
+            "INFERENCE_NUM_THREADS": count_usable_cores(),
         }
 
     def _take(self, compiled: Any) -> None:
@@ -88,16 +87,16 @@ class Graph:
         self.idle = [compiled.create_infer_request() for _ in range(REQUESTS * at_once)]
 
     def settle(self) -> None:
-        """Expect no other parameters: keep what is compiled, and not what it was compiled from."""
+        """Fix the parameters: keep the compiled graph and free the model that it was compiled from."""
         self.model, self.constants = None, {}
-        give_back()
+        release_memory()
 
     def rest(self) -> None:
-        """Take as little memory as can be until there are chunks again."""
+        """Free as much memory as possible until the next chunks arrive."""
         if self.model is None and self.packed is None:
             self.packed = self.idle[0].get_compiled_model().export_model().getvalue()
         self.idle = []
-        give_back()
+        release_memory()
 
     def _wake(self) -> None:
         if self.idle:
@@ -105,10 +104,10 @@ class Graph:
         if self.packed is None:
             self._compile()
         else:
-            self._take(core().import_model(self.packed, "CPU", self.hints))
+            self._take(load_core().import_model(self.packed, "CPU", self.hints))
 
     def refresh(self) -> None:
-        """Take the parameters that the cell has now; exports anew if the graph does not hold them under their names."""
+        """Use the current parameters of the cell; export it again if the graph does not have them under their names."""
         from openvino import Type, opset13
 
         values = {p.name: p.asnumpy() for p in self.cell.get_parameters()}
@@ -126,26 +125,26 @@ class Graph:
     def outputs(self, chunks: Iterable[Array]) -> Iterator[Array]:
         """Yield the output of each chunk."""
         self._wake()
-        idle = self.idle  # of this graph, even where another takes its place meanwhile
-        busy: deque[tuple[Any, Array]] = deque()  # the requests share the memory of their chunks
+        idle = self.idle  # requests of this graph, even if it is replaced meanwhile
+        busy: deque[tuple[Any, Array]] = deque()  # requests share memory with their chunks
         try:
             for chunk in chunks:
                 if not idle:
-                    yield finished(busy, idle)
+                    yield finish_request(busy, idle)
                 request = idle.pop()
                 chunk = np.ascontiguousarray(chunk)
                 request.start_async([chunk], share_inputs=True)
                 busy.append((request, chunk))
             while busy:
-                yield finished(busy, idle)
+                yield finish_request(busy, idle)
         finally:
             for request, _ in busy:
                 request.wait()
                 idle.append(request)
 
 
-def finished(busy: deque[tuple[Any, Array]], idle: list[Any]) -> Array:
-    """Return the output of the first request under way, and give that back."""
+def finish_request(busy: deque[tuple[Any, Array]], idle: list[Any]) -> Array:
+    """Wait for the oldest request, return its output, and mark the request as idle."""
     request, _ = busy[0]
     request.wait()
     output: Array = request.get_output_tensor().data.astype(np.float32)
@@ -155,16 +154,16 @@ def finished(busy: deque[tuple[Any, Array]], idle: list[Any]) -> Array:
 
 
 def fits(constant: Any, value: Array) -> bool:
-    """Tell whether a constant of the graph is the parameter with that value's shape, in float32."""
+    """Return whether a constant of the graph has the shape of a parameter's value, in floating point."""
     return constant is not None and tuple(constant.shape) == value.shape and constant.get_element_type().is_real()
 
 
 @cache
-def core() -> Any:
-    """Return OpenVINO, the same object for the whole process.
+def load_core() -> Any:
+    """Return OpenVINO's core, one object that is kept until the process ends.
 
-    Its CPU plugin gives the thread that loads it a stack for signals, and takes it back on whichever thread drops the
-    last reference; from then on the first thread would die of the next signal.
+    Its CPU plugin gives the thread that loads it a stack for signals, and frees it in the thread that drops the last
+    reference. The next signal would then crash the first thread.
     """
     import openvino
 
@@ -172,9 +171,9 @@ def core() -> Any:
 
 
 @cache
-def best_precision(asked: Literal["auto", "fp32"]) -> str:
-    """Return the shortest numbers that the CPU computes with natively, f32 if that is asked for."""
+def choose_precision(asked: Literal["auto", "fp32"]) -> str:
+    """Return the shortest floating-point type that the CPU computes with natively; f32 if ``asked`` is fp32."""
     if asked == "fp32":
         return "f32"
-    known = set(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    known = set(load_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return "f16" if "FP16" in known else "bf16" if "BF16" in known else "f32"

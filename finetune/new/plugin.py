@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from finetune.components import KINDS, Component
 from finetune.errors import UsageError
-from finetune.files.atomic import disk_errors
+from finetune.files.atomic import translate_disk_errors
 from finetune.new.recipe import quote_value
 from finetune.suggest import did_you_mean
 
@@ -74,7 +74,7 @@ def write_package(name: str, kind: str, parent: Path, catalogue: Catalogue, *, f
     module = f"finetune_{name.replace('-', '_')}"
     check_name(name, kind, module, catalogue)
     target = parent / f"finetune-{name.replace('_', '-')}"
-    with disk_errors(target):
+    with translate_disk_errors(target):
         if os.path.lexists(target) and not (force and target.is_dir()):
             raise UsageError(f"{target} already exists; choose a different name or --output, or pass --force")
         parent.mkdir(parents=True, exist_ok=True)

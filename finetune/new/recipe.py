@@ -12,8 +12,8 @@ import numpy as np
 from finetune.components import Encoded
 from finetune.data import sources
 from finetune.data.audit import IMBALANCED
-from finetune.data.imagefile import BadImage, opened, shown
-from finetune.data.labelled import build
+from finetune.data.imagefile import BadImage, format_path, open_image
+from finetune.data.labelled import build_split
 from finetune.errors import DataError
 from finetune.plugins import attribute_errors
 from finetune.recipe.nodes import parse_scalar
@@ -59,12 +59,12 @@ class PhotoFacts:
 
 def look_at_photos(photos: Path, catalogue: Catalogue) -> PhotoFacts:
     """Examine a folder of photos, a CSV file or a pack; raises ``DataError`` if it cannot be used."""
-    section = sources.section(photos.absolute().resolve())
-    dataset, options = sources.chosen(photos, {}, catalogue)
+    section = sources.build_section(photos.absolute().resolve())
+    dataset, options = sources.choose_dataset(photos, {}, catalogue)
     found: dict[Split, Samples] = {}
     with attribute_errors(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
         for split in ("train", "valid", "test"):
-            if (samples := build(dataset, options, split)) is not None:
+            if (samples := build_split(dataset, options, split)) is not None:
                 found[split] = samples
     if "train" not in found or not len(found["train"].images):
         raise DataError(f"{photos} has no training photos; put the photos of each class in a folder with its name")
@@ -81,7 +81,7 @@ def look_at_photos(photos: Path, catalogue: Catalogue) -> PhotoFacts:
         sides=sides,
         sampled=sampled,
         unreadable=unreadable,
-        findings=tuple(shown(f"{each.subject}: {each.text}") for s in found.values() for each in s.findings),
+        findings=tuple(format_path(f"{each.subject}: {each.text}") for s in found.values() for each in s.findings),
     )
 
 
@@ -93,7 +93,7 @@ def measure_sides(images: Sequence[Image]) -> tuple[tuple[int, int, int], tuple[
         image = images[place]
         if isinstance(image, Path | Encoded):
             try:
-                with opened(image) as header:
+                with open_image(image) as header:
                     header.load()
                     shorter.append(min(header.size))
             except BadImage as error:

@@ -74,12 +74,23 @@ MAX_INTEGER = 10**400
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
+RENAMED = {"trunk": "inference"}
+"""Deprecated top-level keys and their new names; the old ones are accepted until the next release."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A recipe as written: ``root`` is a mapping; ``mistakes`` are those after which reading could continue."""
+    """A recipe as written.
+
+    Attributes:
+        root: A mapping.
+        mistakes: Mistakes after which reading could continue.
+        notes: Deprecated keys, which have been renamed.
+    """
 
     root: Node
     mistakes: tuple[Mistake, ...] = ()
+    notes: tuple[Mistake, ...] = ()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -143,7 +154,23 @@ def parse_bytes(content: bytes, name: str, folder: Path, depth: int = 0) -> Docu
     root, mistakes = parse_yaml(_decode(content, name), where)
     if root is None or root.value is None:
         raise RecipeError(map(str, mistakes) if mistakes else [f"{name}: empty; the smallest recipe is '{SMALLEST}'"])
-    return Document(root=_require_mapping(root, mistakes), mistakes=tuple(mistakes))
+    return rename_keys(Document(root=_require_mapping(root, mistakes), mistakes=tuple(mistakes)))
+
+
+def rename_keys(document: Document) -> Document:
+    """Return a document whose deprecated keys have their new names, with a note for each."""
+    values, mistakes, notes = dict(document.root.value), list(document.mistakes), list(document.notes)
+    for old, new in RENAMED.items():
+        if old not in values:
+            continue
+        if new in values:
+            text = f"deprecated name of '{new}', which is given as well; remove '{old}'"
+            mistakes.append(Mistake(values.pop(old).place, (old,), text))
+            continue
+        notes.append(Mistake(values[old].place, (old,), f"deprecated key; write '{new}'"))
+        values = {new if name == old else name: node for name, node in values.items()}
+    root = Node(values, document.root.place)
+    return Document(root=root, mistakes=tuple(mistakes), notes=tuple(notes))
 
 
 def _require_mapping(root: Node, mistakes: Sequence[Mistake]) -> Node:
@@ -205,7 +232,7 @@ def from_mapping(values: Mapping[str, Any]) -> Document:
     """Return a recipe made in Python; relative paths in it start at the current folder."""
     mistakes: list[Mistake] = []
     root = make_node(values, Place(1, 1, "recipe", Path.cwd()), (), mistakes)
-    return Document(root=root, mistakes=tuple(mistakes))
+    return rename_keys(Document(root=root, mistakes=tuple(mistakes)))
 
 
 def make_node(value: Any, place: Place, path: KeyPath, mistakes: list[Mistake]) -> Node:

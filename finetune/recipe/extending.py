@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def reject_late_base(document: Document) -> Document:
     if late is None:
         return document
     mistake = Mistake(late.place, (KEY,), "cannot be set by an override; write 'extends' in a recipe file")
-    return Document(root=document.root, mistakes=(*document.mistakes, mistake))
+    return replace(document, mistakes=(*document.mistakes, mistake))
 
 
 def _add_base(document: Document, shown_folder: Path, chain: tuple[_File, ...]) -> Document:
@@ -83,7 +83,11 @@ def _add_base(document: Document, shown_folder: Path, chain: tuple[_File, ...]) 
         base = _add_base(base, Path(file.name).parent, (*chain, file))
     except RecipeError as error:
         raise RecipeError([*map(str, document.mistakes), *error.mistakes]) from None
-    return Document(root=_merge_nodes(base.root, document.root), mistakes=(*document.mistakes, *base.mistakes))
+    return Document(
+        root=_merge_nodes(base.root, document.root),
+        mistakes=(*document.mistakes, *base.mistakes),
+        notes=(*document.notes, *base.notes),
+    )
 
 
 def _make_error(document: Document, mistake: Mistake) -> RecipeError:

@@ -288,7 +288,7 @@ class TrainSection(Options):
         return self.epochs
 
 
-class TrunkSection(Options):
+class InferenceSection(Options):
     """What computes the frozen part of the network, and the complete network if nothing trains."""
 
     engine: Literal["auto", "mindspore", "openvino"] = "auto"
@@ -354,7 +354,7 @@ with warnings.catch_warnings():
         schedule: Annotated[Cosine | StepDecay | Constant, Field(discriminator="use")] = Cosine()
         """How the learning rate changes from epoch to epoch."""
         train: TrainSection = TrainSection()
-        trunk: TrunkSection = TrunkSection()
+        inference: InferenceSection = InferenceSection()
         cache: CacheSection = CacheSection()
         validate: ValidateSection = ValidateSection()  # type: ignore[assignment]
         evaluate: EvaluateSection = EvaluateSection()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.recipe.document import Document, find_child, make_node
+from finetune.recipe.document import RENAMED, Document, find_child, make_node
 from finetune.recipe.nodes import MAX_DEPTH, Node, Unreadable, check_characters, parse_scalar, parse_yaml
 from finetune.recipe.places import KeyPath, Mistake, Place, clip_text, format_path
 from finetune.suggest import did_you_mean
@@ -41,16 +41,23 @@ def apply_overrides(
     none. A different ``use`` drops the options of the previous component, except the keys in ``kept``.
     """
     root = document.root.copy()
-    mistakes = list(document.mistakes)
+    mistakes, notes = list(document.mistakes), list(document.notes)
     for number, text in enumerate(overrides):
         place = Place(OVERRIDDEN, number, f"override '{clip_text(text, 80)}'", Path.cwd())
         try:
             _Override(root, place, defaults or {}, kept or {}).carry_out(text)
+            deprecated = (new for old, new in RENAMED.items() if changes_key(text, old))
+            notes += [Mistake(place, (), f"deprecated key; write '{new}'") for new in deprecated]
         except _Refused as error:
             mistakes.append(Mistake(place, (), str(error)))
         except Unreadable as error:
             mistakes.append(error.mistake)
-    return Document(root=root, mistakes=tuple(mistakes))
+    return Document(root=root, mistakes=tuple(mistakes), notes=tuple(notes))
+
+
+def changes_key(text: str, key: str) -> bool:
+    """Tell whether an override changes a top-level key or something below it."""
+    return split_override(text.removeprefix("~"))[0][0] == key
 
 
 def split_override(text: str) -> tuple[KeyPath, str | None]:
@@ -89,6 +96,7 @@ class _Override:
     def carry_out(self, text: str) -> None:
         check_characters(text, self.where)
         path, value = split_override(text.removeprefix("~"))
+        path = (RENAMED.get(str(path[0]), path[0]), *path[1:])
         if text.startswith("~"):
             if value is not None:
                 raise _Refused("'~' removes a key; leave out the value")

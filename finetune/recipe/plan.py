@@ -78,7 +78,7 @@ def load_plan(source: Path | str | Mapping[str, Any], overrides: Sequence[str], 
     plan = _make_plan(document, _complete_values(document.values, source), catalogue, found)
     if plan is None or document.mistakes:
         raise RecipeError(_list_mistakes(document, found))
-    return plan
+    return replace(plan, notes=(*map(str, document.notes), *plan.notes))
 
 
 def change_document(document: Document, overrides: Sequence[str]) -> Document:

@@ -1,1 +1,1 @@
-"""Sweeps: one run for each combination of values that the command line lists, and a table of what came of them."""
+"""Sweep: one run for each combination of the values listed on the command line, and a table of the results."""

@@ -1,4 +1,4 @@
-"""What a command line sweeps over: keys with a list of values, where the recipe takes one value."""
+"""Sweep axes: keys that are given a list of values where the recipe takes a single value."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
 
 
-MOST = 1000  # runs of a sweep
+MOST = 1000  # runs in a sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """A key and the values that it takes in turn."""
+    """A key and the values to try for it."""
 
     key: str
     values: tuple[Any, ...]
@@ -35,7 +35,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One combination of values by their keys, and the name of its run: number, keys and values."""
+    """One combination of values by key, and the name of its run: its number, the keys and the values."""
 
     name: str
     values: dict[str, Any]
@@ -46,29 +46,33 @@ class Trial:
         return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
 
 
-def divided(changes: Sequence[str], load: Callable[[Sequence[str]], Plan]) -> tuple[list[Axis], list[str]]:
-    """Return what the changes sweep over, and all other changes, in their order.
+def split_axes(changes: Sequence[str], load: Callable[[Sequence[str]], Plan]) -> tuple[list[Axis], list[str]]:
+    """Separate the overrides that are sweep axes from all others, which keep their order.
 
-    A list is swept over where the recipe does not take a list, but does take its first value; ``load`` makes a plan of
-    changes, or raises ``RecipeError``.
+    A list is an axis if the recipe does not accept the list but accepts its first value. ``load`` makes a plan from
+    overrides or raises ``RecipeError``.
     """
-    lists = {text: values for text in changes if (values := listed(text))}
+    lists = {text: values for text in changes if (values := parse_list(text))}
     alone = [text for text in changes if text not in lists]
     axes, others = [], []
     for text in changes:
         key, values = text.partition("=")[0], lists.get(text, [])
-        if values and not takes(load, alone, text) and takes(load, alone, f"{key}={json.dumps(values[0])}"):
+        if (
+            values
+            and not accepts_change(load, alone, text)
+            and accepts_change(load, alone, f"{key}={json.dumps(values[0])}")
+        ):
             axes.append(Axis(key=key, values=tuple(values)))
         else:
             others.append(text)
     if len({axis.key for axis in axes}) < len(axes):
         twice = next(axis.key for axis in axes if [each.key for each in axes].count(axis.key) > 1)
-        raise UsageError(f"{twice} is swept over twice; give all its values in one list")
+        raise UsageError(f"{twice}: listed twice; give all its values in one list")
     return axes, others
 
 
-def listed(change: str) -> list[Any]:
-    """Return the values of a change that gives a list, empty where it gives none."""
+def parse_list(change: str) -> list[Any]:
+    """Return the values of an override that gives a list; empty for any other override."""
     key, _, value = change.partition("=")
     if not value.lstrip().startswith("[") or key.startswith("~"):
         return []
@@ -78,8 +82,8 @@ def listed(change: str) -> list[Any]:
     return plain if isinstance(plain, list) else []
 
 
-def takes(load: Callable[[Sequence[str]], Plan], others: Sequence[str], change: str) -> bool:
-    """Tell whether the recipe takes a change; what else is wrong with it does not matter here."""
+def accepts_change(load: Callable[[Sequence[str]], Plan], others: Sequence[str], change: str) -> bool:
+    """Return whether the recipe accepts an override; unrelated mistakes in the recipe are ignored."""
     try:
         load([*others, change])
     except RecipeError as error:
@@ -87,40 +91,43 @@ def takes(load: Callable[[Sequence[str]], Plan], others: Sequence[str], change: 
     return True
 
 
-def trials(axes: Sequence[Axis]) -> list[Trial]:
-    """Return every combination, the last key's values changing first."""
+def combine_axes(axes: Sequence[Axis]) -> list[Trial]:
+    """Return every combination of values; the last key varies fastest."""
     count = 1
     for axis in axes:
         count *= len(axis.values)
     if count > MOST:
-        raise UsageError(f"these lists make {count:,} runs; {MOST:,} is the most")
+        raise UsageError(f"these lists make {count:,} runs; a sweep can have at most {MOST:,}")
     for axis in axes:
-        twice = [spelled(value) for value in axis.values if axis.values.count(value) > 1]
+        twice = [format_value(value) for value in axis.values if axis.values.count(value) > 1]
         if twice:
-            raise UsageError(f"{axis.key} has the value {twice[0]} twice; take one out")
+            raise UsageError(f"{axis.key}: value {twice[0]} is listed twice; remove one")
     keys = [axis.key for axis in axes]
     combined = [dict(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
     digits = len(str(len(combined)))
-    return [Trial(name="-".join([f"{n:0{digits}}", *words(each)]), values=each) for n, each in enumerate(combined, 1)]
+    return [
+        Trial(name="-".join([f"{n:0{digits}}", *name_values(each)]), values=each) for n, each in enumerate(combined, 1)
+    ]
 
 
-def words(values: dict[str, Any]) -> Iterator[str]:
-    """Yield last parts of keys, each with its value, in letters that names of runs may have."""
+def name_values(values: dict[str, Any]) -> Iterator[str]:
+    """Yield the last part of each key with its value, in characters that the name of a run may contain."""
     for key, value in values.items():
-        yield re.sub(r"[^\w.]+", "-", f"{key.rpartition('.')[2]}-{spelled(value)}").strip("-.")[:30]
+        yield re.sub(r"[^\w.]+", "-", f"{key.rpartition('.')[2]}-{format_value(value)}").strip("-.")[:30]
 
 
-def spelled(value: Any) -> str:
-    """Return a value as one reads it."""
+def format_value(value: Any) -> str:
+    """Format a value for people: strings without quotes, short numbers, everything else as JSON."""
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def judge_alike(plans: Sequence[Plan], catalogue: Catalogue, say: Callable[[str], None]) -> list[Plan]:
-    """Return plans that all hold images back if one of them has to.
+    """Make all plans use held-back validation images if one of them has to, so that their scores are comparable.
 
-    Left to itself, a run that only fits the head would be judged out of fold, on other images than the rest.
+    With ``validate.folds=auto`` a run that only fits the head would otherwise be evaluated out of fold, on different
+    images than the other runs.
     """
     from finetune.training.prepare import plan_phases
 
@@ -131,8 +138,8 @@ def judge_alike(plans: Sequence[Plan], catalogue: Catalogue, say: Callable[[str]
     ]
     if "off" not in settled or {*settled} == {"off"}:
         return list(plans)
-    say("validate.folds=auto chose off for every run: all of them are judged on the same images")
+    say("validate.folds=auto chose off for every run, so that all of them are evaluated on the same images")
     return [
-        defaults.changed(plan, "validate", folds="off") if plan.recipe.validate.folds == "auto" else plan
+        defaults.replace_values(plan, "validate", folds="off") if plan.recipe.validate.folds == "auto" else plan
         for plan in plans
     ]

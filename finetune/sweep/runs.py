@@ -1,4 +1,4 @@
-"""The runs of a sweep, one after the other in one process, and what is kept of them in its folder."""
+"""Runs of a sweep, one after another in one process, and the record of them in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune.files import atomic
 from finetune.recipe import plan as plans
 from finetune.recipe.document import read_recipe
 from finetune.recipe.moved import follow_move
-from finetune.sweep.axes import Trial, spelled
+from finetune.sweep.axes import Trial, format_value
 from finetune.training import runfolder
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Train = Callable[["Plan", "Path | None"], "tuple[Mapping[str, Any], Path]"]
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One run of a sweep: what it is called, the values that make it, and what came of it."""
+    """One run of a sweep: its name, its values, and its result or error."""
 
     name: str
     values: dict[str, Any]
@@ -41,13 +41,13 @@ class Row:
 
     @property
     def done(self) -> bool:
-        """Tell whether it has come to an end, good or bad."""
+        """Return whether the run has finished or failed."""
         return bool(self.result) or self.error is not None
 
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """A sweep in its folder: ``asked`` is the metric of its recipe, which may leave that to the data."""
+    """A sweep and its folder; ``asked`` is the metric of its recipe, which may be ``auto``."""
 
     folder: Path
     asked: str
@@ -55,7 +55,7 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        """Return the metric that the runs are compared by: ``auto`` is what the first finished run chose."""
+        """The metric that the runs are compared by; ``auto`` means the one that the first finished run chose."""
         if self.asked != "auto":
             return self.asked
         chosen = (name for row in self.rows for name in row.result.get("best") or {} if name.startswith("val_"))
@@ -63,25 +63,25 @@ class Sweep:
 
     @property
     def keys(self) -> list[str]:
-        """Return the keys that it sweeps over."""
+        """The keys that the sweep varies."""
         return list(self.rows[0].values)
 
     def score(self, row: Row) -> float | None:
-        """Return the best value of the metric in a run."""
+        """Return the best value of the metric in a run; None without a result."""
         best = row.result.get("best") or {}
         value = best.get(f"val_{self.metric}")
         return None if value is None else float(value)
 
     def best(self) -> Row | None:
-        """Return the run with the best value, the first of several."""
+        """Return the run with the best value, or the first of several with that value."""
         scored = [(score, row) for row in self.rows if (score := self.score(row)) is not None]
         if not scored:
             return None
-        wanted = (min if self.metric == "loss" else max)(score for score, _ in scored)
-        return next(row for score, row in scored if score == wanted)
+        pick = min if self.metric == "loss" else max
+        return pick(scored, key=lambda pair: pair[0])[1]
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
-        """Return titles and rows of what came of it."""
+        """Return the titles and the rows of the table of results."""
         tests = [f"test_{self.metric}"] if any(f"test_{self.metric}" in row.result for row in self.rows) else []
         rows = [
             [
@@ -90,14 +90,14 @@ class Sweep:
                 *(row.result.get(name) for name in tests),
                 (row.result.get("best") or {}).get("epoch"),
                 row.result.get("seconds"),
-                row.error or (row.folder and Path(row.folder).name) or "not begun",
+                row.error or (row.folder and Path(row.folder).name) or "not started",
             ]
             for row in self.rows
         ]
         return [*self.keys, f"val_{self.metric}", *tests, "epoch", "seconds", "run"], rows
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
+        """Return the sweep as JSON."""
         best = self.best()
         return {
             "sweep": str(self.folder),
@@ -111,7 +111,7 @@ class Sweep:
         }
 
     def write(self) -> None:
-        """Write what is known into the folder, as JSON and as a table."""
+        """Write the sweep into its folder, as ``sweep.json`` and ``sweep.csv``."""
         atomic.write_text(self.folder / RECORD, json.dumps(self.as_json(), indent=1))
         text = io.StringIO()
         titles, rows = self.table()
@@ -119,8 +119,8 @@ class Sweep:
         atomic.write_text(self.folder / "sweep.csv", text.getvalue())
 
 
-def planned(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> list[Plan]:
-    """Return the plan of each trial; raises one ``RecipeError`` with what is wrong with any."""
+def plan_trials(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> list[Plan]:
+    """Return the plan of each trial; raises one ``RecipeError`` with the mistakes of all of them."""
     found: list[Plan] = []
     mistakes: list[str] = []
     for trial in trials:
@@ -133,32 +133,32 @@ def planned(trials: Sequence[Trial], load: Callable[[Sequence[str]], Plan]) -> l
     return found
 
 
-def begun(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
-    """Make the folder of a sweep, with the whole recipe of every run."""
+def create_sweep(trials: Sequence[Trial], made: Sequence[Plan]) -> Sweep:
+    """Create the folder of a sweep, with the complete recipe of every run."""
     first = made[0].recipe
-    folder = runfolder.create(first.output, f"{first.name}-sweep")
+    folder = runfolder.create_folder(first.output, f"{first.name}-sweep")
     (folder / RECIPES).mkdir()
     for trial, plan in zip(trials, made, strict=True):
         own = plan.recipe.model_copy(update={"name": trial.name, "output": folder.absolute()})
-        atomic.write_text(recipe_of(folder, trial.name), plans.dump_plan(replace(plan, recipe=own)))
+        atomic.write_text(locate_recipe(folder, trial.name), plans.dump_plan(replace(plan, recipe=own)))
     rows = [Row(name=trial.name, values=trial.values) for trial in trials]
     sweep = Sweep(folder=folder, asked=first.evaluate.metric, rows=rows)
     sweep.write()
     return sweep
 
 
-def recipe_of(folder: Path, name: str) -> Path:
-    """Return where the recipe of a run lies."""
+def locate_recipe(folder: Path, name: str) -> Path:
+    """Return the path of a run's recipe."""
     return folder / RECIPES / f"{name}.yaml"
 
 
 def is_sweep(folder: Path) -> bool:
-    """Tell whether a folder is that of a sweep."""
+    """Return whether a folder contains a sweep."""
     return (folder / RECORD).is_file()
 
 
-def opened(folder: Path) -> Sweep:
-    """Return the sweep in a folder; raises ``UsageError`` if its record cannot be read."""
+def open_sweep(folder: Path) -> Sweep:
+    """Read the sweep in a folder; raises ``UsageError`` if its record cannot be read."""
     try:
         said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         rows = [
@@ -166,18 +166,18 @@ def opened(folder: Path) -> Sweep:
                 name=each["name"],
                 values=each["values"],
                 folder=each["run"],
-                result=newest_result(folder, each["run"], each["result"]),
+                result=read_newest_result(folder, each["run"], each["result"]),
                 error=each["error"],
             )
             for each in said["runs"]
         ]
         return Sweep(folder=folder, asked=said.get("asked", said["metric"]), rows=rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / RECORD} cannot be read: {error}; begin the sweep anew") from error
+        raise UsageError(f"{folder / RECORD}: cannot be read ({error}); start a new sweep") from error
 
 
-def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of a run, which may have been extended since the sweep recorded it."""
+def read_newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> dict[str, Any]:
+    """Read the result of a run, which may have been extended since the sweep recorded it."""
     if not run or not recorded:
         return recorded
     try:
@@ -188,15 +188,15 @@ def newest_result(folder: Path, run: str | None, recorded: dict[str, Any]) -> di
 
 
 def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], None]) -> None:
-    """Raise ``UsageError`` that lists what changed since the runs of a sweep that are finished."""
+    """Raise ``UsageError`` with a list of what changed since runs of the sweep finished."""
     from finetune.training import finished, older
 
-    said: dict[str, str] = {}  # by what a run's images depend on, so that they are looked at once
+    said: dict[str, str] = {}  # by all that a run's images depend on, so that the images are compared only once
     for row in sweep.rows:
         folder = sweep.folder / Path(row.folder).name if row.folder and row.result else None
         if folder is None or not (folder / "result.json").exists():
             continue
-        plan = plans.load_plan(relocated(sweep, row), [], catalogue)
+        plan = plans.load_plan(relocate_recipe(sweep, row), [], catalogue)
         plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
         same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
         if same not in said:
@@ -206,27 +206,27 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
             raise UsageError(f"{folder} is finished, and {said[same]}; {remedy}")
 
 
-def relocated(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
-    """Return the recipe of a run, its paths as they are today."""
-    file = recipe_of(sweep.folder, row.name)
+def relocate_recipe(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:
+    """Return the recipe of a run; its paths are adapted if the sweep's folder was moved."""
+    file = locate_recipe(sweep.folder, row.name)
     values = read_recipe(file).values
     recipe = {**values, "output": str(Path(values["output"]).parent)}
     moved = follow_move(values, sweep.folder, recipe)
     return file if moved == values else {**moved, "output": str(sweep.folder.absolute())}
 
 
-def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], None]) -> None:
-    """Make every run that has not come to an end, and go on with one that was stopped.
+def run_sweep(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], None]) -> None:
+    """Run every trial that has not finished; a run that was stopped is resumed.
 
-    ``train`` makes a run of a plan, or goes on in a folder. A run that diverges is a row of the table; whatever else
-    stops one stops the sweep, which can go on later.
+    ``train`` starts a run of a plan, or resumes the one in a folder. A run that diverges is recorded in the table. Any
+    other error stops the sweep, which can be resumed later.
     """
     for number, row in enumerate(sweep.rows, 1):
         if row.done:
             continue
-        told = ", ".join(f"{key}={spelled(value)}" for key, value in row.values.items())
+        told = ", ".join(f"{key}={format_value(value)}" for key, value in row.values.items())
         say(f"run {number} of {len(sweep.rows)}: {told}")
-        plan = plans.load_plan(relocated(sweep, row), [], catalogue)
+        plan = plans.load_plan(relocate_recipe(sweep, row), [], catalogue)
         before = sweep.folder / f"{row.name}-001"
         try:
             result, folder = train(plan, before if any(before.glob("checkpoints/*")) else None)
@@ -234,7 +234,7 @@ def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], 
             row.folder, row.error = str(before), f"diverged: {error}"
             say(f"diverged: {error}")
         except (Interrupted, KeyboardInterrupt):
-            say(f"go on with the sweep: finetune run --resume {sweep.folder}")
+            say(f"resume the sweep with: finetune run --resume {sweep.folder}")
             raise
         else:
             row.folder, row.result = str(folder), dict(result)
@@ -244,12 +244,12 @@ def work(sweep: Sweep, catalogue: Catalogue, train: Train, say: Callable[[str], 
 RATES = ("lr", "weight_decay", "eps")
 
 
-def draw(sweep: Sweep) -> str | None:
-    """Return a chart as SVG of the metric over the first key that takes numbers; None if there is none, or no result.
+def draw_chart(sweep: Sweep) -> str | None:
+    """Draw the metric over the first numeric key as SVG; returns None without such a key or without results.
 
-    Runs that differ in other keys are lines of their own.
+    Each combination of the other keys is a line of its own.
     """
-    lines, key = points(sweep)
+    lines, key = collect_points(sweep)
     best = sweep.best()
     if key is None or best is None or not lines:
         return None
@@ -257,27 +257,28 @@ def draw(sweep: Sweep) -> str | None:
     score = sweep.score(best)
     mark = (float(best.values[key]), score) if score is not None else None
     others = ", ".join(name for name in sweep.keys if name != key)
-    return chart.svg(lines, title=f"{metric} by {key}", x=key, y=metric, mark=mark, names=others, rate=is_rate(key))
+    return chart.draw_svg(
+        lines, title=f"{metric} by {key}", x=key, y=metric, mark=mark, names=others, rate=is_rate(key)
+    )
 
 
 def is_rate(key: str) -> bool:
-    """Return whether values of a key differ by factors, as learning rates do."""
+    """Return whether the values of a key are best compared by ratio, as learning rates are."""
     name = key.rpartition(".")[2]
     return name in RATES or name.endswith(("_lr", "learning_rate"))
 
 
-def points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:
-    """Return the lines of the chart by the values of all other keys, and the key that they are drawn over."""
-    key = next((name for name in sweep.keys if all(number(row.values[name]) for row in sweep.rows)), None)
+def collect_points(sweep: Sweep) -> tuple[dict[str, list[Point]], str | None]:
+    """Return the lines of the chart, by the values of all other keys, and the key on the horizontal axis."""
+    key = next((name for name in sweep.keys if all(is_number(row.values[name]) for row in sweep.rows)), None)
     lines: dict[str, list[Point]] = {}
     for row in sweep.rows:
         score = sweep.score(row)
         if key is not None and score is not None:
-            rest = ", ".join(spelled(value) for name, value in row.values.items() if name != key)
+            rest = ", ".join(format_value(value) for name, value in row.values.items() if name != key)
             lines.setdefault(rest, []).append((float(row.values[key]), score))
     return {name: sorted(line) for name, line in lines.items()}, key
 
 
-def number(value: object) -> bool:
-    """Tell whether a value is a number."""
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

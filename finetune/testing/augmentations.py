@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.components import Augmentation, ImageSpec
-from finetune.data.loader import UINT8, Stream, generator, unfit
+from finetune.data.loader import UINT8, Stream, describe_unfit, make_generator
 from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, call_build, inspect_component
 from finetune.testing.endurance import describe_differences, find_differences
 from finetune.testing.photos import draw_picture
@@ -99,7 +99,7 @@ def transform_image(inspection: Inspection[Augmentation], transform: Transform, 
     found = np.zeros((1, 1, 3), np.uint8)
     with inspection.rule("image", describe_job(job), "take images of any size"):
         given: object = apply_transform(transform, job)
-        if wrong := unfit(given):
+        if wrong := describe_unfit(given):
             inspection.breaks("image", f"{describe_job(job)} became {wrong}; {UINT8}")
         else:
             found = np.array(given)
@@ -110,7 +110,7 @@ def apply_transform(transform: Transform, job: Job) -> Pixels:
     """Transform an image with the generator of its epoch."""
     number, epoch = job
     pixels = draw_picture(*SIZES[number], seed=number)
-    return transform(pixels, generator(Stream.AUGMENT, 0, epoch, number))
+    return transform(pixels, make_generator(Stream.AUGMENT, 0, epoch, number))
 
 
 def are_equal(first: Pixels, second: Pixels) -> bool:

@@ -13,7 +13,7 @@ from finetune.components import Dataset, Encoded, Finding, Samples, Severity, Sp
 from finetune.data import labelled as given
 from finetune.data.images import decode
 from finetune.data.loading import SPLITS
-from finetune.data.scan import array_digest, digest_of
+from finetune.data.scan import hash_array, hash_image
 from finetune.errors import DataError
 from finetune.testing.contract import (
     COMMON,
@@ -166,7 +166,7 @@ def identify_image(samples: Samples, place: int) -> Any:
     image = samples.images[place]
     if isinstance(image, Path):
         return image
-    return (image.name, image.data) if isinstance(image, Encoded) else array_digest(np.asarray(image))
+    return (image.name, image.data) if isinstance(image, Encoded) else hash_array(np.asarray(image))
 
 
 def read_split(inspection: Inspection[Dataset], split: str, samples: Samples) -> list[Any]:
@@ -186,7 +186,7 @@ def read_split(inspection: Inspection[Dataset], split: str, samples: Samples) ->
                 inspection.breaks("images", f"{what}: {error}")
                 break
             found.append(identify_image(samples, place))
-            if samples.digests is not None and samples.digests[place] != (right := digest_of(image)):
+            if samples.digests is not None and samples.digests[place] != (right := hash_image(image)):
                 text = f"{what} has {right}, but digests has {samples.digests[place]!r:.40}; use BLAKE2b with 16 bytes"
                 inspection.breaks("digests", text)
         if not inspection.wants("images"):

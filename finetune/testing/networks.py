@@ -17,7 +17,7 @@ from finetune.network.network import HEAD, Network, Trunk, build_stages
 from finetune.recipe.models import LinearHead, Recipe
 from finetune.testing.contract import StopCheck
 from finetune.training.phases import Phase
-from finetune.training.trainer import Trainer, digest
+from finetune.training.trainer import Trainer, hash_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ TOLERANCE = 1e-3  # relative to the largest feature: other engines add in a diff
 def prepare_mindspore() -> Iterator[None]:
     """Set up MindSpore on the CPU, and restore its mode afterwards."""
     mode = ms.get_context("mode")
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     try:
         yield
     finally:
@@ -62,7 +62,7 @@ class NetworkCheck:
                     text = f"stages '{owner[id(parameter)]}' and '{name}' share {parameter.name}"
                     self.inspection.breaks("parameters", f"{text}; do not share it, or merge the stages")
                     raise StopCheck
-        head = heads.build(LinearHead(), self.backbone.features, CLASSES, 0)
+        head = heads.build_head(LinearHead(), self.backbone.features, CLASSES, 0)
         self.network = Network(self.stages, head)
         self.network.set_train(False)
         own = {p.name: tuple(p.shape) for p in self.network.parameters_of(self.stages)}
@@ -86,7 +86,9 @@ class NetworkCheck:
         for _ in range(2):
             ms.set_seed(1)
             cells = build_stages(self.backbone, self.inspection.options)
-            found.append({f"{s}: {p.name}": digest(p.asnumpy()) for s, c in cells.items() for p in c.get_parameters()})
+            found.append(
+                {f"{s}: {p.name}": hash_array(p.asnumpy()) for s, c in cells.items() for p in c.get_parameters()}
+            )
         if found[0] != found[1]:
             names = [name for name, value in found[0].items() if found[1].get(name) != value]
             what = f"'{names[0]}'" if names else "the names of parameters"
@@ -235,7 +237,7 @@ def export_features(trunk: nn.Cell, images: Array) -> Iterator[Array]:
 
 def hash_parameters(network: Network) -> dict[str, str]:
     """Return the hash of each parameter by name."""
-    return {p.name: digest(p.asnumpy()) for p in network.get_parameters()}
+    return {p.name: hash_array(p.asnumpy()) for p in network.get_parameters()}
 
 
 def describe_array(array: Array) -> str:

@@ -188,7 +188,7 @@ def check_record(record: Weights) -> Iterator[str]:
 def check_address(record: Weights) -> Iterator[str]:
     """Yield the faults of the address of weights."""
     parts = urlsplit(record.url)
-    if parts.scheme == "file" and fetching.local(record.url) is None:
+    if parts.scheme == "file" and fetching.find_local_file(record.url) is None:
         yield f"url is '{record.url}', which does not exist; add the file to the package, or correct the address"
     elif parts.scheme not in ("https", "file") or (parts.scheme == "https" and not parts.hostname):
         yield f"url is '{record.url}', which is neither https nor file; use one of them"
@@ -213,7 +213,7 @@ def check_labels(record: Weights) -> str:
     if record.labels is None:
         return ""
     try:
-        labels.listed(record.labels, record.classes)
+        labels.read_list(record.labels, record.classes)
     except PluginError as error:
         return str(error)
     return ""

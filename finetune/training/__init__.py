@@ -1,1 +1,1 @@
-"""Training: the engine's loop and what it stands on."""
+"""Training: prepares a run, trains it, and writes its records, checkpoints and model."""

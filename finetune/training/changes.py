@@ -1,4 +1,4 @@
-"""Changes since a run began: what differs in its recipe, weights, classes and images from what it was made of."""
+"""Changes since a run started: differences in its recipe, weights, classes and images."""
 
 from __future__ import annotations
 
@@ -35,81 +35,84 @@ def check_same(
     allow: bool = False,
     extended: bool = False,
 ) -> bool:
-    """Raise what forbids to resume from a checkpoint: another recipe, start, classes or images; say what it costs.
+    """Check that a run can resume from a checkpoint, and report when the result will not be bit-exact.
 
-    ``extended`` allows another number of epochs, and ``allow`` any recipe and images. Returns whether the recipe or
-    the images changed.
+    Raises ``UsageError`` or ``DataError`` for a different recipe, start, classes or images. ``extended`` allows a
+    different number of epochs, and ``allow`` any recipe and images. Returns whether the recipe or the images changed.
     """
-    own, state = records.identity(prepared), older.completed(state)
-    changes = _changes_since(state, own, prepared, folder)
-    unexpected = unexpected_changes(changes, extended=extended)
+    own, state = records.describe_identity(prepared), older.complete_state(state)
+    changes = _find_changes(state, own, prepared, folder)
+    unexpected = select_unexpected(changes, extended=extended)
     if unexpected and not allow:
-        said = "the recipe differs from the one this run began with: " + "; ".join(unexpected)
-        raise UsageError(f"{said}; undo that, start a new run, or add --allow-changed")
+        said = "the recipe differs from the one this run started with: " + "; ".join(unexpected)
+        raise UsageError(f"{said}; undo the changes, start a new run, or add --allow-changed")
     if unexpected:
         say(f"the recipe changed; continuing with the new one: {'; '.join(changes)}")
     _check_start(state, own, allow=bool(changes))
     images = _check_images(state, own, prepared.data, folder, allow=allow)
     if images:
-        say(f"{images}; continuing with those there are now")
+        say(f"{images}; continuing with the current images")
     before, now = state["exactness"], own["exactness"]
-    costs = differences(before, {key: value for key, value in now.items() if key in before})  # older ones say less
+    costs = list_differences(
+        before, {key: value for key, value in now.items() if key in before}
+    )  # fewer in old checkpoints
     if costs:
         say(f"the rest of this run will not be bit-exact: {'; '.join(costs)}")
     return bool(changes or images)
 
 
-def unexpected_changes(found: Sequence[str], *, extended: bool) -> list[str]:
-    """Return the changes that the user did not ask for: to extend a run changes its number of epochs.
+def select_unexpected(found: Sequence[str], *, extended: bool) -> list[str]:
+    """Return the changes that the user did not ask for.
 
-    A run that only fitted its head has not measured its learning rate, which an extension does.
+    Extending a run changes its number of epochs. If the run only fitted its head, it also opens the learning rate,
+    which the extension measures.
     """
     if not extended:
         return list(found)
     return [each for each in found if not each.startswith(f"{EPOCHS}: ") and not re.fullmatch(REOPENED, each)]
 
 
-def _changes_since(state: Mapping[str, Any], own: Mapping[str, Any], prepared: Prepared, folder: Path) -> list[str]:
-    """Return what differs in the recipe; a project that was moved or copied counts as if it were in its old place."""
-    same_weights = _same_weights(state, own)
-    return changes_since(state["recipe"], own["recipe"], prepared.plan, folder, same_weights=same_weights)
+def _find_changes(state: Mapping[str, Any], own: Mapping[str, Any], prepared: Prepared, folder: Path) -> list[str]:
+    """Return the differences of the recipe; paths in a project that was moved or copied count as unchanged."""
+    same_weights = _has_same_weights(state, own)
+    return find_changes_since(state["recipe"], own["recipe"], prepared.plan, folder, same_weights=same_weights)
 
 
-def changes_since(
+def find_changes_since(
     before: Mapping[str, Any], now: Mapping[str, Any], plan: Plan, folder: Path, *, same_weights: bool
 ) -> list[str]:
-    """Return what differs between the recipe that a checkpoint in ``folder`` holds and that of ``plan``, ``now``."""
+    """Return the differences between the recipe of a checkpoint in ``folder``, ``before``, and that of ``plan``."""
     recipes = (before, follow_move(before, folder, copied=True))
-    return min((recipe_changes(each, now, plan, same_weights=same_weights) for each in recipes), key=len)
+    return min((list_recipe_changes(each, now, plan, same_weights=same_weights) for each in recipes), key=len)
 
 
 def _check_start(state: Mapping[str, Any], own: Mapping[str, Any], *, allow: bool) -> None:
-    changes = differences(state.get("start", own["start"]), own["start"])  # older checkpoints do not say it
+    changes = list_differences(state.get("start", own["start"]), own["start"])  # missing from older checkpoints
     if changes and not allow:
-        why = "the weights, or what they ask for, changed since this run began: " + "; ".join(changes)
+        why = "the weights or their settings changed since this run started: " + "; ".join(changes)
         raise UsageError(f"{why}; restore the file or start a new run")
 
 
 def _check_images(state: Mapping[str, Any], own: Mapping[str, Any], data: Data, folder: Path, *, allow: bool) -> str:
-    """Return in words which images changed, empty if none did; raises ``DataError`` if that is not allowed."""
+    """Describe which images changed, empty if none did; raises ``DataError`` if changes are not allowed."""
     before, now = state["classes"], own["classes"]
     if before != now:
         gone, new = [c for c in before if c not in now][:5], [c for c in now if c not in before][:5]
-        raise DataError(f"the classes or their order changed: gone {gone}, new {new}; start a new run")
+        raise DataError(f"the classes or their order changed: missing {gone}, new {new}; start a new run")
     parts = [part for part, found in own["fingerprint"].items() if state["fingerprint"][part] != found]
     if not parts:
         return ""
     named = f"the images for {' and '.join(map(repr, parts))} changed"
-    counts = f" ({found})" if (found := image_changes(folder, data)) else ""
+    counts = f" ({found})" if (found := describe_image_changes(folder, data)) else ""
     if not allow:
         remedy = "restore them, start a new run, or add --allow-changed"
-        raise DataError(f"{named} since this run began{counts}; {remedy}")
+        raise DataError(f"{named} since this run started{counts}; {remedy}")
     return f"{named}{counts}"
 
 
 def is_judged_differently(state: Mapping[str, Any], prepared: Prepared) -> bool:
-    """Tell whether epochs before and after a checkpoint are judged by another metric, preprocessing or other images."""
-    own, state = records.identity(prepared), older.completed(state)
+    """Return whether the metric, the preprocessing or the validation images changed since a checkpoint."""
+    own, state = records.describe_identity(prepared), older.complete_state(state)
     metrics = [each["recipe"]["evaluate"]["metric"] for each in (state, own)]
     images = [each.get("start", own["start"])["image"] for each in (state, own)]
     valid = [each["fingerprint"]["valid"] for each in (state, own)]
@@ -117,52 +120,52 @@ def is_judged_differently(state: Mapping[str, Any], prepared: Prepared) -> bool:
 
 
 def is_moved(state: Mapping[str, Any], prepared: Prepared) -> bool:
-    """Tell whether a run that is otherwise the same finds its images or weights at other paths."""
+    """Return whether an otherwise unchanged run finds its images or weights at different paths."""
     before: dict[str, Any] = masking.mask_value("recipe", dict(state["recipe"]))
-    return before != records.mathematics(prepared.plan)
+    return before != records.extract_mathematics(prepared.plan)
 
 
-def _same_weights(state: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Tell whether two runs are known to have begun with weights of the same content."""
+def _has_same_weights(state: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Return whether two runs are known to have started with weights of the same content."""
     before: str | None = state.get("start", {}).get("weights", {}).get("sha256")
     now: str | None = own["start"]["weights"]["sha256"]
     return before is not None and before == now
 
 
-def image_changes(folder: Path, data: Data) -> str:
-    """Return in words how many images of the run in a folder changed; empty where it is not known."""
-    record = splitfile.read(folder)
-    return splitfile.describe_changes(record.rows, splitfile.rows_of(data)) if record else ""
+def describe_image_changes(folder: Path, data: Data) -> str:
+    """Describe how many images of the run in a folder changed; empty if unknown."""
+    record = splitfile.read_split(folder)
+    return splitfile.describe_changes(record.rows, splitfile.list_rows(data)) if record else ""
 
 
-def recipe_changes(
+def list_recipe_changes(
     before: Mapping[str, Any], now: Mapping[str, Any], plan: Plan, *, same_weights: bool = False
 ) -> list[str]:
-    """Return ``key: old → new`` for what differs between the mathematics of a run and of ``plan``, which is ``now``.
+    """Return ``key: old → new`` for each difference between the mathematics of a run and ``now``, those of ``plan``.
 
-    Paths count by what they hold: those of the dataset are left out, since its images are compared by their contents,
-    and ``backbone.weights`` where the contents are the same.
+    Paths are compared by content: those of the dataset are left out, since its images are compared separately, and so
+    is ``backbone.weights`` with ``same_weights``.
     """
     old, new = masking.mask_value("recipe", dict(before)), dict(now)
-    old, new = _without_paths(old, plan), _without_paths(new, plan)
+    old, new = _drop_paths(old, plan), _drop_paths(new, plan)
     if same_weights:
-        old, new = _without(old, "backbone", "weights"), _without(new, "backbone", "weights")
-    return differences(old, new)
+        old, new = _drop_keys(old, "backbone", "weights"), _drop_keys(new, "backbone", "weights")
+    return list_differences(old, new)
 
 
-def _without_paths(recipe: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _drop_paths(recipe: dict[str, Any], plan: Plan) -> dict[str, Any]:
     if recipe["dataset"].get("use") != plan.dataset.component.name:
         return recipe
-    return _without(recipe, "dataset", *path_keys(plan.dataset.options))
+    return _drop_keys(recipe, "dataset", *find_path_keys(plan.dataset.options))
 
 
-def _without(recipe: dict[str, Any], section: str, *keys: str) -> dict[str, Any]:
+def _drop_keys(recipe: dict[str, Any], section: str, *keys: str) -> dict[str, Any]:
     kept = {key: value for key, value in recipe[section].items() if key not in keys}
     return {**recipe, section: kept}
 
 
-def path_keys(options: Options) -> set[str]:
-    """Return the keys of options that hold a path, alone or within a list or mapping."""
+def find_path_keys(options: Options) -> set[str]:
+    """Return the keys of options whose values are paths or contain paths."""
     keys: set[str] = set()
 
     def note(path: Path, at: tuple[str | int, ...]) -> Path:
@@ -176,21 +179,23 @@ def path_keys(options: Options) -> set[str]:
     return keys
 
 
-def differences(before: Any, after: Any, path: str = "") -> list[str]:
+def list_differences(before: Any, after: Any, path: str = "") -> list[str]:
     """Return ``key: old → new`` for every leaf that differs."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [*before, *(key for key in after if key not in before)]
-        return [d for key in keys for d in differences(before.get(key), after.get(key), f"{path}.{key}".strip("."))]
+        return [
+            d for key in keys for d in list_differences(before.get(key), after.get(key), f"{path}.{key}".strip("."))
+        ]
     return [] if before == after else [f"{path}: {before!r} → {after!r}"]
 
 
-def weights_changes(folder: Path, plan: Plan) -> tuple[bool, list[str]]:
-    """Return whether the weights of a run are known to be the same file content, and what differs.
+def find_weights_changes(folder: Path, plan: Plan) -> tuple[bool, list[str]]:
+    """Return whether the weights of a run are known to have the same content, and the differences.
 
-    Only a file of the user's is looked at: what a name stands for does not change.
+    Only files of the user are compared: named weights never change.
     """
     from finetune.files.promise import sha256
-    from finetune.weights.fetching import in_folder
+    from finetune.weights.fetching import find_in_folder
 
     try:
         about = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
@@ -198,7 +203,7 @@ def weights_changes(folder: Path, plan: Plan) -> tuple[bool, list[str]]:
     except (OSError, ValueError, AttributeError):
         return False, []
     name = plan.recipe.backbone.weights
-    path = in_folder(Path(name))
+    path = find_in_folder(Path(name))
     if before is None or not (is_weights_file(name) and path.is_file()) or path.suffix == ".md":
         return False, []
     now = sha256(path)

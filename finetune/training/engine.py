@@ -1,4 +1,4 @@
-"""The engine: one fine-tuning run, from a plan to a model folder. ``train`` is the loop."""
+"""Engine: one fine-tuning run, from a plan to a model folder. ``train`` is the loop."""
 
 from __future__ import annotations
 
@@ -33,25 +33,24 @@ def fine_tune(
     watchers: Sequence[object] = (),
     say: Callable[[str], None] = print,
 ) -> Run:
-    """Fine-tune as the plan says and return the run; with ``resume``, continue in that run folder.
+    """Fine-tune according to the plan and return the run; with ``resume``, continue the run in that folder.
 
-    ``allow_changed`` accepts another recipe than the run began with, as long as the network is the same;
-    ``extend`` trains a finished run for that many epochs more.
-    ``watchers`` are objects with event hooks. Raises the ``FinetuneError`` that says what was wrong, and
-    ``Interrupted`` after a signal; what was trained until then is in the run folder.
+    ``allow_changed`` accepts a recipe that differs from the run's, as long as the network is the same. ``extend``
+    trains a finished run for that many more epochs. ``watchers`` are objects with event hooks. Raises ``FinetuneError``
+    for any problem, and ``Interrupted`` after a signal, when the state has been saved in the run folder.
     """
     extended = False
     if resume is not None:
-        plan, done, extended = finished.settle(
+        plan, done, extended = finished.decide_resume(
             resume, plan, catalogue, extend=extend, allow_changed=allow_changed, say=say
         )
         if done is not None:
             return done
     launch.refuse_alone(plan.recipe)
-    if not is_member():  # whose parent has looked
-        trial.check(plan, resume)
+    if not is_member():  # the parent has checked already
+        trial.check_machine(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
-    with opened(prepared, resume) as folder, interrupts.watched() as stop:
+    with open_run_folder(prepared, resume) as folder, interrupts.watch_signals() as stop:
         training = TrainingRun(
             prepared, folder, say=say, resumed=resume is not None, allow_changed=allow_changed, extended=extended
         )
@@ -60,22 +59,22 @@ def fine_tune(
 
 
 @contextmanager
-def opened(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
-    """Give the folder of a run, new or to resume, which the first of its processes keeps locked in the block."""
+def open_run_folder(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
+    """Yield the folder of a run, new or to resume; the first process locks it inside the block."""
     recipe, world = prepared.plan.recipe, prepared.world
     folder = resume
     with ExitStack() as stack:
         with world.together():
             if world.first:
                 if resume is None:
-                    check.disk(prepared)
-                folder = resume or runfolder.create(recipe.output, recipe.name)
+                    check.check_disk(prepared)
+                folder = resume or runfolder.create_folder(recipe.output, recipe.name)
                 stack.enter_context(runfolder.Lock(folder))
         yield Path(world.from_first(str(folder)))
 
 
 def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
-    """Run the loop; whatever ends it, tell every plugin, and let every plugin close."""
+    """Run the loop; however it ends, notify every plugin and let every plugin close."""
     run, plugins = training.run, training.plugins
     try:
         try:
@@ -87,10 +86,10 @@ def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
             interrupted.everywhere = True
             raise interrupted from None
     except BaseException as error:
-        if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps or in a block
+        if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps or within a block
             training.rescue()
-        elif isinstance(error, ResourceError) and saving.steps(training.saver.folder):
-            run.say(f"once there is room, go on with: finetune run --resume {run.folder}")
+        elif isinstance(error, ResourceError) and saving.list_checkpoints(training.saver.folder):
+            run.say(f"free some disk space, then resume with: finetune run --resume {run.folder}")
         for failure in plugins.fire_all("finetune_run_error", run=run, error=error):
             run.say(f"warning: {failure}")
         raise
@@ -104,8 +103,8 @@ def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
 
 
 def train(training: TrainingRun, stop: interrupts.Stop) -> None:
-    """Train every epoch that is left, then test and keep the best weights."""
-    epoch = start(training)  # 0 where the head is fitted first
+    """Train all remaining epochs, then test and save the best weights."""
+    epoch = start(training)  # 0 if the head is fitted first
     training.plugins.fire("finetune_run_start", run=training.run)
 
     while epoch <= training.epochs and training.run.stop_reason is None:
@@ -113,21 +112,21 @@ def train(training: TrainingRun, stop: interrupts.Stop) -> None:
             train_epoch(training, epoch, stop)
             epoch += 1
         except DivergedError as error:
-            epoch = resuming.rollback(training, error)
+            epoch = resuming.roll_back(training, error)
 
     finishing.finish(training, stop.check)
 
 
 def start(training: TrainingRun) -> int:
-    """Write the run's records, or restore its newest checkpoint; return the epoch to continue with."""
+    """Write the records of a new run, or restore the newest checkpoint; return the first epoch to train."""
     if training.resumed and resuming.has_checkpoint(training):
-        return resuming.resume(training)
+        return resuming.resume_run(training)
     training.write_start()
     return training.prepared.phases[0].first
 
 
 def train_epoch(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> None:
-    """Train what is left of an epoch, evaluate it, and save it."""
+    """Train the remaining steps of an epoch, evaluate it, and save it."""
     run, plugins = training.run, training.plugins
     training.begin_epoch(epoch)
     if ratetest.is_open(training):
@@ -147,7 +146,7 @@ def train_epoch(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> Non
 
 
 def train_steps(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> None:
-    """Make every step that is left of an epoch, and save within it where a plugin wants that."""
+    """Make the remaining steps of an epoch, and save within the epoch if a plugin asks for it."""
     for block in training.blocks(epoch, stop.check):
         for loss in training.train(block):
             training.plugins.fire("finetune_step_end", run=training.run, step=training.run.step, loss=loss)

@@ -1,4 +1,4 @@
-"""What a phase is fed: images, or the features of its frozen trunk, kept from earlier epochs and runs or streamed."""
+"""Phase data: batches of images, or of the features of frozen stages, either cached or computed on the fly."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.data import targets
-from finetune.data.loader import Batch, Loader, Stream, generator
+from finetune.data.loader import Batch, Loader, Stream, make_generator
 from finetune.distributed.world import ALONE
-from finetune.features.features import FeatureLoader, TooLarge, fill, rounded, told
+from finetune.features.features import FeatureLoader, TooLarge, fill_table, report_progress, round_features
 from finetune.features.keeping import GB, Keeper
 from finetune.network import engines
-from finetune.training.frozen import PLAIN, Frozen, Views, fitting, streamed, summary, too_large
+from finetune.training.frozen import (
+    PLAIN,
+    Frozen,
+    Views,
+    describe_streaming,
+    report_too_large,
+    select_fitting,
+    summarise_features,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Feed:
-    """Batches for the tail of a network, the first ``first`` stages of which are frozen in this phase."""
+    """Batches for the tail of a network whose first ``first`` stages are frozen in this phase."""
 
     def __init__(
         self, prepared: Prepared, class_weights: NDArray[np.float32] | None, say: Callable[[str], None]
@@ -45,10 +53,10 @@ class Feed:
         self.enter(0, epochs=(), last=False)
 
     def enter(self, first: int, *, epochs: Sequence[int], last: bool, fitted: Sequence[int] = ()) -> None:
-        """Begin a phase of some epochs; its weights are looked at when the first batch is asked for.
+        """Start a phase of ``epochs``; its weights are recorded when the first batch is requested.
 
-        In the ``last`` phase the test images are wanted, too. ``fitted`` are the views of the training images that the
-        head is fitted to.
+        The ``last`` phase also needs the test images. ``fitted`` are the views of the training images that the head is
+        fitted to.
         """
         self.first = first
         self.frozen = Frozen(self.prepared, first, self._sample, self.say)
@@ -60,11 +68,11 @@ class Feed:
         self._open: dict[tuple[str, int], FeatureLoader] = {}
 
     def take(self, prepared: Prepared, class_weights: NDArray[np.float32] | None) -> None:
-        """Take a recipe in which something is settled that was open."""
+        """Replace the recipe after an ``auto`` value was chosen."""
         self.prepared, self.recipe, self.class_weights = prepared, prepared.plan.recipe, class_weights
 
     def training(self, epoch: int, start: int, check: Check) -> Iterator[Batch]:
-        """Return the batches of an epoch from number ``start`` on, each with soft targets."""
+        """Return the batches of an epoch with soft targets, starting with number ``start``."""
         if not self.first:
             return self._targeted(self.loader("train", train=True).epoch(epoch, start), epoch, start)
         if not self.frozen.settled:
@@ -78,11 +86,11 @@ class Feed:
         return self._through(self._targeted(images, epoch, start), rounds=self.keeps("train"))
 
     def described(self, epoch: int, start: int) -> Iterator[Batch]:
-        """Return the batches of an epoch from number ``start`` on, with their targets but without their images."""
+        """Return the batches of an epoch with targets but without images, starting with number ``start``."""
         return self._targeted(self.loader("train", train=True).described(epoch, start), epoch, start)
 
     def plain(self, part: str, check: Check) -> Batches:
-        """Return a part as evaluation sees it: its features, or its images where nothing is frozen."""
+        """Return a part for evaluation: its features, or its images if nothing is frozen."""
         if not self.first:
             return self.loader(part)
         features = self._features(part, PLAIN, check) if self.keeps(part) else None
@@ -90,11 +98,11 @@ class Feed:
         return features or Streamed(self.loader(part), partial(self._through, rounds=self.keeps(part)))
 
     def view(self, epoch: int) -> int:
-        """Return the epoch whose augmentation an epoch gets: its own, or that of the view that is kept."""
+        """Return the epoch whose augmentation is used: the epoch itself, or that of a cached view."""
         return self.views.of(epoch) if self.keeps("train") else epoch
 
     def keeps(self, part: str) -> bool:
-        """Tell whether the features of a part are to be kept: decided once a phase, the same in every run."""
+        """Return whether the features of a part are cached; decided once per phase, and the same in every run."""
         streams = part == "train" and self.views.mixes and not self.views.fitted
         if not self.first or self.recipe.cache.features == "off" or streams:
             self._note_streaming()
@@ -104,27 +112,27 @@ class Feed:
         return part in self._kept
 
     def _note_streaming(self) -> None:
-        """Say once a phase what computes the stages whose output is not kept."""
+        """Report once per phase which engine computes the stages whose outputs are not cached."""
         if self.first and not self._noted:
             self._noted = True
-            self._notes.append(streamed(self.frozen.stages[-1], self.frozen.computes()))
+            self._notes.append(describe_streaming(self.frozen.stages[-1], self.frozen.computes()))
 
     def _choose(self) -> frozenset[str]:
-        """Choose the parts whose features fit, and make room for them."""
+        """Choose the parts whose features fit into the cache, and make room for them."""
         wanted = self._wanted()
         if not all(each.entry.known().get("seconds") for several in wanted.values() for each in several):
-            self.frozen.engine()  # may be another than expected
+            self.frozen.engine()  # may differ from the expected engine
             wanted = self._wanted()
         known = (each.entry.known() for several in wanted.values() for each in several)
         if shape := next((tuple(each["shape"]) for each in known if each), None):
             self.frozen.expect(shape)
         sizes = self.views.sizes(self.frozen.shape())
-        chosen = fitting(sizes, self.keeper.limit)
+        chosen = select_fitting(sizes, self.keeper.limit)
         wanted = {name: several for name, several in wanted.items() if name in chosen}
         self.keeper.begin([each for several in wanted.values() for each in several], self.frozen.shape())
-        self._notes += too_large(sizes, chosen, self.recipe.cache.max_gb)
+        self._notes += report_too_large(sizes, chosen, self.recipe.cache.max_gb)
         stage, keeps = self.frozen.stages[-1], not self.keeper.problem
-        self._notes += summary(self.views, wanted, self.frozen.computes(), stage, keeps=keeps)
+        self._notes += summarise_features(self.views, wanted, self.frozen.computes(), stage, keeps=keeps)
         return chosen
 
     def _wanted(self) -> dict[str, list[Wanted]]:
@@ -136,11 +144,11 @@ class Feed:
             self.say(self._notes.pop(0))
 
     def finish(self) -> None:
-        """Ask for no features of training images any more."""
+        """Declare that no more features of training images are needed."""
         self.views.epochs = self.views.fitted = ()
 
     def gather(self, view: int, check: Check) -> NDArray[np.float32]:
-        """Return the features of all training images in a view, (N, width), in their order; kept, where they can be."""
+        """Return the features (N, width) of all training images in a view, in order; they are cached if possible."""
         if not self.frozen.settled:
             self.frozen.settle()
         features = self._features("train", view, check) if self.keeps("train") else None
@@ -156,7 +164,7 @@ class Feed:
         return np.concatenate(rows)
 
     def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
-        """Return kept features; None where the disk does not take them, or float16 does not hold them."""
+        """Return cached features; None if they do not fit on the disk, or exceed the range of float16."""
         if (part, view) in self._large:
             return None
         if (part, view) not in self._open:
@@ -167,8 +175,8 @@ class Feed:
             def missing(table: Table, shards: Sequence[int]) -> int:
                 rows = sum(len(table.shards()[each]) for each in shards)
                 whose = "" if self.world.size == 1 else ", this process's share"
-                said = told(f"the {part} images{number}{whose}", rows, self.say)
-                return fill(table, loader, max(view, 1), frozen.engine, said, check, shards)
+                said = report_progress(f"the {part} images{number}{whose}", rows, self.say)
+                return fill_table(table, loader, max(view, 1), frozen.engine, said, check, shards)
 
             try:
                 kept = self.keeper.open(frozen.wanted(part, view), frozen.shape, frozen.chunk, missing, check)
@@ -178,7 +186,7 @@ class Feed:
                 return None
             if kept is None:
                 return None
-            if self.first < len(self.prepared.network.stages):  # what trains takes more than what rests
+            if self.first < len(self.prepared.network.stages):  # free memory for training
                 self.frozen.rest()
             self._open[part, view] = FeatureLoader(
                 part=loader.part,
@@ -191,28 +199,30 @@ class Feed:
         return self._open[part, view]
 
     def _sample(self) -> NDArray[np.float32]:
-        batches = self.loader("train", train=True, ordered=engines.chunk_for(self.prepared.device.name)).epoch(1)
+        batches = self.loader("train", train=True, ordered=engines.choose_chunk(self.prepared.device.name)).epoch(1)
         images = next(batches).images
         batches.close()
         return images
 
     def _targeted(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
-        """Give batches their soft targets, and blend their images where the recipe says so."""
+        """Add soft targets to batches, and blend their images if the recipe asks for mixup or cutmix."""
         train, loss = self.recipe.train, self.recipe.loss
         per_epoch = -(-len(self.data.train) // (train.batch * train.accumulate)) * train.accumulate
         for at, batch in enumerate(batches, (epoch - 1) * per_epoch + start):
             rows = (batch.labels, batch.weights, len(self.data.classes))
-            soft, images = targets.soft_targets(*rows, loss.label_smoothing, self.class_weights), batch.images
+            soft, images = targets.make_soft_targets(*rows, loss.label_smoothing, self.class_weights), batch.images
             if self.views.mixes:
-                # Each process blends its own images, so that with several it is another blend than with one.
-                rng = generator(Stream.MIX, self.recipe.seed, at, *([self.world.rank] if self.world.size > 1 else []))
+                # Each process blends its own images, so several processes blend differently from a single one.
+                rng = make_generator(
+                    Stream.MIX, self.recipe.seed, at, *([self.world.rank] if self.world.size > 1 else [])
+                )
                 images, soft = targets.mix(images, soft, mixup=train.mixup, cutmix=train.cutmix, rng=rng)
             yield replace(batch, images=images, targets=soft)
 
     def _through(self, batches: Iterator[Batch], *, rounds: bool) -> Iterator[Batch]:
-        """Put the images of batches through the trunk, which works on the next ones meanwhile.
+        """Compute the features of batches with the frozen stages, which work ahead.
 
-        Where features should have been kept, they are rounded as those are, so that the run sees the same numbers.
+        With ``rounds``, features are rounded like cached ones, so that the run sees the same numbers either way.
         """
         pending: deque[Batch] = deque()
 
@@ -222,10 +232,10 @@ class Feed:
                 yield batch.images
 
         for features in self.frozen.engine().run(images()):
-            yield replace(pending.popleft(), images=rounded(features) if rounds else features)
+            yield replace(pending.popleft(), images=round_features(features) if rounds else features)
 
     def loader(self, part: str, *, train: bool = False, ordered: int = 0) -> Loader:
-        """Return the loader of a part's images; ``ordered`` is the batch size for those that are to be kept."""
+        """Return the loader of a part's images; ``ordered`` is the batch size for images in order, to be cached."""
         key = (part, train, ordered)
         if key not in self._loaders:
             self._loaders[key] = Loader(
@@ -242,23 +252,23 @@ class Feed:
         return self._loaders[key]
 
     def close(self) -> None:
-        """End the threads of all loaders."""
+        """Stop the threads of all loaders."""
         for loader in self._loaders.values():
             loader.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A part whose images go through the trunk whenever it is evaluated."""
+    """A part whose features are computed at every evaluation."""
 
     loader: Loader
     through: Callable[[Iterator[Batch]], Iterator[Batch]]
 
     @property
     def part(self) -> Part:
-        """Return the part."""
+        """The part that the batches come from."""
         return self.loader.part
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield its batches of features."""
+        """Yield the batches of features."""
         return self.through(self.loader.epoch(epoch))

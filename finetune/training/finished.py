@@ -1,4 +1,4 @@
-"""Finished runs: whether one is asked to be what it is, is asked for something else, or is to be extended."""
+"""Finished runs: whether resuming one has nothing to do, conflicts with its recipe, or extends it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from finetune.data import loading as datas
-from finetune.data.scan import told
+from finetune.data.scan import make_progress
 from finetune.errors import FinetuneError, UsageError
-from finetune.machine.environment import usable_cores
+from finetune.machine.environment import count_usable_cores
 from finetune.recipe import plan as plans
 from finetune.recipe.models import MOST_EPOCHS
 from finetune.recipe.moved import load_run_recipe
 from finetune.training import changes, defaults, older, pretrained, records, saving
-from finetune.training.records import load_data, split_method
+from finetune.training.records import load_data, read_split_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
     from finetune.run import Run
 
-NEW_NETWORK = ("classes: ", "backbone.use: ", "head.use: ", "head.hidden: ")  # which no checkpoint of the run fits
+NEW_NETWORK = ("classes: ", "backbone.use: ", "head.use: ", "head.hidden: ")  # changes after which no checkpoint fits
 
 
-def settle(
+def decide_resume(
     folder: Path,
     plan: Plan,
     catalogue: Catalogue,
@@ -37,113 +37,117 @@ def settle(
     allow_changed: bool,
     say: Callable[[str], None],
 ) -> tuple[Plan, Run | None, bool]:
-    """Decide what resuming the run in ``folder`` means; return the plan, the run if nothing is left to do, and whether
-    a finished run is extended.
+    """Decide what resuming the run in ``folder`` means.
 
-    A finished run whose recipe and images are those of ``plan`` has nothing to do. With ``extend`` it trains that many
-    epochs more; with ``allow_changed`` it trains on to ``train.epochs``. Raises ``UsageError`` that lists what differs
-    otherwise.
+    Returns the plan, the run if there is nothing left to do, and whether a finished run is extended.
+
+    A finished run has nothing to do if its recipe and images are those of ``plan``. With ``extend`` it trains that many
+    more epochs; with ``allow_changed`` it continues up to ``train.epochs``. Otherwise ``UsageError`` lists the
+    differences.
     """
     plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
-    done = records.finished(folder, plan)
+    done = records.read_if_finished(folder, plan)
     if done is None:
         if extend is not None:
             raise UsageError(f"{folder} is not finished; finish it first with: finetune run --resume {folder}")
         return plan, None, False
     last = int(done.epoch)
     if extend is not None:
-        plan = with_epochs(plan, last + extend, catalogue)
+        plan = set_epochs(plan, last + extend, catalogue)
         if last == 0 and plan.recipe.optimizer.lr == defaults.RATES[plan.recipe.optimizer.use]:
-            plan = defaults.changed(plan, "optimizer", lr="auto")  # nothing was trained at that rate
+            plan = defaults.replace_values(plan, "optimizer", lr="auto")  # no epoch was trained at that rate
     found = find_changes(folder, plan, catalogue, say)
-    unexpected = changes.unexpected_changes(found, extended=extend is not None)
+    unexpected = changes.select_unexpected(found, extended=extend is not None)
     if unexpected and not allow_changed:
-        raise UsageError(explain(folder, unexpected, last))
+        raise UsageError(explain_changes(folder, unexpected, last))
     if not found and extend is None:
         say(f"nothing to do: {folder} is finished")
         return plan, done, False
     if plan.recipe.train.length <= last:
-        said = f"{folder} has trained {last} epochs already, and train.epochs is {plan.recipe.train.length}"
-        raise UsageError(f"{said}; add --extend EPOCHS to train on, or drop --resume to start a new run")
-    if not saving.steps(folder / "checkpoints"):
-        remedy = f"start a new run, with backbone.weights={folder} to begin with its weights"
-        raise UsageError(f"{folder} cannot be extended: it has no checkpoint any more; {remedy}")
+        said = f"{folder} has already trained {last} epochs, but train.epochs is {plan.recipe.train.length}"
+        raise UsageError(f"{said}; add --extend EPOCHS to train longer, or remove --resume to start a new run")
+    if not saving.list_checkpoints(folder / "checkpoints"):
+        remedy = f"start a new run, with backbone.weights={folder} to start from its weights"
+        raise UsageError(f"{folder} cannot be extended: its checkpoints were deleted; {remedy}")
     return plan, None, True
 
 
-def explain(folder: Path, found: list[str], last: int) -> str:
-    """Return the message that lists what differs, with both ways out, or one where the network is another."""
-    lines = [f"{folder} is finished, and was made from another recipe or other images than you ask for now:"]
+def explain_changes(folder: Path, found: list[str], last: int) -> str:
+    """Return the message that lists the differences, with one remedy if the network differs, else both."""
+    lines = [f"{folder} is finished, but its recipe or images differ from the current ones:"]
     lines += [f"  {change}" for change in found]
-    lines.append("drop --resume to start a new run")
+    lines.append("remove --resume to start a new run")
     if any(change.startswith(NEW_NETWORK) for change in found):
         return "\n".join(lines)
-    train_on = f"or train on from its last state, epoch {last}: add --allow-changed to accept these differences"
-    lines.append(f"{train_on}, and --extend EPOCHS or a higher train.epochs")
+    more = f"or continue from its last state, epoch {last}: add --allow-changed to accept these differences"
+    lines.append(f"{more}, and --extend EPOCHS or a higher train.epochs")
     return "\n".join(lines)
 
 
-def with_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
-    """Return a plan with another number of epochs, checked as a recipe that says it."""
+def set_epochs(plan: Plan, epochs: int, catalogue: Catalogue) -> Plan:
+    """Return a plan with a different number of epochs, checked like any recipe."""
     if epochs > MOST_EPOCHS:
-        raise UsageError(f"--extend leads to {epochs:,} epochs; {MOST_EPOCHS:,} are the most")
+        raise UsageError(f"--extend leads to {epochs:,} epochs; at most {MOST_EPOCHS:,} are allowed")
     values = plan.recipe.model_dump(mode="json", by_alias=True)
     return plans.load_plan(values, [f"{changes.EPOCHS}={epochs}"], catalogue)
 
 
 def find_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
-    """Return what differs between a plan and what the finished run in a folder was made of, ready to read."""
+    """Return the differences between a plan and the finished run in a folder, as lines of text."""
     made_of = older.keep_defaults(plans.load_plan(load_run_recipe(folder), [], catalogue), folder)
-    same_weights, weights = changes.weights_changes(folder, plan)
-    before, now = recorded_recipe(folder) or records.mathematics(made_of), records.mathematics(plan)
-    found = changes.changes_since(before, now, plan, folder, same_weights=same_weights)
+    same_weights, weights = changes.find_weights_changes(folder, plan)
+    before, now = (
+        read_recorded_recipe(folder) or records.extract_mathematics(made_of),
+        records.extract_mathematics(plan),
+    )
+    found = changes.find_changes_since(before, now, plan, folder, same_weights=same_weights)
     found += find_callback_changes(folder, made_of, plan, say)
     return [*found, *weights, *find_data_changes(folder, plan, catalogue, say)]
 
 
-def recorded_recipe(folder: Path) -> dict[str, Any]:
-    """Return the recipe that the run's newest checkpoint holds, which nobody edits; empty where there is none."""
+def read_recorded_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe in the run's newest checkpoint, which users cannot edit; empty without a checkpoint."""
     with suppress(FinetuneError, KeyError):
-        recipe: dict[str, Any] = older.completed(saving.newest(folder / "checkpoints")[0].state)["recipe"]
+        recipe: dict[str, Any] = older.complete_state(saving.load_newest(folder / "checkpoints")[0].state)["recipe"]
         return recipe
     return {}
 
 
 def find_callback_changes(folder: Path, made_of: Plan, plan: Plan, say: Callable[[str], None]) -> list[str]:
-    """Return how callbacks differ if one of them ended the finished run; otherwise they are only reported."""
-    found = changes.differences(records.callbacks(made_of), records.callbacks(plan), "callbacks")
+    """Return the differences of callbacks if one of them stopped the run; otherwise only report them."""
+    found = changes.list_differences(records.list_callbacks(made_of), records.list_callbacks(plan), "callbacks")
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     if result.get("stopped_early"):
         return found
     for change in found:
-        say(f"note: {change}; callbacks have no effect on epochs that are finished")
+        say(f"note: {change}; callbacks have no effect on finished epochs")
     return []
 
 
 def find_data_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]) -> list[str]:
-    """Return what differs between the images of a plan and those of the finished run in a folder, ready to read."""
+    """Return the differences between the images of a plan and of the finished run in a folder, as lines of text."""
     try:
         about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         before, classes = about["fingerprint"], tuple(about["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"images: cannot be compared, since {folder / 'data.json'} cannot be read ({error})"]
+        return [f"images: cannot be compared, because {folder / 'data.json'} cannot be read ({error})"]
     data = load_own_data(folder, plan, catalogue, classes, say)
     if data.classes != classes:
         gone, new = [c for c in classes if c not in data.classes][:5], [c for c in data.classes if c not in classes][:5]
-        return [f"classes: gone {gone}, new {new}", *_image_lines(folder, data)]
-    return _image_lines(folder, data) if data.report["fingerprint"] != before else []
+        return [f"classes: missing {gone}, new {new}", *_describe_images(folder, data)]
+    return _describe_images(folder, data) if data.report["fingerprint"] != before else []
 
 
-def _image_lines(folder: Path, data: Data) -> list[str]:
-    return [f"images: {changes.image_changes(folder, data) or 'changed'}"]
+def _describe_images(folder: Path, data: Data) -> list[str]:
+    return [f"images: {changes.describe_image_changes(folder, data) or 'changed'}"]
 
 
 def load_own_data(
     folder: Path, plan: Plan, catalogue: Catalogue, classes: tuple[str, ...], say: Callable[[str], None]
 ) -> Data:
-    """Return the data of a plan as the run in a folder would have it."""
-    method = split_method(folder)
-    data = load_data(plan, catalogue, usable_cores(), told(say), method=method)
+    """Load the data of a plan with the split method and the class order of the run in a folder."""
+    method = read_split_method(folder)
+    data = load_data(plan, catalogue, count_usable_cores(), make_progress(say), method=method)
     if pretrained.keeps_head(plan) and {*data.classes} <= {*classes}:
-        return datas.relabelled(data, classes)
+        return datas.relabel_data(data, classes)
     return data

@@ -1,4 +1,4 @@
-"""The end of a run: its best weights tested, and what it made written."""
+"""End of a run: tests the best weights, and writes the model folder and the result."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
 from finetune.features import identity
-from finetune.fitting.scores import wilson
+from finetune.fitting.scores import compute_wilson
 from finetune.machine import environment
 from finetune.model import modelfolder
-from finetune.network.network import assign
+from finetune.network.network import assign_values
 from finetune.training import records, saving, verdict
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def finish(training: TrainingRun, check: Check) -> None:
     training.trainer.end_sink()
     check_processes(training)
     if world.first:
-        assign(training.network.get_parameters(), final_weights(training))
+        assign_values(training.network.get_parameters(), load_final_weights(training))
     world.same_everywhere(list(training.network.get_parameters()))
-    metrics = final_metrics(training, check)
-    found = list(verdict.warnings(training))
+    metrics = compute_final_metrics(training, check)
+    found = list(verdict.find_warnings(training))
     for warning in found:
         run.say(f"warning: {warning}")
     run.result = {
@@ -45,7 +45,7 @@ def finish(training: TrainingRun, check: Check) -> None:
         "planned_epochs": training.epochs,
         "best": describe_best(run, metric),
         **{name: value for name, value in metrics.items() if name.startswith("test_")},
-        "validation": validation(training),
+        "validation": describe_validation(training),
         **({"fitted": training.fitted} if training.fitted else {}),
         "warnings": found,
         "frozen_unchanged": True,
@@ -53,19 +53,19 @@ def finish(training: TrainingRun, check: Check) -> None:
         "stopped_early": run.stop_reason,
         "features": training.feed.keeper.counts.report(),
         "seconds": round(training.seconds, 3),
-        "peak_rss_mb": environment.peak_memory_mb(),
+        "peak_rss_mb": environment.read_peak_memory_mb(),
         "devices": world.size,
     }
     if world.first:
         records.write_history(run)
-        modelfolder.write(run.folder / "model", describe_model(training, metrics), training.network)
+        modelfolder.write_folder(run.folder / "model", describe_model(training, metrics), training.network)
         records.write_result(run)
 
 
 def describe_model(training: TrainingRun, metrics: dict[str, float]) -> dict[str, Any]:
-    """Return what a model folder says of its network and where it comes from, ready for JSON."""
+    """Return the ``model.json`` of a run's model: its network and origin."""
     prepared, plan = training.prepared, training.prepared.plan
-    backbone, recipe = plan.backbone.component, records.mathematics(plan)
+    backbone, recipe = plan.backbone.component, records.extract_mathematics(plan)
     return {
         "name": plan.recipe.name,
         "backbone": {"use": backbone.name, "options": prepared.backbone_options.model_dump(mode="json")},
@@ -73,7 +73,7 @@ def describe_model(training: TrainingRun, metrics: dict[str, float]) -> dict[str
         "stages": list(training.network.names),
         "features": backbone.features,
         "classes": list(training.run.classes),
-        "image": modelfolder.image_record(prepared.image),
+        "image": modelfolder.record_image(prepared.image),
         "metrics": metrics,
         "dataset": recipe["dataset"],
         "weights": prepared.weights,
@@ -82,7 +82,7 @@ def describe_model(training: TrainingRun, metrics: dict[str, float]) -> dict[str
 
 
 def describe_best(run: Run, metric: str) -> dict[str, Any] | None:
-    """Return the best epoch with the value that it was chosen by, and its accuracy, ready for JSON."""
+    """Return the best epoch with its deciding value and its accuracy, as JSON."""
     if run.best is None:
         return None
     line = next((line for line in run.history if line["epoch"] == run.best.epoch), {})
@@ -90,49 +90,49 @@ def describe_best(run: Run, metric: str) -> dict[str, Any] | None:
     return {"epoch": run.best.epoch, f"val_{metric}": run.best.value, **accuracy}
 
 
-def validation(training: TrainingRun) -> dict[str, Any]:
-    """Return how the run was judged, and by how many images, ready for JSON; the accuracy with its 95 % interval."""
+def describe_validation(training: TrainingRun) -> dict[str, Any]:
+    """Return the method of validation, the number of images, and the accuracy with its 95 % interval, as JSON."""
     split = training.data.report["split"]
     about = {key: split[key] for key in ("method", "folds") if key in split}
     if training.data.valid is None:
-        report = (training.fitted or {}) if training.run.epoch == 0 else {}  # it is of the head before it was trained
+        report = (training.fitted or {}) if training.run.epoch == 0 else {}  # it describes the head before training
         keys = ("images", "accuracy", "accuracy_low", "accuracy_high")
         return about | {key: report[key] for key in keys if key in report}
     best = training.run.best
-    line = verdict.kept_line(training.run.history, best.epoch if best else training.run.epoch)
+    line = verdict.find_kept_line(training.run.history, best.epoch if best else training.run.epoch)
     count = len(training.data.valid)
     about = about | {"images": count}
     if "val_accuracy" not in line:
         return about
-    low, high = wilson(round(line["val_accuracy"] * count), count)
+    low, high = compute_wilson(round(line["val_accuracy"] * count), count)
     return about | {"accuracy": line["val_accuracy"], "accuracy_low": low, "accuracy_high": high}
 
 
 def check_processes(training: TrainingRun) -> None:
-    """Compare the weights of all processes, each of which has made every step."""
+    """Check that the weights of all processes are equal."""
     weights = ((p.name, p.asnumpy()) for p in training.network.get_parameters())
-    if len({*training.world.gather(identity.of_arrays(weights))}) > 1:
+    if len({*training.world.gather(identity.hash_arrays(weights))}) > 1:
         raise FinetuneError("the weights of the processes differ; please report this bug")
 
 
-def final_weights(training: TrainingRun) -> dict[str, NDArray[np.float32]]:
-    """Return the weights of the best epoch, where they are wanted and kept, else of the last."""
+def load_final_weights(training: TrainingRun) -> dict[str, NDArray[np.float32]]:
+    """Return the weights of the best epoch, if the recipe wants them and they were saved, else of the last epoch."""
     run = training.run
     best = run.folder / "checkpoints" / saving.BEST
     if not training.recipe.evaluate.restore_best or run.best is None or run.best.epoch == run.epoch:
         return training.trainer.weights()
     if not best.exists():
-        run.say("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
+        run.say("the model folder contains the last epoch's weights: no checkpoint of the best epoch was saved")
         return training.trainer.weights()
-    saved = saving.load(best)
+    saved = saving.load_checkpoint(best)
     if saved.state["epoch"] != run.best.epoch:
-        run.say(f"the model folder holds the last epoch's weights: {best} is of another epoch than the best")
+        run.say(f"the model folder contains the last epoch's weights: {best} is not from the best epoch")
         return training.trainer.weights()
     return saved.part("network") | saved.part("average")
 
 
-def final_metrics(training: TrainingRun, check: Check) -> dict[str, float]:
-    """Return the metrics of validation and test images, by ``val_`` and ``test_``."""
+def compute_final_metrics(training: TrainingRun, check: Check) -> dict[str, float]:
+    """Return the metrics of validation and test images, with prefixes ``val_`` and ``test_``."""
     found: dict[str, float] = {}
     if training.data.valid is None and training.run.epoch == 0:
         found = {name: value for name, value in training.run.history[-1].items() if name.startswith("val_")}

@@ -1,4 +1,4 @@
-"""Epoch 0: the head is fitted to the features of the frozen network, and judged out of fold."""
+"""Epoch 0: fits the head to the features of the frozen network, and estimates its accuracy out of fold."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from finetune.errors import DataError
 from finetune.fitting import folds
 from finetune.fitting.data import Choice, Data, Fitted, NotFiniteError, check_finite
 from finetune.fitting.fit import fit_head as fit
-from finetune.fitting.scores import out_of_fold
+from finetune.fitting.scores import estimate_interval
 from finetune.model import evaluation, metrics
 from finetune.model.evaluation import Evaluation, softmax
 from finetune.training import defaults
-from finetune.training.frozen import head_views
+from finetune.training.frozen import list_head_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 def fit_head(training: TrainingRun, check: Check) -> None:
-    """Put the head at the optimum of its loss on the training images, its strength chosen out of fold.
+    """Set the head to the optimum of its loss on the training images, with its strength chosen out of fold.
 
-    Of several processes the first fits it, and gives it to the others.
+    With several processes, the first fits the head and shares it with the others.
     """
-    wanted = head_views(training.recipe)
+    wanted = list_head_views(training.recipe)
     many = f" in {len(wanted)} views" if len(wanted) > 1 else ""
     training.run.say(f"fitting the head to {len(training.data.train):,} training images{many}")
-    features = gather(training, wanted, check)
+    features = gather_features(training, wanted, check)
     said: dict[str, Any] = {}
     with training.world.together():
         if training.world.first:
@@ -58,8 +58,8 @@ def fit_head(training: TrainingRun, check: Check) -> None:
         training.settle("loss", class_weights=said["choice"])
 
 
-def gather(training: TrainingRun, wanted: tuple[int, ...], check: Check) -> Floats:
-    """Return the features of the training images in some views, (V, N, D); empty in all processes but the first."""
+def gather_features(training: TrainingRun, wanted: tuple[int, ...], check: Check) -> Floats:
+    """Return the features (V, N, D) of the training images in ``wanted`` views; empty except in the first process."""
     found = np.empty((0, 0, 0), np.float32)
     for place, view in enumerate(wanted):
         features = training.feed.gather(view, check)
@@ -70,7 +70,7 @@ def gather(training: TrainingRun, wanted: tuple[int, ...], check: Check) -> Floa
 
 
 def _fit_first(training: TrainingRun, features: Floats, check: Check) -> dict[str, Any]:
-    """Fit the head in this process; return what the others have to know, ready for JSON."""
+    """Fit the head in this process; return the results that the other processes need, as JSON."""
     labels = training.data.train.labels
     count = training.recipe.validate.folds
     count = count if isinstance(count, int) else defaults.FOLDS
@@ -81,28 +81,28 @@ def _fit_first(training: TrainingRun, features: Floats, check: Check) -> dict[st
         groups = folds.join_groups(groups, training.data.train.groups)
         assigned = folds.assign_folds(labels, groups, count, training.recipe.seed)
         found = fit(
-            rows(features, labels, assigned),
+            build_rows(features, labels, assigned),
             len(training.data.classes),
             smoothing=training.recipe.loss.label_smoothing,
-            choices=choices(training),
+            choices=list_choices(training),
             judge="macro_f1" if measured else "loss",
             check=check,
         )
     except NotFiniteError as error:
-        raise not_finite(training, error) from None
-    put(training, found)
-    scored = score(found, labels)
+        raise build_not_finite_error(training, error) from None
+    set_layer(training, found)
+    scored = score_images(found, labels)
     training.estimate = evaluate(scored, labels, len(training.data.classes))
-    report = describe(found, training.estimate, count)
+    report = describe_fit(found, training.estimate, count)
     _say(training, report)
     if training.data.valid is None:
-        evaluation.write(training.run.folder, training.data, scored, assigned)
+        evaluation.write_scores(training.run.folder, training.data, scored, assigned)
     judged = training.estimate.metrics if training.estimate else {}
     return {"loss": found.loss, "choice": found.choice, "metrics": judged, "report": report}
 
 
-def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64]) -> Data:
-    """Return features of all views (V, N, D), the plain one first, as rows."""
+def build_rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64]) -> Data:
+    """Convert features of all views (V, N, D), the plain one first, to rows."""
     views = len(features)
     return Data(
         features=features.reshape(-1, features.shape[-1]),
@@ -112,18 +112,18 @@ def rows(features: Floats, labels: NDArray[np.int64], assigned: NDArray[np.int64
     )
 
 
-def choices(training: TrainingRun) -> tuple[Choice, ...]:
-    """Return the class weights to try: those of the recipe, or none and square-root ones where it leaves that open."""
+def list_choices(training: TrainingRun) -> tuple[Choice, ...]:
+    """Return the class weights to try: those of the recipe, or for ``measured`` none and square-root weights."""
     section, data = training.recipe.loss, training.data
     if section.class_weights != "measured":
         name = section.class_weights if isinstance(section.class_weights, str) else "given"
         return (Choice(name=name, class_weights=training.class_weights()),)
-    weights = targets.class_weights("sqrt", data.train.labels, data.classes)
+    weights = targets.compute_class_weights("sqrt", data.train.labels, data.classes)
     return (Choice(name="none"), Choice(name="sqrt", class_weights=weights))
 
 
-def not_finite(training: TrainingRun, error: NotFiniteError) -> DataError:
-    """Return an error that names the images whose features are not finite."""
+def build_not_finite_error(training: TrainingRun, error: NotFiniteError) -> DataError:
+    """Return the error that lists the images whose features are not finite."""
     count = len(training.data.train)
     images = sorted({row % count for row in error.rows})
     names = ", ".join(map(training.data.train.describe, images[:5])) + ", …" * (len(images) > 5)
@@ -131,41 +131,41 @@ def not_finite(training: TrainingRun, error: NotFiniteError) -> DataError:
     return DataError(f"{what}; check these images and the weights of the backbone")
 
 
-def put(training: TrainingRun, found: Fitted) -> None:
-    """Put the fitted layer into the head."""
+def set_layer(training: TrainingRun, found: Fitted) -> None:
+    """Copy the fitted layer into the head."""
     values = {"weight": found.weight, "bias": found.bias}
     for parameter in training.network.parameters_of(("head",)):
         parameter.set_data(Tensor(values[parameter.name.rsplit(".", 1)[1]]))
 
 
 def _begin_average(training: TrainingRun) -> None:
-    """Let the moving average, where there is one, begin with the fitted head."""
+    """Start the moving average, if there is one, with the fitted head."""
     for parameter in training.network.parameters_of(("head",)):
         if parameter.name in training.trainer.average:
             training.trainer.average[parameter.name].set_data(Tensor(parameter.asnumpy()))
 
 
-def score(found: Fitted, labels: NDArray[np.int64]) -> NDArray[np.void]:
-    """Return the out-of-fold ``SCORE`` of each image that was judged."""
+def score_images(found: Fitted, labels: NDArray[np.int64]) -> NDArray[np.void]:
+    """Return the out-of-fold ``SCORE`` of each image that has one."""
     judged = np.flatnonzero(found.judged)
-    return metrics.scores(judged, softmax(found.logits[judged]), labels[judged])
+    return metrics.score_images(judged, softmax(found.logits[judged]), labels[judged])
 
 
 def evaluate(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) -> Evaluation | None:
-    """Return the metrics out of fold, None where there are too few images."""
+    """Return the out-of-fold metrics; None if there are too few images."""
     if not len(scored):
         return None
-    confusion = metrics.confusion(scored, labels[scored["index"]], classes)
+    confusion = metrics.count_pairs(scored, labels[scored["index"]], classes)
     return Evaluation(
-        metrics=metrics.metrics(scored, confusion),
+        metrics=metrics.compute_metrics(scored, confusion),
         confusion=confusion,
         predicted=scored["predicted"],
         confidence=scored["confidence"],
     )
 
 
-def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str, Any]:
-    """Return how the head was fitted, ready for JSON."""
+def describe_fit(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str, Any]:
+    """Return how the head was fitted, as JSON."""
     hits, judged = 0 if estimate is None else int(np.trace(estimate.confusion)), int(found.judged.sum())
     report: dict[str, Any] = {"strength": found.strength, "class_weights": found.choice, "folds": count}
     if estimate is None:
@@ -173,7 +173,7 @@ def describe(found: Fitted, estimate: Evaluation | None, count: int) -> dict[str
     report["judged_folds"] = count if found.judged.all() else 1
     if found.macro_f1_error is not None:
         report["compared"] = {**found.macro_f1, "standard_error": found.macro_f1_error}
-    low, high = out_of_fold(hits, judged)
+    low, high = estimate_interval(hits, judged)
     scores = {name: round(value, 6) for name, value in estimate.metrics.items()}
     return {**report, "images": judged, **scores, "accuracy_low": low, "accuracy_high": high}
 

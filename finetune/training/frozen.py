@@ -1,4 +1,4 @@
-"""The frozen stages of a phase: what computes them, and everything that decides on the bits of what they compute."""
+"""Frozen stages of a phase: the engine that computes them, and everything that affects the bits of their outputs."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Chosen, Plan
 
 
-def transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalogue) -> Transform:
-    """Return what one augmentation of the recipe does."""
+def build_transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalogue) -> Transform:
+    """Build one augmentation of the recipe."""
     found: Transform = catalogue.call(chosen.component, "build", chosen.component.build, chosen.options, image)
     if not callable(found):
         got = f"build of augmentation '{chosen.component.name}' returned {found!r:.80}, not a function"
-        raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; return one of pixels and a generator")
+        raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; return a function of pixels and a generator")
     origin = catalogue.origin(chosen.component)
     return Attributed(found, f"'{chosen.component.name}' of {origin}", origin.remedy) if origin.foreign else found
 
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """An augmentation of an installed plugin, which failures are to name."""
+    """An augmentation of an installed plugin, with the plugin's name for error messages."""
 
     transform: Transform
     name: str
@@ -52,17 +52,16 @@ class Attributed:
 
     @property
     def certain(self) -> Transform:
-        """Return the augmentation with all that it does by chance, as far as it offers that."""
+        """The augmentation with all its random steps always applied, if it offers that."""
         certain = getattr(self.transform, "certain", None)
         return self if certain is None else Attributed(certain, self.name, self.remedy)
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        """Return what the augmentation makes of an image."""
         return self.transform(pixels, rng)
 
 
-def native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> list[Any] | None:
-    """Return the recipe's augmentation as operations of MindSpore's pipeline, None where there are none."""
+def build_native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> list[Any] | None:
+    """Return the recipe's augmentation as operations of MindSpore's pipeline; None if there are none."""
     if len(plan.augment) != 1 or (make := plan.augment[0].component.native) is None:
         return None
     (chosen,) = plan.augment
@@ -70,13 +69,13 @@ def native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> lis
     return None if found is None else list(found)
 
 
-LEAST = 0.1  # seconds that are worth saying
+LEAST = 0.1  # the fewest saved seconds to report
 
 
 class Views:
-    """The views of each part in the ``epochs`` of a phase; those of test images only in the ``last`` phase.
+    """The views of each part in the ``epochs`` of a phase; test images only have one in the ``last`` phase.
 
-    Of the training images, those in ``fitted`` come on top.
+    ``fitted`` are additional views of the training images, which the head is fitted to.
     """
 
     def __init__(self, prepared: Prepared, epochs: Sequence[int], *, last: bool, fitted: Sequence[int] = ()) -> None:
@@ -87,15 +86,15 @@ class Views:
 
     @property
     def most(self) -> int:
-        """Return how many augmented views there are: of a phase that trains, or those that the head is fitted to."""
+        """The number of augmented views: those that the head is fitted to, or those of a phase that trains."""
         return max(self.fitted, default=0) or self.count
 
     def of(self, epoch: int) -> int:
-        """Return the view that an epoch gets of its training images."""
+        """Return the view of the training images in an epoch."""
         return (epoch - 1) % self.count + 1
 
     def parts(self) -> dict[str, Sequence[int]]:
-        """Return the views of each part that could be kept, the most wanted part first."""
+        """Return the views of each part that could be cached, the most important part first."""
         trained = set() if self.mixes else {self.of(epoch) for epoch in self.epochs}
         views = sorted({*trained, *self.fitted})
         found: dict[str, Sequence[int]] = {"train": views} if views else {}
@@ -106,23 +105,23 @@ class Views:
         return found
 
     def sizes(self, shape: Sequence[int]) -> dict[str, int]:
-        """Return what the features of each part would take, in bytes, for those of one image."""
+        """Return the size in bytes of the features of each part, given the shape of one image's features."""
         data = self.prepared.data
         return {name: len(views) * len(getattr(data, name)) * 2 * prod(shape) for name, views in self.parts().items()}
 
     def counted(self, views: Mapping[str, int]) -> str:
-        """Return numbers of photos and views in words."""
+        """Format the numbers of images and views by part."""
         parts = []
         for name, count in views.items():
             several = (
                 f" in {count} view{'' if count == 1 else 's'}" if name == "train" and self.prepared.transforms else ""
             )
-            parts += [f"{len(getattr(self.prepared.data, name)):,} {NAMES[name]} photos{several}"] if count else []
+            parts += [f"{len(getattr(self.prepared.data, name)):,} {NAMES[name]} images{several}"] if count else []
         return ", ".join(parts)
 
 
-def fitting(sizes: Mapping[str, int], limit: int) -> frozenset[str]:
-    """Return the parts that fit into ``limit`` bytes, the first ones first."""
+def select_fitting(sizes: Mapping[str, int], limit: int) -> frozenset[str]:
+    """Return the parts that fit into ``limit`` bytes, in order of preference."""
     chosen: list[str] = []
     for name, size in sizes.items():
         if size <= limit:
@@ -130,18 +129,20 @@ def fitting(sizes: Mapping[str, int], limit: int) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def too_large(sizes: Mapping[str, int], chosen: frozenset[str], max_gb: float) -> list[str]:
-    """Say which parts do not fit into what the recipe allows."""
+def report_too_large(sizes: Mapping[str, int], chosen: frozenset[str], max_gb: float) -> list[str]:
+    """Return messages about the parts that exceed the recipe's limit."""
     return [
-        f"features of the {name} images are computed in every epoch: they take {size / GB:.3g} GB, "
-        f"and cache.max_gb={max_gb:g} does not allow it"
+        f"features of the {name} images are computed in every epoch: they need {size / GB:.3g} GB, "
+        f"more than cache.max_gb={max_gb:g} allows"
         for name, size in sizes.items()
         if name not in chosen
     ]
 
 
-def summary(views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str, *, keeps: bool) -> list[str]:
-    """Say what of the features after a stage is there, and what is to be computed."""
+def summarise_features(
+    views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str, *, keeps: bool
+) -> list[str]:
+    """Return messages about which features after a stage are cached, and which have to be computed."""
     known = {name: [each.seconds() for each in several] for name, several in wanted.items()}
     there = {name: sum(seconds is not None for seconds in each) for name, each in known.items()}
     lacks = {name: len(each) - there[name] for name, each in known.items()}
@@ -150,18 +151,18 @@ def summary(views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str
         spent = sum(seconds for each in known.values() for seconds in each if seconds)
         what = views.counted(there)
         saved = f"; about {spent:.1f} s saved" if spent >= LEAST else ""
-        notes.append(f"features after {stage}: {what} reused, computed {by} before{saved}")
+        notes.append(f"features after {stage}: {what} reused, computed earlier {by}{saved}")
     if any(lacks.values()) and keeps:
         later = lacks.get("train", 0) > 1 and not views.fitted
-        each = ", each view in the first epoch that takes it" if later else ""
-        notes.append(f"features after {stage}: {views.counted(lacks)} computed once and kept, {by}{each}")
+        each = ", each view in the first epoch that uses it" if later else ""
+        notes.append(f"features after {stage}: {views.counted(lacks)} computed once and cached, {by}{each}")
     if not wanted or not keeps:
-        notes.append(streamed(stage, computes))
+        notes.append(describe_streaming(stage, computes))
     return notes
 
 
-def streamed(stage: str, computes: Mapping[str, Any]) -> str:
-    """Say what computes stages whose output is not kept."""
+def describe_streaming(stage: str, computes: Mapping[str, Any]) -> str:
+    """Return the message about the engine of stages whose outputs are not cached."""
     by = f"{computes['name']} in {computes['precision'].replace('f32', 'fp32')}"
     return f"stages up to {stage} are computed in every epoch, by {by}"
 
@@ -171,11 +172,11 @@ PLAIN = 0  # the view of evaluation; the augmented ones count from 1
 
 
 class Frozen:
-    """The first ``first`` stages of a network; ``sample`` returns a few of its images, (N, 3, side, side)."""
+    """The first ``first`` stages of a network; ``sample`` returns a few training images (N, 3, side, side)."""
 
     def __init__(self, prepared: Prepared, first: int, sample: Sample, say: Callable[[str], None]) -> None:
         self.prepared, self.first, self.say = prepared, first, say
-        self.chunk = engines.chunk_for(prepared.device.name)
+        self.chunk = engines.choose_chunk(prepared.device.name)
         self._sample = sample
         self._engine: Engine | None = None
         self._weights: str | None = None
@@ -183,43 +184,43 @@ class Frozen:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Return the names of the stages."""
+        """The names of the stages."""
         return tuple(self.prepared.network.names[: self.first])
 
     @property
     def settled(self) -> bool:
-        """Tell whether the weights have been looked at."""
+        """Whether the weights have been recorded."""
         return self._weights is not None
 
     def settle(self) -> None:
-        """Note the weights of the stages, which the network holds now."""
+        """Record the current weights of the stages."""
         self._weights = self._digest()
 
     def fits(self) -> bool:
-        """Tell whether the network holds the weights that were noted, if any were."""
+        """Return whether the network still has the recorded weights; True if none were recorded."""
         return self._weights is None or self._weights == self._digest()
 
     def _digest(self) -> str:
         parameters = self.prepared.network.parameters_of(self.stages)
-        return identity.of_arrays((p.name, p.asnumpy()) for p in parameters)
+        return identity.hash_arrays((p.name, p.asnumpy()) for p in parameters)
 
     def engine(self) -> Engine:
-        """Return what computes the stages."""
+        """Return the engine that computes the stages, built on first use."""
         if self._engine is None:
             network, products = self.prepared.network, self.prepared.products
             cell, own = Trunk(network, self.first), products and Trunk(network, self.first, products)
-            section, device = self.prepared.plan.recipe.trunk, self.prepared.device.name
-            self._engine = engines.build(cell, self._sample(), section, self.say, own=own, device=device)
+            section, device = self.prepared.plan.recipe.inference, self.prepared.device.name
+            self._engine = engines.build_engine(cell, self._sample(), section, self.say, own=own, device=device)
             self._engine.backend.settle()
         return self._engine
 
     def rest(self) -> None:
-        """Take as little memory as can be until the engine is asked for again."""
+        """Free as much memory as possible until the engine is used again."""
         if self._engine is not None:
             self._engine.backend.rest()
 
     def expect(self, shape: tuple[int, ...]) -> None:
-        """Take the shape of one image's features from what is kept of them."""
+        """Set the shape of one image's features, as known from the cache."""
         self._shape = shape
 
     def shape(self) -> tuple[int, ...]:
@@ -230,17 +231,17 @@ class Frozen:
         return self._shape
 
     def wanted(self, part: str, view: int) -> Wanted:
-        """Return the entry of the cache that holds, or would hold, the features of a view of a part."""
+        """Return the cache request for the features of a view of a part."""
         labelled = getattr(self.prepared.data, part)
         about = {
-            "versions": identity.versions(),
+            "versions": identity.list_versions(),
             "trunk": self._trunk(),
             "engine": self.computes(),
-            "image": modelfolder.image_record(self.prepared.image),
-            "images": identity.of_images(labelled),
+            "image": modelfolder.record_image(self.prepared.image),
+            "images": identity.hash_images(labelled),
             "view": self._augmentation(view) if view != PLAIN else "plain",
         }
-        name = f"{NAMES[part]} photos" + (f", view {view}" if view != PLAIN else "")
+        name = f"{NAMES[part]} images" + (f", view {view}" if view != PLAIN else "")
         return Wanted(about=about, count=len(labelled), name=name)
 
     def _trunk(self) -> dict[str, Any]:
@@ -250,20 +251,20 @@ class Frozen:
         return {
             "stages": list(self.stages),
             "pooled": self.first == len(self.prepared.network.stages),
-            "backbone": [component.name, options.model_dump(mode="json"), identity.of_code(component)],
+            "backbone": [component.name, options.model_dump(mode="json"), identity.hash_code(component)],
             "amp": self.prepared.device.amp,
             "weights": self._weights,
         }
 
     def computes(self) -> dict[str, Any]:
-        """Return what computes the stages, as far as it decides on bits."""
+        """Return everything about the engine and the processor that affects the bits of features."""
         device, recipe = self.prepared.device, self.prepared.plan.recipe
-        about = self._engine.about if self._engine else engines.expected(recipe.trunk, device.name)
+        about = self._engine.about if self._engine else engines.describe_expected(recipe.inference, device.name)
         own = {"isa": device.isa, "products": self._form()} if about["name"] == "mindspore" else {}
-        return {**about, **own, "device": device.name, "processor": identity.processor()}
+        return {**about, **own, "device": device.name, "processor": identity.describe_processor()}
 
     def _form(self) -> bool | list[str]:
-        """Return whether all stages are in matmul form, or which of the frozen ones are."""
+        """Return True if all stages are in matmul form, else the frozen stages that are, or False if none is."""
         products = self.prepared.products or {}
         if len(products) == len(self.prepared.network.stages):
             return True
@@ -272,11 +273,11 @@ class Frozen:
     def _augmentation(self, view: int) -> dict[str, Any]:
         plan = self.prepared.plan
         steps = [(each.component, each.options.model_dump(mode="json", by_alias=True)) for each in plan.augment]
-        said = [[component.name, options, identity.of_code(component)] for component, options in steps]
+        said = [[component.name, options, identity.hash_code(component)] for component, options in steps]
         return {"seed": plan.recipe.seed, "number": view, "augment": said}
 
 
-def head_views(recipe: Recipe) -> tuple[int, ...]:
-    """Return the views of each training image that the head is fitted to: the plain one, then augmented ones."""
+def list_head_views(recipe: Recipe) -> tuple[int, ...]:
+    """Return the views of each training image to fit the head to: the plain one, then augmented ones."""
     count = getattr(recipe.head, "views", 0)
     return (PLAIN, *range(1, count + 1))

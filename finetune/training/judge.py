@@ -1,4 +1,4 @@
-"""Evaluation of a run's network on a part of its data."""
+"""Judge: evaluates a run's network on a part of its data."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """Evaluates the network of a run; what it compiles for that is kept until ``reset``."""
+    """Evaluates the network of a run; keeps the compiled graphs until ``reset``."""
 
     def __init__(self, prepared: Prepared, say: Callable[[str], None]) -> None:
         self.prepared, self.say = prepared, say
         self.predictors: dict[int, Predictor] = {}
 
     def reset(self) -> None:
-        """Drop what was compiled: the phase changed, and with it what the network is fed."""
+        """Drop the compiled graphs, because the phase and so the inputs changed."""
         self.predictors = {}
 
     def evaluate(self, part: str, check: Callable[[], None], feed: Feed, *, others: bool) -> Evaluation:
         """Evaluate the network on a part of the data.
 
-        ``others`` says that it holds different weights than those it is trained with, so that features of trained
+        ``others`` tells that the network has different weights than the ones in training, so features of trained
         stages cannot be used.
         """
         prepared = self.prepared
@@ -36,7 +36,7 @@ class Judge:
         if first not in self.predictors:
             self.predictors[first] = Predictor(
                 prepared.network,
-                prepared.plan.recipe.trunk,
+                prepared.plan.recipe.inference,
                 first=first,
                 products=prepared.products,
                 device=prepared.device.name,

@@ -1,4 +1,4 @@
-"""Optimizers as cells over exactly the parameters that train; the learning rate comes in with every step."""
+"""Optimizers as cells over the parameters that train; the learning rate is an input of every step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AdamWUpdate(nn.Cell):
-    """AdamW (Loshchilov and Hutter 2019): Adam with bias correction, and decay that does not pass through it."""
+    """AdamW (Loshchilov and Hutter 2019): Adam with bias correction and decoupled weight decay."""
 
     def __init__(self, section: AdamW, parameters: Sequence[Parameter], scales: Sequence[float]) -> None:
         super().__init__(auto_prefix=False)
@@ -66,29 +66,29 @@ class SgdUpdate(nn.Cell):
         return rate
 
 
-def build(section: AdamW | Sgd, parameters: Sequence[Parameter], stages: tuple[str, ...]) -> nn.Cell:
-    """Return the optimizer of a recipe over ``parameters``; ``stages`` is the whole network's order, head last."""
-    scales = [layer_scale(section, str(p.name).split(".", 1)[0], stages) for p in parameters]
+def build_optimizer(section: AdamW | Sgd, parameters: Sequence[Parameter], stages: tuple[str, ...]) -> nn.Cell:
+    """Build the optimizer of a recipe for ``parameters``; ``stages`` are all stages of the network, head last."""
+    scales = [compute_layer_scale(section, str(p.name).split(".", 1)[0], stages) for p in parameters]
     if isinstance(section, AdamW):
         return AdamWUpdate(section, parameters, scales)
     return SgdUpdate(section, parameters, scales)
 
 
-def layer_scale(section: AdamW | Sgd, stage: str, stages: tuple[str, ...]) -> float:
-    """Return the factor on a stage's learning rate: 1 for the head, ``layer_decay`` less for each stage below."""
+def compute_layer_scale(section: AdamW | Sgd, stage: str, stages: tuple[str, ...]) -> float:
+    """Return the factor on a stage's learning rate: 1 for the head, times ``layer_decay`` for each stage below."""
     return float(section.layer_decay ** (len(stages) - 1 - stages.index(stage)))
 
 
 def decays(parameter: Parameter) -> bool:
-    """Tell whether weight decay applies: to weights of layers, not to biases and norms, which have one axis."""
+    """Return whether weight decay applies: to layer weights, not to biases and norms, which have one axis."""
     return len(parameter.shape) > 1
 
 
-def factor(section: Cosine | StepDecay | Constant, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Return the factor on the learning rate at optimizer step ``step``, counted from 0 over the whole run.
+def compute_factor(section: Cosine | StepDecay | Constant, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return the factor on the learning rate at optimizer step ``step``, counted from 0 over the complete run.
 
-    Warm-up rises linearly and reaches 1 at its last step. The cosine is SGDR's (Loshchilov and Hutter 2017) without
-    restarts.
+    Warm-up rises linearly and reaches 1 at its last step. The cosine schedule is that of SGDR (Loshchilov and Hutter
+    2017) without restarts.
     """
     warmup = round(section.warmup_epochs * steps_per_epoch)
     if step < warmup:
@@ -101,8 +101,10 @@ def factor(section: Cosine | StepDecay | Constant, step: int, steps_per_epoch: i
     return 1.0
 
 
-def phase_factor(section: Cosine | StepDecay | Constant, phase: Phase | None, step: int, steps_per_epoch: int) -> float:
-    """Return the factor at a step of the run for the warm-up of its phase, 1 where only the head trains."""
+def compute_phase_factor(
+    section: Cosine | StepDecay | Constant, phase: Phase | None, step: int, steps_per_epoch: int
+) -> float:
+    """Return the warm-up factor of the phase at a step of the run; 1 if only the head trains."""
     if phase is None or phase.trainable == ("head",):
         return 1.0
     first, steps = (phase.first - 1) * steps_per_epoch, (phase.last - phase.first + 1) * steps_per_epoch
@@ -119,8 +121,8 @@ PATIENCE = 1000  # steps without an overflow until the scale is doubled
 class LossScale:
     """``value`` multiplies the loss before float16 gradients are taken (Micikevicius et al. 2018).
 
-    ``good`` counts the steps since it changed, ``overflows`` all steps that were left out. Powers of two change no
-    digit.
+    ``good`` counts the steps since the last change, ``overflows`` all skipped steps. The scale is a power of two, so
+    scaling is exact.
     """
 
     value: float = START
@@ -128,10 +130,10 @@ class LossScale:
     overflows: int = 0
 
     def after(self, *, finite: bool) -> LossScale:
-        """Return the scale after a step; raises ``DivergedError`` where none is small enough."""
+        """Return the scale after a step; raises ``DivergedError`` if no scale is small enough."""
         if not finite and self.value <= 1.0:
             remedy = "lower optimizer.lr or set runner.amp=off"
-            raise DivergedError(f"the gradients are not finite at any scale of the loss; {remedy}")
+            raise DivergedError(f"the gradients are not finite at any loss scale; {remedy}")
         if not finite:
             return LossScale(value=self.value / 2.0, overflows=self.overflows + 1)
         if self.good + 1 >= PATIENCE and self.value < LARGEST:
@@ -139,5 +141,5 @@ class LossScale:
         return replace(self, good=self.good + 1)
 
     def state(self) -> dict[str, float]:
-        """Return it for a checkpoint."""
+        """Return the scale for a checkpoint."""
         return asdict(self)

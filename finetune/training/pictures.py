@@ -1,4 +1,4 @@
-"""Pictures of a run for those who watch it: augmented training images and labelled validation images."""
+"""Images for callbacks: augmented training images, and validation images with their predictions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.images import fit, read
+from finetune.data.images import fit, read_image
 from finetune.run import Predicted
 
 if TYPE_CHECKING:
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 def show_augmented(feed: Feed, epoch: int, spec: ImageSpec, count: int) -> list[Pixels]:
-    """Return the first training images of an epoch as the network sees them."""
+    """Return the first training images of an epoch, as the network sees them."""
     batches = feed.loader("train", train=True).epoch(epoch, view=feed.view(epoch))
     images = next(batches).images[:count]
     batches.close()
-    return [visible(image, spec) for image in images]
+    return [denormalise(image, spec) for image in images]
 
 
-def visible(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
-    """Undo the normalisation of a (3, H, W) float32 image, for the eye."""
+def denormalise(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
+    """Convert a normalised (3, H, W) float32 image to HWC uint8 pixels."""
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
     pixels = np.clip((image * std + mean) * 255.0 + 0.5, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def show_predictions(data: Data, found: Evaluation | None, spec: ImageSpec, count: int) -> list[Predicted]:
-    """Return validation images with their predictions: surely wrong ones first, then the least sure right ones."""
+    """Return validation images with predictions: the most confident errors first, then the least confident hits."""
     part, classes = data.valid or data.train, data.classes
-    if found is None or len(found.predicted) != len(part):  # judged by one fold of many images
+    if found is None or len(found.predicted) != len(part):  # estimated on only one fold of many images
         return []
     wrong = found.predicted != part.labels
     order = np.lexsort((np.where(wrong, -found.confidence, found.confidence), ~wrong))[:count]
     return [
         Predicted(
-            pixels=fit(read(part.images[i], spec), spec),
+            pixels=fit(read_image(part.images[i], spec), spec),
             label=classes[part.labels[i]],
             predicted=classes[found.predicted[i]],
             probability=float(found.confidence[i]),

@@ -1,4 +1,4 @@
-"""Everything that must stand before the first step: data, weights, device, network, phases, plugins of the run."""
+"""Preparation of a run: data, weights, device, network, phases and plugins."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data import heldback, targets
 from finetune.data import loading as datas
-from finetune.data.scan import told
+from finetune.data.scan import make_progress
 from finetune.distributed import launch
 from finetune.distributed import world as worlds
 from finetune.errors import PluginError, UsageError
 from finetune.machine import device as devices
 from finetune.machine import forms
-from finetune.machine.environment import usable_cores
+from finetune.machine.environment import count_usable_cores
 from finetune.model import modelfolder
 from finetune.network import engines
 from finetune.plugins import HERE, Origin, Plugins, attribute_errors
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A run that could begin."""
+    """Everything that a run needs to start."""
 
     plan: Plan
     plugins: Plugins
@@ -75,27 +75,27 @@ def prepare(
     say: Callable[[str], None] = print,
     tried: int = trial.RUN,
 ) -> Prepared:
-    """Check and build what a run needs, cheapest first; whatever is wrong is raised before anything is written.
+    """Check and build everything that a run needs, cheapest first; errors are raised before anything is written.
 
-    Where the weights are gone, the run in ``resume`` says what they asked for. Of several processes the first looks at
-    weights and data before the others, which find what it downloaded and noted, and it alone has plugins. ``tried``
-    is how many images of each split are put through the pipelines.
+    If the weights are missing, the run in ``resume`` provides their settings. With several processes, the first loads
+    weights and data before the others, which reuse its downloads and caches, and only the first has plugins. ``tried``
+    is the number of images of each split to test the pipelines with.
     """
-    if resume is None:  # a complete recipe, as in a run's folder, states every default
+    if resume is None:  # a resumed run has a complete recipe without defaults to report
         for note in plan.notes:
             say(note)
     trial.check_device(plan)
     planned = plan_phases(plan, catalogue)
     plan, asked = defaults.settle_start(plan, planned, say, resumed=resume is not None), plan
-    world = meet(plan, planned, resume)
-    plugins = run_plugins(plan, catalogue, watchers)
+    world = join_processes(plan, planned, resume)
+    plugins = collect_plugins(plan, catalogue, watchers)
     inputs = gather_inputs(plan, catalogue, plugins, world, resume=resume, say=say)
     plan = defaults.settle_length(plan, planned, inputs.data, world.size, say)
     planned = plan_phases(plan, catalogue)
     check_inputs(plan, catalogue, inputs, world, tried=tried, say=say, asked=asked.recipe)
-    device = device_for(plan, planned, resume, say)
+    device = prepare_device(plan, planned, resume, say)
     check_device(plan, device, say)
-    network, report = build(plan, catalogue, inputs, world)
+    network, report = build_network(plan, catalogue, inputs, world)
     if asked.recipe.train.batch_size == "auto":
         plan = batchsize.fit_memory(plan, network, planned, side=inputs.image.size, world=world, say=say)
     records.check_mixing(plan.recipe, len(inputs.data.train), world.size)
@@ -105,12 +105,12 @@ def prepare(
         data=inputs.data,
         image=inputs.image,
         transforms=inputs.transforms,
-        native=partial(frozen.native_operations, plan, inputs.image, catalogue),
+        native=partial(frozen.build_native_operations, plan, inputs.image, catalogue),
         device=device,
         world=world,
         workers=inputs.workers,
         network=network,
-        products=adapt(network, plan, device, world),
+        products=adapt_network(network, plan, device, world),
         backbone_options=inputs.options,
         phases=planned,
         weights=inputs.begun.weights if inputs.begun else report | {"preprocessing": inputs.expected.report()},
@@ -119,9 +119,9 @@ def prepare(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run is made of: weights and what they expect, data and how its images become inputs.
+    """The inputs of a run: weights and the preprocessing that they expect, data and transforms.
 
-    ``begun`` stands for weights that are gone, ``classes`` are those of a classifier that is kept.
+    ``begun`` replaces weights that are missing; ``classes`` are those of a pretrained classifier that is kept.
     """
 
     source: fetching.Source | None
@@ -144,34 +144,34 @@ def gather_inputs(
     resume: Path | None,
     say: Callable[[str], None],
 ) -> Inputs:
-    """Return weights and data of a plan, of which those come first that cost less to look at."""
+    """Load the weights and the data of a plan, in the order that finds mistakes fastest."""
     recipe, backbone = plan.recipe, plan.backbone.component
-    workers = usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
-    method = records.split_method(resume)
-    load = partial(records.load_data, plan, catalogue, workers, told(say), method=method)
-    # A mistake in the data is not to cost a download; weights that are here are looked at first, which takes no time.
+    workers = count_usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
+    method = records.read_split_method(resume)
+    load = partial(records.load_data, plan, catalogue, workers, make_progress(say), method=method)
+    # Load data before a download, so that a mistake in the data does not cost one; weights on disk are checked first.
     downloads = world.from_first(fetching.must_download(recipe.backbone.weights, backbone))
     data = world.in_turn(load) if downloads else None
-    resolve = partial(pretrained.resolve, plan, plugins, say)
-    source, begun = world.in_turn(lambda: saving.found(resolve, resume, backbone.options, say))
+    resolve = partial(pretrained.resolve_weights, plan, plugins, say)
+    source, begun = world.in_turn(lambda: saving.find_start(resolve, resume, backbone.options, say))
     keeps = pretrained.keeps_head(plan)
-    classes = (begun.classes if begun else labels.kept(source, say)) if keeps else None
+    classes = (begun.classes if begun else labels.keep_classes(source, say)) if keeps else None
     expected = preprocessing.find_preprocessing(source, backbone)
-    if not expected.certain and (image := saving.read_image(resume)):  # as the run began, whatever is assumed today
-        expected = replace(expected, image=modelfolder.image_record(image), certain=True)
-    image = begun.image if begun else pretrained.image_spec(plan, expected, say)
-    transforms = tuple(frozen.transform(chosen, image, catalogue) for chosen in plan.augment)
+    if not expected.certain and (image := saving.read_image(resume)):  # as when the run started
+        expected = replace(expected, image=modelfolder.record_image(image), certain=True)
+    image = begun.image if begun else pretrained.choose_image_spec(plan, expected, say)
+    transforms = tuple(frozen.build_transform(chosen, image, catalogue) for chosen in plan.augment)
     data = data or world.in_turn(load)
     if source is not None and resume is None:
         heldback.warn_of_overlap(source.path, data, say)
     if source is not None and classes is not None:
-        labels.check(source, classes, data.classes)
+        labels.check_classes(source, classes, data.classes)
     if classes is not None and {*data.classes} <= {*classes}:
-        data = datas.relabelled(data, classes)
+        data = datas.relabel_data(data, classes)
     return Inputs(
         source=source,
         begun=begun,
-        options=begun.options if begun else pretrained.backbone_options(plan, source),
+        options=begun.options if begun else pretrained.choose_backbone_options(plan, source),
         expected=expected,
         image=image,
         transforms=transforms,
@@ -191,13 +191,13 @@ def check_inputs(
     say: Callable[[str], None],
     asked: Recipe,
 ) -> None:
-    """Raise what would stop a run on this data: options, class weights, blending, images that transforms refuse.
+    """Raise the errors that would stop a run on this data: options, class weights, mixing, images that fail.
 
-    ``asked`` is the recipe before the data settled what it leaves open.
+    ``asked`` is the recipe before ``auto`` values were chosen by the data.
     """
     recipe, data = plan.recipe, inputs.data
     constant.check_options(plan, data, catalogue, say, asked)
-    targets.class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
+    targets.compute_class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
     records.check_mixing(recipe, len(data.train), world.size)
     with world.together():
         if world.first:
@@ -207,15 +207,15 @@ def check_inputs(
 
 
 def check_device(plan: Plan, device: devices.Device, say: Callable[[str], None]) -> None:
-    """Raise ``UsageError`` for an engine that the device does not have; warn where the device is not what was meant."""
-    if plan.recipe.trunk.engine == "openvino" and (reason := engines.unavailable(device.name)):
-        raise UsageError(f"trunk.engine=openvino cannot be used: {reason}; write trunk.engine=auto")
+    """Raise ``UsageError`` for an engine that the device does not support; warn if a better device is unusable."""
+    if plan.recipe.inference.engine == "openvino" and (reason := engines.explain_unavailable(device.name)):
+        raise UsageError(f"inference.engine=openvino cannot be used: {reason}; set inference.engine=auto")
     if device.odd:
         say(f"warning: {device.why}")
 
 
-def build(plan: Plan, catalogue: Catalogue, inputs: Inputs, world: World) -> tuple[Network, dict[str, Any]]:
-    """Return the network, equal in all processes, and the report on its weights; a plugin's backbone is checked."""
+def build_network(plan: Plan, catalogue: Catalogue, inputs: Inputs, world: World) -> tuple[Network, dict[str, Any]]:
+    """Build the network, equal in all processes, and the report on its weights; a plugin's backbone is checked."""
     backbone, classes = plan.backbone.component, len(inputs.data.classes)
     keeps = pretrained.keeps_head(plan)
     network, report = pretrained.build_network(plan, catalogue, inputs.options, inputs.source, classes, keep_head=keeps)
@@ -225,50 +225,50 @@ def build(plan: Plan, catalogue: Catalogue, inputs: Inputs, world: World) -> tup
     return network, report
 
 
-def adapt(network: Network, plan: Plan, device: devices.Device, world: World) -> Stages | None:
-    """Adapt a network to device and processes, and return its stages in matmul form where they train in it."""
+def adapt_network(network: Network, plan: Plan, device: devices.Device, world: World) -> Stages | None:
+    """Adapt a network to the device and the processes; return the stages that train in matmul form, if any."""
     from finetune.network.network import product_form
 
     if device.amp == "O2":
-        pretrained.mixed_precision(network)
+        pretrained.set_mixed_precision(network)
     if world.size > 1 and plan.recipe.train.sync_batch_norm:
-        from finetune.network.batchnorm import synchronise
+        from finetune.network.batchnorm import synchronise_batch_norm
 
-        synchronise(network, world.size)
+        synchronise_batch_norm(network, world.size)
         return None
     return product_form(plan.backbone.component, network, device.forms)
 
 
-def meet(plan: Plan, planned: Sequence[phases.Phase], resume: Path | None) -> World:
-    """Return the processes that train together: this one alone, unless MindSpore's launcher started it."""
+def join_processes(plan: Plan, planned: Sequence[phases.Phase], resume: Path | None) -> World:
+    """Connect to the processes that train together; a process without MindSpore's launcher is alone."""
     if not worlds.is_member():
         return worlds.ALONE
-    device_for(plan, planned, resume, lambda message: None)  # it is reported later, by the first process alone
-    world = worlds.join()
-    launch.fits(plan.recipe, world.size)
+    prepare_device(plan, planned, resume, lambda message: None)  # reported later, only by the first process
+    world = worlds.join_world()
+    launch.check_size(plan.recipe, world.size)
     return world
 
 
-def device_for(
+def prepare_device(
     plan: Plan, planned: Sequence[phases.Phase], resume: Path | None, say: Callable[[str], None]
 ) -> devices.Device:
-    """Set up the device for what a plan trains on it, and report the form that each stage trains in."""
-    backbone, stages = plan.backbone.component, choosing.trained_stages(plan, planned)
-    device = choosing.set_up_device(plan.recipe.runner, choosing.forms_for(plan, stages, resume))
+    """Set up the device for the stages that a plan trains, and report the form of each stage."""
+    backbone, stages = plan.backbone.component, choosing.find_trained_stages(plan, planned)
+    device = choosing.set_up_device(plan.recipe.runner, choosing.choose_forms(plan, stages, resume))
     if device.name != "cpu":
         return device
     if device.forms.uncapped and backbone.products is None:
-        text = f"{backbone.name}: convolutions are slow in this process, which was set up for another network"
+        text = f"{backbone.name}: convolutions are slow in this process, which was set up for a different network"
         say(f"{text}; start a new process")
     if backbone.products is not None and stages:
-        say(forms.describe(stages, device.forms))
+        say(forms.describe_forms(stages, device.forms))
     return device
 
 
 def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
-    """Return the phases that the recipe's freezing policy gives, for many epochs where their number is open.
+    """Return the phases of the recipe's freezing policy, for ``HORIZON`` epochs if their number is not chosen yet.
 
-    A head that starts fitted has a phase of its own, which is epoch 0.
+    A head that starts fitted has a phase of its own, epoch 0.
     """
     train = plan.recipe.train
     epochs = defaults.HORIZON if train.epochs == "auto" else train.epochs
@@ -287,8 +287,8 @@ def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
     return (phases.FITTING, *planned) if train.epochs != "auto" and defaults.is_fitted(plan.recipe) else planned
 
 
-def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) -> Plugins:
-    """Return a manager of this run's own: installed plugins, the recipe's callbacks in their order, and watchers."""
+def collect_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) -> Plugins:
+    """Return the plugin manager of this run: installed plugins, the recipe's callbacks in order, and watchers."""
     plugins = catalogue.plugins.copy()
     for watcher in watchers:
         name = type(watcher).__name__.lower()
@@ -297,6 +297,6 @@ def run_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]) ->
         callback = catalogue.call(chosen.component, "build", chosen.component.build, chosen.options)
         if not any(name.startswith("finetune_") for name in dir(callback)):
             got = f"build of callback '{chosen.component.name}' returned {callback!r:.80}, which has no event hook"
-            raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; give it one, such as finetune_epoch_end")
+            raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; add one, such as finetune_epoch_end")
         plugins.register(callback, catalogue.origin(chosen.component))
     return plugins

@@ -1,4 +1,4 @@
-"""Pretrained network of a plan: its weights, backbone options, preprocessing and parameters."""
+"""Pretrained network of a plan: weights, backbone options, preprocessing and parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options
 from finetune.errors import UsageError
-from finetune.files.promise import public
+from finetune.files.promise import strip_secrets
 from finetune.training import choosing
 from finetune.weights import fetching, labels, loading, preprocessing
 
@@ -20,23 +20,25 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
 
 
-def resolve(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetching.Source | None:
-    """Return the file of the plan's weights, None for a random start, and report what should be known of it."""
-    source = fetching.resolve(plan.recipe.backbone.weights, plan.backbone.component, fetching.asking(plugins))
+def resolve_weights(plan: Plan, plugins: Plugins, say: Callable[[str], None]) -> fetching.Source | None:
+    """Find the file of the plan's weights, None for a random start; report the source's note, if it has one."""
+    source = fetching.resolve(
+        plan.recipe.backbone.weights, plan.backbone.component, fetching.make_plugin_fetch(plugins)
+    )
     if source is not None and source.note:
         say(source.note)
     return source
 
 
 def keeps_head(plan: Plan) -> bool:
-    """Tell whether the classifier of the weights is kept."""
+    """Return whether the classifier of the weights is kept."""
     return getattr(plan.recipe.head, "keep_pretrained", False)
 
 
-def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[[str], None]) -> ImageSpec:
-    """Return the preprocessing: what the recipe says, and for ``auto`` what the weights expect.
+def choose_image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[[str], None]) -> ImageSpec:
+    """Return the preprocessing: the values of the recipe, and for ``auto`` those that the weights expect.
 
-    Where what the weights expect is not certain, that is reported, unless the recipe states it.
+    If it is uncertain what the weights expect, that is reported, unless the recipe sets the values.
     """
     section, defaults = plan.recipe.image, ImageSpec(**expected.image)
     said = {name: getattr(section, name) for name in ImageSpec.__slots__}
@@ -44,19 +46,19 @@ def image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Callable[
     if message := expected.message(auto):
         say(message)
     spec = {name: getattr(defaults, name) if name in auto else value for name, value in said.items()}
-    if "resize" in auto and "size" not in auto:  # keep the share of the picture that the crop shows
+    if "resize" in auto and "size" not in auto:  # keep the share of the image that the crop shows
         spec["resize"] = round(spec["size"] * defaults.resize / defaults.size)
     if spec["resize"] < spec["size"]:
-        raise UsageError(f"image.resize={spec['resize']} is smaller than image.size={spec['size']}; make it larger")
+        raise UsageError(f"image.resize={spec['resize']} is smaller than image.size={spec['size']}; increase it")
     return ImageSpec(**spec)
 
 
-def backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
-    """Return the backbone's options, those that belong to its weights filled in where the recipe is silent."""
+def choose_backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
+    """Return the backbone's options; those that the recipe does not set are taken from the weights."""
     chosen = plan.backbone
     if source is None:
         return chosen.options
-    belonging = loading.peek(source, chosen.component)
+    belonging = loading.read_options(source, chosen.component)
     said = {name: getattr(chosen.options, name) for name in chosen.options.model_fields_set}
     silent = {name: value for name, value in belonging.items() if said.get(name, "auto") == "auto"}
     return chosen.component.options.model_validate({**said, **silent})
@@ -65,36 +67,36 @@ def backbone_options(plan: Plan, source: fetching.Source | None) -> Options:
 def build_network(
     plan: Plan, catalogue: Catalogue, options: Options, source: fetching.Source | None, classes: int, *, keep_head: bool
 ) -> tuple[Network, dict[str, Any]]:
-    """Return the network with its pretrained weights in place, and the report on them."""
+    """Build the network with its pretrained weights, and the report on them."""
     import mindspore as ms
 
     from finetune.network import heads
-    from finetune.network.network import HEAD, Network, assign, build_stages
+    from finetune.network.network import HEAD, Network, assign_values, build_stages
 
     component, recipe = plan.backbone.component, plan.recipe
     ms.set_seed(recipe.seed)
     stages = catalogue.call(component, "build", build_stages, component, options)
-    network = Network(stages, heads.build(recipe.head, component.features, classes, recipe.seed))
+    network = Network(stages, heads.build_head(recipe.head, component.features, classes, recipe.seed))
     if source is None:
         return network, {"source": "none", "loaded": [], "reinitialised": [p.name for p in network.get_parameters()]}
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
     head = frozenset(p.name for p in network.parameters_of([HEAD]))
     loaded = loading.load(source, component, expected, head=head, keep_head=keep_head)
-    assign((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
-    return network, loaded.report | origin(source)
+    assign_values((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
+    return network, loaded.report | describe_origin(source)
 
 
-def origin(source: fetching.Source) -> dict[str, Any]:
-    """Return what is known of where weights come from: ``verified`` says what their hash was compared with."""
+def describe_origin(source: fetching.Source) -> dict[str, Any]:
+    """Return the known facts about the origin of weights; ``verified`` tells what their hash was compared with."""
     about: dict[str, Any] = {"verified": source.verified}
     if source.record is not None:
         about |= {key: getattr(source.record, key) for key in ("licence", "citation", "accuracy")}
-        about |= {"origin": source.record.source, "address": public(source.record.url)}
+        about |= {"origin": source.record.source, "address": strip_secrets(source.record.url)}
     return about
 
 
-def mixed_precision(network: Network) -> None:
-    """Let the network compute in float16, BatchNorm and what follows the logits in float32; weights stay float32."""
+def set_mixed_precision(network: Network) -> None:
+    """Make the network compute in float16, except BatchNorm and everything after the logits; weights stay float32."""
     import mindspore as ms
 
     ms.amp.auto_mixed_precision(network, "O2")
@@ -103,17 +105,17 @@ def mixed_precision(network: Network) -> None:
 def load_pretrained(
     plan: Plan, catalogue: Catalogue, *, head: bool = False, say: Callable[[str], None] = print
 ) -> Model:
-    """Return the pretrained network of a plan without training it: good for ``embed``, and with ``head`` to predict.
+    """Load the pretrained network of a plan without training it, for ``embed`` and, with ``head``, for ``predict``.
 
-    With ``head`` it has the classifier and the classes of its weights, else a random classifier of one class.
+    With ``head`` it has the classifier and the classes of its weights, else a random classifier with one class.
     """
     from finetune.model.model import Model
     from finetune.network.network import product_form
 
     device = choosing.set_up_device(plan.recipe.runner)
-    source = resolve(plan, catalogue.plugins.copy(), say)
-    options = backbone_options(plan, source)
-    classes = labels.kept(source, say) if head else ("-",)
+    source = resolve_weights(plan, catalogue.plugins.copy(), say)
+    options = choose_backbone_options(plan, source)
+    classes = labels.keep_classes(source, say) if head else ("-",)
     network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
     expected = preprocessing.find_preprocessing(source, plan.backbone.component)
     report |= {"preprocessing": expected.report()}
@@ -121,10 +123,10 @@ def load_pretrained(
     return Model(
         network=network,
         about=about,
-        image=image_spec(plan, expected, say),
+        image=choose_image_spec(plan, expected, say),
         catalogue=catalogue,
         products=product_form(plan.backbone.component, network, device.forms),
-        trunk=plan.recipe.trunk,
+        inference=plan.recipe.inference,
         device=device.name,
         say=say,
     )

@@ -1,9 +1,9 @@
-"""A range test of the learning rate (Smith 2017): short steps at ever higher rates, and what they do to the loss.
+"""Range test of the learning rate (Smith 2017): a few steps at increasing rates, and their effect on the loss.
 
-Where the head starts at random, the loss falls, and the rate at which it falls fastest is a good one. Where the head
-is fitted, the loss of a few steps has nowhere to fall to: what shows is the rate at which it rises, and a good one is
-well below that. Single batches differ by more than a rate changes them, so that test goes through the same few batches
-again and again, and compares each loss with that of the same batch before any weight changed.
+If the head starts at random, the loss falls, and the rate at which it falls fastest is a good one. If the head is
+fitted, the loss cannot fall much in a few steps: the test finds the rate at which it rises, and a good rate is well
+below that. The losses of single batches differ by more than the effect of a rate, so this second test repeats the same
+few batches, and compares each loss with that of the same batch before any weight changed.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 LOWEST, HIGHEST = 1e-7, 10.0  # rates for a head that starts at random
 STEPS = 100
-MEMORY = 0.9  # of the moving average that smooths the loss
-SPAN, FIRST = 4, 10  # losses on either side of a slope, and that do not count
-DIVERGED = 4.0  # times the least loss so far ends the test
+MEMORY = 0.9  # factor of the moving average that smooths the loss
+SPAN, FIRST = 4, 10  # losses on either side that a slope is fitted to; the first losses, which are ignored
+DIVERGED = 4.0  # a loss of this many times the least one ends the test
 
-# For a head that is fitted:
+# For a fitted head:
 RANGES = {"adamw": (1e-5, 1e-2), "sgd": (1e-4, 0.1)}
-BATCHES = 6  # that are gone through again and again
-RISE, LEAST_RISE = 0.25, 0.1  # a rise: this share of the way to the loss of guessing, and at least this much
-BELOW_RISE = 10.0  # times lower than the rate at which the loss rises is one that trains well
+BATCHES = 6  # repeated during the test
+RISE, LEAST_RISE = 0.25, 0.1  # what counts as a rise: this share of the way to the loss of guessing, and at least this
+BELOW_RISE = 10.0  # a good rate is this many times lower than the one at which the loss rises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The losses of single steps at each of the rates, and what they are without the noise of single batches.
+    """The rates, the losses of single steps at each of them, and the losses without the noise of single batches.
 
-    Where the head is fitted, ``level`` is the loss before any weight changed, and ``rises`` the first rate that
-    clearly raised it.
+    With a fitted head, ``level`` is the loss before any weight changed, and ``rises`` the first rate that clearly
+    raised it.
     """
 
     rates: tuple[float, ...]
@@ -65,10 +65,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The smoothed ``losses`` at each of the ``rates``, and the rate that is suggested.
+    """The smoothed ``losses`` at each of the ``rates``, and the suggested rate with the reason, ``why``.
 
-    ``stages`` are those that trained, and ``recipe`` is the rate that the recipe has; ``why`` the rate is suggested.
-    ``steps`` is how many optimizer steps the recipe makes.
+    ``stages`` are the stages that trained, ``recipe`` is the rate in the recipe, and ``steps`` the number of optimizer
+    steps of a run.
     """
 
     rates: tuple[float, ...]
@@ -80,22 +80,22 @@ class Found:
     steps: int
 
 
-def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> Found:
-    """Test rates on the features that a run of the plan would use, and write no run folder.
+def find_rate(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> Found:
+    """Test learning rates on the features that a run of the plan would use, without writing a run folder.
 
-    A head that starts fitted is fitted first; then the phase that trains most is tested, else the first one. Raises
-    ``UsageError`` where the loss falls at no rate.
+    A head that starts fitted is fitted first, and the phase with the most trainable stages is tested; otherwise the
+    first phase. Raises ``UsageError`` if the loss does not fall at any rate.
     """
     prepared = prepare(plan, catalogue, say=say)
     with TemporaryDirectory() as folder:
         training = TrainingRun(prepared, Path(folder), say=say, resumed=False)
         try:
-            phase = begin(training)
-            curve = measure(training, phase, steps)
+            phase = enter_phase(training)
+            curve = measure_curve(training, phase, steps)
             per_epoch = training.trainer.steps_per_epoch
         finally:
             training.close()
-    suggestion, why = suggest(curve)
+    suggestion, why = suggest_rate(curve)
     return Found(
         rates=curve.rates,
         losses=curve.smooth,
@@ -107,13 +107,13 @@ def find(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[
     )
 
 
-def begin(training: TrainingRun) -> Phase:
-    """Enter the phase that is to be tested, with the head that it would begin with; return it."""
+def enter_phase(training: TrainingRun) -> Phase:
+    """Enter the phase to test, with the head that it would start with; return the phase."""
     planned = training.prepared.phases
     trained = [phase for phase in planned if phase.number]
     if not trained:
         only = replace(FITTING, number=1, first=1, last=1)
-        training.run.say("this recipe only fits the head, by no learning rate; tested is a head that starts at random")
+        training.run.say("this recipe only fits the head, so no rate is used; testing a head that starts at random")
         training.enter(only)
         return only
     if planned[0] == FITTING:
@@ -125,8 +125,8 @@ def begin(training: TrainingRun) -> Phase:
 
 
 @contextmanager
-def bare_rate(training: TrainingRun) -> Iterator[None]:
-    """Let the trainer's factor alone be the learning rate for the length of a block."""
+def use_bare_rate(training: TrainingRun) -> Iterator[None]:
+    """Make the trainer's factor the learning rate inside a block, without rate and schedule of the recipe."""
     recipe = training.recipe
     optimizer = recipe.optimizer.model_copy(update={"lr": 1.0})
     constant = Constant(use="constant", phase_warmup=0.0)
@@ -137,35 +137,35 @@ def bare_rate(training: TrainingRun) -> Iterator[None]:
         training.trainer.recipe = recipe
 
 
-def measure(training: TrainingRun, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
-    """Make ``many`` steps at ever higher rates in a phase that the run has entered; the weights are spoiled."""
+def measure_curve(training: TrainingRun, phase: Phase, many: int, check: Callable[[], None] = lambda: None) -> Curve:
+    """Make ``many`` steps at increasing rates in the current phase of the run; the weights are not restored."""
     accumulate = training.recipe.train.accumulate
     if training.fitted is None:
         each = iterate_batches(training.feed, phase, accumulate, check)
-        with bare_rate(training):
+        with use_bare_rate(training):
             rates, losses = step_through(training.trainer, each, np.geomspace(LOWEST, HIGHEST, many), has_diverged)
-        return Curve(rates=tuple(rates), losses=tuple(losses), smooth=tuple(smooth_mean(losses)))
+        return Curve(rates=tuple(rates), losses=tuple(losses), smooth=tuple(smooth_losses(losses)))
     number, classes = min(BATCHES, training.trainer.steps_per_epoch), len(training.data.classes)
     each = iterate_batches(training.feed, phase, accumulate, check, number)
     spread = np.geomspace(*RANGES[training.recipe.optimizer.use], many)
-    with bare_rate(training):
+    with use_bare_rate(training):
         rates, losses = step_through(
             training.trainer,
             each,
             [*np.zeros(number), *spread],
-            lambda losses: compare(spread.tolist(), losses, number, classes).rises is not None,
+            lambda losses: compare_losses(spread.tolist(), losses, number, classes).rises is not None,
         )
-    return compare(rates[number:], losses, number, classes)
+    return compare_losses(rates[number:], losses, number, classes)
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
-    """Tell whether the smoothed loss is far above the least so far."""
-    smooth = smooth_mean(losses)
+    """Return whether the smoothed loss is far above the least one so far."""
+    smooth = smooth_losses(losses)
     return smooth[-1] > DIVERGED * min(smooth)
 
 
-def compare(rates: Sequence[float], losses: Sequence[float], batches: int, classes: int) -> Curve:
-    """Return the curve of a fitted head, from losses of ``batches`` in turn, the first of which are at a rate of 0."""
+def compare_losses(rates: Sequence[float], losses: Sequence[float], batches: int, classes: int) -> Curve:
+    """Return the curve of a fitted head, from losses of ``batches`` in rotation; the first round has a rate of 0."""
     before, after = np.array(losses[:batches]), np.array(losses[batches:])
     level = float(before.mean())
     relative = after - before[np.arange(len(after)) % batches]
@@ -176,7 +176,7 @@ def compare(rates: Sequence[float], losses: Sequence[float], batches: int, class
         losses=tuple(losses[batches:]),
         smooth=tuple(max(0.0, level + each) for each in middle),
         level=level,
-        # The last median is one of two losses, too few to trust.
+        # The last median is that of only two losses, too few to be reliable.
         rises=next((rate for rate, loss in zip(rates, middle[:-1], strict=False) if loss > rise), None),
     )
 
@@ -184,9 +184,9 @@ def compare(rates: Sequence[float], losses: Sequence[float], batches: int, class
 def iterate_batches(
     feed: Feed, phase: Phase, accumulate: int, check: Callable[[], None], same: int | None = None
 ) -> Iterator[tuple[int, int, list[Batch]]]:
-    """Yield epoch, number and batches of one step after another, going through the phase's epochs for ever.
+    """Yield epoch, number and batches of each step, repeating the phase's epochs forever.
 
-    With ``same``, these are the first so many steps of its first epoch, again and again.
+    With ``same``, only that many steps of the first epoch are repeated.
     """
     for turn in count():
         epoch = phase.first + (0 if same else turn % (phase.last - phase.first + 1))
@@ -208,7 +208,7 @@ def step_through(
 ) -> tuple[list[float], list[float]]:
     """Make a step at each rate; return the rates, and the losses before each step.
 
-    The test ends where the loss is not finite, or where ``ends`` says so of the losses.
+    The test ends when the loss is not finite, or when ``ends`` of the losses is True.
     """
     made: list[float] = []
     losses: list[float] = []
@@ -216,7 +216,7 @@ def step_through(
         trainer.slower = rate
         try:
             loss = trainer.step(group, epoch, number)
-        except DivergedError:  # in mixed precision no scale of the loss was small enough
+        except DivergedError:  # in mixed precision, no loss scale was small enough
             break
         if not math.isfinite(loss):
             break
@@ -227,8 +227,8 @@ def step_through(
     return made, losses
 
 
-def smooth_mean(losses: Sequence[float]) -> list[float]:
-    """Return a moving average, which begins without the bias of its first value."""
+def smooth_losses(losses: Sequence[float]) -> list[float]:
+    """Return a moving average, corrected for the bias of its start."""
     found, mean = [], 0.0
     for number, loss in enumerate(losses, 1):
         mean = MEMORY * mean + (1 - MEMORY) * loss
@@ -236,16 +236,16 @@ def smooth_mean(losses: Sequence[float]) -> list[float]:
     return found
 
 
-def suggest(curve: Curve) -> tuple[float, str]:
-    """Return a rate of two digits, and why.
+def suggest_rate(curve: Curve) -> tuple[float, str]:
+    """Return a rate with two digits, and the reason.
 
-    That is where the loss falls fastest or, for a head that is fitted, ``BELOW_RISE`` times below where it rises.
-    Raises ``UsageError`` where the head is not fitted and the loss does not fall.
+    It is the rate at which the loss falls fastest or, for a fitted head, ``BELOW_RISE`` times below the rate at which
+    it rises. Raises ``UsageError`` if the head is not fitted and the loss does not fall.
     """
     if curve.level is None:
-        return round_rate(steepest(curve.rates, curve.smooth)), "there the loss falls fastest"
+        return round_rate(find_steepest(curve.rates, curve.smooth)), "the loss falls fastest at this rate"
     if not curve.rates:
-        raise UsageError("the loss is not finite at any rate; look at the images and at the weights")
+        raise UsageError("the loss is not finite at any rate; check the images and the weights")
     highest = curve.rates[-1]
     if curve.rises is None:
         return round_rate(highest / BELOW_RISE), f"the loss of the fitted network does not rise up to {highest:.1g}"
@@ -253,20 +253,19 @@ def suggest(curve: Curve) -> tuple[float, str]:
 
 
 def round_rate(rate: float) -> float:
-    """Return a rate of two digits."""
     return float(f"{rate:.2g}")
 
 
-def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the rate around which the loss falls fastest on its way to the least.
+def find_steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the rate at which the loss falls fastest before its minimum.
 
-    Lines are fitted to ``SPAN`` losses on either side, since one step says little; the first losses, which are averages
-    of few, do not count. Raises ``UsageError`` where the loss does not fall.
+    Lines are fitted to ``SPAN`` losses on either side, since single steps are noisy; the first losses, which are
+    averages of few, are ignored. Raises ``UsageError`` if the loss does not fall.
     """
     least = int(np.argmin(losses)) if losses else 0
     near = {at: slice(at - SPAN, min(at + SPAN, least) + 1) for at in range(FIRST, least)}
     slopes = {at: np.polyfit(np.log(rates[part]), losses[part], 1)[0] for at, part in near.items()}
     if not slopes or min(slopes.values()) >= 0:
-        remedy = "look at the labels and the augmentation, or make train.batch_size larger"
-        raise UsageError(f"the loss falls at no rate from {LOWEST:g} to {HIGHEST:g}; {remedy}")
+        remedy = "check the labels and the augmentation, or increase train.batch_size"
+        raise UsageError(f"the loss does not fall at any rate from {LOWEST:g} to {HIGHEST:g}; {remedy}")
     return float(rates[min(slopes, key=slopes.__getitem__)])

@@ -1,4 +1,4 @@
-"""The learning rate of a run, measured: a range test in the phase that trains most, before the first step."""
+"""Measured learning rate: a range test in the phase with the most trainable stages, before the first step."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from finetune.training.training_run import TrainingRun
 
 STEPS, SHARE = (24, 48), 0.05  # fewest and most steps, and their share of all steps in between
-FALLBACK = {"adamw": 1e-4, "sgd": 1e-3}  # where the test finds nothing
+FALLBACK = {"adamw": 1e-4, "sgd": 1e-3}  # used if the test finds no rate
 
 
 def is_open(training: TrainingRun) -> bool:
-    """Tell whether the learning rate is to be measured before the epoch continues."""
+    """Return whether the learning rate has to be measured before the epoch continues."""
     return training.run.epoch > 0 and training.recipe.optimizer.lr == "auto"
 
 
 def settle_rate(training: TrainingRun, check: Callable[[], None]) -> None:
-    """Measure the learning rate and write it into the run's recipe; the run stands where it stood before.
+    """Measure the learning rate and write it into the run's recipe; the state of the run is restored afterwards.
 
-    Of several processes, all make the steps and take the first one's rate.
+    With several processes, all of them make the steps and use the rate of the first.
     """
     current = training.phase(training.run.epoch)
     widest = max((phase for phase in training.prepared.phases if phase.number), key=lambda phase: len(phase.trainable))
     if widest != current:
         training.enter(widest)
-    with _put_back(training):
-        curve = rates.measure(training, widest, count_steps(training), check)
+    with _restore_trainer(training):
+        curve = rates.measure_curve(training, widest, count_steps(training), check)
     rate, why = choose_rate(curve, training.recipe.optimizer.use)
     rate, why = training.world.from_first([rate, why])
     training.settle("optimizer", lr=rate)
@@ -42,26 +42,26 @@ def settle_rate(training: TrainingRun, check: Callable[[], None]) -> None:
 
 
 def count_steps(training: TrainingRun) -> int:
-    """Return how many rates are tested: a small share of the run's steps, but enough to see something."""
+    """Return the number of rates to test: a small share of the run's steps, but enough for a useful curve."""
     fewest, most = STEPS
-    if training.fitted is None:  # a curve that falls takes more points than one that rises
+    if training.fitted is None:  # a falling curve needs more points than a rising one
         return most
     return min(most, max(fewest, round(SHARE * training.trainer.steps_per_epoch * training.epochs)))
 
 
 def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
-    """Return the rate of a curve, no higher than pretrained stages bear, or else a usual one; and why."""
+    """Return the rate of a curve, limited for pretrained stages, or a fallback rate; and the reason."""
     most = defaults.RATES[optimizer]
     try:
-        rate, why = rates.suggest(curve)
-        return (rate, why) if rate <= most else (most, f"{why}, at {rate:g}, but pretrained stages take no more")
+        rate, why = rates.suggest_rate(curve)
     except UsageError as error:
-        return FALLBACK[optimizer], f"a range test found none: {str(error).partition(';')[0]}"
+        return FALLBACK[optimizer], f"the range test found no rate: {str(error).partition(';')[0]}"
+    return (rate, why) if rate <= most else (most, f"the test suggests {rate:g} ({why}), limited for pretrained stages")
 
 
 @contextmanager
-def _put_back(training: TrainingRun) -> Iterator[None]:
-    """Give the trainer back all that it holds after a block that trains."""
+def _restore_trainer(training: TrainingRun) -> Iterator[None]:
+    """Restore the state of the trainer after a block that trains."""
     trainer = training.trainer
     step, updates = trainer.global_step, trainer.updates
     saved = saving.Checkpoint(arrays=trainer.arrays(kept=True), state={})

@@ -1,4 +1,4 @@
-"""Back to a checkpoint: when a run is resumed, and when it is rolled back after it diverged."""
+"""Resuming: restores a checkpoint when a run is resumed, or rolled back after it diverged."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
     from finetune.training.training_run import TrainingRun
 
-ROLLBACKS = 3  # in one run, after which something else is wrong
+ROLLBACKS = 3  # per run; if these do not help, the problem is a different one
 
 
 def has_checkpoint(training: TrainingRun) -> bool:
-    """Tell whether the run was killed after its first checkpoint; before that, it restarts in the same folder."""
+    """Return whether the run has a checkpoint; a run that was killed before its first one restarts in its folder."""
     found: bool = training.world.from_first(
-        bool(saving.steps(training.saver.folder)) or (training.saver.folder / saving.BEST).exists()
+        bool(saving.list_checkpoints(training.saver.folder)) or (training.saver.folder / saving.BEST).exists()
     )
     trained: bool = training.world.from_first(records.has_trained(training.run.folder))
     if not found and not trained:
         training.run.say("no checkpoint yet; restarting the run in its folder")
-    return found or trained  # a run that trained and lost its checkpoints cannot be resumed, which is an error
+    return found or trained  # trained but without checkpoints: resuming will raise an error
 
 
-def resume(training: TrainingRun) -> int:
-    """Continue from the newest checkpoint that can be read, and return its epoch; raises what forbids it."""
+def resume_run(training: TrainingRun) -> int:
+    """Restore the newest readable checkpoint and return the epoch to continue with; raises if not allowed."""
     with training.world.together():
-        saved, broken = saving.newest(training.saver.folder)
+        saved, broken = saving.load_newest(training.saver.folder)
     for problem in broken:
         training.run.say(f"not used: {problem}")
     steps = training.world.gather(saved.state["step"])
     if len({*steps}) > 1:
-        raise UsageError(f"the machines of this run see different checkpoints, of steps {steps}; share the run folder")
+        raise UsageError(f"the machines of this run have different checkpoints, at steps {steps}; share the run folder")
     folder = training.run.folder
-    if not training.extended:  # which leaves open what the run has not measured
+    if not training.extended:  # an extension still has to measure some values
         adopt_settled(training, saved.state["recipe"])
     changed = changes.check_same(
         saved.state,
@@ -48,12 +48,12 @@ def resume(training: TrainingRun) -> int:
         allow=training.allow_changed,
         extended=training.extended,
     )
-    restore(training, saved, changed=changed)
+    restore_state(training, saved, changed=changed)
     if changed and training.run.best and changes.is_judged_differently(saved.state, training.prepared):
         training.run.best = None
-        training.run.say("the best epoch is chosen from the epochs that follow: earlier ones were judged differently")
+        training.run.say("the best epoch is chosen from the following epochs: earlier ones were evaluated differently")
     if training.extended:
-        extend(training)
+        extend_run(training)
     if changed or training.extended:
         training.save_changed()
     elif training.world.first and changes.is_moved(saved.state, training.prepared):
@@ -65,7 +65,7 @@ def resume(training: TrainingRun) -> int:
 
 
 def adopt_settled(training: TrainingRun, recorded: Mapping[str, Any]) -> None:
-    """Take what the ``recorded`` recipe of a checkpoint has settled and the training's recipe still leaves open."""
+    """Adopt values of the ``recorded`` recipe of a checkpoint that are not chosen yet in the training's recipe."""
     for (section, key), value in older.OPEN.items():
         own, then = getattr(training.recipe, section), recorded.get(section, {})
         if getattr(own, key, None) == value and then.get(key, value) != value:
@@ -73,11 +73,11 @@ def adopt_settled(training: TrainingRun, recorded: Mapping[str, Any]) -> None:
     training.write_settled()
 
 
-def extend(training: TrainingRun) -> None:
-    """Let a finished run continue to train, and say what that means for the learning rate."""
+def extend_run(training: TrainingRun) -> None:
+    """Continue a finished run, and report how the learning rate continues."""
     run, first = training.run, training.run.epoch + training.epoch_is_closed()
     run.stop_reason = None
-    if training.recipe.optimizer.lr == "auto":  # of a run that only fitted its head
+    if training.recipe.optimizer.lr == "auto":  # the run only fitted its head
         rate = "the learning rate is measured"
     else:
         rate = f"the learning rate continues at {training.trainer.rate(training.trainer.at(first, 0)):.2g}"
@@ -86,13 +86,13 @@ def extend(training: TrainingRun) -> None:
     run.say(f"extending {run.folder}: {epochs}; {schedule}")
 
 
-def restore(training: TrainingRun, saved: saving.Checkpoint, *, changed: bool = False) -> None:
-    """Put the whole state of a checkpoint in place; where the recipe ``changed``, as much of it as fits."""
+def restore_state(training: TrainingRun, saved: saving.Checkpoint, *, changed: bool = False) -> None:
+    """Restore the complete state of a checkpoint or, if the recipe ``changed``, as much of it as possible."""
     state, run = RunState.from_json(saved.state), training.run
     run.epoch = state.epoch
     training.enter(training.phase(run.epoch))
     if changed:
-        adapt(training, saved)
+        adapt_state(training, saved)
     else:
         training.trainer.restore(saved.part, state.updates)
     training.feed.frozen.settle()
@@ -114,11 +114,11 @@ def restore(training: TrainingRun, saved: saving.Checkpoint, *, changed: bool = 
         saving.relink_best(training.saver.folder, saved, best=training.is_best())
 
 
-def adapt(training: TrainingRun, saved: saving.Checkpoint) -> None:
-    """Take the weights of a checkpoint into a run whose recipe changed; what else does not fit is reset."""
+def adapt_state(training: TrainingRun, saved: saving.Checkpoint) -> None:
+    """Load the weights of a checkpoint into a run whose recipe changed; state that does not fit is reset."""
     network = {p.name: tuple(p.shape) for p in training.network.get_parameters()}
     if {name: array.shape for name, array in saved.part("network").items()} != network:
-        raise UsageError("the changed recipe makes another network than the run's; start a new run")
+        raise UsageError("the changed recipe builds a different network; start a new run")
     if not training.trainer.restore_what_fits(saved.part, saved.state["updates"]):
         training.run.say("optimizer state reset: the recipe uses a different optimizer")
     state = saved.state
@@ -127,10 +127,11 @@ def adapt(training: TrainingRun, saved: saving.Checkpoint) -> None:
         training.run.say(f"restarting epoch {state['epoch']}: its steps may have changed")
 
 
-def rollback(training: TrainingRun, error: DivergedError) -> int:
-    """Go back to the newest checkpoint with half the learning rate; return the epoch to go on with.
+def roll_back(training: TrainingRun, error: DivergedError) -> int:
+    """Go back to the newest checkpoint with half the learning rate; return the epoch to continue with.
 
-    Raises ``error`` where the recipe does not want that, there is no checkpoint, or it was done too often.
+    Raises ``error`` if the recipe does not allow that, and ``DivergedError`` without a checkpoint or after too many
+    rollbacks.
     """
     if training.recipe.train.on_nonfinite != "rollback":
         raise error
@@ -141,12 +142,12 @@ def rollback(training: TrainingRun, error: DivergedError) -> int:
     if times > ROLLBACKS:
         raise DivergedError(f"{error}; {ROLLBACKS} rollbacks did not help") from error
     try:
-        saved, _ = saving.newest(training.saver.folder)
+        saved, _ = saving.load_newest(training.saver.folder)
     except FinetuneError:
         raise DivergedError(f"{error}; there is no checkpoint to roll back to yet") from error
-    restore(training, saved)
+    restore_state(training, saved)
     training.slow_down(times)
     training.run.say(f"warning: {error}")
     back = f"rolled back to step {training.run.step}"
-    training.run.say(f"{back}; the learning rate is {training.trainer.slower:g} of the schedule's from here on")
+    training.run.say(f"{back}; from now on the learning rate is {training.trainer.slower:g} times that of the schedule")
     return training.run.epoch + training.epoch_is_closed()

@@ -1,4 +1,4 @@
-"""Run folders: numbered, never overwritten, locked while a process works in them."""
+"""Run folders: numbered, never overwritten, and locked while a process uses them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def create(output: Path, name: str) -> Path:
-    """Make and return the next free folder ``name-NNN`` below ``output``."""
+def create_folder(output: Path, name: str) -> Path:
+    """Create and return the next free folder ``name-NNN`` in ``output``."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         taken = [int(m[1]) for p in output.iterdir() if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))]
@@ -31,13 +31,13 @@ def create(output: Path, name: str) -> Path:
             return folder
     except OSError as error:
         reason = f"{output} is a file" if os.path.isfile(output) else error.strerror
-        why = f"cannot make a run folder in {output}: {reason}"
+        why = f"cannot create a run folder in {output}: {reason}"
         raise ResourceError(f"{why}; choose another with --output") from error
-    raise ResourceError(f"no number is left for runs named '{name}' in {output}; choose another name")
+    raise ResourceError(f"too many runs named '{name}' in {output}; choose another name")
 
 
 class Lock:
-    """Keeps a second process out of a run folder; the kernel lets go of it when the process ends, however it ends."""
+    """A lock on a run folder against a second process; the kernel releases it however the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self.owner = folder / ".lock-owner"
@@ -52,11 +52,11 @@ class Lock:
             return  # a file system without locks must not stop a run
         atomic.write_text(self.owner, f"process {os.getpid()} on {socket.gethostname()}")
         for folder in (self.owner.parent, *self.owner.parent.glob("*/")):
-            atomic.sweep(folder, older_than=0.0)  # what a killed process was writing
+            atomic.sweep(folder, older_than=0.0)  # temporary files of a killed process
 
     def __exit__(self, *exception: object) -> None:
         if self.lock.is_locked:
-            with contextlib.suppress(OSError):  # nothing here may hide why the run ended
+            with contextlib.suppress(OSError):  # must not hide the error that ended the run
                 self.owner.unlink()
             self.lock.release()
 

@@ -1,4 +1,4 @@
-"""How checkpoints are written: beside training, the best epoch never lost, and a disk that refuses survived."""
+"""Checkpoints: written in the background, without losing the best epoch, and retried after disk errors."""
 
 from __future__ import annotations
 
@@ -34,31 +34,35 @@ BEST = "best.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Arrays by name, prefixed ``network/``, ``optimizer/`` or ``average/``, and the JSON state beside them."""
+    """Arrays by name, with prefix ``network/``, ``optimizer/`` or ``average/``, and the state as JSON."""
 
     arrays: dict[str, NDArray[Any]]
     state: dict[str, Any]
 
     def part(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays below a prefix, without it."""
+        """Return the arrays with a prefix, by their names without it."""
         start = len(prefix) + 1
         return {name[start:]: array for name, array in self.arrays.items() if name.startswith(f"{prefix}/")}
 
 
-def save(folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int) -> Path:
-    """Write ``step-N.safetensors``, if best as ``best.safetensors`` too, and keep the newest ``keep``."""
+def save_checkpoint(
+    folder: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any], *, best: bool, keep: int
+) -> Path:
+    """Write ``step-N.safetensors``, also as ``best.safetensors`` if best, and keep the newest ``keep``."""
     path = folder / f"step-{state['step']:08d}.safetensors"
-    tensorfile.write(path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)})
+    tensorfile.write_tensors(
+        path, dict(arrays), {"finetune": json.dumps({"version": VERSION, **state}, allow_nan=False)}
+    )
     if best:
         link_best(path)
-    for old in steps(folder)[:-keep]:
-        with suppress(OSError):  # gone already, or the disk refuses: the next one tries again
+    for old in list_checkpoints(folder)[:-keep]:
+        with suppress(OSError):  # already gone, or the disk refuses; the next save tries again
             old.unlink()
     return path
 
 
 def link_best(path: Path) -> None:
-    """Give a checkpoint the name of the best as well."""
+    """Link a checkpoint as ``best.safetensors``, or copy it if the file system has no hard links."""
     with atomic_path(path.parent / BEST) as temporary:
         temporary.unlink(missing_ok=True)
         try:
@@ -68,35 +72,37 @@ def link_best(path: Path) -> None:
 
 
 def relink_best(folder: Path, saved: Checkpoint, *, best: bool) -> None:
-    """Name the checkpoint that a run resumes from the best, if it is: the run may have been killed just before."""
+    """Link the checkpoint that a run resumes from as the best, if it is; the run may have been killed before that."""
     path = folder / f"step-{saved.state['step']:08d}.safetensors"
     if best and path.exists():
         link_best(path)
 
 
-def steps(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Return the numbered checkpoints of a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name))
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; ``WeightsError`` where the file is not one."""
-    file = tensorfile.read(path)
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; raises ``WeightsError`` if the file is not one."""
+    file = tensorfile.read_tensors(path)
     try:
         state = json.loads(file.metadata["finetune"])
     except (KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is not a checkpoint of a run; weights are given as backbone.weights") from error
+        remedy = "to start from weights, set backbone.weights"
+        raise WeightsError(f"{path} is not a checkpoint of a run; {remedy}") from error
     if state.get("version") != VERSION:
-        raise WeightsError(f"{path} has checkpoint version {state.get('version')}; this program reads {VERSION}")
+        has = f"{path} has checkpoint version {state.get('version')}, but this release reads version {VERSION}"
+        raise WeightsError(f"{has}; use the release that wrote it")
     return Checkpoint(arrays=file.tensors, state=state)
 
 
-def newest(folder: Path) -> tuple[Checkpoint, list[str]]:
-    """Return the newest readable checkpoint of a folder, and what is wrong with those newer than it."""
+def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
+    """Return the newest readable checkpoint of a folder, and the errors of newer ones."""
     broken: list[str] = []
-    for path in reversed(steps(folder)):
+    for path in reversed(list_checkpoints(folder)):
         try:
-            return load(path), broken
+            return load_checkpoint(path), broken
         except WeightsError as error:
             broken.append(str(error))
     if broken:
@@ -104,16 +110,16 @@ def newest(folder: Path) -> tuple[Checkpoint, list[str]]:
     raise UsageError(f"no checkpoint in {folder}; start a new run with `finetune run`")
 
 
-KEEP = 2  # checkpoints, where no plugin says how many
-# Where an epoch takes less time than twenty times what its checkpoint takes, not every one is worth it: what a kill
-# costs is made again in the time of twenty checkpoints.
+KEEP = 2  # checkpoints to keep, unless a plugin sets the number
+# The least time between checkpoints, as a multiple of the time that one takes: short epochs do not need a checkpoint
+# each, since the work that a kill costs is repeated in the time of twenty checkpoints.
 RARELY = 20
-QUICK = 0.1  # seconds of a checkpoint that is written after every epoch in any case
+QUICK = 0.1  # a checkpoint that takes fewer seconds is written after every epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole state of a run at one moment, and whether that is the end of its best epoch."""
+    """The complete state of a run at one moment, and whether that is the end of its best epoch."""
 
     arrays: Mapping[str, NDArray[Any]]
     state: Mapping[str, Any]
@@ -124,7 +130,7 @@ Written = tuple[int, "Path", bool]  # epoch, path, best
 
 
 class Saver:
-    """Writes snapshots in order, one at a time, in a thread of its own or, where the caller waits, at once."""
+    """Writes snapshots in order, one at a time, in a background thread or while the caller waits."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say, self.keep = folder, say, KEEP
@@ -132,16 +138,16 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._written: list[Written] = []
         self._error: BaseException | None = None
-        self._refused = False  # by the disk, when this was tried last
+        self._refused = False  # whether the disk refused the last checkpoint
         self._at, self._seconds = 0.0, 0.0
 
     @property
     def busy(self) -> bool:
-        """Tell whether something is being written."""
+        """Whether a checkpoint is being written."""
         return self._thread is not None and self._thread.is_alive()
 
     def due(self) -> bool:
-        """Tell whether a checkpoint is worth its time again, or the last one failed."""
+        """Return whether the next checkpoint is due, because enough time has passed or the last one failed."""
         if self.busy:
             return False
         return self._refused or self._seconds < QUICK or time.monotonic() - self._at >= RARELY * self._seconds
@@ -151,7 +157,7 @@ class Saver:
         self._held = best
 
     def write(self, now: Snapshot) -> None:
-        """Write a snapshot, and before it the best epoch if that still waits; raises what the disk raises."""
+        """Write a snapshot, after the best epoch if that is still held; raises errors of the disk."""
         self.join()
         self._write(self._waiting(now))
         error, self._error = self._error, None
@@ -159,13 +165,13 @@ class Saver:
             raise error
 
     def begin(self, now: Snapshot) -> None:
-        """Begin to write a snapshot that nobody changes any more, beside what follows."""
+        """Start writing a snapshot in the background; its arrays must not change any more."""
         self.join()
         self._thread = threading.Thread(target=self._write, args=(self._waiting(now),), name="checkpoint")
         self._thread.start()
 
     def flush(self) -> None:
-        """Wait until nothing is being written, and write the best epoch if that still waits."""
+        """Wait for the current write, and write the best epoch if that is still held."""
         self.join()
         if self._held is not None:
             self._write([self._held])
@@ -180,8 +186,8 @@ class Saver:
         for number, each in enumerate(snapshots, 1):
             try:
                 spare = len(snapshots) - number
-                path = save(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
-            except BaseException as error:  # it reaches the run by ``finished``
+                path = save_checkpoint(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
+            except BaseException as error:  # ``finished`` reports it to the run
                 self._error, self._refused = error, isinstance(error, ResourceError)
                 self._held = each if each.best else self._held
             else:
@@ -190,40 +196,40 @@ class Saver:
         self._seconds = (self._at - began) / len(snapshots)
 
     def finished(self) -> list[Written]:
-        """Return what was written since this was asked last; a disk that refused is said, any other error raised."""
+        """Return what was written since the last call; reports a disk that refused, and raises any other error."""
         if self.busy:
             return []
         self._thread = None
         written, self._written = self._written, []
         error, self._error = self._error, None
         if isinstance(error, ResourceError):
-            self.say(f"warning: no checkpoint was written: {error}; the run goes on, and tries again")
+            self.say(f"warning: no checkpoint was written: {error}; training continues and will retry")
         elif error is not None:
             raise error
         return written
 
     def join(self) -> None:
-        """Wait until nothing is being written."""
+        """Wait for the current write."""
         if self._thread is not None:
             self._thread.join()
 
 
 class NoSaver(Saver):
-    """Writes nothing: for the processes of a run that leave that to the first one."""
+    """A saver that writes nothing, for all processes of a run except the first."""
 
     def write(self, now: Snapshot) -> None:
-        """Write nothing."""
+        """Do nothing."""
 
     def begin(self, now: Snapshot) -> None:
-        """Begin to write nothing."""
+        """Do nothing."""
 
     def hold(self, best: Snapshot) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What stands for the weights that a run began with, where they are gone: the checkpoint holds every parameter."""
+    """The start of a run, used in place of missing pretrained weights: the checkpoint contains every parameter."""
 
     options: Options
     image: ImageSpec
@@ -231,48 +237,48 @@ class Start:
     weights: dict[str, Any]
 
 
-def record(prepared: Prepared) -> dict[str, Any]:
-    """Return what a checkpoint says of the start, as JSON gives it back."""
+def record_start(prepared: Prepared) -> dict[str, Any]:
+    """Return the record of the start for a checkpoint, as it is read back from JSON."""
     said = {
         "weights": {"sha256": prepared.weights.get("sha256")},
         "backbone": prepared.backbone_options.model_dump(mode="json"),
-        "image": modelfolder.image_record(prepared.image),
+        "image": modelfolder.record_image(prepared.image),
     }
     found: dict[str, Any] = json.loads(json.dumps(said))
     return found
 
 
-def found(
+def find_start(
     resolve: Callable[[], Source | None], folder: Path | None, options: type[Options], say: Callable[[str], None]
 ) -> tuple[Source | None, Start | None]:
-    """Return the weights' file; where it is gone and the run in ``folder`` goes on, what stands for it."""
+    """Return the weights' file or, if it is missing and the run in ``folder`` resumes, the start of that run."""
     try:
         return resolve(), None
     except WeightsError as error:
-        begun = None if folder is None else read(folder, options)
+        begun = None if folder is None else read_start(folder, options)
         if begun is None:
             raise
-        say(f"going on without the pretrained weights, since the checkpoint holds every parameter ({error})")
+        say(f"continuing without the pretrained weights, because the checkpoint contains every parameter ({error})")
         return None, begun
 
 
 def read_image(folder: Path | None) -> ImageSpec | None:
-    """Return the preprocessing of the run in a folder, by its newest checkpoint; None where no checkpoint says it."""
+    """Return the preprocessing in the newest checkpoint of the run in a folder; None if it is not recorded."""
     if folder is None:
         return None
     with suppress(FinetuneError, KeyError):
-        return modelfolder.image_spec(newest(folder / "checkpoints")[0].state["start"]["image"])
+        return modelfolder.load_image_spec(load_newest(folder / "checkpoints")[0].state["start"]["image"])
     return None
 
 
-def read(folder: Path, options: type[Options]) -> Start | None:
-    """Return the start of the run in a folder; None where its records are of an older version or gone."""
-    state = newest(folder / "checkpoints")[0].state
+def read_start(folder: Path, options: type[Options]) -> Start | None:
+    """Return the start of the run in a folder; None if its records are missing or of an older version."""
+    state = load_newest(folder / "checkpoints")[0].state
     try:
         said = state["start"]
         return Start(
             options=options.model_validate_json(json.dumps(said["backbone"])),
-            image=modelfolder.image_spec(said["image"]),
+            image=modelfolder.load_image_spec(said["image"]),
             classes=tuple(state["classes"]),
             weights=json.loads((folder / "weights.json").read_text(encoding="utf-8")),
         )

@@ -1,4 +1,4 @@
-"""Steps whose inputs MindSpore's dataset pipeline sends to the device ahead of time, by its queue."""
+"""Data sink: MindSpore's dataset pipeline sends the inputs of steps to the device ahead of time."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
     Arguments = tuple[NDArray[Any] | np.float32, ...]
 
-AHEAD = 4  # steps in the making; MindSpore's own 16 would hold gigabytes
+AHEAD = 4  # steps to prefetch; MindSpore's default of 16 would take gigabytes
 COLUMNS = ("images", "targets", "count", "mask", "rate", "power1", "power2", "decay")
 MADE_BY = {"native": "MindSpore's own operations", "processes": "worker processes", "threads": "threads"}
 ERRORS: dict[str, type[FinetuneError]] = {"DataError": DataError, "PluginError": PluginError}
 
 
 def count_steps(recipe: Recipe, default: int, first: int, say: Callable[[str], None]) -> int:
-    """Return how many steps of a phase are sent to the device at once, 0 for one by one.
+    """Return how many steps of a phase are sent to the device at once; 0 for single steps.
 
-    ``default`` is what ``auto`` means on this device; ``first`` is the number of the stage that the phase feeds.
+    ``default`` is the value of ``auto`` on this device; ``first`` is the number of the first stage that the phase runs.
     """
     runner = recipe.runner
     if runner.sink == "off":
         return 0
     summed = recipe.train.accumulate > 1
     if first or summed:
-        why = "train.accumulate sums up gradients step by step" if summed else "this phase trains from features"
+        why = "train.accumulate sums gradients step by step" if summed else "this phase trains on features"
         if runner.sink != "auto":
             say(f"runner.sink={runner.sink} is not used: {why}")
         return 0
@@ -62,7 +62,7 @@ def open_sink(
     step: TrainStep,
     updates: int,
 ) -> Sink:
-    """Return the sink of a phase's steps from number ``first`` on, before which it has made ``updates``."""
+    """Return the sink of a phase's steps, starting with number ``first``, after ``updates`` optimizer updates."""
     phase, queue = trainer.phase, prepared.device.kind.queue
     assert phase is not None
     loader, each = feed.loader("train", train=True), trainer.steps_per_epoch
@@ -78,33 +78,33 @@ def open_sink(
     ds.config.set_prefetch_size(AHEAD)
     wanted = range(first, phase.last * each)
     if how == "threads":
-        return whole(step, arguments, len(wanted), queue=queue)
+        return sink_arguments(step, arguments, len(wanted), queue=queue)
     if operations is not None:
-        images = pipeline.native(loader, wanted, operations, prepared.workers)
+        images = pipeline.build_native_dataset(loader, wanted, operations, prepared.workers)
     else:
-        images = pipeline.by_processes(loader, wanted, prepared.workers)
-    return beside(step, images, arguments, queue=queue)
+        images = pipeline.build_process_dataset(loader, wanted, prepared.workers)
+    return sink_images(step, images, arguments, queue=queue)
 
 
 def choose_pipeline(
     prepared: Prepared, at_once: int, *, mixes: bool, say: Callable[[str], None]
 ) -> tuple[list[Any] | None, str]:
-    """Return MindSpore's operations where they make the images, and what makes them."""
+    """Choose what prepares the images; return MindSpore's operations if it is these, and the name of the choice."""
     wanted = prepared.plan.recipe.runner.pipeline
     operations = prepared.native() if wanted in ("auto", "native") and not mixes else None
     if wanted == "native" and operations is None:
-        why = "mixup and cutmix need whole batches" if mixes else "this augmentation has no operations of MindSpore's"
+        why = "mixup and cutmix need complete batches" if mixes else "this augmentation has no MindSpore operations"
         say(f"runner.pipeline=native is not used: {why}")
     how = "threads" if mixes or wanted == "threads" else "native" if operations is not None else "processes"
-    say(f"{at_once} steps are sent to the device at once, their images made by {MADE_BY[how]}")
+    say(f"{at_once} steps are sent to the device at once; images are prepared by {MADE_BY[how]}")
     return operations, how
 
 
 class Sink:
-    """The steps of a phase from one on, each begun by a call; what it returns may be read back later.
+    """The steps of a phase; each call starts the next one, and the tensors that it returns may be read later.
 
-    On a device with a queue MindSpore fills that ahead, and the step takes its inputs from there. Elsewhere the step
-    is called with them, one after the other.
+    On a device with a queue, MindSpore fills the queue ahead, and the step takes its inputs from there. On other
+    devices, the step is called with its inputs.
     """
 
     def __init__(self, step: TrainStep, dataset: Any, sources: list[Any], *, queue: bool) -> None:
@@ -113,29 +113,29 @@ class Sink:
             self._next: Callable[[], tuple[Tensor, Tensor]] = ms.data_sink(step, dataset, jit_config=ms.JitConfig())
         else:
             with warnings.catch_warnings():
-                # Python 3.12 warns of worker processes that are forked beside threads, as MindSpore's are.
+                # Python 3.12 warns about forks in a process with threads, which MindSpore's worker processes are.
                 warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
                 self._rows = dataset.create_tuple_iterator(num_epochs=1, do_copy=False)
             self._next = lambda: step(*next(self._rows))
 
     def __call__(self) -> tuple[Tensor, Tensor]:
-        """Begin the next step, and return its loss and what its update returns."""
+        """Start the next step, and return its loss and the output of its update."""
         try:
             return self._next()
         except RuntimeError as error:
             raise self._meant(error) from None
 
     def _meant(self, error: RuntimeError) -> Exception:
-        """Return what went wrong in the pipeline, of which MindSpore makes an error of its own."""
+        """Return the original error in the pipeline, which MindSpore wraps in its own error."""
         for source in self.sources:
             if source.problem is not None:
                 problem: Exception = source.problem
                 return problem
-        told = re.search(rf"\.({'|'.join(ERRORS)}): (.+)", str(error))  # of another process there is only the text
+        told = re.search(rf"\.({'|'.join(ERRORS)}): (.+)", str(error))  # only text comes from other processes
         return ERRORS[told[1]](told[2].strip()) if told else error
 
     def close(self) -> None:
-        """Stop what fills the queue."""
+        """Stop filling the queue."""
         if self._queue:
             self._dataset.__transfer_dataset__.stop_send()
         else:
@@ -143,9 +143,9 @@ class Sink:
 
 
 class Told:
-    """Arguments of one step after another, for MindSpore to ask for; ``problem`` is what went wrong.
+    """The arguments of consecutive steps, for MindSpore to iterate over; ``problem`` is the error that ended them.
 
-    MindSpore asks for their number before it begins, and would else count them by making them all.
+    MindSpore needs the length before it starts, and would otherwise determine it by computing all of them.
     """
 
     def __init__(self, arguments: Callable[[], Iterator[Arguments]], steps: int) -> None:
@@ -163,16 +163,16 @@ class Told:
             raise
 
 
-def whole(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], steps: int, *, queue: bool) -> Sink:
-    """Return the sink of steps whose arguments are all made here."""
+def sink_arguments(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], steps: int, *, queue: bool) -> Sink:
+    """Return the sink of steps whose arguments all come from this process."""
     told = Told(arguments, steps)
     return Sink(step, _dataset(told, COLUMNS), [told], queue=queue)
 
 
-def beside(
+def sink_images(
     step: TrainStep, images: tuple[Any, Rows], arguments: Callable[[], Iterator[Arguments]], *, queue: bool
 ) -> Sink:
-    """Return the sink of steps whose images a dataset makes, and all other arguments are made here."""
+    """Return the sink of steps whose images come from a dataset, and all other arguments from this process."""
     dataset, rows = images
     told = Told(lambda: (each[1:] for each in arguments()), len(rows.steps))
     return Sink(step, ds.zip((dataset, _dataset(told, COLUMNS[1:]))), [rows, told], queue=queue)

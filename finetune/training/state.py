@@ -1,4 +1,4 @@
-"""State of a run: what a checkpoint holds besides arrays, as JSON."""
+"""State of a run: the content of a checkpoint besides arrays, as JSON."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """Where a run stands.
+    """The progress and history of a run.
 
     Attributes:
-        epoch: The current epoch; 0 is that in which the head is fitted.
+        epoch: The current epoch; 0 is the epoch that fits the head.
         step: Optimizer steps of all epochs so far.
         done: Optimizer steps of the current epoch so far.
         loss_sum: The sum of the losses of this epoch's images so far.
-        images: How many images these are.
-        updates: Updates of the phase's optimizer.
-        seconds: Seconds of all closed epochs.
+        images: The number of images in ``loss_sum``.
+        updates: Updates of the phase's optimizer so far.
+        seconds: Seconds of all complete epochs.
         best: The best epoch so far.
         history: The lines of ``metrics.jsonl``.
-        plugins: What plugins keep, by their names.
+        plugins: The states of plugins, by name.
         stop_reason: Why the run stops early, if it does.
-        frozen: A digest of each array that is frozen in this phase, by its name.
-        identity: What the run is: recipe, data, network and weights.
+        frozen: A digest of each array that is frozen in this phase, by name.
+        identity: Recipe, data, network and weights of the run.
         fitted: How the head was fitted; older checkpoints lack this.
         rollbacks: How often the run was rolled back; older checkpoints lack this.
         scaling: The state of the loss scale; older checkpoints lack this.
@@ -52,21 +52,21 @@ class RunState:
     scaling: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state as a checkpoint stores it."""
+        """Convert the state to the JSON of a checkpoint."""
         best = None if self.best is None else {"epoch": self.best.epoch, "value": self.best.value}
         stored = {name: getattr(self, name) for name in _STORED}
         return {**stored, "best": best, **self.identity}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> RunState:
-        """Return the state of a checkpoint, also of one that an older version wrote."""
+        """Read the state of a checkpoint, including those of older versions."""
         own = {name: stored[name] for name in _STORED if name in stored}
         best = Best(**stored["best"]) if stored["best"] else None
         identity = {name: value for name, value in stored.items() if name not in _STORED}
         return cls(**{**own, "best": best, "identity": identity})
 
 
-# In the order in which checkpoints hold them.
+# In the order in which checkpoints store them.
 _STORED = (
     *("epoch", "step", "done", "loss_sum", "images", "updates", "seconds", "best", "history", "fitted"),
     *("plugins", "stop_reason", "rollbacks", "scaling", "frozen"),

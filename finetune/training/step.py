@@ -1,4 +1,4 @@
-"""One training step as a compiled graph: forward, loss, gradients of what trains, clipping, update, moving average."""
+"""Training step as a compiled graph: forward pass, loss, gradients, clipping, update and moving average."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Gradients(nn.Cell):
 
 
 class Averaged(nn.Cell):
-    """The statistics of BatchNorm, averaged over all processes, each of which normalises its own images."""
+    """Averages the statistics of BatchNorm over all processes, since each normalises its own images."""
 
     def __init__(self, statistics: Sequence[Parameter], processes: int) -> None:
         super().__init__(auto_prefix=False)
@@ -67,14 +67,14 @@ class Averaged(nn.Cell):
         self.processes = processes
 
     def construct(self) -> Tensor:
-        """Return one of the statistics, once all are averaged."""
+        """Average all statistics and return the first."""
         for each in self.statistics:
             ops.assign(each, self.total(each) / self.processes)
         return self.statistics[0]
 
 
 class Update(nn.Cell):
-    """Clip gradients by their common norm, update the parameters and their moving average."""
+    """Clips gradients by their common norm, and updates the parameters and their moving average."""
 
     def __init__(
         self, optimizer: nn.Cell, clip_norm: float | None, averaged: Sequence[Parameter], average: Sequence[Parameter]
@@ -89,7 +89,7 @@ class Update(nn.Cell):
     def construct(
         self, gradients: tuple[Tensor, ...], rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor
     ) -> Tensor:
-        """Return the learning rate, once everything is updated."""
+        """Update everything and return the learning rate."""
         if self.clip_norm is not None:
             squares = (gradients[0] * gradients[0]).sum()
             for g in gradients[1:]:
@@ -104,9 +104,9 @@ class Update(nn.Cell):
 
 
 class Guarded(nn.Cell):
-    """An update that is left out in all processes where a gradient overflowed in any.
+    """An update that all processes skip if a gradient overflowed in any of them.
 
-    Gradients are sums over all, but some devices tell by a register of their own whether something overflowed.
+    Gradients are sums over all processes, but some devices report an overflow in a register of their own.
     """
 
     def __init__(self, update: Update, processes: int = 1) -> None:
@@ -119,7 +119,7 @@ class Guarded(nn.Cell):
     def construct(
         self, gradients: tuple[Tensor, ...], rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor
     ) -> Tensor:
-        """Return whether all gradients are finite."""
+        """Update if all gradients are finite, and return whether they are."""
         finite = ms.amp.all_finite(gradients)
         if self.processes > 1:
             finite = self.total(finite.astype(ms.float32).reshape(1)).sum() > self.processes - 0.5
@@ -147,13 +147,13 @@ class TrainStep(nn.Cell):
         power2: Tensor,
         decay: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss before the update, and what the update returns."""
+        """Return the loss before the update, and the output of the update."""
         loss, gradients = self.gradients(images, targets, count, mask)
         return loss, self.update(gradients, rate, power1, power2, decay)
 
 
 class Accumulate(nn.Cell):
-    """Gradients of one batch, added to buffers."""
+    """Adds the gradients of one batch to buffers."""
 
     def __init__(self, gradients: Gradients, buffers: ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
@@ -169,7 +169,7 @@ class Accumulate(nn.Cell):
 
 
 class UpdateFromBuffers(nn.Cell):
-    """Update from the accumulated gradients, and empty the buffers."""
+    """Updates from the accumulated gradients, and clears the buffers."""
 
     def __init__(self, update: Update | Guarded, buffers: ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
@@ -177,7 +177,7 @@ class UpdateFromBuffers(nn.Cell):
         self.buffers = buffers
 
     def construct(self, rate: Tensor, power1: Tensor, power2: Tensor, decay: Tensor) -> Tensor:
-        """Return what the update returns, once everything is updated."""
+        """Update everything and return the output of the update."""
         gradients = tuple([1.0 * buffer for buffer in self.buffers])
         done = self.update(gradients, rate, power1, power2, decay)
         for buffer in self.buffers:

@@ -1,4 +1,4 @@
-"""State and steps of a training run."""
+"""Training run: the state of a run and its steps."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import numpy as np
 from finetune.data import targets
 from finetune.errors import DivergedError, FinetuneError
 from finetune.machine import environment
-from finetune.model.metrics import better
+from finetune.model.metrics import is_better
 from finetune.network import network
-from finetune.network.network import values
+from finetune.network.network import read_values
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.run import Best
 from finetune.training import defaults, pictures, records, sinking
 from finetune.training.feed import Feed
-from finetune.training.frozen import head_views
+from finetune.training.frozen import list_head_views
 from finetune.training.judge import Judge
 from finetune.training.saving import NoSaver, Saver, Snapshot
 from finetune.training.state import RunState
@@ -48,7 +48,7 @@ Check = Callable[[], None]
 
 
 class TrainingRun:
-    """Everything that one run holds; ``done`` counts the steps of this epoch behind it."""
+    """The state of one run; ``done`` counts the completed steps of the current epoch."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TrainingRun:
         allow_changed: bool = False,
         extended: bool = False,
     ) -> None:
-        # Where MindSpore leaves a dump of a graph that it could not compile, instead of the current folder.
+        # MindSpore writes dumps of graphs that fail to compile here instead of into the current folder.
         os.environ.setdefault("MS_OM_PATH", str(folder))
         self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
         self.plugins, self.network, self.resumed = prepared.plugins, prepared.network, resumed
@@ -72,22 +72,22 @@ class TrainingRun:
         self.judge = Judge(prepared, self._say)
         self.done, self.loss_sum, self.images, self.seconds = 0, 0.0, 0, 0.0
         self.evaluation: Evaluation | None = None
-        self.estimate: Evaluation | None = None  # out of fold, once the head is fitted
-        self.fitted: dict[str, Any] | None = None  # how it was fitted
+        self.estimate: Evaluation | None = None  # out-of-fold estimate of the fitted head
+        self.fitted: dict[str, Any] | None = None  # how the head was fitted
         self.frozen: dict[str, str] = {}
         self.compared, self.rollbacks, self.finishing = 0, 0, False
-        self.unwritten = False  # whether the recipe has values that its file does not have yet
-        self.sinking = 0  # steps that are sent to the device at once, in this phase
-        # Steps of a block that are made and not counted yet; None while it is open how many have been made.
+        self.unwritten = False  # whether the recipe has values that are not in its file yet
+        self.sinking = 0  # steps per block that are sent to the device in this phase; 0 for single steps
+        # Steps of a block that are made but not counted yet; None while their number is unknown.
         self.left: list[tuple[Sequence[Batch], float]] | None = []
-        self.run = records.new_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
+        self.run = records.create_run(prepared, folder, say=say, resumed=resumed, steps=self.trainer.steps_per_epoch)
         self.saver = (Saver if self.world.first else NoSaver)(folder / "checkpoints", self._say)
         self.run._augmented = self._show_augmented
         self.run._predictions = self._show_predictions
 
     def class_weights(self) -> NDArray[np.float32] | None:
-        """Return the weight of each class in the loss, None for none."""
-        return targets.class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
+        """Return the weight of each class in the loss; None if classes are not weighted."""
+        return targets.compute_class_weights(self.recipe.loss.class_weights, self.data.train.labels, self.data.classes)
 
     def _show_augmented(self, count: int) -> list[Pixels]:
         return pictures.show_augmented(self.feed, max(1, self.run.epoch), self.prepared.image, count)
@@ -102,20 +102,20 @@ class TrainingRun:
         records.say_findings(self.data.report["findings"], self.run.say)
 
     def settle(self, section: str, **values: Any) -> None:
-        """Set values that the recipe left open.
+        """Set values that the recipe left ``auto``.
 
-        They are in a checkpoint before they are in the run's ``recipe.yaml``: a run that is killed at any moment
-        resumes with the same choice, or makes it again from the same state.
+        They are written to a checkpoint before the run's ``recipe.yaml``, so that a run that is killed at any moment
+        resumes with the same choice, or repeats it from the same state.
         """
-        self.prepared = replace(self.prepared, plan=defaults.changed(self.prepared.plan, section, **values))
+        self.prepared = replace(self.prepared, plan=defaults.replace_values(self.prepared.plan, section, **values))
         self.recipe = self.trainer.recipe = self.prepared.plan.recipe
         self.feed.take(self.prepared, self.class_weights())
-        self.run.recipe = masking.mask_secrets(self.recipe)
-        self.run.recipe_text = environment.masked(plans.dump_plan(self.prepared.plan))
+        self.run.recipe = masking.mask_recipe(self.recipe)
+        self.run.recipe_text = environment.mask_secrets(plans.dump_plan(self.prepared.plan))
         self.unwritten = True
 
     def save_settled(self) -> None:
-        """Write a checkpoint and then the recipe, if a value was settled since the last time."""
+        """Write a checkpoint and then the recipe, if a value was chosen since the last time."""
         if self.unwritten:
             self.begin_to_save()
             self.saver.join()
@@ -123,21 +123,21 @@ class TrainingRun:
             self.write_settled()
 
     def write_settled(self) -> None:
-        """Write the recipe, if a value was settled since the last time."""
+        """Write the recipe, if a value was chosen since the last time."""
         if self.unwritten and self.world.first:
             records.write_recipe(self.prepared, self.run.folder)
         self.unwritten = False
 
     def slow_down(self, rollbacks: int) -> None:
-        """Halve the learning rate for every time that the run was rolled back."""
+        """Halve the learning rate once for each rollback of the run."""
         self.rollbacks, self.trainer.slower = rollbacks, 0.5**rollbacks
 
     def epoch_is_closed(self) -> bool:
-        """Tell whether the epoch has its line in the history."""
+        """Return whether the epoch is complete, with a line in the history."""
         return bool(self.run.history) and self.run.history[-1]["epoch"] == self.run.epoch
 
     def begin_epoch(self, epoch: int) -> None:
-        """Enter the epoch and its phase; a new phase freezes anew and builds an optimizer of its own."""
+        """Enter the epoch and its phase; a new phase freezes its stages and builds its own optimizer."""
         if epoch != self.run.epoch:
             self.run.epoch, self.done = epoch, 0
         if self.done == 0:
@@ -157,21 +157,21 @@ class TrainingRun:
         return next(phase for phase in self.prepared.phases if phase.first <= epoch <= phase.last)
 
     def enter(self, phase: Phase) -> None:
-        """Build what trains and feeds a phase."""
-        first = len(network.trunk(self.network.names, phase.trainable))
+        """Set up training step, data and evaluation of a phase."""
+        first = len(network.find_trunk(self.network.names, phase.trainable))
         self.trainer.enter(phase, first, self.prepared.products)
         last, fits = phase == self.prepared.phases[-1], phase.number == 0
         epochs = () if fits else range(phase.first, phase.last + 1)
-        self.feed.enter(first, epochs=epochs, last=last, fitted=head_views(self.recipe) if fits else ())
+        self.feed.enter(first, epochs=epochs, last=last, fitted=list_head_views(self.recipe) if fits else ())
         default = self.prepared.device.kind.sink
         self.sinking = sinking.count_steps(self.recipe, default, first, self._say)
         self.judge.reset()
         self.run.phase, self.run.trainable = phase.number, phase.trainable
 
     def blocks(self, epoch: int, check: Check) -> Iterator[list[list[Batch]]]:
-        """Yield the batches of each optimizer step of the epoch that is not done yet, once all processes have theirs.
+        """Yield blocks of the remaining optimizer steps of the epoch, as batches, once all processes have theirs.
 
-        As many steps as the device takes at once make a block. ``check`` is called after each and may raise to stop.
+        A block has the steps that are sent to the device at once. ``check`` is called after each and may raise to stop.
         """
         size = self.recipe.train.accumulate
         if self.sinking:
@@ -191,7 +191,7 @@ class TrainingRun:
             done = True
 
     def train(self, block: Sequence[Sequence[Batch]]) -> Iterator[float]:
-        """Train the steps of a block, and count each with its loss; ``DivergedError`` if one is no finite number."""
+        """Train the steps of a block, and yield the loss of each; raises ``DivergedError`` if a loss is not finite."""
         epoch = self.run.epoch
         self.left = None if self.sinking else []
         if self.sinking:
@@ -219,7 +219,7 @@ class TrainingRun:
         return loss
 
     def end_epoch(self, check: Check) -> dict[str, Any]:
-        """Evaluate where the recipe wants it, note the best, and return the epoch's line of ``metrics.jsonl``."""
+        """Evaluate if the recipe asks for it, update the best epoch, and return the line for ``metrics.jsonl``."""
         seconds = time.monotonic() - self.began
         epoch = self.run.epoch
         line: dict[str, Any] = {
@@ -238,17 +238,17 @@ class TrainingRun:
         self.run.history.append(line)
         if self.world.first:
             records.keep_history(self.prepared, self.run)
-            records.log(self.run.folder, json.dumps(line))
+            records.log_line(self.run.folder, json.dumps(line))
         return line
 
     def agree(self, check: Check) -> None:
-        """Let all processes know what the plugins of the first have asked for; ``check`` may raise to stop."""
+        """Share requests of the first process's plugins with all processes; ``check`` may raise to stop."""
         self.run.stop_reason = self.world.from_first(self.run.stop_reason)
         with self.world.together():
             check()
 
     def _check_weights(self) -> None:
-        for name, array in values(p for p in self.network.get_parameters() if p.requires_grad).items():
+        for name, array in read_values(p for p in self.network.get_parameters() if p.requires_grad).items():
             if not np.isfinite(array).all():
                 raise DivergedError(f"weight '{name}' is not finite after epoch {self.run.epoch}; lower optimizer.lr")
 
@@ -260,14 +260,14 @@ class TrainingRun:
                 self.evaluation = self.judge.evaluate("valid", check, self.feed, others=others)
         elif self.run.epoch == 0 and self.estimate is not None:
             self.evaluation = self.estimate
-        else:  # nothing was held back, so that there is nothing to choose an epoch by
+        else:  # no images were held back, so no epoch can be chosen as the best
             self.run.best = None
             return {}
         if not all(map(math.isfinite, self.evaluation.metrics.values())):
             raise DivergedError(f"the validation loss is not finite in epoch {self.run.epoch}; lower optimizer.lr")
         self.run.confusion = self.evaluation.confusion
         value = self.evaluation.metrics[metric]
-        if better(metric, value, self.run.best.value if self.run.best else None):
+        if is_better(metric, value, self.run.best.value if self.run.best else None):
             self.run.best = Best(epoch=self.run.epoch, value=value)
         return self.evaluation.metrics
 
@@ -275,20 +275,20 @@ class TrainingRun:
         self.run.say(message)
 
     def kept_weights(self) -> records.Swapped:
-        """Put the moving average, where there is one, into the network for the length of a block."""
+        """Put the moving average, if there is one, into the network inside a block."""
         if self.trainer.average:
             self.saver.join()
         return records.Swapped(self.network, self.trainer.weights() if self.trainer.average else None)
 
     def save_step(self) -> None:
-        """Begin to write a checkpoint inside an epoch, if a plugin asked for one."""
+        """Start writing a checkpoint within an epoch, if a plugin asked for one."""
         self.tell()
         if self.run.checkpoint_keep is not None:
             self.begin_to_save()
         self.run.checkpoint_keep = None
 
     def save_epoch(self) -> None:
-        """Write a checkpoint if a plugin asked for one, if the run ends here, or if it would lose the best weights."""
+        """Write a checkpoint if a plugin asked for one, if the run ends, or to preserve the best weights."""
         last = self.run.epoch == self.epochs or self.run.stop_reason is not None
         best = self.is_best() and self.recipe.evaluate.restore_best
         if last:
@@ -303,56 +303,56 @@ class TrainingRun:
         self.tell()
 
     def begin_to_save(self) -> None:
-        """Begin to write a checkpoint of this moment in the background."""
+        """Start writing a checkpoint of the current state in the background."""
         self.tell()
         self.saver.keep = self.run.checkpoint_keep or self.saver.keep
         self._check_weights()
         self.saver.begin(self._snapshot(kept=True))
 
     def save(self) -> None:
-        """Write a checkpoint of the whole state, wait until it is there, and tell plugins."""
+        """Write a checkpoint of the complete state, wait for it, and notify plugins."""
         if self.trainer.phase is None or self.finishing:
-            return  # nothing has trained yet, or the network no longer holds what was trained last
+            return  # nothing was trained yet, or the network no longer has the last weights
         self.saver.keep = self.run.checkpoint_keep or self.saver.keep
         self._check_weights()
         self.saver.write(self._snapshot())
         self.tell()
 
     def save_changed(self) -> None:
-        """Write the checkpoint and the records of a run that resumes with another recipe or other images."""
+        """Write the checkpoint and the records of a run that resumes with a different recipe or images."""
         with self.world.together():
             if self.world.first:
                 self.saver.write(self._snapshot())
                 records.write_changed(self.prepared, self.run.folder)
 
     def tell(self) -> None:
-        """Tell plugins of the checkpoints that were written since."""
+        """Notify plugins of the checkpoints that were written since the last call."""
         for epoch, path, best in self.saver.finished():
             self.plugins.fire("finetune_checkpoint_saved", run=self.run, epoch=epoch, path=path, best=best)
 
     def rescue(self) -> None:
-        """Write a checkpoint when something else has failed, without plugins, and say where."""
+        """Write a checkpoint after a failure elsewhere, without plugins, and report where it is."""
         if self.run.step == 0 or self.finishing or not self.world.first:
             return
         if self.left is None:
-            self.run.say("nothing was saved in the middle of a block of steps; an earlier checkpoint is the newest")
+            self.run.say("no checkpoint was saved within a block of steps; resume from the previous one")
             return
         try:
-            while self.left:  # the weights are those of the block's end
+            while self.left:  # the weights are those at the end of the block
                 self._counted(*self.left.pop(0))
             self.saver.write(self._snapshot(strict=False))
         except FinetuneError as error:
             self.run.say(f"no checkpoint could be written: {error}")
         else:
             saved = f"saved step {self.run.step} in {self.saver.folder}"
-            self.run.say(f"{saved}; go on with: finetune run --resume {self.run.folder}")
+            self.run.say(f"{saved}; resume with: finetune run --resume {self.run.folder}")
 
     def _snapshot(self, *, kept: bool = False, strict: bool = True) -> Snapshot:
         state = self._state(strict=strict).to_json()
         return Snapshot(self.trainer.arrays(kept=kept), state, best=self.is_best())
 
     def is_best(self) -> bool:
-        """Tell whether the run stands at the end of its best epoch."""
+        """Return whether the run is at the end of its best epoch."""
         best = self.run.best
         return best is not None and best.epoch == self.run.epoch and self.epoch_is_closed()
 
@@ -369,16 +369,16 @@ class TrainingRun:
             best=run.best,
             history=[dict(line) for line in run.history],
             fitted=self.fitted,
-            plugins=records.plugin_states(run.state, self.plugins.origins.values(), strict=strict),
+            plugins=records.copy_plugin_states(run.state, self.plugins.origins.values(), strict=strict),
             stop_reason=run.stop_reason,
             rollbacks=self.rollbacks,
             scaling=self.trainer.scaling.state() if self.trainer.scaling else None,
             frozen=self.frozen,
-            identity=records.identity(self.prepared),
+            identity=records.describe_identity(self.prepared),
         )
 
     def check_frozen(self) -> None:
-        """Compare what had to stay frozen in the phase that ends with how it began."""
+        """Check that the frozen arrays of the current phase have not changed since it started."""
         if self.trainer.phase is None:
             return
         now = self.trainer.frozen()
@@ -395,6 +395,6 @@ class TrainingRun:
 
 
 def describe_batches(part: Part, batches: Sequence[Batch]) -> str:
-    """Return the names of the first images of some batches."""
+    """Return the names of the first images of batches, for an error message."""
     indices = [int(i) for batch in batches for i in batch.indices[batch.weights > 0]]
     return ", ".join(part.describe(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")

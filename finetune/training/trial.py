@@ -1,7 +1,7 @@
-"""Trial of images: puts the most unusual images of a dataset through both pipelines before anything is trained.
+"""Trial: runs the most unusual images of a dataset through both pipelines before training starts.
 
-What a recipe does to images may fail for a few of them alone: a crop that is larger than the smallest image, a
-transform that takes no grey one. Without a trial, that is found out in the middle of an epoch.
+Transforms of a recipe may fail for only a few images: a crop that is larger than the smallest image, or a transform
+that does not accept grey ones. Without a trial, such an error would occur in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from finetune.recipe.plan import Plan
 
 
-RUN = 16  # images of a split that a run tries; a check tries three of each class
-CHECK = 1000  # images of a split that a check tries at most
-DRAWS = 2  # times that each image is augmented
-LISTED = 10  # failures that are spelt out
+RUN = 16  # images per split that a run tries; a check tries three of each class
+CHECK = 1000  # the most images per split that a check tries
+DRAWS = 2  # how often each image is augmented
+LISTED = 10  # failures listed in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What images are put through, ``most`` of each split; ``seed`` is the run's, whose augmentation they get."""
+    """The pipeline to try with at most ``most`` images of each split; ``seed`` is that of the run's augmentation."""
 
     spec: ImageSpec
     transforms: tuple[Transform, ...]
@@ -47,31 +47,31 @@ class Trial:
 
 
 def try_images(data: Data, trial: Trial) -> int:
-    """Put the most unusual images through the pipelines, and return how many; raise one error for all that fail."""
+    """Run the most unusual images through the pipelines, and return how many; raises one error for all failures."""
     failures: list[FinetuneError] = []
     tried = 0
     for part, train in ((data.train, True), (data.train, False), (data.valid, False), (data.test, False)):
         if part is None or not len(part):
             continue
-        chosen = unusual(part, trial.most)
+        chosen = choose_unusual(part, trial.most)
         tried += 0 if part is data.train and train else len(chosen)
-        failures += list(_failures(part, chosen, trial, train=train))
+        failures += list(_find_failures(part, chosen, trial, train=train))
     if failures:
-        raise _together(failures)
+        raise _join_failures(failures)
     return tried
 
 
-def unusual(part: Part, most: int) -> list[int]:
-    """Return the images of a part that are most likely to fail: those of the whole part first, then of each class.
+def choose_unusual(part: Part, most: int) -> list[int]:
+    """Return the images that are most likely to fail, first those of the complete part, then of each class.
 
-    They are the lowest, the narrowest and the largest, the longest strips, and one of each colour mode. Where no sizes
-    are known, as of a pack, they are spread over the classes.
+    These are the lowest, narrowest and largest images, the longest strips, and one of each colour mode. If sizes are
+    unknown, as in a pack, the images are spread over the classes.
     """
     classes = np.flatnonzero(np.bincount(part.labels))
     if part.looks is None or not part.looks["width"].any():
         firsts = np.unique(part.labels, return_index=True)[1]
         spread = np.linspace(0, len(part) - 1, min(most, len(part))).astype(np.int64)
-        return _distinct([*firsts[: most // 2], *spread], most)
+        return _take_distinct([*firsts[: most // 2], *spread], most)
     height, width = part.looks["height"].astype(np.int64), part.looks["width"].astype(np.int64)
     mode = part.looks["mode"]
     modes = np.unique(mode, return_index=True)[1]
@@ -79,27 +79,27 @@ def unusual(part: Part, most: int) -> list[int]:
     overall = [int(np.argmin(key)) for key in keys[:3]] + [int(np.argmax(key)) for key in keys[3:]]
     strips = np.maximum(keys[3], keys[4])
     by_class = (np.minimum(height, width), -height * width, -(strips + 1e6 * (mode != "RGB")))
-    columns = [_first_of_each(part.labels, key) for key in by_class]
+    columns = [_find_first_of_each(part.labels, key) for key in by_class]
     each = [int(column[place]) for place in range(len(classes)) for column in columns]
-    return _distinct([*overall, *modes.tolist(), *each], most)
+    return _take_distinct([*overall, *modes.tolist(), *each], most)
 
 
-def _first_of_each(labels: NDArray[np.int64], key: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Return for each label that occurs the image with the smallest key."""
+def _find_first_of_each(labels: NDArray[np.int64], key: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the image with the smallest key for each label that occurs."""
     ordered = np.lexsort((key, labels))
     firsts = np.unique(labels[ordered], return_index=True)[1]
     found: NDArray[np.int64] = ordered[firsts]
     return found
 
 
-def _distinct(indices: Sequence[int], most: int) -> list[int]:
+def _take_distinct(indices: Sequence[int], most: int) -> list[int]:
     return list(dict.fromkeys(map(int, indices)))[:most]
 
 
-def _failures(part: Part, chosen: Sequence[int], trial: Trial, *, train: bool) -> Iterator[FinetuneError]:
-    """Yield what fails for the chosen images, one error an image.
+def _find_failures(part: Part, chosen: Sequence[int], trial: Trial, *, train: bool) -> Iterator[FinetuneError]:
+    """Yield the errors of the chosen images, one per image.
 
-    A transform with an attribute ``certain`` is tried in that form, which does all that it else does by chance.
+    A transform with an attribute ``certain`` is tried in that form, which always applies its random steps.
     """
     transforms = tuple(getattr(each, "certain", each) for each in trial.transforms) if train else ()
     loader = Loader(part, trial.spec, batch_size=1, workers=0, seed=trial.seed, transforms=transforms, train=train)
@@ -114,19 +114,19 @@ def _failures(part: Part, chosen: Sequence[int], trial: Trial, *, train: bool) -
         loader.close()
 
 
-def _together(failures: list[FinetuneError]) -> FinetuneError:
-    """Return one error for all failures, of the kind of the first; the same one of both pipelines counts once."""
+def _join_failures(failures: list[FinetuneError]) -> FinetuneError:
+    """Combine all failures into one error of the first one's class; equal errors of both pipelines count once."""
     distinct = list({str(error): error for error in failures}.values())
     first = distinct[0]
     if len(distinct) == 1:
         return first
     lines = [
-        f"{len(distinct)} images fail on their way to the network:",
+        f"{len(distinct)} images cannot be prepared for the network:",
         *(f"  {error}" for error in distinct[:LISTED]),
     ]
     if len(distinct) > LISTED:
         lines.append(f"  … and {len(distinct) - LISTED} more")
-    lines.append("change augment so that it takes them, or leave these images out")
+    lines.append("change augment so that it accepts these images, or leave them out")
     kind = PluginError if isinstance(first, PluginError) else DataError
     error = kind("\n".join(lines))
     if isinstance(error, PluginError):
@@ -135,32 +135,32 @@ def _together(failures: list[FinetuneError]) -> FinetuneError:
 
 
 MB = 2**20
-LEAST = 1.0  # MB that are free where a run is written; what it needs in all is known once the network is built
+LEAST = 1.0  # MB of free disk space to start with; the total need is known once the network is built
 
 
-def check(plan: Plan, resume: Path | None = None) -> None:
-    """Raise ``UsageError`` for a device that the machine lacks, ``ResourceError`` for a disk that takes no run.
+def check_machine(plan: Plan, resume: Path | None = None) -> None:
+    """Raise ``UsageError`` for a device that is not available, and ``ResourceError`` for a disk that is not writable.
 
-    A run that resumes is written into its folder ``resume``, wherever the recipe's output is.
+    A resumed run is written into its folder ``resume``, whatever the recipe's output is.
     """
     check_device(plan)
     check_output(resume or plan.recipe.output)
 
 
 def check_device(plan: Plan) -> None:
-    """Raise ``UsageError`` where the machine lacks the device of a plan, or has fewer of them."""
+    """Raise ``UsageError`` if the machine lacks the device of a plan, or has too few of them."""
     runner = plan.recipe.runner
-    device.check_count(device.choose(runner.device), runner.devices)
+    device.check_count(device.choose_device(runner.device), runner.devices)
 
 
 def check_output(output: Path) -> float | None:
-    """Return how many MB are free where a run goes; raise ``ResourceError`` where none can be written.
+    """Return the free disk space in MB of an output folder; raises ``ResourceError`` if it cannot be written.
 
-    Returns None for a file system that does not report its size, as some network drives do not.
+    Returns None for a file system that does not report its size, such as some network drives.
     """
-    place, name = existing(output), escape_line(str(output))
+    place, name = find_existing(output), escape_line(str(output))
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        why = "takes no files" if place.is_dir() else "is a file"
+        why = "is not writable" if place.is_dir() else "is a file"
         raise ResourceError(
             f"runs cannot be written to {name}: {escape_line(str(place))} {why}; choose another with --output"
         )
@@ -173,6 +173,6 @@ def check_output(output: Path) -> float | None:
     return free
 
 
-def existing(path: Path) -> Path:
-    """Return the nearest folder above a path that exists."""
+def find_existing(path: Path) -> Path:
+    """Return the nearest existing folder of a path."""
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

@@ -1,4 +1,4 @@
-"""Warnings at the end of a run: guessing, training that did not help, and training that ended too early."""
+"""Warnings at the end of a run: guessing, training without improvement, and training that ended too early."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.model.metrics import better
+from finetune.model.metrics import is_better
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,48 +15,48 @@ if TYPE_CHECKING:
 
     from finetune.training.training_run import TrainingRun
 
-LINES = 4  # epochs at least, of which the last quarter shows whether the loss still falls
-FALLING = 0.05  # of the loss: a fall this large over the last quarter of the epochs is not the end
-LEAST = 0.01  # and at least this much: what is left of a loss near 0 is not worth more epochs
+LINES = 4  # the fewest epochs to tell whether the loss still falls
+FALLING = 0.05  # the loss still falls if the last quarter of the epochs lowered it by this share
+LEAST = 0.01  # and by at least this much, since a loss near 0 is not worth more epochs
 
 
-def warnings(training: TrainingRun) -> Iterator[str]:
-    """Yield the warnings of a run that is finished, each with what to do."""
+def find_warnings(training: TrainingRun) -> Iterator[str]:
+    """Yield the warnings of a finished run, each with a remedy."""
     run, data = training.run, training.data
-    line = kept_line(run.history, run.best.epoch if run.best else run.epoch)
+    line = find_kept_line(run.history, run.best.epoch if run.best else run.epoch)
     judged = data.train if data.valid is None else data.valid
-    yield from guessing(line, np.bincount(judged.labels, minlength=len(data.classes)), data.classes)
-    yield from below_fitted(
+    yield from warn_of_guessing(line, np.bincount(judged.labels, minlength=len(data.classes)), data.classes)
+    yield from warn_below_fitted(
         run.history, training.recipe.evaluate.metric, restored=training.recipe.evaluate.restore_best
     )
     if training.data.valid is None and run.epoch > 0:
-        text = "no image was held back, so that the epochs were not judged and the last one is kept"
-        yield f"{text}; measure it on other images with finetune eval"
+        text = "no images were held back, so the epochs were not compared and the last one is kept"
+        yield f"{text}; evaluate it on different images with finetune eval"
     if run.stop_reason is None:
-        yield from unsettled(run.history)
+        yield from warn_of_unsettled(run.history)
 
 
-def kept_line(history: Sequence[Mapping[str, Any]], epoch: int) -> Mapping[str, Any]:
-    """Return the line of the epoch whose weights are kept, the last one where it has none."""
+def find_kept_line(history: Sequence[Mapping[str, Any]], epoch: int) -> Mapping[str, Any]:
+    """Return the line of the epoch whose weights are kept, or the last line if it has none."""
     return next((line for line in history if line["epoch"] == epoch), history[-1])
 
 
-def guessing(line: Mapping[str, Any], counts: NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
-    """Warn of a result that the commonest class alone has, by accuracy and by macro-F1.
+def warn_of_guessing(line: Mapping[str, Any], counts: NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
+    """Warn if accuracy and macro-F1 are no better than those of always predicting the most common class.
 
-    ``counts`` are those of the images that the run is judged by. A network that finds rare classes may have a lower
-    accuracy than the commonest class, and is better than guessing.
+    ``counts`` are the validation images of each class. A network that recognises rare classes may have a lower accuracy
+    than that and still be better than guessing.
     """
     accuracy, macro_f1 = line.get("val_accuracy"), line.get("val_macro_f1", 0.0)
     share, name = float(counts.max() / counts.sum()), classes[int(counts.argmax())]
     guessed_f1 = 2 * share / (1 + share) / np.count_nonzero(counts)
     if accuracy is not None and accuracy <= share and macro_f1 <= guessed_f1:
-        text = f"the accuracy of {accuracy:.3f} is not better than always answering '{name}' ({share:.3f})"
-        yield f"{text}; look at the labels, take more images, or train more stages"
+        text = f"the accuracy of {accuracy:.3f} is not better than always predicting '{name}' ({share:.3f})"
+        yield f"{text}; check the labels, add more images, or train more stages"
 
 
-def below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored: bool) -> Iterator[str]:
-    """Warn where no epoch is better than the fitted head; ``restored`` if the best epoch's weights are kept."""
+def warn_below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored: bool) -> Iterator[str]:
+    """Warn if no epoch is better than the fitted head; ``restored`` tells that the best epoch's weights are kept."""
     key = f"val_{metric}"
     first = history[0]
     trained = [line[key] for line in history[1:] if key in line]
@@ -67,13 +67,13 @@ def below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, restored:
         reached, kept = best(trained), "the fitted head is kept"
     else:
         reached, kept = trained[-1], "the last epoch is kept, since evaluate.restore_best=false"
-    if not better(metric, reached, first[key]):
+    if not is_better(metric, reached, first[key]):
         text = f"training did not improve on the fitted head: {key} {reached:.4f}, and {first[key]:.4f} before"
         yield f"{text}; {kept}; lower optimizer.lr, train fewer stages, or set train.epochs=0"
 
 
-def unsettled(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Warn where the loss still falls clearly when training ends: of the validation images where there are any."""
+def warn_of_unsettled(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Warn if the loss, that of the validation images if there are any, still fell clearly when training ended."""
     trained = [line for line in history if line["epoch"]]
     judged = [line["val_loss"] for line in trained if "val_loss" in line]
     losses = [line["train_loss"] for line in trained]
@@ -86,7 +86,7 @@ def unsettled(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def is_falling(losses: Sequence[float]) -> bool:
-    """Tell whether the mean of the last quarter is clearly below that of the quarter before it."""
+    """Return whether the mean of the last quarter is clearly below that of the quarter before it."""
     if len(losses) < LINES:
         return False
     quarter = len(losses) // 4

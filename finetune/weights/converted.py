@@ -1,7 +1,7 @@
-"""Files that take long to read, kept in the cache as safetensors, under the hash of the original and sealed.
+"""Cache of converted weights: stores files that are slow to read as safetensors, by the hash of the original.
 
-An entry has the backbone's own names where one of its layouts knows the file's, and tells the file's names, so that
-it is loaded just as the original is. One that is damaged, or made by other rules, is made anew.
+An entry uses the backbone's own names and also stores the names of the original, so that it loads exactly like the
+original. An entry that is damaged, or was made by different rules, is made again.
 """
 
 from __future__ import annotations
@@ -29,64 +29,65 @@ ABOUT = "converted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """What is in a file by its own names, pieces joined, and its SHA-256; ``not_kept`` says why the cache refused."""
+class OpenedWeights:
+    """Content of a file by its own names, with pieces joined, and its SHA-256; ``not_kept``: why it is not cached."""
 
     index: Index
     sha256: str
     not_kept: str = ""
 
 
-def opened(path: Path, backbone: Backbone, check: Callable[[str], None] = loading.anything) -> Opened:
-    """Return what is in a file for a backbone, read once and converted at most once; ``check`` may refuse its hash."""
-    if loading.kind(path) == "safetensors":
-        found, digest = loading.whole(path, check)
-        return Opened(index=joined(path, found, backbone), sha256=digest)
-    digest = loading.digest(path)
+def open_weights(
+    path: Path, backbone: Backbone, check: Callable[[str], None] = loading.accept_any_hash
+) -> OpenedWeights:
+    """Read a file for a backbone, converting it at most once; ``check`` raises an error for a wrong hash."""
+    if loading.detect_format(path) == "safetensors":
+        found, digest = loading.read_complete(path, check)
+        return OpenedWeights(index=join_pieces(path, found, backbone), sha256=digest)
+    digest = loading.hash_file(path)
     check(digest)
-    entry = place(digest, backbone)
-    kept = _kept(entry, backbone)
+    entry = locate_entry(digest, backbone)
+    kept = _load_entry(entry, backbone)
     if kept is not None:
-        return Opened(index=kept, sha256=digest)
-    found, read = loading.whole(path)
+        return OpenedWeights(index=kept, sha256=digest)
+    found, read = loading.read_complete(path)
     if read != digest:
         raise WeightsError(f"'{path}' changed while it was read; try again")
-    found = joined(path, found, backbone)
-    if layouts.match(found.records, backbone) is None:
-        return Opened(index=found, sha256=digest)  # it is not this backbone's, and not worth keeping
+    found = join_pieces(path, found, backbone)
+    if layouts.find_layout(found.records, backbone) is None:
+        return OpenedWeights(index=found, sha256=digest)  # not weights of this backbone, so not worth caching
     try:
         sweep(entry.parent)
-        _keep(entry, found, backbone)
+        _store(entry, found, backbone)
     except (ResourceError, OSError) as error:
-        return Opened(index=found, sha256=digest, not_kept=str(error))
-    return Opened(index=found, sha256=digest)
+        return OpenedWeights(index=found, sha256=digest, not_kept=str(error))
+    return OpenedWeights(index=found, sha256=digest)
 
 
-def joined(path: Path, index: Index, backbone: Backbone) -> Index:
-    """Return the index with whole tensors; an error names the file."""
+def join_pieces(path: Path, index: Index, backbone: Backbone) -> Index:
+    """Join the pieces of tensors; errors name the file."""
     try:
-        return layouts.joined(index, backbone)
+        return layouts.join_pieces(index, backbone)
     except WeightsError as error:
         raise WeightsError(f"'{path}': {error}") from None
 
 
-def place(digest: str, backbone: Backbone) -> Path:
-    """Return where the converted file is kept."""
+def locate_entry(digest: str, backbone: Backbone) -> Path:
     return cache_folder() / "weights" / "converted" / f"{digest}-{backbone.name}.safetensors"
 
 
-def rules(backbone: Backbone) -> str:
-    """Return what decides on an entry's content besides the file."""
+def hash_rules(backbone: Backbone) -> str:
+    """Hash everything other than the file that determines an entry."""
     return hashlib.sha256(repr((VERSION, backbone.stages, backbone.layouts)).encode()).hexdigest()
 
 
-def _keep(entry: Path, found: Index, backbone: Backbone) -> None:
-    layout = layouts.match(found.records, backbone)
+def _store(entry: Path, found: Index, backbone: Backbone) -> None:
+    layout = layouts.find_layout(found.records, backbone)
     assert layout is not None
-    naming = layouts.naming(found.records, layout)
+    naming = layouts.apply_layout(found.records, layout)
     records = {own: found.records[name] for own, name in naming.names.items()}
     about = {
-        "rules": rules(backbone),
+        "rules": hash_rules(backbone),
         "format": found.format,
         "names": naming.names,
         "ignored": naming.ignored,
@@ -98,18 +99,18 @@ def _keep(entry: Path, found: Index, backbone: Backbone) -> None:
     tensorfile.write_records(entry, records, {ABOUT: text})
 
 
-def _kept(entry: Path, backbone: Backbone) -> Index | None:
-    """Return what is in an entry, read and checked to the last bit, or None."""
+def _load_entry(entry: Path, backbone: Backbone) -> Index | None:
+    """Read and verify an entry; None if there is no valid one."""
     try:
         if not entry.exists():
             return None
-        found = tensorfile.index(entry)
+        found = tensorfile.read_index(entry)
         records = {name: record.held() for name, record in found.records.items()}
         text = found.metadata[ABOUT]
         about = json.loads(text)
         tensorfile.check_seal(entry, found.seal or "", records, found.metadata)
-        if about["rules"] == rules(backbone):
-            return _original(about, records)
+        if about["rules"] == hash_rules(backbone):
+            return _restore_index(about, records)
     except (WeightsError, OSError, LookupError, ValueError, RecursionError):
         pass
     with suppress(OSError):
@@ -117,8 +118,8 @@ def _kept(entry: Path, backbone: Backbone) -> Index | None:
     return None
 
 
-def _original(about: Mapping[str, Any], records: Mapping[str, Record]) -> Index:
-    """Return an entry as if it were the file that it was made from."""
+def _restore_index(about: Mapping[str, Any], records: Mapping[str, Record]) -> Index:
+    """Return the index of the file that an entry was made from."""
     return Index(
         format=about["format"],
         records={about["names"][own]: record for own, record in records.items()},

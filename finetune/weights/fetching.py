@@ -1,4 +1,4 @@
-"""From the record of some weights to their file: here, verified, and the same as at its first use."""
+"""Weights sources: resolves the name of weights to a local, verified file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 from finetune.components import Backbone, Weights
 from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
 from finetune.files import download, firstuse
-from finetune.files.atomic import cache_folder, expand_home, offline
-from finetune.files.promise import Failed, Promise, public, sha256
+from finetune.files.atomic import cache_folder, expand_home, is_offline
+from finetune.files.promise import Failed, Promise, sha256, strip_secrets
 from finetune.suggest import did_you_mean
 from finetune.weights import hubcard, loading
-from finetune.weights.converted import opened
+from finetune.weights.converted import open_weights
 from finetune.weights.formats import owncheckpoint
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from finetune.plugins import Plugins
 
     Fetch = Callable[[Weights, Path], Path | None]
-    from finetune.weights.converted import Opened
+    from finetune.weights.converted import OpenedWeights
 
 
 Verified = Literal["sha256", "prefix", "first use"]
@@ -36,8 +36,8 @@ DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """A file, its whole sha256, what that was compared with, and what the user should be told of it, once."""
+class FetchedWeights:
+    """A file, its complete sha256, what that was compared with, and a note to show to the user once."""
 
     path: Path
     sha256: str
@@ -45,96 +45,97 @@ class Fetched:
     note: str = ""
 
 
-def nothing(record: Weights, cache: Path) -> None:
-    """Fetch nothing: leave it to the verified download."""
+def fetch_nothing(record: Weights, cache: Path) -> None:
+    """Return None, so that the file is downloaded."""
 
 
-def fetched(name: str, record: Weights, backbone: str, ask: Fetch = nothing) -> Fetched:
-    """Return the file of a record: what ``ask`` returns, else a ``file:`` where it lies, else a download.
+def fetch_weights(name: str, record: Weights, backbone: str, ask: Fetch = fetch_nothing) -> FetchedWeights:
+    """Return the file of a record: what ``ask`` returns, or else the file of a ``file:`` address, or else a download.
 
-    Where the publisher states no whole sha256, that of the first file is kept beside its place in the cache, and every
-    later one must have it. Raises ``DownloadError`` for a file that cannot be had, ``WeightsError`` for another file.
+    If the publisher states no complete sha256, that of the first file is stored next to its place in the cache, and
+    every later file must have it. Raises ``DownloadError`` for a file that cannot be downloaded, and ``WeightsError``
+    for a file with a different hash.
     """
     record = replace(record, sha256=record.sha256.lower())
-    place = target(record, cache_folder() / "weights")
+    place = locate_file(record, cache_folder() / "weights")
     stated = f"sha256:{record.sha256}" if record.sha256 else ""
-    wanted = firstuse.recalled(Promise(record.url, stated, place)).digest.partition(":")[2]
+    wanted = firstuse.recall_hash(Promise(record.url, stated, place)).digest.partition(":")[2]
     whole = len(record.sha256) == DIGITS
-    path = ask(record, place.parent) or local(record.url)
+    path = ask(record, place.parent) or find_local_file(record.url)
     if path is None and wanted != record.sha256 and place.is_file():
         path = place
     if path is None:
-        path = downloaded(name, record, backbone, stated, place)
-    found = wanted if whole and path == place else checked(path)
+        path = download_weights(name, record, backbone, stated, place)
+    found = wanted if whole and path == place else hash_file(path)
     if not found.startswith(wanted):
-        raise WeightsError(mismatch(record, path, found, wanted, place))
+        raise WeightsError(describe_mismatch(record, path, found, wanted, place))
     if whole:
-        return Fetched(path=path, sha256=found, verified="sha256")
-    note = "" if wanted == found else remember(name, record, place, found)
-    return Fetched(path=path, sha256=found, verified="prefix" if record.sha256 else "first use", note=note)
+        return FetchedWeights(path=path, sha256=found, verified="sha256")
+    note = "" if wanted == found else remember_hash(name, record, place, found)
+    return FetchedWeights(path=path, sha256=found, verified="prefix" if record.sha256 else "first use", note=note)
 
 
-def target(record: Weights, cache: Path) -> Path:
-    """Return where a record's file is kept: two files of one name do not meet."""
+def locate_file(record: Weights, cache: Path) -> Path:
+    """Return the path of a record's file in the cache, which differs for files of the same name."""
     key = record.sha256[:12] or hashlib.sha256(record.url.encode()).hexdigest()[:12]
     return cache / f"{key}-{Path(urlsplit(record.url).path).name or 'weights'}"
 
 
-def local(url: str) -> Path | None:
-    """Return the file that a ``file:`` address on this machine names, if it is there."""
+def find_local_file(url: str) -> Path | None:
+    """Return the existing file that a ``file:`` address on this machine names, otherwise None."""
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     return path if parts.scheme == "file" and parts.netloc in ("", "localhost") and path.is_file() else None
 
 
-def downloaded(name: str, record: Weights, backbone: str, stated: str, place: Path) -> Path:
-    """Return a record's file after a verified download; what goes wrong is explained with all that can be done."""
+def download_weights(name: str, record: Weights, backbone: str, stated: str, place: Path) -> Path:
+    """Download and verify a record's file; errors list every alternative."""
     limits = replace(download.LIMITS, size=record.bytes or download.LIMITS.size)
     try:
         return download.fetch(record.url, stated, place, limits=limits)
     except DownloadError as error:
-        address = public(record.url)
+        address = strip_secrets(record.url)
         reason = getattr(error, "reason", str(error)).replace(f"'{address}'", "the file")
         reason = f"the file {reason}" if isinstance(error, Failed) else reason
         raise DownloadError(
             f"no weights '{name}' for '{backbone}': {reason}\n"
             f"  address: {address}\n"
             f"  sha256:  {record.sha256 or 'not stated by the publisher'}\n"
-            f"  file:    {place} (put there by hand, it needs no network)\n"
-            "or go on without it: backbone.weights=FILE takes weights of yours, backbone.weights=none starts from "
-            "random, and `finetune run quickstart` needs no weights"
+            f"  file:    {place} (no download if you put the file here)\n"
+            "or continue without it: backbone.weights=FILE uses your own weights, backbone.weights=none starts from "
+            "random weights, and `finetune run quickstart` needs no weights"
         ) from error
 
 
-def checked(path: Path) -> str:
-    """Return the sha256 of a file that may not be readable."""
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file; raises ``WeightsError`` if it cannot be read."""
     try:
         return sha256(path)
     except OSError as error:
         raise WeightsError(f"'{path}' cannot be read ({error.strerror}); change its permissions") from error
 
 
-def mismatch(record: Weights, path: Path, found: str, wanted: str, place: Path) -> str:
-    """Return what to say of a file with another hash than the stated one, or that of its first use."""
+def describe_mismatch(record: Weights, path: Path, found: str, wanted: str, place: Path) -> str:
+    """Describe a file whose hash differs from the stated one, or from its first use."""
     if wanted != record.sha256:
-        return firstuse.other(path, found, wanted, firstuse.mark(place))
-    text = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as promised"
-    mine = local(record.url) == path
-    return f"{text}; {'correct the hash, or name another file' if mine else 'remove it to fetch it anew'}"
+        return firstuse.describe_change(path, found, wanted, firstuse.locate_mark(place))
+    text = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as expected"
+    mine = find_local_file(record.url) == path
+    return f"{text}; {'correct the hash, or name a different file' if mine else 'remove it to download it again'}"
 
 
-def remember(name: str, record: Weights, place: Path, found: str) -> str:
-    """Keep the hash of a file's first use, and return what to tell the user."""
-    firstuse.keep(place, found)
+def remember_hash(name: str, record: Weights, place: Path, found: str) -> str:
+    """Store the hash of a file's first use, and return a note for the user."""
+    firstuse.keep_hash(place, found)
     stated = f"only {len(record.sha256)} digits of their sha256" if record.sha256 else "no sha256"
     return (
-        f"weights '{name}': the publisher states {stated}; found {found}, which is compared from now on "
-        f"(remove '{firstuse.mark(place)}' and the file beside it to fetch them anew)"
+        f"weights '{name}': the publisher states {stated}; later files must have the hash of this one, {found} "
+        f"(to accept a different file, remove '{firstuse.locate_mark(place)}' and the file next to it)"
     )
 
 
-def asking(plugins: Plugins) -> Fetch:
-    """Return what asks plugins for weights; the first that returns a file counts."""
+def make_plugin_fetch(plugins: Plugins) -> Fetch:
+    """Return a function that asks plugins for weights; the first file that one returns is used."""
 
     def ask(record: Weights, cache: Path) -> Path | None:
         answer = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
@@ -143,7 +144,7 @@ def asking(plugins: Plugins) -> Fetch:
         origin, found = answer
         if not isinstance(found, str | Path) or not os.path.isfile(found):
             what = f"finetune_fetch_weights returned {found!r}, which is not a file"
-            raise PluginError(f"{origin}: {what}; return the path of a file, or None to leave it to others")
+            raise PluginError(f"{origin}: {what}; return the path of a file, or None to decline")
         return Path(found)
 
     return ask
@@ -164,11 +165,13 @@ ENDINGS = (CARD, ".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".h5", ".npz", 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A weights file that is here, the word it was asked for with, and its record where it is known.
+    """A local weights file, the name that it was requested by, and its record if it is known.
 
-    The record has the whole sha256 of the file, also where its publisher states less; ``verified`` says what that was
-    compared with, None for a file of the user's own. ``card`` is the card that describes a file that the backbone does
-    not know. ``note`` is what the user should be told.
+    Attributes:
+        record: Has the complete sha256 of the file, even if its publisher states less.
+        verified: What the sha256 was compared with, None for the user's own file.
+        card: The card that describes a file that the backbone does not know.
+        note: A note to show to the user.
     """
 
     path: Path
@@ -177,39 +180,38 @@ class Source:
     verified: Verified | None = None
     card: hubcard.Card | None = None
     note: str = ""
-    _opened: dict[str, Opened] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _opened: dict[str, OpenedWeights] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def opened(self, backbone: Backbone) -> Opened:
-        """Return what is in the file for a backbone; it is read once."""
+    def opened(self, backbone: Backbone) -> OpenedWeights:
+        """Read the file for a backbone, once."""
         if backbone.name not in self._opened:
             try:
-                self._opened[backbone.name] = opened(self.path, backbone, self._check)
+                self._opened[backbone.name] = open_weights(self.path, backbone, self._check)
             except WeightsError:
-                self._check(loading.digest(self.path))  # a damaged file is above all not the one that was promised
+                self._check(loading.hash_file(self.path))  # for a damaged file, report the wrong hash
                 raise
         return self._opened[backbone.name]
 
     def _check(self, digest: str) -> None:
-        """Raise ``WeightsError`` for a file that is not the one of the record."""
+        """Raise ``WeightsError`` for a file whose hash is not that of the record."""
         if self.record is not None and not digest.startswith(self.record.sha256.lower()):
-            promised = f"not {self.record.sha256} as promised; remove it to fetch it anew"
-            raise WeightsError(f"'{self.path}' has sha256 {digest}, {promised}")
+            expected = f"not {self.record.sha256} as expected; remove it to download it again"
+            raise WeightsError(f"'{self.path}' has sha256 {digest}, {expected}")
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The texts in the file."""
+        """The metadata of the file."""
         known = next(iter(self._opened.values()), None)
-        return known.index.metadata if known else loading.metadata(self.path)
+        return known.index.metadata if known else loading.read_metadata(self.path)
 
 
-def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | None:
-    """Return the file that ``name`` stands for, or None for ``none``.
+def resolve(name: str, backbone: Backbone, fetch: Fetch = fetch_nothing) -> Source | None:
+    """Return the file that ``name`` means, or None for ``none``.
 
     ``name`` is ``none``, ``auto`` (the backbone's first offer), a name that the backbone offers, ``URL#sha256=HEX``,
-    a file, or the folder of a run, its checkpoints or a model; where URL or file end with ``.md`` they are a card of
-    MindSpore Hub, which stands for its weights.
-    ``fetch`` is asked before the download. Raises ``UsageError`` for a name that stands for nothing and
-    ``WeightsError`` for a file that is not here and cannot be had.
+    a file, or the folder of a run, its checkpoints or a model. A URL or file that ends with ``.md`` is a card of
+    MindSpore Hub and means the weights that it describes. ``fetch`` is asked before a download. Raises ``UsageError``
+    for an unknown name, and ``WeightsError`` for a file that does not exist or cannot be downloaded.
     """
     if name == "none":
         return None
@@ -218,15 +220,15 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
     if name == "auto":
         name = next(iter(backbone.weights))
     if name in backbone.weights:
-        return _offered(name, backbone.weights[name], backbone, fetch)
+        return _fetch_offered(name, backbone.weights[name], backbone, fetch)
     if "://" in name:
-        return _addressed(name, backbone, fetch)
-    path = in_folder(expand_home(name))
+        return _fetch_address(name, backbone, fetch)
+    path = find_in_folder(expand_home(name))
     check_name(path)
     if os.path.lexists(path):
         if path.suffix.lower() == CARD:
-            return _described(name, path, backbone, fetch)
-        return _own(name, path, backbone)
+            return _fetch_described(name, path, backbone, fetch)
+        return _use_own_file(name, path, backbone)
     if len(path.parts) > 1 or path.suffix.lower() in ENDINGS:
         raise WeightsError(f"no weights file at '{path}'; name a .safetensors or .ckpt file, or a Hub card")
     offers = ("auto", "none", *backbone.weights)
@@ -234,90 +236,92 @@ def resolve(name: str, backbone: Backbone, fetch: Fetch = nothing) -> Source | N
 
 
 def must_download(name: str, backbone: Backbone) -> bool:
-    """Return whether the file that ``name`` stands for is fetched over the network; without one, it fails at once."""
+    """Return whether the file that ``name`` means has to be downloaded; False when offline."""
     record = backbone.weights.get(next(iter(backbone.weights), "") if name == "auto" else name)
     if record is None and "://" in name:
         url, _, digest = name.partition("#sha256=")
         record = Weights(url=url, sha256=digest.lower(), layout="")
     elif record is None and name.lower().endswith(CARD):
         with suppress(WeightsError, OSError):
-            record = hubcard.read(expand_home(name)).weights
-    if record is None or offline():
+            record = hubcard.read_card(expand_home(name)).weights
+    if record is None or is_offline():
         return False
     try:
-        return local(record.url) is None and not target(record, cache_folder() / "weights").is_file()
-    except ValueError:  # the address is none
+        return find_local_file(record.url) is None and not locate_file(record, cache_folder() / "weights").is_file()
+    except ValueError:  # not an address
         return False
 
 
-def in_folder(path: Path) -> Path:
-    """Return the weights in the folder of a run, its checkpoints or a model, any other path as it is."""
+def find_in_folder(path: Path) -> Path:
+    """Return the weights in the folder of a run, its checkpoints or a model, and any other path unchanged."""
     if not os.path.isdir(path):
         return path
     found = next((place for inner in SAVED if os.path.isfile(place := path / inner)), None)
-    return found or owncheckpoint.find_in(path / "checkpoints") or owncheckpoint.find_in(path) or path
+    return found or owncheckpoint.find_checkpoint(path / "checkpoints") or owncheckpoint.find_checkpoint(path) or path
 
 
 def check_name(path: Path) -> None:
-    """Raise ``WeightsError`` for a file that only describes weights of ours, and for a run without any."""
-    if path.name in DESCRIBING and in_folder(path.parent) != path.parent:
+    """Raise ``WeightsError`` for a file of a model folder that holds no weights, and for a run without weights."""
+    if path.name in DESCRIBING and find_in_folder(path.parent) != path.parent:
         raise WeightsError(f"'{path}' holds no weights; name its folder, '{path.parent}'")
     if os.path.isdir(path) and (path.name == "checkpoints" or os.path.isfile(path / "recipe.yaml")):
-        raise WeightsError(f"'{path}' is of a run that has saved no checkpoint; name another run or a weights file")
+        raise WeightsError(
+            f"'{path}' belongs to a run that has not saved a checkpoint; name a different run or a weights file"
+        )
 
 
-def _offered(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
-    """Return the file of a record."""
-    found = fetched(name, record, backbone.name, fetch)
+def _fetch_offered(name: str, record: Weights, backbone: Backbone, fetch: Fetch) -> Source:
+    found = fetch_weights(name, record, backbone.name, fetch)
     record = replace(record, sha256=found.sha256)
     return Source(path=found.path, name=name, record=record, verified=found.verified, note=found.note)
 
 
-def _addressed(text: str, backbone: Backbone, fetch: Fetch) -> Source:
-    """Return what ``URL#sha256=HEX`` stands for."""
+def _fetch_address(text: str, backbone: Backbone, fetch: Fetch) -> Source:
+    """Return the file that ``URL#sha256=HEX`` means."""
     url, _, digest = text.partition("#sha256=")
     try:
-        name = public(url)
+        name = strip_secrets(url)
     except ValueError:
-        raise UsageError(f"'{url.partition('?')[0]}' is no address; write https://HOST/PATH#sha256=HEX") from None
+        raise UsageError(
+            f"'{url.partition('?')[0]}' is not a valid address; write https://HOST/PATH#sha256=HEX"
+        ) from None
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise UsageError(f"'{name}' needs the sha256 of its file; write URL#sha256= and 64 hex digits")
     digest = digest.lower()
-    record = known(digest, backbone) or Weights(url=url, sha256=digest, layout="")
-    found = _offered(name, replace(record, url=url, sha256=digest), backbone, fetch)
-    return _described(name, found.path, backbone, fetch) if name.lower().endswith(CARD) else found
+    record = find_known(digest, backbone) or Weights(url=url, sha256=digest, layout="")
+    found = _fetch_offered(name, replace(record, url=url, sha256=digest), backbone, fetch)
+    return _fetch_described(name, found.path, backbone, fetch) if name.lower().endswith(CARD) else found
 
 
-def _described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Source:
-    """Return the file that a card describes; what the backbone knows of this file comes before what the card says."""
-    card = hubcard.read(path)
+def _fetch_described(name: str, path: Path, backbone: Backbone, fetch: Fetch) -> Source:
+    """Return the file that a card describes; the backbone's own record of this file precedes the card."""
+    card = hubcard.read_card(path)
     card.check(backbone.name, name, backbone.aliases)
-    offer = known(card.weights.sha256, backbone)
-    said = card.weights
-    digest = said.sha256 if offer is None else max(said.sha256, offer.sha256.lower(), key=len)
-    record = replace(said if offer is None else offer, url=said.url, sha256=digest)
-    found = _offered(name, record, backbone, fetch)
+    offer = find_known(card.weights.sha256, backbone)
+    stated = card.weights
+    digest = stated.sha256 if offer is None else max(stated.sha256, offer.sha256.lower(), key=len)
+    record = replace(stated if offer is None else offer, url=stated.url, sha256=digest)
+    found = _fetch_offered(name, record, backbone, fetch)
     notes = [note for note in (card.note, found.note) if note]
     return replace(found, card=card if offer is None else None, note="; ".join(notes))
 
 
-def _own(name: str, path: Path, backbone: Backbone) -> Source:
-    """Return a file of the user's, who may have fetched by hand what the backbone offers."""
+def _use_own_file(name: str, path: Path, backbone: Backbone) -> Source:
+    """Return the user's own file, which may be a manual download of weights that the backbone offers."""
     with suppress(OSError):
         if backbone.weights and os.path.isfile(path):
             digest = sha256(path)
-            if offer := known(digest, backbone):
+            if offer := find_known(digest, backbone):
                 verified: Verified = "sha256" if len(offer.sha256) == len(digest) else "prefix"
                 return Source(path=path, name=name, record=replace(offer, sha256=digest), verified=verified)
-    return Source(path=path, name=name, note=owncheckpoint.note(path))
+    return Source(path=path, name=name, note=owncheckpoint.describe_checkpoint(path))
 
 
-def known(digest: str, backbone: Backbone) -> Weights | None:
-    """Return the offer of a backbone whose file has this SHA-256, of which either may have the first digits only."""
+def find_known(digest: str, backbone: Backbone) -> Weights | None:
+    """Return the backbone's record with this SHA-256, None if there is none; either may only have the first digits."""
     offers = (offer for offer in backbone.weights.values() if offer.sha256)
     return next((each for each in offers if digest.startswith(each.sha256.lower()) or is_start(digest, each)), None)
 
 
 def is_start(digest: str, offer: Weights) -> bool:
-    """Tell whether ``digest`` is how the SHA-256 of an offer begins."""
     return offer.sha256.lower().startswith(digest)

@@ -1,7 +1,7 @@
-"""The class names that belong to weights: those in the file itself, else those of its record.
+"""Class names of weights: those in the file itself, or else those of its record.
 
-Names are distinct: class maps, tables and JSON are keyed by them, and a folder of photos can stand for one class only.
-Lists with duplicates, such as ImageNet's two classes called crane, are made distinct by a number.
+Names are distinct: class maps, tables and JSON are keyed by them, and a folder of photos belongs to one class. Lists
+with duplicates, such as ImageNet's two classes named crane, are made distinct by a number.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ if TYPE_CHECKING:
     from finetune.weights.fetching import Source
 
 SHOWN = 5
-NEW_HEAD = "write head.keep_pretrained=false for a new head"
+NEW_HEAD = "set head.keep_pretrained=false for a new head"
 
 
-def kept(source: Source | None, say: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
-    """Return the classes of a head that ``head.keep_pretrained`` keeps, in the order of its logits.
+def keep_classes(source: Source | None, say: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
+    """Return the classes of the head that ``head.keep_pretrained`` keeps, in the order of its logits.
 
-    ``say`` receives the names made distinct. Raises ``UsageError`` without weights and ``WeightsError`` for
-    weights that say no class names.
+    ``say`` reports the names that were made distinct. Raises ``UsageError`` without weights, and ``WeightsError`` for
+    weights without class names.
     """
     if source is None:
-        raise UsageError(f"head.keep_pretrained keeps the head of weights, and backbone.weights is none; {NEW_HEAD}")
-    stated = stated_names(source)
+        raise UsageError(f"head.keep_pretrained needs weights with a head, but backbone.weights is none; {NEW_HEAD}")
+    stated = read_stated_names(source)
     if stated is None:
-        raise WeightsError(f"the weights '{source.name}' say no class names, so their head cannot be kept; {NEW_HEAD}")
+        raise WeightsError(f"weights '{source.name}': without class names their head cannot be kept; {NEW_HEAD}")
     names = make_distinct(stated)
     if renamed := [name for name, before in zip(names, stated, strict=True) if name != before]:
         more = f" and {len(renamed) - SHOWN} more" if len(renamed) > SHOWN else ""
         shown = ", ".join(f"'{name}'" for name in renamed[:SHOWN])
-        say(f"weights '{source.name}': several classes have one name; the later ones are called {shown}{more}")
+        say(f"weights '{source.name}': several classes have the same name; the later ones are named {shown}{more}")
     return names
 
 
-def classes(source: Source) -> tuple[str, ...] | None:
-    """Return the distinct class names of weights, or None where nobody says them."""
-    names = stated_names(source)
+def read_classes(source: Source) -> tuple[str, ...] | None:
+    """Return the distinct class names of weights, or None if they are unknown."""
+    names = read_stated_names(source)
     return None if names is None else make_distinct(names)
 
 
-def stated_names(source: Source) -> tuple[str, ...] | None:
-    """Return the class names of weights as they are stated."""
+def read_stated_names(source: Source) -> tuple[str, ...] | None:
+    """Return the class names of weights as stated, which may have duplicates; None if they are unknown."""
     text = source.metadata.get("classes")
     if text is not None:
-        return saved(text, source.path)
+        return parse_saved(text, source.path)
     record = source.record
-    return None if record is None or record.labels is None else listed(record.labels, record.classes)
+    return None if record is None or record.labels is None else read_list(record.labels, record.classes)
 
 
-def of_record(record: Weights) -> tuple[str, ...] | None:
-    """Return the distinct class names that a record knows, or None."""
-    return None if record.labels is None else make_distinct(listed(record.labels, record.classes))
+def read_record_classes(record: Weights) -> tuple[str, ...] | None:
+    """Return the distinct class names of a record, or None if it has none."""
+    return None if record.labels is None else make_distinct(read_list(record.labels, record.classes))
 
 
 def make_distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names of which none is there twice: ``crane, crane`` become ``crane, crane (2)``.
+    """Make names distinct: ``crane, crane`` become ``crane, crane (2)``.
 
-    The first keeps its name, the others get the next free number in their order.
+    The first keeps its name; the others get the next free number, in order.
     """
     taken, found, counts = {*names}, [], dict.fromkeys(names, 0)
     for name in names:
@@ -79,8 +79,8 @@ def make_distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def saved(text: str, path: Path) -> tuple[str, ...]:
-    """Return the class names in the metadata of a file that this project saved."""
+def parse_saved(text: str, path: Path) -> tuple[str, ...]:
+    """Parse the class names in the metadata of a file that this project saved."""
     try:
         names = json.loads(text)
     except (ValueError, RecursionError):
@@ -88,33 +88,32 @@ def saved(text: str, path: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         names = []
     if not names:
-        raise WeightsError(f"'{path}' has damaged metadata of its classes; copy it anew, or {NEW_HEAD}")
+        raise WeightsError(f"'{path}' has damaged metadata of its classes; copy it again, or {NEW_HEAD}")
     return tuple(names)
 
 
-def listed(path: Path, count: int) -> tuple[str, ...]:
-    """Return the names in a file with a class a line, as many as there are logits."""
+def read_list(path: Path, count: int) -> tuple[str, ...]:
+    """Read a file with one class name per line, which must have ``count`` names, one for each logit."""
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise PluginError(f"Weights.labels: '{path}' cannot be read ({error}); name a text file") from error
     if len(names) != count or not all(names):
         empty = sum(not name for name in names)
-        lacking = f", {empty} of them empty," if empty else ""
-        raise PluginError(
-            f"Weights.labels: '{path}' names {len(names)} classes{lacking} for {count} logits; write one name a line"
-        )
+        empty_lines = f" ({empty} of them empty)" if empty else ""
+        wrong = f"'{path}' has {len(names)} class names{empty_lines} for {count} logits"
+        raise PluginError(f"Weights.labels: {wrong}; write one name per line")
     return names
 
 
-def check(source: Source, names: Sequence[str], own: Sequence[str]) -> None:
-    """Raise ``WeightsError`` unless each of a dataset's ``own`` classes is among those of the weights."""
+def check_classes(source: Source, names: Sequence[str], own: Sequence[str]) -> None:
+    """Raise ``WeightsError`` unless all ``own`` classes of a dataset are among the ``names`` of the weights."""
     strange = [name for name in own if name not in {*names}]
     if strange:
         known = Names(names)
         shown = [f"'{name}'{f' ({near[2:]})' if (near := known.near(name)) else ''}" for name in strange[:SHOWN]]
         more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
         raise WeightsError(
-            f"the head of '{source.name}' has {len(names)} classes, and none named {', '.join(shown)}{more}; "
-            f"{NEW_HEAD}, or give the photos' classes its names"
+            f"the head of '{source.name}' has {len(names)} classes, but none named {', '.join(shown)}{more}; "
+            f"{NEW_HEAD}, or use its names for the classes of your photos"
         )

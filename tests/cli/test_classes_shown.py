@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finetune.cli import main
-from finetune.display.progress import classes_line
+from finetune.display.summary import describe_classes
 from tests.faults.bad_data import NANO, sound
 
 if TYPE_CHECKING:
@@ -57,4 +57,4 @@ def test_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_many_classes_stay_one_line(counts: dict[str, int], line: str) -> None:
-    assert classes_line(counts) == line
+    assert describe_classes(counts) == line

@@ -160,7 +160,10 @@ def test_an_answer_that_cannot_be_written_is_an_error(repo: Path, arguments: lis
             command(*arguments), env=environment(repo), stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 7
-    assert done.stderr == "error: standard output: No space left on device; free some space, or write elsewhere\n"
+    assert (
+        done.stderr
+        == "error: standard output: No space left on device; free some disk space, or choose another folder\n"
+    )
 
 
 def test_closed_streams(repo: Path) -> None:

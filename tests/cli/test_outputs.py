@@ -185,7 +185,7 @@ def test_standard_output_takes_no_folders(call: Call, words: tuple[str, ...]) ->
 def test_a_pack_is_replaced_when_forced(call: Call, top: Path) -> None:
     assert call("pack", "photos", "packed")[0] == 0
     code, _, errors = call("pack", "photos", "packed")
-    assert (code, "is a pack already; remove it, name another folder, or pass --force" in errors) == (2, True)
+    assert (code, "already is a pack; remove it, name another folder, or pass --force" in errors) == (2, True)
     os.remove(top / "photos" / "red" / "0.png")
     code, out, _ = call("pack", "photos", "packed", "--force", "--json")
     assert (code, json.loads(out)["photos"]) == (0, {"train": 5})
@@ -227,7 +227,7 @@ def test_the_python_api_overwrites_nothing(top: Path) -> None:
     with pytest.raises(UsageError, match=r"README\.md': the file exists; choose another name or pass force=True"):
         ft.save(top / "copy")
     (top / "copy" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="copy is not empty; name a new folder or pass force=True"):
+    with pytest.raises(UsageError, match="copy is not empty; choose a new folder or pass force=True"):
         ft.save(top / "copy")
     ft.save(top / "copy", force=True)
     assert (top / "copy" / "notes.txt").read_text() == "mine"

@@ -43,13 +43,13 @@ def test_what_is_skipped_is_named_after_the_rest_is_labelled(here: Path, capsys:
     assert [each["path"] for each in found["predictions"]] == [f"photos/{name}" for name in names]
     assert {os.path.basename(each["path"]): each["reason"].partition(";")[0] for each in found["skipped"]} == {
         "gone.jpg": "is a link to a file that does not exist",
-        "gone": "is a link that leads nowhere",
-        "raw.dng": "is an image in a format that cannot be read",
-        "scan": "is an image, but its name does not end like one",
+        "gone": "is a broken link",
+        "raw.dng": "is an image in an unsupported format",
+        "scan": "is an image, but its name does not have the ending of one",
     }
     assert found["ignored"] == {"hidden": 4, "other": 1, "link": 1}
     assert "4 of 9 photos could not be labelled" in found["error"]["message"]
-    assert "'photos/raw.dng' is an image in a format that cannot be read" in said
+    assert "'photos/raw.dng' is an image in an unsupported format" in said
     assert "ignored: 1 not images, 4 hidden or system files, 1 links to folders" in said
     assert len(Path("labels.csv").read_text().splitlines()) == 6
 

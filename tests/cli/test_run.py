@@ -38,7 +38,7 @@ def test_a_run_is_told_in_plain_lines(trained: Done) -> None:
     assert any(line.split() == ["images", "18", "training,", "6", "validation;", "3", "classes"] for line in lines), (
         lines
     )
-    assert "phase 1, epoch 1 on: head train; frozen: stem, layer1, layer2, layer3, layer4" in lines
+    assert "phase 1, from epoch 1: training head; frozen: stem, layer1, layer2, layer3, layer4" in lines
     assert [line.split(":")[0] for line in lines if line.startswith("epoch")] == [
         "epoch 1/2, phase 1, head",
         "epoch 2/2, phase 2, all",
@@ -60,7 +60,7 @@ def test_a_finished_run_has_nothing_to_do(trained: Done, project: Path) -> None:
 def test_auto_refuses_another_recipe(trained: Done, project: Path) -> None:
     done = call_in_process("run", "small.yaml", "optimizer.lr=0.1", "train.epochs=3", "--resume", "auto", cwd=project)
     assert done.returncode == 2
-    assert "  optimizer.lr: 0.003 → 0.1\n  train.epochs: 2 → 3\ndrop --resume to start a new run\n" in done.stderr
+    assert "  optimizer.lr: 0.003 → 0.1\n  train.epochs: 2 → 3\nremove --resume to start a new run\n" in done.stderr
     assert "--allow-changed" in done.stderr
     assert done.stdout == ""
 
@@ -168,7 +168,7 @@ def test_eval_says_how_many_photos_were_trained_on(project: Path, model: str, tm
             (tmp_path / name / f"{number}.jpg").write_bytes((project / "photos" / name / f"{number}.jpg").read_bytes())
     done = call_in_process("eval", model, tmp_path)
     assert "trained on  3 of these images" in done.stdout
-    assert "warning: 3 of the 6 images were trained on; the metrics are better than those of new images" in done.stderr
+    assert "warning: the run was trained on 3 of the 6 images; expect worse metrics on new images" in done.stderr
 
 
 def test_export(model: str, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_terminate_then_resume(repo: Path, project: Path, tmp_path: Path) -> Non
         out, err = process.communicate(timeout=LONGEST)
     assert process.returncode == 143, err
     assert json.loads(out)["error"]["exit_code"] == 143
-    assert f"go on with: finetune run --resume {tmp_path}/stopped-001" in err
+    assert f"resume with: finetune run --resume {tmp_path}/stopped-001" in err
     done = call_in_process(*arguments, "--resume", "auto", cwd=project)
     assert done.returncode == 0, done.stderr
     assert answer(done)["epochs"] == 15

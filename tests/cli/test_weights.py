@@ -107,7 +107,7 @@ def test_ls_tells_what_there_is_and_what_is_here(ask: Any, call: Any, home: Path
     assert round(rows["resnext50", "mindcv"]["bytes"] / 1e6) == 100
     assert rows["resnext_nano", "fractals"]["cached"]
     name, record = next(iter(RESNEXT50.weights.items()))
-    place = fetching.target(record, home / "weights")
+    place = fetching.locate_file(record, home / "weights")
     place.parent.mkdir(parents=True)
     place.write_bytes(bytes(1234))
     row = next(row for row in ask("ls", "--backbone", "resnext50")[1]["weights"] if row["name"] == name)
@@ -195,7 +195,9 @@ def test_a_shape_that_does_not_fit_is_an_error(ask: Any, tmp_path: Path) -> None
     save_file(other, tmp_path / "x.safetensors")
     code, said = ask("inspect", tmp_path / "x.safetensors", "--backbone", "resnext_nano")
     assert code == 4
-    assert "another shape for 1: 'layer1.0.conv2.weight (32, 8, 3, 3) for (32, 4, 3, 3)'" in said["error"]["message"]
+    assert (
+        "a different shape for 1: 'layer1.0.conv2.weight (32, 8, 3, 3) for (32, 4, 3, 3)'" in said["error"]["message"]
+    )
     code, said = ask("inspect", tmp_path / "x.safetensors")
     assert (code, said["backbone"], said["layout"], said["counts"]["unexpected"]) == (0, None, None, len(OWN))
 

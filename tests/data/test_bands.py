@@ -52,10 +52,8 @@ def test_16_bits_of_rgb_are_scaled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, RGB)
 
 
-NEAR_INFRARED = (
-    f"red, green and blue, and one that it does not declare as transparency, such as near infrared; {EXPORT}"
-)
-NO_COLOURS = f"bands, none of which it declares as red, green or blue; {EXPORT}"
+NEAR_INFRARED = f"red, green and blue, and one that is not declared as transparency, such as near infrared; {EXPORT}"
+NO_COLOURS = f"bands, none of which is declared as red, green or blue; {EXPORT}"
 ODD: dict[str, tuple[np.ndarray[Any, Any], dict[str, Any], str]] = {
     "a fourth band": (bands(4), {"extra": (0,)}, f"has 4 bands: {NEAR_INFRARED}"),
     "a fourth band, undeclared": (bands(4), {}, f"has 4 bands: {NEAR_INFRARED}"),
@@ -69,13 +67,13 @@ ODD: dict[str, tuple[np.ndarray[Any, Any], dict[str, Any], str]] = {
     "grey and a mask": (
         bands(2),
         {"photometric": 1, "extra": (0,)},
-        "has 2 bands: grey, and one that it does not declare as transparency, such as a mask; "
+        "has 2 bands: grey, and one that is not declared as transparency, such as a mask; "
         "export it as RGB or grey with 8 bits",
     ),
     "inks and a spot colour": (
         bands(5),
         {"photometric": 5, "extra": (0,)},
-        "has 5 bands: CMYK, and one that it does not declare as transparency, such as a spot colour; "
+        "has 5 bands: CMYK, and one that is not declared as transparency, such as a spot colour; "
         "export it as RGB or grey with 8 bits",
     ),
     "floats": (bands(3, "f4"), {}, "holds real numbers of 32 bits in 3 bands; save it as RGB with 8 bits"),
@@ -87,12 +85,12 @@ ODD: dict[str, tuple[np.ndarray[Any, Any], dict[str, Any], str]] = {
     "signed bytes": (
         bands(1, "i1"),
         {"photometric": 1},
-        "holds signed integers of 8 bits; save it with unsigned ones",
+        "holds signed 8-bit integers; save it with unsigned integers",
     ),
     "signed words": (
         bands(1, "i2"),
         {"photometric": 1},
-        "holds signed integers of 16 bits; save it with unsigned ones",
+        "holds signed 16-bit integers; save it with unsigned integers",
     ),
     "signed colours": (
         bands(3, "i2"),
@@ -102,9 +100,9 @@ ODD: dict[str, tuple[np.ndarray[Any, Any], dict[str, Any], str]] = {
     "0 is white": (
         bands(1, "u2"),
         {"photometric": 0},
-        "holds greys of more than 8 bits in which 0 is white; save it so that 0 is black",
+        "holds grey values of more than 8 bits in which 0 is white; save it so that 0 is black",
     ),
-    "12 bits": (bands(1), {"photometric": 1, "bits": 12}, "holds greys of 12 bits; save it with 8 or 16 bits"),
+    "12 bits": (bands(1), {"photometric": 1, "bits": 12}, "holds 12-bit grey values; save it with 8 or 16 bits"),
     "a sensor": (
         bands(1, "u2"),
         {"photometric": 32803},
@@ -154,9 +152,9 @@ def jpeg(path: Path, *, bits: int = 8, count: int = 3) -> Path:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ({"count": 2}, "is a JPEG of 2 bands; save it in RGB"),
-        ({"count": 5}, "is a JPEG of 5 bands; save it in RGB"),
-        ({"bits": 12}, "is a JPEG of 12 bits; save it with 8 bits"),
+        ({"count": 2}, "is a JPEG with 2 bands; save it as RGB"),
+        ({"count": 5}, "is a JPEG with 5 bands; save it as RGB"),
+        ({"bits": 12}, "is a JPEG with 12 bits; save it with 8 bits"),
     ],
     ids=str,
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.data.classfolders import count, explain, normalised
+from finetune.data.classfolders import count_by_class, explain_unclear, normalise_pattern
 from finetune.data.folderlayout import Layout, Unclear, is_plain, read_layout
 from finetune.data.folderreading import Tree
-from finetune.data.splitfile import role_of
+from finetune.data.splitfile import find_role
 
 
 def tree(text: str, name: str = "photos") -> Tree:
@@ -123,13 +123,13 @@ def test_an_unclear_tree_is_explained_with_counts_and_recipe_lines() -> None:
     photos = tree("a:3 b:2 extra/a extra/b:4")
     found = read_layout(photos)
     assert isinstance(found, Unclear)
-    assert explain(found, photos, "my photos").splitlines() == [
+    assert explain_unclear(found, photos, "my photos").splitlines() == [
         "'my photos' can be read in more than one way",
         "  train 2 classes (a 3, b 2); test 2 classes (a 1, b 4)",
         '    dataset: {use: folder, root: \'my photos\', train: "*", test: "extra/*"}',
         "  train 3 classes (a 3, b 2, extra 5)",
         "    dataset: {use: folder, root: 'my photos', train: \"*\"}",
-        "write the line that you mean into the recipe",
+        "add the line that you mean to the recipe",
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_flat_folder_named_like_a_split_is_explained() -> None:
     photos = tree("a:3 b:2 test:7")
     found = read_layout(photos)
     assert isinstance(found, Unclear)
-    assert explain(found, photos, "photos").splitlines()[1:3] == [
+    assert explain_unclear(found, photos, "photos").splitlines()[1:3] == [
         "  train 2 classes (a 3, b 2); test 7 images without labels, not used",
         '    dataset: {use: folder, root: photos, train: "*", test: "test/*"}',
     ]
@@ -146,8 +146,8 @@ def test_a_flat_folder_named_like_a_split_is_explained() -> None:
 def test_images_of_splits_inside_a_class_are_counted_once() -> None:
     photos = tree("a/:3 a/test:2 b/:4 b/x:1")
     layout = Layout(splits={"train": "*", "test": "*/test"})
-    assert count(layout, "train", photos) == {"a": 3, "b": 5}
-    assert count(layout, "test", photos) == {"a": 2}
+    assert count_by_class(layout, "train", photos) == {"a": 3, "b": 5}
+    assert count_by_class(layout, "test", photos) == {"a": 2}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_nested_folders_of_different_names_are_parts_of_their_class(folders: str
     ],
 )
 def test_names_of_splits(name: str, role: str | None) -> None:
-    assert role_of(name) == role
+    assert find_role(name) == role
 
 
 @pytest.mark.parametrize(
@@ -195,13 +195,13 @@ def test_names_of_splits(name: str, role: str | None) -> None:
     ],
 )
 def test_patterns(given: str, pattern: str) -> None:
-    assert normalised(given) == pattern
+    assert normalise_pattern(given) == pattern
 
 
 @pytest.mark.parametrize("given", ["*/*", "**", "a*/b*", "*.jpg/*"])
 def test_patterns_with_several_stars(given: str) -> None:
-    with pytest.raises(ValueError, match="write one"):
-        normalised(given)
+    with pytest.raises(ValueError, match=r"use .\*. once"):
+        normalise_pattern(given)
 
 
 def test_usual_names_need_no_note() -> None:

@@ -77,8 +77,8 @@ def test_a_group_in_two_splits_is_a_leak() -> None:
     data = loaded(Dataset(name="arrays", options=Options, build=build))
     texts = [each["text"] for each in data.report["findings"] if each["subject"] == "groups"]
     assert texts == [
-        "2 of them, and 0 images in none",
-        "1 are in 'train', too: p1; the metrics look better than they are",
+        "2 groups, and 0 images without a group",
+        "1 are also in 'train': p1; the metrics look better than they are",
     ]
 
 
@@ -93,8 +93,8 @@ def test_patterns_that_name_no_group(pattern: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("groups", "said"),
     [
-        (["x"] * 40, "all images are in 'x', so that none can be held back; check dataset.groups"),
-        ([None] * 40, "no image is in one; check dataset.groups"),
+        (["x"] * 40, "all images are in 'x', so none can be held back; check dataset.groups"),
+        ([None] * 40, "no image is in a group; check dataset.groups"),
     ],
 )
 def test_groups_that_nothing_can_be_split_by(groups: list[str | None], said: str) -> None:

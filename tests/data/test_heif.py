@@ -13,7 +13,7 @@ from PIL import Image
 from finetune import DataError, Encoded, ImageSpec, decode
 from finetune.data import imagefile
 from finetune.data.imagefile import BadImage
-from finetune.data.images import read
+from finetune.data.images import read_image
 from tests.photos import refused
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_transparent_parts_and_training_reads(tmp_path: Path) -> None:
     image.putalpha(0)
     path = written(tmp_path / "a.heic", image)
     assert close(decode(path)[4, 4], (255, 255, 255))
-    assert np.array_equal(read(path, ImageSpec(size=8, resize=8)), decode(path))
+    assert np.array_equal(read_image(path, ImageSpec(size=8, resize=8)), decode(path))
 
 
 def test_pillow_itself_is_left_as_it_was(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from finetune.components import Encoded, ImageSpec
 from finetune.data import looks, profiles
 from finetune.data.images import decode, examine
-from finetune.data.pipeline import plain
+from finetune.data.pipeline import encode_plain
 from tests.data import icc
 from tests.photos import photo, saved
 
@@ -113,8 +113,8 @@ def test_srgb_leaves_every_byte(tmp_path: Path, profile: bytes, name: str) -> No
 def test_a_profile_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "_known", {})
     calls: list[int] = []
-    original = profiles._read
-    monkeypatch.setattr(profiles, "_read", lambda *each: calls.append(1) or original(*each))
+    original = profiles._read_profile
+    monkeypatch.setattr(profiles, "_read_profile", lambda *each: calls.append(1) or original(*each))
     paths = [saved(tmp_path, Image.new("RGB", (4, 4)), f"{n}.png", icc_profile=P3) for n in range(5)]
     for path in paths:
         decode(path)
@@ -178,6 +178,6 @@ def test_the_native_pipeline_gets_the_same_pixels(tmp_path: Path, color: str) ->
     spec = ImageSpec(size=32, resize=36, color=color)  # type: ignore[arg-type]
     for source in (path, Encoded(name="a", data=path.read_bytes())):
         file = tmp_path / "plain"
-        file.write_bytes(plain(source, spec))
+        file.write_bytes(encode_plain(source, spec))
         np.testing.assert_array_equal(decode(file, color="ignore"), decode(path, color=spec.color))
         assert (file.read_bytes() == path.read_bytes()) == (color == "ignore")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.data import audit
-from finetune.data.audit import Names, Notes, canonical, difference
+from finetune.data.audit import Names, Notes, describe_difference, fold_name
 from finetune.data.labelled import Part
 
 TWINS = [
@@ -38,7 +38,7 @@ TWINS = [
 @pytest.mark.parametrize(("first", "other", "how"), TWINS)
 def test_twins_are_told_with_what_sets_them_apart(first: str, other: str, how: str) -> None:
     assert Names([first, "tulip", other]).doubles() == [(first, other)]
-    assert difference(other, first) == f"which {how}"
+    assert describe_difference(other, first) == f"which {how}"
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_twins_are_told_with_what_sets_them_apart(first: str, other: str, how: s
     ],
 )
 def test_names_that_differ_are_no_twins(first: str, other: str) -> None:
-    assert canonical(first) != canonical(other)
+    assert fold_name(first) != fold_name(other)
 
 
 def test_both_counts_are_reported() -> None:
     notes = Notes()
     labels = np.array([0] * 3 + [1] * 1 + [2] * 4)
     part = Part(name="train", images=[Path("x")] * 8, labels=labels)
-    audit.training(part, ("rose", "ro\u200bse", "tulip"), notes)
+    audit.audit_training(part, ("rose", "ro\u200bse", "tulip"), notes)
     (note,) = notes.all
     assert (note.kind, note.finding.severity, note.finding.subject) == ("class", "warning", "'ro\u200bse'")
     assert note.finding.text == "looks like 'rose', which differs in invisible characters (1 image and 3)"

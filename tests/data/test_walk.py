@@ -12,7 +12,7 @@ from PIL import Image
 from finetune import find_images
 from finetune.data import imagefile, walk
 from finetune.data.images import decode
-from finetune.data.walk import image_endings, is_hidden, kind_of
+from finetune.data.walk import classify_name, image_endings, is_hidden
 from tests.photos import photo, saved
 
 PHOTO = Image.fromarray(photo(16, 24))
@@ -59,7 +59,7 @@ def test_folders_of_programs_are_junk(tmp_path: Path, junk: str) -> None:
 @pytest.mark.parametrize("name", ["Thumbs.db", ".DS_Store", "._a.jpg", "desktop.ini", "Icon\r", "Picasa.ini"])
 def test_files_of_programs_are_junk(name: str) -> None:
     assert is_hidden(name)
-    assert kind_of(name) == "hidden"
+    assert classify_name(name) == "hidden"
 
 
 def test_ordinary_names_are_not_junk() -> None:
@@ -138,7 +138,7 @@ def test_heic_without_its_decoder_is_skipped(tmp_path: Path, monkeypatch: pytest
     assert skipped(tmp_path) == [("a.heic", "heif"), ("b.HEIF", "heif"), ("c.hif", "heif")]
     (first, *_) = find_images(tmp_path).skipped
     assert "pip install 'mindspore-finetune[heif]'" in first.text
-    assert walk.kind_of("a.jpg") == "image"
+    assert walk.classify_name("a.jpg") == "image"
 
 
 def test_folders_are_left_out_on_request(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def alone(act: Act) -> Make:
 
 
 def link(name: str) -> Act:
-    """Return what makes a link that leads nowhere."""
+    """Return what makes a broken link."""
     return lambda root: (root / name).symlink_to("gone")
 
 
@@ -67,13 +67,13 @@ CASES: list[Case] = [
         WAYS,
         "1/val/*",
     ),
-    case("I6", "train and training_set", tree("train/a", "training_set/a"), 3, "which mean the same split; keep one"),
+    case("I6", "train and training_set", tree("train/a", "training_set/a"), 3, "which name the same split; keep one"),
     case("I6", "splits without classes", tree("training_set", "test_set"), 3, "no class folder", "dataset.train='*'"),
     case("I6", "pattern of no folder", tree("a", "b", more=", train: tarin"), 3, "has no 'tarin'; check dataset.train"),
     case(
         "I6", "pattern misspelt", tree("x/a", "x/b", more=", train: x, test: xx"), 3, "has no 'xx'", "did you mean 'x'?"
     ),
-    case("I6", "two stars", tree("a", "b", more=', train: "*/*"'), 2, "dataset.train: write one '*', alone"),
+    case("I6", "two stars", tree("a", "b", more=', train: "*/*"'), 2, "dataset.train: use '*' once, between"),
     case("Y7", "photos of a user who is not", data("use: folder, root: ~nobody-has-this-name/p"), 2, HOME, "full path"),
     case("Y7", "recipe of a user who is not", lambda _: ["check", "~nobody-has-this-name/r.yaml"], 2, HOME, "full pa"),
     case("Y7", "model of a user who is not", use("eval", "~nobody-has-this-name/m", "photos"), 2, HOME, "full path"),
@@ -83,8 +83,15 @@ CASES: list[Case] = [
     case(
         "Y7", "run of a user who is not", lambda _: ["run", "--resume", "~nobody-has-this-name/r"], 2, HOME, "full pa"
     ),
-    case("I1", "photo of a camera to label", alone(photo("x.DNG")), 3, "1 of 1 photos", "x.DNG' is an image in a form"),
-    case("I1", "photo without an ending to label", alone(photo("x")), 3, "1 of 1 photos", "does not end like one"),
-    case("I1", "album to label that is gone", alone(link("x")), 3, "1 of 1 photos", "x' is a link that leads nowhere"),
+    case("I1", "photo of a camera to label", alone(photo("x.DNG")), 3, "1 of 1 photos", "x.DNG' is an image in an uns"),
+    case(
+        "I1",
+        "photo without an ending to label",
+        alone(photo("x")),
+        3,
+        "1 of 1 photos",
+        "does not have the ending of one",
+    ),
+    case("I1", "album to label that is gone", alone(link("x")), 3, "1 of 1 photos", "x' is a broken link"),
     case("I1", "nothing but junk to label", alone(photo("._x.jpg")), 2, "no photos in photos; photos end with .jpg"),
 ]

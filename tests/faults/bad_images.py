@@ -62,15 +62,22 @@ CASES: list[Case] = [
     case(
         "I2", "RGB in real numbers", tiff(3, "f4"), 3, "x.tif: holds real numbers of 32 bits in 3 bands", "save it as"
     ),
-    case("I2", "signed integers", tiff(1, "i2", photometric=1), 3, "x.tif: holds signed integers of 16", "unsigned"),
+    case("I2", "signed integers", tiff(1, "i2", photometric=1), 3, "x.tif: holds signed 16-bit integers", "unsigned"),
     case(
-        "I2", "0 is white", tiff(1, "u2", photometric=0), 3, "x.tif: holds greys of more than 8 bits in which 0", "save"
+        "I2",
+        "0 is white",
+        tiff(1, "u2", photometric=0),
+        3,
+        "x.tif: holds grey values of more than 8 bits in which 0",
+        "save",
     ),
     case("I2", "LERC", tiff(3, more={259: 34887}), 3, "x.tif: is compressed with LERC", "save it with LZW or without"),
     case("I2", "raw data", tiff(1, "u2", photometric=32803), 3, "x.tif: holds raw data of a camera's sensor", "export"),
-    case("I2", "JPEG of 2 bands", photo("x.jpg", TWO_BANDS), 3, "red/x.jpg: is a JPEG of 2 bands; save it in RGB"),
-    case("I2", "crop larger than the photos", recipe(CROP), 6, "RandomCrop on 8x8 pixels: ", "scale small images up"),
-    case("I2", "the same, run", run(CROP), 6, "RandomCrop on 8x8 pixels: ", "scale small images up before it"),
+    case("I2", "JPEG of 2 bands", photo("x.jpg", TWO_BANDS), 3, "red/x.jpg: is a JPEG with 2 bands; save it as RGB"),
+    case(
+        "I2", "crop larger than the photos", recipe(CROP), 6, "RandomCrop on 8x8 pixels: ", "enlarge small images first"
+    ),
+    case("I2", "the same, run", run(CROP), 6, "RandomCrop on 8x8 pixels: ", "enlarge small images first"),
     case(
         "I6",
         "weight of no class",
@@ -100,6 +107,11 @@ CASES: list[Case] = [
         "I7", "path as an address", rows("photos/red/0%2Epng,red"), 3, "t.csv:8: no file '", "mean 'photos/red/0.png'"
     ),
     case(
-        "I7", "no header", table("photos/red/0.png,red\n"), 3, "t.csv' has no header: its first line", "begin it with"
+        "I7",
+        "no header",
+        table("photos/red/0.png,red\n"),
+        3,
+        "t.csv' has no header: its first line",
+        "start the file with",
     ),
 ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.faults.case import Make
 
-ANEW = "copy the model folder anew"
+AGAIN = "copy the model folder again"
 LONG = "x" * 300
 
 
@@ -46,21 +46,21 @@ def folder_for_weights(folder: Path) -> None:
 
 
 CASES: list[Case] = [
-    case("C3", "model.json without classes", changed("classes"), 4, "model.json is damaged (classes: ", ANEW),
-    case("C3", "model.json without backbone", changed("backbone"), 4, "model.json is damaged (backbone: ", ANEW),
-    case("C3", "model.json without features", changed("features"), 4, "model.json is damaged (features: ", ANEW),
-    case("C3", "model.json without recipe", changed("recipe"), 4, "model.json is damaged (recipe: ", ANEW),
-    case("C3", "model.json with text for backbone", changed(backbone="x"), 4, "is damaged (backbone: ", ANEW),
-    case("C3", "model.json with text for classes", changed(classes="ab"), 4, "is damaged (classes: ", ANEW),
-    case("C3", "model.json with numbers for classes", changed(classes=[1, 2]), 4, "is damaged (classes.0: ", ANEW),
-    case("C3", "model.json with a class twice", changed(classes=["a", "a"]), 4, "list of different names", ANEW),
-    case("C3", "model.json of no features", changed(features=0), 4, "is damaged (features: ", ANEW),
-    case("C3", "model.json of another head", changed(head={"use": "gone"}), 4, "is damaged (head.", ANEW),
-    case("C3", "model.json of no size", image(size=-1), 4, "is damaged (image.size: ", ANEW),
-    case("C3", "model.json with one mean", image(mean=[0.5]), 4, "is damaged (image.mean.1: ", ANEW),
-    case("C3", "model.json with a deviation of 0", image(std=[0, 1, 1]), 4, "is damaged (image.std.0: ", ANEW),
-    case("C3", "model.json with an unknown option", changed(recipe={"trunk": {"x": 1}}), 4, "is damaged (x: ", ANEW),
-    case("C3", "model.json of a later version", changed(version=9), 4, "has version 9", "install a newer one"),
+    case("C3", "model.json without classes", changed("classes"), 4, "model.json is damaged (classes: ", AGAIN),
+    case("C3", "model.json without backbone", changed("backbone"), 4, "model.json is damaged (backbone: ", AGAIN),
+    case("C3", "model.json without features", changed("features"), 4, "model.json is damaged (features: ", AGAIN),
+    case("C3", "model.json without recipe", changed("recipe"), 4, "model.json is damaged (recipe: ", AGAIN),
+    case("C3", "model.json with text for backbone", changed(backbone="x"), 4, "is damaged (backbone: ", AGAIN),
+    case("C3", "model.json with text for classes", changed(classes="ab"), 4, "is damaged (classes: ", AGAIN),
+    case("C3", "model.json with numbers for classes", changed(classes=[1, 2]), 4, "is damaged (classes.0: ", AGAIN),
+    case("C3", "model.json with a class twice", changed(classes=["a", "a"]), 4, "list of different names", AGAIN),
+    case("C3", "model.json of no features", changed(features=0), 4, "is damaged (features: ", AGAIN),
+    case("C3", "model.json of another head", changed(head={"use": "gone"}), 4, "is damaged (head.", AGAIN),
+    case("C3", "model.json of no size", image(size=-1), 4, "is damaged (image.size: ", AGAIN),
+    case("C3", "model.json with one mean", image(mean=[0.5]), 4, "is damaged (image.mean.1: ", AGAIN),
+    case("C3", "model.json with a deviation of 0", image(std=[0, 1, 1]), 4, "is damaged (image.std.0: ", AGAIN),
+    case("C3", "model.json, unknown option", changed(recipe={"inference": {"x": 1}}), 4, "is damaged (x: ", AGAIN),
+    case("C3", "model.json of a later version", changed(version=9), 4, "has version 9", "install a newer finetune"),
     case("C3", "model.json of a backbone that is gone", changed(backbone={"use": "gone", "options": {}}), 2, "'gone'"),
     case(
         "C3",
@@ -68,11 +68,20 @@ CASES: list[Case] = [
         use("predict", "m", "photos", act=lambda folder: put(folder / "m" / "model.json", b"[" * 200_000)),
         4,
         "model.json is damaged",
-        ANEW,
+        AGAIN,
     ),
-    case("C3", "no weights", use("predict", "m", "photos", act=no_weights), 4, "m lacks weights.safetensors", ANEW),
-    case("C3", "folder for weights", use("eval", "m", "photos", act=folder_for_weights), 4, "m lacks weights", ANEW),
-    case("C3", "model of 300 letters", use("predict", LONG, "photos"), 2, "no model in xxx", "name a run folder"),
+    case(
+        "C3", "no weights", use("predict", "m", "photos", act=no_weights), 4, "m: weights.safetensors is missing", AGAIN
+    ),
+    case(
+        "C3",
+        "folder for weights",
+        use("eval", "m", "photos", act=folder_for_weights),
+        4,
+        "m: weights.safetensors is missing",
+        AGAIN,
+    ),
+    case("C3", "model of 300 letters", use("predict", LONG, "photos"), 2, "no model in xxx", "give a run folder"),
     case("I5", "photo of 300 letters", use("predict", "m", LONG), 2, "no such photo or folder: xxx"),
     case("I5", "photo without a name", use("predict", "m", ""), 2, "no such photo or folder: ''"),
     case("I5", "data without a name", use("eval", "m", ""), 2, "no data given; name a folder"),
@@ -85,9 +94,11 @@ CASES: list[Case] = [
         "export into a folder",
         use("export", "m", "--output", "x.onnx", act=lambda folder: (folder / "x.onnx").mkdir()),
         2,
-        "'x.onnx' is a folder; name a file in it that ends with .onnx",
+        "'x.onnx' is a folder; give the name of a file in it that ends with .onnx",
     ),
-    case("Y7", "export to here", use("export", "m", "--output", "."), 2, "'.' is a folder; name a file in it"),
+    case(
+        "Y7", "export to here", use("export", "m", "--output", "."), 2, "'.' is a folder; give the name of a file in it"
+    ),
     case(
         "Y7", "predictions into a folder", use("predict", "m", "photos", "--csv", "photos"), 2, "this is a folder; na"
     ),

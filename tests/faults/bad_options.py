@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.faults.bad_data import FOLDER, data
-from tests.faults.bad_models import ANEW, image
+from tests.faults.bad_models import AGAIN, image
 from tests.faults.bad_recipes import above
 from tests.faults.case import Case, case
 
@@ -44,9 +44,9 @@ CASES: list[Case] = [
         4,
         "is damaged (im",
         BY_255,
-        ANEW,
+        AGAIN,
     ),
-    case("N6", "top5 of two classes", checked("evaluate: {metric: top5}"), 2, "top5 is always 1 with 2 classes; write"),
+    case("N6", "top5 of two classes", checked("evaluate: {metric: top5}"), 2, "top5 is always 1 with 2 classes; set"),
     case(
         "N6",
         "early stopping by top5 of two classes",
@@ -68,16 +68,16 @@ CASES: list[Case] = [
         "no epoch for a head that starts at random",
         checked("train: {epochs: 0}"),
         2,
-        "train.epochs=0 trains nothing, since the head starts at random",
-        "raise it",
+        "train.epochs=0 trains nothing, because the head starts at random",
+        "set it to 1 or more",
     ),
     case(
         "N6",
         "folds of a head that starts at random",
         checked("validate: {folds: 5}"),
         2,
-        "validate.folds=5: folds judge a head that is fitted while nothing else trains",
-        "write validate.folds=off",
+        "validate.folds=5: folds need a fitted head and no other training",
+        "set validate.folds=off",
     ),
     case(
         "N6",
@@ -92,16 +92,16 @@ CASES: list[Case] = [
         "a fitted head without kept features",
         checked("head: {start: fitted}\ncache: {features: off}"),
         2,
-        "head.start=fitted is not possible, since cache.features=off keeps no features to fit it to",
-        "write head.start=random",
+        "head.start=fitted is not possible: cache.features=off caches no features to fit the head to",
+        "set head.start=random",
     ),
     case(
         "N6",
         "a fitted head that is kept",
         checked("head: {start: fitted, keep_pretrained: true}"),
         2,
-        "head.start=fitted is not possible, since head.keep_pretrained keeps the classifier of the weights",
-        "write head.start=random",
+        "head.start=fitted is not possible: head.keep_pretrained keeps the classifier of the weights",
+        "set head.start=random",
     ),
     case("N6", "no checkpoint kept", above("callbacks: [{use: checkpoint, keep: 0}]"), 2, "keep: must be more than 0"),
     case(

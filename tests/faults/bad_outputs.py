@@ -59,13 +59,20 @@ CASES: list[Case] = [
     case("Y7", "recipe over a file", over("photos.yaml", "new", "recipe", "photos"), 2, *EXISTS),
     case(
         "Y7",
-        "a link that leads nowhere",
+        "a broken link",
         use("schema", "--output", "l", act=lambda f: (f / "l").symlink_to("x")),
         2,
         *EXISTS,
     ),
     case("Y7", "an export and --json", use("export", "m", "--output", "-"), 2, *ALONE),
-    case("Y7", "a pack as standard output", use("pack", "photos", "-"), 2, "a pack is a folder", "name a folder"),
+    case(
+        "Y7",
+        "a pack as standard output",
+        use("pack", "photos", "-"),
+        2,
+        "cannot hold a pack, which is a folder",
+        "name a folder",
+    ),
     case("Y5", "no NPU, no photos, no weights", recipe("run", "r.yaml", "runner.device=ascend"), 2, "/dev/davinci0"),
     case("Y5", "no GPU, no photos, no weights", recipe("check", "r.yaml", "runner.device=gpu"), 2, "/dev/nvidia0"),
     case(
@@ -73,7 +80,7 @@ CASES: list[Case] = [
         "more devices than there are",
         recipe("run", "r.yaml", "runner.devices=999"),
         2,
-        "999 processes",
+        "too many processes for",
         "or fewer",
     ),
 ]

@@ -222,7 +222,7 @@ CASES: list[Case] = [
         2,
         MISSING,
         TITLE,
-        "make it a plain @hookimpl",
+        "use a plain @hookimpl",
     ),
     case(
         "G7",
@@ -236,7 +236,14 @@ CASES: list[Case] = [
     case(
         "G6", "callback with a misspelt hook", watching("def finetune_epoch_ended(self): ..."), 6, TITLE, "epoch_end'?"
     ),
-    case("G6", "callback without @hookimpl", watching("def finetune_epoch_end(self): ..."), 6, TITLE, "with @hookimpl"),
+    case(
+        "G6",
+        "callback without @hookimpl",
+        watching("def finetune_epoch_end(self): ..."),
+        6,
+        TITLE,
+        "is missing @hookimpl",
+    ),
     case(
         "G7",
         "callback that asks for more",
@@ -256,11 +263,11 @@ CASES: list[Case] = [
     ),
     case("G1", "fetching that fails", fetching("1 / 0"), 6, TITLE, "finetune_fetch_weights: ZeroDivisionError"),
     case("G1", "fetching that ends the process", fetching("raise SystemExit(0)"), 6, TITLE, "SystemExit: 0"),
-    case("C7", "fetching of another file", fetching("return Path('w.ckpt')"), 4, "has sha256 2d711642", "as promised"),
+    case("C7", "fetching of another file", fetching("return Path('w.ckpt')"), 4, "has sha256 2d711642", "as expected"),
     case(
         "G12", "options of another type", options("x: int = 1", "dict"), 2, MISSING, TITLE, "a subclass of finetune.Op"
     ),
-    case("G12", "option named use", options("use: int = 1"), 6, TITLE, "an option 'use', a key that the engine reads"),
+    case("G12", "option named use", options("use: int = 1"), 6, TITLE, "an option 'use', which is a key of the engine"),
     case("G12", "option of an unknown type", options("x: 'Nowhere' = 1"), 6, TITLE, "you should define `Nowhere`"),
     case(
         "G1",
@@ -272,7 +279,12 @@ CASES: list[Case] = [
     ),
     case("G12", "labels that are no numbers", built(samples("'a.jpg'", "'a'")), 3, "label 0 is 'a'", "whole numbers"),
     case(
-        "G12", "images that are numbers", built(samples("1", "0")), 3, "image 0: is a int, not a path", "mend its code"
+        "G12",
+        "images that are numbers",
+        built(samples("1", "0")),
+        3,
+        "image 0: is a int, not a path",
+        "fix the dataset",
     ),
     case(
         "G12", "classes that are text", built("return Samples(images=[], labels=[], classes='ab')"), 3, "a tuple of s"
@@ -285,8 +297,8 @@ CASES: list[Case] = [
         "freezing of everything",
         policy("lambda epoch, stages: frozenset()"),
         2,
-        "freezing policy 'bad' lets nothing train in epoch 1",
-        "name at least the head",
+        "freezing policy 'bad' trains nothing in epoch 1",
+        "return at least the head",
     ),
     case("G2", "fails at import", plugin("1 / 0"), 2, MISSING, TITLE, "ZeroDivisionError"),
     case("G2", "imports what is not there", plugin("import no_such_module"), 2, MISSING, "No module named"),
@@ -309,7 +321,14 @@ CASES: list[Case] = [
     case("G6", "misspelt hook", plugin(f"{HOOK}\ndef finetune_dataset(): ...\n"), 2, MISSING, "finetune_datasets"),
     case("G6", "hook without @hookimpl", plugin("def finetune_datasets(): ...\n"), 2, MISSING, "@hookimpl"),
     case("G7", "hook that asks for more", plugin(f"{HOOK}\ndef finetune_datasets(run): ...\n"), 2, MISSING, "run"),
-    case("G8", "made for another version", plugin("", requires="mindspore-finetune>=99"), 2, MISSING, "made for"),
+    case(
+        "G8",
+        "made for another version",
+        plugin("", requires="mindspore-finetune>=99"),
+        2,
+        MISSING,
+        "it requires mindspore-finetune",
+    ),
     case("G1", "hook that fails", plugin(f"{HOOK}\ndef finetune_datasets(): 1 / 0\n"), 2, MISSING, "ZeroDivision"),
     case("G12", "components that are none", plugin(f"{HOOK}\ndef finetune_datasets(): return [3]\n"), 2, MISSING),
     case(
@@ -337,7 +356,12 @@ CASES: list[Case] = [
         "build returned a dict; return finetune.Sampl",
     ),
     case(
-        "G12", "dataset of nothing", built(samples()), 3, "dataset 'birds' cannot be used", "there is none to train on"
+        "G12",
+        "dataset of nothing",
+        built(samples()),
+        3,
+        "dataset 'birds' cannot be used",
+        "the training split has no images",
     ),
     case(
         "G12", "labels outside", built(samples("'a.jpg'", "7")), 3, "split train: label 0 is 7", "labels must be 0 to 1"
@@ -352,7 +376,7 @@ CASES: list[Case] = [
         "freezing of unknown stages",
         policy("lambda epoch, stages: frozenset(['x'])"),
         6,
-        "freezing policy 'bad' names stage 'x'; known: head, layer1",
+        "freezing policy 'bad' returned unknown stage 'x'; known: head, layer1",
     ),
     case(
         "G1",

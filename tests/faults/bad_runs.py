@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.faults.case import Make
 
-BOTH = ("drop --resume to start a new run", "--extend EPOCHS")
+BOTH = ("remove --resume to start a new run", "--extend EPOCHS")
 
 
 def resume(*words: str, act: Callable[[Path], object] = nothing) -> Make:
@@ -71,26 +71,35 @@ def in_removed_folder(*words: str) -> Make:
     return make
 
 
-GONE = ("the working folder, ", "was removed; change to a folder that exists, with `cd`")
+GONE = ("the working folder, ", "was removed; change to an existing folder with `cd`")
 
 CASES: list[Case] = [
     case("R12", "finished run, another rate", resume("optimizer.lr=0.5"), 2, "optimizer.lr: 0.001 → 0.5", *BOTH),
     case("R12", "finished run, more epochs", resume("train.epochs=99"), 2, "train.epochs: ", "→ 99", *BOTH),
     case("R12", "finished run, a photo less", resume(act=other_photos), 2, "images: 1 removed", *BOTH),
-    case("R12", "finished run, allowed", resume("seed=5", "--allow-changed"), 2, "has trained", "--extend EPOCHS"),
+    case(
+        "R12", "finished run, allowed", resume("seed=5", "--allow-changed"), 2, "has already trained", "--extend EPOCHS"
+    ),
     case("R12", "extending without a run", line("run", "quickstart", "--extend", "1"), 2, "--extend needs a finished"),
     case("R12", "extending by no epoch", resume("--extend", "0"), 2, "invalid value for '--extend'"),
-    case("R12", "extending far", resume("--extend", "1000000"), 2, "100,000 are the most"),
+    case("R12", "extending far", resume("--extend", "1000000"), 2, "at most 100,000 are allowed"),
     case("R12", "extending an unfinished run", resume("--extend", "1", act=unfinished), 2, "r is not finished; finish"),
     case(
         "R12",
         "extending without checkpoints",
         resume("--extend", "1", act=without_checkpoints),
         2,
-        "it has no checkpoint any more; start a new run",
+        "its checkpoints were deleted; start a new run",
     ),
     case("R12", "extending a sweep", sweep, 2, "--extend continues a single run; name one of the runs in s"),
-    case("R12", "held-back photos of a copied model", use("eval", "m"), 2, "cannot tell which images", "name the data"),
+    case(
+        "R12",
+        "held-back photos of a copied model",
+        use("eval", "m"),
+        2,
+        "no split.csv says which images",
+        "name the data",
+    ),
     case("R15", "predict in a removed folder", in_removed_folder("predict", "FOLDER/m", "FOLDER/photos"), 2, *GONE),
     case("R15", "eval in a removed folder", in_removed_folder("eval", "FOLDER/m", "FOLDER/photos"), 2, *GONE),
     case("R15", "run in a removed folder", in_removed_folder("run", "quickstart"), 2, *GONE),

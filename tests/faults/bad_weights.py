@@ -152,7 +152,7 @@ def stateless(folder: Path) -> None:
 
 CARDS_OF_OTHERS = {name: fields for name, (fields, _) in OTHERS.items()}
 DAMAGED = "damaged"
-ANEW = "download or copy it anew"
+AGAIN = "download or copy it again"
 STATED = "damaged metadata of its backbone"
 SOUND = "nothing of petabytes"  # sound in itself
 
@@ -164,12 +164,12 @@ CASES: list[Case] = [
     case("C3", "zip for a checkpoint", looked("w.ckpt", archive("a.ckpt")), 4, "w.ckpt' is a zip archive"),
     case("C3", "text for a checkpoint", looked("w.ckpt", b"weights"), 4, "w.ckpt"),
     *(
-        case("C4", f"checkpoint with {name}", looked("w.ckpt", content), 4, "w.ckpt", ANEW)
+        case("C4", f"checkpoint with {name}", looked("w.ckpt", content), 4, "w.ckpt", AGAIN)
         for name, content in CKPT.items()
         if name != SOUND
     ),
     case("C1", "checkpoint cut off", looked("w.ckpt", WEIGHT[:-1]), 4, "w.ckpt", DAMAGED),
-    *(case("C5", f"safetensors with {name}", crafted(name), 4, "x.safetensors", ANEW) for name in SAFETENSORS),
+    *(case("C5", f"safetensors with {name}", crafted(name), 4, "x.safetensors", AGAIN) for name in SAFETENSORS),
     case("C5", "header of 2^62 bytes", looked("w.safetensors", (2**62).to_bytes(8, "little") + b"{}"), 4, DAMAGED),
     case(
         "C5",
@@ -183,38 +183,49 @@ CASES: list[Case] = [
     ),
     case("C8", "no tensor of the network", file(save({"a": np.ones(3, np.float32)})), 4, "w.safetensors"),
     case("C8", "one tensor too many", file(tensors(more=np.ones(3, np.float32))), 4, "no place for 1: 'more'"),
-    case("C8", "another shape", file(tensors(**{"stem.bn.gamma": np.ones(3, np.float32)})), 4, "another shape for 1"),
+    case(
+        "C8", "another shape", file(tensors(**{"stem.bn.gamma": np.ones(3, np.float32)})), 4, "a different shape for 1"
+    ),
     case("C8", "no numbers", file(tensors(**{"stem.bn.gamma": np.full(32, np.nan, np.float32)})), 4, "NaN or infinity"),
     case(
         "C8", "one tensor too few", file(save({k: v for k, v in OWN.items() if k != "stem.bn.beta"})), 4, "it lacks 1: "
     ),
-    case("C8", "no tensors", file(save({})), 4, "it lacks 100: 'stem.conv.weight'", "give the file of this network"),
+    case("C8", "no tensors", file(save({})), 4, "it lacks 100: 'stem.conv.weight'", "use a file of this network"),
     case("C8", "names in capitals", file(save({k.upper(): v for k, v in OWN.items()})), 4, "no place for 102: 'HEAD.F"),
-    case("C8", "whole numbers", gamma(kind=np.int32), 4, "has whole numbers for 1: 'stem.bn.gamma'", "give the file"),
-    case("C8", "infinity in half precision", gamma(kind=np.float16, value=np.inf), 4, "NaN or infinity", "give a file"),
-    case("C8", "a side of 0", gamma(0), 4, "another shape for 1: 'stem.bn.gamma (0,) for (32,)'", "give the file"),
-    case("C5", "metadata cut off", about("{"), 4, STATED, "copy it anew"),
-    case("C5", "metadata of a list", about("[1]"), 4, STATED, "copy it anew"),
-    case("C5", "metadata 200,000 deep", about("[" * 200_000), 4, STATED, "copy it anew"),
+    case("C8", "whole numbers", gamma(kind=np.int32), 4, "has integers for 1: 'stem.bn.gamma'", "use a file"),
+    case("C8", "infinity in half precision", gamma(kind=np.float16, value=np.inf), 4, "NaN or infinity", "use a file"),
+    case("C8", "a side of 0", gamma(0), 4, "a different shape for 1: 'stem.bn.gamma (0,) for (32,)'", "use a file"),
+    case("C5", "metadata cut off", about("{"), 4, STATED, "copy the file again"),
+    case("C5", "metadata of a list", about("[1]"), 4, STATED, "copy the file again"),
+    case("C5", "metadata 200,000 deep", about("[" * 200_000), 4, STATED, "copy the file again"),
     case(
         "C5",
         "metadata of another pool",
         about(json.dumps({"use": "resnext_nano", "options": {"stem_pool": 3}})),
         4,
         STATED,
-        "copy it anew",
+        "copy the file again",
     ),
-    case("C3", "names of 3,000 letters", looked("w.safetensors", save({"n" * 3000: np.ones(1)})), 4, DAMAGED, ANEW),
+    case("C3", "names of 3,000 letters", looked("w.safetensors", save({"n" * 3000: np.ones(1)})), 4, DAMAGED, AGAIN),
     case("C3", "weights of another form", looked("w.npz", archive("a.npy")), 4, "w.npz' is a zip archive", "save its"),
     case(
-        "C3", "weights of another program", looked("w.bin", b"GGUF" + bytes(60)), 4, "w.bin' is neither safeten", ANEW
+        "C3", "weights of another program", looked("w.bin", b"GGUF" + bytes(60)), 4, "w.bin' is neither safeten", AGAIN
     ),
-    case("C8", "to an unknown layout", converted("torchvison"), 2, "not written as 'torchvison'", "'torchvision'?"),
+    case(
+        "C8", "to an unknown layout", converted("torchvison"), 2, "cannot be written as 'torchvison'", "'torchvision'?"
+    ),
     case("C8", "of an unknown backbone", converted("ckpt", "--backbone", "resnet_nano"), 2, "'resnext_nano'?"),
     case(
         "C8", "of another backbone", converted("ckpt", "--backbone", "resnext50"), 4, "not the weights of 'resnext50'"
     ),
-    case("C8", "of no backbone", converted("ckpt", content=save({"a": np.ones(1)})), 4, "fits no backbone", "inspect"),
+    case(
+        "C8",
+        "of no backbone",
+        converted("ckpt", content=save({"a": np.ones(1)})),
+        4,
+        "does not fit any backbone",
+        "inspect",
+    ),
     case(
         "C8",
         "numbers too large for half precision",
@@ -223,7 +234,7 @@ CASES: list[Case] = [
         "numbers beyond 65504 in 'stem.bn.beta'",
         "without --float16",
     ),
-    case("C3", "web page to convert", converted("ckpt", content=HTML), 4, "w.safetensors' is a web page", ANEW),
+    case("C3", "web page to convert", converted("ckpt", content=HTML), 4, "w.safetensors' is a web page", AGAIN),
     case(
         "Y7",
         "over another file",
@@ -242,10 +253,23 @@ CASES: list[Case] = [
         "choose another name",
     ),
     case("Y7", "with another ending", converted("ckpt", "--output", "x.onnx"), 2, "end its name with .ckpt"),
-    case("Y7", "to a folder that is not", converted("ckpt", "--output", "no/w.ckpt"), 2, "no folder 'no'", "make it"),
+    case(
+        "Y7",
+        "to a folder that is not",
+        converted("ckpt", "--output", "no/w.ckpt"),
+        2,
+        "no folder 'no'",
+        "create it first",
+    ),
     case("Y7", "to 300 letters", converted("ckpt", "--output", f"{'x' * 300}.ckpt"), 7, "too long; choose a shorter"),
-    case("D11", "http", fetched(f"http://x.org/w.ckpt#sha256={OTHER}"), 4, "is neither https nor file", "by hand"),
-    case("D11", "address with half a host", fetched(f"https://[::1/w#sha256={OTHER}"), 2, "is no address; write https"),
+    case("D11", "http", fetched(f"http://x.org/w.ckpt#sha256={OTHER}"), 4, "is neither https nor file", "if you put"),
+    case(
+        "D11",
+        "address with half a host",
+        fetched(f"https://[::1/w#sha256={OTHER}"),
+        2,
+        "is not a valid address; write https",
+    ),
     case("D11", "md5 for sha256", fetched("https://x.org/w.ckpt#md5=abc"), 2, "needs the sha256", "64 hex digits"),
     case(
         "D8", "file that is gone", fetched(f"HERE/gone.ckpt#sha256={OTHER}"), 4, "the file does not exist", "sha256: "
@@ -258,16 +282,22 @@ CASES: list[Case] = [
         ),
         4,
         "w.ckpt' is a web page",
-        ANEW,
+        AGAIN,
     ),
     case("C3", "unknown name", fetched("fractal"), 2, "offers no weights named 'fractal'", "known: auto"),
     case("C3", "card that is gone", fetched("card.md"), 4, "no weights file at 'card.md'", "name a .safetensors"),
-    case("C3", "empty card", fetched("card.md", act=lambda f: put(f / "card.md", b"")), 4, "is no card", "give such a"),
+    case(
+        "C3", "empty card", fetched("card.md", act=lambda f: put(f / "card.md", b"")), 4, "is not a card", "name such a"
+    ),
     case(
         "C3", "card of bytes", fetched("card.md", act=lambda f: put(f / "card.md", b"\xff")), 4, "is not text", "UTF-8"
     ),
     case(
-        "C3", "pipe for a card", fetched("card.md", act=lambda f: os.mkfifo(f / "card.md")), 4, "is no file; name the"
+        "C3",
+        "pipe for a card",
+        fetched("card.md", act=lambda f: os.mkfifo(f / "card.md")),
+        4,
+        "is not a file; name the",
     ),
     *(
         case("C3", f"card with {name}", carded(kind), 4, says.partition("'")[0].rstrip())
@@ -278,7 +308,14 @@ CASES: list[Case] = [
         for name, fields in CARDS_OF_OTHERS.items()
     ),
     case("C3", "model.json of a run", used("./run/model.json", own_run), 4, "holds no weights; name its folder"),
-    case("C3", "run without a checkpoint", used("./run", empty_run), 4, "has saved no checkpoint", "name another run"),
+    case(
+        "C3",
+        "run without a checkpoint",
+        used("./run", empty_run),
+        4,
+        "has not saved a checkpoint",
+        "name a different run",
+    ),
     case(
         "C1", "checkpoint of a run cut off", used("./run/checkpoints", cut_run), 4, "step-00000001.safetensors", DAMAGED
     ),
@@ -288,7 +325,7 @@ CASES: list[Case] = [
         used("./w.safetensors", stateless),
         4,
         "whose state cannot be read",
-        "give anoth",
+        "use a diff",
     ),
     case("C3", "missing file", used("./gone.ckpt"), 4, "gone.ckpt"),
     case("C3", "folder for weights of a recipe", used("./photos"), 4, "photos"),

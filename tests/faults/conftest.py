@@ -12,7 +12,7 @@ from tests.faults.small import recipe
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.trunk.tiny import Made
+    from tests.features.tiny import Made
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    from tests.trunk.tiny import run
+    from tests.features.tiny import run
 
     return run(recipe(photos, tmp_path_factory.mktemp("plain")))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.cli.source import find_newest_run as newest_run
 from finetune.training import saving
-from tests.trunk import tiny
+from tests.features import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ def crashed(said: dict[str, Any], top: Path, kills: int, seed: int, most: float 
 def differences(folder: Path, other: Path) -> list[str]:
     """Return in what two finished runs differ, byte for byte; times are none of it."""
     found = []
-    (one, _), (two, _) = (saving.newest(each / "checkpoints") for each in (folder, other))
+    (one, _), (two, _) = (saving.load_newest(each / "checkpoints") for each in (folder, other))
     if {*one.arrays} != {*two.arrays}:
         found.append("names of arrays")
     found += [name for name in one.arrays if one.arrays[name].tobytes() != two.arrays[name].tobytes()]

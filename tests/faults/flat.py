@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from finetune import hookimpl
 from tests.drawn import folder
-from tests.trunk import tiny
+from tests.features import tiny
 
 if TYPE_CHECKING:
     from finetune.run import Run

@@ -23,10 +23,10 @@ from finetune.cli import main as command
 from finetune.data.pack import packing
 from finetune.errors import ResourceError
 from finetune.training import saving
-from finetune.training.saving import newest
+from finetune.training.saving import load_newest
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At
+from tests.features import tiny
+from tests.features.tiny import At
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +125,7 @@ class Kinds:
             wrong = [] if "the disk is full; free some space" in str(error) else [f"said {error}"]
         found = self.disk.top / "runs" / "small-001"
         wrong += self.disk.leftovers()
-        if newest(found / "checkpoints")[0].state["step"] != 3:
+        if load_newest(found / "checkpoints")[0].state["step"] != 3:
             wrong.append("lost the checkpoint")
         self.disk.free()
         return wrong + ([] if tiny.run(what, resume=found).weights == self.plain.weights else ["other weights"])
@@ -136,7 +136,7 @@ class Kinds:
         self.disk.fill()
         made = tiny.run(tiny.recipe(self.photos, self.scratch / "streamed", **RUN))
         os.environ["FINETUNE_HOME"] = str(self.scratch / "home")
-        wrong = [] if made.told("features are not kept") else ["said nothing"]
+        wrong = [] if made.told("features are not cached") else ["said nothing"]
         return wrong + ([] if made.weights == self.plain.weights else ["other weights"])
 
     def run_before_it_starts(self) -> list[str]:
@@ -147,11 +147,11 @@ class Kinds:
 
     def pack(self) -> list[str]:
         """The disk becomes full while MindSpore writes: no pack is there, nor anything that begins one."""
-        keep, packing.enough = packing.enough, lambda *_: self.disk.fill()
+        keep, packing.check_free_space = packing.check_free_space, lambda *_: self.disk.fill()
         try:
             code, errors = self.said("pack", str(self.photos), str(self.disk.top / "pack"))
         finally:
-            packing.enough = keep
+            packing.check_free_space = keep
         left = [path.name for path in self.disk.top.iterdir() if path != self.disk.ballast]
         return [f"left {name}" for name in left] + self.refused(code, errors, "the disk is full; free some space")
 

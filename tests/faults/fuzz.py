@@ -35,10 +35,10 @@ from finetune.errors import DataError, FinetuneError, RecipeError, WeightsError
 from finetune.recipe import plan as plans
 from finetune.weights import hubcard
 from finetune.weights.formats import tensorfile
-from tests.test_hubcard import HUB
 from tests.weights.files import entry
 from tests.weights.hub_cards import READ
 from tests.weights.test_fuzz import examined
+from tests.weights.test_hubcard import HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,7 +116,9 @@ def photos() -> list[bytes]:
 def tensors(folder: Path) -> bytes:
     """Return a small file of ours, sealed."""
     path = folder / "seed.safetensors"
-    tensorfile.write(path, {"stem.bn.gamma": np.ones(3, np.float32), "w": np.zeros((2, 2), np.float32)}, {"x": "{}"})
+    tensorfile.write_tensors(
+        path, {"stem.bn.gamma": np.ones(3, np.float32), "w": np.zeros((2, 2), np.float32)}, {"x": "{}"}
+    )
     return path.read_bytes()
 
 
@@ -166,7 +168,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         ),
         ".ckpt": Reader(lambda c: examined(file, c), [checkpoint], words("bytes"), WeightsError),
         "safetensors": Reader(lambda c: examined(file, c), [tensors(folder)], words("bytes"), WeightsError),
-        "Hub card": Reader(lambda c: hubcard.read(written(c)), CARDS, words("card"), WeightsError),
+        "Hub card": Reader(lambda c: hubcard.read_card(written(c)), CARDS, words("card"), WeightsError),
         "scan": Reader(photo_folder(folder / "photos", catalogue), photos(), words("bytes"), DataError, CANVAS),
     }
 

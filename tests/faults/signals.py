@@ -91,7 +91,7 @@ def judged(code: int, errors: str, run: Path, signum: signal.Signals, *, twice: 
     saved = re.search(r"saved and stopped in epoch \d+, step (\d+)", errors)
     if saved and int(saved[1]):
         try:
-            step = saving.newest(run / "checkpoints")[0].state["step"]
+            step = saving.load_newest(run / "checkpoints")[0].state["step"]
         except FinetuneError as error:
             return [*wrong, f"no checkpoint: {error}"]
         wrong += [f"stopped at step {saved[1]}, saved {step}"] if step != int(saved[1]) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.trunk import tiny
+from tests.features import tiny
 
 recipe = partial(
     tiny.recipe,

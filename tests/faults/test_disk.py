@@ -11,9 +11,9 @@ import pytest
 
 from finetune.errors import ResourceError
 from finetune.training import saving
-from finetune.training.saving import load, steps
+from finetune.training.saving import list_checkpoints, load_checkpoint
 from tests.faults.small import recipe
-from tests.trunk.tiny import At, Made, run
+from tests.features.tiny import At, Made, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def full(monkeypatch: pytest.MonkeyPatch, of: str, times: int = 10**6, first: in
 def whole(found: Path) -> list[int]:
     """Return the steps of the checkpoints that can be read, and see that nothing half written is left."""
     assert not list(found.rglob("*.tmp"))
-    return [load(path).state["step"] for path in steps(found / "checkpoints")]
+    return [load_checkpoint(path).state["step"] for path in list_checkpoints(found / "checkpoints")]
 
 
 def test_c9_a_checkpoint_in_the_middle(
@@ -68,7 +68,7 @@ def test_c9_the_last_checkpoint(photos: Path, plain: Made, tmp_path: Path, monke
     with pytest.raises(ResourceError, match=r"cannot write '.*step-00000009.safetensors': the disk is full; free some"):
         run(recipe(photos, tmp_path), say=said.append)
     found = tmp_path / "small-001"
-    assert f"once there is room, go on with: finetune run --resume {found}" in said
+    assert f"free some disk space, then resume with: finetune run --resume {found}" in said
     assert whole(found)[-1] == 6
     monkeypatch.undo()
     assert run(recipe(photos, tmp_path), resume=found).weights == plain.weights
@@ -85,7 +85,7 @@ def test_c9_every_checkpoint(photos: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_c9_the_history(photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full(monkeypatch, ".metrics.jsonl", times=2)
     made = run(recipe(photos, tmp_path))
-    assert len(made.told("the disk is full; free some space or choose another folder; the run goes on")) == 2
+    assert len(made.told("the disk is full; free some space or choose another folder; training continues")) == 2
     assert len((made.run.folder / "metrics.jsonl").read_text().splitlines()) == 3
     assert made.weights == plain.weights
 
@@ -99,7 +99,7 @@ def test_c9_the_model_folder(
     with pytest.raises(ResourceError, match="the disk is full"):
         run(recipe(photos, tmp_path), say=said.append)
     found = tmp_path / "small-001"
-    assert any("go on with: finetune run --resume" in message for message in said)
+    assert any("resume with: finetune run --resume" in message for message in said)
     monkeypatch.undo()
     made = run(recipe(photos, tmp_path), resume=found)
     assert made.weights == plain.weights
@@ -109,8 +109,8 @@ def test_c9_the_model_folder(
 def test_c10_a_folder_that_is_removed_while_it_is_used(photos: Path, plain: Made, tmp_path: Path) -> None:
     found, what = tmp_path / "small-001", recipe(photos, tmp_path, evaluate={"metric": "accuracy"})
     made = run(what, watchers=[At(lambda: shutil.rmtree(found), step=5)])
-    assert made.told(f"warning: {found} was removed; it is written anew")
-    assert made.told("the model folder holds the last epoch's weights: no checkpoint of the best epoch was kept")
+    assert made.told(f"warning: {found} was deleted; recreating it")
+    assert made.told("the model folder contains the last epoch's weights: no checkpoint of the best epoch was saved")
     assert made.lines == plain.lines
     assert whole(found)[-1] == 9
     assert run(what, resume=found).told("nothing to do")
@@ -128,6 +128,6 @@ def test_y7_a_disk_without_room_is_noticed_before(
     with pytest.raises(ResourceError, match=r"the disk of .* is full; free some space or choose another"):
         run(recipe(photos, tmp_path))
     monkeypatch.setattr(trial, "LEAST", 0.0)
-    with pytest.raises(ResourceError, match=r"checkpoints need .* free some or set --output"):
+    with pytest.raises(ResourceError, match=r"checkpoints need .* free some disk space or set --output"):
         run(recipe(photos, tmp_path))
     assert not list(tmp_path.iterdir())

@@ -14,8 +14,8 @@ from finetune.errors import DataError, Interrupted, PluginError, UsageError
 from finetune.recipe import plan
 from finetune.training import engine, records, saving
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At, run
+from tests.features import tiny
+from tests.features.tiny import At, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 recipe = partial(tiny.recipe, runner={"mode": "pynative"})
 pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
-WAYS_OUT = ("drop --resume to start a new run", "--extend EPOCHS", "--allow-changed")
+WAYS_OUT = ("remove --resume to start a new run", "--extend EPOCHS", "--allow-changed")
 
 
 def refused(what: dict[str, Any], found: Path, **more: Any) -> str:
@@ -47,7 +47,7 @@ def test_a_finished_run_says_what_differs_and_both_ways_out(tmp_path: Path) -> N
     same = {**what, "name": "other", "callbacks": [], "runner": {"mode": "graph"}}
     other_name = run(same, resume=found)
     assert other_name.told("nothing to do")
-    assert other_name.told("callbacks have no effect on epochs that are finished")
+    assert other_name.told("callbacks have no effect on finished epochs")
     changed = {**what, "optimizer": {"use": "adamw", "lr": 1e-2}, "freeze": {"use": "none"}, "seed": 7}
     message = refused(changed, found)
     assert all(way in message for way in WAYS_OUT)
@@ -104,7 +104,7 @@ def test_a_raised_number_of_epochs_is_the_same(photos: Path, tmp_path: Path) -> 
     assert [line["epoch"] for line in extended.lines] == [1, 2, 3, 4]
     assert extended.lines[1]["lr"] < 0.2 * rate < extended.lines[2]["lr"]
     other = recipe(photos, tmp_path, train={"epochs": 4}, optimizer={"lr": 1e-2})
-    assert "has trained 4 epochs already" in refused(other, found, allow_changed=True)
+    assert "has already trained 4 epochs" in refused(other, found, allow_changed=True)
 
 
 def test_an_early_stop_is_extended_and_waits_again(photos: Path, tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_what_cannot_be_extended(photos: Path, tmp_path: Path) -> None:
     (found,) = tmp_path.iterdir()
     assert "is not finished; finish it first" in refused(what, found, extend=1)
     run(what, resume=found)
-    assert "100,000 are the most" in refused(what, found, extend=10**6)
-    for file in saving.steps(found / "checkpoints"):
+    assert "at most 100,000 are allowed" in refused(what, found, extend=10**6)
+    for file in saving.list_checkpoints(found / "checkpoints"):
         file.unlink()
     message = refused(what, found, extend=1)
-    assert "has no checkpoint any more" in message
+    assert "its checkpoints were deleted" in message
     assert f"backbone.weights={found}" in message
 
 
@@ -208,7 +208,7 @@ def test_the_best_epoch_is_chosen_again_where_epochs_are_judged_differently(
 def test_another_network_leaves_a_new_run_as_the_only_way_out(photos: Path, tmp_path: Path) -> None:
     what, found = made(photos, tmp_path)
     message = refused({**what, "head": {"use": "mlp"}}, found)
-    assert "drop --resume to start a new run" in message
+    assert "remove --resume to start a new run" in message
     assert "--allow-changed" not in message
 
 

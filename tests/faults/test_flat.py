@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def graph_mode(home: Path) -> None:
     """Start with an empty cache, as every run does that says nothing of a mode."""
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 def test_descriptors_and_threads_stay_flat(tmp_path: Path) -> None:

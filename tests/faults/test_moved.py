@@ -15,11 +15,11 @@ from finetune.data import splitfile
 from finetune.errors import DataError, Interrupted, UsageError
 from finetune.recipe.moved import follow_move, load_run_recipe
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At, run
+from tests.features import tiny
+from tests.features.tiny import At, run
 
 if TYPE_CHECKING:
-    from tests.trunk.tiny import Made
+    from tests.features.tiny import Made
 
 recipe = partial(tiny.recipe, runner={"mode": "pynative"}, callbacks=[{"use": "checkpoint", "every": "1 step"}])
 pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
@@ -64,7 +64,7 @@ def test_a_moved_project_resumes_to_the_same_bits(how: str, plain: Made, tmp_pat
     assert not made.told("changed")
     assert not made.told("restarting")
     assert made.features["computed"] == 0
-    record = splitfile.read(where)
+    record = splitfile.read_split(where)
     assert record is not None
     assert all(Path(row.path).is_relative_to(new) for row in record.rows)
     assert run(what, resume=where).told("nothing to do")

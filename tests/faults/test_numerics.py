@@ -13,7 +13,7 @@ from finetune.model.evaluation import Predictor
 from finetune.training import saving
 from finetune.training.trainer import Trainer
 from tests.faults.small import recipe
-from tests.trunk.tiny import run
+from tests.features.tiny import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
 
 def kept(found: Path) -> list[int]:
     """Return the steps of the checkpoints, all of whose numbers are finite."""
-    saved = [saving.load(path) for path in sorted((found / "checkpoints").glob("*.safetensors"))]
+    saved = [saving.load_checkpoint(path) for path in sorted((found / "checkpoints").glob("*.safetensors"))]
     assert all(np.isfinite(array).all() for each in saved for array in each.arrays.values())
     return sorted({each.state["step"] for each in saved})
 

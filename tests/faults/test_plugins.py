@@ -16,7 +16,7 @@ from finetune import hookimpl, plugins
 from finetune.errors import PluginError, UsageError
 from finetune.training import saving
 from tests.faults.small import recipe
-from tests.trunk.tiny import At, Made, run
+from tests.features.tiny import At, Made, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_g1_a_plugin_that_fails_at_an_event(event: str, photos: Path, plain: Mad
         assert (found / "result.json").exists()
         return
     if event != "finetune_run_start":
-        steps = saving.newest(found / "checkpoints")[0].state["step"]
+        steps = saving.load_newest(found / "checkpoints")[0].state["step"]
         assert f"saved step {steps} in {found / 'checkpoints'}" in " ".join(said)
         assert run(recipe(photos, tmp_path), resume=found).weights == plain.weights
     assert not list(found.rglob("*.tmp"))
@@ -137,7 +137,7 @@ def test_g4_a_plugin_that_prints_and_tries_to_end_the_process(
     with pytest.raises(PluginError, match=r"plugin 'leaving' .* failed in finetune_epoch_end: SystemExit: 0"):
         run(recipe(photos, tmp_path), watchers=[Leaving()])
     assert capsys.readouterr().out == "bye\n"
-    assert saving.newest(tmp_path / "small-001" / "checkpoints")[0].state["step"] == 3
+    assert saving.load_newest(tmp_path / "small-001" / "checkpoints")[0].state["step"] == 3
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,11 @@ def test_g14_state_of_a_plugin_is_json(value: Any, photos: Path, tmp_path: Path)
         def finetune_run_start(self, run: Run) -> None:
             run.state["keeping"] = {"value": value}
 
-    with pytest.raises(PluginError, match=r"run\.state\['keeping'\] cannot be saved as JSON: .*; keep numbers, text"):
+    with pytest.raises(
+        PluginError, match=r"run\.state\['keeping'\] cannot be saved as JSON: .*; store only numbers, text"
+    ):
         run(recipe(photos, tmp_path), watchers=[Keeping()])
-    saved = saving.newest(tmp_path / "small-001" / "checkpoints")[0]
+    saved = saving.load_newest(tmp_path / "small-001" / "checkpoints")[0]
     assert (saved.state["step"], saved.state["plugins"]) == (3, {})
 
 

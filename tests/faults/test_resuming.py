@@ -15,8 +15,8 @@ import pytest
 from finetune.errors import DataError, DivergedError, Interrupted, UsageError
 from finetune.training import records, saving
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At, Made, run
+from tests.features import tiny
+from tests.features.tiny import At, Made, run
 
 if TYPE_CHECKING:
     from finetune.training.trainer import Trainer
@@ -61,7 +61,7 @@ def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_steps_are_saved_and_each_goes_on_to_the_same_bits(photos: Path, plain: Made, tmp_path: Path) -> None:
-    assert len(saving.steps(plain.run.folder / "checkpoints")) == 4 * 3
+    assert len(saving.list_checkpoints(plain.run.folder / "checkpoints")) == 4 * 3
     for step in (1, 6, 9):
         output = tmp_path / str(step)
         what = said(photos, output)
@@ -74,7 +74,7 @@ def test_the_second_newest_serves_where_the_newest_is_broken(
 ) -> None:
     what = said(photos, tmp_path)
     found = shutil.copytree(eight, tmp_path / "small-001")
-    newest = saving.steps(found / "checkpoints")[-1]
+    newest = saving.list_checkpoints(found / "checkpoints")[-1]
     data = bytearray(newest.read_bytes())
     data[-9] ^= 1
     newest.write_bytes({"truncated": data[:-9], "flipped": data, "empty": b""}[damage])
@@ -135,7 +135,7 @@ def test_a_changed_run_that_is_stopped_again_goes_on_by_its_own_recipe(photos: P
 def test_another_network_is_refused_even_then(photos: Path, tmp_path: Path) -> None:
     found = stopped(said(photos, tmp_path), 4)
     other = said(photos, tmp_path, head={"use": "mlp", "hidden": 8})
-    with pytest.raises(UsageError, match="makes another network than the run's; start a new run"):
+    with pytest.raises(UsageError, match="builds a different network; start a new run"):
         run(other, resume=found, allow_changed=True)
 
 
@@ -148,7 +148,7 @@ def test_other_images_are_refused_unless_allowed(tmp_path: Path) -> None:
         run(what, resume=found)
     made = run(what, resume=found, allow_changed=True)
     (line,) = made.told("the images for 'train' and 'valid' changed")
-    assert line.endswith("; continuing with those there are now")
+    assert line.endswith("; continuing with the current images")
     assert made.run.result is not None
 
 
@@ -179,8 +179,8 @@ def test_other_cores_are_said_and_allowed(
     photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = stopped(said(photos, tmp_path), 5)
-    before = records.usable_cores()
-    monkeypatch.setattr(records, "usable_cores", lambda: before + 6)
+    before = records.count_usable_cores()
+    monkeypatch.setattr(records, "count_usable_cores", lambda: before + 6)
     made = run(said(photos, tmp_path), resume=found)
     assert made.told(f"the rest of this run will not be bit-exact: cores: {before} → {before + 6}")
     assert len(made.lines) == len(plain.lines)
@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_ends_the_run(photos: Path, tmp_path: Path, mon
     poisoned(monkeypatch, 8)
     with pytest.raises(DivergedError, match=r"the loss became nan in epoch 3, step 8, at learning rate .*\.jpg"):
         run(said(photos, tmp_path))
-    assert saving.newest(tmp_path / "small-001" / "checkpoints")[0].state["step"] == 7
+    assert saving.load_newest(tmp_path / "small-001" / "checkpoints")[0].state["step"] == 7
 
 
 @pytest.mark.parametrize("what", ["loss", "weight"])
@@ -199,7 +199,7 @@ def test_a_rollback_goes_on_from_the_newest_checkpoint_at_half_the_rate(
 ) -> None:
     rates = poisoned(monkeypatch, 8, what=what)
     made = run(said(photos, tmp_path, train={"on_nonfinite": "rollback"}))
-    assert made.told("rolled back to step 7; the learning rate is 0.5 of the schedule's from here on")
+    assert made.told("rolled back to step 7; from now on the learning rate is 0.5 times that of the schedule")
     assert [line["epoch"] for line in made.lines] == [1, 2, 3, 4]
     assert made.lines[:2] == plain.lines[:2]
     assert made.lines[3]["lr"] == plain.lines[3]["lr"] / 2

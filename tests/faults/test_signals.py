@@ -19,7 +19,7 @@ from finetune.training.judge import Judge
 from tests.clocks import LONGEST, wait_for
 from tests.faults import signals
 from tests.faults.small import recipe
-from tests.trunk.tiny import At, Made, run, terminate
+from tests.features.tiny import At, Made, run, terminate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 def goes_on(photos: Path, output: Path, step: int, plain: Made) -> None:
     """See that a stopped run was saved at a step, and goes on to the same bits."""
     found = output / "small-001"
-    assert saving.newest(found / "checkpoints")[0].state["step"] == step
+    assert saving.load_newest(found / "checkpoints")[0].state["step"] == step
     assert run(recipe(photos, output), resume=found).weights == plain.weights
     assert not list(found.rglob("*.tmp"))
 
@@ -58,7 +58,7 @@ def test_r5_sigterm_in_an_evaluation(
 def test_r5_sigterm_while_a_checkpoint_is_written(
     photos: Path, plain: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, asked = saving.save, []
+    save, asked = saving.save_checkpoint, []
 
     def slow(*args: Any, **more: Any) -> Path:
         if not asked:
@@ -69,11 +69,11 @@ def test_r5_sigterm_while_a_checkpoint_is_written(
 
     monkeypatch.setattr(saving, "QUICK", 1e9)
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "save", slow)
+        patched.setattr(saving, "save_checkpoint", slow)
         with pytest.raises(Interrupted):
             run(recipe(photos, tmp_path))
     found = tmp_path / "small-001" / "checkpoints"
-    goes_on(photos, tmp_path, saving.newest(found)[0].state["step"], plain)
+    goes_on(photos, tmp_path, saving.load_newest(found)[0].state["step"], plain)
 
 
 def test_r7_sigterm_as_an_epoch_begins(photos: Path, plain: Made, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_r7_sigterm_as_an_epoch_begins(photos: Path, plain: Made, tmp_path: Path
 
     with pytest.raises(Interrupted):
         run(recipe(photos, tmp_path), watchers=[First()])
-    goes_on(photos, tmp_path, saving.newest(tmp_path / "small-001" / "checkpoints")[0].state["step"], plain)
+    goes_on(photos, tmp_path, saving.load_newest(tmp_path / "small-001" / "checkpoints")[0].state["step"], plain)
 
 
 def test_r8_a_closed_terminal_saves(photos: Path, plain: Made, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_r9_durations_do_not_follow_the_clock(
     made = run(recipe(photos, tmp_path), watchers=[At(jump, step=2), At(jump, epoch=2)])
     assert made.weights == plain.weights
     assert all(0 <= line["seconds"] < 600 for line in made.run.history)
-    assert saving.newest(made.run.folder / "checkpoints")[0].state["step"] == 9
+    assert saving.load_newest(made.run.folder / "checkpoints")[0].state["step"] == 9
 
 
 def commanded(place: Path, photos: Path, epochs: int) -> list[str]:

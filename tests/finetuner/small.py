@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from finetune import Finetuner
-from tests.trunk import tiny
+from tests.features import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from finetune import Finetuner
-from finetune.data.images import fit, read
+from finetune.data.images import fit, read_image
 from finetune.errors import FinetuneError
 from tests.finetuner.small import tiny_finetuner
 
@@ -32,11 +32,11 @@ def test_an_exported_graph_says_the_same(fitted: Finetuner, paths: list[Path], t
     about = json.loads((file.parent / f"{file.name}.json").read_text())
     assert about["classes"] == ["blue", "green", "red"]
     assert fitted.run is not None
-    exactly = Finetuner.load(fitted.run.folder, progress=False, trunk={"precision": "fp32"})
+    exactly = Finetuner.load(fitted.run.folder, progress=False, inference={"precision": "fp32"})
     assert exactly.model is not None
     spec = exactly.model.image
     for path in paths[::9]:
-        image = fit(read(path, spec), spec).astype(np.float32)[None] / 255.0
+        image = fit(read_image(path, spec), spec).astype(np.float32)[None] / 255.0
         found = RUN[format](file, np.ascontiguousarray(image.transpose(0, 3, 1, 2)))[0]
         expected = dict(exactly.predict([path])[0].top)
         assert np.allclose(found, [expected[name] for name in about["classes"]], atol=1e-4)

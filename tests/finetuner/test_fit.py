@@ -122,7 +122,7 @@ def test_a_kept_head_needs_the_same_classes(loaded: Finetuner, photos: Path, tmp
     assert ft.history[0]["val_accuracy"] >= 0.5
     others = folder(tmp_path / "others", each=3)
     (others / "red").rename(others / "amber")
-    with pytest.raises(WeightsError, match=r"has 3 classes, and none named 'amber'; write head={"):
+    with pytest.raises(WeightsError, match=r"has 3 classes, but none named 'amber'; set head={"):
         ft.fit(others, epochs=1)
     assert ft.run is not None
     again = Finetuner.load(ft.run.folder, progress=False, freeze="head", output=tmp_path)

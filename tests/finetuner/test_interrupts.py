@@ -14,8 +14,8 @@ from finetune import Finetuner, hookimpl
 from finetune.errors import UsageError
 from finetune.recipe import plan as plans
 from tests.clocks import LONGEST
+from tests.features import tiny
 from tests.finetuner.small import tiny_finetuner, weights
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -41,19 +41,23 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
             DataError,
             r"images\[0\] holds real numbers from 2 to 2",
         ),
-        (lambda ft: ft.predict(["a.jpg"], top=0), UsageError, "top=0 asks for no class"),
+        (lambda ft: ft.predict(["a.jpg"], top=0), UsageError, "top=0 must be at least 1"),
         (lambda ft: ft.embed(np.zeros((1, 3, 8, 8))), UsageError, "and type float64 cannot be embedded"),
-        (lambda ft: ft.embed(np.zeros((8, 8, 3), np.float32)), UsageError, r"pass ready \(N, 3, H, W\) float32"),
+        (lambda ft: ft.embed(np.zeros((8, 8, 3), np.float32)), UsageError, r"pass preprocessed \(N, 3, H, W\) float32"),
         (lambda ft: ft.evaluate("nowhere"), DataError, "no data at nowhere; name a folder of class folders"),
-        (lambda ft: ft.evaluate(["a.jpg"]), UsageError, "a list is no data; give a path"),
-        (lambda ft: ft.evaluate((["a.jpg"],)), UsageError, r"a tuple of 1 is no data; give \(images, labels\)"),
-        (lambda ft: ft.evaluate(([], [])), DataError, "there is none that can be used"),
+        (lambda ft: ft.evaluate(["a.jpg"]), UsageError, "unsupported data of type list; pass a path"),
+        (lambda ft: ft.evaluate((["a.jpg"],)), UsageError, r"data is a tuple of length 1; pass \(images, labels\)"),
+        (lambda ft: ft.evaluate(([], [])), DataError, "no image can be used"),
         (lambda ft: ft.evaluate((["a.jpg"], [])), DataError, "1 images but 0 labels; give one label for each"),
         (lambda ft: ft.evaluate(([grey()], [7])), DataError, "label 0 is 7, but there are 3 classes"),
         (lambda ft: ft.evaluate(([grey()], ["yellow"])), DataError, "'yellow': is not a class of the model"),
-        (lambda ft: ft.fit(([grey()], [-1])), DataError, "label 0 is -1; labels are names, or whole numbers from 0"),
-        (lambda ft: ft.fit(([grey()], [np.eye(3)[0]])), DataError, r"label 0 is array\(\[1., 0., 0.\]\); labels are"),
-        (lambda ft: ft.fit(([], [])), DataError, "there is none to train on"),
+        (
+            lambda ft: ft.fit(([grey()], [-1])),
+            DataError,
+            "label 0 is -1; use names, or whole numbers from 0, as labels",
+        ),
+        (lambda ft: ft.fit(([grey()], [np.eye(3)[0]])), DataError, r"label 0 is array\(\[1., 0., 0.\]\); use names"),
+        (lambda ft: ft.fit(([], [])), DataError, "the training split has no images"),
         (lambda ft: ft.fit("nowhere"), DataError, "no data at nowhere"),
         (lambda ft: ft.fit("nowhere.yaml"), RecipeError, r"nowhere\.yaml: no such file"),
         (lambda ft: ft.fit(__file__), UsageError, "neither a folder nor a .csv file; for other data name a recipe"),
@@ -68,9 +72,9 @@ def test_nothing_works_before_fit_but_embed(photos: Path, tmp_path: Path) -> Non
         (lambda ft: ft.export("a.pb"), UsageError, r"cannot export to 'a\.pb'; end the file's name with \.onnx or"),
         (lambda ft: ft.export("a.bin", "onnx"), UsageError, r"a\.bin does not end with \.onnx; name the file a\.onnx"),
         (lambda ft: ft.export("a.mindir", "onnx"), UsageError, r"name the file a\.onnx, or choose the format mindir"),
-        (lambda ft: ft.save(Path(__file__).parent), UsageError, "is not empty; name a new folder"),
+        (lambda ft: ft.save(Path(__file__).parent), UsageError, "is not empty; choose a new folder"),
         (lambda ft: ft.save(__file__), ResourceError, "cannot write .* a part of this path is a file"),
-        (lambda ft: Finetuner.load("nowhere"), UsageError, "no model in nowhere: name a run folder"),
+        (lambda ft: Finetuner.load("nowhere"), UsageError, "no model in nowhere; give a run folder"),
         (lambda ft: Finetuner(weights="nosuch", backbone="resnext_nano").embed([]), RecipeError, "no weights named"),
         (
             lambda ft: Finetuner(weights="tests", backbone="resnext_nano").embed([]),
@@ -95,5 +99,5 @@ def test_a_component_that_needs_options_says_so(fitted: Finetuner) -> None:
 
     with pytest.raises(UsageError, match=r"dataset 'needy' needs options \(root\)"):
         fitted.evaluate(Dataset(name="needy", options=Needy, build=lambda options, split: None))
-    with pytest.raises(DataError, match="dataset 'empty' has no images; its build must return Samples"):
+    with pytest.raises(DataError, match="dataset 'empty' returned no images; `build` must return Samples"):
         fitted.evaluate(Dataset(name="empty", build=lambda options, split: None))

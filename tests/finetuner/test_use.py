@@ -10,7 +10,7 @@ from PIL import Image
 
 import finetune
 from finetune import Finetuner
-from finetune.data.images import fit, read
+from finetune.data.images import fit, read_image
 from tests.drawn import COLOURS, folder
 from tests.finetuner.small import NANO, pixels, tiny_finetuner
 
@@ -67,7 +67,7 @@ def ready(ft: Finetuner, paths: list[Path]) -> np.ndarray:
     """Return images as the network takes them, made by hand."""
     assert ft.model is not None
     spec = ft.model.image
-    images = np.stack([fit(read(path, spec), spec) for path in paths]).astype(np.float32) / 255.0
+    images = np.stack([fit(read_image(path, spec), spec) for path in paths]).astype(np.float32) / 255.0
     return ((images - np.float32(spec.mean)) / np.float32(spec.std)).transpose(0, 3, 1, 2)
 
 

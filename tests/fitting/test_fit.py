@@ -12,11 +12,11 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
-from finetune.data.targets import balanced, soft_targets
+from finetune.data.targets import balance_weights, make_soft_targets
 from finetune.fitting import fit
 from finetune.fitting.data import Choice, Fitted, NotFiniteError, Step
 from finetune.fitting.fit import DEFAULT_STRENGTH, fit_head
-from finetune.fitting.scores import calibrate
+from finetune.fitting.scores import calibrate_logits
 from tests.fitting.samples import draw_features, make_data
 
 
@@ -60,7 +60,7 @@ def test_minimises_the_loss_of_training() -> None:
     features, labels = draw_features(200, 10, 3)
     keep = np.flatnonzero((labels > 0) | (np.arange(200) < 60))
     features, labels = features[keep], labels[keep]
-    weights = balanced(labels, 3)
+    weights = balance_weights(labels, 3)
     fitted = fit_head(
         make_data(features, labels),
         3,
@@ -70,7 +70,7 @@ def test_minimises_the_loss_of_training() -> None:
         tolerance=1e-12,
         **PLAIN,
     )
-    targets = soft_targets(labels, np.ones(len(labels), np.float32), 3, 0.1, weights).astype(np.float64)
+    targets = make_soft_targets(labels, np.ones(len(labels), np.float32), 3, 0.1, weights).astype(np.float64)
     logs = log_softmax(predict(fitted, features), axis=1)
     assert fitted.loss == pytest.approx(-(targets * logs).sum() / targets.sum(), rel=1e-5)
     residual = (np.exp(logs) * targets.sum(axis=1, keepdims=True) - targets) / targets.sum()
@@ -136,7 +136,7 @@ def test_class_weights_are_chosen_by_macro_f1() -> None:
     features, labels = draw_features(800, 8, 2, apart=0.3)
     keep = np.flatnonzero((labels == 0) | (np.arange(800) % 16 == 1))
     data = make_data(features[keep], labels[keep])
-    choices = [Choice(name="none"), Choice(name="balanced", class_weights=balanced(labels[keep], 2))]
+    choices = [Choice(name="none"), Choice(name="balanced", class_weights=balance_weights(labels[keep], 2))]
     by_f1 = fit_head(data, 2, choices=choices, judge="macro_f1")
     assert by_f1.choice == "balanced"
     alone = [fit_head(data, 2, choices=[choice]) for choice in choices]
@@ -291,11 +291,11 @@ def test_the_strength_has_the_least_calibrated_loss() -> None:
     features, labels = draw_features(150, 20, 3, apart=0.35)
     data = make_data(features, labels)
     fitted = fit_head(data, 3)
-    factor, least = calibrate(fitted.logits, labels)
+    factor, least = calibrate_logits(fitted.logits, labels)
     assert factor == pytest.approx(1.0, rel=0.02)
     for strength in (step.strength for step in fitted.path):
         alone = fit_head(data, 3, strengths=[strength])
-        assert calibrate(alone.logits, labels)[1] >= least - 2e-3
+        assert calibrate_logits(alone.logits, labels)[1] >= least - 2e-3
 
 
 def test_a_calibrated_head_differs_by_a_factor() -> None:
@@ -306,6 +306,6 @@ def test_a_calibrated_head_differs_by_a_factor() -> None:
     assert 0.01 < factor < 0.9  # a weak strength is too sure
     assert fitted.weight == pytest.approx(plain.weight * factor, rel=1e-4, abs=1e-6)
     assert fitted.logits == pytest.approx(plain.logits * factor, rel=1e-4, abs=1e-6)
-    targets = soft_targets(labels, np.ones(150, np.float32), 3, 0.1, None).astype(np.float64)
+    targets = make_soft_targets(labels, np.ones(150, np.float32), 3, 0.1, None).astype(np.float64)
     loss = -(targets * log_softmax(features @ fitted.weight.T + fitted.bias, axis=1)).sum() / 150
     assert fitted.loss == pytest.approx(loss, rel=1e-4)

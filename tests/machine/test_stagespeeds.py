@@ -42,6 +42,6 @@ def test_every_stage_is_timed_in_both_forms(backbone: Backbone) -> None:
 
 def test_the_shortest_time_counts_and_compiling_does_not() -> None:
     calls: list[str] = []
-    found = stagespeeds.in_turn({name: lambda name=name: calls.append(name) for name in ("one", "two")})
+    found = stagespeeds.time_in_turn({name: lambda name=name: calls.append(name) for name in ("one", "two")})
     assert calls == ["one", "two"] * (1 + stagespeeds.ROUNDS)
     assert set(found) == {"one", "two"}

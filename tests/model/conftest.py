@@ -19,9 +19,9 @@ def graph_mode() -> Iterator[None]:
     """Set the device up, and leave MindSpore in graph mode whatever a test did."""
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     yield
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 @pytest.fixture

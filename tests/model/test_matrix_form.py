@@ -19,11 +19,11 @@ LOSS = np.random.default_rng(1).standard_normal((1, design.NANO.widths[-1])).ast
 @pytest.fixture(autouse=True)
 def pynative() -> None:
     """Compile nothing, which takes five times as long as all else; one test does, and those of whole runs."""
-    device.setup(device="cpu", said=device.Settings(mode="pynative"))
+    device.set_up(device="cpu", said=device.Settings(mode="pynative"))
 
 
 def compile_graphs() -> None:
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
 
 
 def network(pool: str) -> Any:
@@ -51,20 +51,20 @@ def step(net: Any, sides: tuple[int, int], *, form: tuple[str, ...], train: bool
     import mindspore as ms
     from mindspore import Tensor
 
-    from finetune.network.network import Chain, statistics
+    from finetune.network.network import Chain, is_statistic
 
     chain = Chain(net, slice(first, None), in_form(net, form))
     for stage in net.stages:
         stage.set_train(train)
     images = np.random.default_rng(0).standard_normal((4, 3 if not first else 64, *sides), np.float32)
-    learnt = [p for p in chain.get_parameters() if not statistics(p)]
+    learnt = [p for p in chain.get_parameters() if not is_statistic(p)]
 
     def loss(x: Tensor) -> Any:
         out = chain(x)
         return (out * out * Tensor(LOSS)).sum(), out
 
     (_, out), gradients = ms.value_and_grad(loss, None, learnt, has_aux=True)(Tensor(images))
-    moved = {p.name: p.asnumpy() for p in chain.get_parameters() if statistics(p)}
+    moved = {p.name: p.asnumpy() for p in chain.get_parameters() if is_statistic(p)}
     return out.asnumpy(), {p.name: g.asnumpy() for p, g in zip(learnt, gradients, strict=True)}, moved
 
 
@@ -126,7 +126,7 @@ def test_training_steps_are_the_same_in_all_forms() -> None:
 
     from finetune.data.loader import Batch
     from finetune.network import heads
-    from finetune.network.network import Network, values
+    from finetune.network.network import Network, read_values
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
@@ -140,13 +140,13 @@ def test_training_steps_are_the_same_in_all_forms() -> None:
         said |= {"train": {"batch_size": 4, "epochs": 10}, "schedule": {"use": "cosine", "phase_warmup": 0.0}}
         recipe = Recipe.model_validate_json(json.dumps(said))
         stages = {name: cell for name, cell in zip(network("same").names, network("same").stages, strict=False)}
-        net = Network(stages, heads.build(recipe.head, design.NANO.widths[-1], 3, 0))
+        net = Network(stages, heads.build_head(recipe.head, design.NANO.widths[-1], 3, 0))
         trainer = Trainer(recipe, net, features=design.NANO.widths[-1], images=4, amp="off")
         trainer.enter(Phase(number=1, first=1, last=9, trainable=net.names), 0, in_form(net, form))
         # After the first step, since a rounding that flips one ReLU changes the gradients of the next by 2 %, in
         # convolutions alone as well (images scaled by 1.000001).
         losses = [trainer.step([batch], 1, 0)]
-        after = {name: array.copy() for name, array in values(net.get_parameters()).items()}
+        after = {name: array.copy() for name, array in read_values(net.get_parameters()).items()}
         losses += [trainer.step([batch], 1, number) for number in (1, 2)]
         trained.append((losses, after))
     expected, before = trained[0]

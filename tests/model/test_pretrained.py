@@ -77,7 +77,7 @@ def load(source: fetching.Source, backbone: Backbone, names: Iterable[str], like
 @pytest.mark.parametrize("ending", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("layout", NAMES)
 def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) -> None:
-    from finetune.network.network import assign
+    from finetune.network.network import assign_values
 
     trained, fresh = network(NANO, 1), network(NANO, 2)
     mine = {name: array + np.float32(0.01) for name, array in arrays(trained).items()}
@@ -92,7 +92,7 @@ def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) ->
         "ignored": 0,
         "merged": 0,
     }
-    assign((p for p in fresh.get_parameters() if p.name in loaded.tensors), loaded.tensors)
+    assign_values((p for p in fresh.get_parameters() if p.name in loaded.tensors), loaded.tensors)
     assert all(np.array_equal(array, mine[name]) for name, array in arrays(fresh).items())
 
 
@@ -101,7 +101,7 @@ def test_every_layout_loads_exactly(tmp_path: Path, layout: str, ending: str) ->
 )
 def test_each_layout_brings_the_padding_of_its_networks(tmp_path: Path, layout: str, padding: str) -> None:
     source = saved(tmp_path / "w.safetensors", {NAMES[layout](n): a for n, a in arrays(network(NANO, 1)).items()})
-    assert loading.peek(source, NANO) == {"stem_pool": padding}
+    assert loading.read_options(source, NANO) == {"stem_pool": padding}
 
 
 @pytest.mark.parametrize("prefix", ["", "network."])
@@ -142,7 +142,7 @@ def test_split_convolutions_of_ascend_are_joined(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, mine[name])
 
 
-@pytest.mark.parametrize(("piece", "message"), [(3, "lacks its piece 3 of 8"), (None, "do not fit each other")])
+@pytest.mark.parametrize(("piece", "message"), [(3, "lacks piece 3 of 8"), (None, "do not match")])
 def test_pieces_that_do_not_fit_are_refused(piece: int | None, message: str, tmp_path: Path) -> None:
     mine = arrays(network(NANO, 1))
     theirs: Arrays = {hub(name): array for name, array in mine.items()}
@@ -159,7 +159,9 @@ def test_the_weights_of_another_size_of_the_network_are_refused(tmp_path: Path) 
     mine = arrays(network(NANO, 1))
     other = {**mine, "layer1.0.conv2.weight": np.zeros((32, 8, 3, 3), np.float32)}
     source = saved(tmp_path / "w.safetensors", {torchvision(name): array for name, array in other.items()})
-    with pytest.raises(WeightsError, match=r"another shape for 1: 'layer1.0.conv2.weight \(32, 8, 3, 3\) for \(32, 4"):
+    with pytest.raises(
+        WeightsError, match=r"a different shape for 1: 'layer1.0.conv2.weight \(32, 8, 3, 3\) for \(32, 4"
+    ):
         load(source, NANO, mine, mine, keep=False)
     fewer = {torchvision(name): array for name, array in mine.items() if not name.startswith("layer3.1.")}
     with pytest.raises(WeightsError, match=r"nearest layout, 'torchvision', it lacks 15: 'layer3.1.conv1.weight'"):
@@ -200,7 +202,7 @@ def test_the_records_of_resnext50_are_complete(name: str) -> None:
     assert record.url.startswith("https://")
     assert record.source.startswith(("MindSpore Hub", "MindCV", "torchvision", "timm"))
     assert "arXiv:1611.05431" in record.citation
-    assert labels.listed(record.labels, record.classes)[0] == "tench"
+    assert labels.read_list(record.labels, record.classes)[0] == "tench"
 
 
 def test_every_offer_is_known_here_and_the_hub_s_newest_comes_first() -> None:
@@ -225,7 +227,7 @@ def test_the_cards_in_the_package_are_cards_of_the_hub(version: str) -> None:
     card, record = hub_card(file), RESNEXT50.weights[f"hub-{version}"]
     assert (card.url, card.sha256, card.size) == (record.url, record.sha256, record.size)
     assert version == "v2.5" or version[1:].replace(".", "") in card.url.split("ascend_v")[1][:2]
-    hubcard.read(file).check("resnext50", str(file), RESNEXT50.aliases)
+    hubcard.read_card(file).check("resnext50", str(file), RESNEXT50.aliases)
     with pytest.raises(WeightsError, match="is a card of 'resnext50"):
         fetching.resolve(str(file), NANO)
 
@@ -262,4 +264,4 @@ def test_shipped_weights_are_what_their_card_says() -> None:
         "merged": 0,
     }
     assert tensorfile.inspect(source.path).dtypes == dict.fromkeys(expected, "float16")
-    assert loading.image_defaults(source)["size"] == record.size
+    assert loading.read_image_defaults(source)["size"] == record.size

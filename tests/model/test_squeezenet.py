@@ -32,7 +32,7 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
     """Return the pretrained network up to its pooled features."""
     from mindspore import nn
 
-    from finetune.network.network import Network, Trunk, assign
+    from finetune.network.network import Network, Trunk, assign_values
 
     network = Network(backbone.build(backbone.options()), nn.Identity()).set_train(False)
     source = fetching.resolve(str(squeezenet), backbone)
@@ -49,7 +49,7 @@ def features(backbone: Backbone, squeezenet: Path) -> Any:
         "merged": 0,
     }
     assert loaded.report["ignored"] == ["classifier.1.bias", "classifier.1.weight"]
-    assign(network.get_parameters(), loaded.tensors)
+    assign_values(network.get_parameters(), loaded.tensors)
     return Trunk(network, len(network.stages))
 
 

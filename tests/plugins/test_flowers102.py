@@ -143,7 +143,7 @@ def test_what_is_there_is_not_fetched(root: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_another_file_than_the_known_one(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(flowers102.HASHES, "setid.mat", "sha256:" + "0" * 64)
-    with pytest.raises(DownloadError, match=r"/setid.mat' gave .* other bytes, not the file that was promised"):
+    with pytest.raises(DownloadError, match=r"/setid.mat' returned .* other bytes instead of the expected file"):
         read(tmp_path / "new", download=True, url=server)
 
 

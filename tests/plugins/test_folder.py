@@ -180,7 +180,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         return scandir(str(path))
 
     monkeypatch.setattr(os, "scandir", refuse)
-    text = "cannot be read: Permission denied; check who may read it"
+    text = "cannot be read: Permission denied; check its permissions"
     assert findings(photos(root), root) == [("error", "a/secret", text), ("error", "c", text)]
     with pytest.raises(DataError, match=r"forbidden' cannot be read: Permission denied; check who may read it"):
         photos(tree(tmp_path, "forbidden/a/1.jpg") / "forbidden")
@@ -195,7 +195,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         ([".git/x/1.jpg"], ".", "no class folder below '{}'; put one folder of photos for each class there"),
         (["train/1.jpg"], ".", "no class folder below '{}/train'; put one folder of photos for each class there"),
         (["val/a/1.jpg", "test/a/1.jpg"], ".", "'{}' has 'val' but no 'train'; put the folders of training photos"),
-        (["train/a/", "val/a/", "valid/a/"], ".", "'{}' has 'val' and 'valid', which mean the same split; keep one"),
+        (["train/a/", "val/a/", "valid/a/"], ".", "'{}' has 'val' and 'valid', which name the same split; keep one"),
         (["t.csv"], "t.csv", "'{}/t.csv' is a file, not a folder of photos; dataset.use=csv reads tables of photos"),
         (["t.zip"], "t.zip", "'{}/t.zip' is a file, not a folder of photos; unpack it first"),
         (["t.jpg"], "t.jpg", "'{}/t.jpg' is a file, not a folder of photos; check dataset.root"),

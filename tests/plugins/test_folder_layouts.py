@@ -170,7 +170,7 @@ def test_another_folder_need_not_have_the_folders_of_the_training_data(tmp_path:
     trained_on = {"use": "folder", "root": str(tmp_path / "old"), "train": "*", "test": "extra"}
     catalogue = Catalogue(load_plugins())
     with pytest.raises(DataError, match="cannot be read") as caught:  # found, and then decoded: these are no images
-        sources.labelled(str(root), {"classes": ["a", "b"], "dataset": trained_on}, catalogue, 1)
+        sources.load_labelled(str(root), {"classes": ["a", "b"], "dataset": trained_on}, catalogue, 1)
     assert "2 photos cannot be read" in str(caught.value)
 
 

@@ -22,7 +22,7 @@ from finetune.data.pack import packed, packfile
 from finetune.data.pack.packed import read_pack
 from finetune.errors import DataError, ResourceError
 from finetune.features import identity
-from finetune.features.features import same
+from finetune.features.features import check_same
 from finetune.recipe.models import DatasetSection
 from finetune_plugins.mindrecord import MindRecord, build
 from tests.drawn import folder
@@ -96,7 +96,7 @@ def test_data_is_that_of_the_files(made: Path) -> None:
     assert {key: value for key, value in files.report.items() if key not in ("dataset", "findings")} == {
         key: value for key, value in records.report.items() if key not in ("dataset", "findings")
     }
-    assert identity.of_images(files.train) == identity.of_images(records.train)
+    assert identity.hash_images(files.train) == identity.hash_images(records.train)
     assert [*files.train.hashes] == [*records.train.hashes]
     assert records.train.describe(0) == "blue/00.jpg"
 
@@ -138,10 +138,10 @@ def test_nothing_is_decoded_before_the_run(made: Path, monkeypatch: pytest.Monke
 
 def test_another_decoder_looks_at_every_photo(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = data("mindrecord", made / "pack").report["fingerprint"]
-    monkeypatch.setattr(packfile, "decoder", lambda: "rules 9, Pillow 99")
+    monkeypatch.setattr(packfile, "describe_decoder", lambda: "rules 9, Pillow 99")
     after = data("mindrecord", made / "pack").report
     assert after["fingerprint"] == before
-    assert any("pack again to save decoding" in each["text"] for each in after["findings"])
+    assert any("pack again to avoid decoding" in each["text"] for each in after["findings"])
 
 
 def test_photos_are_read_from_many_threads(pack: Path) -> None:
@@ -161,9 +161,9 @@ def test_photos_are_read_from_many_threads(pack: Path) -> None:
 
 
 def test_a_folder_that_is_a_pack_is_taken_for_one(pack: Path, tmp_path: Path) -> None:
-    assert sources.section(pack) == {"use": "mindrecord", "root": str(pack)}
-    assert sources.section(pack, {"use": "folder", "root": "elsewhere"})["use"] == "mindrecord"
-    assert sources.section(tmp_path)["use"] == "folder"
+    assert sources.build_section(pack) == {"use": "mindrecord", "root": str(pack)}
+    assert sources.build_section(pack, {"use": "folder", "root": "elsewhere"})["use"] == "mindrecord"
+    assert sources.build_section(tmp_path)["use"] == "folder"
 
 
 # Damage
@@ -171,7 +171,7 @@ def test_a_folder_that_is_a_pack_is_taken_for_one(pack: Path, tmp_path: Path) ->
 
 def test_files_are_hashed_once(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    monkeypatch.setattr(packed, "hashed", lambda path: read.append(path) or packed.digest_of(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(packed, "hash_file", lambda path: read.append(path) or packed.hash_image(path))  # type: ignore[func-returns-value]
     read_pack(pack, "train")
     assert len(read) == len([*pack.iterdir()]) - 1
     read_pack(pack, "train")
@@ -203,10 +203,10 @@ def foldered(file: Path) -> None:
 
 
 DAMAGE: list[tuple[Callable[[Any], Any], str]] = [
-    (flipped, "is not as it was packed: its content has changed"),
+    (flipped, "changed after it was packed"),
     (cut, "bytes instead of"),
-    (piped, "is no file"),
-    (foldered, "is no file"),
+    (piped, "is not a regular file"),
+    (foldered, "is not a regular file"),
     (lambda file: file.unlink(), "is missing from the pack"),
     (lambda file: (file.unlink(), file.symlink_to(file)), "cannot be read: Too many levels"),
 ]
@@ -234,7 +234,7 @@ def test_damage_in_the_middle_of_a_run(pack: Path, name: str) -> None:
     part = data("mindrecord", pack).train
     first = batches(part, train=True)
     os.truncate(pack / name, 100)
-    with pytest.raises(DataError, match=rf"'{pack / name}' is shorter than when it was packed; copy it again"):
+    with pytest.raises(DataError, match=rf"'{pack / name}' is shorter than it was when packed; copy it again"):
         batches(part, train=True)
     assert first
 
@@ -247,10 +247,10 @@ def test_a_bit_that_changes_in_the_middle_of_a_run(pack: Path) -> None:
     content = bytearray(file.read_bytes())
     content[content.index(image.data) + len(image.data) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DataError, match=rf"'{file}' has changed since the run began, at '\w+/\d+\.jpg'"):
+    with pytest.raises(DataError, match=rf"'{file}' changed after the run started, at '\w+/\d+\.jpg'"):
         batches(part, train=True)
     with pytest.raises(DataError, match="has changed since the run began"):
-        same(part, range(1))
+        check_same(part, range(1))
     file.unlink()
     with pytest.raises(DataError, match=rf"'{file}' cannot be read: No such file"):
         batches(part, train=False)
@@ -282,8 +282,8 @@ def test_a_folder_without_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 INDEXES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda said: said.update(version=2), "is of version 2, and this finetune reads version 1; upgrade finetune"),
-    (lambda said: said.update(format="other"), "is damaged: no index of a pack"),
+    (lambda said: said.update(version=2), "has version 2, but this finetune reads version 1; upgrade finetune"),
+    (lambda said: said.update(format="other"), "is damaged: not the index of a pack"),
     (lambda said: said["splits"]["train"].update(classes=["a", "b", "c"]), "is damaged: its content has changed"),
 ]
 
@@ -303,7 +303,7 @@ def forged(pack: Path, change: Callable[[Any], object]) -> None:
     said = json.loads((pack / "pack.json").read_text())
     del said["check"]
     change(said)
-    (pack / "pack.json").write_text(json.dumps(said | {"check": packfile.checksum(said)}))
+    (pack / "pack.json").write_text(json.dumps(said | {"check": packfile.compute_checksum(said)}))
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def forged(pack: Path, change: Callable[[Any], object]) -> None:
 )
 def test_a_forged_index_leads_nowhere(pack: Path, change: Callable[[Any], object]) -> None:
     forged(pack, change)
-    with pytest.raises(DataError, match="it lacks what it must say"):
+    with pytest.raises(DataError, match="entries are missing or invalid"):
         read_pack(pack, "train")
 
 
@@ -350,9 +350,9 @@ def test_a_forged_table_leads_nowhere(pack: Path, field: str, value: int) -> Non
     table = np.fromfile(pack / "train.rows", packfile.ROW)
     table[field][3] = value
     table.tofile(pack / "train.rows")
-    digest = packed.digest_of(str(pack / "train.rows"))
+    digest = packed.hash_image(str(pack / "train.rows"))
     forged(pack, lambda said: said["splits"]["train"]["rows"].update(blake2b=digest))
-    with pytest.raises(DataError, match=r"train.rows' does not fit pack.json; copy it again"):
+    with pytest.raises(DataError, match=r"train.rows' does not match pack.json; copy it again"):
         read_pack(pack, "train")
 
 

@@ -11,8 +11,8 @@ from finetune.cli import main
 from finetune.recipe import plan as plans
 from finetune.sweep import axes, runs
 from tests.drawn import folder
+from tests.features import tiny
 from tests.training import pretrained
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def test_the_best_run_is_that_with_the_least_loss_or_the_highest_score(
 ) -> None:
     made = sweep(tmp_path, asked, metric, [0.5, 0.2, 0.9, None])
     made.write()
-    for each in (made, runs.opened(tmp_path)):
+    for each in (made, runs.open_sweep(tmp_path)):
         assert each.metric == metric
         assert [each.score(row) for row in each.rows] == [0.5, 0.2, 0.9, None]
         assert each.best() is each.rows[best]
@@ -59,7 +59,7 @@ def test_a_sweep_that_has_no_result_yet_is_compared_by_the_loss(tmp_path: Path) 
     assert made.metric == "loss"
     assert made.best() is None
     made.write()
-    again = runs.opened(tmp_path)
+    again = runs.open_sweep(tmp_path)
     again.rows[0].result = {"best": {"epoch": 3, "val_macro_f1": 0.7}}
     assert again.metric == "macro_f1"
     assert again.best() is again.rows[0]
@@ -69,7 +69,7 @@ def test_a_record_of_an_earlier_version_names_its_metric(tmp_path: Path) -> None
     made = sweep(tmp_path, "accuracy", "accuracy", [0.5, 0.6])
     record = {key: value for key, value in made.as_json().items() if key != "asked"}
     (tmp_path / "sweep.json").write_text(json.dumps(record))
-    assert runs.opened(tmp_path).metric == "accuracy"
+    assert runs.open_sweep(tmp_path).metric == "accuracy"
 
 
 @pytest.mark.parametrize(

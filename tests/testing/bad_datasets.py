@@ -289,13 +289,14 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "floats",
         of([image / 255 for image in IMAGES]),
         "images",
-        "image 0 of split train: an array of shape 8x8x3 and type float64 is no image; pass (height, width, 3) uint8",
+        "image 0 of split train: an array of shape 8x8x3 and type float64 is not an image; "
+        "pass (height, width, 3) uint8",
     ),
     (
         "channels first",
         of([image.transpose(2, 0, 1) for image in IMAGES]),
         "images",
-        "image 0 of split train: an array of shape 3x8x8 and type uint8 is no image; pass (height, width, 3) uint8",
+        "image 0 of split train: an array of shape 3x8x8 and type uint8 is not an image; pass (height, width, 3) uint8",
     ),
     (
         "images that fail",

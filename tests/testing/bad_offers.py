@@ -49,8 +49,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"size": "224"}, "records", "size is '224' and resize 256; use 16 to 4096 pixels"),
     ({"accuracy": 78.6}, "records", "accuracy is 78.6; write top-1 accuracy as a number in 0..1"),
     ({"labels": Path("/gone.txt")}, "labels", "'/gone.txt' cannot be read"),
-    ({"labels": names("a\nb\n"), "classes": 3}, "labels", "names 2 classes for 3 logits; write one name a line"),
-    ({"labels": names("a\n\nb\n"), "classes": 3}, "labels", "names 3 classes, 1 of them empty, for 3 logits"),
+    ({"labels": names("a\nb\n"), "classes": 3}, "labels", "has 2 class names for 3 logits; write one name per line"),
+    ({"labels": names("a\n\nb\n"), "classes": 3}, "labels", "has 3 class names (1 of them empty) for 3 logits"),
 ]
 WRONG_LAYOUTS = [
     (Layout(name="mine", rules=((r"(a", "b"),)), "layout 'mine': '(a' is not a regular expression ("),

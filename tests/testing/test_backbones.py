@@ -114,7 +114,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "another order",
         mine(sound, stages=("body", "stem")),
         "stages",
-        "backbone 'mine' built stages stem, body; its component says body, stem: make them equal, in the same order",
+        "backbone 'mine' built stages stem, body but declares body, stem; make them equal, in the same order",
     ),
     (
         "no cells",

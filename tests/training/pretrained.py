@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.trunk import tiny
+from tests.features import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once
 
 NANO = {"backbone": {"use": "resnext_nano"}, "dataset": {"use": "folder", "root": "photos"}}
 ALL: dict[str, Any] = {"freeze": {"use": "none"}}
-OFF = "cache.features=off keeps no features to fit it to"
+OFF = "cache.features=off caches no features to fit the head to"
 KEPT = "head.keep_pretrained keeps the classifier of the weights"
 MIXED = "train.mixup and train.cutmix change the images in every epoch"
 
@@ -41,7 +41,8 @@ def data(*counts: int, folds: int = 0) -> Data:
     train = Part(name="train", images=[np.zeros((1, 1, 3), np.uint8)] * len(labels), labels=labels)
     classes = tuple(f"class{number}" for number in range(len(counts)))
     split = {"method": "folds", "folds": folds} if folds else {"method": "hash"}
-    return Data(train=train, valid=None, test=None, classes=classes, report={"split": split})
+    report = {"split": split, "imbalance": max(counts) / min(counts)}
+    return Data(train=train, valid=None, test=None, classes=classes, report=report)
 
 
 def started(catalogue: Catalogue, **sections: Any) -> tuple[Plan, list[str]]:
@@ -95,7 +96,7 @@ def test_what_keeps_a_head_from_being_fitted_is_said(catalogue: Catalogue, secti
 def test_how_a_head_starts(catalogue: Catalogue, sections: dict[str, Any], start: str) -> None:
     plan, heard = started(catalogue, **sections)
     assert plan.recipe.head.start == start  # type: ignore[union-attr]
-    why = "the backbone is pretrained, and its features are kept"
+    why = "the backbone is pretrained and its features are cached"
     is_open = "start" not in sections.get("head", {}) and sections.get("backbone", {}).get("weights") != "none"
     assert [line for line in heard if "head.start" in line] == [f"head.start=auto chose fitted: {why}"] * is_open
     frozen = sections.get("freeze") == ALL["freeze"]
@@ -108,17 +109,17 @@ def test_how_a_head_starts(catalogue: Catalogue, sections: dict[str, Any], start
     [
         (
             {"head": {"start": "fitted"}, "cache": {"features": "off"}},
-            f"head.start=fitted is not possible, since {OFF}",
+            f"head.start=fitted is not possible: {OFF}",
         ),
-        ({"head": {"start": "fitted", "keep_pretrained": True}}, f"head.start=fitted is not possible, since {KEPT}"),
-        ({"validate": {"folds": 5}, **ALL}, "validate.folds=5: .*, and this recipe trains stem; write"),
+        ({"head": {"start": "fitted", "keep_pretrained": True}}, f"head.start=fitted is not possible: {KEPT}"),
+        ({"validate": {"folds": 5}, **ALL}, "validate.folds=5: .*, but this recipe trains stem; set"),
         (
             {"validate": {"folds": 5}, "freeze": {"use": "gradual", "schedule": {1: "head", 3: "last 1"}}},
-            "this recipe trains layer4; write validate.folds=off",
+            "this recipe trains layer4; set validate.folds=off",
         ),
-        ({"validate": {"folds": 3}, "train": {"epochs": 4}}, "this recipe trains for 4 epochs; write"),
-        ({"validate": {"folds": 2}, "head": {"start": "random"}}, "this head starts at random; write"),
-        ({"validate": {"folds": 2}, "head": {"use": "mlp"}}, "this head starts at random; write"),
+        ({"validate": {"folds": 3}, "train": {"epochs": 4}}, "this recipe trains for 4 epochs; set"),
+        ({"validate": {"folds": 2}, "head": {"start": "random"}}, "this head starts at random; set"),
+        ({"validate": {"folds": 2}, "head": {"use": "mlp"}}, "this head starts at random; set"),
     ],
 )
 def test_what_cannot_be_is_an_error(catalogue: Catalogue, sections: dict[str, Any], said: str) -> None:
@@ -167,7 +168,7 @@ def test_epochs_are_enough_steps(
 def test_epochs_before_all_stages_train_count_extra(catalogue: Catalogue) -> None:
     plan, heard = settled(catalogue, (400, 400), freeze={"use": "gradual", "schedule": {1: "head", 4: "all"}})
     assert plan.recipe.train.epochs == 3 + 16
-    said = "400 optimizer steps of 32 images are enough once all that trains does, after 3 epochs"
+    said = "400 optimizer steps of 32 images are enough once all stages train, after 3 epochs"
     assert f"train.epochs=auto chose 19: {said}" in heard
 
 
@@ -180,7 +181,7 @@ def test_unbalanced_classes_are_judged_by_macro_f1(
 ) -> None:
     plan, heard = settled(catalogue, counts)
     assert (plan.recipe.evaluate.metric, plan.recipe.loss.class_weights) == (metric, weights)
-    said = "evaluate.metric=auto chose macro_f1: the commonest class has 5.1 times the images of the rarest"
+    said = "evaluate.metric=auto chose macro_f1: the most common class has 5.1 times as many images as the rarest"
     assert (said in heard) == (metric == "macro_f1")
     other, _ = settled(catalogue, counts, head={"start": "random"}, evaluate={"metric": "accuracy"})
     assert (other.recipe.evaluate.metric, other.recipe.loss.class_weights) == ("accuracy", "none")
@@ -198,11 +199,14 @@ def test_folds_of_a_dataset_with_its_own_validation_split(catalogue: Catalogue) 
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"train": {"epochs": 0}, "head": {"start": "random"}}, "train.epochs=0 trains nothing, since the head starts"),
-        ({"train": {"epochs": 0}, "head": {"use": "mlp"}}, "train.epochs=0 trains nothing, since the head starts"),
+        (
+            {"train": {"epochs": 0}, "head": {"start": "random"}},
+            "train.epochs=0 trains nothing, because the head starts",
+        ),
+        ({"train": {"epochs": 0}, "head": {"use": "mlp"}}, "train.epochs=0 trains nothing, because the head starts"),
         (
             {"schedule": {"warmup_epochs": 90}, **ALL},
-            "schedule.warmup_epochs: 90 is more than train.epochs, which auto chose to be 60; lower it, or set",
+            "schedule.warmup_epochs: 90 is more than train.epochs, for which auto chose 60; lower it, or set",
         ),
     ],
 )

@@ -9,8 +9,8 @@ import pytest
 from finetune.recipe import plan as plans
 from finetune.training import defaults
 from finetune.training.prepare import plan_phases
+from tests.features import tiny
 from tests.training import pretrained
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def test_steps_count_from_where_all_that_trains_does(tmp_path: Path) -> None:
     plan, planned = settled(tmp_path, 64, freeze=GRADUAL)
     found, why = defaults.choose_epochs(plan.recipe, planned, 6552)
     assert found == 8 + 6
-    assert why == "618 optimizer steps of 64 images are enough once all that trains does, after 8 epochs"
+    assert why == "618 optimizer steps of 64 images are enough once all stages train, after 8 epochs"
 
 
 def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:

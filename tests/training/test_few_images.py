@@ -58,7 +58,7 @@ def test_one_image_of_each_class_is_fitted_and_not_judged(counts: dict[str, int]
     assert line["train_loss"] < np.log(len(counts)) / 4
     done = call_in_process("eval", made.run.folder)
     assert done.returncode == 2
-    said = "out_of_fold.csv: the run had too few images to estimate its accuracy; name the data to evaluate on"
+    said = "out_of_fold.csv: the run had too few images to estimate its accuracy; pass the data to evaluate on"
     assert said in done.stderr
     named = json.loads(call_in_process("predict", made.run.folder, tmp_path / "photos", "--json").stdout)
     assert all(f"/{each['label']}/" in each["path"] for each in named["predictions"])
@@ -71,7 +71,10 @@ def test_a_class_of_one_image_is_never_judged_right(tmp_path: Path) -> None:
     made = nano.run(nano.recipe(root, tmp_path))
     assert made.result["validation"]["images"] == 13
     assert made.result["validation"]["accuracy"] <= round(12 / 13, 6)
-    assert "evaluate.metric=auto chose macro_f1: the commonest class has 6 times the images of the rarest" in made.said
+    assert (
+        "evaluate.metric=auto chose macro_f1: the most common class has 6 times as many images as the rarest"
+        in made.said
+    )
     assert made.result["best"]["val_macro_f1"] == made.run.history[0]["val_macro_f1"] <= 2 / 3
 
 
@@ -84,19 +87,19 @@ def test_images_of_one_colour_are_guessed_and_that_is_said(tmp_path: Path) -> No
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
     made = nano.run(nano.recipe(tmp_path / "photos", tmp_path))
     (warning,) = made.result["warnings"]
-    assert "is not better than always answering 'red' (0.429); look at the labels" in warning
+    assert "is not better than always predicting 'red' (0.429); check the labels" in warning
     assert f"warning: {warning}" in made.said
 
 
 def test_weights_whose_features_overflow(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", each=4)
     made = nano.run(nano.recipe(root, tmp_path))
-    saved = tensorfile.read(made.run.folder / "model" / "weights.safetensors").tensors
+    saved = tensorfile.read_tensors(made.run.folder / "model" / "weights.safetensors").tensors
     gamma = "layer4.0.down_sample.bn.gamma"
     large = saved | {gamma: np.full_like(saved[gamma], 3e38)}
-    tensorfile.write(tmp_path / "large.safetensors", large, {})
+    tensorfile.write_tensors(tmp_path / "large.safetensors", large, {})
     backbone = {"use": "resnext_nano", "weights": str(tmp_path / "large.safetensors")}
-    what = nano.recipe(root, tmp_path, backbone=backbone, trunk={"engine": "mindspore"})
+    what = nano.recipe(root, tmp_path, backbone=backbone, inference={"engine": "mindspore"})
     with pytest.raises(
         DataError, match=r"the features of 12 images are not finite \(/.*/blue/00\.jpg, .*, …\); check these images"
     ):

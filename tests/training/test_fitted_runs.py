@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-FOLDS = "each image is judged by a head that was fitted without its fold"
+FOLDS = "each image is scored by a head that was fitted without its fold"
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def wilson(hits: float, count: float) -> tuple[float, float]:
 
 
 def test_its_choices_are_reported(made: nano.Made) -> None:
-    assert made.said[0] == "head.start=auto chose fitted: the backbone is pretrained, and its features are kept"
-    assert "head.views=auto chose 4: augmented versions help a head the more, the fewer photos there are" in made.said
+    assert made.said[0] == "head.start=auto chose fitted: the backbone is pretrained and its features are cached"
+    assert "head.views=auto chose 4: augmented views help a head most when there are few images" in made.said
     assert [line for line in made.said if line.startswith(("validate.", "train."))] == [
         f"validate.folds=auto chose 5: {FOLDS}",
         "train.epochs=auto chose 0: only the head trains, and it is fitted to its optimum",
@@ -162,7 +162,7 @@ def test_keys_of_training_have_no_effect_and_that_is_said(photos: Path, tmp_path
     other = nano.run(nano.recipe(photos, tmp_path, **more))
     (line,) = [line for line in other.said if "no effect" in line]
     assert line == (
-        "optimizer.lr, schedule.warmup_epochs, train.clip_norm: no effect, since nothing trains once the head is "
-        "fitted; set train.epochs, or take them out"
+        "optimizer.lr, schedule.warmup_epochs, train.clip_norm: no effect, because nothing trains after the head is "
+        "fitted; set train.epochs, or remove them"
     )
     assert other.weights == made.weights

@@ -8,8 +8,8 @@ import pytest
 
 from finetune.errors import Interrupted
 from tests.drawn import folder
+from tests.features import tiny
 from tests.training import pretrained
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 
 from finetune.errors import Interrupted
 from tests.drawn import folder
+from tests.features.tiny import At, terminate
 from tests.training import nano
-from tests.trunk.tiny import At, terminate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,8 @@ from finetune.model import modelfolder
 from finetune.training import saving
 from tests.data import icc
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At, run
+from tests.features import tiny
+from tests.features.tiny import At, run
 
 pytestmark = [pytest.mark.usefixtures("graph_mode"), pytest.mark.once]
 recipe = partial(tiny.recipe, runner={"mode": "pynative"}, callbacks=[{"use": "checkpoint"}])
@@ -41,11 +41,11 @@ def made_older(found: Path) -> None:
     shorter = re.sub(r"^ +color: .*\n", "", text, flags=re.MULTILINE)
     assert shorter != text
     (found / "recipe.yaml").write_text(shorter)
-    for path in saving.steps(found / "checkpoints"):
-        saved = saving.load(path)
+    for path in saving.list_checkpoints(found / "checkpoints"):
+        saved = saving.load_checkpoint(path)
         del saved.state["recipe"]["image"]["color"]
         del saved.state["start"]["image"]["color"]
-        saving.save(path.parent, saved.arrays, saved.state, best=False, keep=9)
+        saving.save_checkpoint(path.parent, saved.arrays, saved.state, best=False, keep=9)
 
 
 def stopped(what: dict[str, Any]) -> Path:

@@ -12,8 +12,8 @@ import yaml
 from finetune.errors import Interrupted, UsageError
 from finetune.training import saving
 from tests.drawn import folder
+from tests.features.tiny import At, terminate
 from tests.training import nano
-from tests.trunk.tiny import At, terminate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,10 +61,10 @@ def made_older(found: Path) -> Path:
     text = re.sub(r"^  (start|phase_warmup): .*\n|^validate:\n  folds: off\n", "", text, flags=re.MULTILINE)
     assert not {"start", "phase_warmup", "validate"} & {*re.findall(r"\w+", text)}
     (found / "recipe.yaml").write_text(text)
-    for path in saving.steps(found / "checkpoints"):
-        saved = saving.load(path)
+    for path in saving.list_checkpoints(found / "checkpoints"):
+        saved = saving.load_checkpoint(path)
         forget(saved.state["recipe"])
-        saving.save(path.parent, saved.arrays, saved.state, best=False, keep=9)
+        saving.save_checkpoint(path.parent, saved.arrays, saved.state, best=False, keep=9)
     return found
 
 

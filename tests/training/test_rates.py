@@ -12,8 +12,8 @@ from finetune.errors import UsageError
 from finetune.recipe import plan as plans
 from finetune.training import rates, ratetest
 from tests.drawn import folder
+from tests.features import tiny
 from tests.training import pretrained
-from tests.trunk import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def curve(change: Callable[[float], float], classes: int = 10) -> rates.Curve:
     """Return the curve of a fitted head whose loss changes with the rate."""
     after = [BEFORE[at % len(BEFORE)] + change(rate) for at, rate in enumerate(RATES)]
-    return rates.compare(RATES, [*BEFORE, *after], len(BEFORE), classes)
+    return rates.compare_losses(RATES, [*BEFORE, *after], len(BEFORE), classes)
 
 
 def test_batches_that_differ_hide_no_rise() -> None:
@@ -41,13 +41,13 @@ def test_batches_that_differ_hide_no_rise() -> None:
     assert found.level == pytest.approx(0.4)
     assert np.allclose(found.smooth, [0.4 if rate < 9e-4 else 1.4 for rate in RATES])
     assert found.rises == pytest.approx(1e-3)
-    assert rates.suggest(found) == (1e-4, "the loss of the fitted network rises at 0.001")
+    assert rates.suggest_rate(found) == (1e-4, "the loss of the fitted network rises at 0.001")
 
 
 def test_a_single_loss_is_no_rise() -> None:
     found = curve(lambda rate: 9.0 if math.isclose(rate, 1e-4) else 0.0)
     assert found.rises is None
-    assert rates.suggest(found) == (1e-3, "the loss of the fitted network does not rise up to 0.01")
+    assert rates.suggest_rate(found) == (1e-3, "the loss of the fitted network does not rise up to 0.01")
 
 
 @pytest.mark.parametrize(("classes", "least"), [(2, 0.1), (10, 0.25 * (math.log(10) - 0.4)), (1000, 1.627)])
@@ -59,16 +59,16 @@ def test_a_rise_is_a_share_of_the_way_to_guessing(classes: int, least: float) ->
 def test_a_loss_that_falls_at_first_is_still_judged_by_where_it_rises() -> None:
     found = curve(lambda rate: -0.3 if rate < 4e-3 else 2.0)
     assert found.rises == pytest.approx(10**-2.3)
-    assert rates.suggest(found)[0] == pytest.approx(5.0e-4)
+    assert rates.suggest_rate(found)[0] == pytest.approx(5.0e-4)
 
 
 def test_a_head_that_starts_at_random_gets_the_rate_at_which_its_loss_falls_fastest() -> None:
     losses = [2.3 - 2.0 / (1 + (3e-3 / rate) ** 2) for rate in RATES]
     found = rates.Curve(rates=tuple(RATES), losses=tuple(losses), smooth=tuple(losses))
-    rate, why = rates.suggest(found)
+    rate, why = rates.suggest_rate(found)
     assert 2e-3 < rate < 4e-3
-    assert why == "there the loss falls fastest"
-    capped = f"there the loss falls fastest, at {rate:g}, but pretrained stages take no more"
+    assert why == "the loss falls fastest at this rate"
+    capped = f"the test suggests {rate:g} (the loss falls fastest at this rate), limited for pretrained stages"
     assert ratetest.choose_rate(found, "adamw") == (1e-3, capped)
     assert ratetest.choose_rate(found, "sgd") == (rate, why)
 
@@ -77,13 +77,16 @@ FLAT = rates.Curve(rates=tuple(RATES), losses=(1.0,) * 31, smooth=tuple(np.linsp
 
 
 def test_a_run_takes_a_usual_rate_where_the_test_finds_none() -> None:
-    with pytest.raises(UsageError, match="the loss falls at no rate"):
-        rates.suggest(FLAT)
-    why = "a range test found none: the loss falls at no rate from 1e-07 to 10"
+    with pytest.raises(UsageError, match="the loss does not fall at any rate"):
+        rates.suggest_rate(FLAT)
+    why = "the range test found no rate: the loss does not fall at any rate from 1e-07 to 10"
     assert ratetest.choose_rate(FLAT, "adamw") == (1e-4, why)
     assert ratetest.choose_rate(FLAT, "sgd") == (1e-3, why)
-    never = rates.compare([], BEFORE, len(BEFORE), 10)
-    assert ratetest.choose_rate(never, "adamw") == (1e-4, "a range test found none: the loss is not finite at any rate")
+    never = rates.compare_losses([], BEFORE, len(BEFORE), 10)
+    assert ratetest.choose_rate(never, "adamw") == (
+        1e-4,
+        "the range test found no rate: the loss is not finite at any rate",
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_a_test_costs_a_small_share_of_the_run(steps: int, epochs: int, tested: 
 def test_the_command_tests_what_the_run_would(photos: Path, tmp_path: Path) -> None:
     catalogue = tiny.catalogue()
     plan = plans.load_plan(pretrained.recipe(photos, tmp_path), [], catalogue)
-    found = rates.find(plan, catalogue, say=lambda message: None)
+    found = rates.find_rate(plan, catalogue, say=lambda message: None)
     assert found.stages == ("layer4", "head")
     assert found.recipe == "auto"
     assert found.steps == 8

@@ -60,7 +60,7 @@ def name_of(part: Part, index: int) -> str:
 
 
 def test_the_unusual_come_first(data: Data) -> None:
-    names = [name_of(data.train, index) for index in trial.unusual(data.train, 6)]
+    names = [name_of(data.train, index) for index in trial.choose_unusual(data.train, 6)]
     assert {"strip.png", "grey.png", "low.png"} <= set(names)
     assert len(names) == 5
 
@@ -71,11 +71,11 @@ def test_a_thousand_classes_are_tried_by_a_few_images(most: int) -> None:
     looks = np.zeros(3000, ROW)
     looks["width"], looks["height"], looks["mode"] = 50, np.arange(3000) + 10, "RGB"
     part = Part(name="train", images=[np.zeros((1, 1, 3), np.uint8)] * 3000, labels=labels, looks=looks)
-    chosen = trial.unusual(part, most)
+    chosen = trial.choose_unusual(part, most)
     assert len(chosen) == most
     assert chosen[0] == 0
     unknown = Part(name="train", images=part.images, labels=labels)
-    assert len(trial.unusual(unknown, most)) == most
+    assert len(trial.choose_unusual(unknown, most)) == most
 
 
 def test_every_class_has_its_extremes() -> None:
@@ -85,7 +85,7 @@ def test_every_class_has_its_extremes() -> None:
     part = Part(
         name="train", images=[np.zeros((1, 1, 3), np.uint8)] * 8, labels=np.array([0] * 4 + [1] * 4), looks=looks
     )
-    assert set(trial.unusual(part, 100)) == {0, 3, 4, 7}
+    assert set(trial.choose_unusual(part, 100)) == {0, 3, 4, 7}
 
 
 def test_what_suits_all_images_passes(data: Data) -> None:
@@ -99,8 +99,8 @@ def test_a_crop_larger_than_some_images(data: Data, chance: float) -> None:
     with pytest.raises(PluginError) as caught:
         tried(data, ops({"RandomCrop": {"height": 48, "width": 48, "p": chance}}))
     first, *lines, last = str(caught.value).splitlines()
-    assert first == "2 images fail on their way to the network:"
-    assert last == "change augment so that it takes them, or leave these images out"
+    assert first == "2 images cannot be prepared for the network:"
+    assert last == "change augment so that it accepts these images, or leave them out"
     assert all("augment[0] (albumentations) failed on '" in line for line in lines)
     assert any("strip.png': TransformError: RandomCrop on 300x40 pixels: " in line for line in lines)
     assert any("low.png': TransformError: RandomCrop on 90x20 pixels: " in line for line in lines)

@@ -114,38 +114,38 @@ READ: dict[str, tuple[Kind, tuple[str, str, int, int, bool, float | None]]] = {
 REFUSED: dict[str, tuple[Kind, str]] = {
     "without assets": (
         Kind(fields={**RESNEXT50, "license": "MIT"}, assets=()),
-        "names no asset of file-format ckpt; c",
+        "has no asset of file-format ckpt; c",
     ),
     "graphs alone": (
         Kind(fields=RESNEXT50, assets=(("mindir", f"{HOST}/a.mindir", WHOLE), ("air", f"{HOST}/a.air", WHOLE))),
-        "names no asset of file-format ckpt; it has 'air', 'mindir'; correct the card",
+        "has no asset of file-format ckpt; it has 'air', 'mindir'; correct the card",
     ),
     "an archive as its format": (
         Kind(fields=RESNEXT50, assets=(("zip", f"{HOST}/a.zip", WHOLE),)),
-        "names no asset of file-format ckpt; it has 'zip'",
+        "has no asset of file-format ckpt; it has 'zip'",
     ),
     "an archive as its checkpoint": (
         Kind(fields=RESNEXT50, assets=(("ckpt", f"{HOST}/a.ckpt.ZIP", WHOLE),)),
-        "links an archive as its checkpoint, '.*a.ckpt.ZIP'; unpack it and give the .ckpt file in it",
+        "links an archive as its checkpoint, '.*a.ckpt.ZIP'; unpack it and pass the .ckpt file in it",
     ),
     "seven digits": (
         Kind(fields=RESNEXT50, assets=(("ckpt", NEWEST[0][1], "988f75b"),)),
-        "has asset-sha256 '988f75b', which is not one sha256 of 64 hex digits, or its first 8",
+        "has asset-sha256 '988f75b', which is not a single sha256 of 64 hex digits, or its first 8",
     ),
     "two files of one network": (
         Kind(fields=RESNEXT50, assets=(*NEWEST, ("ckpt", f"{HOST}/resnext50_32x4d_ema-11111111.ckpt", "11111111"))),
-        "names 2 checkpoints: ",
+        "has 2 checkpoints: ",
     ),
     "generator and discriminator": (
         Kind(
             fields={"model-name": "cyclegan", "backbone-name": "cyclegan", **OLDER},
             assets=(("ckpt", f"{OLD}/GA.ckpt", WHOLE), ("ckpt", f"{OLD}/DA.ckpt", WHOLE[::-1])),
         ),
-        "names 2 checkpoints: ",
+        "has 2 checkpoints: ",
     ),
     "flow that is never closed": (
         Kind(fields={**RESNEXT50, "asset": "[{file-format: ckpt, asset-link: x"}, assets=()),
-        "names no asset of file-format ckpt",
+        "has no asset of file-format ckpt",
     ),
 }
 
@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Kind, str]] = {
 OTHERS: dict[str, tuple[dict[str, str], str]] = {
     "resnext101": (
         {"model-name": "resnext101_32x4d"},
-        "a card of 'resnext101_32x4d' .backbone-name 'resnext'., and the",
+        "a card of 'resnext101_32x4d' .backbone-name 'resnext'., but the",
     ),
     "resnext50 of wider groups": ({"model-name": "resnext50_64x4d"}, "is a card of 'resnext50_64x4d'"),
     "the name of the backbone": (
@@ -165,7 +165,7 @@ OTHERS: dict[str, tuple[dict[str, str], str]] = {
         {"model-name": "seresnet18", "backbone-name": "resnet"},
         "is a card of 'seresnet18' .backbone-name 'res",
     ),
-    "a family alone": ({"model-name": ""}, "is a card of 'resnext', and the recipe's backbone is 'resnext50'"),
+    "a family alone": ({"model-name": ""}, "is a card of 'resnext', but the recipe's backbone is 'resnext50'"),
     "detection": (
         {"model-name": "yolov5s", "backbone-name": "yolov5", "train-dataset": "COCO2017", "evaluation": "mAP37.6"},
         "'yolov5s', which is not for image classification .evaluation: mAP37.6.; use a classification card of 'res",

@@ -75,7 +75,7 @@ def loaded(path: Path, backbone: Backbone) -> loading.Loaded:
 @pytest.mark.parametrize("kind", [np.float32, np.float16, np.float64])
 def test_axes_come_in_the_order_of_the_network(kind: type, tmp_path: Path) -> None:
     arrays = own(kind)
-    tensorfile.write(tmp_path / "k.safetensors", theirs(arrays), {})
+    tensorfile.write_tensors(tmp_path / "k.safetensors", theirs(arrays), {})
     found = loaded(tmp_path / "k.safetensors", keras())
     assert found.report["layout"] == "keras"
     for name, array in arrays.items():
@@ -90,32 +90,32 @@ def test_a_checkpoint_is_transposed_once_and_comes_from_the_cache_alike(home: Pa
         assert all(np.array_equal(found.tensors[name], array) for name, array in arrays.items())
         assert len(entries(home)) == 1
     without = replace(KERAS, transpose=())
-    assert converted.rules(keras()) != converted.rules(keras(without))
+    assert converted.hash_rules(keras()) != converted.hash_rules(keras(without))
 
 
 def test_converting_transposes_back(tmp_path: Path) -> None:
     arrays = own()
     path = tmp_path / "k.safetensors"
-    tensorfile.write(path, theirs(arrays), {})
+    tensorfile.write_tensors(path, theirs(arrays), {})
     mine, again = tmp_path / "own.safetensors", tmp_path / "again.safetensors"
     convert(examining.examine(path, [], keras()), "safetensors", mine)
-    assert all(np.array_equal(tensorfile.read(mine).tensors[name], array) for name, array in arrays.items())
+    assert all(np.array_equal(tensorfile.read_tensors(mine).tensors[name], array) for name, array in arrays.items())
     convert(examining.examine(mine, [], keras()), "keras", again)
-    assert {n: a.tobytes() for n, a in tensorfile.read(again).tensors.items()} == {
+    assert {n: a.tobytes() for n, a in tensorfile.read_tensors(again).tensors.items()} == {
         n: a.tobytes() for n, a in theirs(arrays).items()
     }
 
 
 def test_axes_that_a_tensor_has_not_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "k.safetensors"
-    tensorfile.write(path, theirs(own()) | {"predictions/kernel": np.zeros((2, 2, 2), np.float32)}, {})
-    message = r"'predictions/kernel' has 3 axes, and the layout 'keras' reorders them as \(1, 0\);"
+    tensorfile.write_tensors(path, theirs(own()) | {"predictions/kernel": np.zeros((2, 2, 2), np.float32)}, {})
+    message = r"'predictions/kernel' has 3 axes, but the layout 'keras' reorders them as \(1, 0\);"
     with pytest.raises(WeightsError, match=message):
         loaded(path, keras())
 
 
 def test_a_layout_that_does_not_transpose_gets_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "k.safetensors"
-    tensorfile.write(path, theirs(own()), {})
-    with pytest.raises(WeightsError, match=r"has another shape for 3: .*, or let its Layout transpose these axes"):
+    tensorfile.write_tensors(path, theirs(own()), {})
+    with pytest.raises(WeightsError, match=r"has a different shape for 3: .*, or let its Layout transpose these axes"):
         loaded(path, keras(replace(KERAS, transpose=())))

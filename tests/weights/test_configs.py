@@ -74,4 +74,4 @@ def test_files_that_are_no_configuration_are_left_out(text: str, tmp_path: Path)
     (tmp_path / "config.json").write_text(text)
     (tmp_path / "w.md").write_text(text)
     (tmp_path / "model.json").mkdir()
-    assert list(preprocessing.beside(tmp_path / "w.safetensors")) == []
+    assert list(preprocessing.read_neighbours(tmp_path / "w.safetensors")) == []

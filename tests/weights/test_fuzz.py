@@ -132,8 +132,8 @@ def examined(path: Path, content: bytes) -> str:
     """Read a file in every way there is and return what came of it; anything but a WeightsError is raised."""
     path.write_bytes(content)
     try:
-        found = loading.whole(path)[0]
-        read = {name: tensorfile.array(path, name, record) for name, record in found.records.items()}
+        found = loading.read_complete(path)[0]
+        read = {name: tensorfile.read_array(path, name, record) for name, record in found.records.items()}
     except WeightsError:
         return "refused"
     for name, record in found.records.items():
@@ -147,11 +147,11 @@ def used(path: Path, found: Index) -> str:
     source = fetching.Source(path=path, name="x")
     went = []
     for use in (
-        lambda: layouts.match(found.records, NANO),
-        lambda: fitting.options(found, NANO),
+        lambda: layouts.find_layout(found.records, NANO),
+        lambda: fitting.read_options(found, NANO),
         lambda: fitting.fit(found, NANO),
-        lambda: loading.image_defaults(source),
-        lambda: labels.classes(source),
+        lambda: loading.read_image_defaults(source),
+        lambda: labels.read_classes(source),
     ):
         try:
             use()

@@ -52,7 +52,7 @@ def arrays() -> Arrays:
 @pytest.fixture(scope="module")
 def whole(arrays: Arrays, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return a checkpoint that MindSpore wrote."""
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
 
     path = tmp_path_factory.mktemp("whole") / "x.ckpt"
@@ -141,7 +141,7 @@ def nested(depth: int) -> bytes:
     return value
 
 
-# Beside those of test_tensorfile.py.
+# Beside those of weights/test_tensorfile.py.
 CRAFTED = {
     "type twice as wide": entry(b"w", (2,), bytes(8), b"Float64"),
     "type half as wide": entry(b"w", (2,), bytes(8), b"Float16"),
@@ -182,15 +182,15 @@ def test_crafted_checkpoints_are_refused(tmp_path: Path, name: str) -> None:
     assert len(str(caught.value)) < 2000
     if name != "nothing of petabytes":  # sound in itself; no network has such a parameter
         with pytest.raises(WeightsError, match=r"x\.ckpt' (is a damaged|is neither)"):
-            loading.whole(tmp_path / "x.ckpt")[0]
+            loading.read_complete(tmp_path / "x.ckpt")[0]
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (entry(b"stem.bn.gamma", (2, 2), bytes(16)), r"another shape for 1: 'stem.bn.gamma \(2, 2\) for \(4,\)'"),
-        (entry(b"stem.bn.gamma", (5,), bytes(20)), r"another shape for 1: 'stem.bn.gamma \(5,\) for \(4,\)'"),
-        (entry(b"stem.bn.gamma", (4,), bytes(16), b"Int32"), "whole numbers for 1: 'stem.bn.gamma'"),
+        (entry(b"stem.bn.gamma", (2, 2), bytes(16)), r"a different shape for 1: 'stem.bn.gamma \(2, 2\) for \(4,\)'"),
+        (entry(b"stem.bn.gamma", (5,), bytes(20)), r"a different shape for 1: 'stem.bn.gamma \(5,\) for \(4,\)'"),
+        (entry(b"stem.bn.gamma", (4,), bytes(16), b"Int32"), "integers for 1: 'stem.bn.gamma'"),
         (entry(b"stem.bn.gamma", (0,), bytes(16), b"str"), "lacks 1: 'stem.bn.gamma'"),
         (entry(b"stem.bn.Gamma", (4,), bytes(16)), "lacks 1: 'stem.bn.gamma'; has no place for 1: 'stem.bn.Gamma'"),
         (entry(b"stem.bn.gamma", (4,), np.full(4, np.nan, "<f4").tobytes()), "NaN or infinity in 'stem.bn.gamma'"),

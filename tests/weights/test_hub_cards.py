@@ -30,7 +30,7 @@ def saved(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("name", READ)
 def test_a_card_is_read_as_its_publisher_means_it(name: str) -> None:
     kind, expected = READ[name]
-    card = hubcard.parse(kind.text(), "card.md")
+    card = hubcard.parse_card(kind.text(), "card.md")
     said = card.weights
     assert (said.url, said.sha256, said.size, said.resize, said.keep_aspect, said.accuracy) == expected
     assert said.licence == "Apache-2.0"
@@ -43,14 +43,14 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter(name: str, end: str, tmp_
     text = READ[name][0].text()
     path = tmp_path / "card.md"
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", end).encode())
-    assert hubcard.read(path) == hubcard.parse(text, "x")
+    assert hubcard.read_card(path) == hubcard.parse_card(text, "x")
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_card_without_a_checkpoint_is_refused_with_the_reason(name: str) -> None:
     kind, message = REFUSED[name]
     with pytest.raises(WeightsError, match=message) as caught:
-        hubcard.parse(kind.text(), "card.md")
+        hubcard.parse_card(kind.text(), "card.md")
     assert caught.value.exit_code == 4
 
 
@@ -74,12 +74,12 @@ def test_a_card_of_another_network_is_refused(name: str, tmp_path: Path) -> None
     ],
 )
 def test_the_name_may_be_written_in_other_ways(fields: dict[str, str]) -> None:
-    card = hubcard.parse(Kind(fields={**RESNEXT50, **fields}, assets=NEWEST).text(), "card.md")
+    card = hubcard.parse_card(Kind(fields={**RESNEXT50, **fields}, assets=NEWEST).text(), "card.md")
     card.check(BACKBONE.name, "card.md", BACKBONE.aliases)
 
 
 def test_a_choice_among_devices_is_reported() -> None:
-    note = hubcard.parse(READ["a checkpoint for each device"][0].text(), "card.md").note
+    note = hubcard.parse_card(READ["a checkpoint for each device"][0].text(), "card.md").note
     assert note.startswith("the card lists a checkpoint for each device; using 'https://download-mindspore.osinfra.cn/")
     assert note.endswith(
         "resnext50_32x4d-988f75bc-910v2.ckpt', not "
@@ -92,14 +92,14 @@ def test_the_newest_card_is_the_source_that_the_backbone_offers(
 ) -> None:
     monkeypatch.setenv("FINETUNE_OFFLINE", "1")
     path = saved(tmp_path, READ["2.3"][0].text())
-    record = fetching.known("988f75bc", BACKBONE)
+    record = fetching.find_known("988f75bc", BACKBONE)
     assert record is BACKBONE.weights["hub-v2.5"]
     with pytest.raises(DownloadError, match=r"(?s)no weights '.*card.md' for 'resnext50'.*sha256:  988f75bc\n"):
         fetching.resolve(str(path), BACKBONE)
 
 
 def local(folder: Path, digits: int) -> tuple[Path, str]:
-    """Return a card of today whose checkpoint of the small network is here, and the whole hash."""
+    """Return a card of today whose checkpoint of the small network is here, but the whole hash."""
     file = checkpoint(folder / "nano-910v2.ckpt", {mindcv(name): array for name, array in OWN.items()})
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     fields = {**RESNEXT50, "model-name": "resnext_nano"}
@@ -115,12 +115,13 @@ def test_the_first_digits_of_a_hash_are_compared_and_the_whole_is_kept(digits: i
     assert source.card is not None
     assert source.record.sha256 == digest
     assert source.verified == ("sha256" if digits == 64 else "prefix")
-    assert loading.peek(source, NANO) == {"stem_pool": "same"}
+    assert loading.read_options(source, NANO) == {"stem_pool": "same"}
     found = preprocessing.find_preprocessing(source, NANO)
     assert (found.image["size"], found.image["resize"], found.image["keep_aspect"]) == (224, 256, True)
     assert found.why == "the card"
     if digits < 64:
-        assert f"the publisher states only {digits} digits of their sha256; found {digest}" in source.note
+        stated = f"the publisher states only {digits} digits of their sha256"
+        assert f"{stated}; later files must have the hash of this one, {digest}" in source.note
         # From now on a file with the same digits and other content is refused.
         place = tmp_path / "nano-910v2.ckpt"
         place.write_bytes(place.read_bytes() + b"\0")
@@ -131,13 +132,13 @@ def test_the_first_digits_of_a_hash_are_compared_and_the_whole_is_kept(digits: i
 def test_other_digits_than_the_file_has_are_an_error(tmp_path: Path) -> None:
     path, digest = local(tmp_path, 8)
     path.write_text(path.read_text().replace(digest[:8], "00000000"))
-    with pytest.raises(WeightsError, match=f"has sha256 {digest}, not 00000000… as promised; correct the hash"):
+    with pytest.raises(WeightsError, match=f"has sha256 {digest}, not 00000000… as expected; correct the hash"):
         fetching.resolve(str(path), NANO)
 
 
 def test_a_card_with_the_first_digits_of_a_known_file_gets_its_whole_hash() -> None:
     offer = BACKBONE.weights["hub-v1.1"]
-    assert fetching.known(offer.sha256[:8], BACKBONE) is offer
-    assert fetching.known("0" * 64, BACKBONE) is None
+    assert fetching.find_known(offer.sha256[:8], BACKBONE) is offer
+    assert fetching.find_known("0" * 64, BACKBONE) is None
     none = replace(BACKBONE, weights={"mindcv": BACKBONE.weights["mindcv"]})
-    assert fetching.known("af8aba16", none) is None
+    assert fetching.find_known("af8aba16", none) is None

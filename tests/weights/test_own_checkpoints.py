@@ -15,8 +15,8 @@ from finetune.training import saving
 from finetune.weights import examining, fetching, labels, loading, preprocessing
 from finetune.weights.formats import tensorfile
 from tests.drawn import folder
-from tests.trunk import tiny
-from tests.trunk.tiny import At
+from tests.features import tiny
+from tests.features.tiny import At
 from tests.weights.nano import NANO
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
 
 
 def test_a_checkpoint_is_the_network_that_its_run_would_give(finished: Path, photos: Path, tmp_path: Path) -> None:
-    last = saving.steps(finished / "checkpoints")[-1]
-    held = saving.load(last)
+    last = saving.list_checkpoints(finished / "checkpoints")[-1]
+    held = saving.load_checkpoint(last)
     found, report, ready = loaded(last, photos, tmp_path)
     assert held.part("average")
     assert same(found, held.part("network") | held.part("average"))
@@ -88,23 +88,23 @@ def test_a_checkpoint_is_the_network_that_its_run_would_give(finished: Path, pho
 
 def test_folders_of_a_run_stand_for_its_weights(finished: Path, unfinished: Path) -> None:
     model = finished / "model" / "weights.safetensors"
-    assert fetching.in_folder(finished) == fetching.in_folder(finished / "model") == model
-    assert fetching.in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
-    newest = saving.steps(unfinished / "checkpoints")[-1]
+    assert fetching.find_in_folder(finished) == fetching.find_in_folder(finished / "model") == model
+    assert fetching.find_in_folder(finished / "checkpoints") == finished / "checkpoints" / "best.safetensors"
+    newest = saving.list_checkpoints(unfinished / "checkpoints")[-1]
     assert not (unfinished / "model" / "weights.safetensors").exists()
-    assert fetching.in_folder(unfinished) == fetching.in_folder(unfinished / "checkpoints") == newest
+    assert fetching.find_in_folder(unfinished) == fetching.find_in_folder(unfinished / "checkpoints") == newest
 
 
 def test_the_best_checkpoint_of_a_run_is_its_model(finished: Path, photos: Path, tmp_path: Path) -> None:
     best, *_ = loaded(finished / "checkpoints", photos, tmp_path)
-    assert same(best, tensorfile.read(finished / "model" / "weights.safetensors").tensors)
+    assert same(best, tensorfile.read_tensors(finished / "model" / "weights.safetensors").tensors)
 
 
 def test_what_a_checkpoint_is_is_said(finished: Path, unfinished: Path, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "next"
     said = recipe(photos, output, backbone={"weights": str(unfinished)}, train={"epochs": 1})
     made = tiny.run(said)
-    step = saving.steps(unfinished / "checkpoints")[-1]
+    step = saving.list_checkpoints(unfinished / "checkpoints")[-1]
     assert made.told("is a checkpoint of a run") == [
         f"'{step}' is a checkpoint of a run (epoch 1, step 2): using the network, without the optimizer's state"
     ]
@@ -120,13 +120,13 @@ def test_what_a_checkpoint_is_is_said(finished: Path, unfinished: Path, photos: 
 def test_classes_and_images_come_from_the_run(unfinished: Path) -> None:
     source = fetching.resolve(str(unfinished), BACKBONE)
     assert source is not None
-    assert labels.kept(source) == ("blue", "green", "red")
+    assert labels.keep_classes(source) == ("blue", "green", "red")
     assert preprocessing.find_preprocessing(source, BACKBONE).image["mean"] == (0.4, 0.5, 0.6)
 
 
 def test_a_checkpoint_can_be_inspected(unfinished: Path) -> None:
-    path = fetching.in_folder(unfinished)
-    report = examining.report(examining.examine(path, [BACKBONE]))
+    path = fetching.find_in_folder(unfinished)
+    report = examining.build_report(examining.examine(path, [BACKBONE]))
     assert (report["backbone"], report["layout"], report["classes"]) == ("tiny", "finetune", 3)
     assert report["preprocessing"]["image"]["resize"] == 20
     assert all(name.startswith("optimizer/") for name in report["ignored"])
@@ -151,14 +151,16 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     (tmp_path / "checkpoints").mkdir()
     for path in (tmp_path, tmp_path / "checkpoints"):
-        with pytest.raises(WeightsError, match=f"'{path}' is of a run that has saved no checkpoint; name another run"):
+        with pytest.raises(
+            WeightsError, match=f"'{path}' belongs to a run that has not saved a checkpoint; name a different run"
+        ):
             fetching.resolve(str(path), BACKBONE)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "state", "old"])
 def test_a_damaged_checkpoint_is_an_error(damage: str, unfinished: Path, photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "step-00000002.safetensors"
-    shutil.copy(fetching.in_folder(unfinished), path)
+    shutil.copy(fetching.find_in_folder(unfinished), path)
     data = bytearray(path.read_bytes())
     if damage == "cut":
         path.write_bytes(data[:-9])
@@ -166,13 +168,13 @@ def test_a_damaged_checkpoint_is_an_error(damage: str, unfinished: Path, photos:
         data[-5] ^= 1
         path.write_bytes(data)
     else:
-        file = tensorfile.read(path)
+        file = tensorfile.read_tensors(path)
         state = json.loads(file.metadata["finetune"])
         del state["start"]
         text = "{" if damage == "state" else json.dumps(state)
-        tensorfile.write(path, file.tensors, {"finetune": text})
+        tensorfile.write_tensors(path, file.tensors, {"finetune": text})
     with pytest.raises(
-        WeightsError, match=r"damaged|is a checkpoint whose state cannot be read .*; give another"
+        WeightsError, match=r"damaged|is a checkpoint whose state cannot be read .*; use a different"
     ) as caught:
         loaded(path, photos, tmp_path / "runs")
     assert caught.value.exit_code == 4

@@ -76,7 +76,7 @@ def networks() -> Callable[[str], Any]:
     """Return what builds a network that returns features and logits, one for each padding of the stem."""
     from finetune.machine import device
 
-    device.setup(device="cpu")
+    device.set_up(device="cpu")
     import mindspore as ms
     from mindspore import nn
 
@@ -97,7 +97,7 @@ def networks() -> Callable[[str], Any]:
     @cache
     def build(padding: str) -> Both:
         stages = build_stages(RESNEXT50, RESNEXT50.options(stem_pool=padding))
-        return Both(Network(stages, heads.build(LinearHead(), RESNEXT50.features, 1000, 1))).set_train(False)
+        return Both(Network(stages, heads.build_head(LinearHead(), RESNEXT50.features, 1000, 1))).set_train(False)
 
     return build
 
@@ -124,12 +124,12 @@ def test_the_comparison_means_something(drawn: Drawn) -> None:
 def test_each_layout_computes_what_pytorch_computes(drawn: Drawn, networks: Any, name: str) -> None:
     import mindspore as ms
 
-    from finetune.network.network import assign
+    from finetune.network.network import assign_values
 
     layout, padding = LAYOUTS[name]
     source = fetching.resolve(str(drawn.files[name]), RESNEXT50)
     assert source is not None
-    assert loading.peek(source, RESNEXT50)["stem_pool"] == padding
+    assert loading.read_options(source, RESNEXT50)["stem_pool"] == padding
     both = networks(padding)
     parameters = list(both.network.get_parameters())
     loaded = loading.load(source, RESNEXT50, {p.name: tuple(p.shape) for p in parameters}, HEAD, True)
@@ -138,17 +138,19 @@ def test_each_layout_computes_what_pytorch_computes(drawn: Drawn, networks: Any,
     assert loaded.tensors.keys() == mine.keys()
     assert all(array.dtype == np.float32 for array in loaded.tensors.values())
     assert all(np.array_equal(array, mine[own]) for own, array in loaded.tensors.items())
-    assign(parameters, loaded.tensors)
+    assign_values(parameters, loaded.tensors)
     for size in SIZES:
         found = both(ms.Tensor(drawn.expected[f"images-{size}"]))
         for what, tensor in zip(("features", "logits"), found, strict=True):
             assert difference(tensor.asnumpy(), drawn.expected[f"{what}-{padding}-{size}"]) < TOLERANCE
-    assign(parameters, {p.name: np.zeros(p.shape, np.float32) for p in parameters})  # nothing is left for the next
+    assign_values(
+        parameters, {p.name: np.zeros(p.shape, np.float32) for p in parameters}
+    )  # nothing is left for the next
 
 
 @pytest.mark.parametrize(("name", "size"), [("ascend", 227), ("torchvision", 224)])
 def test_embed_returns_what_pytorch_computes(drawn: Drawn, name: str, size: int) -> None:
-    finetuner = Finetuner(backbone="resnext50", weights=drawn.files[name], device="cpu", progress=False, trunk=FP32)
+    finetuner = Finetuner(backbone="resnext50", weights=drawn.files[name], device="cpu", progress=False, inference=FP32)
     found = finetuner.embed(drawn.expected[f"images-{size}"])
     assert found.shape == (8, 2048)
     assert found.dtype == np.float32
@@ -157,7 +159,7 @@ def test_embed_returns_what_pytorch_computes(drawn: Drawn, name: str, size: int)
 
 def test_the_padding_can_be_another_than_that_of_the_layout(drawn: Drawn) -> None:
     backbone = {"use": "resnext50", "stem_pool": "symmetric"}
-    finetuner = Finetuner(backbone=backbone, weights=drawn.files["gpu"], device="cpu", progress=False, trunk=FP32)
+    finetuner = Finetuner(backbone=backbone, weights=drawn.files["gpu"], device="cpu", progress=False, inference=FP32)
     found = finetuner.embed(drawn.expected["images-224"][:2])
     assert difference(found, drawn.expected["features-symmetric-224"][:2]) < TOLERANCE
 

@@ -37,7 +37,7 @@ FACE = {
 def file(tmp_path: Path) -> Path:
     """Return a file in the layout ``theirs`` that no backbone knows."""
     path = tmp_path / "mine.safetensors"
-    tensorfile.write(path, ARRAYS, {})
+    tensorfile.write_tensors(path, ARRAYS, {})
     return path
 
 
@@ -107,8 +107,8 @@ def test_nothing_known_is_a_warning(file: Path) -> None:
     found_here = found(file, toy())
     assert found_here.image["mean"] == IMAGENET_MEAN
     assert found_here.message() == (
-        f"warning: nothing says which images the weights '{file}' expect; using ImageNet's mean and std; if that is "
-        f"wrong, change this line and add it to the recipe:\n  {USUAL}"
+        f"warning: it is unknown which images the weights '{file}' expect; using ImageNet's mean and std; if that is "
+        f"wrong, correct this line and add it to the recipe:\n  {USUAL}"
     )
 
 
@@ -123,7 +123,7 @@ def test_an_address_tells_nothing_of_its_images(file: Path) -> None:
 def test_a_file_of_this_project_and_a_known_one_are_certain(file: Path) -> None:
     known = found(file, toy(a=record(file, **INCEPTION), b=offer()))
     assert (known.image, known.certain, known.message()) == (INCEPTION, True, "")
-    tensorfile.write(file, ARRAYS, {"image": json.dumps({"size": 64, "resize": 72})})
+    tensorfile.write_tensors(file, ARRAYS, {"image": json.dumps({"size": 64, "resize": 72})})
     own = found(file, toy(b=offer(**INCEPTION)))
     assert (own.image["size"], own.image["resize"], own.image["mean"]) == (64, 72, IMAGENET_MEAN)
     assert (own.certain, own.why, own.message()) == (True, "the file itself", "")
@@ -159,7 +159,7 @@ def test_what_the_file_says_against_all_offers_is_a_warning_with_both(file: Path
 
 
 def test_texts_in_the_file_come_first(file: Path) -> None:
-    tensorfile.write(file, ARRAYS, {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]", "format": "pt"})
+    tensorfile.write_tensors(file, ARRAYS, {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]", "format": "pt"})
     file.with_name("config.json").write_text(json.dumps({"mean": [0.4] * 3, "std": [0.2] * 3}))
     found_here = found(file, toy(a=offer(size=96, resize=96, **HALF)))
     assert found_here.image == {"size": 96, "resize": 96, "keep_aspect": True, **HALF}
@@ -179,9 +179,9 @@ def test_a_folder_of_hugging_face_is_a_file_with_its_configuration(file: Path, t
 
 def test_weights_inspect_knows_the_same(file: Path) -> None:
     backbone = replace(toy(a=offer(**INCEPTION)), shapes=lambda options: {"stem.conv.weight": (4, 2)})
-    report = examining.report(examining.examine(file, [backbone]))
+    report = examining.build_report(examining.examine(file, [backbone]))
     assert report["preprocessing"]["image"] == INCEPTION
     assert report["preprocessing"]["why"] == "weights 'a'"
     other = replace(backbone, layouts=(Layout(name="none", rules=()),))
-    assert examining.report(examining.examine(file, [other]))["preprocessing"] is None
+    assert examining.build_report(examining.examine(file, [other]))["preprocessing"] is None
     assert THEIRS in backbone.layouts

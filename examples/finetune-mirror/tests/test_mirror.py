@@ -52,7 +52,7 @@ def test_what_cannot_be_used_is_said(shared: Path, tmp_path: Path, monkeypatch: 
         fetched("company://none.ckpt", tmp_path)
     with pytest.raises(DownloadError, match=f"{SHA256}, expected {'0' * 64}"):
         fetched("company://vision/Net 1.ckpt", tmp_path, "0" * 64)
-    with pytest.raises(WeightsError, match=r"'company://../secret.ckpt' leads out of '.*'; name a file inside it"):
+    with pytest.raises(WeightsError, match=r"'company://../secret.ckpt' leads outside '.*'; name a file inside it"):
         fetched("company://%2E%2E/secret.ckpt", tmp_path)
     for part in ("", SHA256[:8]):
         with pytest.raises(

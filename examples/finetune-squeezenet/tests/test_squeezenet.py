@@ -69,7 +69,7 @@ def random_weights() -> Arrays:
 
 def embed(weights: Arrays, images: np.ndarray, folder: Path) -> np.ndarray:
     save_file(weights, folder / "weights.safetensors")
-    said = {"weights": folder / "weights.safetensors", "device": "cpu", "trunk": {"precision": "fp32"}}
+    said = {"weights": folder / "weights.safetensors", "device": "cpu", "inference": {"precision": "fp32"}}
     return Finetuner(backbone="squeezenet1_1", progress=False, **said).embed(images)
 
 

@@ -1,7 +1,7 @@
-"""One MindRecord file, written through MindSpore and then read back: its writer is not taken at its word.
+"""MindRecord files: writes a file with MindSpore, and reads the place of each photo in it.
 
-It refuses files that exist, reports a full disk as a ``RuntimeError``, leaves what it began behind, and gives files to
-their owner alone. Photos lie in pages: 8 bytes of length, then the content, one after the other.
+MindSpore's writer refuses existing files, reports a full disk as a ``RuntimeError``, leaves incomplete files behind,
+and makes files that only their owner can read. Photos are stored in pages, each as 8 bytes of length and the content.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ SCHEMA = {
     "path": {"type": "string"},
     "digest": {"type": "string"},
 }
-HEADER = 1 << 20  # bytes, in which about 5,000 pages can be listed
+HEADER = 1 << 20  # bytes, enough to list about 5,000 pages
 SMALLEST_PAGE, LARGEST_PAGE = 1 << 22, 1 << 28
-PAGES = 1 << 10  # of a file, at most, that photos fill
+PAGES = 1 << 10  # most pages of photos in a file
 PREFIX = 8  # bytes before each photo
 LARGEST_PHOTO = LARGEST_PAGE - PREFIX
-LITTLE = 1 << 23  # bytes of free space that are none
+LITTLE = 1 << 23  # bytes of free space below which a disk counts as full
 
 
-def page_size(sizes: NDArray[np.int64]) -> int:
-    """Return the size of a page, a power of two that takes the largest photo and needs no more than ``PAGES``."""
+def choose_page_size(sizes: NDArray[np.int64]) -> int:
+    """Return the page size in bytes: a power of two that fits the largest photo and needs at most ``PAGES`` pages."""
     need = max(SMALLEST_PAGE, int(sizes.max()) + PREFIX, int(sizes.sum()) // PAGES)
     return min(1 << (need - 1).bit_length(), LARGEST_PAGE)
 
 
-def write(path: Path, batches: Iterable[Sequence[dict[str, Any]]], page: int) -> None:
-    """Write rows to a new file and the index beside it, which is called ``.db``; raises ``ResourceError``."""
+def write_rows(path: Path, batches: Iterable[Sequence[dict[str, Any]]], page: int) -> None:
+    """Write rows to a new file and to its ``.db`` index; raises ``ResourceError`` if the disk refuses."""
     if "mindspore" not in sys.modules:
-        os.environ.update(GLOG_v="4")  # what MindSpore prints about a failure, the error says
+        os.environ.update(GLOG_v="4")  # the error says what MindSpore would print about a failure
     from mindspore.mindrecord import FileWriter
 
     writer = FileWriter(str(path))
@@ -55,39 +55,39 @@ def write(path: Path, batches: Iterable[Sequence[dict[str, Any]]], page: int) ->
         writer.set_header_size(HEADER)
         writer.set_page_size(page)
         writer.add_schema(SCHEMA, "photos")
-        writer.add_index(["label"])  # of its own accord it would keep every path twice
+        writer.add_index(["label"])  # by default every path would be stored twice
         for rows in batches:
-            _native(path, writer.write_raw_data, list(rows))
-        _native(path, writer.commit)
-    except ValueError as error:  # its own checks of names and values
-        raise ResourceError(f"cannot write '{path}': {_reason(error)}; choose another folder") from error
-    _readable(path)
-    _readable(beside(path))
+            _call_native(path, writer.write_raw_data, list(rows))
+        _call_native(path, writer.commit)
+    except ValueError as error:  # MindSpore's checks of names and values
+        raise ResourceError(f"cannot write '{path}': {_explain(error)}; choose another folder") from error
+    _make_readable(path)
+    _make_readable(locate_index(path))
 
 
-def beside(path: Path) -> Path:
-    """Return the index that MindRecord keeps beside a file."""
+def locate_index(path: Path) -> Path:
+    """Return the path of the index that MindRecord writes next to a file."""
     return path.with_name(f"{path.name}.db")
 
 
-def _native(path: Path, call: Any, *arguments: Any) -> None:
+def _call_native(path: Path, call: Any, *arguments: Any) -> None:
     try:
         call(*arguments)
     except RuntimeError as error:
         full = "no free disk" in str(error).lower() or shutil.disk_usage(path.parent).free < LITTLE
-        what = "the disk is full; free some space or choose another folder" if full else _reason(error)
+        what = "the disk is full; free some space or choose another folder" if full else _explain(error)
         raise ResourceError(f"cannot write '{path}': {what}") from error
 
 
-def _reason(error: Exception) -> str:
-    """Return what MindRecord says went wrong, without the rulers around it."""
+def _explain(error: Exception) -> str:
+    """Return the message of MindRecord's error, without the lines that frame it."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line.startswith("[ERROR]")] or [line for line in lines if line] or [""]
-    return f"MindRecord's writer failed ({told[0].removeprefix('[ERROR] ')[:200]}); check the disk"
+    reasons = [line for line in lines if line.startswith("[ERROR]")] or [line for line in lines if line] or [""]
+    return f"MindRecord's writer failed ({reasons[0].removeprefix('[ERROR] ')[:200]}); check the disk"
 
 
-def _readable(path: Path) -> None:
-    """Give a file the modes that new files have, and have it on disk."""
+def _make_readable(path: Path) -> None:
+    """Give a file the permissions of new files, and flush it to disk."""
     mask = os.umask(0o077)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
@@ -95,13 +95,13 @@ def _readable(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def places(path: Path, page: int) -> NDArray[np.int64]:
-    """Return where each photo begins in a file that was just written, and its length in bytes, int64 (photos, 2)."""
+def read_places(path: Path, page: int) -> NDArray[np.int64]:
+    """Return the offset and length in bytes of each photo in a file that was just written, int64 (photos, 2)."""
     query = "SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID"
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(beside(path)))}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"file:{quote(str(locate_index(path)))}?mode=ro", uri=True)) as database:
             found = np.array(database.execute(query).fetchall(), np.int64).reshape(-1, 3)
     except sqlite3.Error as error:
-        raise ResourceError(f"'{beside(path)}' came out damaged: {error}; check the disk, and pack again") from error
+        raise ResourceError(f"'{locate_index(path)}' is damaged: {error}; check the disk, and pack again") from error
     number, begin, end = found.T
     return np.stack([HEADER + number * page + begin + PREFIX, end - begin - PREFIX], axis=1)

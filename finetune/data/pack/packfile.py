@@ -1,8 +1,8 @@
-"""What a pack says about itself: ``pack.json``, and a table of its photos for each split.
+"""Index of a pack: ``pack.json``, and a table of the photos of each split.
 
-A pack is a folder of MindRecord files, each with the index that MindRecord keeps beside it. ``pack.json`` names every
-file with its size and hash; ``train.rows`` has a record of fixed length for each photo, in their order, and
-``train.names`` their paths one after the other. So a photo is found without a search and read without MindSpore.
+A pack is a folder of MindRecord files, each with MindRecord's own index next to it. ``pack.json`` lists every file with
+its size and hash. ``train.rows`` has a record of fixed length for each photo, in order, and ``train.names`` has their
+concatenated paths, so that a photo is found without a search and read without MindSpore.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 INDEX = "pack.json"
 FORMAT, VERSION = "finetune-pack", 1
-LARGEST = 1 << 28  # bytes of an index
+LARGEST = 1 << 28  # maximum bytes of an index
 NAME = r"^(train|valid|test)(-\d{5,})?\.(mindrecord|mindrecord\.db|rows|names)$"
 
-# Where a photo begins in its file and how long it is, where its path ends in the names, class, number of the file.
+# Hash, place and length of a photo in its file, end of its path in the names, class, and number of the file.
 ROW = np.dtype(
     [
         ("digest", "V16"),
@@ -45,11 +45,11 @@ ROW = np.dtype(
 )
 
 
-class _Said(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class PackedFile(_Said):
+class PackedFile(_Strict):
     """A file of a pack: its size in bytes, and the BLAKE2b hash of its content."""
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -57,31 +57,31 @@ class PackedFile(_Said):
     blake2b: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class Records(_Said):
-    """A MindRecord file, the index beside it, and how many photos it holds."""
+class Records(_Strict):
+    """A MindRecord file, its index, and the number of photos in it."""
 
     records: PackedFile
     index: PackedFile
     photos: NonNegativeInt
 
 
-class Noticed(_Said):
-    """A finding about the photos that were packed, such as one that was left out."""
+class PackedFinding(_Strict):
+    """A finding about the packed photos, such as one that was skipped."""
 
     severity: Severity
     subject: str
     text: str
 
 
-class PackedSplit(_Said):
-    """One split: its classes, how many photos each has, and its files."""
+class PackedSplit(_Strict):
+    """One split: its classes, the number of photos in each, and its files."""
 
     classes: tuple[str, ...]
     counts: tuple[NonNegativeInt, ...]
     rows: PackedFile
     names: PackedFile
     files: tuple[Records, ...]
-    findings: tuple[Noticed, ...] = ()
+    findings: tuple[PackedFinding, ...] = ()
 
     def every_file(self) -> Iterator[PackedFile]:
         """Yield all files of the split."""
@@ -90,8 +90,8 @@ class PackedSplit(_Said):
             yield from (each.records, each.index)
 
 
-class Pack(_Said):
-    """What ``pack.json`` says; ``decoder`` tells which photos were taken for sound."""
+class Pack(_Strict):
+    """The content of ``pack.json``; ``decoder`` identifies the decoder that all photos passed."""
 
     format: Literal["finetune-pack"] = "finetune-pack"
     version: Literal[1] = 1
@@ -100,19 +100,19 @@ class Pack(_Said):
     splits: dict[Split, PackedSplit]
 
 
-def noticed(finding: Finding) -> Noticed:
-    """Return a finding as the index holds it: bytes of a name that are not UTF-8 are escaped."""
+def record_finding(finding: Finding) -> PackedFinding:
+    """Convert a finding for the index: bytes of names that are not UTF-8 are escaped."""
     subject, text = (each.encode("utf-8", "backslashreplace").decode() for each in (finding.subject, finding.text))
-    return Noticed(severity=finding.severity, subject=subject, text=text)
+    return PackedFinding(severity=finding.severity, subject=subject, text=text)
 
 
-def decoder() -> str:
-    """Return what decides whether a photo can be decoded."""
+def describe_decoder() -> str:
+    """Identify everything that decides whether a photo can be decoded."""
     return f"rules {RULES}, Pillow {pillow_version}"
 
 
 def is_pack(folder: Path) -> bool:
-    """Tell whether a folder holds a whole pack."""
+    """Return whether a folder holds a pack; the index is written last, so that the pack is complete."""
     return (folder / INDEX).is_file()
 
 
@@ -121,14 +121,14 @@ def is_part(name: str) -> bool:
     return name == INDEX or re.fullmatch(NAME, name) is not None
 
 
-def save(folder: Path, pack: Pack) -> None:
-    """Write the index, after everything that it names."""
-    said = pack.model_dump(mode="json")
-    atomic.write_json(folder / INDEX, said | {"check": checksum(said)})
+def save_index(folder: Path, pack: Pack) -> None:
+    """Write the index; call this after all files that it lists are written."""
+    content = pack.model_dump(mode="json")
+    atomic.write_json(folder / INDEX, content | {"check": compute_checksum(content)})
 
 
-def load(folder: Path) -> Pack:
-    """Return what the index says; raises ``DataError`` if there is none, or it is damaged or of another version."""
+def load_index(folder: Path) -> Pack:
+    """Read the index; raises ``DataError`` if it is missing, damaged or of a different version."""
     path = folder / INDEX
     again = f"copy it again, or pack again with `finetune pack DATA {folder}`"
     try:
@@ -137,24 +137,23 @@ def load(folder: Path) -> Pack:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}; check who may read it") from error
+        raise DataError(f"'{path}' cannot be read: {error.strerror}; check its permissions") from error
     try:
         if len(text) > LARGEST:
             raise ValueError(f"more than {LARGEST:,} bytes")
-        said: Any = json.loads(text)
-        if not isinstance(said, dict) or said.get("format") != FORMAT:
-            raise ValueError("no index of a pack")
-        if said.get("version") != VERSION:
-            what = f"of version {said.get('version')!r:.20}, and this finetune reads version {VERSION}"
-            raise DataError(f"'{path}' is {what}; upgrade finetune, or pack again")
-        if said.pop("check", None) != checksum(said):
+        content: Any = json.loads(text)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError("not the index of a pack")
+        if content.get("version") != VERSION:
+            wrong = f"has version {content.get('version')!r:.20}, but this finetune reads version {VERSION}"
+            raise DataError(f"'{path}' {wrong}; upgrade finetune, or pack again")
+        if content.pop("check", None) != compute_checksum(content):
             raise ValueError("its content has changed")
-        return Pack.model_validate_json(json.dumps(said))
+        return Pack.model_validate_json(json.dumps(content))
     except (ValidationError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else "it lacks what it must say"
+        reason = "entries are missing or invalid" if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise DataError(f"'{path}' is damaged: {reason}; {again}") from error
 
 
-def checksum(said: dict[str, Any]) -> str:
-    """Return a hash of what an index says."""
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+def compute_checksum(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,8 +1,7 @@
-"""Checkpoints of a run as weights: the network in them, with the preprocessing, classes and options of the run.
+"""Checkpoints of a run as weights: extracts the network with the preprocessing, classes and options of the run.
 
-A checkpoint has ``network/…``, ``optimizer/…`` and, where the run keeps a moving average of the weights, ``average/…``.
-As weights it is what the run's model folder would hold: the average where there is one. The optimizer's state is left
-out.
+A checkpoint has ``network/…``, ``optimizer/…`` and, if the run keeps a moving average of the weights, ``average/…``.
+As weights it equals the run's model folder: the average if there is one, without the state of the optimizer.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 
     from finetune.weights.formats.tensorfile import Index
 
-STATE = "finetune"  # the text that holds a run's state
+STATE = "finetune"  # metadata key of a run's state
 NETWORK, AVERAGE = "network/", "average/"
 STEP = re.compile(r"step-\d{8}\.safetensors")
 BEST = "best.safetensors"
 
 
 def as_weights(path: Path, index: Index) -> Index:
-    """Return what is in a file, of a checkpoint of a run only its network, by the network's own names.
+    """Reduce a checkpoint of a run to its network, by the network's own names; other files are unchanged.
 
     Raises ``WeightsError`` for a checkpoint whose state cannot be read.
     """
@@ -38,42 +37,42 @@ def as_weights(path: Path, index: Index) -> Index:
         return index
     records = {
         name.removeprefix(prefix): record
-        for prefix in (NETWORK, AVERAGE)  # the average comes last, and replaces the weights that it is of
+        for prefix in (NETWORK, AVERAGE)  # the average comes last, so that it replaces the weights
         for name, record in index.records.items()
         if name.startswith(prefix)
     }
     others = (name for name in index.records if not name.startswith((NETWORK, AVERAGE)))
-    return replace(index, records=records, metadata=texts(path, index.metadata), others=(*index.others, *others))
+    return replace(index, records=records, metadata=read_texts(path, index.metadata), others=(*index.others, *others))
 
 
 def is_checkpoint(metadata: Mapping[str, str]) -> bool:
-    """Tell whether a file with these texts is a checkpoint of a run."""
+    """Return whether a file with this metadata is a checkpoint of a run."""
     return metadata.get(STATE, "").startswith("{")
 
 
-def texts(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the texts that a weights file of the run would have: its backbone, images and classes."""
+def read_texts(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a weights file of the run: its backbone, images and classes."""
     if not is_checkpoint(metadata):
         return dict(metadata)
     try:
         state = json.loads(metadata[STATE])
         start, used = state["start"], state["recipe"]["backbone"]["use"]
-        said: dict[str, Any] = {
+        found: dict[str, Any] = {
             "backbone": {"use": used, "options": start["backbone"]},
             "image": start["image"],
             "classes": state["classes"],
         }
     except (ValueError, RecursionError, LookupError, TypeError) as error:
-        remedy = "give another checkpoint of the run, or its model folder"
+        remedy = "use a different checkpoint of the run, or its model folder"
         raise WeightsError(f"'{path}' is a checkpoint whose state cannot be read ({error!r:.100}); {remedy}") from error
-    return {key: json.dumps(value) for key, value in said.items()}
+    return {key: json.dumps(value) for key, value in found.items()}
 
 
-def note(path: Path) -> str:
-    """Return what a user should know of a file that is a checkpoint, empty for all others."""
+def describe_checkpoint(path: Path) -> str:
+    """Describe a checkpoint of a run for the user; empty for other files."""
     with suppress(WeightsError, OSError, ValueError, RecursionError, LookupError, TypeError):
-        if os.path.isfile(path) and tensorfile.kind(path) == "safetensors":
-            index = tensorfile.index(path)
+        if os.path.isfile(path) and tensorfile.detect_format(path) == "safetensors":
+            index = tensorfile.read_index(path)
             state = json.loads(index.metadata[STATE])
             average = any(name.startswith(AVERAGE) for name in index.records)
             what = "the moving average of the weights" if average else "the network"
@@ -82,8 +81,8 @@ def note(path: Path) -> str:
     return ""
 
 
-def find_in(folder: Path) -> Path | None:
-    """Return the best checkpoint in a folder of checkpoints, else the newest, None where there is none."""
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the best checkpoint in a folder, or else the newest; None if there are none."""
     if os.path.isfile(folder / BEST):
         return folder / BEST
     steps = [path for path in folder.glob("step-*.safetensors") if STEP.fullmatch(path.name)]
