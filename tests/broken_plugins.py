@@ -82,8 +82,8 @@ LOADED: list[Row] = [
     ("no Python", "def (", BIRDS, 2, ("SyntaxError: invalid syntax",)),
     ("a missing dependency", "import no_such_library", BIRDS, 2, ("No module named 'no_such_library'",)),
     ("ends the process at import", "raise SystemExit(0)", BIRDS, 2, ("SystemExit: 0",)),
-    ("wrong API version", "finetune_api = 2", BIRDS, 2, ("finetune_api is 2, and mindspore-finetune ", " has 1;")),
-    ("API version that is text", "finetune_api = '1'", BIRDS, 2, ("finetune_api is '1', and mindspore-finetune ",)),
+    ("wrong API version", "finetune_api = 2", BIRDS, 2, ("finetune_api is 2, but mindspore-finetune ", " has 1;")),
+    ("API version that is text", "finetune_api = '1'", BIRDS, 2, ("finetune_api is '1', but mindspore-finetune ",)),
     ("a name that finetune has not", "from finetune import Optimizer", BIRDS, 2, ("cannot import name 'Optimizer'",)),
     (
         "a misspelt hook",
@@ -195,7 +195,7 @@ USED: list[Row] = [
         backbone("return {'a': nn.Conv2d(3, 4, 2, 2)}", features=8),
         {"backbone": "{use: bad, weights: none}"},
         6,
-        ("failed in stages of backbone 'bad': backbone 'bad' returns features of shape 1x4 and says 8", LEAVE),
+        ("failed in stages of backbone 'bad': backbone 'bad' returns features of shape 1x4 but declares 8", LEAVE),
     ),
     (
         "an augmentation that cannot be built",

@@ -148,7 +148,7 @@ def test_an_object_may_say_its_api_version_or_its_module(tmp_path: Path) -> None
     install(tmp_path, "class P:\n    finetune_api = 3\nplugin = P()\n", "one", "one_plugin:plugin")
     install(tmp_path, "finetune_api = 4\nclass P: ...\nplugin = P()\n", "two", "two_plugin:plugin")
     errors = {each["plugin"]: each["error"] for each in finetune(tmp_path, "plugins").answer["broken"]}
-    assert errors["one"].startswith("finetune_api is 3, and mindspore-finetune ")
+    assert errors["one"].startswith("finetune_api is 3, but mindspore-finetune ")
     assert errors["two"].endswith(" has 1; install another version of one of them")
 
 

@@ -220,7 +220,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "no length",
         of(images=iter(IMAGES)),
         "sizes",
-        "split train raised TypeError: object of type 'tuple_iterator' has no len(); give sequences that know their"
+        "split train raised TypeError: object of type 'tuple_iterator' has no len(); return sequences that have a"
         " length",
     ),
     ("one class", of(labels=[0] * 6, classes=("a",)), "classes", "'a' is the only class; return at least two"),

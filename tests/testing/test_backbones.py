@@ -226,7 +226,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "counts",
         mine(ending("Counting")),
         "freeze",
-        "'body.1.calls' changes in evaluation mode; change no parameter in construct, and nothing at all where "
+        "'body.1.calls' changes in evaluation mode; do not change parameters in construct, nor any state if "
         "`self.training` is False",
     ),
     (
