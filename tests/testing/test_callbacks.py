@@ -297,7 +297,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "a set",
         mine(Keeping),
         "state",
-        "run.state['mine'] cannot be saved as JSON: Object of type set is not JSON serializable; store only numbers, text",
+        "run.state['mine'] cannot be saved as JSON: Object of type set is not JSON serializable; store only",
     ),
     (
         "not a number",
