@@ -94,7 +94,7 @@ def test_records_of_weights(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     tensorfile.write_tensors(file, {"a": np.zeros(1, np.float32)}, {})
     record = Weights(url="", sha256="", layout="", std=tuple(STD_255))  # type: ignore[arg-type]
-    with pytest.raises(WeightsError, match=r"'own' has a wrong std: .* divide by 255: \[0.229, 0.224, 0.225\]"):
+    with pytest.raises(WeightsError, match=r"'own' has an invalid std: .* divide by 255: \[0.229, 0.224, 0.225\]"):
         loading.read_image_defaults(fetching.Source(path=file, name="own", record=record))
 
 

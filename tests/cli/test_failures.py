@@ -76,7 +76,7 @@ def test_a_bug_names_its_place_and_the_way_to_the_traceback(
     assert err.startswith(
         "error: this is a bug in finetune or in a library: KeyError: 'nothing'\n  cli/recipes.py, line "
     )
-    assert "--debug shows the whole traceback" in err
+    assert "--debug shows the full traceback" in err
     assert main(["ls", "--debug"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Traceback (most recent call last)")

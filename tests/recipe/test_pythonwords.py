@@ -56,7 +56,7 @@ PHOTOS = ([np.full((32, 32, 3), value, np.uint8) for value in range(0, 240, 20)]
     ("sections", "said"),
     [
         ({"runner": "cpu"}, 'runner: expected a mapping, got \'cpu\'; write {"device": "cpu"}'),
-        ({"head": {"keep_pretrained": True}}, 'write head={"keep_pretrained": False} for a new head'),
+        ({"head": {"keep_pretrained": True}}, 'set head={"keep_pretrained": False} for a new head'),
         ({"train": {"epochs": 2}, "freeze": {"use": "gradual", "schedule": {"2": "all"}}}, 'such as {1: "head"}'),
         ({"image": {"size": 64, "resize": 32}}, "image.size: 64 is more than image.resize, which is 32"),
     ],
