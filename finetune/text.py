@@ -14,7 +14,7 @@ def escape(text: str) -> str:
     """Return ``text`` with control characters, direction marks and undecodable bytes escaped; line ends are kept."""
     if text.isprintable():
         return text
-    return "".join(c if c == "\n" or _is_harmless(text, i) else _escaped(c) for i, c in enumerate(text))
+    return "".join(c if c == "\n" or _is_harmless(text, i) else _escape_character(c) for i, c in enumerate(text))
 
 
 def escape_line(text: str) -> str:
@@ -29,5 +29,5 @@ def _is_harmless(text: str, index: int) -> bool:
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
-def _escaped(character: str) -> str:
+def _escape_character(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

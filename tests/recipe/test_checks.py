@@ -112,9 +112,8 @@ def test_the_rest_is_kept_for_the_run(tmp_path: Path) -> None:
 def test_a_check_that_fails_names_its_plugin(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"plugin 'mine' \(tests 1\) failed in check of freezer 'thaw': ZeroDivision"):
         found(tmp_path, lambda *_: 1 / 0)
-    with pytest.raises(
-        PluginError, match=r"\(tests 1\): check of augmentation 'ink' yielded 'x', not a Finding; yield"
-    ):
+    said = r"\(tests 1\): check of augmentation 'ink' yielded 'x', not a Finding; yield"
+    with pytest.raises(PluginError, match=said):
         found(tmp_path, saying(), lambda *_: ["x"])
     with pytest.raises(PluginError, match=r"failed in check of freezer 'thaw': TypeError"):
         found(tmp_path, nothing)

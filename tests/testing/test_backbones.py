@@ -252,7 +252,7 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "no ONNX",
         mine(ending("Unexported")),
         "onnx",
-        "use operators that mindspore.export supports, and x = x + y",
+        "use operators that mindspore.export supports, and x = x + y instead",
     ),
     (
         "other products",

@@ -346,9 +346,9 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "prints",
         mine(Printing),
         "process",
-        "prints 'done\\n'; use run.say, findings or logging, because",
+        "prints 'done\\n'; use run.say, findings or logging",
     ),
-    ("seeds numpy", SEEDING, "process", "draws from or seeds the generator of numpy.random; use your own"),
+    ("seeds numpy", SEEDING, "process", "draws from or seeds the generator of numpy.random; use your"),
     ("unpickles", mine(Unpickling), "pickle", "PosixPath was unpickled, and pickles can run any code; read JSON, "),
 ]
 
