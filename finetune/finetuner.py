@@ -343,7 +343,7 @@ class Finetuner:
         head = {key: value for key, value in about["head"].items() if key != "keep_pretrained"}
         ft = cls(**{"backbone": backbone, "weights": folder / "weights.safetensors", "head": head, **more})
         chosen = device.set_up(device=ft.sections.get("runner", {}).get("device", "auto")).name
-        given = ft.sections.get("inference", ft.sections.get("trunk"))
+        given = ft.sections.get("inference")
         inference = None if given is None else InferenceSection.model_validate(given)
         say = translate_lines(print) if ft.progress else ignore_message
         ft.model = modelfolder.open_model(folder, ft._catalogue(), inference=inference, device=chosen, say=say)

@@ -25,6 +25,7 @@ from finetune.machine.cpu import is_uncapped
 from finetune.machine.forms import Forms
 from finetune.model import card
 from finetune.normalisation import find_image_fault
+from finetune.recipe.document import rename_values
 from finetune.recipe.models import InferenceSection, LinearHead, MlpHead
 from finetune.weights.formats import tensorfile
 
@@ -152,8 +153,7 @@ def open_model(
 
     try:
         options = backbone.options.model_validate_json(json.dumps(about["backbone"]["options"]))
-        said = about["recipe"].get("inference", about["recipe"].get("trunk", {}))  # its name until version 0.1
-        inference = inference or InferenceSection.model_validate(said)
+        inference = inference or InferenceSection.model_validate(rename_values(about["recipe"]).get("inference", {}))
     except ValidationError as error:
         raise build_damage_error(folder / "model.json", error) from error
     if not os.path.isfile(folder / "weights.safetensors"):

@@ -157,6 +157,12 @@ def parse_bytes(content: bytes, name: str, folder: Path, depth: int = 0) -> Docu
     return rename_keys(Document(root=_require_mapping(root, mistakes), mistakes=tuple(mistakes)))
 
 
+def rename_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe in which deprecated keys have their new names, unless those are there as well."""
+    renamed = {old: new for old, new in RENAMED.items() if new not in values}
+    return {renamed.get(name, name): value for name, value in values.items()}
+
+
 def rename_keys(document: Document) -> Document:
     """Return a document whose deprecated keys have their new names, with a note for each."""
     values, mistakes, notes = dict(document.root.value), list(document.mistakes), list(document.notes)

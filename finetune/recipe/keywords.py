@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from finetune.errors import FinetuneError, RecipeError
+from finetune.recipe.document import RENAMED, rename_values
 from finetune.recipe.mistakes import find_models
 from finetune.recipe.models import Recipe
 from finetune.recipe.parts import SLOTS, get_section_model
@@ -109,7 +111,14 @@ Sections = dict[str, Any]
 
 
 def expand_short_forms(said: Mapping[str, Any]) -> Sections:
-    """Return sections without short forms: ``"sgd"`` becomes ``{"use": "sgd"}`` if a section selects a component."""
+    """Return sections without short forms: ``"sgd"`` becomes ``{"use": "sgd"}`` if a section selects a component.
+
+    A deprecated section gets its new name, with a ``DeprecationWarning``.
+    """
+    for name in said.keys() & RENAMED.keys():
+        text = f"'{name}' is deprecated; write '{RENAMED[name]}'"
+        warnings.warn(text, DeprecationWarning, stacklevel=3)
+    said = rename_values(said)
     return {name: _expand_value(name, value) if _selects_component(name) else value for name, value in said.items()}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import FinetuneError
 from finetune.model.modelfolder import complete_image
-from finetune.recipe.document import RENAMED
+from finetune.recipe.document import rename_values
 from finetune.training import defaults
 
 if TYPE_CHECKING:
@@ -89,15 +89,13 @@ def complete_state(state: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section.get("image"), Mapping):
             section["image"] = complete_image(section["image"])
     if "recipe" in found:
+        found["recipe"] = rename_values(found["recipe"])
         _complete_recipe(found["recipe"])
     return {**state, **found}
 
 
 def _complete_recipe(recipe: dict[str, Any]) -> None:
     """Add the keys to a recorded recipe that earlier versions did not write."""
-    for old, new in RENAMED.items():
-        if old in recipe:
-            recipe.setdefault(new, recipe.pop(old))
     for (section, key), value in EARLIER.items():
         own = recipe.setdefault(section, {})
         if section != "head" or own.get("use") == "linear":

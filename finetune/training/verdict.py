@@ -42,7 +42,7 @@ def find_kept_line(history: Sequence[Mapping[str, Any]], epoch: int) -> Mapping[
 
 
 def warn_of_guessing(line: Mapping[str, Any], counts: NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
-    """Warn if accuracy and macro-F1 are no better than those of always predicting the most common class.
+    """Warn if accuracy and macro-F1 are not better than those of always predicting the most common class.
 
     ``counts`` are the validation images of each class. A network that recognises rare classes may have a lower accuracy
     than that and still be better than guessing.

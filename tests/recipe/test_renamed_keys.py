@@ -71,10 +71,12 @@ def test_an_old_key_with_a_wrong_value_is_reported_by_its_place(tmp_path: Path, 
         plans.load_plan(file, [], catalogue)
 
 
-@pytest.mark.parametrize("key", ["trunk", "inference"])
-def test_a_keyword_in_python(key: str, catalogue: Catalogue) -> None:
-    sections: dict[str, Any] = {key: {"engine": "mindspore"}}
-    finetuner = Finetuner("resnext_nano", progress=False, **sections)
+def test_a_keyword_in_python(catalogue: Catalogue) -> None:
+    sections: dict[str, Any] = {"trunk": {"engine": "mindspore"}}
+    with pytest.warns(DeprecationWarning, match="'trunk' is deprecated; write 'inference'"):
+        finetuner = Finetuner("resnext_nano", progress=False, **sections)
+    assert finetuner.sections["inference"] == {"engine": "mindspore"}
+    assert finetuner.sections == Finetuner("resnext_nano", progress=False, inference={"engine": "mindspore"}).sections
     recipe = {"dataset": {"use": "shapes"}, "backbone": {"use": "resnext_nano"}, **finetuner.sections}
     assert plans.load_plan(recipe, [], catalogue).recipe.inference.engine == "mindspore"
 
