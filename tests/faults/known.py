@@ -125,7 +125,7 @@ FAULTS = [
     fault(
         "C1 A file is cut at any position",
         "weights/test_hostile_ckpt::a_file_cut_anywhere_is_refused",
-        "weights/test_tensorfile::a_checkpoint_cut_anywhere_gives_fewer_tensors_or_an_error",
+        "weights/test_ckpt_files::a_checkpoint_cut_anywhere_gives_fewer_tensors_or_an_error",
         BAD,
     ),
     fault("C2 Flipped bits", "weights/test_hostile_ckpt::a_flipped_bit_never_passes_the_known_hash"),
@@ -303,11 +303,11 @@ FAULTS = [
     ),
     fault(
         "G2 A plugin fails at import",
-        "test_plugins::a_plugin_that_cannot_be_loaded_stops_nothing_else",
+        "test_installed_plugins::a_plugin_that_cannot_be_loaded_stops_nothing_else",
         "test_broken_plugins::broken_where_it_is_loaded other_commands_and_recipes_work",
         BAD,
     ),
-    fault("G3 An entry point leads nowhere", "test_plugins::an_entry_point_that_leads_nowhere_is_noted", BAD),
+    fault("G3 An entry point leads nowhere", "test_installed_plugins::an_entry_point_that_leads_nowhere_is_noted", BAD),
     fault(
         "G4 A plugin prints, ends the process, or changes the folder, the environment or random numbers",
         "faults/test_plugins::g4_a_plugin_that_changes_the_process",
@@ -317,7 +317,7 @@ FAULTS = [
     ),
     fault(
         "G5 Two plugins offer the same name",
-        "test_plugins::two_installed_plugins_that_offer_one_name_are_both_named",
+        "test_installed_plugins::two_installed_plugins_that_offer_one_name_are_both_named",
         BAD,
     ),
     fault("G6 Misspelt hook", "test_plugins::a_misspelt_hook_is_an_error_with_the_nearest_name", BAD),
@@ -332,8 +332,8 @@ FAULTS = [
         "test_broken_plugins::this_api_version_or_none_is_taken an_object_may_say_its_api_version_or_its_module",
         BAD,
     ),
-    fault("G9 Order of plugins", "test_plugins::the_order_of_plugins_does_not_depend_on_their_installation"),
-    fault("G10 A plugin is disabled", "test_plugins::installed_plugins_can_be_left_out"),
+    fault("G9 Order of plugins", "test_installed_plugins::the_order_of_plugins_does_not_depend_on_their_installation"),
+    fault("G10 A plugin is disabled", "test_installed_plugins::installed_plugins_can_be_left_out"),
     fault("G11 Slow hooks", "faults/test_plugins::g11_a_plugin_that_takes_long"),
     fault(
         "G12 Wrong type, shape or value",
@@ -398,12 +398,12 @@ FAULTS = [
     fault(
         "T1 The folder is removed, full or read-only",
         "plugins/test_tensorboard::a_removed_folder_gives_one_warning",
-        "plugins/test_tensorboard::a_full_disk_neither_stops_nor_hangs_a_run",
+        "plugins/test_tensorboard_faults::a_full_disk_neither_stops_nor_hangs_a_run",
     ),
     fault("T2 Two runs start in the same second", "plugins/test_tensorboard::two_writers_in_one_second_do_not_meet"),
     fault(
         "T3 Killed while logging",
-        "plugins/test_tensorboard::a_killed_process_loses_only_the_tail",
+        "plugins/test_tensorboard_faults::a_killed_process_loses_only_the_tail",
         "plugins/test_tensorboard::a_resumed_run_has_no_step_twice",
     ),
     fault(

@@ -7,10 +7,9 @@ import math
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +17,8 @@ from PIL import Image
 
 from finetune.errors import PluginError
 from finetune.run import Best, Predicted, Run
-from finetune_plugins import drawing, event_file, tensorboard
-from finetune_plugins.event_file import EventFile
+from finetune_plugins import tensorboard
 from tests.clocks import LONGEST, wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -306,159 +301,6 @@ def test_a_removed_folder_gives_one_warning(new_run: MakeRun, fire_on: FireOn) -
     assert not run.folder.exists()
 
 
-def test_a_folder_that_cannot_be_made_gives_one_warning(new_run: MakeRun, fire_on: FireOn) -> None:
-    run = new_run()
-    run.folder.mkdir()
-    (run.folder / "tensorboard").write_text("a file where the folder should be")
-    play(with_pictures(run), fire_on(callback()))
-    assert 1 <= len(said(run)) <= 2
-    assert "logging incomplete (FileExistsError: " in said(run)[-1]
-
-
-FULL_DISK = """
-import resource, signal, sys
-import numpy as np
-from pathlib import Path
-from finetune.recipe.models import Recipe
-from finetune.run import Run
-from finetune_plugins.tensorboard import TensorBoard, build
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-said = {"dataset": {"use": "shapes"}, "train": {"epochs": 10, "batch_size": 32}}
-recipe = Recipe.model_validate(said)
-run = Run(folder=Path(sys.argv[1]), recipe=recipe, recipe_text="", classes=("a",), stages=("head",), device="cpu",
-          steps_per_epoch=1000, images={"train": 32_000}, learning_rates={"head": 0.1})
-run._say = lambda message: print(message, flush=True)
-callback = build(TensorBoard())
-callback.finetune_run_start(run)
-for step in range(1, 10_001):
-    run.step = step
-    callback.finetune_step_end(run, step, 0.5)
-callback.finetune_run_end(run)
-print("finished")
-"""
-
-
-def test_a_full_disk_neither_stops_nor_hangs_a_run(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    *warnings, end, finished = done.stdout.splitlines()
-    assert len(warnings) <= 1
-    assert end == "tensorboard: logging incomplete (OSError: [Errno 27] File too large)"
-    assert finished == "finished"
-
-
-def test_a_killed_process_loses_only_the_tail(tmp_path: Path, new_run: MakeRun) -> None:
-    script = FULL_DISK.replace("resource.setrlimit", "# ").replace("callback.finetune_run_end(run)", KILL)
-    command = [sys.executable, "-c", script, str(tmp_path / "run")]
-    assert subprocess.run(command, capture_output=True, timeout=LONGEST, check=False).returncode == -9
-    found = logged(new_run(), "step/loss")
-    assert len(found) > 100
-    assert found == list(range(1, len(found) + 1))
-
-
-KILL = """
-import os, time
-while not any(path.stat().st_size > 20_000 for path in run.folder.rglob("events*")):
-    time.sleep(0.01)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_hung_disk_does_not_hang_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hung, answer, returned = threading.Event(), threading.Event(), threading.Event()
-    file = EventFile(tmp_path)
-
-    def wait() -> None:
-        hung.set()
-        answer.wait(LONGEST)
-        returned.set()
-        raise TimeoutError
-
-    file.put(1, wait)
-    assert hung.wait(LONGEST)
-    file.put(2, wait)
-    assert file.failure is None
-    monkeypatch.setattr(event_file, "STALLED", 0.2)
-    time.sleep(0.3)
-    file.put(3, wait)
-    assert file.failure == "the disk has not answered for 0.2 seconds"
-    file.close()
-    assert not returned.is_set()  # the file is closed while the disk still hangs
-    answer.set()
-
-
-def test_closing_gives_up_on_a_hung_disk(tmp_path: Path) -> None:
-    answer = threading.Event()
-    file = EventFile(tmp_path)
-    file.put(1, lambda: answer.wait(LONGEST))
-    file.close(patience=0.3)
-    assert file.failure == "the disk has not answered for 0.3 seconds"
-    answer.set()
-
-
-def test_steps_faster_than_the_disk_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tensorboardX.proto.summary_pb2 import Summary
-
-    monkeypatch.setattr(event_file, "WAITING", 10)
-    file = EventFile(tmp_path)
-
-    def slow() -> Any:
-        time.sleep(0.001)
-        return Summary(value=[Summary.Value(tag="x", simple_value=1.0)])
-
-    for step in range(100):
-        file.put(step, slow)
-    file.close()
-    assert file.failure is None
-    shown = accumulators.EventAccumulator(str(tmp_path), {"scalars": 0}).Reload()
-    assert steps(shown.Scalars("x")) == list(range(100))
-
-
-def test_a_hung_disk_holds_a_full_queue_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_file, "WAITING", 10)
-    monkeypatch.setattr(event_file, "STALLED", 0.5)
-    answer, returned = threading.Event(), threading.Event()
-    file = EventFile(tmp_path)
-
-    def wait() -> None:
-        answer.wait(LONGEST)
-        returned.set()
-
-    for step in range(1000):
-        file.put(step, wait)
-    assert not returned.is_set()  # all steps are over while the disk still hangs
-    assert file.failure == "the disk has not answered for 0.5 seconds"
-    answer.set()
-
-
-@pytest.mark.parametrize("source", ["_augmented", "_predictions"])
-def test_pictures_that_cannot_be_had_give_one_warning(new_run: MakeRun, fire_on: FireOn, source: str) -> None:
-    run = with_pictures(new_run())
-
-    def fail(count: int) -> list[Any]:
-        raise ValueError("no such photo")
-
-    setattr(run, source, fail)
-    play(run, fire_on(callback()))
-    assert len(said(run)) == 2
-    assert said(run)[1] == "tensorboard: logging incomplete (ValueError: no such photo)"
-
-
-def test_no_thread_to_be_had_gives_one_warning(
-    new_run: MakeRun, fire_on: FireOn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", fail)
-    run = play(with_pictures(new_run()), fire_on(callback()))
-    assert len(said(run)) == 2
-    assert "can't start new thread" in said(run)[0]
-
-
 def test_its_library_is_asked_for_when_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(PluginError, match=r"'tensorboard' needs tensorboardX .*; run: pip install tensorboardX"):
@@ -472,54 +314,3 @@ def test_the_module_is_cheap_to_import() -> None:
 
 
 # Pictures
-
-
-def test_a_matrix_colours_right_blue_and_wrong_red() -> None:
-    colours = drawing.colour_cells(np.array([[3, 1, 0], [0, 0, 0], [0, 0, 5]]))
-    assert tuple(colours[2, 2]) == drawing.RIGHT
-    red, _, blue = (int(v) for v in colours[0, 1])
-    assert red > blue
-    assert tuple(colours[0, 2]) == (255, 255, 255)
-    assert {tuple(colour) for colour in colours[1]} == {(242, 242, 242)}
-
-
-@pytest.mark.parametrize("count", [1, 2, 12, 13, 30, 31, 102, 1000, 1500])
-def test_a_matrix_of_any_size_is_a_picture(count: int) -> None:
-    confusion = np.eye(count, dtype=np.int64) * 10
-    confusion[0, -1] += 123456
-    picture = drawing.draw_matrix(
-        confusion, [f"class {i}" for i in range(count)], "epoch 1: 3 of 4 images right (75.0%)"
-    )
-    assert min(picture.size) > 100
-    assert max(picture.size) < 1600
-
-
-def test_the_most_frequent_mistakes_come_first() -> None:
-    assert drawing.find_worst(np.array([[9, 1, 0], [4, 9, 0], [0, 0, 9]])) == [(1, 0, 4), (0, 1, 1)]
-
-
-def test_a_sheet_takes_pictures_of_any_size() -> None:
-    shapes = [(1, 1), (1, 500), (500, 1), (224, 224), (30, 40)]
-    picture = drawing.draw_sheet([drawing.Picture(pixels=np.zeros((*shape, 3), np.uint8)) for shape in shapes])
-    assert picture.size == (3 * 200 + 8, 2 * 200 + 8)
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [("rose", "rose"), ("a\n b", "a b"), ("\U0010fffe", "class 7"), ("caf\udce9", "caf?"), ("x" * 300, "x" * 200)],
-)
-def test_names_are_shown_as_they_can_be_drawn(name: str, shown: str) -> None:
-    assert drawing.make_drawable(name, 7) == shown
-
-
-def test_names_without_a_font_lose_their_accents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawing, "FONTS", ())
-    assert drawing.make_drawable("rosé", 7) == "rose"
-    assert drawing.make_drawable("玫瑰", 7) == "class 7"
-    assert drawing.make_drawable("ß玫", 7) == "class 7"
-
-
-def test_long_text_is_cut() -> None:
-    cut = drawing.clip_text("giant white arum lily", 13, 60)
-    assert cut.endswith("…")
-    assert drawing.choose_font(cut, 13).getlength(cut) <= 60
