@@ -34,7 +34,13 @@ ENGINE_LOGIC = {
 }
 ON_THE_WHEEL = {
     *("data/test_data.py", "data/test_packing.py", "display/test_notebook.py", "doctor/test_doctor.py"),
-    *("recipe/test_plan.py", "recipe/test_schema.py", "training/test_engine.py", "training/test_trainer.py"),
+    *(
+        "recipe/test_plan.py",
+        "recipe/test_plan_mistakes.py",
+        "recipe/test_schema.py",
+        "training/test_engine.py",
+        "training/test_trainer.py",
+    ),
     *("weights/test_sources.py", "weights/test_torchfile.py"),
 }
 # Files whose tests start many processes or train for long, in the order in which `make test` begins with them: what is

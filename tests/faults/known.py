@@ -349,8 +349,8 @@ FAULTS = [
     ),
     fault(
         "Y1 Mistakes in a recipe",
-        "recipe/test_plan::each_mistake_has_its_sentence",
-        "recipe/test_plan::all_mistakes_at_once_in_the_order_of_the_file",
+        "recipe/test_plan_mistakes::each_mistake_has_its_sentence",
+        "recipe/test_plan_mistakes::all_mistakes_at_once_in_the_order_of_the_file",
         BAD,
     ),
     fault("Y2 Overrides on the command line", "recipe/test_overrides::what_cannot_be_carried_out_is_a_mistake", BAD),
