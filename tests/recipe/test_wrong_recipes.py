@@ -1,7 +1,7 @@
 """Forty wrong recipes: all that is said of each, with file, line and column, in a moment and without MindSpore.
 
-What single keys say of wrong values is in ``test_plan_mistakes.py``, what YAML says in ``test_document.py``; here are complete
-recipes as people write them, with the bundled components, and what the JSON schema makes of them.
+What single keys say of wrong values is in ``test_plan_mistakes.py``, what YAML says in ``test_document.py``; here are
+complete recipes as people write them, with the bundled components, and what the JSON schema makes of them.
 """
 
 from __future__ import annotations
