@@ -12,7 +12,7 @@ import pytest
 
 from finetune import plugins
 from finetune.catalogue import Catalogue
-from finetune.recipe import document, plan
+from finetune.recipe import bundled, plan
 from finetune.training import engine, older
 from tests.cli.calling import answer, command, environment
 from tests.drawn import folder
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-RECIPES = document.list_recipes()
+RECIPES = bundled.list_recipes()
 TWO_PROCESSES = "flowers-cpu-2p"
 # What makes a run short, whatever the recipe: all else is as it stands there.
 SHORT = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finetune.recipe import document
+from finetune.recipe import bundled
 from finetune.recipe import plan as plans
 from finetune.training import engine
 from finetune.training.check import check
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-RECIPES = document.list_recipes()
+RECIPES = bundled.list_recipes()
 OTHER = (
     *("backbone.use=tiny", "backbone.weights=none", f"image.size={tiny.SIZE}", f"image.resize={tiny.SIZE + 4}"),
     *("runner.device=cpu", "runner.devices=1", "runner.mode=pynative", "train.batch_size=8", "cache.views=1"),

@@ -74,6 +74,13 @@ def test_light_imports_stay_light(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_commands_start_without_reading_yaml_or_models() -> None:
+    code = (
+        "import finetune.cli, sys; print([m for m in ('pydantic', 'ruamel.yaml', 'numpy', 'PIL') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
 def test_the_catalogue_of_built_ins_imports_nothing_heavy() -> None:
     code = "import finetune.plugins as plugins, finetune.catalogue as catalogue, sys;"
     code += "catalogue.Catalogue(plugins.load_plugins());"

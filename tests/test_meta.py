@@ -26,7 +26,7 @@ from finetune.data.loading import SPLITS
 from finetune.display import failures
 from finetune.errors import DataError, FinetuneError, Interrupted
 from finetune.plugins import HOOKS
-from finetune.recipe import document, plan
+from finetune.recipe import bundled, plan
 from finetune.version import DISTRIBUTION, own_version
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ SOURCES = {
     for file in sorted(Path(package.__file__ or "").parent.rglob("*.py"))
 }
 BUILT_IN = [component for origin, component in Catalogue(plugins.load_plugins()) if origin.distribution == DISTRIBUTION]
-RECIPES = document.list_recipes()
+RECIPES = bundled.list_recipes()
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LARGEST = 400  # lines of a file
 

@@ -12,7 +12,7 @@ import typer  # noqa: TC002 - as above
 from finetune.cli import source
 from finetune.errors import FinetuneError, UsageError
 from finetune.files.atomic import expand_home
-from finetune.recipe import document
+from finetune.recipe import bundled
 
 Offer = tuple[str, str]
 
@@ -35,7 +35,7 @@ def offer_words(context: typer.Context, incomplete: str) -> list[Offer]:
 
 def offer_recipes(incomplete: str) -> Iterator[Offer]:
     """Yield bundled recipes, recipe files, and folders that may contain some."""
-    yield from ((name, document.read_purpose(path)) for name, path in document.list_recipes().items())
+    yield from ((name, bundled.read_purpose(path)) for name, path in bundled.list_recipes().items())
     yield from ((path, "") for path in offer_files(incomplete) if path.endswith((".yaml", ".yml", "/")))
 
 

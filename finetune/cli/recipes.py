@@ -11,14 +11,14 @@ import typer
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Force
 from finetune.files.outputs import STDOUT, parse_output
-from finetune.recipe import document
+from finetune.recipe import bundled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FIRST = ("a first look", "your own photos", "choosing what trains", "other devices")
 
-Name = Annotated[str, typer.Argument(hidden=True, autocompletion=document.list_recipes)]
+Name = Annotated[str, typer.Argument(hidden=True, autocompletion=bundled.list_recipes)]
 
 
 @command("", "finetune ls")
@@ -35,8 +35,8 @@ def ls() -> Answer:
 def describe_recipes() -> list[dict[str, str]]:
     """Return name, purpose and use case of each bundled recipe."""
     return [
-        {"name": name, "purpose": document.read_purpose(path), "for": document.read_use(path), "path": str(path)}
-        for name, path in document.list_recipes().items()
+        {"name": name, "purpose": bundled.read_purpose(path), "for": bundled.read_use(path), "path": str(path)}
+        for name, path in bundled.list_recipes().items()
     ]
 
 
@@ -62,7 +62,7 @@ def format_groups(groups: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> 
 @command("NAME", "finetune cat quickstart")
 def cat(name: Name) -> Answer:
     """Print a bundled recipe."""
-    path = document.find_recipe(name)
+    path = bundled.find_recipe(name)
     text = path.read_text(encoding="utf-8")
     return Answer(data={"name": name, "path": str(path), "text": text}, view=lambda: text)
 
@@ -81,5 +81,5 @@ def cp(
     """
     if target == STDOUT:
         return cat(name)
-    path = document.copy_recipe(name, target, force=force)
+    path = bundled.copy_recipe(name, target, force=force)
     return Answer(data={"name": name, "path": str(path)}, view=lambda: str(path))

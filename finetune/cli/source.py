@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UsageError
 from finetune.files.atomic import expand_home
-from finetune.recipe import document
+from finetune.recipe import bundled
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class RecipeArguments:
 
         recipe, weights = self.recipe, str(plan.recipe.backbone.weights)
         source = None if recipe is None else find_source(recipe)
-        written = list_files(document.list_recipes()[recipe] if recipe and isinstance(source, dict) else source)
+        written = list_files(bundled.list_recipes()[recipe] if recipe and isinstance(source, dict) else source)
         options = [plan.dataset.options, *(each.options for each in plan.augment)]
         named = [value for each in options for _, value in each if isinstance(value, Path)]
         return [*written, *named, *([Path(weights)] if is_weights_file(weights) else [])]
@@ -87,13 +87,13 @@ def find_source(name: str) -> Path | str | Mapping[str, Any]:
     if name == "-":
         return name
     is_folder = os.path.isdir(path)  # path.is_dir() raises for a name of 300 letters
-    if is_folder and name not in document.list_recipes():
+    if is_folder and name not in bundled.list_recipes():
         smallest = f"dataset: {{use: folder, root: {name}}}"
         raise UsageError(f"{name} is a folder, not a recipe; the smallest recipe for its photos is '{smallest}'")
     looks_like_file = path.suffix in (".yaml", ".yml", ".json") or "/" in name
-    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in document.list_recipes()):
+    if (os.path.exists(path) and not is_folder) or (looks_like_file and name not in bundled.list_recipes()):
         return path
-    known = document.list_recipes()
+    known = bundled.list_recipes()
     if name not in known:
         raise UsageError(f"no file and no bundled recipe named '{name}'{did_you_mean(name, known)}")
     from finetune.recipe.document import read_recipe

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError, UsageError
-from finetune.recipe.document import Document, list_recipes, read_file, read_recipe, suggest_file
+from finetune.recipe.bundled import list_recipes
+from finetune.recipe.document import Document, read_file, read_recipe, suggest_file
 from finetune.recipe.mistakes import format_value
 from finetune.recipe.models import Recipe
 from finetune.recipe.nodes import Node

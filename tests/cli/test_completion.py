@@ -20,7 +20,7 @@ from finetune import cli
 from finetune.cli import completion, shells
 from finetune.cli.app import app, parse_command_line
 from finetune.errors import UsageError
-from finetune.recipe import document
+from finetune.recipe import bundled
 from finetune.recipe.models import Recipe
 from tests.cli.calling import Finetune, environment
 from tests.clocks import LONGEST, least_processor_time
@@ -148,7 +148,7 @@ def test_everything_is_offered_with_its_help(
     assert sorted(first) == COMMANDS
     assert all(first.values())
     recipes = told("run ", monkeypatch, capsys) or {}
-    assert document.list_recipes().keys() <= recipes.keys()
+    assert bundled.list_recipes().keys() <= recipes.keys()
     keys = told("run mine.yaml ", monkeypatch, capsys) or {}
     assert {re.split(r"[.=\[]", key)[0] for key in keys} == set(Recipe.model_fields)
     assert all(keys.values())

@@ -17,7 +17,7 @@ import pytest
 from finetune import errors
 from finetune.cli import main
 from finetune.display import failures
-from finetune.recipe import document
+from finetune.recipe import bundled
 from tests.cli.calling import Finetune, answer, call_in_process, command, environment
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def test_each_error_has_its_exit_code(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(document, "list_recipes", fail)
+    monkeypatch.setattr(bundled, "list_recipes", fail)
     assert main(["ls", "--json"]) == code
     out, err = capsys.readouterr()
     said = json.loads(out)["error"]
@@ -70,7 +70,7 @@ def test_each_error_has_its_exit_code(
 def test_a_bug_names_its_place_and_the_way_to_the_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(document, "list_recipes", lambda: {}["nothing"])
+    monkeypatch.setattr(bundled, "list_recipes", lambda: {}["nothing"])
     assert main(["ls"]) == 1
     err = capsys.readouterr().err
     assert err.startswith(
@@ -89,7 +89,7 @@ def test_secrets_and_control_characters_are_not_shown(
     def fail() -> None:
         raise errors.DataError("https://me:hunter2@host/a is not 'b\x1b[2Jc\u202e'; token=hf_abcdefghijk")
 
-    monkeypatch.setattr(document, "list_recipes", fail)
+    monkeypatch.setattr(bundled, "list_recipes", fail)
     main(["ls"])
     assert capsys.readouterr().err == "error: https://***@host/a is not 'b\\x1b[2Jc\\u202e'; token=***\n"
 

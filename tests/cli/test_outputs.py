@@ -14,7 +14,7 @@ import pytest
 
 from finetune import Finetuner, UsageError
 from finetune.cli import main
-from finetune.recipe import document
+from finetune.recipe import bundled
 from tests.drawn import folder
 from tests.faults.bad_data import sound, trained
 
@@ -116,7 +116,7 @@ def test_inputs_are_never_overwritten(call: Call, top: Path, file: str, words: t
 
 
 def test_a_bundled_recipe_is_an_input_too(call: Call) -> None:
-    path = document.find_recipe("quickstart")
+    path = bundled.find_recipe("quickstart")
     before = path.read_bytes()
     assert call("lr", "quickstart", "--plot", path, "--force")[0] == 2
     assert call("cp", "folder", path, "--force")[0] == 2

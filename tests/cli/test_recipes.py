@@ -10,7 +10,7 @@ import pytest
 
 from finetune.cli.recipes import format_groups, group_by_purpose
 from finetune.errors import UsageError
-from finetune.recipe import document
+from finetune.recipe import bundled
 from tests.cli.calling import Finetune, answer
 
 
@@ -64,10 +64,10 @@ def test_the_schema_goes_into_a_file(finetune: Finetune, tmp_path: Path) -> None
 
 def test_cp_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    original = document.find_recipe("quickstart").read_bytes()
+    original = bundled.find_recipe("quickstart").read_bytes()
     (tmp_path / "folder").mkdir()
     copies = [
-        document.copy_recipe("quickstart", target)
+        bundled.copy_recipe("quickstart", target)
         for target in (None, Path("mine.yaml"), Path("folder"), Path("a/b.yaml"))
     ]
     assert copies == [Path("quickstart.yaml"), Path("mine.yaml"), Path("folder/quickstart.yaml"), Path("a/b.yaml")]
@@ -76,8 +76,8 @@ def test_cp_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "link.yaml").symlink_to("nowhere")
     for taken in ("mine.yaml", "link.yaml"):
         with pytest.raises(UsageError, match=f"'{taken}': the file exists; choose another name or pass --force"):
-            document.copy_recipe("quickstart", Path(taken))
-    document.copy_recipe("folder", Path("folder/quickstart.yaml"))  # nobody changed it since it was copied
+            bundled.copy_recipe("quickstart", Path(taken))
+    bundled.copy_recipe("folder", Path("folder/quickstart.yaml"))  # nobody changed it since it was copied
     assert (tmp_path / "mine.yaml").read_text() == "changed"
     assert not (tmp_path / "nowhere").exists()
 
@@ -98,13 +98,13 @@ def test_recipes_of_an_installed_package_lie_beside_its_modules(
     (tmp_path / "recipes" / "more").mkdir(parents=True)
     (tmp_path / "recipes" / "a.yaml").write_text("# Do this.\n")
     (tmp_path / "recipes" / "more" / "b.yaml").write_text("dataset: x\n")
-    monkeypatch.setattr(document, "__file__", str(tmp_path / "recipe" / "bundled.py"))
-    assert list(document.list_recipes()) == ["a", "more/b"]
-    assert [document.read_purpose(path) for path in document.list_recipes().values()] == ["Do this.", ""]
-    assert [document.read_use(path) for path in document.list_recipes().values()] == ["", ""]
+    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "recipe" / "bundled.py"))
+    assert list(bundled.list_recipes()) == ["a", "more/b"]
+    assert [bundled.read_purpose(path) for path in bundled.list_recipes().values()] == ["Do this.", ""]
+    assert [bundled.read_use(path) for path in bundled.list_recipes().values()] == ["", ""]
     assert (
         format_groups(group_by_purpose([{"name": "a", "purpose": "Do this.", "for": ""}]))
         == "for other ends:\n  a  Do this."
     )
     (tmp_path / "recipes").rename(tmp_path / "gone")
-    assert document.list_recipes() == {}
+    assert bundled.list_recipes() == {}

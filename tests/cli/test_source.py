@@ -11,7 +11,7 @@ from finetune.catalogue import Catalogue
 from finetune.cli import source
 from finetune.cli.source import RecipeArguments
 from finetune.errors import UsageError
-from finetune.recipe import document
+from finetune.recipe import bundled
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_paths_of_a_bundled_recipe_start_here(
     (tmp_path / "bundled").mkdir()
     recipe = tmp_path / "bundled" / "mine.yaml"
     recipe.write_text("dataset: {use: folder, root: photos}\noutput: results\n")
-    monkeypatch.setattr(document, "list_recipes", lambda: {"mine": recipe})
+    monkeypatch.setattr(bundled, "list_recipes", lambda: {"mine": recipe})
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
-from finetune.recipe import document, extending
+from finetune.recipe import bundled, extending
 from finetune.recipe.plan import Plan, dump_plan, load_plan
 from finetune.recipe.schema import build_json_schema
 
@@ -218,7 +218,7 @@ def test_what_is_written_into_a_run_is_complete(catalogue: Catalogue, tmp_path: 
 
 
 def test_bundled_recipes_extend_bundled_ones_by_name(catalogue: Catalogue) -> None:
-    texts = {name: file.read_text() for name, file in document.list_recipes().items()}
+    texts = {name: file.read_text() for name, file in bundled.list_recipes().items()}
     bases = {line.split()[1] for text in texts.values() for line in text.splitlines() if line.startswith("extends:")}
     assert bases
     assert bases <= texts.keys()

@@ -10,7 +10,7 @@ from finetune import Backbone, Dataset, Freezer, Options, Weights, hookimpl, plu
 from finetune.catalogue import Catalogue
 from finetune.errors import RecipeError
 from finetune.plugins import Origin
-from finetune.recipe import document
+from finetune.recipe import bundled
 from finetune.recipe.plan import Plan, load_plan
 from finetune.recipe.positions import replace_positions
 from finetune.recipe.schema import build_json_schema
@@ -183,9 +183,9 @@ class Described(Options):
     """Lowest stage that trains."""
 
 
-@pytest.mark.parametrize("name", document.list_recipes())
+@pytest.mark.parametrize("name", bundled.list_recipes())
 def test_every_bundled_recipe_takes_another_backbone(name: str, catalogue: Catalogue) -> None:
-    path = document.list_recipes()[name]
+    path = bundled.list_recipes()[name]
     found = load_plan(path, ["backbone.use=foreign", "dataset={use: nothing}"], catalogue)
     assert found.recipe.backbone.weights in ("auto", "none")
     phases = plan_phases(found, catalogue)

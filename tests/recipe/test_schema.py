@@ -14,7 +14,7 @@ from finetune.catalogue import Catalogue
 from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options
 from finetune.errors import PluginError, RecipeError
 from finetune.hookspecs import hookimpl
-from finetune.recipe import document
+from finetune.recipe import bundled
 from finetune.recipe.document import parse_bytes, read_recipe
 from finetune.recipe.plan import dump_plan, load_plan
 from finetune.recipe.schema import build_json_schema
@@ -178,14 +178,14 @@ def installed() -> Draft202012Validator:
     return Draft202012Validator(build_json_schema(Catalogue(plugins.load_plugins())))
 
 
-@pytest.mark.parametrize("name", document.list_recipes())
+@pytest.mark.parametrize("name", bundled.list_recipes())
 def test_it_accepts_every_recipe_that_comes_along(installed: Draft202012Validator, name: str) -> None:
-    assert [error.message for error in installed.iter_errors(read_recipe(document.find_recipe(name)).values)] == []
+    assert [error.message for error in installed.iter_errors(read_recipe(bundled.find_recipe(name)).values)] == []
 
 
 def test_it_accepts_what_is_written_into_a_run(installed: Draft202012Validator) -> None:
     catalogue = Catalogue(plugins.load_plugins())
-    for file in document.list_recipes().values():
+    for file in bundled.list_recipes().values():
         whole = parse_bytes(dump_plan(load_plan(file, [], catalogue)).encode(), "recipe.yaml", Path())
         assert [error.message for error in installed.iter_errors(whole.values)] == [], file
 
