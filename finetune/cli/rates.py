@@ -39,14 +39,14 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     that trains most if the head is fitted first. The weights are not changed.
     """
     from finetune.display.progress import Progress
-    from finetune.training import trial
+    from finetune.training import preflight
 
     asked, catalogue = source.parse_words(words), source.load_catalogue()
     plan = asked.plan(catalogue)
     chart = plot and Output(path=plot, command="lr --plot", force=force, inputs=asked.inputs(plan))
     if chart:
         chart.check()
-    trial.check_device(plan)
+    preflight.check_device(plan)
     from finetune.training import rates
 
     progress = Progress()

@@ -86,10 +86,10 @@ def run(
     from finetune.display.progress import Progress
     from finetune.display.summary import summarise_result
     from finetune.distributed.launch import plan_launch
-    from finetune.training import trial
+    from finetune.training import preflight
 
     if not (folder and (folder / "result.json").exists()):
-        trial.check_machine(plan, folder)
+        preflight.check_machine(plan, folder)
     from finetune.training import engine
 
     progress = Progress(report=False)
@@ -170,11 +170,11 @@ def check_plan(plan: Plan, catalogue: Catalogue, how: Resumption | None = None) 
     """Check a plan, or the resumption of a run if ``how`` names one, and return the report."""
     from finetune.display.progress import Progress
     from finetune.distributed.launch import plan_launch
-    from finetune.training import trial
+    from finetune.training import preflight
 
     folder = how.folder if how else None
     if not (folder and (folder / "result.json").exists()):
-        trial.check_machine(plan, folder)
+        preflight.check_machine(plan, folder)
     from finetune.training import check
 
     say, planned = Progress().say, plan_launch(plan.recipe)

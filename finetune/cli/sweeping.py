@@ -44,7 +44,7 @@ def start_sweep(
     from finetune.display.progress import Progress
     from finetune.sweep import axes, runs
     from finetune.sweep.axes import judge_alike
-    from finetune.training import trial
+    from finetune.training import preflight
 
     trials = axes.combine_axes(found)
     made = runs.plan_trials(
@@ -52,7 +52,7 @@ def start_sweep(
         lambda changes: replace(asked, changes=(*asked.changes, *changes)).plan(catalogue, output=output),
     )
     for plan in made:
-        trial.check_machine(plan)
+        preflight.check_machine(plan)
     made = judge_alike(made, catalogue, Progress().say)
     if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
         Progress().say(

@@ -14,12 +14,12 @@ from finetune.machine.memory import read_available_memory_mb
 from finetune.network import engines, network
 from finetune.network.network import Trunk, is_statistic
 from finetune.recipe.models import AdamW
-from finetune.training import changes, finished, saving, trial
+from finetune.training import changes, finished, preflight, saving, trial
 from finetune.training.feed import Feed
 from finetune.training.frozen import select_fitting
+from finetune.training.preflight import find_existing
 from finetune.training.prepare import Prepared, prepare
 from finetune.training.records import load_data
-from finetune.training.trial import find_existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ MB = 2**20
 
 def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Prepare a run without starting it and return a report; raises the error that would have stopped the run."""
-    trial.check_machine(plan)
+    preflight.check_machine(plan)
     try:
         prepared = prepare(plan, catalogue, say=say, tried=trial.CHECK)
     except (WeightsError, DownloadError) as error:
@@ -54,7 +54,7 @@ def check_resumed(
     plan, done, extended = finished.decide_resume(
         folder, plan, catalogue, extend=extend, allow_changed=allow_changed, say=say
     )
-    trial.check_machine(plan, folder)
+    preflight.check_machine(plan, folder)
     prepared = prepare(plan, catalogue, resume=folder, say=say, tried=trial.CHECK)
     if done is None:
         state = saving.load_newest(folder / "checkpoints")[0].state
@@ -180,7 +180,7 @@ def check_disk(prepared: Prepared) -> dict[str, float]:
     weights = sum(p.size for p in prepared.network.get_parameters())
     one = 4 * (weights * (2 if recipe.train.ema else 1) + moments * most) / MB
     needed = 4 * one + 4 * weights / MB  # two to keep, the best, the one being written, and the model
-    free = trial.check_output(recipe.output)
+    free = preflight.check_output(recipe.output)
     if free is None:
         return {"checkpoints_mb": round(needed, 1)}
     if needed > free:

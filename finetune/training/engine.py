@@ -10,7 +10,7 @@ from finetune.distributed import launch
 from finetune.distributed.world import Elsewhere, is_member
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
-from finetune.training import check, finished, finishing, fitting, ratetest, resuming, runfolder, saving, trial
+from finetune.training import check, finished, finishing, fitting, preflight, ratetest, resuming, runfolder, saving
 from finetune.training.prepare import prepare
 from finetune.training.training_run import TrainingRun
 
@@ -48,7 +48,7 @@ def fine_tune(
             return done
     launch.refuse_alone(plan.recipe)
     if not is_member():  # the parent has checked already
-        trial.check_machine(plan, resume)
+        preflight.check_machine(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with open_run_folder(prepared, resume) as folder, interrupts.watch_signals() as stop:
         training = TrainingRun(

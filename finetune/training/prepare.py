@@ -26,6 +26,7 @@ from finetune.training import (
     defaults,
     frozen,
     phases,
+    preflight,
     pretrained,
     records,
     saving,
@@ -84,7 +85,7 @@ def prepare(
     if resume is None:  # a resumed run has a complete recipe without defaults to report
         for note in plan.notes:
             say(note)
-    trial.check_device(plan)
+    preflight.check_device(plan)
     planned = plan_phases(plan, catalogue)
     plan, asked = defaults.settle_start(plan, planned, say, resumed=resume is not None), plan
     world = join_processes(plan, planned, resume)

@@ -119,15 +119,15 @@ def test_c10_a_folder_that_is_removed_while_it_is_used(photos: Path, plain: Made
 def test_y7_a_disk_without_room_is_noticed_before(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetune.training import trial
+    from finetune.training import preflight
 
     class Usage:
         free, total = 10_000, 10**9
 
-    monkeypatch.setattr(trial.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(ResourceError, match=r"the disk of .* is full; free some space or choose another"):
         run(recipe(photos, tmp_path))
-    monkeypatch.setattr(trial, "LEAST", 0.0)
+    monkeypatch.setattr(preflight, "LEAST", 0.0)
     with pytest.raises(ResourceError, match=r"checkpoints need .* free some disk space or set --output"):
         run(recipe(photos, tmp_path))
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from finetune.errors import ResourceError
 from finetune.files import download
 from finetune.machine import ascend, device, gpu
 from finetune.machine.environment import count_usable_cores
-from finetune.training import trial
+from finetune.training import preflight
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def test_the_disk_comes_before_the_data(project: Path, capsys: pytest.CaptureFix
 def test_a_file_system_that_does_not_report_its_size_is_not_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (trial.check_output(tmp_path) or 0) > 1
-    monkeypatch.setattr(trial.shutil, "disk_usage", lambda place: SimpleNamespace(total=0, used=0, free=0))
-    assert trial.check_output(tmp_path) is None
-    monkeypatch.setattr(trial.shutil, "disk_usage", lambda place: SimpleNamespace(total=9, used=9, free=0))
+    assert (preflight.check_output(tmp_path) or 0) > 1
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: SimpleNamespace(total=0, used=0, free=0))
+    assert preflight.check_output(tmp_path) is None
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: SimpleNamespace(total=9, used=9, free=0))
     with pytest.raises(ResourceError, match="is full"):
-        trial.check_output(tmp_path)
+        preflight.check_output(tmp_path)
 
 
 def test_data_comes_before_a_download_and_missing_weights_before_data(
