@@ -62,7 +62,7 @@ def seconds_of_step(processes: int, steps: int) -> float:
 
     component: Any = Catalogue(load_plugins()).get(Backbone, "resnext_nano")
     device.set_up(device="cpu")
-    us = world.join_world() if processes > 1 else world.ALONE
+    us = world.join_processes() if processes > 1 else world.SINGLE_PROCESS
     said = {
         "dataset": {"use": "none"},
         "train": {"batch_size": BATCH},

@@ -58,7 +58,7 @@ def written(folder: Path, count: int) -> Table:
     """Write random vectors as features are kept."""
     table = Table(folder=folder, count=count, shape=(WIDTH,), chunk=CHUNK)
     rng = np.random.default_rng(0)
-    for number, rows in enumerate(table.shards()):
+    for number, rows in enumerate(table.list_shards()):
         table.write(number, rng.standard_normal((len(rows), WIDTH), np.float32).astype(np.float16))
     return table
 

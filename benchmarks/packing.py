@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def part(offers: Offers, name: str, root: Path) -> Part:
     """Return the training photos below a folder."""
     component: Any = offers.get(Dataset, name)
-    samples = build_split(component, component.options(root=root), "train")
+    samples = build_split(offers.choose(component, component.options(root=root)), "train")
     assert samples is not None
     return Part(name=name, images=samples.images, labels=check_samples(samples, name))
 
@@ -83,9 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         out = Path(scratch) / "pack"
         job = Job(
-            dataset=folder,
-            options=folder.options(root=asked.data),
-            origin=offers.origin(folder),
+            dataset=offers.choose(folder, folder.options(root=asked.data)),
             out=out,
             limit=10**9,
             skip=False,

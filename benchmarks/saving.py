@@ -27,7 +27,7 @@ from finetune.network import heads
 from finetune.network.network import Network, find_trunk, product_form
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
-from finetune.training.saving import Saver, Snapshot
+from finetune.training.saving import CheckpointWriter, Snapshot
 from finetune.training.trainer import Trainer
 
 BATCH, SIZE, CLASSES = 32, 224, 20
@@ -71,14 +71,14 @@ def stepped(made: Trainer, given: Batch, count: int) -> float:
 
 def measured(what: str, rounds: int, photos: int, folder: Path) -> str:
     """Return the line of a table."""
-    made, given, saver = trainer(what), batch(what), Saver(folder, print)
+    made, given, saver = trainer(what), batch(what), CheckpointWriter(folder, print)
     one = stepped(made, given, 2) and stepped(made, given, 2) / 2  # the first compile
     shares, seconds = [], []
     for number in range(rounds):
         began = time.perf_counter()
         saver.begin(Snapshot(made.arrays(kept=True), {"step": number, "epoch": number}, best=True))
         copied, steps = time.perf_counter() - began, 0
-        while saver.busy:
+        while saver.is_busy:
             stepped(made, given, 1)
             steps += 1
         beside = time.perf_counter() - began

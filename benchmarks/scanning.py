@@ -44,7 +44,7 @@ def looked(photos: Path) -> float:
     catalogue = Catalogue(plugins.load_plugins())
     plan = plans.load_plan({"dataset": {"use": "folder", "root": str(photos)}}, [], catalogue)
     began = time.perf_counter()
-    load_data(plan, catalogue, count_usable_cores(), lambda split, done, total: None)
+    load_data(plan, count_usable_cores(), lambda split, done, total: None)
     return time.perf_counter() - began
 
 

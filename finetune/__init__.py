@@ -10,58 +10,13 @@ components, found through the entry-point group ``finetune`` (see docs/plugins.m
 
 from __future__ import annotations
 
+import ast
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from finetune.version import VERSION
-
-if TYPE_CHECKING:
-    from finetune.components import (
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-        Augmentation,
-        Backbone,
-        Callback,
-        Dataset,
-        Encoded,
-        Finding,
-        Freezer,
-        ImageSpec,
-        Layout,
-        NoOptions,
-        Options,
-        RunFacts,
-        Samples,
-        Split,
-        Stage,
-        Weights,
-    )
-    from finetune.data.folderreading import FolderReading, read_folder, split_pattern
-    from finetune.data.images import decode
-    from finetune.data.pack.packed import read_pack
-    from finetune.data.walk import find_images, image_endings, is_text, natural_key
-    from finetune.errors import (
-        DataError,
-        DivergedError,
-        DownloadError,
-        FinetuneError,
-        PluginError,
-        RecipeError,
-        ResourceError,
-        UsageError,
-        WeightsError,
-    )
-    from finetune.files.archive import extract
-    from finetune.files.atomic import cache_folder, expand_home
-    from finetune.files.download import fetch
-    from finetune.files.outputs import existing_file, existing_folder, explain_missing, shorten
-    from finetune.finetuner import Finetuner
-    from finetune.hookspecs import hookimpl
-    from finetune.model.inputs import Prediction
-    from finetune.run import Run
-    from finetune.suggest import did_you_mean
-    from finetune.weights.hubcard import hub_card
 
 __version__ = VERSION
 
@@ -69,128 +24,20 @@ __version__ = VERSION
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-_HOMES = {
-    "components": (
-        "IMAGENET_MEAN",
-        "IMAGENET_STD",
-        "Augmentation",
-        "Backbone",
-        "Callback",
-        "Dataset",
-        "Encoded",
-        "Finding",
-        "Freezer",
-        "ImageSpec",
-        "Layout",
-        "NoOptions",
-        "Options",
-        "RunFacts",
-        "Samples",
-        "Split",
-        "Stage",
-        "Weights",
-    ),
-    "data.folderreading": (
-        "FolderReading",
-        "read_folder",
-        "split_pattern",
-    ),
-    "data.images": ("decode",),
-    "data.pack.packed": ("read_pack",),
-    "data.walk": (
-        "image_endings",
-        "is_text",
-        "natural_key",
-        "find_images",
-    ),
-    "errors": (
-        "DataError",
-        "DivergedError",
-        "DownloadError",
-        "FinetuneError",
-        "PluginError",
-        "RecipeError",
-        "ResourceError",
-        "UsageError",
-        "WeightsError",
-    ),
-    "files.archive": ("extract",),
-    "files.atomic": (
-        "cache_folder",
-        "expand_home",
-    ),
-    "files.download": ("fetch",),
-    "files.outputs": (
-        "existing_file",
-        "existing_folder",
-        "explain_missing",
-        "shorten",
-    ),
-    "finetuner": ("Finetuner",),
-    "hookspecs": ("hookimpl",),
-    "model.inputs": ("Prediction",),
-    "run": ("Run",),
-    "suggest": ("did_you_mean",),
-    "weights.hubcard": ("hub_card",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: RUF022 - in the order of _HOMES
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "Augmentation",
-    "Backbone",
-    "Callback",
-    "Dataset",
-    "Encoded",
-    "Finding",
-    "Freezer",
-    "ImageSpec",
-    "Layout",
-    "NoOptions",
-    "Options",
-    "RunFacts",
-    "Samples",
-    "Split",
-    "Stage",
-    "Weights",
-    "FolderReading",
-    "read_folder",
-    "split_pattern",
-    "decode",
-    "read_pack",
-    "image_endings",
-    "is_text",
-    "natural_key",
-    "find_images",
-    "DataError",
-    "DivergedError",
-    "DownloadError",
-    "FinetuneError",
-    "PluginError",
-    "RecipeError",
-    "ResourceError",
-    "UsageError",
-    "WeightsError",
-    "extract",
-    "cache_folder",
-    "expand_home",
-    "fetch",
-    "existing_file",
-    "existing_folder",
-    "explain_missing",
-    "shorten",
-    "Finetuner",
-    "hookimpl",
-    "Prediction",
-    "Run",
-    "did_you_mean",
-    "hub_card",
-]
+def _read_public_names() -> dict[str, str]:
+    """Return the module that defines each public name, from the stub that editors and type checkers read too."""
+    tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+_HOME_OF = _read_public_names()
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that ``import finetune`` is fast."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'finetune' has no attribute {name!r}")
-    return getattr(import_module(f"finetune.{_HOME_OF[name]}"), name)
+    return getattr(import_module(_HOME_OF[name]), name)

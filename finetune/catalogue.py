@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
+from finetune.components import KINDS, Backbone, Component, Dataset, Options
 from finetune.errors import PluginError, UsageError
 from finetune.plugins import HERE, Broken, Origin, Plugins, attribute_errors
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    Reads = Callable[[Path], Mapping[str, Any] | None]
 
 C = TypeVar("C", bound=Component)
 
-HOOK_OF: dict[type[Component], str] = {
-    Backbone: "finetune_backbones",
-    Dataset: "finetune_datasets",
-    Augmentation: "finetune_augmentations",
-    Freezer: "finetune_freezers",
-    Callback: "finetune_callbacks",
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen(Generic[C]):
+    """A component with the options that the recipe gives it, and the plugin that it comes from."""
+
+    component: C
+    options: Options
+    origin: Origin
+
+    def build(self, *arguments: Any) -> Any:
+        """Call the component's ``build`` with its options; errors that it raises name the plugin."""
+        return self.call("build", self.component.build, self.options, *arguments)
+
+    def call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the component; errors that it raises name the plugin."""
+        with self.attribute(what):
+            return function(*arguments)
+
+    def attribute(self, what: str) -> attribute_errors:
+        """Return a context manager in which errors name the plugin."""
+        return attribute_errors(self.origin, f"{what} of {self.component.kind} '{self.component.name}'")
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of messages about an installed plugin's component; empty for other components."""
+        return f"{self.origin}: " if self.origin.foreign else ""
 
 
 def find_fault(kind: type[Component], component: object) -> str | None:
     """Return what is wrong with a component that a hook of this kind returned."""
     if not isinstance(component, kind):
-        return f"{HOOK_OF[kind]} returned {component!r}, not a {kind.__name__}"
+        return f"{kind.hook} returned {component!r}, not a {kind.__name__}"
     if not isinstance(component.name, str) or not component.name:
         return f"the name of a {kind.kind} is {component.name!r}, which is not a string; use a name such as 'mine'"
     if isinstance(component, Backbone) and not component.stages:
@@ -43,7 +68,7 @@ class Catalogue:
         self.plugins = plugins
         self._entries: dict[type[Component], dict[str, list[tuple[Origin, Component]]]] = {k: {} for k in KINDS}
         for kind in KINDS:
-            for origin, component in plugins.collect(HOOK_OF[kind]):
+            for origin, component in plugins.collect(kind.hook):
                 self._add(kind, origin, component)
 
     def _add(self, kind: type[Component], origin: Origin, component: object) -> None:
@@ -88,10 +113,34 @@ class Catalogue:
                     return origin
         return Origin(name=component.name, distribution=HERE, version="-")
 
-    def call(self, component: Component, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a component's function; errors that it raises name its plugin."""
-        with attribute_errors(self.origin(component), f"{what} of {component.kind} '{component.name}'"):
-            return function(*arguments)
+    def choose(self, component: C, options: Options) -> Chosen[C]:
+        """Return a component with its options and its plugin."""
+        return Chosen(component=component, options=options, origin=self.origin(component))
+
+    def list_readers(self) -> Sequence[tuple[str, Reads]]:
+        """Return the datasets that read paths, with their ``reads``; the last registered comes first.
+
+        ``reads`` raises ``PluginError`` with the plugin's name if it fails or does not return options.
+        """
+        found = []
+        for name, offers in reversed(self._entries[Dataset].items()):
+            origin, dataset = offers[0]
+            if len(offers) == 1 and isinstance(dataset, Dataset) and dataset.reads is not None:
+                found.append((name, partial(self._read_path, origin, dataset)))
+        return found
+
+    def _read_path(self, origin: Origin, dataset: Dataset, path: Path) -> Mapping[str, Any] | None:
+        assert dataset.reads is not None
+        with attribute_errors(origin, f"reads of dataset '{dataset.name}'"):
+            options = dataset.reads(path)
+            if options is None:
+                return None
+            if not isinstance(options, Mapping):
+                raise PluginError(f"returned {options!r:.80}, not options; return a mapping or None")
+            unknown = [key for key in options if key not in dataset.options.model_fields]
+            if unknown:
+                raise PluginError(f"returned '{unknown[0]}', which is not an option of the dataset")
+            return options
 
     def __iter__(self) -> Iterator[tuple[Origin, Component]]:
         """Iterate over all components by kind and name, including duplicates."""

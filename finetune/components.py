@@ -196,9 +196,16 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A part of a run that a recipe selects with ``use: <name>``; ``options`` is the model of the other keys."""
+    """A part of a run that a recipe selects with ``use: <name>``; ``options`` is the model of the other keys.
+
+    ``hook`` is the hook that offers components of this kind. ``section`` is the key of the recipe that selects them,
+    and ``many`` says whether it is a list.
+    """
 
     kind: ClassVar[str] = "component"
+    hook: ClassVar[str] = ""
+    section: ClassVar[str] = ""
+    many: ClassVar[bool] = False
 
     name: str
     options: type[Options] = NoOptions
@@ -222,6 +229,8 @@ class Backbone(Component):
     """
 
     kind: ClassVar[str] = "backbone"
+    hook: ClassVar[str] = "finetune_backbones"
+    section: ClassVar[str] = "backbone"
 
     build: Callable[[Any], Mapping[str, Cell]]
     stages: tuple[str, ...]
@@ -237,11 +246,19 @@ class Backbone(Component):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset(Component):
-    """Images with labels: ``build(options, split)`` returns the ``Samples`` of a split, or None."""
+    """Images with labels: ``build(options, split)`` returns the ``Samples`` of a split, or None.
+
+    ``reads(path)`` returns the options with which the dataset reads a file or folder that exists, such as
+    ``{"root": str(path)}``, and None for any other path. With it, commands such as `finetune eval` take a path in place
+    of a recipe. The dataset that was registered last is asked first.
+    """
 
     kind: ClassVar[str] = "dataset"
+    hook: ClassVar[str] = "finetune_datasets"
+    section: ClassVar[str] = "dataset"
 
     build: Callable[[Any, Split], Samples | None]
+    reads: Callable[[Path], Mapping[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +274,9 @@ class Augmentation(Component):
     """
 
     kind: ClassVar[str] = "augmentation"
+    hook: ClassVar[str] = "finetune_augmentations"
+    section: ClassVar[str] = "augment"
+    many: ClassVar[bool] = True
 
     build: Callable[[Any, ImageSpec], Transform]
     native: Callable[[Any, ImageSpec], Sequence[Any] | None] | None = None
@@ -274,6 +294,8 @@ class Freezer(Component):
     """
 
     kind: ClassVar[str] = "freezer"
+    hook: ClassVar[str] = "finetune_freezers"
+    section: ClassVar[str] = "freeze"
 
     build: Callable[[Any], Callable[[int, tuple[str, ...]], frozenset[str]]]
     check: Callable[[Any, tuple[str, ...], int], Iterable[Finding]] | None = None
@@ -289,6 +311,9 @@ class Callback(Component):
     """
 
     kind: ClassVar[str] = "callback"
+    hook: ClassVar[str] = "finetune_callbacks"
+    section: ClassVar[str] = "callbacks"
+    many: ClassVar[bool] = True
 
     build: Callable[[Any], object]
     check: Callable[[Any, RunFacts], Iterable[Finding]] | None = None

@@ -180,8 +180,8 @@ class Finetuner:
         from finetune.training import defaults
         from finetune.training.prepare import plan_phases
 
-        plan, catalogue = self._plan(data, keywords.merge_sections(self.sections, said))
-        planned = plan_phases(plan, catalogue)
+        plan, _ = self._plan(data, keywords.merge_sections(self.sections, said))
+        planned = plan_phases(plan)
         return defaults.is_fitted(defaults.settle_start(plan, planned, ignore_message).recipe)
 
     def _run(
@@ -227,7 +227,7 @@ class Finetuner:
         if "use" in said.get("dataset", {}):
             raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the data argument; pass only one")
         return plans.load_plan(
-            keywords.merge_sections({"dataset": sources.build_section(data)}, said), [], catalogue
+            keywords.merge_sections({"dataset": sources.build_section(data, catalogue)}, said), [], catalogue
         ), catalogue
 
     def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:

@@ -122,7 +122,7 @@ class Plugins:
         other.broken = list(self.broken)
         return other
 
-    def hooks(self) -> Iterator[tuple[Origin, tuple[str, ...]]]:
+    def iterate_hooks(self) -> Iterator[tuple[Origin, tuple[str, ...]]]:
         """Yield each plugin with the hooks that it implements, in order of registration."""
         for _, plugin in self.manager.list_name_plugin():
             callers = self.manager.get_hookcallers(plugin) or ()
@@ -140,7 +140,7 @@ class Plugins:
                 result = impl.function(*(arguments[name] for name in impl.argnames))
             yield origin, result
 
-    def first(self, hook: str, **arguments: Any) -> tuple[Origin, Any] | None:
+    def call_first(self, hook: str, **arguments: Any) -> tuple[Origin, Any] | None:
         """Return the first result that is not None, with the plugin that returned it."""
         return next((answer for answer in self.call(hook, **arguments) if answer[1] is not None), None)
 

@@ -189,7 +189,7 @@ def test_finetune_backbones(load: Load) -> None:
     component = only(Backbone, load("finetune_backbones"))
     stages = build_stages(component, component.options())
     network = Network(stages, ms.nn.Dense(component.features, 2))
-    assert network.features(ms.Tensor(np.zeros((1, 3, 32, 32), np.float32))).shape == (1, component.features)
+    assert network.compute_features(ms.Tensor(np.zeros((1, 3, 32, 32), np.float32))).shape == (1, component.features)
     assert component.weights["birds-v1"].layout in {layout.name for layout in component.layouts}
     assert "stem.0.weight" in {parameter.name for parameter in network.get_parameters()}
 

@@ -54,7 +54,7 @@ def registered(*found: Any) -> Plugins:
 
 def test_plugins_tell_their_hooks() -> None:
     manager = registered(plugin(run_end=lambda run: None, datasets=lambda: []), plugin())
-    assert [(each.name, hooks) for each, hooks in manager.hooks()] == [
+    assert [(each.name, hooks) for each, hooks in manager.iterate_hooks()] == [
         ("first", ("finetune_datasets", "finetune_run_end")),
         ("second", ()),
     ]
@@ -243,14 +243,14 @@ def test_the_first_answer_counts_and_later_plugins_are_not_asked() -> None:
         return plugin(fetch_weights=fetch)
 
     manager = registered(answer("a", Path("a")), answer("b", Path("b")), answer("c", None))
-    found = manager.first("finetune_fetch_weights", **arguments("finetune_fetch_weights"))
+    found = manager.call_first("finetune_fetch_weights", **arguments("finetune_fetch_weights"))
     assert found is not None
     assert found[1] == Path("b")
     assert asked == ["c", "b"]
 
 
 def test_no_answer_is_none() -> None:
-    assert registered().first("finetune_fetch_weights", **arguments("finetune_fetch_weights")) is None
+    assert registered().call_first("finetune_fetch_weights", **arguments("finetune_fetch_weights")) is None
 
 
 def raising(error: BaseException) -> Callable[[Any], None]:

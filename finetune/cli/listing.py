@@ -33,7 +33,8 @@ def plugins(
     if words:
         return show_component(words)
     from finetune import plugins
-    from finetune.catalogue import HOOK_OF, Catalogue
+    from finetune.catalogue import Catalogue
+    from finetune.components import KINDS
 
     catalogue = Catalogue(plugins.load_plugins())
     offered = [
@@ -48,7 +49,7 @@ def plugins(
         }
         for origin, component in catalogue
     ]
-    components = set(HOOK_OF.values())
+    components = {kind.hook for kind in KINDS}
     listening = [
         {
             "plugin": origin.name,
@@ -56,7 +57,7 @@ def plugins(
             "version": origin.version,
             "hooks": [hook for hook in hooks if hook not in components],
         }
-        for origin, hooks in catalogue.plugins.hooks()
+        for origin, hooks in catalogue.plugins.iterate_hooks()
         if not components.issuperset(hooks)
     ]
     broken = [

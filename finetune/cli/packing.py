@@ -46,11 +46,8 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
     catalogue = load_catalogue()
     changes = () if on_bad_image is None else (f"dataset.on_bad_image={on_bad_image}",)
     plan = sources.load_plan(data, {}, catalogue, changes)
-    chosen = plan.dataset
     job = Job(
-        dataset=chosen.component,
-        options=chosen.options,
-        origin=catalogue.origin(chosen.component),
+        dataset=plan.dataset,
         out=out,
         limit=int(file_gb * 1e9),
         skip=plan.recipe.dataset.on_bad_image == "skip",

@@ -14,7 +14,7 @@ from finetune.cli.parameters import Force, Words, make_output_option
 from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
-    from finetune.training.rates import Found
+    from finetune.training.lr_finder import Found
 
 FEW_STEPS = 100  # steps; a shorter run is too short for any learning rate
 Plot = Annotated[
@@ -47,10 +47,10 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     if chart:
         chart.check()
     preflight.check_device(plan)
-    from finetune.training import rates
+    from finetune.training import lr_finder
 
     progress = Progress()
-    found = rates.find_rate(plan, catalogue, steps=steps, say=progress.say)
+    found = lr_finder.find_rate(plan, catalogue, steps=steps, say=progress.say)
     content = chart.write(draw_svg(found).encode()) if chart else None
     if plot == STDOUT:
         progress.say(describe_suggestion(found))

@@ -53,7 +53,7 @@ def start_sweep(
     )
     for plan in made:
         preflight.check_machine(plan)
-    made = judge_alike(made, catalogue, Progress().say)
+    made = judge_alike(made, Progress().say)
     if any(axis.key == "seed" or axis.key.startswith("dataset.") for axis in found):
         Progress().say(
             "warning: runs with different seeds or datasets are evaluated on different images; compare with care"
@@ -87,7 +87,7 @@ def resume_sweep(sweep: Sweep, catalogue: Catalogue, *, allow_changed: bool = Fa
     told = f"{len(failed)} of {len(sweep.rows)} runs diverged; remove their values"
     picture_at = format_path(sweep.folder / "sweep.svg") if drawn is not None else None
     failure = DivergedError(told) if failed else None
-    return Answer(data=sweep.as_json(), view=lambda: render_table(sweep, picture_at), failure=failure)
+    return Answer(data=sweep.to_json(), view=lambda: render_table(sweep, picture_at), failure=failure)
 
 
 def train_one(
@@ -121,12 +121,12 @@ def render_table(sweep: Sweep, picture_at: str | None) -> RenderableType:
     from finetune.display.terminal import make_printable
     from finetune.sweep.axes import format_value
 
-    titles, rows = sweep.table()
+    titles, rows = sweep.render_table()
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         grid.add_column(title.replace("_", " "), overflow="fold")
     grid.add_column("")
-    best, keys = sweep.best(), len(sweep.keys)
+    best, keys = sweep.find_best(), len(sweep.keys)
     for row, values in zip(sweep.rows, rows, strict=True):
         texts = [*map(format_value, values[:keys]), *map(format_cell, values[keys:])]
         marked = row is best

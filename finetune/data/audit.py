@@ -92,7 +92,7 @@ class Names:
         for name in classes:
             self.alike[fold_name(name)].append(name)
 
-    def near(self, name: str) -> str:
+    def find_near(self, name: str) -> str:
         """Return ``; did you mean 'x'?`` for a near match, and how it differs where that is hard to see."""
         alike = self.alike.get(fold_name(name))
         if alike:
@@ -100,7 +100,7 @@ class Names:
         found = get_close_matches(name, self.classes, n=1) if len(self.classes) <= COMPARED else []
         return f"; did you mean '{found[0]}'?" if found else ""
 
-    def doubles(self) -> list[tuple[str, str]]:
+    def find_duplicates(self) -> list[tuple[str, str]]:
         """Return pairs of classes whose names look alike."""
         return [(first, other) for first, *others in self.alike.values() for other in others]
 
@@ -198,7 +198,7 @@ def audit_training(part: Part, classes: Sequence[str], notes: Notes) -> None:
     for index in np.flatnonzero(counts == 0):
         notes.add("class", "error", "train", f"'{classes[index]}'", "has no training images")
     place = {name: index for index, name in enumerate(classes)}
-    for first, other in Names(classes).doubles():
+    for first, other in Names(classes).find_duplicates():
         sizes = f"{format_image_count(counts[place[other]])} and {counts[place[first]]:,}"
         text = f"looks like '{first}', {describe_difference(other, first)} ({sizes})"
         notes.add("class", "warning", "train", f"'{other}'", text)
@@ -232,7 +232,7 @@ def note_unknown_classes(
     strange = [(name, int(count)) for name, count in zip(own, counts, strict=True) if name not in known]
     names = Names(classes) if strange else None
     for name, count in strange:
-        near = names.near(name) if names else ""
+        near = names.find_near(name) if names else ""
         text = f"is not a class of the {'model' if trained else 'training split'}{near}"
         text += f" ({count} image{'s' * (count != 1)})"
         kind: Kind = "unknown" if trained else "class"

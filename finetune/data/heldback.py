@@ -18,7 +18,7 @@ from finetune.recipe.places import resolve_paths
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from finetune.catalogue import Catalogue
+    from finetune.catalogue import Catalogue, Chosen
     from finetune.components import Dataset, Options, Split
     from finetune.data.labelled import Part
     from finetune.data.loading import Data
@@ -66,7 +66,7 @@ def select_images(
         part = sources.load_labelled(data, about, catalogue, workers)
         return _compare(part, record, own=record is not None and _has_same_content(part, record), split="train")
     found = sources.find_labelled(data, about, catalogue)
-    own = record is not None and _is_own(found.dataset, found.options, about, catalogue)
+    own = record is not None and _is_own(found.dataset, about)
     part = found.scan(about, workers, skip=own and _skips_bad_images(about), own=own)
     own = own or (record is not None and _has_same_content(part, record))
     return _compare(part, record, own=own, split=found.split)
@@ -99,16 +99,16 @@ def _skips_bad_images(about: Mapping[str, Any]) -> bool:
     return bool(section.get("on_bad_image") == "skip")
 
 
-def _is_own(dataset: Dataset, options: Options, about: Mapping[str, Any], catalogue: Catalogue) -> bool:
+def _is_own(dataset: Chosen[Dataset], about: Mapping[str, Any]) -> bool:
     """Return whether a dataset is the run's own, by its name and options."""
     section = about.get("dataset", {})
-    if section.get("use") != dataset.name:
+    if section.get("use") != dataset.component.name:
         return False
     try:
-        own = sources.read_options(dataset, section)
+        own = sources.read_options(dataset.component, section)
     except UsageError:
         return False
-    given, recorded = _resolve_options(options), _resolve_options(own)
+    given, recorded = _resolve_options(dataset.options), _resolve_options(own)
     return given == recorded
 
 
@@ -139,7 +139,7 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
     if split == "train":
         known = {row.hash for row in record.rows}
         is_held = np.array([content in contents for content in part.hashes], bool)
-        chosen = part.only(np.flatnonzero(is_held), wanted)
+        chosen = part.select(np.flatnonzero(is_held), wanted)
         added = sum(content not in known for content in part.hashes)
         counts = {"skipped": len(part) - len(chosen) - added, "added": added}
     present = Counter(chosen.hashes)

@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from finetune.components import Dataset, Image, Options, Split
+    from finetune.catalogue import Chosen
+    from finetune.components import Dataset, Image, Split
 
 
-def build_split(dataset: Dataset, options: Options, split: Split, whose: str = "") -> Samples | None:
+def build_split(chosen: Chosen[Dataset], split: Split) -> Samples | None:
     """Build and check a split of a dataset; None if the dataset does not have this split.
 
-    Messages about the dataset's code begin with ``whose`` code it is. Raises ``PluginError`` if that code fails, and
-    ``DataError`` if it returns inconsistent samples.
+    Raises ``PluginError`` if the dataset's code fails, and ``DataError`` if it returns inconsistent samples.
     """
-    what = f"{whose}dataset '{dataset.name}', split {split}"
+    what = f"dataset '{chosen.component.name}', split {split}"
     try:
-        samples = dataset.build(options, split)
+        samples = chosen.component.build(chosen.options, split)
     except FinetuneError:
         raise
     except Exception as error:
-        raise PluginError(f"{what.removeprefix(whose)}: build failed: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{what}: build failed: {type(error).__name__}: {error}") from error
     if samples is not None:
-        check_samples(samples, what)
+        check_samples(samples, f"{chosen.prefix}{what}")
     return samples
 
 
@@ -137,7 +137,7 @@ class Part:
     Attributes:
         source: Where images without a file come from.
         hashes: The content hash of each image, from the scan.
-        whose: The beginning of messages about the code of the plugin that the images come from.
+        prefix: The beginning of messages about the code of the plugin that the images come from.
         looks: Rows of ``looks.ROW``, from the scan.
         groups: The name of the group that each image belongs to, where that is known.
     """
@@ -147,7 +147,7 @@ class Part:
     labels: NDArray[np.int64]
     source: str = ""
     hashes: Sequence[str | None] = ()
-    whose: str = ""
+    prefix: str = ""
     looks: NDArray[np.void] | None = None
     groups: Sequence[str | None] = ()
 
@@ -171,7 +171,7 @@ class Part:
         row = self.images.rows[index] if isinstance(self.images, Subset) else index
         return f"{self.source or self.name}[{row}]"
 
-    def only(self, indices: NDArray[np.int64], name: str) -> Part:
+    def select(self, indices: NDArray[np.int64], name: str) -> Part:
         """Return a part with some of the images."""
         return Part(
             name=name,
@@ -179,7 +179,7 @@ class Part:
             labels=self.labels[indices],
             source=self.source or self.name,
             hashes=select_items(self.hashes, indices) if self.hashes else (),
-            whose=self.whose,
+            prefix=self.prefix,
             looks=None if self.looks is None else self.looks[indices],
             groups=select_items(self.groups, indices) if self.groups else (),
         )

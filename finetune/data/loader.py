@@ -14,7 +14,7 @@ import numpy as np
 from finetune.data.imagefile import BadImage
 from finetune.data.images import fit, normalise, read_image
 from finetune.data.pool import Pool
-from finetune.distributed.world import ALONE
+from finetune.distributed.world import SINGLE_PROCESS
 from finetune.errors import DataError, FinetuneError, PluginError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Loader:
         train: bool,
         shuffled: bool = True,
         refused: dict[int, BadImage] | None = None,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         if not len(part):
             raise DataError(f"{part.name}: no images to load; use a part that has images")
@@ -123,7 +123,7 @@ class Loader:
         """End the threads; iterators in use stop working."""
         self._pool.close()
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
+    def compute_order(self, epoch: int) -> NDArray[np.int64]:
         """Return the index of every row of an epoch, padding included."""
         return compute_order(len(self.part), self.batch_size, self.seed, epoch, shuffled=self.shuffled)
 
@@ -134,7 +134,7 @@ class Loader:
         file that can no longer be read, and ``PluginError`` with the augmentation and the image if a transform fails.
         """
         _limit_opencv_threads()
-        order = self.order(epoch)
+        order = self.compute_order(epoch)
         ahead = max(AHEAD, AHEAD_IMAGES // self.batch_size) if self._pool.workers else 0
         window: deque[_Pending] = deque()
         try:
@@ -148,20 +148,20 @@ class Loader:
             for pending in window:
                 pending.cancel()
 
-    def described(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def iterate_labels(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch without their images, which are (B, 0)."""
-        order = self.order(epoch)
+        order = self.compute_order(epoch)
         for step in assign_batches(start, self.steps, self.world, shuffled=self.shuffled):
-            yield self._batch(order, step)
+            yield self._make_batch(order, step)
 
-    def image(self, index: int, epoch: int) -> NDArray[np.float32]:
+    def load_image(self, index: int, epoch: int) -> NDArray[np.float32]:
         """Return an image as an epoch has it, float32 (3, S, S)."""
         _limit_opencv_threads()
         out = np.empty((3, self.spec.size, self.spec.size), np.float32)
         self._fill(index, epoch, out)
         return out
 
-    def _batch(self, order: NDArray[np.int64], step: int) -> Batch:
+    def _make_batch(self, order: NDArray[np.int64], step: int) -> Batch:
         """Return a batch without its images."""
         rows = assign_rows(step, self.batch_size, self.world, shuffled=self.shuffled)
         indices = order[rows.start : rows.stop].copy()
@@ -174,7 +174,7 @@ class Loader:
         )
 
     def _begin(self, order: NDArray[np.int64], epoch: int, step: int) -> _Pending:
-        batch, size = self._batch(order, step), self.spec.size
+        batch, size = self._make_batch(order, step), self.spec.size
         indices, rows = batch.indices, range(len(batch.indices))
         batch = replace(batch, images=np.empty((len(rows), 3, size, size), np.float32))
         # In evaluation, padding is copied. In training it affects the batch statistics, so different images are read.
@@ -205,7 +205,7 @@ class Loader:
             self.refused[index] = error
             out[:] = 0
             return
-        pixels = self._augmented(pixels, index, epoch) if self.transforms else fit(pixels, self.spec)
+        pixels = self._augment(pixels, index, epoch) if self.transforms else fit(pixels, self.spec)
         normalise(pixels, self.spec, out)
 
     def _read(self, index: int) -> Pixels:
@@ -221,9 +221,9 @@ class Loader:
             raise
         except Exception as error:  # code of the dataset, which may raise anything
             name = self.part.describe(index)
-            raise PluginError(f"{self.part.whose}{name} cannot be made: {type(error).__name__}: {error}") from error
+            raise PluginError(f"{self.part.prefix}{name} cannot be made: {type(error).__name__}: {error}") from error
 
-    def _augmented(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
+    def _augment(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
         rng = make_generator(Stream.AUGMENT, self.seed, epoch, index)
         for place, transform in enumerate(self.transforms):
             name = f"augment[{place}] ({_name_transform(transform)})"
@@ -254,7 +254,7 @@ def compute_order(count: int, batch_size: int, seed: int, epoch: int, *, shuffle
 
 def assign_batches(start: int, steps: int, world: World, *, shuffled: bool) -> Sequence[int]:
     """Return the numbers of the batches that this process reads: all if shuffled, otherwise its share of them."""
-    return range(start, steps) if shuffled else world.share(range(start, steps))
+    return range(start, steps) if shuffled else world.shard(range(start, steps))
 
 
 def assign_rows(step: int, batch_size: int, world: World, *, shuffled: bool) -> range:
@@ -262,6 +262,12 @@ def assign_rows(step: int, batch_size: int, world: World, *, shuffled: bool) -> 
     each = batch_size // world.size if shuffled else batch_size
     first = step * batch_size + (world.rank * each if shuffled else 0)
     return range(first, first + each)
+
+
+def describe_batches(part: Part, batches: Sequence[Batch]) -> str:
+    """Return the names of the first images of batches, for an error message."""
+    indices = [int(i) for batch in batches for i in batch.indices[batch.weights > 0]]
+    return ", ".join(part.describe(i) for i in indices[:8]) + (", …" if len(indices) > 8 else "")
 
 
 def _name_transform(transform: Transform) -> str:

@@ -28,7 +28,8 @@ from finetune.data.splits import (
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
-    from finetune.components import Color, Dataset, Options, Samples, Split
+    from finetune.catalogue import Chosen
+    from finetune.components import Color, Dataset, Samples, Split
     from finetune.data.scan import Progress
     from finetune.data.splits import Method
     from finetune.recipe.models import DatasetSection
@@ -59,14 +60,12 @@ class Data:
 
 
 def load(
-    dataset: Dataset,
-    options: Options,
+    chosen: Chosen[Dataset],
     section: DatasetSection,
     seed: int,
     workers: int,
     progress: Progress | None = None,
     *,
-    whose: str = "",
     method: Method = "hash",
     folds: Folds = use_no_folds,
     color: Color = "convert",
@@ -75,15 +74,12 @@ def load(
 
     The classes are those of the training split. If the dataset has no validation split, ``section.share`` of each
     class is taken from training by ``method``, unless ``folds`` returns a number of folds for the number of images.
-    Raises ``PluginError`` if the dataset's code fails. Messages about that code begin with ``whose`` code it is, such
-    as an installed plugin's. Colour profiles are reported if ``color`` converts them.
+    Raises ``PluginError`` if the dataset's code fails. Colour profiles are reported if ``color`` converts them.
     """
-    what = f"dataset '{dataset.name}'"
-    splits = {
-        split: found for split in SPLITS if (found := given.build_split(dataset, options, split, whose)) is not None
-    }
+    what, prefix = f"dataset '{chosen.component.name}'", chosen.prefix
+    splits = {split: found for split in SPLITS if (found := given.build_split(chosen, split)) is not None}
     if "train" not in splits:
-        raise DataError(f"{whose}{what} has no training split; `build` must return Samples for 'train'")
+        raise DataError(f"{prefix}{what} has no training split; `build` must return Samples for 'train'")
     classes, notes = tuple(splits["train"].classes), Notes()
     skip = section.on_bad_image == "skip"
     parts = {
@@ -96,7 +92,7 @@ def load(
             notes,
             skip=skip,
             progress=progress,
-            whose=whose,
+            prefix=prefix,
             color=color,
             groups=section.groups,
         )
@@ -109,9 +105,9 @@ def load(
     audit.audit_evaluation(parts, classes, notes, own="valid" in splits)
     audit.note_duplicates(parts.values(), classes, notes)
     note_leaks(parts.values(), notes)
-    notes.raise_errors(f"{whose}{what}")
+    notes.raise_errors(f"{prefix}{what}")
     report = {
-        "dataset": dataset.name,
+        "dataset": chosen.component.name,
         "split": split,
         "imbalance": round(ratio, 6),
         **describe_parts(parts, classes, notes),
@@ -144,7 +140,7 @@ def examine_split(
     skip: bool = False,
     trained: bool = False,
     progress: Progress | None = None,
-    whose: str = "",
+    prefix: str = "",
     color: Color = "ignore",
     groups: str | None = None,
 ) -> Part:
@@ -152,10 +148,10 @@ def examine_split(
 
     ``trained`` says that the classes are those of a trained model.
     """
-    labels = given.check_samples(samples, f"{whose}{source}")
+    labels = given.check_samples(samples, f"{prefix}{source}")
     notes.take(split, samples.findings)
     result = scan(samples, split, workers, progress)
-    given.check_items(result.wrong, f"{whose}{source}")
+    given.check_items(result.wrong, f"{prefix}{source}")
     index_of = index_classes(samples.classes, classes)
     counts = np.bincount(labels, minlength=len(index_of))
     audit.note_unknown_classes(samples.classes, classes, counts, split, notes, trained=trained)
@@ -166,7 +162,7 @@ def examine_split(
         labels=mapped,
         source=source,
         hashes=result.hashes,
-        whose=whose,
+        prefix=prefix,
         looks=build_table(result.looks) if result.looks else None,
     )
     full = replace(full, groups=find_groups(samples, groups, full.name_of))
@@ -177,7 +173,7 @@ def examine_split(
         note_profiles(result.looks, split, full.name_of, notes)
     readable = np.ones(len(mapped), bool)
     readable[list(result.bad)] = False
-    return full.only(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
+    return full.select(np.flatnonzero(readable & (mapped != UNKNOWN)), split)
 
 
 def split_off_validation(
@@ -204,7 +200,7 @@ def split_off_validation(
         train, valid = split_by_hash(whole.labels, whole.hashes, classes, section.share, seed, name_of)
     else:
         train, valid = split_by_position(whole.labels, whole.hashes, section.share, seed)
-    parts["train"], parts["valid"] = whole.only(train, "train"), whole.only(valid, "valid")
+    parts["train"], parts["valid"] = whole.select(train, "train"), whole.select(valid, "valid")
     return {"method": method, "share": section.share, "seed": seed}
 
 

@@ -55,7 +55,7 @@ class Rows:
     def _of(self, epoch: int) -> NDArray[np.int64]:
         known, order = self._order
         if known != epoch:
-            order = self.loader.order(epoch)
+            order = self.loader.compute_order(epoch)
             self._order = (epoch, order)
         return order
 
@@ -89,7 +89,7 @@ def build_process_dataset(loader: Loader, steps: range, workers: int) -> tuple[A
     """
     import mindspore.dataset as ds
 
-    source = Rows(loader, steps, loader.image)
+    source = Rows(loader, steps, loader.load_image)
     several = limit_workers(workers)
     dataset = ds.GeneratorDataset(
         source, ["images"], shuffle=False, num_parallel_workers=several, python_multiprocessing=several > 1

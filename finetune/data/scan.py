@@ -89,7 +89,7 @@ class ScanCache:
                 # The line end closes a line that a killed writer left unfinished.
                 file.write(b"\n" + _format_lines(found))
 
-    def tidy(self, used: Iterable[str]) -> None:
+    def remove_old(self, used: Iterable[str]) -> None:
         """Rewrite the file with the verdicts in use if most of its lines are for changed or deleted files."""
         keep = {path: self.verdicts[path] for path in used if path in self.verdicts}
         if self.lines > 2 * len(keep) + SPARE_LINES:
@@ -181,7 +181,7 @@ def scan(samples: Samples, split: str, workers: int, progress: Progress | None =
         if cache and fresh:
             cache.add(fresh)
     if cache:
-        cache.tidy(os.path.abspath(i) for i in samples.images if isinstance(i, Path))
+        cache.remove_old(os.path.abspath(i) for i in samples.images if isinstance(i, Path))
     return ScanResult(
         bad={i: seen.reason for i, seen in enumerate(found) if seen.reason is not None and not seen.wrong},
         wrong={i: seen.reason for i, seen in enumerate(found) if seen.reason is not None and seen.wrong},

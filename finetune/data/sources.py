@@ -18,14 +18,12 @@ from finetune.data import labelled as labelled_images
 from finetune.data import loading as datas
 from finetune.data.imagefile import Refused
 from finetune.data.images import WHITE, to_rgb, turn_upright
-from finetune.data.pack.packfile import is_pack
 from finetune.errors import DataError, RecipeError, UsageError
 from finetune.files.atomic import expand_home
-from finetune.plugins import attribute_errors
 from finetune.recipe import plan as plans
 
 if TYPE_CHECKING:
-    from finetune.catalogue import Catalogue
+    from finetune.catalogue import Catalogue, Chosen
     from finetune.components import Color, Pixels
     from finetune.data.loading import Part
     from finetune.recipe.plan import Plan
@@ -102,8 +100,9 @@ def is_recipe(data: object) -> bool:
     return isinstance(data, str | Path) and Path(data).suffix.lower() in RECIPES
 
 
-def build_section(data: object, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def build_section(data: object, catalogue: Catalogue, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Build the dataset section for data; ``like`` is the section of similar data, if known."""
+    like = like or {}
     if isinstance(data, Mapping):
         return dict(data)
     if isinstance(data, Dataset):
@@ -116,15 +115,25 @@ def build_section(data: object, like: Mapping[str, Any] | None = None) -> dict[s
     path = expand_home(data)
     if not os.path.exists(path):
         raise DataError(f"no data at {path}; name a folder of class folders, a pack or a CSV file")
-    if is_pack(path):
-        return {"use": "mindrecord", "root": str(path)}
-    if like is not None and (key := find_path_key(path, like)):
-        return {**like, key: str(path), **({"download": False} if "download" in like else {})}
-    if os.path.isdir(path):
-        return {"use": "folder", "root": str(path)}
-    if path.suffix.lower() == ".csv":
-        return {"use": "csv", "file": str(path)}
+    known = [name for name, _ in catalogue.list_readers()]
+    key = find_path_key(path, like)
+    replaced = {**like, key: str(path), **({"download": False} if "download" in like else {})} if key else None
+    if replaced is not None and like.get("use") not in known:
+        return replaced
+    if (found := find_reader(path, catalogue)) is not None:
+        name, options = found
+        return {**(like if like.get("use") == name else {"use": name}), **options}
+    if replaced is not None:
+        return replaced
     raise UsageError(f"{path} is neither a folder nor a .csv file; for other data name a recipe (.yaml)")
+
+
+def find_reader(path: Path, catalogue: Catalogue) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the name of the dataset that reads a path, and its options; None if no dataset does."""
+    for name, reads in catalogue.list_readers():
+        if (options := reads(path)) is not None:
+            return name, options
+    return None
 
 
 def find_path_key(path: Path, like: Mapping[str, Any]) -> str | None:
@@ -168,8 +177,7 @@ def load_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue, 
 class Labelled:
     """Labelled images of a split, and the dataset that they come from."""
 
-    dataset: Dataset
-    options: Options
+    dataset: Chosen[Dataset]
     split: Split
     samples: Samples
 
@@ -197,37 +205,37 @@ def find_labelled(data: object, about: Mapping[str, Any], catalogue: Catalogue) 
     """Find the labelled images of some data, in the first split of ``JUDGED`` that exists."""
     like = about.get("dataset", {})
     try:
-        dataset, given = choose_dataset(data, like, catalogue)
-        split, samples = build_judged_split(dataset, given, catalogue)
+        dataset = choose_dataset(data, like, catalogue)
+        split, samples = build_judged_split(dataset)
     except DataError as error:
         if isinstance(data, Dataset) or is_recipe(data):
             raise
         try:  # the data may have a different form, or different columns and folders, than the training data
-            dataset, given = choose_dataset(data, {}, catalogue)
-            split, samples = build_judged_split(dataset, given, catalogue)
+            dataset = choose_dataset(data, {}, catalogue)
+            split, samples = build_judged_split(dataset)
         except DataError:
-            if like.get("use") == build_section(data)["use"]:
+            if like.get("use") == build_section(data, catalogue)["use"]:
                 raise error from None
             raise
-    return Labelled(dataset=dataset, options=given, split=split, samples=samples)
+    return Labelled(dataset=dataset, split=split, samples=samples)
 
 
-def build_judged_split(dataset: Dataset, options: Options, catalogue: Catalogue) -> tuple[Split, Samples]:
+def build_judged_split(dataset: Chosen[Dataset]) -> tuple[Split, Samples]:
     """Build the first split to evaluate on that exists, and return it with its samples."""
-    with attribute_errors(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
-        for split in JUDGED:
-            samples = dataset.build(options, split)
-            if samples is not None:
-                return split, samples
-    raise DataError(f"dataset '{dataset.name}' returned no images; `build` must return Samples for at least one split")
+    for split in JUDGED:
+        samples = dataset.build(split)
+        if samples is not None:
+            return split, samples
+    raise DataError(
+        f"dataset '{dataset.component.name}' returned no images; `build` must return Samples for at least one split"
+    )
 
 
-def choose_dataset(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> tuple[Dataset, Options]:
-    """Return the dataset for data and its options, which come from ``like`` if it is of the same form."""
+def choose_dataset(data: object, like: Mapping[str, Any], catalogue: Catalogue) -> Chosen[Dataset]:
+    """Return the dataset for data with its options, which come from ``like`` if it is of the same form."""
     if isinstance(data, Dataset):
-        return data, read_options(data, like)
-    plan = load_plan(data, like, catalogue)
-    return plan.dataset.component, plan.dataset.options
+        return catalogue.choose(data, read_options(data, like))
+    return load_plan(data, like, catalogue).dataset
 
 
 def load_plan(data: object, like: Mapping[str, Any], catalogue: Catalogue, changes: Sequence[str] = ()) -> Plan:
@@ -235,11 +243,11 @@ def load_plan(data: object, like: Mapping[str, Any], catalogue: Catalogue, chang
     if is_recipe(data):
         return plans.load_plan(expand_home(str(data)), changes, catalogue)
     try:
-        return plans.load_plan({"dataset": build_section(data, like)}, changes, catalogue)
+        return plans.load_plan({"dataset": build_section(data, catalogue, like)}, changes, catalogue)
     except RecipeError:  # for example, the plugin that read the training data is not installed
         if not like:
             raise
-        return plans.load_plan({"dataset": build_section(data)}, changes, catalogue)
+        return plans.load_plan({"dataset": build_section(data, catalogue)}, changes, catalogue)
 
 
 def read_options(dataset: Dataset, like: Mapping[str, Any]) -> Options:

@@ -42,11 +42,11 @@ def draw_svg(
         f'<g transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)">'
         f"{draw_text(0, 0, y, 'middle')}</g>",
     ]
-    for value in across.ticks():
+    for value in across.choose_ticks():
         px = map_x(across, value)
         parts.append(f'<path d="M{px:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#d0d7de"/>')
         parts.append(draw_text(px, HEIGHT - BOTTOM + 18, f"{value:g}", "middle"))
-    for value in up.ticks():
+    for value in up.choose_ticks():
         py = map_y(up, value)
         parts.append(f'<path d="M{LEFT} {py:.1f}H{WIDTH - RIGHT}" stroke="#d0d7de"/>')
         parts.append(draw_text(LEFT - 8, py + 4, f"{value:g}", "end"))
@@ -74,12 +74,12 @@ def draw_text(x: float, y: float, words: str, anchor: str, *, size: int = 13, co
 
 def map_x(axis: Axis, value: float) -> float:
     """Return the horizontal position of a value in pixels."""
-    return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
+    return LEFT + axis.locate(value) * (WIDTH - LEFT - RIGHT)
 
 
 def map_y(axis: Axis, value: float) -> float:
     """Return the vertical position of a value in pixels, from the top."""
-    return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+    return HEIGHT - BOTTOM - axis.locate(value) * (HEIGHT - TOP - BOTTOM)
 
 
 class Axis:
@@ -104,7 +104,7 @@ class Axis:
             low, high = (low / 2, low * 2) if self.log else (low - 0.5, high + 0.5)
         self.low, self.high = low, high
 
-    def share(self, value: float) -> float:
+    def locate(self, value: float) -> float:
         """Return the position of a value, from 0 (left end) to 1 (right end)."""
         if not self.log:
             return (value - self.low) / (self.high - self.low)
@@ -112,17 +112,17 @@ class Axis:
             return 0.0
         return self.start + (1 - self.start) * math.log(value / self.low) / math.log(self.high / self.low)
 
-    def ticks(self) -> list[float]:
+    def choose_ticks(self) -> list[float]:
         """Return round values on the axis."""
         if self.log:
-            return [*([0.0] if self.start else []), *self.powers()]
+            return [*([0.0] if self.start else []), *self.list_powers()]
         rough = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= rough)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(number * step, 12) for number in range(first, last + 1)]
 
-    def powers(self) -> list[float]:
+    def list_powers(self) -> list[float]:
         """Return powers of ten on a logarithmic axis, with round values between them if there are few."""
         first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high) + 1e-9)
         decades = math.log10(self.high / self.low)
@@ -142,7 +142,7 @@ def draw_characters(lines: Mapping[str, Sequence[Point]], *, width: int = 64, he
     field = [[" "] * width for _ in range(height)]
     for mark, line in zip(MARKS * len(lines), lines.values(), strict=False):
         for x, y in line:
-            field[height - 1 - round(up.share(y) * (height - 1))][round(across.share(x) * (width - 1))] = mark
+            field[height - 1 - round(up.locate(y) * (height - 1))][round(across.locate(x) * (width - 1))] = mark
     ends = {0: f"{up.high:.4g}", height - 1: f"{up.low:.4g}"}
     edge = max(map(len, ends.values()))
     rows = [f"{ends.get(number, ''):>{edge}} │{''.join(row)}".rstrip() for number, row in enumerate(field)]

@@ -57,18 +57,18 @@ class Block:
     def finetune_epoch_start(self, run: Run, epoch: int) -> None:
         """Start a progress bar."""
         self.pace = Pace.of_epoch(run, epoch, now=self.now)
-        self.change()
+        self.update_block()
 
     @hookimpl
     def finetune_step_end(self, run: Run, step: int, loss: float) -> None:
         """Move the bar."""
         self.pace.step(step - (run.epoch - 1) * run.steps_per_epoch)
-        self.change()
+        self.update_block()
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
         """Add the epoch to the table."""
-        self.change()
+        self.update_block()
 
     @hookimpl
     def finetune_run_end(self, run: Run) -> None:
@@ -76,7 +76,7 @@ class Block:
         self.pace = Pace(0, now=self.now)
         self.show()
 
-    def change(self) -> None:
+    def update_block(self) -> None:
         """Update the block, at most once every ``REST`` seconds."""
         if self.now() - self.shown >= REST:
             self.show()
@@ -84,9 +84,9 @@ class Block:
     def show(self) -> None:
         """Update the block now."""
         self.shown = self.now()
-        self.put(self.html())
+        self.put(self.render_html())
 
-    def html(self) -> str:
+    def render_html(self) -> str:
         """Render the block: the messages, then the run with its progress bar."""
         lines = "\n".join(self.lines)
         said = f"<pre>{html.escape_text(lines)}</pre>" if lines else ""
@@ -96,10 +96,10 @@ class Block:
         return (
             said
             + html.render_run(self.run)
-            + (self.bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
+            + (self.render_bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
         )
 
-    def bar(self, run: Run) -> str:
+    def render_bar(self, run: Run) -> str:
         """Render the progress of the epoch."""
         left = "" if self.pace.left is None else f", {format_clock(self.pace.left)} left"
         words = f"epoch {run.epoch} of {run.recipe.train.length}, step {self.pace.done} of {self.pace.total}{left}"

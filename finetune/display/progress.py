@@ -122,7 +122,9 @@ class Progress:
         from rich.live import Live
 
         self.rows = 0
-        self.live = Live(console=self.out, get_renderable=lambda: self._bar(run), refresh_per_second=4, transient=True)
+        self.live = Live(
+            console=self.out, get_renderable=lambda: self._render_bar(run), refresh_per_second=4, transient=True
+        )
         self.live.start()
 
     @hookimpl
@@ -131,7 +133,7 @@ class Progress:
         self.loss = loss
         self.pace.step(step - (run.epoch - 1) * run.steps_per_epoch)
         if self.live is None and self.now() - self.spoke >= HEARTBEAT:
-            self.say(f"epoch {run.epoch}/{run.recipe.train.length}, {', '.join(self._position(run))}")
+            self.say(f"epoch {run.epoch}/{run.recipe.train.length}, {', '.join(self._format_position(run))}")
 
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, Any]) -> None:
@@ -170,22 +172,22 @@ class Progress:
             self.live.stop()
             self.live = None
 
-    def _position(self, run: Run) -> Iterator[str]:
+    def _format_position(self, run: Run) -> Iterator[str]:
         """Yield the progress of the epoch, the most important item first."""
         pace = self.pace
         yield f"step {pace.done}/{pace.total}"
         if pace.left is not None:
-            yield f"{format_clock(pace.left)} left{self._whole_run(run, pace.left)}"
+            yield f"{format_clock(pace.left)} left{self._format_run(run, pace.left)}"
         if pace.rate:
             yield f"{pace.rate * run.images['train'] / run.steps_per_epoch:.3g} images/s"
         yield f"loss {self.loss:.4f}"
 
-    def _whole_run(self, run: Run, left: float) -> str:
+    def _format_run(self, run: Run, left: float) -> str:
         if self.epoch_seconds is None:
             return ""
         return f" (run {format_clock(left + (run.recipe.train.length - run.epoch) * self.epoch_seconds)})"
 
-    def _bar(self, run: Run) -> RenderableType:
+    def _render_bar(self, run: Run) -> RenderableType:
         pace, epoch = self.pace, f"{run.epoch}/{run.recipe.train.length}"
         if run.epoch == 0:
             return f"fitting the head {format_clock(pace.elapsed)}"
@@ -195,7 +197,7 @@ class Progress:
             return f"{epoch} {self.opening} {format_clock(pace.elapsed)}"
         if pace.done >= pace.total:
             return f"{epoch} evaluating {format_clock(self.now() - pace.marks[-1][0])}"
-        texts = list(self._position(run))
+        texts = list(self._format_position(run))
         while len(texts) > 1 and len(epoch) + sum(len(text) + 1 for text in texts) + SHORTEST_BAR > self.out.width:
             texts.pop()
         return draw_bar(epoch, pace.done / pace.total, texts)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.distributed.world import is_member
+from finetune.distributed.world import is_worker
 from finetune.errors import UsageError
 from finetune.machine.device import KINDS, choose_device
 
@@ -70,7 +70,7 @@ class Launch:
     port: int
     timeout: int
 
-    def command(self, logs: Path) -> list[str]:
+    def make_command(self, logs: Path) -> list[str]:
         """Return the command line of MindSpore's launcher."""
         return [
             *(sys.executable, "-m", "mindspore.parallel.cluster.run"),
@@ -87,7 +87,7 @@ class Launch:
             str(WORKER),
         ]
 
-    def environment(self, folder: Path) -> dict[str, str]:
+    def make_environment(self, folder: Path) -> dict[str, str]:
         """Return the variables to add to the environment of the processes; ``folder`` contains their task."""
         waits = {"MS_NODE_TIMEOUT": str(self.timeout), **KINDS[self.device].environment(self.timeout)}
         return {FOLDER: str(folder), "PYTHONUNBUFFERED": "1", **waits}
@@ -100,8 +100,8 @@ class Launch:
             "machine": self.node,
             "meet_at": f"{self.host}:{self.port or 'a free port'}",
             "devices": {str(rank): f"{self.device}:{local}" for local, rank in enumerate(self.ranks)},
-            "command": shlex.join(["msrun", *self.command(logs)[3:]]),
-            "environment": self.environment(folder),
+            "command": shlex.join(["msrun", *self.make_command(logs)[3:]]),
+            "environment": self.make_environment(folder),
         }
 
 
@@ -134,7 +134,7 @@ def plan_processes(runner: Runner, device: str, environ: Mapping[str, str] = os.
 def refuse_alone(recipe: Recipe) -> None:
     """Raise ``UsageError`` in a single process if the recipe asks for several."""
     planned = plan_processes(recipe.runner, recipe.runner.device)
-    if planned is not None and not is_member():
+    if planned is not None and not is_worker():
         remedy = "use `finetune run`, which starts them, or start this script with MindSpore's `msrun`"
         raise UsageError(f"runner.devices={recipe.runner.devices} needs {planned.size} processes; {remedy}")
 
@@ -167,7 +167,7 @@ def find_free_port() -> int:
 
 def plan_launch(recipe: Recipe) -> Launch | None:
     """Return the launch of a run with several processes, on an available device; None if this process is enough."""
-    if is_member() or (planned := plan_processes(recipe.runner, recipe.runner.device)) is None:
+    if is_worker() or (planned := plan_processes(recipe.runner, recipe.runner.device)) is None:
         return None
     check_divisible(recipe, planned.size)
     return replace(planned, device=choose_device(recipe.runner.device))

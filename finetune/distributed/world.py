@@ -26,7 +26,7 @@ T = TypeVar("T")
 WORD = 4
 
 
-class Elsewhere(FinetuneError):
+class PeerFailed(FinetuneError):
     """Another process of the run failed; that process reports the error."""
 
     everywhere = True
@@ -36,7 +36,7 @@ class Elsewhere(FinetuneError):
 class World:
     """Process ``rank`` of ``size``, and ``local_rank`` of ``local_size`` on this machine.
 
-    All processes must call every method except ``share``, in the same order. A single process does no communication.
+    All processes must call every method except ``shard``, in the same order. A single process does no communication.
     """
 
     rank: int = 0
@@ -45,11 +45,11 @@ class World:
     local_size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and prints messages."""
         return self.rank == 0
 
-    def share(self, things: Sequence[Any]) -> Sequence[Any]:
+    def shard(self, things: Sequence[Any]) -> Sequence[Any]:
         """Return this process's share: every ``size``-th item, starting with number ``rank``."""
         return things[self.rank :: self.size]
 
@@ -58,16 +58,16 @@ class World:
         if self.size == 1:
             return [said]
         raw = np.frombuffer(json.dumps(said).encode(), np.uint8)
-        return [json.loads(each.tobytes()) for each in self._pieces(raw)]
+        return [json.loads(each.tobytes()) for each in self._gather_bytes(raw)]
 
-    def rows(self, own: NDArray[Any]) -> list[NDArray[Any]]:
+    def gather_rows(self, own: NDArray[Any]) -> list[NDArray[Any]]:
         """Return the rows of every process in order of rank; the number of rows may differ."""
         if self.size == 1:
             return [own]
-        pieces = self._pieces(np.ascontiguousarray(own).reshape(-1).view(np.uint8))
+        pieces = self._gather_bytes(np.ascontiguousarray(own).reshape(-1).view(np.uint8))
         return [each.view(own.dtype).reshape(-1, *own.shape[1:]) for each in pieces]
 
-    def _pieces(self, raw: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    def _gather_bytes(self, raw: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Return the bytes of every process, which are gathered as 32-bit words."""
         lengths = gather_numbers(np.array([raw.size], np.int32))
         room = (
@@ -78,26 +78,26 @@ class World:
         every = gather_numbers(padded.view(np.int32)).view(np.uint8).reshape(self.size, room)
         return [row[:length].copy() for row, length in zip(every, lengths.tolist(), strict=True)]
 
-    def from_first(self, said: Any) -> Any:
+    def broadcast(self, said: Any) -> Any:
         """Return the value of the first process."""
-        return self.gather(said if self.first else None)[0]
+        return self.gather(said if self.is_main else None)[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process has reached this call."""
         self.gather(None)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def collective(self) -> Iterator[None]:
         """Run a block in every process; a failure or a signal in one process ends the block in all of them."""
         mine: FinetuneError | Asked | None = None
         try:
             yield
         except (FinetuneError, Asked) as error:
             mine = error
-        self.agree(mine)
+        self.raise_in_all(mine)
 
-    def agree(self, mine: FinetuneError | Asked | None) -> None:
-        """Raise this process's own error, or ``Elsewhere`` or ``Asked`` if only a different process has one."""
+    def raise_in_all(self, mine: FinetuneError | Asked | None) -> None:
+        """Raise this process's own error, or ``PeerFailed`` or ``Asked`` if only a different process has one."""
         if self.size > 1 and not gather_numbers(np.array([mine is not None], np.int32)).any():
             return  # the usual case, so it has to be fast
         word = None if mine is None else "asked" if isinstance(mine, Asked) else f"rank {self.rank}: {mine}"
@@ -108,17 +108,17 @@ class World:
             mine.everywhere = True
             raise mine
         failed = [each for each in words if each != "asked"]
-        raise Elsewhere("; ".join(failed)) if failed else Asked
+        raise PeerFailed("; ".join(failed)) if failed else Asked
 
-    def in_turn(self, work: Callable[[], T]) -> T:
+    def main_process_first(self, work: Callable[[], T]) -> T:
         """Call ``work`` in the first process, then in the others, which can reuse its results; return its result."""
         result: T | None = None
-        for mine in (self.first, not self.first) if self.size > 1 else (True,):
-            with self.together():
+        for mine in (self.is_main, not self.is_main) if self.size > 1 else (True,):
+            with self.collective():
                 result = work() if mine else result
         return cast("T", result)
 
-    def same_everywhere(self, parameters: Sequence[Parameter]) -> None:
+    def broadcast_parameters(self, parameters: Sequence[Parameter]) -> None:
         """Copy the first process's values of parameters to all processes."""
         if self.size == 1:
             return
@@ -129,7 +129,7 @@ class World:
             parameter.set_data(send((parameter.value(),))[0])
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 def gather_numbers(own: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -140,12 +140,12 @@ def gather_numbers(own: NDArray[np.int32]) -> NDArray[np.int32]:
     return every
 
 
-def is_member() -> bool:
+def is_worker() -> bool:
     """Return whether MindSpore's launcher started this process as one of several that train."""
     return os.environ.get("MS_ROLE") == "MS_WORKER"
 
 
-def join_world() -> World:
+def join_processes() -> World:
     """Connect to the other processes and return the world; the device must have been set.
 
     MindSpore raises ``RuntimeError`` if the others do not connect in time.
@@ -159,9 +159,9 @@ def join_world() -> World:
     return replace(world, local_rank=here.index(world.rank), local_size=len(here))
 
 
-def leave_world() -> None:
+def leave_processes() -> None:
     """Disconnect from the other processes, if this process was connected."""
-    if is_member():
+    if is_worker():
         from mindspore.communication import release
 
         release()

@@ -31,7 +31,7 @@ class Entry:
     folder: Path
     about: dict[str, Any]
 
-    def known(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Read ``entry.json``: ``shape``, and ``seconds`` of computation once complete; empty if missing or invalid."""
         try:
             found = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ class Entry:
             os.utime(self.folder / ABOUT)
 
     @contextmanager
-    def locked(self, say: Callable[[str], None], check: Callable[[], None]) -> Iterator[bool]:
+    def lock(self, say: Callable[[str], None], check: Callable[[], None]) -> Iterator[bool]:
         """Lock the entry; while another process holds it, wait and call ``check``.
 
         Yields whether the lock is held: some file systems do not support locks.

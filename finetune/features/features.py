@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.data.loader import Batch, assign_batches, assign_rows, compute_order
 from finetune.data.scan import hash_image
-from finetune.distributed.world import ALONE
+from finetune.distributed.world import SINGLE_PROCESS
 from finetune.errors import DataError, FinetuneError, PluginError, ResourceError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finetune.data.labelled import Part
     from finetune.data.loader import Loader
     from finetune.distributed.world import World
-    from finetune.features.store import Kept, Table
+    from finetune.features.store import CachedRows, Table
     from finetune.network.engines import Engine
 
     Array = NDArray[np.float32]
@@ -50,12 +50,12 @@ def fill_table(
     Raises ``DataError`` if an image changed since the scan, and ``TooLarge`` if a feature exceeds float16.
     """
     done = 0
-    for shards in group_runs(table.missing() if numbers is None else numbers):
-        first = table.shards()[shards[0]].start // loader.batch_size
+    for shards in group_runs(table.list_missing() if numbers is None else numbers):
+        first = table.list_shards()[shards[0]].start // loader.batch_size
         with closing(loader.epoch(view, start=first)) as batches:
             computed = engine().run(each.images for each in batches)
             for number in shards:
-                rows = table.shards()[number]
+                rows = table.list_shards()[number]
                 pieces: list[NDArray[np.float16]] = []
                 while len(pieces) * loader.batch_size < len(rows):
                     pieces.append(convert_to_half(next(computed)))
@@ -134,11 +134,11 @@ class FeatureLoader:
     """Loads batches of cached features in place of images, in the same order and shares as the images."""
 
     part: Part
-    kept: Kept
+    kept: CachedRows
     batch_size: int
     seed: int
     train: bool
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, starting with number ``start``."""

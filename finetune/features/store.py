@@ -57,25 +57,25 @@ class Table:
         """The size of all rows in bytes."""
         return self.count * 2 * prod(self.shape)
 
-    def shards(self) -> list[range]:
+    def list_shards(self) -> list[range]:
         """Return the rows of each shard."""
         return [range(start, min(start + self.rows, self.count)) for start in range(0, self.count, self.rows)]
 
-    def path(self, number: int) -> Path:
+    def path_of_shard(self, number: int) -> Path:
         return self.folder / f"{number:05d}.f16"
 
-    def missing(self, numbers: Sequence[int] | None = None) -> list[int]:
+    def list_missing(self, numbers: Sequence[int] | None = None) -> list[int]:
         """Return which of the given shards, or of all, are missing or damaged; damaged ones are removed."""
-        shards = self.shards()
+        shards = self.list_shards()
         wanted = range(len(shards)) if numbers is None else numbers
-        return [number for number in wanted if not self._sound(number, len(shards[number]))]
+        return [number for number in wanted if not self._is_sound(number, len(shards[number]))]
 
-    def absent(self) -> list[int]:
+    def list_absent(self) -> list[int]:
         """Return the shards that do not exist, without verifying the others."""
-        return [number for number in range(len(self.shards())) if not self.path(number).exists()]
+        return [number for number in range(len(self.list_shards())) if not self.path_of_shard(number).exists()]
 
-    def _sound(self, number: int, rows: int) -> bool:
-        path = self.path(number)
+    def _is_sound(self, number: int, rows: int) -> bool:
+        path = self.path_of_shard(number)
         with suppress(OSError):
             data = memoryview(path.read_bytes())
             if len(data) == rows * 2 * prod(self.shape) + SEAL and self.seal(number, data[:-SEAL]) == data[-SEAL:]:
@@ -86,7 +86,7 @@ class Table:
     def write(self, number: int, rows: Rows) -> None:
         """Write a shard atomically; raises ``ResourceError`` if the disk refuses."""
         data = np.ascontiguousarray(rows, np.float16).data.cast("B")
-        with atomic.atomic_path(self.path(number)) as part, part.open("wb") as file:
+        with atomic.atomic_path(self.path_of_shard(number)) as part, part.open("wb") as file:
             file.write(data)
             file.write(self.seal(number, data))
 
@@ -95,22 +95,22 @@ class Table:
         place = f"{self.folder.name} {number} {self.count} {self.shape}"
         return hashlib.blake2b(data, digest_size=SEAL, key=hashlib.blake2b(place.encode()).digest()).digest()
 
-    def read(self) -> Kept:
+    def read(self) -> CachedRows:
         """Return all rows, mapped into memory or, if they are small and few, loaded."""
         if 2 * prod(self.shape) < LARGE_ROW and self.takes <= HELD_BYTES:
-            return Kept([self._held()], [], self.count)
+            return CachedRows([self._map_shard()], [], self.count)
         maps, shards = [], []
-        for number, rows in enumerate(self.shards()):
-            with self.path(number).open("rb") as file:
+        for number, rows in enumerate(self.list_shards()):
+            with self.path_of_shard(number).open("rb") as file:
                 maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             flat = np.frombuffer(maps[-1], np.float16, count=len(rows) * prod(self.shape))
             shards.append(flat.reshape(len(rows), *self.shape))
-        return Kept(shards, maps, self.rows)
+        return CachedRows(shards, maps, self.rows)
 
-    def _held(self) -> Rows:
+    def _map_shard(self) -> Rows:
         whole = np.empty((self.count, *self.shape), np.float16)
-        for number, rows in enumerate(self.shards()):
-            with self.path(number).open("rb") as file:
+        for number, rows in enumerate(self.list_shards()):
+            with self.path_of_shard(number).open("rb") as file:
                 room = whole[rows.start : rows.stop].data.cast("B")
                 if file.readinto(room) != len(room):
                     raise OSError(f"'{file.name}' became shorter while it was read")
@@ -118,7 +118,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedRows:
     """Rows in shards of ``size``; ``maps`` are the files that are mapped, empty if the rows are loaded."""
 
     shards: list[Rows]

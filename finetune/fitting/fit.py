@@ -199,7 +199,7 @@ def _walk_path(
             track.add(found.point, strength)
         points = [track.points[-1] for track in tracks]
         logits = _predict(fit, folds, points)
-        step, loss = _judge(fit, choice, strength, logits)
+        step, loss = _evaluate_penalty(fit, choice, strength, logits)
         report(step)
         fit.path.append(step)
         if best is None or -loss > best.merit:
@@ -267,7 +267,7 @@ def _predict(fit: _Fit, folds: list[int], points: list[Doubles]) -> Floats:
     return logits
 
 
-def _judge(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[Step, float]:
+def _evaluate_penalty(fit: _Fit, choice: Choice, strength: float, logits: Floats) -> tuple[Step, float]:
     """Return the out-of-fold scores, and the loss that selects the strength."""
     judged = ~np.isnan(logits[:, 0])
     logits, labels = logits[judged], fit.plain_labels()[judged]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.distributed.launch import find_free_port
 from finetune.errors import ResourceError
-from finetune.launch.member import ALIVE, RECIPE, Task
+from finetune.launch.events import Screen
 from finetune.launch.processes import Machines, Processes
-from finetune.launch.relay import Screen
+from finetune.launch.worker_process import ALIVE, RECIPE, Task
 from finetune.machine import interrupts
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def run_processes(
             _follow(processes, screen, machines, stop)
         finally:
             processes.end()
-            machines.leave(done=processes.in_order())
+            machines.leave(done=processes.is_in_order())
         screen.update()
         _keep_logs(processes, screen.run_folder)
-        error = processes.verdict(stop.signal)
+        error = processes.explain_end(stop.signal)
     if error is not None:
         if screen.run is not None:
             progress.finetune_run_error(screen.run, error)
@@ -89,11 +89,11 @@ def _start_processes(launch: Launch, plan: Plan, task: Task, resume: Path | None
             masking.write_recipe(folder / RECIPE, plans.dump_given(plan))
             task.write(folder)
             where = replace(launch, port=launch.port or find_free_port())
-            environment = os.environ | where.environment(folder)
+            environment = os.environ | where.make_environment(folder)
             environment["PATH"] = f"{_link_python(folder)}{os.pathsep}{environment.get('PATH', '')}"
             with (logs / "msrun.log").open("wb") as log:
                 msrun = subprocess.Popen(
-                    where.command(logs),
+                    where.make_command(logs),
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -148,12 +148,12 @@ def _follow(processes: Processes, screen: Screen, machines: Machines, stop: inte
         _keep_logs(processes, screen.run_folder)
         if stop.signal:
             told |= processes.signal(stop.signal, told)
-        if processes.finished():
+        if processes.is_finished():
             return  # MindSpore's launcher itself would wait for half a minute longer
-        processes.deserted = processes.deserted or machines.lost()
-        if processes.failed():
+        processes.deserted = processes.deserted or machines.is_lost()
+        if processes.has_failed():
             until = min(until, time.monotonic() + SOON)
-        elif processes.outcomes():
+        elif processes.read_outcomes():
             until = min(until, time.monotonic() + SAVING)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import errors
 from finetune.distributed.launch import WORKER
+from finetune.distributed.world import PeerFailed
 from finetune.errors import FinetuneError, Interrupted, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class Machines:
         self.strangers: set[socket.socket] = set()  # connections that have not sent HELLO yet
         self.listener: socket.socket | None = None
         if self.several and launch.node == 0:
-            self.listener = self._listening()
+            self.listener = self._open_socket()
 
-    def _listening(self) -> socket.socket:
+    def _open_socket(self) -> socket.socket:
         try:
             listener = socket.create_server(("", self.address[1]))
         except OSError as error:
@@ -56,14 +57,14 @@ class Machines:
         listener.setblocking(False)
         return listener
 
-    def lost(self) -> bool:
+    def is_lost(self) -> bool:
         """Return whether a machine has disconnected without ending normally."""
         if not self.several:
             return False
-        self._meet()
-        return any([self._left(each) for each in [*self.connections]])
+        self._connect()
+        return any([self._has_left(each) for each in [*self.connections]])
 
-    def _meet(self) -> None:
+    def _connect(self) -> None:
         """Accept or open a connection, if one is due."""
         with suppress(OSError):
             if self.listener is not None:
@@ -85,7 +86,7 @@ class Machines:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self.connections.append(connection)
 
-    def _left(self, connection: socket.socket) -> bool:
+    def _has_left(self, connection: socket.socket) -> bool:
         stranger = connection in self.strangers
         try:
             said = connection.recv(len(HELLO) if stranger else 1)
@@ -132,41 +133,43 @@ class Processes:
     msrun: subprocess.Popen[bytes]
     deserted: bool = False
 
-    def log(self, rank: int) -> Path:
+    def path_of_log(self, rank: int) -> Path:
         return self.logs / f"worker_{rank}.log"
 
-    def pids(self) -> dict[int, int]:
+    def find_pids(self) -> dict[int, int]:
         """Return the process ids of all processes that have started, by rank."""
         found = ((rank, self.folder / f"rank-{rank}.pid") for rank in self.launch.ranks)
         return {rank: int(path.read_text()) for rank, path in found if path.exists()}
 
-    def outcomes(self) -> dict[int, dict[str, Any]]:
+    def read_outcomes(self) -> dict[int, dict[str, Any]]:
         """Return the outcomes of all processes that have ended by themselves, by rank."""
         found = ((rank, self.folder / f"rank-{rank}.json") for rank in self.launch.ranks)
         return {rank: json.loads(path.read_text(encoding="utf-8")) for rank, path in found if path.exists()}
 
-    def dead(self) -> dict[int, int]:
+    def find_dead(self) -> dict[int, int]:
         """Return the exit codes or negative signals of processes that MindSpore's launcher saw fail, by process id."""
         with suppress(OSError):
             return {int(pid): int(code) for pid, code in DIED.findall((self.logs / "msrun.log").read_bytes())}
         return {}
 
-    def failed(self) -> bool:
+    def has_failed(self) -> bool:
         """Return whether one process failed on its own, so that the others cannot continue."""
-        lone = (each["exit_code"] and not each["everywhere"] for each in self.outcomes().values())
-        return self.deserted or any(lone) or bool(self.dead())
+        lone = (each["exit_code"] and not each["everywhere"] for each in self.read_outcomes().values())
+        return self.deserted or any(lone) or bool(self.find_dead())
 
-    def in_order(self) -> bool:
+    def is_in_order(self) -> bool:
         """Return whether all processes ended together."""
-        return len(self.outcomes()) == len(self.launch.ranks) and not self.failed()
+        return len(self.read_outcomes()) == len(self.launch.ranks) and not self.has_failed()
 
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Return whether all processes have written their outcomes and ended."""
-        return len(self.outcomes()) == len(self.launch.ranks) and not any(map(is_member, self.pids().values()))
+        return len(self.read_outcomes()) == len(self.launch.ranks) and not any(
+            map(is_member, self.find_pids().values())
+        )
 
     def signal(self, signum: int, told: set[int]) -> set[int]:
         """Send a signal to every process that is not in ``told``; return the ids of these processes."""
-        new = {*self.pids().values()} - told
+        new = {*self.find_pids().values()} - told
         for pid in new:
             with suppress(ProcessLookupError):
                 os.kill(pid, signum)
@@ -174,7 +177,7 @@ class Processes:
 
     def end(self) -> None:
         """Kill what is still running: the process group of MindSpore's launcher, and each process in its own group."""
-        for pid in self.pids().values():
+        for pid in self.find_pids().values():
             if is_member(pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -182,35 +185,35 @@ class Processes:
             os.killpg(self.msrun.pid, signal.SIGKILL)
         self.msrun.wait()
 
-    def verdict(self, signum: int) -> FinetuneError | None:
+    def explain_end(self, signum: int) -> FinetuneError | None:
         """Return the error that ended the run: that of the process that failed first, or of one that died silently.
 
         ``signum`` is the signal that asked the processes to end, or 0.
         """
-        outcomes = self.outcomes()
+        outcomes = self.read_outcomes()
         failed = {rank: each for rank, each in outcomes.items() if each["exit_code"]}
-        own = {rank: each for rank, each in failed.items() if each["type"] != "Elsewhere"} or failed
+        own = {rank: each for rank, each in failed.items() if each["type"] != PeerFailed.__name__} or failed
         if own:
             rank, first = min(own.items(), key=lambda item: item[1]["time"])
             if signum and first["type"] == "KeyboardInterrupt":
                 return Interrupted(signum, UNBEGUN)
-            where = "" if first["everywhere"] else f" (process {rank}; its log: {self.log(rank)})"
+            where = "" if first["everywhere"] else f" (process {rank}; its log: {self.path_of_log(rank)})"
             return errors.rebuild_error(first["type"], f"{first['message']}{where}", first["exit_code"])
         silent = [rank for rank in self.launch.ranks if rank not in outcomes]
         if not silent:
             return None
         if signum:
             return Interrupted(signum, UNBEGUN)
-        dead = self.dead()
+        dead = self.find_dead()
         if self.deserted and not dead:
             remedy = "look at its logs, then use `finetune run --resume` on all machines"
             return ProcessDied(f"the processes of another machine ended, so those of this one were stopped; {remedy}")
-        codes = {rank: dead[pid] for rank, pid in self.pids().items() if pid in dead}
+        codes = {rank: dead[pid] for rank, pid in self.find_pids().items() if pid in dead}
         if not codes:
             ended = f"MindSpore's launcher ended with code {self.msrun.returncode}"
             return ProcessDied(f"{ended}, and all processes with it; its log: {self.logs / 'msrun.log'}")
         rank = next(rank for rank in silent if rank in codes)
-        return describe_death(rank, codes[rank], self.log(rank))
+        return describe_death(rank, codes[rank], self.path_of_log(rank))
 
 
 def describe_death(rank: int, code: int, log: Path) -> ProcessDied:

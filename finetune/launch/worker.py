@@ -4,6 +4,6 @@ import sys
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this script: its modules must not shadow others
-    from finetune.launch import member
+    from finetune.launch import worker_process
 
-    member.main()
+    worker_process.main()

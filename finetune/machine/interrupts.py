@@ -113,7 +113,7 @@ class Listener:
         raise Interrupted(self.early, "stopped before training began; nothing was written")
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def is_complete(self) -> Iterator[None]:
         """Delay signals until the end of the block."""
         self.blocks += 1
         try:
@@ -144,7 +144,7 @@ def hold_signals() -> Iterator[None]:
     if not _listener or threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _listener[0].whole():
+    with _listener[0].is_complete():
         yield
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from finetune.data import splitfile
-from finetune.distributed.world import ALONE
+from finetune.distributed.world import SINGLE_PROCESS
 from finetune.errors import UsageError
 from finetune.model import metrics
 from finetune.network import engines
@@ -102,31 +102,31 @@ class Predictor:
         for engine in self._engines.values():
             engine.backend.rest()
 
-    def probabilities(self, batches: Batches) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    def predict_probabilities(self, batches: Batches) -> Iterator[tuple[NDArray[np.int64], Array]]:
         """Yield indices (n,) and probabilities (n, classes) of each batch, without padding."""
-        for batch, logits in self._computed("logits", batches):
+        for batch, logits in self._compute("logits", batches):
             real = batch.weights > 0
             yield batch.indices[real], softmax(logits)[real]
 
-    def features(self, batches: Batches) -> Array:
+    def compute_features(self, batches: Batches) -> Array:
         """Return pooled features (images, width) in the order of the part."""
-        return np.concatenate([rows[batch.weights > 0] for batch, rows in self._computed("features", batches)])
+        return np.concatenate([rows[batch.weights > 0] for batch, rows in self._compute("features", batches)])
 
-    def features_of(self, images: Array) -> Array:
+    def compute_batch_features(self, images: Array) -> Array:
         """Return pooled features of preprocessed images (N, 3, H, W), float32."""
-        return self._engine("features", images)(images)
+        return self._get_engine("features", images)(images)
 
     def evaluate(
-        self, batches: Batches, classes: int, check: Callable[[], None] = lambda: None, world: World = ALONE
+        self, batches: Batches, classes: int, check: Callable[[], None] = lambda: None, world: World = SINGLE_PROCESS
     ) -> Evaluation:
         """Evaluate a part, each process its share; ``check`` is called after each batch and may raise."""
         part = batches.part
         found = [np.empty(0, metrics.SCORE)]
-        with world.together():
-            for indices, rows in self.probabilities(batches):
+        with world.collective():
+            for indices, rows in self.predict_probabilities(batches):
                 found.append(metrics.score_images(indices, rows, part.labels[indices]))
                 check()
-        scored = np.concatenate(world.rows(np.concatenate(found)))
+        scored = np.concatenate(world.gather_rows(np.concatenate(found)))
         scored = scored[np.argsort(scored["index"])]
         confusion = metrics.count_pairs(scored, part.labels, classes)
         return Evaluation(
@@ -136,7 +136,7 @@ class Predictor:
             confidence=scored["confidence"],
         )
 
-    def _computed(self, what: str, batches: Batches) -> Iterator[tuple[Batch, Array]]:
+    def _compute(self, what: str, batches: Batches) -> Iterator[tuple[Batch, Array]]:
         """Yield each batch and its output; the engine works ahead."""
         pending: deque[Batch] = deque()
         source = batches.epoch(1)
@@ -150,25 +150,25 @@ class Predictor:
         first = next(given, None)
         if first is None:  # with few batches, a process may have none
             return
-        for output in self._engine(what, first).run(chain_first(first, given)):
+        for output in self._get_engine(what, first).run(chain_first(first, given)):
             yield pending.popleft(), output
 
-    def _engine(self, what: str, sample: Array) -> engines.Engine:
+    def _get_engine(self, what: str, sample: Array) -> engines.Engine:
         key = (what, sample.shape)
         if key not in self._engines:
-            self._engines[key] = self._built(what, sample)
+            self._engines[key] = self._build_engine(what, sample)
         return self._engines[key]
 
-    def _built(self, what: str, sample: Array) -> engines.Engine:
+    def _build_engine(self, what: str, sample: Array) -> engines.Engine:
         stages = len(self.network.stages)
         if what == "logits" and self.first == stages:  # exporting the head would take longer than computing it
             return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
-        cell, own = self._cell(what, None), self.products and self._cell(what, self.products)
+        cell, own = self._make_cell(what, None), self.products and self._make_cell(what, self.products)
         # For a few small logits the cosine means little.
         least = engines.COSINE if what == "features" else -1.0
         return engines.build_engine(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
 
-    def _cell(self, what: str, products: Stages | None) -> nn.Cell:
+    def _make_cell(self, what: str, products: Stages | None) -> nn.Cell:
         if what == "features":
             return Trunk(self.network, len(self.network.stages), products)
         return Logits(self.network, self.first, products)

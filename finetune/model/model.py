@@ -78,13 +78,13 @@ class Model:
         if not len(part):
             return []
         found: list[Prediction | None] = [None] * len(part)
-        with closing(self._loader(part, batch_size, workers, refused)) as loader:
-            for indices, rows in self.predictor.probabilities(loader):
+        with closing(self._make_loader(part, batch_size, workers, refused)) as loader:
+            for indices, rows in self.predictor.predict_probabilities(loader):
                 for index, row in zip(indices, rows, strict=True):
-                    found[int(index)] = self._prediction(find_path(images, part, int(index)), row, top)
+                    found[int(index)] = self._make_prediction(find_path(images, part, int(index)), row, top)
         return [each for index, each in enumerate(found) if each is not None and index not in (refused or ())]
 
-    def _prediction(self, path: str | Path, row: NDArray[np.float32], top: int) -> Prediction:
+    def _make_prediction(self, path: str | Path, row: NDArray[np.float32], top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]
         pairs = tuple((self.classes[i], float(row[i])) for i in best)
         return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs)
@@ -102,7 +102,7 @@ class Model:
         if selection.is_own and (path := find_scores(self.folder)) is not None:
             return self._estimate(path)
         part = selection.part
-        with closing(self._loader(part, batch_size, workers)) as loader:
+        with closing(self._make_loader(part, batch_size, workers)) as loader:
             evaluation = self.predictor.evaluate(loader, len(self.classes))
         for warning in heldback.collect_warnings(selection):
             self.say(f"warning: {warning}")
@@ -131,21 +131,23 @@ class Model:
         """Return pooled features (N, width) float32 of paths, HWC uint8 RGB, or preprocessed (N, 3, H, W) float32."""
         if isinstance(images, np.ndarray) and images.dtype.kind == "f":
             batches = split_batches(images, batch_size)
-            return self._stacked([self.predictor.features_of(batch)[:real] for batch, real in batches])
+            return self._stack_features(
+                [self.predictor.compute_batch_features(batch)[:real] for batch, real in batches]
+            )
         part = wrap_images(images, self.image.color)
         if not len(part):
-            return self._stacked([])
-        with closing(self._loader(part, batch_size, workers)) as loader:
-            return self.predictor.features(loader)
+            return self._stack_features([])
+        with closing(self._make_loader(part, batch_size, workers)) as loader:
+            return self.predictor.compute_features(loader)
 
-    def _stacked(self, rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def _stack_features(self, rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.concatenate([np.zeros((0, int(self.about["features"])), np.float32), *rows])
 
     def export(self, path: Path, format: Literal["onnx", "mindir"] = "onnx", *, force: bool = False) -> dict[str, Any]:
         """Write the network in a format for other runtimes, with labels and preprocessing; return a report."""
         return exporting.export_model(self, path, format, force=force)
 
-    def _loader(
+    def _make_loader(
         self, part: Part, batch_size: int, workers: int | None, refused: dict[int, BadImage] | None = None
     ) -> Loader:
         threads = count_usable_cores() if workers is None else workers

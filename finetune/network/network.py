@@ -46,9 +46,9 @@ class Network(nn.Cell):
 
     def construct(self, images: Tensor, mask: Tensor) -> Tensor:
         """Map (N, 3, H, W) float32 and the head's dropout mask to (N, classes) logits."""
-        return self.head(self.features(images), mask)
+        return self.head(self.compute_features(images), mask)
 
-    def features(self, images: Tensor) -> Tensor:
+    def compute_features(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) float32 to (N, features): the last stage's mean over positions."""
         x = images
         for stage in self.stages:
@@ -63,7 +63,7 @@ class Network(nn.Cell):
         ms.set_context(mode=ms.PYNATIVE_MODE)  # nothing is compiled
         try:
             self.set_train(False)
-            found = self.features(Tensor(np.zeros((1, 3, size, size), np.float32))).shape
+            found = self.compute_features(Tensor(np.zeros((1, 3, size, size), np.float32))).shape
         finally:
             ms.set_context(mode=mode)
         if found != (1, backbone.features):
@@ -71,11 +71,11 @@ class Network(nn.Cell):
             text = f"backbone '{backbone.name}' returns features of shape {shape} but declares {backbone.features}"
             raise PluginError(f"{text}; make them equal")
 
-    def cell(self, stage: str) -> nn.Cell:
+    def get_stage(self, stage: str) -> nn.Cell:
         """Return the cell of a stage or of the head."""
         return self.head if stage == HEAD else self.stages[self.names.index(stage)]
 
-    def parameters_of(self, stages: Iterable[str]) -> list[Parameter]:
+    def get_parameters_of(self, stages: Iterable[str]) -> list[Parameter]:
         """Return the parameters of ``stages``, including BatchNorm statistics, in network order."""
         wanted = set(stages)
         return [p for p in self.get_parameters() if p.name.split(".", 1)[0] in wanted]
@@ -88,9 +88,9 @@ class Network(nn.Cell):
         training = set(trainable)
         self.set_train(False)
         for name in self.names:
-            self.cell(name).set_train(name in training)
+            self.get_stage(name).set_train(name in training)
             if frozen_batch_norm:
-                for _, cell in self.cell(name).cells_and_names():
+                for _, cell in self.get_stage(name).cells_and_names():
                     if isinstance(cell, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
                         cell.set_train(False)
 
@@ -111,7 +111,7 @@ class Chain(nn.Cell):
             if (name in form) != in_form:
                 cells.append(ImagesFirst() if in_form else ImagesLast())
                 in_form = not in_form
-            cells.append(form[name] if in_form else network.cell(name))
+            cells.append(form[name] if in_form else network.get_stage(name))
         self.pools = names[-1:] == network.names[-2:-1]
         self.averages = self.pools and in_form
         if in_form and not self.pools:
@@ -179,7 +179,7 @@ def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages |
     names = backbone.stages if forms.uncapped else forms.matmul
     if backbone.products is None or not names:
         return None
-    made = backbone.products({name: network.cell(name) for name in backbone.stages})
+    made = backbone.products({name: network.get_stage(name) for name in backbone.stages})
     return {name: made[name] for name in names}
 
 

@@ -69,7 +69,7 @@ class Graph:
 
     def _compile(self) -> None:
         self.rest()  # free the previous graph first
-        self._take(load_core().compile_model(self.model, "CPU", self.hints))
+        self._use(load_core().compile_model(self.model, "CPU", self.hints))
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Graph:
             "INFERENCE_NUM_THREADS": count_usable_cores(),
         }
 
-    def _take(self, compiled: Any) -> None:
+    def _use(self, compiled: Any) -> None:
         at_once = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.idle = [compiled.create_infer_request() for _ in range(REQUESTS * at_once)]
 
@@ -104,7 +104,7 @@ class Graph:
         if self.packed is None:
             self._compile()
         else:
-            self._take(load_core().import_model(self.packed, "CPU", self.hints))
+            self._use(load_core().import_model(self.packed, "CPU", self.hints))
 
     def refresh(self) -> None:
         """Use the current parameters of the cell; export it again if the graph does not have them under their names."""

@@ -15,7 +15,6 @@ from finetune.data.audit import IMBALANCED
 from finetune.data.imagefile import BadImage, format_path, open_image
 from finetune.data.labelled import build_split
 from finetune.errors import DataError
-from finetune.plugins import attribute_errors
 from finetune.recipe.nodes import parse_scalar
 
 if TYPE_CHECKING:
@@ -59,12 +58,12 @@ class PhotoFacts:
 
 def look_at_photos(photos: Path, catalogue: Catalogue) -> PhotoFacts:
     """Examine a folder of photos, a CSV file or a pack; raises ``DataError`` if it cannot be used."""
-    section = sources.build_section(photos.absolute().resolve())
-    dataset, options = sources.choose_dataset(photos, {}, catalogue)
+    section = sources.build_section(photos.absolute().resolve(), catalogue)
+    dataset = sources.choose_dataset(photos, {}, catalogue)
     found: dict[Split, Samples] = {}
-    with attribute_errors(catalogue.origin(dataset), f"build of dataset '{dataset.name}'"):
+    with dataset.attribute("build"):
         for split in ("train", "valid", "test"):
-            if (samples := build_split(dataset, options, split)) is not None:
+            if (samples := build_split(dataset, split)) is not None:
                 found[split] = samples
     if "train" not in found or not len(found["train"].images):
         raise DataError(f"{photos} has no training photos; put the photos of each class in a folder with its name")

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from finetune.components import (
+    KINDS,
     Augmentation,
     Backbone,
     Callback,
     Component,
-    Dataset,
     Finding,
     Freezer,
     Options,
@@ -41,13 +41,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
-SLOTS: dict[str, type[Component]] = {
-    "backbone": Backbone,
-    "dataset": Dataset,
-    "augment": Augmentation,
-    "freeze": Freezer,
-    "callbacks": Callback,
-}
+SLOTS: dict[str, type[Component]] = {kind.section: kind for kind in KINDS}
 
 _DIGEST = re.compile(r"#sha256=[0-9a-fA-F]{64}$")
 
@@ -160,7 +154,7 @@ def locate_keys(parts: Sequence[Part]) -> dict[str, list[str]]:
     homes: dict[str, dict[str, None]] = {name: {f"'{name}' at the top": None} for name in Recipe.model_fields}
     sections = [((name,), find_models(field.annotation)) for name, field in Recipe.model_fields.items()]
     single: list[tuple[KeyPath, list[type[BaseModel]]]] = [
-        (path, models) for path, models in sections if path[0] not in ("augment", "callbacks")
+        (path, models) for path, models in sections if not getattr(SLOTS.get(str(path[0])), "many", False)
     ]
     chosen: list[tuple[KeyPath, list[type[BaseModel]]]] = [(part.path, [part.component.options]) for part in parts]
     for path, models in [*single, *chosen]:

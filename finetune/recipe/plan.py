@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from finetune.components import Augmentation, Backbone, Callback, Component, Dataset, Freezer, Options
 from finetune.errors import RecipeError, UsageError
 from finetune.recipe import extending
 from finetune.recipe import overrides as changes
@@ -35,19 +34,10 @@ from finetune.recipe.places import KeyPath, Mistake, clip_text, is_weights_file,
 from finetune.recipe.runners import AutoRunner
 
 if TYPE_CHECKING:
-    from finetune.catalogue import Catalogue
+    from finetune.catalogue import Catalogue, Chosen
+    from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options
 
 MAX_MISTAKES = 100
-
-C = TypeVar("C", bound=Component)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen(Generic[C]):
-    """A component with the options that the recipe gives it."""
-
-    component: C
-    options: Options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +73,7 @@ def load_plan(source: Path | str | Mapping[str, Any], overrides: Sequence[str], 
 
 def change_document(document: Document, overrides: Sequence[str]) -> Document:
     """Return a recipe with overrides applied, starting from the default lists of sections that it leaves out."""
-    defaults = {slot: get_default(slot) for slot in ("augment", "callbacks")}
+    defaults = {slot: get_default(slot) for slot, kind in SLOTS.items() if kind.many}
     kept = {slot: get_section_model(slot).model_fields for slot in SLOTS} | {"runner": AutoRunner.model_fields}
     return changes.apply_overrides(document, overrides, defaults, kept)
 
@@ -142,7 +132,7 @@ def _make_plan(document: Document, values: dict[str, Any], catalogue: Catalogue,
     found += [Problem(each.path, "check", each.finding.text) for each in said if each.finding.severity == "error"]
     if found or recipe is None:
         return None
-    plan = _complete_plan(recipe, list(zip(parts, given, strict=True)), _Paths(document, found))
+    plan = _complete_plan(recipe, list(zip(parts, given, strict=True)), _Paths(document, found), catalogue)
     notes = tuple(str(Mistake(document.place(each.path), each.path, each.finding.text)) for each in said)
     return None if found else replace(plan, notes=notes)
 
@@ -198,17 +188,17 @@ class _Paths:
             return path
 
 
-def _complete_plan(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Paths) -> Plan:
+def _complete_plan(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths: _Paths, catalogue: Catalogue) -> Plan:
     """Return the plan with absolute paths and with the defaults of its components."""
     sections: dict[str, list[Section]] = {slot: [] for slot in SLOTS}
     chosen: dict[str, list[Chosen[Any]]] = {slot: [] for slot in SLOTS}
     for part, given in parts:
         settled = resolve_paths(given, part.path, paths)
-        chosen[part.slot].append(Chosen(component=part.component, options=settled))
+        chosen[part.slot].append(catalogue.choose(part.component, settled))
         sections[part.slot].append(_complete_section(recipe, part, settled, paths))
     freezer, stages = chosen["freeze"][0], (*chosen["backbone"][0].component.stages, "head")
     named_options, _ = resolve_positions(freezer.component, freezer.options, stages)
-    lists = {slot: tuple(items) if slot in ("augment", "callbacks") else items[0] for slot, items in sections.items()}
+    lists = {slot: tuple(items) if SLOTS[slot].many else items[0] for slot, items in sections.items()}
     return Plan(
         recipe=resolve_paths(recipe, (), paths).model_copy(update=lists),
         backbone=chosen["backbone"][0],

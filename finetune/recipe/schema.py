@@ -17,15 +17,7 @@ if TYPE_CHECKING:
     from finetune.components import Component
 
 
-SLOT_OF = {
-    "backbone": "backbone",
-    "dataset": "dataset",
-    "augmentation": "augment",
-    "freezer": "freeze",
-    "callback": "callbacks",
-}
 MANY = 20  # literals; longer lists are described as text
-LISTS = ("augment", "callbacks")
 NAMES = {"string": "text", "object": "mapping", "boolean": "true or false", "number": "number"}
 
 
@@ -85,13 +77,13 @@ def describe_bounds(option: Mapping[str, Any]) -> str:
 
 def make_example(component: Component) -> str:
     """Return a section of a recipe that uses a component: its own example, or its required options."""
-    schema, slot = get_options_schema(component), SLOT_OF[component.kind]
+    schema, slot = get_options_schema(component), component.section
     own: dict[str, Any] = next(iter(schema.get("examples", ())), {})
     needed = {name: make_sample(schema["properties"][name]) for name in schema.get("required", ())}
     section: dict[str, Any] = {"use": component.name, **needed, **own}
     if component.kind == "backbone":
         section["weights"] = "none" if not getattr(component, "weights", None) else "auto"
-    return dumps({slot: [section] if slot in LISTS else section})
+    return dumps({slot: [section] if component.many else section})
 
 
 def make_sample(option: Mapping[str, Any]) -> Any:

@@ -18,7 +18,6 @@ from finetune.training import defaults
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from finetune.catalogue import Catalogue
     from finetune.recipe.plan import Plan
 
 
@@ -123,7 +122,7 @@ def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def judge_alike(plans: Sequence[Plan], catalogue: Catalogue, say: Callable[[str], None]) -> list[Plan]:
+def judge_alike(plans: Sequence[Plan], say: Callable[[str], None]) -> list[Plan]:
     """Make all plans use held-back validation images if one of them has to, so that their scores are comparable.
 
     With ``validate.folds=auto`` a run that only fits the head would otherwise be evaluated out of fold, on different
@@ -133,8 +132,7 @@ def judge_alike(plans: Sequence[Plan], catalogue: Catalogue, say: Callable[[str]
 
     open_ones = [plan for plan in plans if plan.recipe.validate.folds == "auto"]
     settled = [
-        defaults.settle_start(plan, plan_phases(plan, catalogue), lambda message: None).recipe.validate.folds
-        for plan in open_ones
+        defaults.settle_start(plan, plan_phases(plan), lambda message: None).recipe.validate.folds for plan in open_ones
     ]
     if "off" not in settled or {*settled} == {"off"}:
         return list(plans)

@@ -72,7 +72,7 @@ class Sweep:
         value = best.get(f"val_{self.metric}")
         return None if value is None else float(value)
 
-    def best(self) -> Row | None:
+    def find_best(self) -> Row | None:
         """Return the run with the best value, or the first of several with that value."""
         scored = [(score, row) for row in self.rows if (score := self.score(row)) is not None]
         if not scored:
@@ -80,7 +80,7 @@ class Sweep:
         pick = min if self.metric == "loss" else max
         return pick(scored, key=lambda pair: pair[0])[1]
 
-    def table(self) -> tuple[list[str], list[list[Any]]]:
+    def render_table(self) -> tuple[list[str], list[list[Any]]]:
         """Return the titles and the rows of the table of results."""
         tests = [f"test_{self.metric}"] if any(f"test_{self.metric}" in row.result for row in self.rows) else []
         rows = [
@@ -96,9 +96,9 @@ class Sweep:
         ]
         return [*self.keys, f"val_{self.metric}", *tests, "epoch", "seconds", "run"], rows
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the sweep as JSON."""
-        best = self.best()
+        best = self.find_best()
         return {
             "sweep": str(self.folder),
             "metric": self.metric,
@@ -112,9 +112,9 @@ class Sweep:
 
     def write(self) -> None:
         """Write the sweep into its folder, as ``sweep.json`` and ``sweep.csv``."""
-        atomic.write_text(self.folder / RECORD, json.dumps(self.as_json(), indent=1))
+        atomic.write_text(self.folder / RECORD, json.dumps(self.to_json(), indent=1))
         text = io.StringIO()
-        titles, rows = self.table()
+        titles, rows = self.render_table()
         csv.writer(text, lineterminator="\n").writerows([titles, *rows])
         atomic.write_text(self.folder / "sweep.csv", text.getvalue())
 
@@ -250,7 +250,7 @@ def draw_chart(sweep: Sweep) -> str | None:
     Each combination of the other keys is a line of its own.
     """
     lines, key = collect_points(sweep)
-    best = sweep.best()
+    best = sweep.find_best()
     if key is None or best is None or not lines:
         return None
     metric = f"validation {sweep.metric}"

@@ -65,7 +65,7 @@ class NetworkCheck:
         head = heads.build_head(LinearHead(), self.backbone.features, CLASSES, 0)
         self.network = Network(self.stages, head)
         self.network.set_train(False)
-        own = {p.name: tuple(p.shape) for p in self.network.parameters_of(self.stages)}
+        own = {p.name: tuple(p.shape) for p in self.network.get_parameters_of(self.stages)}
         if self.backbone.shapes is not None:
             with self.inspection.rule(
                 "shapes", "shapes(options)", "return the names and shapes of the built network", draws=True
@@ -103,7 +103,7 @@ class NetworkCheck:
             "features", what, "each stage must accept the output of the previous one", vital=True, draws=True
         ):
             before = hash_parameters(self.network)
-            found = self.network.features(Tensor(self.images)).asnumpy()
+            found = self.network.compute_features(Tensor(self.images)).asnumpy()
             if found.shape != (IMAGES, self.backbone.features) or found.dtype != np.float32:
                 text = f"the mean over positions is {describe_array(found)}, but features is {self.backbone.features}"
                 self.inspection.breaks("features", f"{text}; make the last stage return (N, features, H, W) float32")
@@ -114,7 +114,7 @@ class NetworkCheck:
             self.expected = found
             self.unmoved(before, "in evaluation mode")
         with self.inspection.rule("batch", "one image alone", "take any number of images", draws=True):
-            alone = self.network.features(Tensor(self.images[:1])).asnumpy()
+            alone = self.network.compute_features(Tensor(self.images[:1])).asnumpy()
             if not self.agrees(alone, self.expected[:1]):
                 text = "the features of an image depend on the batch"
                 remedy = "in evaluation use stored statistics, as nn.BatchNorm2d does, not those of the batch"
@@ -169,7 +169,7 @@ class NetworkCheck:
 
     def compiled(self) -> None:
         """Compile in graph mode, export to ONNX and compute in matmul form, and compare the features."""
-        self.expected = self.network.features(Tensor(self.images)).asnumpy()  # training has changed the weights
+        self.expected = self.network.compute_features(Tensor(self.images)).asnumpy()  # training has changed the weights
         ms.set_context(mode=ms.GRAPH_MODE)
         trunk = Trunk(self.network, len(self.stages)).set_train(False)
         if self.inspection.wants("graph"):
@@ -189,7 +189,7 @@ class NetworkCheck:
 
     def products(self, make: Any) -> None:
         """Check the parameters and features of the matmul form."""
-        given = {name: self.network.cell(name) for name in self.stages}
+        given = {name: self.network.get_stage(name) for name in self.stages}
         made = make(given)
         own = {id(p) for cell in given.values() for p in cell.get_parameters()}
         if tuple(made) != tuple(given) or own != {id(p) for cell in made.values() for p in cell.get_parameters()}:

@@ -35,7 +35,7 @@ def fit_memory(
     first = min((len(find_trunk(network.names, phase.trainable)) for phase in phases), default=len(network.stages))
     each, free = HELD * measure_activations(network, first, side) / MB, read_available_memory_mb()
     size, why = limit_size(size, steps, each, None if free is None else SHARE * free, world.size)
-    size, why = world.from_first([size, why])
+    size, why = world.broadcast([size, why])
     if plan.recipe.train.length:
         say(f"train.batch_size=auto chose {size}: {why}")
     return set_batch_size(plan, size)

@@ -15,8 +15,8 @@ from finetune.network import engines, network
 from finetune.network.network import Trunk, is_statistic
 from finetune.recipe.models import AdamW
 from finetune.training import changes, finished, preflight, saving, trial
-from finetune.training.feed import Feed
-from finetune.training.frozen import select_fitting
+from finetune.training.frozen_stages import select_fitting
+from finetune.training.phase_data import PhaseData
 from finetune.training.preflight import find_existing
 from finetune.training.prepare import Prepared, prepare
 from finetune.training.records import load_data
@@ -37,7 +37,7 @@ def check(plan: Plan, catalogue: Catalogue, *, say: Callable[[str], None] = prin
     try:
         prepared = prepare(plan, catalogue, say=say, tried=trial.CHECK)
     except (WeightsError, DownloadError) as error:
-        raise add_data_error(error, plan, catalogue) from None
+        raise add_data_error(error, plan) from None
     return build_report(prepared, say)
 
 
@@ -89,10 +89,10 @@ def build_report(prepared: Prepared, say: Callable[[str], None]) -> dict[str, An
     }
 
 
-def add_data_error(error: FinetuneError, plan: Plan, catalogue: Catalogue) -> FinetuneError:
+def add_data_error(error: FinetuneError, plan: Plan) -> FinetuneError:
     """Add an error in the data, which would be found only later, to an error in the weights."""
     try:
-        load_data(plan, catalogue, count_usable_cores(), lambda split, done, total: None)
+        load_data(plan, count_usable_cores(), lambda split, done, total: None)
     except DataError as other:
         return type(error)(f"{error}\n{other}")
     return error
@@ -111,20 +111,20 @@ def describe_phases(prepared: Prepared) -> list[dict[str, Any]]:
 
 def count_trainable_values(prepared: Prepared, stages: tuple[str, ...]) -> int:
     """Return how many numbers the optimizer updates if ``stages`` train."""
-    return sum(p.size for p in prepared.network.parameters_of(stages) if not is_statistic(p))
+    return sum(p.size for p in prepared.network.get_parameters_of(stages) if not is_statistic(p))
 
 
 def describe_features(prepared: Prepared, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return for each phase with features the stage that they follow, their size in MB, and whether they fit."""
-    feed, found = Feed(prepared, None, say), []
+    phase_data, found = PhaseData(prepared, None, say), []
     for phase in prepared.phases:
         frozen = network.find_trunk(prepared.network.names, phase.trainable)
-        feed.enter(len(frozen), epochs=range(phase.first, phase.last + 1), last=phase == prepared.phases[-1])
+        phase_data.enter(len(frozen), epochs=range(phase.first, phase.last + 1), last=phase == prepared.phases[-1])
         if not frozen:
             continue
-        sizes = feed.views.sizes(find_feature_shape(prepared, len(frozen)))
+        sizes = phase_data.views.compute_sizes(find_feature_shape(prepared, len(frozen)))
         kept = (
-            select_fitting(sizes, feed.keeper.limit)
+            select_fitting(sizes, phase_data.cache.limit)
             if prepared.plan.recipe.cache.features != "off"
             else frozenset[str]()
         )
@@ -140,7 +140,7 @@ def describe_features(prepared: Prepared, say: Callable[[str], None]) -> list[di
                 and find_existing(entries.locate_cache()).is_dir(),
             }
         )
-    feed.close()
+    phase_data.close()
     return found
 
 

@@ -49,14 +49,14 @@ def choose_forms(plan: Plan, stages: tuple[str, ...], resume: Path | None) -> Fo
     backbone, runner = plan.backbone.component, plan.recipe.runner
     if backbone.products is None or not stages:
         return Forms()
-    if runner.mode != "graph" or runner.amp == "O2" or (worlds.is_member() and plan.recipe.train.sync_batch_norm):
+    if runner.mode != "graph" or runner.amp == "O2" or (worlds.is_worker() and plan.recipe.train.sync_batch_norm):
         return Forms(why="the matmul form needs graph mode, no mixed precision and no synchronised BatchNorm")
     isa, fixed = forms.find_strongest_isa(), cpu.is_uncapped()
     begun = None if resume is None else forms.read_forms(resume, backbone.stages, cpu.PRODUCTS)
     if begun is not None and (isa == "avx512" or not begun.uncapped):
         return begun
     # Several processes cannot agree on the free memory before they are connected.
-    free = None if worlds.is_member() else read_available_memory_mb()
+    free = None if worlds.is_worker() else read_available_memory_mb()
     free = None if free is None or plan.recipe.train.batch_size == "auto" else SHARE * free
     return forms.choose_forms(describe_tail(plan, stages), isa, fixed=fixed, free_mb=free)
 

@@ -10,25 +10,24 @@ import numpy as np
 from finetune.components import Callback, Finding, RunFacts
 from finetune.errors import UsageError
 from finetune.model.metrics import list_constant_metrics
-from finetune.plugins import attribute_errors
 from finetune.recipe.parts import assume_longest
 from finetune.recipe.places import format_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from finetune.catalogue import Catalogue
+    from finetune.catalogue import Chosen
     from finetune.data.loading import Data
     from finetune.recipe.models import Recipe
-    from finetune.recipe.plan import Chosen, Plan
+    from finetune.recipe.plan import Plan
 
 
-def check_options(plan: Plan, data: Data, catalogue: Catalogue, say: Callable[[str], None], asked: Recipe) -> None:
+def check_options(plan: Plan, data: Data, say: Callable[[str], None], asked: Recipe) -> None:
     """Report options of a plan that have no effect on the data; raises ``UsageError`` if the run depends on them.
 
     ``asked`` is the recipe before ``auto`` values were chosen by the data.
     """
-    found = [*_check_metric(plan, data), *_check_callbacks(plan, data, catalogue, asked)]
+    found = [*_check_metric(plan, data), *_check_callbacks(plan, data, asked)]
     errors = [f"{finding.subject}: {finding.text}" for finding in found if finding.severity == "error"]
     if errors:
         raise UsageError("\n".join(errors))
@@ -59,20 +58,20 @@ def _check_metric(plan: Plan, data: Data) -> Iterator[Finding]:
         yield Finding(severity="warning", subject="evaluate.metric", text=text)
 
 
-def _check_callbacks(plan: Plan, data: Data, catalogue: Catalogue, asked: Recipe) -> Iterator[Finding]:
+def _check_callbacks(plan: Plan, data: Data, asked: Recipe) -> Iterator[Finding]:
     """Yield the findings of callbacks about their options that they did not have before the data was known."""
     before, now = RunFacts(recipe=assume_longest(asked)), collect_facts(plan, data)
     for index, chosen in enumerate(plan.callbacks):
-        known = _run_check(chosen, before, catalogue)
-        for finding in _run_check(chosen, now, catalogue):
+        known = _run_check(chosen, before)
+        for finding in _run_check(chosen, now):
             if finding not in known:
                 subject = f"{format_path(('callbacks', index))}{f'.{finding.subject}' if finding.subject else ''}"
                 yield Finding(severity=finding.severity, subject=subject, text=finding.text)
 
 
-def _run_check(chosen: Chosen[Callback], about: RunFacts, catalogue: Catalogue) -> list[Finding]:
+def _run_check(chosen: Chosen[Callback], about: RunFacts) -> list[Finding]:
     check = chosen.component.check
     if check is None:
         return []
-    with attribute_errors(catalogue.origin(chosen.component), f"check of callback '{chosen.component.name}'"):
+    with chosen.attribute("check"):
         return list(check(chosen.options, about))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.distributed import launch
-from finetune.distributed.world import Elsewhere, is_member
+from finetune.distributed.world import PeerFailed, is_worker
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
-from finetune.training import check, finished, finishing, fitting, preflight, ratetest, resuming, runfolder, saving
+from finetune.training import check, finished, finishing, fitting, preflight, rate_test, resuming, runfolder, saving
 from finetune.training.prepare import prepare
 from finetune.training.training_run import TrainingRun
 
@@ -47,7 +47,7 @@ def fine_tune(
         if done is not None:
             return done
     launch.refuse_alone(plan.recipe)
-    if not is_member():  # the parent has checked already
+    if not is_worker():  # the parent has checked already
         preflight.check_machine(plan, resume)
     prepared = prepare(plan, catalogue, resume=resume, watchers=watchers, say=say)
     with open_run_folder(prepared, resume) as folder, interrupts.watch_signals() as stop:
@@ -64,13 +64,13 @@ def open_run_folder(prepared: Prepared, resume: Path | None) -> Iterator[Path]:
     recipe, world = prepared.plan.recipe, prepared.world
     folder = resume
     with ExitStack() as stack:
-        with world.together():
-            if world.first:
+        with world.collective():
+            if world.is_main:
                 if resume is None:
                     check.check_disk(prepared)
                 folder = resume or runfolder.create_folder(recipe.output, recipe.name)
                 stack.enter_context(runfolder.Lock(folder))
-        yield Path(world.from_first(str(folder)))
+        yield Path(world.broadcast(str(folder)))
 
 
 def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
@@ -81,13 +81,13 @@ def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
             train(training, stop)
         except interrupts.Asked:
             training.save()
-            training.world.wait()
+            training.world.barrier()
             interrupted = Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}")
             interrupted.everywhere = True
             raise interrupted from None
     except BaseException as error:
-        if isinstance(error, PluginError | DataError | Elsewhere):  # raised between steps or within a block
-            training.rescue()
+        if isinstance(error, PluginError | DataError | PeerFailed):  # raised between steps or within a block
+            training.save_after_error()
         elif isinstance(error, ResourceError) and saving.list_checkpoints(training.saver.folder):
             run.say(f"free some disk space, then resume with: finetune run --resume {run.folder}")
         for failure in plugins.fire_all("finetune_run_error", run=run, error=error):
@@ -129,8 +129,8 @@ def train_epoch(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> Non
     """Train the remaining steps of an epoch, evaluate it, and save it."""
     run, plugins = training.run, training.plugins
     training.begin_epoch(epoch)
-    if ratetest.is_open(training):
-        ratetest.settle_rate(training, stop.check)
+    if rate_test.is_open(training):
+        rate_test.settle_rate(training, stop.check)
         training.save_settled()
     plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 
@@ -147,7 +147,7 @@ def train_epoch(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> Non
 
 def train_steps(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> None:
     """Make the remaining steps of an epoch, and save within the epoch if a plugin asks for it."""
-    for block in training.blocks(epoch, stop.check):
+    for block in training.iterate_blocks(epoch, stop.check):
         for loss in training.train(block):
             training.plugins.fire("finetune_step_end", run=training.run, step=training.run.step, loss=loss)
         training.save_step()

@@ -131,7 +131,7 @@ def find_data_changes(folder: Path, plan: Plan, catalogue: Catalogue, say: Calla
         before, classes = about["fingerprint"], tuple(about["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"images: cannot be compared, because {folder / 'data.json'} cannot be read ({error})"]
-    data = load_own_data(folder, plan, catalogue, classes, say)
+    data = load_own_data(folder, plan, classes, say)
     if data.classes != classes:
         gone, new = [c for c in classes if c not in data.classes][:5], [c for c in data.classes if c not in classes][:5]
         return [f"classes: missing {gone}, new {new}", *_describe_images(folder, data)]
@@ -142,12 +142,10 @@ def _describe_images(folder: Path, data: Data) -> list[str]:
     return [f"images: {changes.describe_image_changes(folder, data) or 'changed'}"]
 
 
-def load_own_data(
-    folder: Path, plan: Plan, catalogue: Catalogue, classes: tuple[str, ...], say: Callable[[str], None]
-) -> Data:
+def load_own_data(folder: Path, plan: Plan, classes: tuple[str, ...], say: Callable[[str], None]) -> Data:
     """Load the data of a plan with the split method and the class order of the run in a folder."""
     method = read_split_method(folder)
-    data = load_data(plan, catalogue, count_usable_cores(), make_progress(say), method=method)
+    data = load_data(plan, count_usable_cores(), make_progress(say), method=method)
     if pretrained.keeps_head(plan) and {*data.classes} <= {*classes}:
         return datas.relabel_data(data, classes)
     return data

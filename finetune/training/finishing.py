@@ -29,12 +29,12 @@ def finish(training: TrainingRun, check: Check) -> None:
     training.saver.join()
     training.tell()
     training.finishing = True
-    training.feed.finish()
+    training.phase_data.finish_training()
     training.trainer.end_sink()
     check_processes(training)
-    if world.first:
+    if world.is_main:
         assign_values(training.network.get_parameters(), load_final_weights(training))
-    world.same_everywhere(list(training.network.get_parameters()))
+    world.broadcast_parameters(list(training.network.get_parameters()))
     metrics = compute_final_metrics(training, check)
     found = list(verdict.find_warnings(training))
     for warning in found:
@@ -51,12 +51,12 @@ def finish(training: TrainingRun, check: Check) -> None:
         "frozen_unchanged": True,
         "frozen_arrays_compared": training.compared,
         "stopped_early": run.stop_reason,
-        "features": training.feed.keeper.counts.report(),
+        "features": training.phase_data.cache.counts.report(),
         "seconds": round(training.seconds, 3),
         "peak_rss_mb": environment.read_peak_memory_mb(),
         "devices": world.size,
     }
-    if world.first:
+    if world.is_main:
         records.write_history(run)
         modelfolder.write_folder(run.folder / "model", describe_model(training, metrics), training.network)
         records.write_result(run)
@@ -120,15 +120,15 @@ def load_final_weights(training: TrainingRun) -> dict[str, NDArray[np.float32]]:
     run = training.run
     best = run.folder / "checkpoints" / saving.BEST
     if not training.recipe.evaluate.restore_best or run.best is None or run.best.epoch == run.epoch:
-        return training.trainer.weights()
+        return training.trainer.read_weights()
     if not best.exists():
         run.say("the model folder contains the last epoch's weights: no checkpoint of the best epoch was saved")
-        return training.trainer.weights()
+        return training.trainer.read_weights()
     saved = saving.load_checkpoint(best)
     if saved.state["epoch"] != run.best.epoch:
         run.say(f"the model folder contains the last epoch's weights: {best} is not from the best epoch")
-        return training.trainer.weights()
-    return saved.part("network") | saved.part("average")
+        return training.trainer.read_weights()
+    return saved.select("network") | saved.select("average")
 
 
 def compute_final_metrics(training: TrainingRun, check: Check) -> dict[str, float]:
@@ -138,6 +138,6 @@ def compute_final_metrics(training: TrainingRun, check: Check) -> dict[str, floa
         found = {name: value for name, value in training.run.history[-1].items() if name.startswith("val_")}
     for part in ("valid", "test"):
         if getattr(training.data, part) is not None:
-            evaluation = training.judge.evaluate(part, check, training.feed, others=True)
+            evaluation = training.judge.evaluate(part, check, training.phase_data, others=True)
             found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
     return found

@@ -16,7 +16,7 @@ from finetune.fitting.scores import estimate_interval
 from finetune.model import evaluation, metrics
 from finetune.model.evaluation import Evaluation, softmax
 from finetune.training import defaults
-from finetune.training.frozen import list_head_views
+from finetune.training.frozen_stages import list_head_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +39,11 @@ def fit_head(training: TrainingRun, check: Check) -> None:
     training.run.say(f"fitting the head to {len(training.data.train):,} training images{many}")
     features = gather_features(training, wanted, check)
     said: dict[str, Any] = {}
-    with training.world.together():
-        if training.world.first:
+    with training.world.collective():
+        if training.world.is_main:
             said = _fit_first(training, features, check)
-    said = training.world.from_first(said)
-    training.world.same_everywhere(training.network.parameters_of(("head",)))
+    said = training.world.broadcast(said)
+    training.world.broadcast_parameters(training.network.get_parameters_of(("head",)))
     _begin_average(training)
     training.loss_sum, training.images = said["loss"] * len(training.data.train), len(training.data.train)
     training.fitted = said["report"]
@@ -62,8 +62,8 @@ def gather_features(training: TrainingRun, wanted: tuple[int, ...], check: Check
     """Return the features (V, N, D) of the training images in ``wanted`` views; empty except in the first process."""
     found = np.empty((0, 0, 0), np.float32)
     for place, view in enumerate(wanted):
-        features = training.feed.gather(view, check)
-        if training.world.first:
+        features = training.phase_data.gather(view, check)
+        if training.world.is_main:
             found = found if place else np.empty((len(wanted), *features.shape), np.float32)
             found[place] = features
     return found
@@ -117,7 +117,7 @@ def list_choices(training: TrainingRun) -> tuple[Choice, ...]:
     section, data = training.recipe.loss, training.data
     if section.class_weights != "measured":
         name = section.class_weights if isinstance(section.class_weights, str) else "given"
-        return (Choice(name=name, class_weights=training.class_weights()),)
+        return (Choice(name=name, class_weights=training.compute_class_weights()),)
     weights = targets.compute_class_weights("sqrt", data.train.labels, data.classes)
     return (Choice(name="none"), Choice(name="sqrt", class_weights=weights))
 
@@ -134,13 +134,13 @@ def build_not_finite_error(training: TrainingRun, error: NotFiniteError) -> Data
 def set_layer(training: TrainingRun, found: Fitted) -> None:
     """Copy the fitted layer into the head."""
     values = {"weight": found.weight, "bias": found.bias}
-    for parameter in training.network.parameters_of(("head",)):
+    for parameter in training.network.get_parameters_of(("head",)):
         parameter.set_data(Tensor(values[parameter.name.rsplit(".", 1)[1]]))
 
 
 def _begin_average(training: TrainingRun) -> None:
     """Start the moving average, if there is one, with the fitted head."""
-    for parameter in training.network.parameters_of(("head",)):
+    for parameter in training.network.get_parameters_of(("head",)):
         if parameter.name in training.trainer.average:
             training.trainer.average[parameter.name].set_data(Tensor(parameter.asnumpy()))
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from finetune.model.evaluation import Evaluation
-    from finetune.training.feed import Feed
+    from finetune.training.phase_data import PhaseData
     from finetune.training.prepare import Prepared
 
 
@@ -25,14 +25,14 @@ class Judge:
         """Drop the compiled graphs, because the phase and so the inputs changed."""
         self.predictors = {}
 
-    def evaluate(self, part: str, check: Callable[[], None], feed: Feed, *, others: bool) -> Evaluation:
+    def evaluate(self, part: str, check: Callable[[], None], phase_data: PhaseData, *, others: bool) -> Evaluation:
         """Evaluate the network on a part of the data.
 
         ``others`` tells that the network has different weights than the ones in training, so features of trained
         stages cannot be used.
         """
         prepared = self.prepared
-        first = 0 if others and not feed.frozen.fits() else feed.first
+        first = 0 if others and not phase_data.frozen.is_fitting() else phase_data.first
         if first not in self.predictors:
             self.predictors[first] = Predictor(
                 prepared.network,
@@ -44,7 +44,7 @@ class Judge:
             )
         predictor = self.predictors[first]
         predictor.refresh()
-        batches = feed.plain(part, check) if first else feed.loader(part)
+        batches = phase_data.get_evaluation_batches(part, check) if first else phase_data.get_loader(part)
         evaluation = predictor.evaluate(batches, len(prepared.data.classes), check, prepared.world)
         predictor.rest()
         return evaluation

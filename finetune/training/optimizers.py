@@ -129,7 +129,7 @@ class LossScale:
     good: int = 0
     overflows: int = 0
 
-    def after(self, *, finite: bool) -> LossScale:
+    def after_steps(self, *, finite: bool) -> LossScale:
         """Return the scale after a step; raises ``DivergedError`` if no scale is small enough."""
         if not finite and self.value <= 1.0:
             remedy = "lower optimizer.lr or set runner.amp=off"
@@ -140,6 +140,6 @@ class LossScale:
             return replace(self, value=self.value * 2.0, good=0)
         return replace(self, good=self.good + 1)
 
-    def state(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float]:
         """Return the scale for a checkpoint."""
         return asdict(self)

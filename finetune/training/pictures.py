@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from finetune.components import ImageSpec, Pixels
     from finetune.data.loading import Data
     from finetune.model.evaluation import Evaluation
-    from finetune.training.feed import Feed
+    from finetune.training.phase_data import PhaseData
 
 
-def show_augmented(feed: Feed, epoch: int, spec: ImageSpec, count: int) -> list[Pixels]:
+def show_augmented(phase_data: PhaseData, epoch: int, spec: ImageSpec, count: int) -> list[Pixels]:
     """Return the first training images of an epoch, as the network sees them."""
-    batches = feed.loader("train", train=True).epoch(epoch, view=feed.view(epoch))
+    batches = phase_data.get_loader("train", train=True).epoch(epoch, view=phase_data.choose_view(epoch))
     images = next(batches).images[:count]
     batches.close()
     return [denormalise(image, spec) for image in images]

@@ -18,13 +18,13 @@ from finetune.machine import forms
 from finetune.machine.environment import count_usable_cores
 from finetune.model import modelfolder
 from finetune.network import engines
-from finetune.plugins import HERE, Origin, Plugins, attribute_errors
+from finetune.plugins import HERE, Origin, Plugins
 from finetune.training import (
     batchsize,
     choosing,
     constant,
     defaults,
-    frozen,
+    frozen_stages,
     phases,
     preflight,
     pretrained,
@@ -86,27 +86,27 @@ def prepare(
         for note in plan.notes:
             say(note)
     preflight.check_device(plan)
-    planned = plan_phases(plan, catalogue)
+    planned = plan_phases(plan)
     plan, asked = defaults.settle_start(plan, planned, say, resumed=resume is not None), plan
     world = join_processes(plan, planned, resume)
     plugins = collect_plugins(plan, catalogue, watchers)
-    inputs = gather_inputs(plan, catalogue, plugins, world, resume=resume, say=say)
+    inputs = gather_inputs(plan, plugins, world, resume=resume, say=say)
     plan = defaults.settle_length(plan, planned, inputs.data, world.size, say)
-    planned = plan_phases(plan, catalogue)
-    check_inputs(plan, catalogue, inputs, world, tried=tried, say=say, asked=asked.recipe)
+    planned = plan_phases(plan)
+    check_inputs(plan, inputs, world, tried=tried, say=say, asked=asked.recipe)
     device = prepare_device(plan, planned, resume, say)
     check_device(plan, device, say)
-    network, report = build_network(plan, catalogue, inputs, world)
+    network, report = build_network(plan, inputs, world)
     if asked.recipe.train.batch_size == "auto":
         plan = batchsize.fit_memory(plan, network, planned, side=inputs.image.size, world=world, say=say)
     records.check_mixing(plan.recipe, len(inputs.data.train), world.size)
     return Prepared(
         plan=plan,
-        plugins=plugins if world.first else Plugins(),
+        plugins=plugins if world.is_main else Plugins(),
         data=inputs.data,
         image=inputs.image,
         transforms=inputs.transforms,
-        native=partial(frozen.build_native_operations, plan, inputs.image, catalogue),
+        native=partial(frozen_stages.build_native_operations, plan, inputs.image),
         device=device,
         world=world,
         workers=inputs.workers,
@@ -138,7 +138,6 @@ class Inputs:
 
 def gather_inputs(
     plan: Plan,
-    catalogue: Catalogue,
     plugins: Plugins,
     world: World,
     *,
@@ -149,20 +148,20 @@ def gather_inputs(
     recipe, backbone = plan.recipe, plan.backbone.component
     workers = count_usable_cores() if recipe.runner.workers == "auto" else recipe.runner.workers
     method = records.read_split_method(resume)
-    load = partial(records.load_data, plan, catalogue, workers, make_progress(say), method=method)
+    load = partial(records.load_data, plan, workers, make_progress(say), method=method)
     # Load data before a download, so that a mistake in the data does not cost one; weights on disk are checked first.
-    downloads = world.from_first(fetching.must_download(recipe.backbone.weights, backbone))
-    data = world.in_turn(load) if downloads else None
+    downloads = world.broadcast(fetching.must_download(recipe.backbone.weights, backbone))
+    data = world.main_process_first(load) if downloads else None
     resolve = partial(pretrained.resolve_weights, plan, plugins, say)
-    source, begun = world.in_turn(lambda: saving.find_start(resolve, resume, backbone.options, say))
+    source, begun = world.main_process_first(lambda: saving.find_start(resolve, resume, backbone.options, say))
     keeps = pretrained.keeps_head(plan)
     classes = (begun.classes if begun else labels.keep_classes(source, say)) if keeps else None
     expected = preprocessing.find_preprocessing(source, backbone)
     if not expected.certain and (image := saving.read_image(resume)):  # as when the run started
         expected = replace(expected, image=modelfolder.record_image(image), certain=True)
     image = begun.image if begun else pretrained.choose_image_spec(plan, expected, say)
-    transforms = tuple(frozen.build_transform(chosen, image, catalogue) for chosen in plan.augment)
-    data = data or world.in_turn(load)
+    transforms = tuple(frozen_stages.build_transform(chosen, image) for chosen in plan.augment)
+    data = data or world.main_process_first(load)
     if source is not None and resume is None:
         heldback.warn_of_overlap(source.path, data, say)
     if source is not None and classes is not None:
@@ -184,7 +183,6 @@ def gather_inputs(
 
 def check_inputs(
     plan: Plan,
-    catalogue: Catalogue,
     inputs: Inputs,
     world: World,
     *,
@@ -197,11 +195,11 @@ def check_inputs(
     ``asked`` is the recipe before ``auto`` values were chosen by the data.
     """
     recipe, data = plan.recipe, inputs.data
-    constant.check_options(plan, data, catalogue, say, asked)
+    constant.check_options(plan, data, say, asked)
     targets.compute_class_weights(recipe.loss.class_weights, data.train.labels, data.classes)
     records.check_mixing(recipe, len(data.train), world.size)
-    with world.together():
-        if world.first:
+    with world.collective():
+        if world.is_main:
             trial.try_images(
                 data, trial.Trial(spec=inputs.image, transforms=inputs.transforms, seed=recipe.seed, most=tried)
             )
@@ -215,14 +213,14 @@ def check_device(plan: Plan, device: devices.Device, say: Callable[[str], None])
         say(f"warning: {device.why}")
 
 
-def build_network(plan: Plan, catalogue: Catalogue, inputs: Inputs, world: World) -> tuple[Network, dict[str, Any]]:
+def build_network(plan: Plan, inputs: Inputs, world: World) -> tuple[Network, dict[str, Any]]:
     """Build the network, equal in all processes, and the report on its weights; a plugin's backbone is checked."""
-    backbone, classes = plan.backbone.component, len(inputs.data.classes)
+    backbone, classes = plan.backbone, len(inputs.data.classes)
     keeps = pretrained.keeps_head(plan)
-    network, report = pretrained.build_network(plan, catalogue, inputs.options, inputs.source, classes, keep_head=keeps)
-    if catalogue.origin(backbone).foreign:
-        catalogue.call(backbone, "stages", network.check_features, backbone, inputs.image.size)
-    world.same_everywhere(list(network.get_parameters()))
+    network, report = pretrained.build_network(plan, inputs.options, inputs.source, classes, keep_head=keeps)
+    if backbone.origin.foreign:
+        backbone.call("stages", network.check_features, backbone.component, inputs.image.size)
+    world.broadcast_parameters(list(network.get_parameters()))
     return network, report
 
 
@@ -242,10 +240,10 @@ def adapt_network(network: Network, plan: Plan, device: devices.Device, world: W
 
 def join_processes(plan: Plan, planned: Sequence[phases.Phase], resume: Path | None) -> World:
     """Connect to the processes that train together; a process without MindSpore's launcher is alone."""
-    if not worlds.is_member():
-        return worlds.ALONE
+    if not worlds.is_worker():
+        return worlds.SINGLE_PROCESS
     prepare_device(plan, planned, resume, lambda message: None)  # reported later, only by the first process
-    world = worlds.join_world()
+    world = worlds.join_processes()
     launch.check_size(plan.recipe, world.size)
     return world
 
@@ -266,25 +264,25 @@ def prepare_device(
     return device
 
 
-def plan_phases(plan: Plan, catalogue: Catalogue) -> tuple[phases.Phase, ...]:
+def plan_phases(plan: Plan) -> tuple[phases.Phase, ...]:
     """Return the phases of the recipe's freezing policy, for ``HORIZON`` epochs if their number is not chosen yet.
 
     A head that starts fitted has a phase of its own, epoch 0.
     """
     train = plan.recipe.train
     epochs = defaults.HORIZON if train.epochs == "auto" else train.epochs
-    freezer, stages = plan.freezer.component, (*plan.backbone.component.stages, "head")
-    policy = catalogue.call(freezer, "build", freezer.build, plan.freezer.options)
+    freezer, stages = plan.freezer, (*plan.backbone.component.stages, "head")
+    policy = freezer.build()
 
     def answer(epoch: int, names: tuple[str, ...]) -> frozenset[str]:
-        found = catalogue.call(freezer, "policy", policy, epoch, names)
+        found = freezer.call("policy", policy, epoch, names)
         if isinstance(found, str) or not isinstance(found, Iterable) or not all(isinstance(s, str) for s in found):
             got = f"returned {found!r:.80}, not stages; return a set of names, such as {{'head'}}"
             raise PluginError(got)
         return frozenset(found)
 
-    with attribute_errors(catalogue.origin(freezer), f"policy of freezer '{freezer.name}'"):
-        planned = phases.plan(answer, stages, epochs, name=freezer.name)
+    with freezer.attribute("policy"):
+        planned = phases.plan(answer, stages, epochs, name=freezer.component.name)
     return (phases.FITTING, *planned) if train.epochs != "auto" and defaults.is_fitted(plan.recipe) else planned
 
 
@@ -295,9 +293,9 @@ def collect_plugins(plan: Plan, catalogue: Catalogue, watchers: Sequence[object]
         name = type(watcher).__name__.lower()
         plugins.register(watcher, Origin(name=name, distribution=HERE, version="-"))
     for chosen in reversed(plan.callbacks):  # the last registered is called first
-        callback = catalogue.call(chosen.component, "build", chosen.component.build, chosen.options)
+        callback = chosen.build()
         if not any(name.startswith("finetune_") for name in dir(callback)):
             got = f"build of callback '{chosen.component.name}' returned {callback!r:.80}, which has no event hook"
-            raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; add one, such as finetune_epoch_end")
-        plugins.register(callback, catalogue.origin(chosen.component))
+            raise PluginError(f"{chosen.origin}: {got}; add one, such as finetune_epoch_end")
+        plugins.register(callback, chosen.origin)
     return plugins

@@ -65,7 +65,7 @@ def choose_backbone_options(plan: Plan, source: fetching.Source | None) -> Optio
 
 
 def build_network(
-    plan: Plan, catalogue: Catalogue, options: Options, source: fetching.Source | None, classes: int, *, keep_head: bool
+    plan: Plan, options: Options, source: fetching.Source | None, classes: int, *, keep_head: bool
 ) -> tuple[Network, dict[str, Any]]:
     """Build the network with its pretrained weights, and the report on them."""
     import mindspore as ms
@@ -75,12 +75,12 @@ def build_network(
 
     component, recipe = plan.backbone.component, plan.recipe
     ms.set_seed(recipe.seed)
-    stages = catalogue.call(component, "build", build_stages, component, options)
+    stages = plan.backbone.call("build", build_stages, component, options)
     network = Network(stages, heads.build_head(recipe.head, component.features, classes, recipe.seed))
     if source is None:
         return network, {"source": "none", "loaded": [], "reinitialised": [p.name for p in network.get_parameters()]}
     expected = {p.name: tuple(p.shape) for p in network.get_parameters()}
-    head = frozenset(p.name for p in network.parameters_of([HEAD]))
+    head = frozenset(p.name for p in network.get_parameters_of([HEAD]))
     loaded = loading.load(source, component, expected, head=head, keep_head=keep_head)
     assign_values((p for p in network.get_parameters() if p.name in loaded.tensors), loaded.tensors)
     return network, loaded.report | describe_origin(source)
@@ -116,7 +116,7 @@ def load_pretrained(
     source = resolve_weights(plan, catalogue.plugins.copy(), say)
     options = choose_backbone_options(plan, source)
     classes = labels.keep_classes(source, say) if head else ("-",)
-    network, report = build_network(plan, catalogue, options, source, len(classes), keep_head=head)
+    network, report = build_network(plan, options, source, len(classes), keep_head=head)
     expected = preprocessing.find_preprocessing(source, plan.backbone.component)
     report |= {"preprocessing": expected.report()}
     about = {"classes": list(classes), "features": plan.backbone.component.features, "weights": report, "metrics": {}}

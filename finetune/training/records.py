@@ -17,7 +17,6 @@ from finetune.machine import environment, forms
 from finetune.machine.environment import count_usable_cores
 from finetune.network import engines
 from finetune.network.network import Network, assign_values, read_values
-from finetune.plugins import attribute_errors
 from finetune.recipe import masking
 from finetune.recipe import plan as plans
 from finetune.run import Best, Run
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from finetune.catalogue import Catalogue
     from finetune.data.loading import Data
     from finetune.data.scan import Progress
     from finetune.data.splits import Method
@@ -58,7 +56,7 @@ def create_run(prepared: Prepared, folder: Path, *, say: Callable[[str], None], 
         class_counts={name: count for name, count in data.report["counts"]["train"].items() if count},
         weights=prepared.weights,
         resumed=resumed,
-        _say=log_messages(say, folder / "log.txt") if prepared.world.first else say,
+        _say=log_messages(say, folder / "log.txt") if prepared.world.is_main else say,
     )
 
 
@@ -191,8 +189,8 @@ def copy_plugin_states(states: Mapping[str, Any], origins: Iterable[Origin], *, 
         except (TypeError, ValueError, RecursionError) as error:
             if strict:
                 remedy = "store only numbers, text, lists and mappings in it"
-                whose = next((f"{origin}: " for origin in origins if origin.name == name and origin.foreign), "")
-                raise PluginError(f"{whose}run.state['{name}'] cannot be saved as JSON: {error}; {remedy}") from error
+                plugin = next((f"{origin}: " for origin in origins if origin.name == name and origin.foreign), "")
+                raise PluginError(f"{plugin}run.state['{name}'] cannot be saved as JSON: {error}; {remedy}") from error
     return kept
 
 
@@ -287,22 +285,19 @@ def read_split_method(resume: Path | None) -> Method:
         return "hash" if (resume / splitfile.NAME).exists() else "stratified"
 
 
-def load_data(plan: Plan, catalogue: Catalogue, workers: int, progress: Progress, *, method: Method = "hash") -> Data:
+def load_data(plan: Plan, workers: int, progress: Progress, *, method: Method = "hash") -> Data:
     """Load the data of a plan: scanned, split, and with one class map.
 
     If ``validate.folds`` is still ``auto``, it must depend only on the number of images.
     """
-    chosen, recipe = plan.dataset, plan.recipe
-    with attribute_errors(catalogue.origin(chosen.component), f"build of dataset '{chosen.component.name}'"):
-        whose = f"{origin}: " if (origin := catalogue.origin(chosen.component)).foreign else ""
+    recipe = plan.recipe
+    with plan.dataset.attribute("build"):
         return datas.load(
-            chosen.component,
-            chosen.options,
+            plan.dataset,
             recipe.dataset,
             recipe.seed,
             workers,
             progress,
-            whose=whose,
             method=method,
             folds=partial(defaults.choose_folds, recipe),
             color=recipe.image.color,

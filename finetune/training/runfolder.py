@@ -47,7 +47,9 @@ class Lock:
         try:
             self.lock.acquire()
         except Timeout as error:
-            raise UsageError(f"{self.owner.parent} is in use by {self._who()}; wait for it or stop it") from error
+            raise UsageError(
+                f"{self.owner.parent} is in use by {self._read_owner()}; wait for it or stop it"
+            ) from error
         except (OSError, NotImplementedError):
             return  # a file system without locks must not stop a run
         atomic.write_text(self.owner, f"process {os.getpid()} on {socket.gethostname()}")
@@ -60,7 +62,7 @@ class Lock:
                 self.owner.unlink()
             self.lock.release()
 
-    def _who(self) -> str:
+    def _read_owner(self) -> str:
         try:
             return self.owner.read_text(encoding="utf-8")
         except OSError:

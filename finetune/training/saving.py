@@ -39,7 +39,7 @@ class Checkpoint:
     arrays: dict[str, NDArray[Any]]
     state: dict[str, Any]
 
-    def part(self, prefix: str) -> dict[str, NDArray[Any]]:
+    def select(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return the arrays with a prefix, by their names without it."""
         start = len(prefix) + 1
         return {name[start:]: array for name, array in self.arrays.items() if name.startswith(f"{prefix}/")}
@@ -129,7 +129,7 @@ class Snapshot:
 Written = tuple[int, "Path", bool]  # epoch, path, best
 
 
-class Saver:
+class CheckpointWriter:
     """Writes snapshots in order, one at a time, in a background thread or while the caller waits."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -142,13 +142,13 @@ class Saver:
         self._at, self._seconds = 0.0, 0.0
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a checkpoint is being written."""
         return self._thread is not None and self._thread.is_alive()
 
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Return whether the next checkpoint is due, because enough time has passed or the last one failed."""
-        if self.busy:
+        if self.is_busy:
             return False
         return self._refused or self._seconds < QUICK or time.monotonic() - self._at >= RARELY * self._seconds
 
@@ -159,7 +159,7 @@ class Saver:
     def write(self, now: Snapshot) -> None:
         """Write a snapshot, after the best epoch if that is still held; raises errors of the disk."""
         self.join()
-        self._write(self._waiting(now))
+        self._write(self._list_waiting(now))
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -167,7 +167,7 @@ class Saver:
     def begin(self, now: Snapshot) -> None:
         """Start writing a snapshot in the background; its arrays must not change any more."""
         self.join()
-        self._thread = threading.Thread(target=self._write, args=(self._waiting(now),), name="checkpoint")
+        self._thread = threading.Thread(target=self._write, args=(self._list_waiting(now),), name="checkpoint")
         self._thread.start()
 
     def flush(self) -> None:
@@ -177,7 +177,7 @@ class Saver:
             self._write([self._held])
             self._held = self._held if self._refused else None
 
-    def _waiting(self, now: Snapshot) -> list[Snapshot]:
+    def _list_waiting(self, now: Snapshot) -> list[Snapshot]:
         held, self._held = self._held, None
         return [now] if held is None or now.best else [held, now]
 
@@ -187,7 +187,7 @@ class Saver:
             try:
                 spare = len(snapshots) - number
                 path = save_checkpoint(self.folder, each.arrays, each.state, best=each.best, keep=self.keep + spare)
-            except BaseException as error:  # ``finished`` reports it to the run
+            except BaseException as error:  # ``take_finished`` reports it to the run
                 self._error, self._refused = error, isinstance(error, ResourceError)
                 self._held = each if each.best else self._held
             else:
@@ -195,9 +195,9 @@ class Saver:
         self._at = time.monotonic()
         self._seconds = (self._at - began) / len(snapshots)
 
-    def finished(self) -> list[Written]:
+    def take_finished(self) -> list[Written]:
         """Return what was written since the last call; reports a disk that refused, and raises any other error."""
-        if self.busy:
+        if self.is_busy:
             return []
         self._thread = None
         written, self._written = self._written, []
@@ -214,7 +214,7 @@ class Saver:
             self._thread.join()
 
 
-class NoSaver(Saver):
+class NoCheckpointWriter(CheckpointWriter):
     """A saver that writes nothing, for all processes of a run except the first."""
 
     def write(self, now: Snapshot) -> None:

@@ -101,7 +101,7 @@ def _find_failures(part: Part, chosen: Sequence[int], trial: Trial, *, train: bo
         for index in chosen:
             try:
                 for epoch in range(1, 1 + (DRAWS if transforms else 1)):
-                    loader.image(index, epoch)
+                    loader.load_image(index, epoch)
             except FinetuneError as error:
                 yield error
     finally:

@@ -138,7 +138,7 @@ def make_plugin_fetch(plugins: Plugins) -> Fetch:
     """Return a function that asks plugins for weights; the first file that one returns is used."""
 
     def ask(record: Weights, cache: Path) -> Path | None:
-        answer = plugins.first("finetune_fetch_weights", weights=record, cache=cache)
+        answer = plugins.call_first("finetune_fetch_weights", weights=record, cache=cache)
         if answer is None:
             return None
         origin, found = answer

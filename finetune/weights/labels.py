@@ -111,7 +111,7 @@ def check_classes(source: Source, names: Sequence[str], own: Sequence[str]) -> N
     strange = [name for name in own if name not in {*names}]
     if strange:
         known = Names(names)
-        shown = [f"'{name}'{f' ({near[2:]})' if (near := known.near(name)) else ''}" for name in strange[:SHOWN]]
+        shown = [f"'{name}'{f' ({near[2:]})' if (near := known.find_near(name)) else ''}" for name in strange[:SHOWN]]
         more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
         raise WeightsError(
             f"the head of '{source.name}' has {len(names)} classes, but none named {', '.join(shown)}{more}; "

@@ -75,7 +75,12 @@ class Row:
 @hookimpl
 def finetune_datasets() -> Iterable[Dataset]:
     """Offer the dataset ``csv``."""
-    yield Dataset(name="csv", options=Table, build=build)
+    yield Dataset(name="csv", options=Table, build=build, reads=read_path)
+
+
+def read_path(path: Path) -> dict[str, str] | None:
+    """Read a file whose name ends in ``.csv``."""
+    return {"file": str(path)} if path.suffix.lower() == ".csv" and not os.path.isdir(path) else None
 
 
 def build(options: Table, split: Split) -> Samples | None:

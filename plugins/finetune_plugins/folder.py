@@ -66,7 +66,12 @@ class Folder(Options):
 @hookimpl
 def finetune_datasets() -> Iterable[Dataset]:
     """Offer the dataset ``folder``."""
-    yield Dataset(name="folder", options=Folder, build=build)
+    yield Dataset(name="folder", options=Folder, build=build, reads=read_path)
+
+
+def read_path(path: Path) -> dict[str, str] | None:
+    """Read any folder."""
+    return {"root": str(path)} if os.path.isdir(path) else None
 
 
 def build(options: Folder, split: Split) -> Samples | None:

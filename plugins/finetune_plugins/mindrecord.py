@@ -21,7 +21,14 @@ class MindRecord(Options):
 @hookimpl
 def finetune_datasets() -> Iterable[Dataset]:
     """Offer the dataset ``mindrecord``."""
-    yield Dataset(name="mindrecord", options=MindRecord, build=build)
+    yield Dataset(name="mindrecord", options=MindRecord, build=build, reads=read_path)
+
+
+def read_path(path: Path) -> dict[str, str] | None:
+    """Read a folder that holds a complete pack."""
+    from finetune import is_pack
+
+    return {"root": str(path)} if is_pack(path) else None
 
 
 def build(options: MindRecord, split: Split) -> Samples | None:

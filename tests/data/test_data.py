@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.catalogue import Catalogue
 from finetune.components import Dataset, Finding, NoOptions, Samples, Split
 from finetune.data import loading as data
 from finetune.errors import DataError, PluginError
+from finetune.plugins import Plugins
 from finetune.recipe.models import DatasetSection
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.once
 
 Labelled = Sequence[tuple[Any, int]]
+
+CATALOGUE = Catalogue(Plugins())
 
 
 def section(**options: Any) -> DatasetSection:
@@ -41,7 +45,7 @@ def dataset(**splits: Samples | Callable[[], Any] | None) -> Dataset:
 
 def load(source: Dataset, *, seed: int = 1, **options: Any) -> data.Data:
     """Load a dataset as a run does."""
-    return data.load(source, NoOptions(), section(**options), seed, 2)
+    return data.load(CATALOGUE.choose(source, NoOptions()), section(**options), seed, 2)
 
 
 def arrays(counts: Sequence[int], classes: Sequence[str] | None = None, *, seed: int = 0) -> Samples:

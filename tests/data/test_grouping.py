@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from finetune.catalogue import Catalogue
 from finetune.components import Dataset, Options, Samples
 from finetune.data.loading import load
 from finetune.errors import DataError
 from finetune.fitting.folds import assign_folds, join_groups
+from finetune.plugins import Plugins
 from finetune.recipe.models import DatasetSection
 from finetune_plugins import csv as tables
 from finetune_plugins.folder import Folder, build
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from finetune.components import Split
 
 PATIENTS = [f"p{number // 4}" for number in range(40)]
+
+CATALOGUE = Catalogue(Plugins())
 
 
 def arrays(groups: list[Any] | None) -> Dataset:
@@ -38,7 +42,7 @@ def arrays(groups: list[Any] | None) -> Dataset:
 
 
 def loaded(dataset: Dataset, **section: Any) -> Any:
-    return load(dataset, Options(), DatasetSection(use="arrays", **section), seed=3, workers=1)
+    return load(CATALOGUE.choose(dataset, Options()), DatasetSection(use="arrays", **section), seed=3, workers=1)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
@@ -61,7 +65,7 @@ def test_groups_by_a_pattern_in_the_path(tmp_path: Path) -> None:
     folder(tmp_path / "photos", each=6)
     dataset = Dataset(name="folder", options=Folder, build=build)
     section = DatasetSection(use="folder", groups=r"^(\w+)/\d+\.jpg$", split=0.4)
-    data = load(dataset, Folder(root=tmp_path / "photos"), section, seed=1, workers=1)
+    data = load(CATALOGUE.choose(dataset, Folder(root=tmp_path / "photos")), section, seed=1, workers=1)
     assert {*data.train.groups} | {*data.valid.groups} == {"blue", "green", "red"}
     assert not {*data.train.groups} & {*data.valid.groups}
 
@@ -99,7 +103,7 @@ def test_patterns_that_name_no_group(pattern: str, said: str) -> None:
 )
 def test_groups_that_nothing_can_be_split_by(groups: list[str | None], said: str) -> None:
     section = DatasetSection(use="arrays")
-    data = load(arrays(groups), Options(), section, seed=3, workers=1, folds=lambda images: 5)
+    data = load(CATALOGUE.choose(arrays(groups), Options()), section, seed=3, workers=1, folds=lambda images: 5)
     findings = data.report["findings"]
     assert said in [each["text"] for each in findings if each["severity"] == "warning"]
 

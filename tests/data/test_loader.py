@@ -142,7 +142,7 @@ def test_an_augmentation_depends_on_the_image_not_on_the_batch(photos: Part) -> 
 
 
 def test_fewer_images_than_a_batch(photos: Part) -> None:
-    few = photos.only(np.array([3, 4]), "train")
+    few = photos.select(np.array([3, 4]), "train")
     (batch,) = collect(make(few, batch_size=7))
     assert batch.weights.tolist() == [1, 1, 0, 0, 0, 0, 0]
     assert set(batch.indices) == {0, 1}
@@ -272,7 +272,7 @@ def test_an_error_comes_at_once_although_much_is_under_way(photos: Part) -> None
         time.sleep(0.2)
         raise ValueError("first")
 
-    many = photos.only(np.arange(10).repeat(50), "train")
+    many = photos.select(np.arange(10).repeat(50), "train")
     loader = make(many, batch_size=64, transforms=(slow,))
     with pytest.raises(PluginError, match="first"):
         next(loader.epoch(1))
@@ -307,7 +307,7 @@ def test_an_iterator_left_early_stops_its_work(photos: Part) -> None:
         done.append(1)
         return pixels
 
-    many = photos.only(np.arange(10).repeat(20), "train")
+    many = photos.select(np.arange(10).repeat(20), "train")
     loader = make(many, batch_size=8, transforms=(slow,))
     for _ in loader.epoch(1):
         break
@@ -325,7 +325,7 @@ def test_no_more_than_two_batches_or_32_images_are_read_ahead(photos: Part, batc
         read.append(1)
         return pixels
 
-    many = photos.only(np.arange(10).repeat(10), "train")
+    many = photos.select(np.arange(10).repeat(10), "train")
     loader = make(many, batch_size=batch_size, transforms=(count,))
     batches = loader.epoch(1)
     next(batches)

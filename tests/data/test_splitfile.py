@@ -58,7 +58,7 @@ def test_names_of_images() -> None:
     pixels = np.zeros((2, 2, 3), np.uint8)
     whole = part([Path("a\nb"), Encoded(name="in a pack", data=b""), pixels])
     assert list(splitfile.list_image_names(whole)) == ["a\nb", "in a pack", "mine[2]"]
-    chosen = whole.only(np.array([2, 0]), "valid")
+    chosen = whole.select(np.array([2, 0]), "valid")
     assert list(splitfile.list_image_names(chosen)) == ["mine[2]", "a\nb"]
 
 

@@ -37,7 +37,7 @@ TWINS = [
 
 @pytest.mark.parametrize(("first", "other", "how"), TWINS)
 def test_twins_are_told_with_what_sets_them_apart(first: str, other: str, how: str) -> None:
-    assert Names([first, "tulip", other]).doubles() == [(first, other)]
+    assert Names([first, "tulip", other]).find_duplicates() == [(first, other)]
     assert describe_difference(other, first) == f"which {how}"
 
 

@@ -23,7 +23,7 @@ SVG = "{http://www.w3.org/2000/svg}"
     ],
 )
 def test_ticks(values: list[float], linear: bool, ticks: list[float]) -> None:
-    assert chart.Axis(values, linear=linear).ticks() == pytest.approx(ticks)
+    assert chart.Axis(values, linear=linear).choose_ticks() == pytest.approx(ticks)
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_ticks(values: list[float], linear: bool, ticks: list[float]) -> None:
     ],
 )
 def test_ticks_of_a_rate(values: list[float], ticks: list[float]) -> None:
-    assert chart.Axis(values, rate=True).ticks() == pytest.approx(ticks)
+    assert chart.Axis(values, rate=True).choose_ticks() == pytest.approx(ticks)
 
 
 def test_a_logarithmic_axis_has_equal_steps() -> None:
     axis = chart.Axis([1e-3, 1e-2, 1e-1])
-    assert [axis.share(value) for value in (1e-3, 1e-2, 1e-1)] == pytest.approx([0, 0.5, 1])
+    assert [axis.locate(value) for value in (1e-3, 1e-2, 1e-1)] == pytest.approx([0, 0.5, 1])
     with_zero = chart.Axis([0.0, 1e-3, 1e-2, 1e-1])
-    assert [with_zero.share(value) for value in (0.0, 1e-3, 1e-2, 1e-1)] == pytest.approx([0, 0.12, 0.56, 1])
+    assert [with_zero.locate(value) for value in (0.0, 1e-3, 1e-2, 1e-1)] == pytest.approx([0, 0.12, 0.56, 1])
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_fitted_head_is_epoch_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     progress.finetune_run_start(run=run)
     run.trainable, run.best = ("head",), Best(epoch=0, value=0.75)
     progress.finetune_epoch_start(run=run, epoch=0)
-    assert progress._bar(run) == "fitting the head 0:00"
+    assert progress._render_bar(run) == "fitting the head 0:00"
     progress.finetune_epoch_end(run=run, epoch=0, metrics=line(0, train_loss=0.25, phase=0, lr=0.0))
     judged = {"method": "folds", "images": 120, "accuracy": 0.75, "accuracy_low": 0.6656, "accuracy_high": 0.8188}
     run.result = {"epochs": 0, "best": {"epoch": 0, "val_accuracy": 0.75}, "seconds": 61.0, "validation": judged}
@@ -223,17 +223,17 @@ def test_where_the_epoch_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         progress = Progress(out, now=clock)
         run.epoch, run.phase, run.trainable, run.step = 1, 1, ("head",), 0
         progress.finetune_epoch_start(run=run, epoch=1)
-        assert progress._bar(run) == "1/3 compiling 0:00"
+        assert progress._render_bar(run) == "1/3 compiling 0:00"
         for step in (1, 2):
             clock.time += 1.0
             progress.finetune_step_end(run=run, step=step, loss=0.5)
         with out.capture() as captured:
-            out.print(progress._bar(run))
+            out.print(progress._render_bar(run))
         (text,) = captured.get().splitlines()
         assert len(text) <= width
         assert " ".join(word for word in text.split() if word.isascii() and word.strip("-")) == expected
         progress.finetune_step_end(run=run, step=STEPS, loss=0.5)
-        assert progress._bar(run) == "1/3 evaluating 0:00"
+        assert progress._render_bar(run) == "1/3 evaluating 0:00"
 
 
 def test_a_reader_that_leaves_does_not_stop_a_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.data.loader import assign_batches, assign_rows, compute_order
-from finetune.distributed.world import ALONE, World
+from finetune.distributed.world import SINGLE_PROCESS, World
 from finetune.errors import DataError, FinetuneError
 from finetune.machine.interrupts import Asked
 
@@ -56,15 +56,15 @@ def test_1001_images_on_3_processes_are_seen_once_an_epoch() -> None:
 
 
 def test_one_process_is_told_what_it_says() -> None:
-    assert ALONE.gather({"a": 1}) == [{"a": 1}]
-    assert ALONE.from_first("x") == "x"
-    assert ALONE.in_turn(lambda: 5) == 5
-    assert [each.tolist() for each in ALONE.rows(np.arange(3))] == [[0, 1, 2]]
-    ALONE.wait()
+    assert SINGLE_PROCESS.gather({"a": 1}) == [{"a": 1}]
+    assert SINGLE_PROCESS.broadcast("x") == "x"
+    assert SINGLE_PROCESS.main_process_first(lambda: 5) == 5
+    assert [each.tolist() for each in SINGLE_PROCESS.gather_rows(np.arange(3))] == [[0, 1, 2]]
+    SINGLE_PROCESS.barrier()
 
 
 @pytest.mark.parametrize("error", [DataError("gone"), Asked(), ValueError("a bug")])
 def test_one_process_raises_what_it_came_to(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, ALONE.together():
+    with pytest.raises(type(error)) as caught, SINGLE_PROCESS.collective():
         raise error
     assert not isinstance(error, FinetuneError) or caught.value is error

@@ -50,7 +50,7 @@ def test_a_checkpoint_is_read(earlier: Path) -> None:
     saved, broken = saving.load_newest(earlier / "runs" / "small-001" / "checkpoints")
     assert not broken
     assert (saved.state["step"], saved.state["done"], saved.state["epoch"]) == (2, 2, 1)
-    assert {*saved.part("network")} == {parameter.name for parameter in tiny.network().get_parameters()}
+    assert {*saved.select("network")} == {parameter.name for parameter in tiny.network().get_parameters()}
 
 
 def test_a_finished_run_is_recognised(earlier: Path) -> None:
@@ -83,7 +83,7 @@ def test_cache_entries_are_sound(earlier: Path) -> None:
         width = int(np.prod(about["shape"]))
         rows = ((entry / "00000.f16").stat().st_size - SEAL) // (2 * width)
         table = Table(folder=entry, count=rows, shape=tuple(about["shape"]), chunk=4)
-        assert table.missing() == []
+        assert table.list_missing() == []
         assert np.isfinite(table.read().take(np.arange(rows))).all()
 
 

@@ -138,7 +138,7 @@ def photo_folder(root: Path, catalogue: Catalogue) -> Callable[[bytes], object]:
         if samples := chosen.component.build(chosen.options, "train"):
             wrong = scan(samples, "train", 0).wrong  # which holds what should have been an error
             assert not wrong, wrong
-        found = loading.load(chosen.component, chosen.options, plan.recipe.dataset, 0, 0)
+        found = loading.load(chosen, plan.recipe.dataset, 0, 0)
         return "refused" if found.report["findings"] else found
 
     return scanned

@@ -287,7 +287,7 @@ def test_an_entry_that_others_drop_while_it_is_opened(
     """Another run makes room between the check of an entry and its opening."""
     read = store.Table.read
 
-    def dropped(self: store.Table) -> store.Kept:
+    def dropped(self: store.Table) -> store.CachedRows:
         entries.drop_entry(self.folder)
         return read(self)
 

@@ -76,13 +76,13 @@ def test_the_name_is_the_same_in_every_order_and_process(home: Path) -> None:
 
 def test_what_was_written_is_known() -> None:
     made = locate_entry(ABOUT)
-    assert made.known() == {}
+    assert made.read() == {}
     made.folder.mkdir(parents=True)
     made.write((3, 4), None)
-    assert made.known()["shape"] == [3, 4]
-    assert made.known()["seconds"] is None
+    assert made.read()["shape"] == [3, 4]
+    assert made.read()["seconds"] is None
     made.write((3, 4), 2.5)
-    assert made.known()["seconds"] == 2.5
+    assert made.read()["seconds"] == 2.5
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_a_description_that_is_not_its_own_is_not_believed(text: str) -> None:
     made = locate_entry(ABOUT)
     made.folder.mkdir(parents=True)
     (made.folder / entries.ABOUT).write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert made.known() == {}
+    assert made.read() == {}
     made.write((3,), 1.0)
-    assert made.known()["shape"] == [3]
+    assert made.read()["shape"] == [3]
 
 
 def filled(name: str, size: int, used: float | None) -> Entry:
@@ -160,7 +160,7 @@ def test_what_a_run_wants_itself_stays() -> None:
 
 def test_what_another_computes_stays() -> None:
     busy, idle = filled("busy", 1000, 10), filled("idle", 1000, 20)
-    with busy.locked(said, never):
+    with busy.lock(said, never):
         problem = make_room(1500, 2300, set())
         assert "the features that other runs are computing fill cache.max_gb" in problem
         assert there(busy, idle) == [True, False]
@@ -171,7 +171,7 @@ def test_what_another_computes_stays() -> None:
 def test_what_another_has_begun_counts_as_what_it_will_be() -> None:
     busy = filled("busy", 100, 10)
     busy.write((3,), None, 1000)
-    with busy.locked(said, never):
+    with busy.lock(said, never):
         assert "the features that other runs are computing fill cache.max_gb" in make_room(1500, 2300, set())
     assert make_room(1000, 2300, {busy.folder}) == ""  # its own claim is what it asks for
 
@@ -236,7 +236,7 @@ def test_a_lock_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) -> 
         if len(looks) == 3:
             other.release()
 
-    with made.locked(messages.append, check):
+    with made.lock(messages.append, check):
         assert messages == ["another run computes the same features; waiting for it"]
         assert len(looks) == 3
         assert not entries.drop_entry(made.folder)
@@ -254,7 +254,7 @@ def test_waiting_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         FileLock(made.folder.with_suffix(".lock")),
         pytest.raises(KeyboardInterrupt),
-        made.locked(lambda message: None, stop),
+        made.lock(lambda message: None, stop),
     ):
         raise AssertionError("not to be reached")
 
@@ -264,6 +264,6 @@ def test_a_file_system_without_locks_does_without(monkeypatch: pytest.MonkeyPatc
         raise NotImplementedError
 
     monkeypatch.setattr(entries.FileLock, "acquire", refuse)
-    with locate_entry(ABOUT).locked(said, never):
+    with locate_entry(ABOUT).lock(said, never):
         assert locate_entry(ABOUT).folder.is_dir()
     assert not entries.drop_entry(locate_entry(ABOUT).folder)

@@ -111,8 +111,8 @@ def test_only_what_is_missing_is_computed(gone: set[int], case: Case) -> None:
     case.fill(of, 2, train=True)
     before, case.backend.seen = case.rows(), 0
     for number in gone:
-        case.table.path(number).unlink()
-    assert case.fill(of, 2, train=True) == sum(len(case.table.shards()[number]) for number in gone)
+        case.table.path_of_shard(number).unlink()
+    assert case.fill(of, 2, train=True) == sum(len(case.table.list_shards()[number]) for number in gone)
     assert case.backend.seen <= 8 * len(gone) + 2 * CHUNK  # some chunks may be under way already
     assert np.array_equal(case.rows(), before)
 
@@ -121,7 +121,7 @@ def test_stopping_keeps_whole_shards_and_the_rest_follows(case: Case) -> None:
     of = part()
     with pytest.raises(KeyboardInterrupt):
         case.fill(of, stop=3)
-    assert case.table.missing() == [1, 2]
+    assert case.table.list_missing() == [1, 2]
     case.checks = 10
     assert case.fill(of) == COUNT - 8
     assert np.array_equal(case.rows(), expected(of))
@@ -133,7 +133,7 @@ def test_an_array_that_changed_is_refused(case: Case) -> None:
     with pytest.raises(DataError, match=r"'drawn\[9\]' changed since the run started") as caught:
         case.fill(of)
     assert caught.value.exit_code == 3
-    assert case.table.missing() == [1, 2]
+    assert case.table.list_missing() == [1, 2]
 
 
 @pytest.mark.parametrize("act", ["replace", "remove", "empty"])
@@ -148,7 +148,7 @@ def test_a_file_that_changed_is_refused(act: str, case: Case, tmp_path: Path) ->
         paths[9].write_bytes(b"")
     with pytest.raises(DataError, match=paths[9].name):
         case.fill(of)
-    assert 1 in case.table.missing()
+    assert 1 in case.table.list_missing()
 
 
 def test_a_full_disk_keeps_what_was_written(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_a_full_disk_keeps_what_was_written(case: Case, monkeypatch: pytest.Monk
     monkeypatch.setattr(Table, "write", once)
     with pytest.raises(ResourceError, match="the disk is full"):
         case.fill(part())
-    assert case.table.missing() == [1, 2]
+    assert case.table.list_missing() == [1, 2]
     assert not list(case.table.folder.glob(".*"))
 
 
@@ -182,7 +182,7 @@ def test_what_float16_cannot_hold_is_not_kept(value: float, case: Case) -> None:
     case.backend.factor = value * 1e3
     with pytest.raises(TooLarge):
         case.fill(part())
-    assert case.table.missing() == [0, 1, 2]
+    assert case.table.list_missing() == [0, 1, 2]
 
 
 def test_rounding_is_what_keeping_does() -> None:

@@ -17,7 +17,7 @@ from finetune.data.loader import Loader
 from finetune.errors import Interrupted
 from finetune.model import modelfolder
 from finetune.recipe.models import InferenceSection
-from finetune.training import frozen
+from finetune.training import frozen_stages
 from tests.features import tiny
 from tests.features.tiny import At, Made, run, shards
 
@@ -78,7 +78,7 @@ def test_a_warm_cache_ends_in_the_same_weights(
 def test_another_learning_rate_reuses_all_and_says_so(
     warm: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "LEAST", 0.0)
+    monkeypatch.setattr(frozen_stages, "LEAST", 0.0)
     made = run(recipe(photos, tmp_path, optimizer={"lr": 1e-2}))
     assert (made.features["computed"], made.features["seconds"]) == (0, 0)
     assert made.features["saved_seconds"] > 0
@@ -150,19 +150,19 @@ def test_epochs_take_the_views_in_turn(views: int, epochs: int, home: Path, phot
     from finetune.network.network import Trunk
 
     ready = tiny.prepared(recipe(photos, "runs", inference=PLAIN, train={"epochs": epochs}, cache={"views": views}))
-    feed, cell = tiny.feed(ready, 2), Trunk(ready.network, 2)
+    phase_data, cell = tiny.phase_data(ready, 2), Trunk(ready.network, 2)
     spec = {"batch_size": 8, "workers": 0, "seed": 42, "transforms": ready.transforms, "train": True}
     loader = Loader(ready.data.train, ready.image, **spec)
     cell.set_train(False)
     for epoch in range(1, epochs + 1):
         view = (epoch - 1) % min(views, epochs) + 1
         by_hand = list(loader.epoch(epoch, view=view))
-        found = list(feed.training(epoch, 0, never))
+        found = list(phase_data.iterate_training(epoch, 0, never))
         assert [list(each.indices) for each in found] == [list(each.indices) for each in by_hand]
         for one, other in zip(found, by_hand, strict=True):
             assert np.allclose(one.images, cell(Tensor(other.images)).asnumpy(), atol=2e-3)
             assert one.targets is not None
-    feed.close()
+    phase_data.close()
     assert len({tuple(each.name for each in shards(home) if each.parent == p.parent) for p in shards(home)}) == 1
     assert len(tiny.about(home)) == min(views, epochs)
 

@@ -31,11 +31,11 @@ def names(said: dict[str, Any], first: int = 3, alter: Any = None) -> dict[str, 
     ready = tiny.prepared(said)
     if alter:
         alter(ready.network)
-    feed = tiny.feed(ready, first)
+    phase_data = tiny.phase_data(ready, first)
     wanted = {
-        "train 1": feed.frozen.wanted("train", 1),
-        "train 2": feed.frozen.wanted("train", 2),
-        "valid": feed.frozen.wanted("valid", 0),
+        "train 1": phase_data.frozen.make_request("train", 1),
+        "train 2": phase_data.frozen.make_request("train", 2),
+        "valid": phase_data.frozen.make_request("valid", 0),
     }
     return {what: each.entry.folder.name for what, each in wanted.items()}
 

@@ -240,10 +240,12 @@ def prepared(said: dict[str, Any], *overrides: str) -> Any:
     return prepare(plans.load_plan(said, overrides, chosen), chosen, say=lambda message: None)
 
 
-def feed(ready: Any, first: int = 3, *, last: bool = True, say: Callable[[str], None] = lambda message: None) -> Any:
+def phase_data(
+    ready: Any, first: int = 3, *, last: bool = True, say: Callable[[str], None] = lambda message: None
+) -> Any:
     """Return what feeds a phase whose ``first`` stages are frozen."""
-    from finetune.training.feed import Feed
+    from finetune.training.phase_data import PhaseData
 
-    made = Feed(ready, None, say)
+    made = PhaseData(ready, None, say)
     made.enter(first, epochs=range(1, ready.plan.recipe.train.epochs + 1), last=last)
     return made

@@ -39,19 +39,19 @@ def raised(work: Callable[[], object]) -> str:
 def say(us: World) -> None:
     """Tell the others things of different lengths."""
     SEEN["gathered"] = us.gather({"rank": us.rank, "text": "é" * 50 * us.rank})
-    SEEN["first"] = us.from_first(f"from {us.rank}")
+    SEEN["first"] = us.broadcast(f"from {us.rank}")
     kind = np.dtype([("index", "i8"), ("value", "f8"), ("flag", "?")])
     own = np.zeros(us.rank, kind)
     own["index"], own["value"] = 2**40 + us.rank, np.pi
-    SEEN["rows"] = [[list(row) for row in each.tolist()] for each in us.rows(own)]
-    SEEN["shares"] = list(us.share(range(8)))
+    SEEN["rows"] = [[list(row) for row in each.tolist()] for each in us.gather_rows(own)]
+    SEEN["shares"] = list(us.shard(range(8)))
 
 
 def fail(us: World, folder: Path) -> None:
     """Fail in one process, or be asked to stop in one."""
 
     def if_rank(rank: int, error: Exception) -> None:
-        with us.together():
+        with us.collective():
             if us.rank == rank:
                 raise error
 
@@ -63,7 +63,7 @@ def fail(us: World, folder: Path) -> None:
     SEEN["failed"] = raised(lambda: if_rank(2, DataError("photo gone")))
     SEEN["asked"] = raised(lambda: if_rank(0, Asked()))
     SEEN["fine"] = raised(lambda: if_rank(9, Asked()))
-    SEEN["second"] = us.in_turn(in_turn)
+    SEEN["second"] = us.main_process_first(in_turn)
 
 
 def broadcast(us: World) -> None:
@@ -71,7 +71,7 @@ def broadcast(us: World) -> None:
     from mindspore import Parameter, Tensor
 
     own = [Parameter(Tensor(np.full((2, 3), us.rank + k, np.float32)), name=f"p{k}") for k in range(2)]
-    us.same_everywhere(own)
+    us.broadcast_parameters(own)
     SEEN["same"] = [p.asnumpy().tolist() for p in own]
 
 
@@ -110,7 +110,7 @@ def normalise(us: World) -> None:
 def main() -> None:
     """Do everything, and leave what was seen."""
     device.set_up(device="cpu")
-    us = world.join_world()
+    us = world.join_processes()
     if os.environ["MS_ROLE"] == "MS_SCHED":
         return
     folder = Path(sys.argv[1])

@@ -31,7 +31,7 @@ def planned(environ: dict[str, str] | None = None, **said: Any) -> launch.Launch
 
 
 def words(plan: launch.Launch) -> str:
-    return shlex.join(plan.command(LOGS)[3:])
+    return shlex.join(plan.make_command(LOGS)[3:])
 
 
 def test_one_device_needs_no_launch() -> None:
@@ -41,13 +41,13 @@ def test_one_device_needs_no_launch() -> None:
 
 def test_eight_npus() -> None:
     plan = planned(device="ascend", devices=8)
-    assert plan.command(LOGS)[:3] == [sys.executable, "-m", "mindspore.parallel.cluster.run"]
+    assert plan.make_command(LOGS)[:3] == [sys.executable, "-m", "mindspore.parallel.cluster.run"]
     assert words(plan) == (
         "--worker_num=8 --local_worker_num=8 --master_addr=127.0.0.1 --master_port=0 --node_rank=0 "
         "--cluster_time_out=600 --log_dir=/runs/x-001/logs/001 --join=True --tail_worker_log=8 --bind_core=True "
         f"{launch.WORKER}"
     )
-    assert plan.environment(FOLDER) == {
+    assert plan.make_environment(FOLDER) == {
         "FINETUNE_LAUNCH": "/tmp/task",
         "PYTHONUNBUFFERED": "1",
         "MS_NODE_TIMEOUT": "600",
@@ -72,7 +72,7 @@ def test_two_machines_of_eight_npus() -> None:
 
 
 def test_two_processes_of_a_cpu_wait_for_one_another_as_long_as_it_takes() -> None:
-    assert planned(device="cpu", devices=2).environment(FOLDER) == {
+    assert planned(device="cpu", devices=2).make_environment(FOLDER) == {
         "FINETUNE_LAUNCH": "/tmp/task",
         "PYTHONUNBUFFERED": "1",
         "MS_NODE_TIMEOUT": "600",
@@ -142,7 +142,7 @@ def test_mindspores_launcher_knows_every_flag(said: dict[str, Any], monkeypatch:
     from mindspore.parallel.cluster import run
 
     plan = planned(**said)
-    monkeypatch.setattr(sys, "argv", plan.command(LOGS)[2:])
+    monkeypatch.setattr(sys, "argv", plan.make_command(LOGS)[2:])
     found = run.get_args()
     assert (found.worker_num, found.local_worker_num, found.join) == (plan.size, len(plan.ranks), True)
     assert (found.node_rank, found.cluster_time_out, found.log_dir) == (plan.node, plan.timeout, str(LOGS))
@@ -153,7 +153,7 @@ def test_mindspores_launcher_knows_every_flag(said: dict[str, Any], monkeypatch:
 def test_mindspore_reads_every_variable() -> None:
     import mindspore
 
-    names = {name for said in PLANS for name in planned(**said).environment(FOLDER)}
+    names = {name for said in PLANS for name in planned(**said).make_environment(FOLDER)}
     unread = names - {"FINETUNE_LAUNCH", "PYTHONUNBUFFERED"}
     for path in sorted((Path(mindspore.__file__).parent / "lib").rglob("*.so*")):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:

@@ -37,7 +37,7 @@ def launch(node: int, port: int) -> Launch:
 def count_looks(machines: Machines) -> int:
     """Return how often the launcher has to look, with its pause in between, until it misses a machine."""
     looks = 1
-    while not machines.lost():
+    while not machines.is_lost():
         assert looks < 1000
         time.sleep(launcher.LOOK)
         looks += 1
@@ -48,7 +48,7 @@ def met(port: int) -> tuple[Machines, Machines]:
     first, second = Machines(launch(0, port)), Machines(launch(1, port))
 
     def connected() -> bool:
-        assert [first.lost(), second.lost()] == [False, False]
+        assert [first.is_lost(), second.is_lost()] == [False, False]
         return bool(first.connections and second.connections)
 
     wait_for(connected)
@@ -67,7 +67,7 @@ def test_one_that_is_done_is_not() -> None:
     first, second = met(find_free_port())
     second.leave(done=True)
     for _ in range(5):
-        assert not first.lost()
+        assert not first.is_lost()
         time.sleep(0.02)
     first.leave(done=True)
 
@@ -78,9 +78,9 @@ def test_strangers_may_come_and_go() -> None:
     for said in (b"", b"GET / HTTP/1.1\r\n\r\n"):
         with closing(socket.create_connection(("127.0.0.1", port + 1))) as stranger:
             stranger.send(said)
-            assert not first.lost()
+            assert not first.is_lost()
         for _ in range(5):
-            assert not first.lost()
+            assert not first.is_lost()
             time.sleep(0.02)
     second.leave(done=True)
     first.leave(done=True)
@@ -89,7 +89,7 @@ def test_strangers_may_come_and_go() -> None:
 def test_one_machine_needs_no_port() -> None:
     alone = Machines(Launch(device="cpu", size=2, ranks=range(2), node=0, host="127.0.0.1", port=0, timeout=60))
     assert alone.listener is None
-    assert not alone.lost()
+    assert not alone.is_lost()
     alone.leave(done=True)
 
 

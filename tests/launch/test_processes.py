@@ -18,8 +18,8 @@ from finetune.cli import main
 from finetune.display.progress import Progress
 from finetune.distributed.launch import Launch
 from finetune.errors import DataError, Interrupted, RecipeError
+from finetune.launch.events import Relay, Screen
 from finetune.launch.processes import ProcessDied, Processes
-from finetune.launch.relay import Relay, Screen
 from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
 from tests import drawn
@@ -55,29 +55,29 @@ def die(processes: Processes, rank: int, code: int) -> None:
 
 
 def test_all_is_well_where_all_say_so(processes: Processes) -> None:
-    assert not processes.finished()
+    assert not processes.is_finished()
     for rank in range(2):
         leave(processes, rank)
-    assert processes.finished()
-    assert processes.in_order()
-    assert processes.verdict(0) is None
+    assert processes.is_finished()
+    assert processes.is_in_order()
+    assert processes.explain_end(0) is None
 
 
 def test_the_first_that_failed_has_the_word(processes: Processes) -> None:
     leave(processes, 0, exit_code=3, type="DataError", message="photo 7", time=5.0)
     leave(processes, 1, exit_code=3, type="DataError", message="photo 8", time=4.0)
-    error = processes.verdict(0)
+    error = processes.explain_end(0)
     assert isinstance(error, DataError)
     assert str(error) == f"photo 8 (process 1; its log: {processes.logs / 'worker_1.log'})"
-    assert processes.failed()
+    assert processes.has_failed()
 
 
 def test_what_all_raise_is_said_as_one_process_says_it(processes: Processes) -> None:
-    leave(processes, 0, exit_code=1, type="Elsewhere", message="rank 1: photo", everywhere=True, time=1.0)
+    leave(processes, 0, exit_code=1, type="PeerFailed", message="rank 1: photo", everywhere=True, time=1.0)
     leave(processes, 1, exit_code=3, type="DataError", message="photo", everywhere=True, time=2.0)
-    error = processes.verdict(0)
+    error = processes.explain_end(0)
     assert (type(error), str(error), error and error.exit_code) == (DataError, "photo", 3)
-    assert processes.in_order()
+    assert processes.is_in_order()
 
 
 @pytest.mark.parametrize(
@@ -90,26 +90,26 @@ def test_what_all_raise_is_said_as_one_process_says_it(processes: Processes) -> 
 )
 def test_who_died_without_a_word_is_named(processes: Processes, code: int, exit_code: int, how: str) -> None:
     die(processes, 1, code)
-    error = processes.verdict(0)
+    error = processes.explain_end(0)
     assert isinstance(error, ProcessDied)
     assert error.exit_code == exit_code
     log = processes.logs / "worker_1.log"
     assert str(error) == f"process 1 of the run {how}; all others were stopped; its log: {log}"
-    assert processes.failed()
-    assert not processes.in_order()
+    assert processes.has_failed()
+    assert not processes.is_in_order()
 
 
 def test_a_launcher_that_ended_by_itself_is_named(processes: Processes) -> None:
     expected = f"MindSpore's launcher ended with code 0, and all processes with it; its log: {processes.logs}/msrun.log"
-    assert str(processes.verdict(0)) == expected
+    assert str(processes.explain_end(0)) == expected
 
 
 def test_a_signal_before_training_is_an_interrupt(processes: Processes) -> None:
-    error = processes.verdict(signal.SIGINT)
+    error = processes.explain_end(signal.SIGINT)
     assert isinstance(error, Interrupted)
     assert error.exit_code == 130
     leave(processes, 0, exit_code=130, type="KeyboardInterrupt", message="interrupted")
-    assert str(processes.verdict(signal.SIGTERM)) == "stopped before training began; nothing was written"
+    assert str(processes.explain_end(signal.SIGTERM)) == "stopped before training began; nothing was written"
 
 
 def test_errors_come_again_as_what_they_were() -> None:

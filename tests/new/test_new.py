@@ -141,7 +141,7 @@ def test_recipes_for_any_backbone(backbone: str, said: list[str]) -> None:
     for each in said:
         assert each in text
     found = plans.load_plan(values_of(text), [], catalogue)
-    assert plan_phases(found, catalogue)[-1].trainable[-1] == "head"
+    assert plan_phases(found)[-1].trainable[-1] == "head"
 
 
 def with_bare_backbone() -> Catalogue:

@@ -60,9 +60,10 @@ def pack(made: Path, tmp_path: Path) -> Path:
 
 def data(use: str, root: Path, **section: Any) -> Data:
     """Return the data of a run on a folder."""
-    component: Any = Catalogue(plugins.load_plugins()).get(Dataset, use)
-    options = component.options(root=root)
-    return loading.load(component, options, DatasetSection(use=use, **section), 5, 2)
+    catalogue = Catalogue(plugins.load_plugins())
+    component: Any = catalogue.get(Dataset, use)
+    chosen = catalogue.choose(component, component.options(root=root))
+    return loading.load(chosen, DatasetSection(use=use, **section), 5, 2)
 
 
 def batches(part: Any, *, train: bool, workers: int = 2, epoch: int = 2) -> list[tuple[bytes, ...]]:
@@ -161,9 +162,10 @@ def test_photos_are_read_from_many_threads(pack: Path) -> None:
 
 
 def test_a_folder_that_is_a_pack_is_taken_for_one(pack: Path, tmp_path: Path) -> None:
-    assert sources.build_section(pack) == {"use": "mindrecord", "root": str(pack)}
-    assert sources.build_section(pack, {"use": "folder", "root": "elsewhere"})["use"] == "mindrecord"
-    assert sources.build_section(tmp_path)["use"] == "folder"
+    catalogue = Catalogue(plugins.load_plugins())
+    assert sources.build_section(pack, catalogue) == {"use": "mindrecord", "root": str(pack)}
+    assert sources.build_section(pack, catalogue, {"use": "folder", "root": "elsewhere"})["use"] == "mindrecord"
+    assert sources.build_section(tmp_path, catalogue)["use"] == "folder"
 
 
 # Damage

@@ -145,7 +145,7 @@ def test_each_freezer_takes_positions(
     freeze: dict[str, Any], trainable: list[tuple[str, ...]], catalogue: Catalogue
 ) -> None:
     found = plan(catalogue, **freeze)
-    assert [phase.trainable for phase in plan_phases(found, catalogue)] == trainable
+    assert [phase.trainable for phase in plan_phases(found)] == trainable
     assert found.recipe.freeze.given.items() >= {k: v for k, v in freeze.items() if k == "since"}.items()
 
 
@@ -188,14 +188,14 @@ def test_every_bundled_recipe_takes_another_backbone(name: str, catalogue: Catal
     path = bundled.list_recipes()[name]
     found = load_plan(path, ["backbone.use=foreign", "dataset={use: nothing}"], catalogue)
     assert found.recipe.backbone.weights in ("auto", "none")
-    phases = plan_phases(found, catalogue)
+    phases = plan_phases(found)
     assert all(phase.trainable[-1] == "head" for phase in phases)
 
 
 def test_extending_a_bundled_recipe_with_another_backbone(catalogue: Catalogue, tmp_path: Any) -> None:
     (tmp_path / "mine.yaml").write_text("extends: folder\nbackbone: {use: foreign}\n")
     found = load_plan(tmp_path / "mine.yaml", [], catalogue)
-    assert [phase.trainable for phase in plan_phases(found, catalogue)] == [("neck", "head")]
+    assert [phase.trainable for phase in plan_phases(found)] == [("neck", "head")]
 
 
 def test_the_schema_offers_positions(catalogue: Catalogue) -> None:

@@ -50,24 +50,24 @@ def test_the_best_run_is_that_with_the_least_loss_or_the_highest_score(
     for each in (made, runs.open_sweep(tmp_path)):
         assert each.metric == metric
         assert [each.score(row) for row in each.rows] == [0.5, 0.2, 0.9, None]
-        assert each.best() is each.rows[best]
-        assert each.table()[0][1] == f"val_{metric}"
+        assert each.find_best() is each.rows[best]
+        assert each.render_table()[0][1] == f"val_{metric}"
 
 
 def test_a_sweep_that_has_no_result_yet_is_compared_by_the_loss(tmp_path: Path) -> None:
     made = sweep(tmp_path, "auto", "macro_f1", [None, None])
     assert made.metric == "loss"
-    assert made.best() is None
+    assert made.find_best() is None
     made.write()
     again = runs.open_sweep(tmp_path)
     again.rows[0].result = {"best": {"epoch": 3, "val_macro_f1": 0.7}}
     assert again.metric == "macro_f1"
-    assert again.best() is again.rows[0]
+    assert again.find_best() is again.rows[0]
 
 
 def test_a_record_of_an_earlier_version_names_its_metric(tmp_path: Path) -> None:
     made = sweep(tmp_path, "accuracy", "accuracy", [0.5, 0.6])
-    record = {key: value for key, value in made.as_json().items() if key != "asked"}
+    record = {key: value for key, value in made.to_json().items() if key != "asked"}
     (tmp_path / "sweep.json").write_text(json.dumps(record))
     assert runs.open_sweep(tmp_path).metric == "accuracy"
 
@@ -89,7 +89,7 @@ def test_runs_are_judged_on_the_same_images(
     catalogue, said = tiny.catalogue(), []
     base = pretrained.recipe(photos, tmp_path, freeze={"use": "head"}, train={"epochs": "auto"})
     made = [plans.load_plan(base, [f"{key}={json.dumps(value)}"], catalogue) for value in values]
-    alike = axes.judge_alike(made, catalogue, said.append)
+    alike = axes.judge_alike(made, said.append)
     assert [plan.recipe.validate.folds for plan in alike] == folds
     assert bool(said) is (folds == ["off", "off"])
 

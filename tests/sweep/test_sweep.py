@@ -17,7 +17,7 @@ from finetune.cli import main
 from finetune.errors import Interrupted, RecipeError, UsageError
 from finetune.recipe import plan as plans
 from finetune.sweep import axes, runs
-from finetune.training import engine, rates
+from finetune.training import engine, lr_finder
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def test_a_rate_is_found_where_the_loss_falls(
 
 
 def test_the_rate_that_is_suggested_trains_best(recipe: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    rate = rates.find_rate(plans.load_plan(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
+    rate = lr_finder.find_rate(plans.load_plan(recipe, [], catalogue), catalogue, say=lambda message: None).suggestion
     losses = []
     for each in (rate / 100, rate):
         plan = plans.load_plan(recipe, [f"optimizer.lr={each}", f"output={tmp_path}"], catalogue)
@@ -234,7 +234,7 @@ def test_the_rate_that_is_suggested_trains_best(recipe: Path, catalogue: Catalog
 
 def test_no_rate_is_suggested_where_the_loss_only_rises() -> None:
     with pytest.raises(UsageError, match="the loss does not fall at any rate from 1e-07 to 10; check the labels"):
-        rates.find_steepest([10.0**at for at in range(-20, 0)], list(range(20)))
+        lr_finder.find_steepest([10.0**at for at in range(-20, 0)], list(range(20)))
 
 
 def test_a_recipe_that_takes_no_such_list_says_so(recipe: Path, catalogue: Catalogue) -> None:

@@ -49,14 +49,14 @@ def started(catalogue: Catalogue, **sections: Any) -> tuple[Plan, list[str]]:
     """Return the plan of a recipe once it says how the head starts, and what was said of that."""
     heard: list[str] = []
     plan = plans.load_plan({**NANO, **sections}, [], catalogue)
-    return defaults.settle_start(plan, plan_phases(plan, catalogue), heard.append), heard
+    return defaults.settle_start(plan, plan_phases(plan), heard.append), heard
 
 
 def settled(catalogue: Catalogue, counts: Sequence[int], *, folds: int = 0, **sections: Any) -> tuple[Plan, list[str]]:
     """Return the plan of a recipe once so many images of each class are counted, and what was said of that."""
     heard: list[str] = []
     plan, _ = started(catalogue, **sections)
-    planned = plan_phases(plan, catalogue)
+    planned = plan_phases(plan)
     return defaults.settle_length(plan, planned, data(*counts, folds=folds), 1, heard.append), heard
 
 

@@ -26,7 +26,7 @@ def settled(top: Path, batch: int, **sections: Any) -> tuple[Plan, tuple[Phase, 
     catalogue = tiny.catalogue()
     said = pretrained.recipe(top, top, **{"train": {"epochs": "auto", "batch_size": batch}, **sections})
     plan = plans.load_plan(said, [], catalogue)
-    planned = plan_phases(plan, catalogue)
+    planned = plan_phases(plan)
     return defaults.settle_start(plan, planned, lambda message: None), planned
 
 

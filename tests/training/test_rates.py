@@ -10,7 +10,7 @@ import pytest
 
 from finetune.errors import UsageError
 from finetune.recipe import plan as plans
-from finetune.training import rates, ratetest
+from finetune.training import lr_finder, rate_test
 from tests.drawn import folder
 from tests.features import tiny
 from tests.training import pretrained
@@ -30,10 +30,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder(tmp_path_factory.mktemp("rates") / "photos")
 
 
-def curve(change: Callable[[float], float], classes: int = 10) -> rates.Curve:
+def curve(change: Callable[[float], float], classes: int = 10) -> lr_finder.Curve:
     """Return the curve of a fitted head whose loss changes with the rate."""
     after = [BEFORE[at % len(BEFORE)] + change(rate) for at, rate in enumerate(RATES)]
-    return rates.compare_losses(RATES, [*BEFORE, *after], len(BEFORE), classes)
+    return lr_finder.compare_losses(RATES, [*BEFORE, *after], len(BEFORE), classes)
 
 
 def test_batches_that_differ_hide_no_rise() -> None:
@@ -41,13 +41,13 @@ def test_batches_that_differ_hide_no_rise() -> None:
     assert found.level == pytest.approx(0.4)
     assert np.allclose(found.smooth, [0.4 if rate < 9e-4 else 1.4 for rate in RATES])
     assert found.rises == pytest.approx(1e-3)
-    assert rates.suggest_rate(found) == (1e-4, "the loss of the fitted network rises at 0.001")
+    assert lr_finder.suggest_rate(found) == (1e-4, "the loss of the fitted network rises at 0.001")
 
 
 def test_a_single_loss_is_no_rise() -> None:
     found = curve(lambda rate: 9.0 if math.isclose(rate, 1e-4) else 0.0)
     assert found.rises is None
-    assert rates.suggest_rate(found) == (1e-3, "the loss of the fitted network does not rise up to 0.01")
+    assert lr_finder.suggest_rate(found) == (1e-3, "the loss of the fitted network does not rise up to 0.01")
 
 
 @pytest.mark.parametrize(("classes", "least"), [(2, 0.1), (10, 0.25 * (math.log(10) - 0.4)), (1000, 1.627)])
@@ -59,31 +59,31 @@ def test_a_rise_is_a_share_of_the_way_to_guessing(classes: int, least: float) ->
 def test_a_loss_that_falls_at_first_is_still_judged_by_where_it_rises() -> None:
     found = curve(lambda rate: -0.3 if rate < 4e-3 else 2.0)
     assert found.rises == pytest.approx(10**-2.3)
-    assert rates.suggest_rate(found)[0] == pytest.approx(5.0e-4)
+    assert lr_finder.suggest_rate(found)[0] == pytest.approx(5.0e-4)
 
 
 def test_a_head_that_starts_at_random_gets_the_rate_at_which_its_loss_falls_fastest() -> None:
     losses = [2.3 - 2.0 / (1 + (3e-3 / rate) ** 2) for rate in RATES]
-    found = rates.Curve(rates=tuple(RATES), losses=tuple(losses), smooth=tuple(losses))
-    rate, why = rates.suggest_rate(found)
+    found = lr_finder.Curve(rates=tuple(RATES), losses=tuple(losses), smooth=tuple(losses))
+    rate, why = lr_finder.suggest_rate(found)
     assert 2e-3 < rate < 4e-3
     assert why == "the loss falls fastest at this rate"
     capped = f"the test suggests {rate:g} (the loss falls fastest at this rate), limited for pretrained stages"
-    assert ratetest.choose_rate(found, "adamw") == (1e-3, capped)
-    assert ratetest.choose_rate(found, "sgd") == (rate, why)
+    assert rate_test.choose_rate(found, "adamw") == (1e-3, capped)
+    assert rate_test.choose_rate(found, "sgd") == (rate, why)
 
 
-FLAT = rates.Curve(rates=tuple(RATES), losses=(1.0,) * 31, smooth=tuple(np.linspace(1.0, 2.0, 31)))
+FLAT = lr_finder.Curve(rates=tuple(RATES), losses=(1.0,) * 31, smooth=tuple(np.linspace(1.0, 2.0, 31)))
 
 
 def test_a_run_takes_a_usual_rate_where_the_test_finds_none() -> None:
     with pytest.raises(UsageError, match="the loss does not fall at any rate"):
-        rates.suggest_rate(FLAT)
+        lr_finder.suggest_rate(FLAT)
     why = "the range test found no rate: the loss does not fall at any rate from 1e-07 to 10"
-    assert ratetest.choose_rate(FLAT, "adamw") == (1e-4, why)
-    assert ratetest.choose_rate(FLAT, "sgd") == (1e-3, why)
-    never = rates.compare_losses([], BEFORE, len(BEFORE), 10)
-    assert ratetest.choose_rate(never, "adamw") == (
+    assert rate_test.choose_rate(FLAT, "adamw") == (1e-4, why)
+    assert rate_test.choose_rate(FLAT, "sgd") == (1e-3, why)
+    never = lr_finder.compare_losses([], BEFORE, len(BEFORE), 10)
+    assert rate_test.choose_rate(never, "adamw") == (
         1e-4,
         "the range test found no rate: the loss is not finite at any rate",
     )
@@ -133,18 +133,18 @@ def test_a_test_costs_a_small_share_of_the_run(steps: int, epochs: int, tested: 
 
     training: Any = TrainingRun()
     training.epochs = epochs
-    assert ratetest.count_steps(training) == tested
+    assert rate_test.count_steps(training) == tested
     training.fitted = None
-    assert ratetest.count_steps(training) == 48
+    assert rate_test.count_steps(training) == 48
 
 
 def test_the_command_tests_what_the_run_would(photos: Path, tmp_path: Path) -> None:
     catalogue = tiny.catalogue()
     plan = plans.load_plan(pretrained.recipe(photos, tmp_path), [], catalogue)
-    found = rates.find_rate(plan, catalogue, say=lambda message: None)
+    found = lr_finder.find_rate(plan, catalogue, say=lambda message: None)
     assert found.stages == ("layer4", "head")
     assert found.recipe == "auto"
     assert found.steps == 8
     assert found.why.startswith("the loss of the fitted network")
     assert found.suggestion <= 1e-3
-    assert len(found.rates) == len(found.losses) <= rates.STEPS
+    assert len(found.rates) == len(found.losses) <= lr_finder.STEPS

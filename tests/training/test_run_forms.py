@@ -148,7 +148,7 @@ def test_what_trains_the_head_alone_has_no_form(said: dict[str, Any], catalogue:
     plan = plans.load_plan(said | {"freeze": {"use": "head"}}, [], catalogue)
     from finetune.training.prepare import plan_phases
 
-    stages = choosing.find_trained_stages(plan, plan_phases(plan, catalogue))
+    stages = choosing.find_trained_stages(plan, plan_phases(plan))
     assert stages == ()
     assert choosing.choose_forms(plan, stages, None) == forms.Forms()
 

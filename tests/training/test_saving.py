@@ -10,7 +10,7 @@ import pytest
 
 from finetune.errors import ResourceError
 from finetune.training import saving
-from finetune.training.saving import Saver, Snapshot
+from finetune.training.saving import CheckpointWriter, Snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,8 @@ def snapshot(step: int, *, best: bool = False) -> Snapshot:
     return Snapshot({"network/a": np.full(3, step, np.float32)}, state, best=best)
 
 
-def saver(folder: Path, said: list[str] | None = None) -> Saver:
-    return Saver(folder, (said if said is not None else []).append)
+def saver(folder: Path, said: list[str] | None = None) -> CheckpointWriter:
+    return CheckpointWriter(folder, (said if said is not None else []).append)
 
 
 def kept(folder: Path) -> list[int]:
@@ -45,13 +45,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 def test_the_run_goes_on_while_a_checkpoint_is_written(tmp_path: Path, gate: threading.Event) -> None:
     made = saver(tmp_path)
     made.begin(snapshot(1))
-    assert made.finished() == []
-    assert not made.due()
+    assert made.take_finished() == []
+    assert not made.is_due()
     gate.set()
     made.join()
-    assert made.finished() == [(1, tmp_path / "step-00000001.safetensors", False)]
-    assert made.finished() == []
-    assert made.due()
+    assert made.take_finished() == [(1, tmp_path / "step-00000001.safetensors", False)]
+    assert made.take_finished() == []
+    assert made.is_due()
 
 
 def test_one_is_written_at_a_time_and_the_newest_stay(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_one_is_written_at_a_time_and_the_newest_stay(tmp_path: Path) -> None:
     for step in range(1, 6):
         made.begin(snapshot(step, best=step == 2))
     made.join()
-    assert [epoch for epoch, _, _ in made.finished()] == [1, 2, 3, 4, 5]
+    assert [epoch for epoch, _, _ in made.take_finished()] == [1, 2, 3, 4, 5]
     assert kept(tmp_path) == [4, 5]
     assert saving.load_checkpoint(tmp_path / saving.BEST).state["step"] == 2
 
@@ -68,15 +68,15 @@ def test_the_best_epoch_waits_in_memory_and_is_written_with_the_next(tmp_path: P
     made = saver(tmp_path)
     made.hold(snapshot(3, best=True))
     made.write(snapshot(5))
-    assert [(epoch, best) for epoch, _, best in made.finished()] == [(3, True), (5, False)]
+    assert [(epoch, best) for epoch, _, best in made.take_finished()] == [(3, True), (5, False)]
     assert kept(tmp_path) == [3, 5]
     made.hold(snapshot(6, best=True))
     made.write(snapshot(7, best=True))  # which is better still
-    assert [epoch for epoch, _, _ in made.finished()] == [7]
+    assert [epoch for epoch, _, _ in made.take_finished()] == [7]
     made.hold(snapshot(8, best=True))
     made.flush()
     made.flush()
-    assert [epoch for epoch, _, _ in made.finished()] == [8]
+    assert [epoch for epoch, _, _ in made.take_finished()] == [8]
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, error: BaseException, steps: set[int]) -> None:
@@ -99,16 +99,16 @@ def test_a_full_disk_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(saving, "QUICK", -1.0)
     made.begin(snapshot(1, best=True))
     made.join()
-    assert made.finished() == []
+    assert made.take_finished() == []
     assert said == [
         "warning: no checkpoint was written: cannot write 'x': the disk is full; training continues and will retry"
     ]
-    assert made.due()
+    assert made.is_due()
     made.begin(snapshot(2))
     made.join()
-    assert [(epoch, best) for epoch, _, best in made.finished()] == [(1, True), (2, False)]
+    assert [(epoch, best) for epoch, _, best in made.take_finished()] == [(1, True), (2, False)]
     assert len(said) == 1
-    assert not made.due()  # it has just been written
+    assert not made.is_due()  # it has just been written
     with pytest.raises(ResourceError, match="the disk is full"):
         made.write(snapshot(4))
 
@@ -119,4 +119,4 @@ def test_any_other_error_reaches_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     made.begin(snapshot(1))
     made.join()
     with pytest.raises(ValueError, match="NaN is no JSON"):
-        made.finished()
+        made.take_finished()

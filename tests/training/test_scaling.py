@@ -12,26 +12,26 @@ pytestmark = pytest.mark.once
 
 
 def test_an_overflow_halves_the_scale_and_is_counted() -> None:
-    scale = LossScale().after(finite=True).after(finite=False).after(finite=False)
+    scale = LossScale().after_steps(finite=True).after_steps(finite=False).after_steps(finite=False)
     assert (scale.value, scale.good, scale.overflows) == (START / 4, 0, 2)
 
 
 def test_many_good_steps_double_the_scale_up_to_the_largest() -> None:
     scale = LossScale()
     for _ in range(PATIENCE):
-        scale = scale.after(finite=True)
+        scale = scale.after_steps(finite=True)
     assert (scale.value, scale.good) == (START * 2, 0)
-    assert LossScale(value=LARGEST, good=PATIENCE).after(finite=True).value == LARGEST
+    assert LossScale(value=LARGEST, good=PATIENCE).after_steps(finite=True).value == LARGEST
 
 
 def test_no_scale_is_small_enough_for_gradients_that_are_never_finite() -> None:
     with pytest.raises(DivergedError, match=r"not finite at any loss scale; lower optimizer\.lr or set runner"):
-        LossScale(value=1.0).after(finite=False)
+        LossScale(value=1.0).after_steps(finite=False)
 
 
 def test_it_is_kept_in_checkpoints() -> None:
     scale = LossScale(value=8.0, good=3, overflows=2)
-    assert LossScale(**scale.state()) == scale
+    assert LossScale(**scale.to_json()) == scale
 
 
 def test_scaling_by_powers_of_two_changes_no_digit() -> None:

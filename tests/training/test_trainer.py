@@ -78,7 +78,7 @@ def entered(said: Recipe, stages: tuple[str, ...] = ("head",), images: int = 12)
 
 
 def head(made: Any) -> tuple[np.ndarray, np.ndarray]:
-    weight, bias = (p.asnumpy().copy() for p in made.network.parameters_of(["head"]))
+    weight, bias = (p.asnumpy().copy() for p in made.network.get_parameters_of(["head"]))
     return weight.astype(np.float64), bias.astype(np.float64)
 
 
@@ -159,17 +159,17 @@ def test_the_moving_average_follows_the_weights() -> None:
         made.step([batch()], 1, number)
         decay = min(0.5, (1 + number) / (10 + number))
         average = decay * average + (1 - decay) * head(made)[0]
-    np.testing.assert_allclose(made.weights()["head.fc.weight"], average, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made.read_weights()["head.fc.weight"], average, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_frozen_parameters_and_statistics_keep_every_bit(optimizer: str) -> None:
     made = entered(recipe(optimizer={"use": optimizer, "weight_decay": 0.1}))
-    before = made.frozen()
+    before = made.hash_frozen()
     assert set(before) == {"norm.bn.gamma", "norm.bn.beta", "norm.bn.moving_mean", "norm.bn.moving_variance"}
     for number in range(3):
         made.step([batch()], 1, number)
-    assert made.frozen() == before
+    assert made.hash_frozen() == before
 
 
 def test_unfreezing_trains_what_was_frozen() -> None:
@@ -184,19 +184,19 @@ def test_unfreezing_trains_what_was_frozen() -> None:
 
 def test_batch_norm_frozen_trains_gamma_but_not_the_statistics() -> None:
     made = entered(recipe(freeze={"use": "none", "batch_norm": "frozen"}), ("norm", "flat", "head"))
-    before, gamma = made.frozen(), made.network.parameters_of(["norm"])
+    before, gamma = made.hash_frozen(), made.network.get_parameters_of(["norm"])
     kept = {p.name: p.asnumpy().copy() for p in gamma}
     made.step([batch()], 1, 0)
     assert set(before) == {"norm.bn.moving_mean", "norm.bn.moving_variance"}
-    assert made.frozen() == before
-    assert not np.array_equal(kept["norm.bn.gamma"], made.network.parameters_of(["norm"])[2].asnumpy())
+    assert made.hash_frozen() == before
+    assert not np.array_equal(kept["norm.bn.gamma"], made.network.get_parameters_of(["norm"])[2].asnumpy())
 
 
 def test_restoring_repeats_the_same_bits() -> None:
     said = recipe(head={"use": "mlp", "hidden": 8, "dropout": 0.5}, train={"mixup": 0.2, "ema": 0.9, "batch_size": 12})
     made = entered(said, ("norm", "flat", "head"))
     made.step([batch()], 1, 0)
-    saved, updates = {name: array.copy() for name, array in made.arrays().items()}, made.updates
+    saved, updates = {name: array.copy() for name, array in made.read_arrays().items()}, made.updates
     first = [made.step([batch()], 1, number) for number in (1, 2)]
     made.enter(made.phase)
     made.restore(lambda part: {n[len(part) + 1 :]: a for n, a in saved.items() if n.startswith(f"{part}/")}, updates)
@@ -206,7 +206,7 @@ def test_restoring_repeats_the_same_bits() -> None:
 def test_layer_decay_slows_lower_stages() -> None:
     made = entered(recipe(optimizer={"use": "adamw", "lr": 1.0, "layer_decay": 0.5}), ("norm", "flat", "head"))
     made.step([batch()], 1, 0)
-    assert made.rates() == {"norm": 0.25, "flat": 0.5, "head": 1.0}
+    assert made.compute_rates() == {"norm": 0.25, "flat": 0.5, "head": 1.0}
 
 
 def test_dropout_masks_depend_on_seed_and_step_alone() -> None:
@@ -224,13 +224,13 @@ def test_a_step_that_overflows_changes_only_the_scale_of_the_loss(accumulate: in
     batches = [batch(slice(start, start + 12 // accumulate)) for start in range(0, 12, 12 // accumulate)]
     made, plain = trainer(said, amp="O2"), entered(said)
     made.enter(Phase(number=1, first=1, last=9, trainable=("head",)))
-    before = {name: array.copy() for name, array in made.arrays().items()}
+    before = {name: array.copy() for name, array in made.read_arrays().items()}
     made.step([replace(each, images=each.images * np.float32(1e37)) for each in batches], 1, 0)
-    assert all(np.array_equal(array, before[name]) for name, array in made.arrays().items())
+    assert all(np.array_equal(array, before[name]) for name, array in made.read_arrays().items())
     assert (made.updates, made.scaling) == (0, LossScale(value=START / 2, overflows=1))
     heard: list[str] = []
-    assert [made.overflowed(heard.append) for _ in range(2)] == [{"overflows": 1}] * 2
+    assert [made.take_overflows(heard.append) for _ in range(2)] == [{"overflows": 1}] * 2
     assert heard == ["1 step overflowed in float16 and had no effect; the loss scale is now 512"]
     assert made.step(batches, 1, 0) == pytest.approx(plain.step(batches, 1, 0), rel=1e-6)
-    for name, array in plain.arrays().items():
-        np.testing.assert_allclose(made.arrays()[name], array, rtol=1e-5, atol=1e-7, err_msg=name)
+    for name, array in plain.read_arrays().items():
+        np.testing.assert_allclose(made.read_arrays()[name], array, rtol=1e-5, atol=1e-7, err_msg=name)

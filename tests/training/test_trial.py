@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.catalogue import Catalogue
 from finetune.components import ImageSpec, NoOptions, Samples
 from finetune.data.labelled import Part
 from finetune.data.loading import Data, load
 from finetune.data.looks import ROW
 from finetune.errors import PluginError
+from finetune.plugins import Plugins
 from finetune.recipe.models import DatasetSection
 from finetune.training import trial
 from finetune_plugins import albumentations
@@ -44,7 +46,7 @@ def loaded(root: Path, names: list[str]) -> Data:
     samples = Samples(images=images, labels=labels, classes=("a", "b"))
     parts = {"train": samples, "valid": Samples(images=samples.images[:3], labels=[0] * 3, classes=samples.classes)}
     source = Dataset(name="small", build=lambda options, split: parts.get(split))
-    return load(source, NoOptions(), DatasetSection(use="small"), 1, 0)
+    return load(Catalogue(Plugins()).choose(source, NoOptions()), DatasetSection(use="small"), 1, 0)
 
 
 def ops(*names: Any) -> tuple[Any, ...]:

@@ -91,7 +91,7 @@ def networks() -> Callable[[str], Any]:
             self.mask = ms.Tensor(np.ones((1, 1), np.float32))
 
         def construct(self, images: Any) -> Any:
-            features = self.network.features(images)
+            features = self.network.compute_features(images)
             return features, self.network.head(features, self.mask)
 
     @cache

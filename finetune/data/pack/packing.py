@@ -24,14 +24,13 @@ from finetune.data.scan import make_progress
 from finetune.errors import DataError, ResourceError, UsageError
 from finetune.files import atomic
 from finetune.files.atomic import expand_home
-from finetune.plugins import attribute_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from finetune.catalogue import Chosen
     from finetune.components import Dataset, Image, Options, Samples, Split
     from finetune.data.labelled import Part
-    from finetune.plugins import Origin
 
     Say = Callable[[str], None]
 
@@ -40,9 +39,7 @@ if TYPE_CHECKING:
 class Job:
     """A dataset to pack into files of about ``limit`` bytes in the folder ``out``; ``force`` replaces a pack there."""
 
-    dataset: Dataset
-    options: Options
-    origin: Origin
+    dataset: Chosen[Dataset]
     out: Path
     limit: int
     skip: bool
@@ -59,9 +56,9 @@ def pack(job: Job) -> dict[str, Any]:
     """
     began = time.monotonic()
     out = expand_home(job.out).absolute()
-    check_target(out, job.options, force=job.force)
+    check_target(out, job.dataset.options, force=job.force)
     notes = Notes()
-    with attribute_errors(job.origin, f"build of dataset '{job.dataset.name}'"):
+    with job.dataset.attribute("build"):
         found, parts = gather_splits(job, notes)
     sizes = {
         split: np.array([measure_photo(image) for image in part.images], np.int64) for split, part in parts.items()
@@ -77,7 +74,7 @@ def pack(job: Job) -> dict[str, Any]:
             splits[split] = about.model_copy(
                 update={"findings": tuple(packfile.record_finding(each) for each in noticed)}
             )
-        complete = packfile.Pack(decoder=packfile.describe_decoder(), dataset=job.dataset.name, splits=splits)
+        complete = packfile.Pack(decoder=packfile.describe_decoder(), dataset=job.dataset.component.name, splits=splits)
         packfile.save_index(folder, complete)
         publish(folder, out)
     return build_report(out, complete, notes, time.monotonic() - began)
@@ -85,10 +82,8 @@ def pack(job: Job) -> dict[str, Any]:
 
 def gather_splits(job: Job, notes: Notes) -> tuple[dict[Split, Samples], dict[Split, Part]]:
     """Return the splits as the dataset builds them, and the part of each that can be packed."""
-    found = {
-        split: each for split in SPLITS if (each := given.build_split(job.dataset, job.options, split)) is not None
-    }
-    what = f"dataset '{job.dataset.name}'"
+    found = {split: each for split in SPLITS if (each := given.build_split(job.dataset, split)) is not None}
+    what = f"dataset '{job.dataset.component.name}'"
     if "train" not in found:
         raise DataError(f"{what} has no training split; `build` must return Samples for 'train'")
     parts = {split: select_usable(split, samples, what, job, notes) for split, samples in found.items()}
@@ -113,7 +108,7 @@ def select_usable(split: Split, samples: Samples, what: str, job: Job, notes: No
     for index in large:
         text = f"has more than {mindrecords.LARGEST_PHOTO:,} bytes, the limit of MindRecord"
         notes.add("image", "warning" if job.skip else "error", split, part.name_of(index), text)
-    return part.only(np.setdiff1d(np.arange(len(part)), large), split) if large else part
+    return part.select(np.setdiff1d(np.arange(len(part)), large), split) if large else part
 
 
 def measure_photo(image: Image) -> int:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
-from finetune.training import defaults, rates, saving
+from finetune.training import defaults, lr_finder, saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,14 +27,14 @@ def settle_rate(training: TrainingRun, check: Callable[[], None]) -> None:
 
     With several processes, all of them make the steps and use the rate of the first.
     """
-    current = training.phase(training.run.epoch)
+    current = training.find_phase(training.run.epoch)
     widest = max((phase for phase in training.prepared.phases if phase.number), key=lambda phase: len(phase.trainable))
     if widest != current:
         training.enter(widest)
     with _restore_trainer(training):
-        curve = rates.measure_curve(training, widest, count_steps(training), check)
+        curve = lr_finder.measure_curve(training, widest, count_steps(training), check)
     rate, why = choose_rate(curve, training.recipe.optimizer.use)
-    rate, why = training.world.from_first([rate, why])
+    rate, why = training.world.broadcast([rate, why])
     training.settle("optimizer", lr=rate)
     training.run.say(f"optimizer.lr=auto chose {rate:.2g}: {why}")
     if widest != current:
@@ -49,11 +49,11 @@ def count_steps(training: TrainingRun) -> int:
     return min(most, max(fewest, round(SHARE * training.trainer.steps_per_epoch * training.epochs)))
 
 
-def choose_rate(curve: rates.Curve, optimizer: str) -> tuple[float, str]:
+def choose_rate(curve: lr_finder.Curve, optimizer: str) -> tuple[float, str]:
     """Return the rate of a curve, limited for pretrained stages, or a fallback rate; and the reason."""
     most = defaults.RATES[optimizer]
     try:
-        rate, why = rates.suggest_rate(curve)
+        rate, why = lr_finder.suggest_rate(curve)
     except UsageError as error:
         return FALLBACK[optimizer], f"the range test found no rate: {str(error).partition(';')[0]}"
     return (rate, why) if rate <= most else (most, f"the test suggests {rate:g} ({why}), limited for pretrained stages")
@@ -64,12 +64,12 @@ def _restore_trainer(training: TrainingRun) -> Iterator[None]:
     """Restore the state of the trainer after a block that trains."""
     trainer = training.trainer
     step, updates = trainer.global_step, trainer.updates
-    saved = saving.Checkpoint(arrays=trainer.arrays(kept=True), state={})
+    saved = saving.Checkpoint(arrays=trainer.read_arrays(kept=True), state={})
     scaling = trainer.scaling
     try:
         yield
     finally:
-        trainer.restore(saved.part, updates)
+        trainer.restore(saved.select, updates)
         trainer.global_step, trainer.slower = step, 0.5**training.rollbacks
         if scaling is not None:
-            trainer.rescale(scaling)
+            trainer.update_loss_scale(scaling)

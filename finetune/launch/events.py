@@ -114,7 +114,7 @@ class Screen:
             self.run_folder, self.result = Path(about["folder"]), about["result"] or {}
             return
         if event == "run_start":
-            self.run = self._begun(given)
+            self.run = self._start_run(given)
             self.run_folder = self.run.folder
         assert self.run is not None
         best = given.pop("best")
@@ -123,7 +123,7 @@ class Screen:
             setattr(self.run, name, tuple(given[name]) if name == "trainable" else given[name])
         getattr(self.progress, f"finetune_{event}")(run=self.run, **about)
 
-    def _begun(self, given: dict[str, Any]) -> Run:
+    def _start_run(self, given: dict[str, Any]) -> Run:
         return Run(
             folder=Path(given.pop("folder")),
             recipe=Recipe.model_validate_json(json.dumps(given.pop("recipe"))),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from finetune.data.pipeline import Rows
     from finetune.recipe.models import Recipe
-    from finetune.training.feed import Feed
+    from finetune.training.phase_data import PhaseData
     from finetune.training.prepare import Prepared
     from finetune.training.step import TrainStep
     from finetune.training.trainer import Trainer
@@ -55,7 +55,7 @@ def count_steps(recipe: Recipe, default: int, first: int, say: Callable[[str], N
 def open_sink(
     prepared: Prepared,
     trainer: Trainer,
-    feed: Feed,
+    phase_data: PhaseData,
     at_once: int,
     say: Callable[[str], None],
     first: int,
@@ -65,15 +65,17 @@ def open_sink(
     """Return the sink of a phase's steps, starting with number ``first``, after ``updates`` optimizer updates."""
     phase, queue = trainer.phase, prepared.device.kind.queue
     assert phase is not None
-    loader, each = feed.loader("train", train=True), trainer.steps_per_epoch
-    operations, how = choose_pipeline(prepared, at_once, mixes=feed.views.mixes, say=say)
+    loader, each = phase_data.get_loader("train", train=True), trainer.steps_per_epoch
+    operations, how = choose_pipeline(prepared, at_once, mixes=phase_data.views.mixes, say=say)
 
     def arguments() -> Iterator[Arguments]:
-        make = feed.described if how != "threads" else partial(feed.training, check=lambda: None)
+        make = (
+            phase_data.iterate_targets if how != "threads" else partial(phase_data.iterate_training, check=lambda: None)
+        )
         for epoch in range(first // each + 1, phase.last + 1):
             start = max(0, first - (epoch - 1) * each)
-            for at, batch in enumerate(make(epoch, start), trainer.at(epoch, start)):
-                yield trainer.arguments(batch, at, updates + at - first + 1)
+            for at, batch in enumerate(make(epoch, start), trainer.locate_step(epoch, start)):
+                yield trainer.make_arguments(batch, at, updates + at - first + 1)
 
     ds.config.set_prefetch_size(AHEAD)
     wanted = range(first, phase.last * each)
@@ -108,7 +110,7 @@ class Sink:
     """
 
     def __init__(self, step: TrainStep, dataset: Any, sources: list[Any], *, queue: bool) -> None:
-        self.sources, self._dataset, self._queue = sources, dataset, queue
+        self.sources, self._make_dataset, self._queue = sources, dataset, queue
         if queue:
             self._next: Callable[[], tuple[Tensor, Tensor]] = ms.data_sink(step, dataset, jit_config=ms.JitConfig())
         else:
@@ -123,9 +125,9 @@ class Sink:
         try:
             return self._next()
         except RuntimeError as error:
-            raise self._meant(error) from None
+            raise self._find_meant(error) from None
 
-    def _meant(self, error: RuntimeError) -> Exception:
+    def _find_meant(self, error: RuntimeError) -> Exception:
         """Return the original error in the pipeline, which MindSpore wraps in its own error."""
         for source in self.sources:
             if source.problem is not None:
@@ -137,7 +139,7 @@ class Sink:
     def close(self) -> None:
         """Stop filling the queue."""
         if self._queue:
-            self._dataset.__transfer_dataset__.stop_send()
+            self._make_dataset.__transfer_dataset__.stop_send()
         else:
             self._rows.stop()
 
@@ -166,7 +168,7 @@ class Told:
 def sink_arguments(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], steps: int, *, queue: bool) -> Sink:
     """Return the sink of steps whose arguments all come from this process."""
     told = Told(arguments, steps)
-    return Sink(step, _dataset(told, COLUMNS), [told], queue=queue)
+    return Sink(step, _make_dataset(told, COLUMNS), [told], queue=queue)
 
 
 def sink_images(
@@ -175,8 +177,8 @@ def sink_images(
     """Return the sink of steps whose images come from a dataset, and all other arguments from this process."""
     dataset, rows = images
     told = Told(lambda: (each[1:] for each in arguments()), len(rows.steps))
-    return Sink(step, ds.zip((dataset, _dataset(told, COLUMNS[1:]))), [rows, told], queue=queue)
+    return Sink(step, ds.zip((dataset, _make_dataset(told, COLUMNS[1:]))), [rows, told], queue=queue)
 
 
-def _dataset(told: Told, columns: tuple[str, ...]) -> Any:
+def _make_dataset(told: Told, columns: tuple[str, ...]) -> Any:
     return ds.GeneratorDataset(told, list(columns), shuffle=False, python_multiprocessing=False)

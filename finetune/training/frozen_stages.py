@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import PluginError
 from finetune.features import identity
-from finetune.features.keeping import GB, Wanted
+from finetune.features.cache import GB, Request
 from finetune.model import modelfolder
 from finetune.network import engines
 from finetune.network.network import Trunk
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     Sample = Callable[[], NDArray[np.float32]]
     from collections.abc import Mapping, Sequence
 
-    Wants = Mapping[str, Sequence[Wanted]]
-    from finetune.catalogue import Catalogue
+    Wants = Mapping[str, Sequence[Request]]
+    from finetune.catalogue import Chosen
     from finetune.components import Augmentation, ImageSpec, Pixels, Transform
-    from finetune.recipe.plan import Chosen, Plan
+    from finetune.recipe.plan import Plan
 
 
-def build_transform(chosen: Chosen[Augmentation], image: ImageSpec, catalogue: Catalogue) -> Transform:
+def build_transform(chosen: Chosen[Augmentation], image: ImageSpec) -> Transform:
     """Build one augmentation of the recipe."""
-    found: Transform = catalogue.call(chosen.component, "build", chosen.component.build, chosen.options, image)
+    found: Transform = chosen.build(image)
     if not callable(found):
         got = f"build of augmentation '{chosen.component.name}' returned {found!r:.80}, not a function"
-        raise PluginError(f"{catalogue.origin(chosen.component)}: {got}; return a function of pixels and a generator")
-    origin = catalogue.origin(chosen.component)
+        raise PluginError(f"{chosen.origin}: {got}; return a function of pixels and a generator")
+    origin = chosen.origin
     return Attributed(found, f"'{chosen.component.name}' of {origin}", origin.remedy) if origin.foreign else found
 
 
@@ -60,12 +60,12 @@ class Attributed:
         return self.transform(pixels, rng)
 
 
-def build_native_operations(plan: Plan, image: ImageSpec, catalogue: Catalogue) -> list[Any] | None:
+def build_native_operations(plan: Plan, image: ImageSpec) -> list[Any] | None:
     """Return the recipe's augmentation as operations of MindSpore's pipeline; None if there are none."""
     if len(plan.augment) != 1 or (make := plan.augment[0].component.native) is None:
         return None
     (chosen,) = plan.augment
-    found = catalogue.call(chosen.component, "native", make, chosen.options, image)
+    found = chosen.call("native", make, chosen.options, image)
     return None if found is None else list(found)
 
 
@@ -89,13 +89,13 @@ class Views:
         """The number of augmented views: those that the head is fitted to, or those of a phase that trains."""
         return max(self.fitted, default=0) or self.count
 
-    def of(self, epoch: int) -> int:
+    def view_of_epoch(self, epoch: int) -> int:
         """Return the view of the training images in an epoch."""
         return (epoch - 1) % self.count + 1
 
-    def parts(self) -> dict[str, Sequence[int]]:
+    def views_by_part(self) -> dict[str, Sequence[int]]:
         """Return the views of each part that could be cached, the most important part first."""
-        trained = set() if self.mixes else {self.of(epoch) for epoch in self.epochs}
+        trained = set() if self.mixes else {self.view_of_epoch(epoch) for epoch in self.epochs}
         views = sorted({*trained, *self.fitted})
         found: dict[str, Sequence[int]] = {"train": views} if views else {}
         if self.prepared.data.valid is not None:
@@ -104,12 +104,15 @@ class Views:
             found["test"] = [PLAIN]
         return found
 
-    def sizes(self, shape: Sequence[int]) -> dict[str, int]:
+    def compute_sizes(self, shape: Sequence[int]) -> dict[str, int]:
         """Return the size in bytes of the features of each part, given the shape of one image's features."""
         data = self.prepared.data
-        return {name: len(views) * len(getattr(data, name)) * 2 * prod(shape) for name, views in self.parts().items()}
+        return {
+            name: len(views) * len(getattr(data, name)) * 2 * prod(shape)
+            for name, views in self.views_by_part().items()
+        }
 
-    def counted(self, views: Mapping[str, int]) -> str:
+    def format_count(self, views: Mapping[str, int]) -> str:
         """Format the numbers of images and views by part."""
         parts = []
         for name, count in views.items():
@@ -143,19 +146,19 @@ def summarise_features(
     views: Views, wanted: Wants, computes: Mapping[str, Any], stage: str, *, keeps: bool
 ) -> list[str]:
     """Return messages about which features after a stage are cached, and which have to be computed."""
-    known = {name: [each.seconds() for each in several] for name, several in wanted.items()}
+    known = {name: [each.find_seconds() for each in several] for name, several in wanted.items()}
     there = {name: sum(seconds is not None for seconds in each) for name, each in known.items()}
     lacks = {name: len(each) - there[name] for name, each in known.items()}
     by, notes = f"by {computes['name']} in {computes['precision'].replace('f32', 'fp32')}", []
     if any(there.values()):
         spent = sum(seconds for each in known.values() for seconds in each if seconds)
-        what = views.counted(there)
+        what = views.format_count(there)
         saved = f"; about {spent:.1f} s saved" if spent >= LEAST else ""
         notes.append(f"features after {stage}: {what} reused, computed earlier {by}{saved}")
     if any(lacks.values()) and keeps:
         later = lacks.get("train", 0) > 1 and not views.fitted
         each = ", each view in the first epoch that uses it" if later else ""
-        notes.append(f"features after {stage}: {views.counted(lacks)} computed once and cached, {by}{each}")
+        notes.append(f"features after {stage}: {views.format_count(lacks)} computed once and cached, {by}{each}")
     if not wanted or not keeps:
         notes.append(describe_streaming(stage, computes))
     return notes
@@ -171,7 +174,7 @@ NAMES = {"train": "training", "valid": "validation", "test": "test"}
 PLAIN = 0  # the view of evaluation; the augmented ones count from 1
 
 
-class Frozen:
+class FrozenStages:
     """The first ``first`` stages of a network; ``sample`` returns a few training images (N, 3, side, side)."""
 
     def __init__(self, prepared: Prepared, first: int, sample: Sample, say: Callable[[str], None]) -> None:
@@ -192,19 +195,19 @@ class Frozen:
         """Whether the weights have been recorded."""
         return self._weights is not None
 
-    def settle(self) -> None:
+    def record_weights(self) -> None:
         """Record the current weights of the stages."""
-        self._weights = self._digest()
+        self._weights = self._hash_weights()
 
-    def fits(self) -> bool:
+    def is_fitting(self) -> bool:
         """Return whether the network still has the recorded weights; True if none were recorded."""
-        return self._weights is None or self._weights == self._digest()
+        return self._weights is None or self._weights == self._hash_weights()
 
-    def _digest(self) -> str:
-        parameters = self.prepared.network.parameters_of(self.stages)
+    def _hash_weights(self) -> str:
+        parameters = self.prepared.network.get_parameters_of(self.stages)
         return identity.hash_arrays((p.name, p.asnumpy()) for p in parameters)
 
-    def engine(self) -> Engine:
+    def get_engine(self) -> Engine:
         """Return the engine that computes the stages, built on first use."""
         if self._engine is None:
             network, products = self.prepared.network, self.prepared.products
@@ -214,39 +217,39 @@ class Frozen:
             self._engine.backend.settle()
         return self._engine
 
-    def rest(self) -> None:
+    def release_engine(self) -> None:
         """Free as much memory as possible until the engine is used again."""
         if self._engine is not None:
             self._engine.backend.rest()
 
-    def expect(self, shape: tuple[int, ...]) -> None:
+    def set_shape(self, shape: tuple[int, ...]) -> None:
         """Set the shape of one image's features, as known from the cache."""
         self._shape = shape
 
-    def shape(self) -> tuple[int, ...]:
+    def find_shape(self) -> tuple[int, ...]:
         """Return the shape of one image's features."""
         if self._shape is None:
-            engine = self.engine()
+            engine = self.get_engine()
             self._shape = engine.shape or tuple(engine(self._sample()).shape[1:])
         return self._shape
 
-    def wanted(self, part: str, view: int) -> Wanted:
+    def make_request(self, part: str, view: int) -> Request:
         """Return the cache request for the features of a view of a part."""
         labelled = getattr(self.prepared.data, part)
         about = {
             "versions": identity.list_versions(),
-            "trunk": self._trunk(),
-            "engine": self.computes(),
+            "trunk": self._describe_trunk(),
+            "engine": self.describe_engine(),
             "image": modelfolder.record_image(self.prepared.image),
             "images": identity.hash_images(labelled),
-            "view": self._augmentation(view) if view != PLAIN else "plain",
+            "view": self._describe_augmentation(view) if view != PLAIN else "plain",
         }
         name = f"{NAMES[part]} images" + (f", view {view}" if view != PLAIN else "")
-        return Wanted(about=about, count=len(labelled), name=name)
+        return Request(about=about, count=len(labelled), name=name)
 
-    def _trunk(self) -> dict[str, Any]:
+    def _describe_trunk(self) -> dict[str, Any]:
         if self._weights is None:
-            self.settle()
+            self.record_weights()
         component, options = self.prepared.plan.backbone.component, self.prepared.backbone_options
         return {
             "stages": list(self.stages),
@@ -256,21 +259,21 @@ class Frozen:
             "weights": self._weights,
         }
 
-    def computes(self) -> dict[str, Any]:
+    def describe_engine(self) -> dict[str, Any]:
         """Return everything about the engine and the processor that affects the bits of features."""
         device, recipe = self.prepared.device, self.prepared.plan.recipe
         about = self._engine.about if self._engine else engines.describe_expected(recipe.inference, device.name)
-        own = {"isa": device.isa, "products": self._form()} if about["name"] == "mindspore" else {}
+        own = {"isa": device.isa, "products": self._describe_form()} if about["name"] == "mindspore" else {}
         return {**about, **own, "device": device.name, "processor": identity.describe_processor()}
 
-    def _form(self) -> bool | list[str]:
+    def _describe_form(self) -> bool | list[str]:
         """Return True if all stages are in matmul form, else the frozen stages that are, or False if none is."""
         products = self.prepared.products or {}
         if len(products) == len(self.prepared.network.stages):
             return True
         return [stage for stage in self.stages if stage in products] or False
 
-    def _augmentation(self, view: int) -> dict[str, Any]:
+    def _describe_augmentation(self, view: int) -> dict[str, Any]:
         plan = self.prepared.plan
         steps = [(each.component, each.options.model_dump(mode="json", by_alias=True)) for each in plan.augment]
         said = [[component.name, options, identity.hash_code(component)] for component, options in steps]

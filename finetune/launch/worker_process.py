@@ -109,7 +109,7 @@ def train_task(folder: Path, task: Task, rank: int) -> None:
     """Train as one of the processes of the task."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
-    from finetune.launch.relay import Relay
+    from finetune.launch.events import Relay
     from finetune.recipe import plan as plans
     from finetune.training import engine
 
@@ -157,5 +157,5 @@ def leave_launch(folder: Path, rank: int, outcome: dict[str, Any], code: int) ->
     if code == 0 and "mindspore" in sys.modules:
         from finetune.distributed import world
 
-        world.leave_world()
+        world.leave_processes()
     os._exit(code)

@@ -11,13 +11,13 @@ import numpy as np
 
 from finetune.data import targets
 from finetune.data.loader import Batch, Loader, Stream, make_generator
-from finetune.distributed.world import ALONE
+from finetune.distributed.world import SINGLE_PROCESS
+from finetune.features.cache import GB, FeatureCache
 from finetune.features.features import FeatureLoader, TooLarge, fill_table, report_progress, round_features
-from finetune.features.keeping import GB, Keeper
 from finetune.network import engines
-from finetune.training.frozen import (
+from finetune.training.frozen_stages import (
     PLAIN,
-    Frozen,
+    FrozenStages,
     Views,
     describe_streaming,
     report_too_large,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.data.labelled import Part
-    from finetune.features.keeping import Wanted
+    from finetune.features.cache import Request
     from finetune.features.store import Table
     from finetune.model.evaluation import Batches
     from finetune.training.prepare import Prepared
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Check = Callable[[], None]
 
 
-class Feed:
+class PhaseData:
     """Batches for the tail of a network whose first ``first`` stages are frozen in this phase."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Feed:
         self.prepared, self.recipe, self.data = prepared, prepared.plan.recipe, prepared.data
         self.class_weights, self.say = class_weights, say
         self.world = prepared.world
-        self.keeper = Keeper(int(self.recipe.cache.max_gb * GB), say, self.world)
+        self.cache = FeatureCache(int(self.recipe.cache.max_gb * GB), say, self.world)
         self._loaders: dict[tuple[str, bool, int], Loader] = {}
         self.enter(0, epochs=(), last=False)
 
@@ -59,7 +59,7 @@ class Feed:
         fitted to.
         """
         self.first = first
-        self.frozen = Frozen(self.prepared, first, self._sample, self.say)
+        self.frozen = FrozenStages(self.prepared, first, self._sample, self.say)
         self.views = Views(self.prepared, epochs, last=last, fitted=fitted)
         self._large: set[tuple[str, int]] = set()
         self._notes: list[str] = []
@@ -67,41 +67,41 @@ class Feed:
         self._kept: frozenset[str] | None = None
         self._open: dict[tuple[str, int], FeatureLoader] = {}
 
-    def take(self, prepared: Prepared, class_weights: NDArray[np.float32] | None) -> None:
+    def replace_recipe(self, prepared: Prepared, class_weights: NDArray[np.float32] | None) -> None:
         """Replace the recipe after an ``auto`` value was chosen."""
         self.prepared, self.recipe, self.class_weights = prepared, prepared.plan.recipe, class_weights
 
-    def training(self, epoch: int, start: int, check: Check) -> Iterator[Batch]:
+    def iterate_training(self, epoch: int, start: int, check: Check) -> Iterator[Batch]:
         """Return the batches of an epoch with soft targets, starting with number ``start``."""
         if not self.first:
-            return self._targeted(self.loader("train", train=True).epoch(epoch, start), epoch, start)
+            return self._add_targets(self.get_loader("train", train=True).epoch(epoch, start), epoch, start)
         if not self.frozen.settled:
-            self.frozen.settle()
-        view = self.view(epoch)
+            self.frozen.record_weights()
+        view = self.choose_view(epoch)
         self._say_notes()
-        features = self._features("train", view, check) if self.keeps("train") else None
+        features = self._open_features("train", view, check) if self.is_cached("train") else None
         if features is not None:
-            return self._targeted(features.epoch(epoch, start), epoch, start)
-        images = self.loader("train", train=True).epoch(epoch, start, view=view)
-        return self._through(self._targeted(images, epoch, start), rounds=self.keeps("train"))
+            return self._add_targets(features.epoch(epoch, start), epoch, start)
+        images = self.get_loader("train", train=True).epoch(epoch, start, view=view)
+        return self._compute_features(self._add_targets(images, epoch, start), rounds=self.is_cached("train"))
 
-    def described(self, epoch: int, start: int) -> Iterator[Batch]:
+    def iterate_targets(self, epoch: int, start: int) -> Iterator[Batch]:
         """Return the batches of an epoch with targets but without images, starting with number ``start``."""
-        return self._targeted(self.loader("train", train=True).described(epoch, start), epoch, start)
+        return self._add_targets(self.get_loader("train", train=True).iterate_labels(epoch, start), epoch, start)
 
-    def plain(self, part: str, check: Check) -> Batches:
+    def get_evaluation_batches(self, part: str, check: Check) -> Batches:
         """Return a part for evaluation: its features, or its images if nothing is frozen."""
         if not self.first:
-            return self.loader(part)
-        features = self._features(part, PLAIN, check) if self.keeps(part) else None
+            return self.get_loader(part)
+        features = self._open_features(part, PLAIN, check) if self.is_cached(part) else None
         self._say_notes()
-        return features or Streamed(self.loader(part), partial(self._through, rounds=self.keeps(part)))
+        return features or Streamed(self.get_loader(part), partial(self._compute_features, rounds=self.is_cached(part)))
 
-    def view(self, epoch: int) -> int:
+    def choose_view(self, epoch: int) -> int:
         """Return the epoch whose augmentation is used: the epoch itself, or that of a cached view."""
-        return self.views.of(epoch) if self.keeps("train") else epoch
+        return self.views.view_of_epoch(epoch) if self.is_cached("train") else epoch
 
-    def keeps(self, part: str) -> bool:
+    def is_cached(self, part: str) -> bool:
         """Return whether the features of a part are cached; decided once per phase, and the same in every run."""
         streams = part == "train" and self.views.mixes and not self.views.fitted
         if not self.first or self.recipe.cache.features == "off" or streams:
@@ -115,71 +115,71 @@ class Feed:
         """Report once per phase which engine computes the stages whose outputs are not cached."""
         if self.first and not self._noted:
             self._noted = True
-            self._notes.append(describe_streaming(self.frozen.stages[-1], self.frozen.computes()))
+            self._notes.append(describe_streaming(self.frozen.stages[-1], self.frozen.describe_engine()))
 
     def _choose(self) -> frozenset[str]:
         """Choose the parts whose features fit into the cache, and make room for them."""
-        wanted = self._wanted()
-        if not all(each.entry.known().get("seconds") for several in wanted.values() for each in several):
-            self.frozen.engine()  # may differ from the expected engine
-            wanted = self._wanted()
-        known = (each.entry.known() for several in wanted.values() for each in several)
+        wanted = self._list_requests()
+        if not all(each.entry.read().get("seconds") for several in wanted.values() for each in several):
+            self.frozen.get_engine()  # may differ from the expected engine
+            wanted = self._list_requests()
+        known = (each.entry.read() for several in wanted.values() for each in several)
         if shape := next((tuple(each["shape"]) for each in known if each), None):
-            self.frozen.expect(shape)
-        sizes = self.views.sizes(self.frozen.shape())
-        chosen = select_fitting(sizes, self.keeper.limit)
+            self.frozen.set_shape(shape)
+        sizes = self.views.compute_sizes(self.frozen.find_shape())
+        chosen = select_fitting(sizes, self.cache.limit)
         wanted = {name: several for name, several in wanted.items() if name in chosen}
-        self.keeper.begin([each for several in wanted.values() for each in several], self.frozen.shape())
+        self.cache.begin([each for several in wanted.values() for each in several], self.frozen.find_shape())
         self._notes += report_too_large(sizes, chosen, self.recipe.cache.max_gb)
-        stage, keeps = self.frozen.stages[-1], not self.keeper.problem
-        self._notes += summarise_features(self.views, wanted, self.frozen.computes(), stage, keeps=keeps)
+        stage, keeps = self.frozen.stages[-1], not self.cache.problem
+        self._notes += summarise_features(self.views, wanted, self.frozen.describe_engine(), stage, keeps=keeps)
         return chosen
 
-    def _wanted(self) -> dict[str, list[Wanted]]:
-        parts = self.views.parts().items()
-        return {name: [self.frozen.wanted(name, view) for view in views] for name, views in parts}
+    def _list_requests(self) -> dict[str, list[Request]]:
+        parts = self.views.views_by_part().items()
+        return {name: [self.frozen.make_request(name, view) for view in views] for name, views in parts}
 
     def _say_notes(self) -> None:
         while self._notes:
             self.say(self._notes.pop(0))
 
-    def finish(self) -> None:
+    def finish_training(self) -> None:
         """Declare that no more features of training images are needed."""
         self.views.epochs = self.views.fitted = ()
 
     def gather(self, view: int, check: Check) -> NDArray[np.float32]:
         """Return the features (N, width) of all training images in a view, in order; they are cached if possible."""
         if not self.frozen.settled:
-            self.frozen.settle()
-        features = self._features("train", view, check) if self.keeps("train") else None
+            self.frozen.record_weights()
+        features = self._open_features("train", view, check) if self.is_cached("train") else None
         self._say_notes()
         if features is not None:
             return features.kept.take(np.arange(len(self.data.train)))
-        images = self.loader("train", train=view != PLAIN, ordered=self.frozen.chunk).epoch(max(view, 1))
+        images = self.get_loader("train", train=view != PLAIN, ordered=self.frozen.chunk).epoch(max(view, 1))
         rows = []
-        with self.world.together():
-            for batch in self._through(images, rounds=True):
+        with self.world.collective():
+            for batch in self._compute_features(images, rounds=True):
                 rows.append(batch.images[batch.weights > 0])
                 check()
         return np.concatenate(rows)
 
-    def _features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
+    def _open_features(self, part: str, view: int, check: Check) -> FeatureLoader | None:
         """Return cached features; None if they do not fit on the disk, or exceed the range of float16."""
         if (part, view) in self._large:
             return None
         if (part, view) not in self._open:
             train, frozen = view != PLAIN, self.frozen
-            loader = self.loader(part, train=train, ordered=frozen.chunk)
+            loader = self.get_loader(part, train=train, ordered=frozen.chunk)
             number = f", view {view} of {self.views.most}" if train else ""
 
             def missing(table: Table, shards: Sequence[int]) -> int:
-                rows = sum(len(table.shards()[each]) for each in shards)
+                rows = sum(len(table.list_shards()[each]) for each in shards)
                 whose = "" if self.world.size == 1 else ", this process's share"
                 said = report_progress(f"the {part} images{number}{whose}", rows, self.say)
-                return fill_table(table, loader, max(view, 1), frozen.engine, said, check, shards)
+                return fill_table(table, loader, max(view, 1), frozen.get_engine, said, check, shards)
 
             try:
-                kept = self.keeper.open(frozen.wanted(part, view), frozen.shape, frozen.chunk, missing, check)
+                kept = self.cache.open(frozen.make_request(part, view), frozen.find_shape, frozen.chunk, missing, check)
             except TooLarge as error:
                 self._large.add((part, view))
                 self.say(f"features of the {part} images are computed in every epoch: {error}")
@@ -187,7 +187,7 @@ class Feed:
             if kept is None:
                 return None
             if self.first < len(self.prepared.network.stages):  # free memory for training
-                self.frozen.rest()
+                self.frozen.release_engine()
             self._open[part, view] = FeatureLoader(
                 part=loader.part,
                 kept=kept,
@@ -199,12 +199,12 @@ class Feed:
         return self._open[part, view]
 
     def _sample(self) -> NDArray[np.float32]:
-        batches = self.loader("train", train=True, ordered=engines.choose_chunk(self.prepared.device.name)).epoch(1)
+        batches = self.get_loader("train", train=True, ordered=engines.choose_chunk(self.prepared.device.name)).epoch(1)
         images = next(batches).images
         batches.close()
         return images
 
-    def _targeted(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
+    def _add_targets(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
         """Add soft targets to batches, and blend their images if the recipe asks for mixup or cutmix."""
         train, loss = self.recipe.train, self.recipe.loss
         per_epoch = -(-len(self.data.train) // (train.batch * train.accumulate)) * train.accumulate
@@ -219,7 +219,7 @@ class Feed:
                 images, soft = targets.mix(images, soft, mixup=train.mixup, cutmix=train.cutmix, rng=rng)
             yield replace(batch, images=images, targets=soft)
 
-    def _through(self, batches: Iterator[Batch], *, rounds: bool) -> Iterator[Batch]:
+    def _compute_features(self, batches: Iterator[Batch], *, rounds: bool) -> Iterator[Batch]:
         """Compute the features of batches with the frozen stages, which work ahead.
 
         With ``rounds``, features are rounded like cached ones, so that the run sees the same numbers either way.
@@ -231,10 +231,10 @@ class Feed:
                 pending.append(batch)
                 yield batch.images
 
-        for features in self.frozen.engine().run(images()):
+        for features in self.frozen.get_engine().run(images()):
             yield replace(pending.popleft(), images=round_features(features) if rounds else features)
 
-    def loader(self, part: str, *, train: bool = False, ordered: int = 0) -> Loader:
+    def get_loader(self, part: str, *, train: bool = False, ordered: int = 0) -> Loader:
         """Return the loader of a part's images; ``ordered`` is the batch size for images in order, to be cached."""
         key = (part, train, ordered)
         if key not in self._loaders:
@@ -247,7 +247,7 @@ class Feed:
                 transforms=self.prepared.transforms if train else (),
                 train=train,
                 shuffled=not ordered,
-                world=ALONE if ordered else self.world,
+                world=SINGLE_PROCESS if ordered else self.world,
             )
         return self._loaders[key]
 

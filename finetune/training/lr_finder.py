@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from finetune.catalogue import Catalogue
     from finetune.data.loader import Batch
     from finetune.recipe.plan import Plan
-    from finetune.training.feed import Feed
+    from finetune.training.phase_data import PhaseData
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
 
@@ -141,12 +141,12 @@ def measure_curve(training: TrainingRun, phase: Phase, many: int, check: Callabl
     """Make ``many`` steps at increasing rates in the current phase of the run; the weights are not restored."""
     accumulate = training.recipe.train.accumulate
     if training.fitted is None:
-        each = iterate_batches(training.feed, phase, accumulate, check)
+        each = iterate_batches(training.phase_data, phase, accumulate, check)
         with use_bare_rate(training):
             rates, losses = step_through(training.trainer, each, np.geomspace(LOWEST, HIGHEST, many), has_diverged)
         return Curve(rates=tuple(rates), losses=tuple(losses), smooth=tuple(smooth_losses(losses)))
     number, classes = min(BATCHES, training.trainer.steps_per_epoch), len(training.data.classes)
-    each = iterate_batches(training.feed, phase, accumulate, check, number)
+    each = iterate_batches(training.phase_data, phase, accumulate, check, number)
     spread = np.geomspace(*RANGES[training.recipe.optimizer.use], many)
     with use_bare_rate(training):
         rates, losses = step_through(
@@ -182,7 +182,7 @@ def compare_losses(rates: Sequence[float], losses: Sequence[float], batches: int
 
 
 def iterate_batches(
-    feed: Feed, phase: Phase, accumulate: int, check: Callable[[], None], same: int | None = None
+    phase_data: PhaseData, phase: Phase, accumulate: int, check: Callable[[], None], same: int | None = None
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """Yield epoch, number and batches of each step, repeating the phase's epochs forever.
 
@@ -190,9 +190,9 @@ def iterate_batches(
     """
     for turn in count():
         epoch = phase.first + (0 if same else turn % (phase.last - phase.first + 1))
-        with closing(feed.training(epoch, 0, check)) as each:  # type: ignore[type-var]
+        with closing(phase_data.iterate_training(epoch, 0, check)) as each:  # type: ignore[type-var]
             for number in range(same) if same else count():
-                with feed.world.together():
+                with phase_data.world.collective():
                     check()
                     group = list(islice(each, accumulate))
                 if not group:
