@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 Load = Callable[[str], ModuleType]
 
+CATALOGUE = Catalogue(Plugins())
+
 
 @pytest.fixture(scope="module")
 def guide(repo: Path) -> str:
@@ -198,7 +200,10 @@ def test_finetune_datasets(load: Load) -> None:
     from finetune.data import loading as data
 
     component = only(Dataset, load("finetune_datasets"))
-    found = data.load(component, component.options(), DatasetSection(use="stripes"), seed=1, workers=0)
+    chosen = CATALOGUE.choose(component, component.options())
+    found = data.load(chosen, DatasetSection(use="stripes"), seed=1, workers=0)
+        CATALOGUE.choose(component, component.options()), DatasetSection(use="stripes"), seed=1, workers=0
+    )
     assert found.classes == ("two", "three", "four", "five")
     assert (len(found.train) + len(found.valid), found.test) == (80, None)
     assert 8 <= len(found.valid) <= 24
@@ -221,8 +226,10 @@ def test_images_as_bytes(load: Load, tmp_path: Path) -> None:
     component = only(Dataset, load("Images as bytes"))
     options = component.options(file=tmp_path / "album")
     with pytest.raises(DataError, match=r"train: 0.jpg: is not an image"):
-        data.load(component, options, DatasetSection(use="album"), seed=1, workers=2)
-    found = data.load(component, options, DatasetSection(use="album", on_bad_image="skip"), seed=1, workers=2)
+        data.load(CATALOGUE.choose(component, options), DatasetSection(use="album"), seed=1, workers=2)
+    found = data.load(
+        CATALOGUE.choose(component, options), DatasetSection(use="album", on_bad_image="skip"), seed=1, workers=2
+    )
     assert len(found.train) + len(found.valid) == 11
     assert found.train.describe(0) == "1.jpg"
 
@@ -278,7 +285,7 @@ def test_finetune_fetch_weights(load: Load, tmp_path: Path) -> None:
     manager = registered(module)
     for name, expected in (("known", tmp_path / "known.ckpt"), ("unknown", None)):
         weights = SimpleNamespace(sha256=name)
-        answer = manager.first("finetune_fetch_weights", weights=weights, cache=tmp_path)
+        answer = manager.call_first("finetune_fetch_weights", weights=weights, cache=tmp_path)
         assert (answer and answer[1]) == expected
 
 
@@ -378,7 +385,7 @@ def test_its_recipe_is_valid_and_its_photos_are_read(package: Path, guide: str, 
     recipe.write_text(yaml)
     chosen = plan.load_plan(recipe, [], Catalogue(plugins.load_plugins())).dataset
     assert chosen.component.name == "byname"
-    found = data.load(chosen.component, chosen.options, DatasetSection(use="byname"), seed=1, workers=0)
+    found = data.load(chosen, DatasetSection(use="byname"), seed=1, workers=0)
     assert found.classes == ("daisy", "rose")
     assert len(found.train) + len(found.valid) == 20
     assert {*found.valid.labels.tolist()} == {0, 1}

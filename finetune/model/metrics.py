@@ -9,6 +9,8 @@ import numpy as np
 from finetune.fitting.scores import compute_macro_f1, count_confusion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 TOP = 5  # the number of most likely classes that ``top5`` considers
@@ -64,10 +66,16 @@ def list_constant_metrics(classes: int) -> dict[str, float]:
     return {"top5": 1.0} if classes <= TOP else {}
 
 
-def is_better(metric: str, value: float, than: float | None) -> bool:
-    """Return whether ``value`` is better than ``than``; NaN never is, and a tie is not better."""
+def is_better(metric: str, value: float, than: float | None, *, by: float = 0.0) -> bool:
+    """Return whether a value of a metric is better than another by more than ``by``; NaN never is."""
     if not np.isfinite(value):
         return False
     if than is None:
         return True
-    return value > than if HIGHER_IS_BETTER[metric] else value < than
+    return (value - than if HIGHER_IS_BETTER[metric] else than - value) > by
+
+
+def choose_best(metric: str, values: Sequence[float]) -> int:
+    """Return the index of the best value of a metric, or of the first of several."""
+    choose = max if HIGHER_IS_BETTER[metric] else min
+    return values.index(choose(values))

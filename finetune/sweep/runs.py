@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.display import chart
 from finetune.errors import DivergedError, Interrupted, RecipeError, UsageError
 from finetune.files import atomic
+from finetune.model.metrics import choose_best
 from finetune.recipe import plan as plans
 from finetune.recipe.document import read_recipe
 from finetune.recipe.moved import follow_move
@@ -77,8 +78,7 @@ class Sweep:
         scored = [(score, row) for row in self.rows if (score := self.score(row)) is not None]
         if not scored:
             return None
-        pick = min if self.metric == "loss" else max
-        return pick(scored, key=lambda pair: pair[0])[1]
+        return scored[choose_best(self.metric, [score for score, _ in scored])][1]
 
     def render_table(self) -> tuple[list[str], list[list[Any]]]:
         """Return the titles and the rows of the table of results."""

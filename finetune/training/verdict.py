@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.model.metrics import is_better
+from finetune.model.metrics import choose_best, is_better
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,8 +63,7 @@ def warn_below_fitted(history: Sequence[Mapping[str, Any]], metric: str, *, rest
     if first["epoch"] != 0 or key not in first or not trained or (metric != "loss" and first[key] >= 1.0):
         return
     if restored:
-        best = min if metric == "loss" else max
-        reached, kept = best(trained), "the fitted head is kept"
+        reached, kept = trained[choose_best(metric, trained)], "the fitted head is kept"
     else:
         reached, kept = trained[-1], "the last epoch is kept, since evaluate.restore_best=false"
     if not is_better(metric, reached, first[key]):

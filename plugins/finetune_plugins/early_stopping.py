@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from pydantic import NonNegativeFloat, PositiveInt, field_validator
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 NAME = "early_stopping"
-LOWER_IS_BETTER = {"accuracy": False, "top5": False, "macro_f1": False, "loss": True}
+METRICS = ("accuracy", "top5", "macro_f1", "loss")
 
 
 class EarlyStopping(Options):
@@ -31,8 +30,8 @@ class EarlyStopping(Options):
     def known(cls, metric: str | None) -> str | None:
         """Accept a metric as ``accuracy`` or as ``val_accuracy``."""
         name = metric and metric.removeprefix("val_")
-        if name is not None and name not in LOWER_IS_BETTER:
-            raise ValueError(f"no metric named '{metric}'{did_you_mean(name, LOWER_IS_BETTER)}")
+        if name is not None and name not in METRICS:
+            raise ValueError(f"no metric named '{metric}'{did_you_mean(name, METRICS)}")
         return name
 
 
@@ -74,27 +73,20 @@ class Watcher:
     @hookimpl
     def finetune_epoch_end(self, run: Run, epoch: int, metrics: dict[str, float]) -> None:
         """Compare an evaluation with the best one, and stop the run if patience is exhausted."""
+        from finetune import is_better  # needs NumPy, which commands do not import at start
+
         metric = self.options.metric or run.recipe.evaluate.metric
         value = metrics.get(f"val_{metric}")
         if value is None:
             return
         state = run.state.setdefault(NAME, {"best": None, "epoch": 0, "waited": 0})
-        if self.better(metric, value, state["best"]):
+        if is_better(metric, value, state["best"], by=self.options.min_delta):
             state.update(best=value, epoch=epoch, waited=0)
             return
         state["waited"] += 1
         if state["waited"] >= self.options.patience:
             state["stopped"] = True
             run.stop(describe_stop(metric, state))
-
-    def better(self, metric: str, value: float, best: float | None) -> bool:
-        """Return whether a value improves on the best one by more than ``min_delta``; NaN never does."""
-        if not math.isfinite(value):
-            return False
-        if best is None:
-            return True
-        gain = best - value if LOWER_IS_BETTER[metric] else value - best
-        return gain > self.options.min_delta
 
 
 def describe_stop(metric: str, state: dict[str, Any]) -> str:
