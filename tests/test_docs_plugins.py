@@ -202,7 +202,7 @@ def test_finetune_datasets(load: Load) -> None:
     component = only(Dataset, load("finetune_datasets"))
     chosen = CATALOGUE.choose(component, component.options())
     found = data.load(chosen, DatasetSection(use="stripes"), seed=1, workers=0)
-        CATALOGUE.choose(component, component.options()), DatasetSection(use="stripes"), seed=1, workers=0
+    assert found.classes == ("two", "three", "four", "five")
     assert (len(found.train) + len(found.valid), found.test) == (80, None)
     assert 8 <= len(found.valid) <= 24
     picture = np.asarray(component.build(component.options(), "train").images[5])
