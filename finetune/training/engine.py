@@ -10,7 +10,7 @@ from finetune.distributed import launch
 from finetune.distributed.world import PeerFailed, is_worker
 from finetune.errors import DataError, DivergedError, Interrupted, PluginError, ResourceError
 from finetune.machine import interrupts
-from finetune.training import check, finished, finishing, fitting, preflight, rate_test, resuming, runfolder, saving
+from finetune.training import check, finished, finishing, fitting, lr_finder, preflight, resuming, runfolder, saving
 from finetune.training.prepare import prepare
 from finetune.training.training_run import TrainingRun
 
@@ -129,8 +129,8 @@ def train_epoch(training: TrainingRun, epoch: int, stop: interrupts.Stop) -> Non
     """Train the remaining steps of an epoch, evaluate it, and save it."""
     run, plugins = training.run, training.plugins
     training.begin_epoch(epoch)
-    if rate_test.is_open(training):
-        rate_test.settle_rate(training, stop.check)
+    if lr_finder.is_open(training):
+        lr_finder.settle_rate(training, stop.check)
         training.save_settled()
     plugins.fire("finetune_epoch_start", run=run, epoch=epoch)
 

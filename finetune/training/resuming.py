@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import DivergedError, FinetuneError, UsageError
 from finetune.training import changes, older, records, saving
 from finetune.training.optimizers import LossScale
-from finetune.training.state import RunState
+from finetune.training.saving import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

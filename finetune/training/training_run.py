@@ -28,8 +28,7 @@ from finetune.training import data_sink, defaults, pictures, records
 from finetune.training.frozen_stages import list_head_views
 from finetune.training.judge import Judge
 from finetune.training.phase_data import PhaseData
-from finetune.training.saving import CheckpointWriter, NoCheckpointWriter, Snapshot
-from finetune.training.state import RunState
+from finetune.training.saving import CheckpointWriter, NoCheckpointWriter, RunState, Snapshot
 from finetune.training.trainer import Trainer
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ def in_form(net: Any, stages: tuple[str, ...]) -> dict[str, Any] | None:
     """Return some stages in matmul form."""
     from finetune_model import matrix_form
 
-    made = matrix_form.products({name: net.cell(name) for name in net.names[:-1]})
+    made = matrix_form.products({name: net.get_stage(name) for name in net.names[:-1]})
     return {name: made[name] for name in stages} or None
 
 
@@ -102,7 +102,7 @@ def test_parameters_are_shared_and_keep_their_names() -> None:
 
     net = network("same")
     before = {id(p): p.name for p in net.get_parameters()}
-    form = matrix_form.products({name: net.cell(name) for name in net.names[:-1]})
+    form = matrix_form.products({name: net.get_stage(name) for name in net.names[:-1]})
     held = {id(p): p.name for stage in form.values() for p in stage.get_parameters()}
     assert held == before
     assert {p.name for p in net.get_parameters()} == set(before.values())

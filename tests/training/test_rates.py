@@ -10,7 +10,8 @@ import pytest
 
 from finetune.errors import UsageError
 from finetune.recipe import plan as plans
-from finetune.training import lr_finder, rate_test
+from finetune.training import lr_finder
+from finetune.training.lr_finder import choose_rate, count_steps
 from tests.drawn import folder
 from tests.features import tiny
 from tests.training import pretrained
@@ -69,8 +70,8 @@ def test_a_head_that_starts_at_random_gets_the_rate_at_which_its_loss_falls_fast
     assert 2e-3 < rate < 4e-3
     assert why == "the loss falls fastest at this rate"
     capped = f"the test suggests {rate:g} (the loss falls fastest at this rate), limited for pretrained stages"
-    assert rate_test.choose_rate(found, "adamw") == (1e-3, capped)
-    assert rate_test.choose_rate(found, "sgd") == (rate, why)
+    assert choose_rate(found, "adamw") == (1e-3, capped)
+    assert choose_rate(found, "sgd") == (rate, why)
 
 
 FLAT = lr_finder.Curve(rates=tuple(RATES), losses=(1.0,) * 31, smooth=tuple(np.linspace(1.0, 2.0, 31)))
@@ -80,10 +81,10 @@ def test_a_run_takes_a_usual_rate_where_the_test_finds_none() -> None:
     with pytest.raises(UsageError, match="the loss does not fall at any rate"):
         lr_finder.suggest_rate(FLAT)
     why = "the range test found no rate: the loss does not fall at any rate from 1e-07 to 10"
-    assert rate_test.choose_rate(FLAT, "adamw") == (1e-4, why)
-    assert rate_test.choose_rate(FLAT, "sgd") == (1e-3, why)
+    assert choose_rate(FLAT, "adamw") == (1e-4, why)
+    assert choose_rate(FLAT, "sgd") == (1e-3, why)
     never = lr_finder.compare_losses([], BEFORE, len(BEFORE), 10)
-    assert rate_test.choose_rate(never, "adamw") == (
+    assert choose_rate(never, "adamw") == (
         1e-4,
         "the range test found no rate: the loss is not finite at any rate",
     )
@@ -133,9 +134,9 @@ def test_a_test_costs_a_small_share_of_the_run(steps: int, epochs: int, tested: 
 
     training: Any = TrainingRun()
     training.epochs = epochs
-    assert rate_test.count_steps(training) == tested
+    assert count_steps(training) == tested
     training.fitted = None
-    assert rate_test.count_steps(training) == 48
+    assert count_steps(training) == 48
 
 
 def test_the_command_tests_what_the_run_would(photos: Path, tmp_path: Path) -> None:

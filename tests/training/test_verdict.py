@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.training import verdict
+from finetune.training import finishing
 
 Line = dict[str, Any]
 
@@ -34,7 +34,7 @@ def lines(train: list[float], valid: list[float] | None = None, *, first: int = 
 def test_a_result_that_guessing_has_too(accuracy: float, macro_f1: float, counts: list[int], warned: bool) -> None:
     line = {"epoch": 1, "val_accuracy": accuracy, "val_macro_f1": macro_f1}
     classes = ["ant", "bee", "cat", "dog"][: len(counts)]
-    found = list(verdict.warn_of_guessing(line, np.array(counts), classes))
+    found = list(finishing.warn_of_guessing(line, np.array(counts), classes))
     assert bool(found) is warned
     if warned:
         share = max(counts) / sum(counts)
@@ -43,7 +43,7 @@ def test_a_result_that_guessing_has_too(accuracy: float, macro_f1: float, counts
 
 
 def test_a_run_that_was_not_evaluated_is_not_called_guessing() -> None:
-    assert list(verdict.warn_of_guessing({"epoch": 1}, np.array([3, 3]), ["ant", "bee"])) == []
+    assert list(finishing.warn_of_guessing({"epoch": 1}, np.array([3, 3]), ["ant", "bee"])) == []
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def test_training_that_did_not_improve_on_the_fitted_head(
     metric: str, values: list[float], restored: bool, warned: str | None
 ) -> None:
     history = lines([1.0, 0.5, 0.4], values, first=0, metric=metric)
-    found = list(verdict.warn_below_fitted(history, metric, restored=restored))
+    found = list(finishing.warn_below_fitted(history, metric, restored=restored))
     assert bool(found) is (warned is not None)
     if warned:
         assert found[0].startswith(f"training did not improve on the fitted head: {warned}")
 
 
 def test_without_a_fitted_head_there_is_nothing_to_be_below() -> None:
-    assert list(verdict.warn_below_fitted(lines([1.0, 0.5], [0.3, 0.5]), "loss", restored=True)) == []
+    assert list(finishing.warn_below_fitted(lines([1.0, 0.5], [0.3, 0.5]), "loss", restored=True)) == []
     only_fitted = lines([1.0], [0.3], first=0)
-    assert list(verdict.warn_below_fitted(only_fitted, "loss", restored=True)) == []
+    assert list(finishing.warn_below_fitted(only_fitted, "loss", restored=True)) == []
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_without_a_fitted_head_there_is_nothing_to_be_below() -> None:
     ],
 )
 def test_a_loss_that_still_falls(train: list[float], valid: list[float] | None, warned: str | None) -> None:
-    found = list(verdict.warn_of_unsettled([{"epoch": 0, "train_loss": 9.0, "val_loss": 9.0}, *lines(train, valid)]))
+    found = list(finishing.warn_of_unsettled([{"epoch": 0, "train_loss": 9.0, "val_loss": 9.0}, *lines(train, valid)]))
     assert found == ([] if warned is None else [f"training ended before the loss had settled: {warned}; {REMEDY}"])
 
 
