@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from finetune.components import KINDS, Backbone, Component, Dataset, Options
 from finetune.errors import PluginError, UsageError
-from finetune.plugins import HERE, Broken, Origin, Plugins, attribute_errors
+from finetune.plugins import HERE, BrokenPlugin, Origin, Plugins, attribute_errors
 from finetune.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Catalogue:
 
     def _add(self, kind: type[Component], origin: Origin, component: object) -> None:
         if (wrong := find_fault(kind, component)) is not None:
-            self.plugins.broken.append(Broken(origin=origin, reason=wrong))
+            self.plugins.broken.append(BrokenPlugin(origin=origin, reason=wrong))
         else:
             assert isinstance(component, kind)
             self._entries[kind].setdefault(component.name, []).append((origin, component))

@@ -68,7 +68,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
+class BrokenPlugin:
     """A plugin that could not be loaded, and the reason."""
 
     origin: Origin
@@ -82,7 +82,7 @@ class Plugins:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.origins: dict[int, Origin] = {}
-        self.broken: list[Broken] = []
+        self.broken: list[BrokenPlugin] = []
         self.slow: set[tuple[Origin, str]] = set()
 
     def register(self, plugin: object, origin: Origin) -> None:
@@ -173,7 +173,7 @@ class Plugins:
                 with attribute_errors(origin, hook):
                     components = list(impl.function() or ())
             except PluginError as error:
-                self.broken.append(Broken(origin=origin, reason=str(error)))
+                self.broken.append(BrokenPlugin(origin=origin, reason=str(error)))
                 continue
             yield from ((origin, component) for component in components)
 
@@ -234,7 +234,7 @@ def find_entry_points(plugins: Plugins) -> Sequence[EntryPoint]:
             found += [point for point in dist.entry_points if point.group == hookspecs.PROJECT]
         except Exception as error:
             reason = f"its entry_points.txt is damaged: {describe_error(error)}; reinstall it"
-            plugins.broken.append(Broken(origin=make_origin(dist, "?"), reason=reason))
+            plugins.broken.append(BrokenPlugin(origin=make_origin(dist, "?"), reason=reason))
     return found
 
 
@@ -254,7 +254,7 @@ def load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
             if isinstance(error, PluginError)
             else f"{type(error).__name__}: {describe_error(error)}"
         )
-        plugins.broken.append(Broken(origin=origin, reason=reason))
+        plugins.broken.append(BrokenPlugin(origin=origin, reason=reason))
 
 
 def check_version(point: EntryPoint) -> None:

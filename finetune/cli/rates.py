@@ -14,7 +14,7 @@ from finetune.cli.parameters import Force, Words, make_output_option
 from finetune.files.outputs import STDOUT, Output
 
 if TYPE_CHECKING:
-    from finetune.training.lr_finder import Found
+    from finetune.training.lr_finder import RateTest
 
 FEW_STEPS = 100  # steps; a shorter run is too short for any learning rate
 Plot = Annotated[
@@ -65,7 +65,7 @@ def lr(words: Words = None, plot: Plot = None, steps: Steps = 100, force: Force 
     return Answer(data=data, view=lambda: render_chart(found), content=content)
 
 
-def draw_svg(found: Found) -> str:
+def draw_svg(found: RateTest) -> str:
     """Return the chart as SVG."""
     from finetune.display import chart
 
@@ -76,26 +76,26 @@ def draw_svg(found: Found) -> str:
     )
 
 
-def make_curve(found: Found) -> dict[str, Any]:
+def make_curve(found: RateTest) -> dict[str, Any]:
     """Return the curve as a line of a chart."""
     return {"": list(zip(found.rates, found.losses, strict=True))}
 
 
-def render_chart(found: Found) -> str:
+def render_chart(found: RateTest) -> str:
     """Return the chart as text, with the suggested rate."""
     from finetune.display import chart
 
     return f"{chart.draw_characters(make_curve(found))}\n\n{describe_suggestion(found)}\n"
 
 
-def describe_suggestion(found: Found) -> str:
+def describe_suggestion(found: RateTest) -> str:
     """Return the suggested rate and the reason."""
     trained = ", ".join(found.stages)
     text = f"optimizer.lr={found.suggestion:.1e}  {trained}: {found.why}; the recipe has {found.recipe}"
     return f"{text}\n{warn_of_few_steps(found)}" if 0 < found.steps < FEW_STEPS else text
 
 
-def warn_of_few_steps(found: Found) -> str:
+def warn_of_few_steps(found: RateTest) -> str:
     """Return the warning that a run is too short for any rate."""
     said = f"train.epochs: the recipe makes {found.steps} optimizer steps, too few for any learning rate"
     return f"warning: {said}; set train.epochs=auto"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from finetune.errors import FinetuneError
-from finetune.machine.interrupts import Asked
+from finetune.machine.interrupts import StopRequested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,18 +89,18 @@ class World:
     @contextmanager
     def collective(self) -> Iterator[None]:
         """Run a block in every process; a failure or a signal in one process ends the block in all of them."""
-        mine: FinetuneError | Asked | None = None
+        mine: FinetuneError | StopRequested | None = None
         try:
             yield
-        except (FinetuneError, Asked) as error:
+        except (FinetuneError, StopRequested) as error:
             mine = error
         self.raise_in_all(mine)
 
-    def raise_in_all(self, mine: FinetuneError | Asked | None) -> None:
-        """Raise this process's own error, or ``PeerFailed`` or ``Asked`` if only a different process has one."""
+    def raise_in_all(self, mine: FinetuneError | StopRequested | None) -> None:
+        """Raise this process's own error, or ``PeerFailed`` or ``StopRequested`` if only a different process has one."""
         if self.size > 1 and not gather_numbers(np.array([mine is not None], np.int32)).any():
             return  # the usual case, so it has to be fast
-        word = None if mine is None else "asked" if isinstance(mine, Asked) else f"rank {self.rank}: {mine}"
+        word = None if mine is None else "asked" if isinstance(mine, StopRequested) else f"rank {self.rank}: {mine}"
         words = [each for each in self.gather(word) if each is not None]
         if not words:
             return
@@ -108,7 +108,7 @@ class World:
             mine.everywhere = True
             raise mine
         failed = [each for each in words if each != "asked"]
-        raise PeerFailed("; ".join(failed)) if failed else Asked
+        raise PeerFailed("; ".join(failed)) if failed else StopRequested
 
     def main_process_first(self, work: Callable[[], T]) -> T:
         """Call ``work`` in the first process, then in the others, which can reuse its results; return its result."""

@@ -21,7 +21,7 @@ START = ("device", "steps_per_epoch", "images", "weights", "resumed")
 ALWAYS = ("epoch", "step", "phase", "trainable", "stop_reason", "result")
 
 
-class Relay:
+class EventWriter:
     """A watcher that writes a run's events into a file; with ``quiet``, it only prints messages to its own log."""
 
     def __init__(self, folder: Path, *, quiet: bool) -> None:
@@ -81,7 +81,7 @@ class Relay:
         self._tell("finished", folder=str(run.folder), result=run.result)
 
 
-class Screen:
+class EventReader:
     """Shows the events of a relay; ``run`` is None until it has started, and stays None except on the first machine.
 
     ``run_folder`` and ``result`` are those of the run, once they are known.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.distributed.launch import find_free_port
 from finetune.errors import ResourceError
-from finetune.launch.events import Screen
-from finetune.launch.processes import Machines, Processes
+from finetune.launch.events import EventReader
+from finetune.launch.processes import Peers, Processes
 from finetune.launch.worker_process import ALIVE, RECIPE, Task
 from finetune.machine import interrupts
 
@@ -55,9 +55,9 @@ def run_processes(
         ranks=(launch.ranks.start, launch.ranks.stop),
         argv=sys.argv,
     )
-    machines = Machines(launch)
+    machines = Peers(launch)
     with interrupts.watch_signals() as stop, _start_processes(launch, plan, task, resume) as processes:
-        screen = Screen(processes.folder, progress)
+        screen = EventReader(processes.folder, progress)
         try:
             _follow(processes, screen, machines, stop)
         finally:
@@ -138,7 +138,7 @@ def _link_python(folder: Path) -> Path:
     return programs
 
 
-def _follow(processes: Processes, screen: Screen, machines: Machines, stop: interrupts.Stop) -> None:
+def _follow(processes: Processes, screen: EventReader, machines: Peers, stop: interrupts.Stop) -> None:
     """Show progress until all processes have ended, or until the time limit after one of them ended."""
     told: set[int] = set()
     until = float("inf")

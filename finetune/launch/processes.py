@@ -31,7 +31,7 @@ BETWEEN = 0.5  # seconds between two attempts to reach the first machine
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3}
 
 
-class Machines:
+class Peers:
     """Connections between machines, to notice when one fails: MindSpore's processes wait for the others forever.
 
     The first machine listens on the port after MindSpore's; all others stay connected to it.

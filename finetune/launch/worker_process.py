@@ -109,13 +109,13 @@ def train_task(folder: Path, task: Task, rank: int) -> None:
     """Train as one of the processes of the task."""
     from finetune import plugins
     from finetune.catalogue import Catalogue
-    from finetune.launch.events import Relay
+    from finetune.launch.events import EventWriter
     from finetune.recipe import plan as plans
     from finetune.training import engine
 
     catalogue = Catalogue(plugins.load_plugins())
     plan = plans.load_plan(folder / RECIPE, [], catalogue)
-    relay = Relay(folder, quiet=rank != task.ranks[0])
+    relay = EventWriter(folder, quiet=rank != task.ranks[0])
     if rank and not relay.quiet:
         relay.say(f"machine {rank // (task.ranks[1] - rank)}; the first machine shows the progress of the run")
         relay.quiet = True

@@ -25,7 +25,7 @@ MEMBER, SAME = "FINETUNE_LAUNCH", 3.0  # variable set in launched processes; sec
 WAKE = signal.SIGUSR2  # passes a signal from the listening thread on to the main thread
 
 
-class Asked(Exception):
+class StopRequested(Exception):
     """Raised at the next point where the run can stop, after a signal asked it to."""
 
 
@@ -36,9 +36,9 @@ class Stop:
         self.signal, self.since = 0, 0.0
 
     def check(self) -> None:
-        """Raise ``Asked`` if a signal was received; called only where the state is consistent."""
+        """Raise ``StopRequested`` if a signal was received; called only where the state is consistent."""
         if self.signal:
-            raise Asked
+            raise StopRequested
 
     def ask(self, signum: int, frame: FrameType | None = None) -> None:
         """Record a signal; a second one ends the process without saving."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float32]
 
 
-class Exported(nn.Cell):
+class ExportedCell(nn.Cell):
     """A wrapper for a cell; the graphs that MindSpore compiles for the export are freed with it."""
 
     def __init__(self, cell: nn.Cell) -> None:
@@ -62,7 +62,7 @@ class Graph:
 
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "graph.onnx"
-            ms.export(Exported(self.cell), ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
+            ms.export(ExportedCell(self.cell), ms.Tensor(self.sample), file_name=str(path), file_format="ONNX")
             self.model: Any = load_core().read_model(path)
         constants = {o.get_friendly_name(): o for o in self.model.get_ops() if o.get_type_name() == "Constant"}
         self.constants: dict[str, Any] = {p.name: constants.get(p.name) for p in self.cell.get_parameters()}

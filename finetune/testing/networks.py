@@ -229,10 +229,10 @@ def export_features(trunk: nn.Cell, images: Array) -> Iterator[Array]:
     import tempfile
     from pathlib import Path
 
-    from finetune.network.openvino_graph import Exported
+    from finetune.network.openvino_graph import ExportedCell
 
     with tempfile.TemporaryDirectory() as scratch:
-        ms.export(Exported(trunk), Tensor(images), file_name=str(Path(scratch) / "net.onnx"), file_format="ONNX")
+        ms.export(ExportedCell(trunk), Tensor(images), file_name=str(Path(scratch) / "net.onnx"), file_format="ONNX")
 
 
 def hash_parameters(network: Network) -> dict[str, str]:

@@ -144,7 +144,7 @@ class Sink:
             self._rows.stop()
 
 
-class Told:
+class StepArguments:
     """The arguments of consecutive steps, for MindSpore to iterate over; ``problem`` is the error that ended them.
 
     MindSpore needs the length before it starts, and would otherwise determine it by computing all of them.
@@ -167,7 +167,7 @@ class Told:
 
 def sink_arguments(step: TrainStep, arguments: Callable[[], Iterator[Arguments]], steps: int, *, queue: bool) -> Sink:
     """Return the sink of steps whose arguments all come from this process."""
-    told = Told(arguments, steps)
+    told = StepArguments(arguments, steps)
     return Sink(step, _make_dataset(told, COLUMNS), [told], queue=queue)
 
 
@@ -176,9 +176,9 @@ def sink_images(
 ) -> Sink:
     """Return the sink of steps whose images come from a dataset, and all other arguments from this process."""
     dataset, rows = images
-    told = Told(lambda: (each[1:] for each in arguments()), len(rows.steps))
+    told = StepArguments(lambda: (each[1:] for each in arguments()), len(rows.steps))
     return Sink(step, ds.zip((dataset, _make_dataset(told, COLUMNS[1:]))), [rows, told], queue=queue)
 
 
-def _make_dataset(told: Told, columns: tuple[str, ...]) -> Any:
+def _make_dataset(told: StepArguments, columns: tuple[str, ...]) -> Any:
     return ds.GeneratorDataset(told, list(columns), shuffle=False, python_multiprocessing=False)

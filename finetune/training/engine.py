@@ -79,7 +79,7 @@ def supervise(training: TrainingRun, stop: interrupts.Stop) -> None:
     try:
         try:
             train(training, stop)
-        except interrupts.Asked:
+        except interrupts.StopRequested:
             training.save()
             training.world.barrier()
             interrupted = Interrupted(stop.signal, f"saved and stopped in epoch {run.epoch}, step {run.step}")

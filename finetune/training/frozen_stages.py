@@ -39,11 +39,11 @@ def build_transform(chosen: Chosen[Augmentation], image: ImageSpec) -> Transform
         got = f"build of augmentation '{chosen.component.name}' returned {found!r:.80}, not a function"
         raise PluginError(f"{chosen.origin}: {got}; return a function of pixels and a generator")
     origin = chosen.origin
-    return Attributed(found, f"'{chosen.component.name}' of {origin}", origin.remedy) if origin.foreign else found
+    return PluginTransform(found, f"'{chosen.component.name}' of {origin}", origin.remedy) if origin.foreign else found
 
 
 @dataclass(frozen=True, slots=True)
-class Attributed:
+class PluginTransform:
     """An augmentation of an installed plugin, with the plugin's name for error messages."""
 
     transform: Transform
@@ -54,7 +54,7 @@ class Attributed:
     def certain(self) -> Transform:
         """The augmentation with all its random steps always applied, if it offers that."""
         certain = getattr(self.transform, "certain", None)
-        return self if certain is None else Attributed(certain, self.name, self.remedy)
+        return self if certain is None else PluginTransform(certain, self.name, self.remedy)
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         return self.transform(pixels, rng)

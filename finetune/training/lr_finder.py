@@ -65,7 +65,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class RateTest:
     """The smoothed ``losses`` at each of the ``rates``, and the suggested rate with the reason, ``why``.
 
     ``stages`` are the stages that trained, ``recipe`` is the rate in the recipe, and ``steps`` the number of optimizer
@@ -81,7 +81,7 @@ class Found:
     steps: int
 
 
-def find_rate(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> Found:
+def find_rate(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Callable[[str], None] = print) -> RateTest:
     """Test learning rates on the features that a run of the plan would use, without writing a run folder.
 
     A head that starts fitted is fitted first, and the phase with the most trainable stages is tested; otherwise the
@@ -97,7 +97,7 @@ def find_rate(plan: Plan, catalogue: Catalogue, *, steps: int = STEPS, say: Call
         finally:
             training.close()
     suggestion, why = suggest_rate(curve)
-    return Found(
+    return RateTest(
         rates=curve.rates,
         losses=curve.smooth,
         suggestion=suggestion,

@@ -258,7 +258,7 @@ def read_finished(folder: Path, plan: Plan) -> Run:
     )
 
 
-class Swapped:
+class SwappedWeights:
     """Replaces the weights of a network inside a block; None leaves them unchanged."""
 
     def __init__(self, network: Network, weights: Mapping[str, NDArray[Any]] | None) -> None:

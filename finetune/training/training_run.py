@@ -276,11 +276,11 @@ class TrainingRun:
     def _say(self, message: str) -> None:
         self.run.say(message)
 
-    def read_best_weights(self) -> records.Swapped:
+    def read_best_weights(self) -> records.SwappedWeights:
         """Put the moving average, if there is one, into the network inside a block."""
         if self.trainer.average:
             self.saver.join()
-        return records.Swapped(self.network, self.trainer.read_weights() if self.trainer.average else None)
+        return records.SwappedWeights(self.network, self.trainer.read_weights() if self.trainer.average else None)
 
     def save_step(self) -> None:
         """Start writing a checkpoint within an epoch, if a plugin asked for one."""

@@ -37,7 +37,7 @@ class Checkpoint(Options):
 @hookimpl
 def finetune_callbacks() -> Iterable[Callback]:
     """Return the callback ``checkpoint``."""
-    yield Callback(name="checkpoint", options=Checkpoint, build=Saver, check=check)
+    yield Callback(name="checkpoint", options=Checkpoint, build=CheckpointCallback, check=check)
 
 
 def parse_interval(every: int | str) -> tuple[int, str]:
@@ -55,7 +55,7 @@ def check(options: Checkpoint, facts: RunFacts) -> Iterator[Finding]:
         yield Finding(severity="note", subject="every", text=f"{text}; lower it to save in between")
 
 
-class Saver:
+class CheckpointCallback:
     """Requests a checkpoint when the interval has passed, or after the best or last epoch."""
 
     def __init__(self, options: Checkpoint) -> None:

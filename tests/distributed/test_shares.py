@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from finetune.data.loader import assign_batches, assign_rows, compute_order
 from finetune.distributed.world import SINGLE_PROCESS, World
 from finetune.errors import DataError, FinetuneError
-from finetune.machine.interrupts import Asked
+from finetune.machine.interrupts import StopRequested
 
 
 def worlds(size: int) -> list[World]:
@@ -63,7 +63,7 @@ def test_one_process_is_told_what_it_says() -> None:
     SINGLE_PROCESS.barrier()
 
 
-@pytest.mark.parametrize("error", [DataError("gone"), Asked(), ValueError("a bug")])
+@pytest.mark.parametrize("error", [DataError("gone"), StopRequested(), ValueError("a bug")])
 def test_one_process_raises_what_it_came_to(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, SINGLE_PROCESS.collective():
         raise error

@@ -148,7 +148,7 @@ def test_broken_plugins_are_listed_and_stop_nothing(monkeypatch: pytest.MonkeyPa
 
     def load() -> plugins.Plugins:
         loaded = plugins.Plugins()
-        loaded.broken.append(plugins.Broken(origin=origin, reason="ImportError: no feathers"))
+        loaded.broken.append(plugins.BrokenPlugin(origin=origin, reason="ImportError: no feathers"))
         return loaded
 
     monkeypatch.setattr(plugins, "load_plugins", load)

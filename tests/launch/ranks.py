@@ -16,7 +16,7 @@ import numpy as np
 from finetune.distributed import world
 from finetune.errors import DataError, FinetuneError
 from finetune.machine import device
-from finetune.machine.interrupts import Asked
+from finetune.machine.interrupts import StopRequested
 from finetune.network import batchnorm
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def raised(work: Callable[[], object]) -> str:
     """Return what a block that all do together raises in this process."""
     try:
         work()
-    except (FinetuneError, Asked) as error:
+    except (FinetuneError, StopRequested) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
@@ -61,8 +61,8 @@ def fail(us: World, folder: Path) -> None:
         return there
 
     SEEN["failed"] = raised(lambda: if_rank(2, DataError("photo gone")))
-    SEEN["asked"] = raised(lambda: if_rank(0, Asked()))
-    SEEN["fine"] = raised(lambda: if_rank(9, Asked()))
+    SEEN["asked"] = raised(lambda: if_rank(0, StopRequested()))
+    SEEN["fine"] = raised(lambda: if_rank(9, StopRequested()))
     SEEN["second"] = us.main_process_first(in_turn)
 
 

@@ -17,7 +17,7 @@ import pytest
 from finetune.distributed.launch import Launch, find_free_port
 from finetune.errors import UsageError
 from finetune.launch import launcher
-from finetune.launch.processes import Machines
+from finetune.launch.processes import Peers
 from tests import drawn
 from tests.clocks import wait_for
 from tests.launch import runs
@@ -34,7 +34,7 @@ def launch(node: int, port: int) -> Launch:
     return Launch(device="cpu", size=2, ranks=ranks, node=node, host="127.0.0.1", port=port, timeout=60)
 
 
-def count_looks(machines: Machines) -> int:
+def count_looks(machines: Peers) -> int:
     """Return how often the launcher has to look, with its pause in between, until it misses a machine."""
     looks = 1
     while not machines.is_lost():
@@ -44,8 +44,8 @@ def count_looks(machines: Machines) -> int:
     return looks
 
 
-def met(port: int) -> tuple[Machines, Machines]:
-    first, second = Machines(launch(0, port)), Machines(launch(1, port))
+def met(port: int) -> tuple[Peers, Peers]:
+    first, second = Peers(launch(0, port)), Peers(launch(1, port))
 
     def connected() -> bool:
         assert [first.is_lost(), second.is_lost()] == [False, False]
@@ -87,7 +87,7 @@ def test_strangers_may_come_and_go() -> None:
 
 
 def test_one_machine_needs_no_port() -> None:
-    alone = Machines(Launch(device="cpu", size=2, ranks=range(2), node=0, host="127.0.0.1", port=0, timeout=60))
+    alone = Peers(Launch(device="cpu", size=2, ranks=range(2), node=0, host="127.0.0.1", port=0, timeout=60))
     assert alone.listener is None
     assert not alone.is_lost()
     alone.leave(done=True)
@@ -97,7 +97,7 @@ def test_a_port_that_is_taken_is_said() -> None:
     with closing(socket.create_server(("", 0))) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=rf"port {port} is not available .*runner\.master=HOST:PORT"):
-            Machines(launch(0, port - 1))
+            Peers(launch(0, port - 1))
 
 
 @pytest.fixture

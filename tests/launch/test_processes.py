@@ -18,7 +18,7 @@ from finetune.cli import main
 from finetune.display.progress import Progress
 from finetune.distributed.launch import Launch
 from finetune.errors import DataError, Interrupted, RecipeError
-from finetune.launch.events import Relay, Screen
+from finetune.launch.events import EventReader, EventWriter
 from finetune.launch.processes import ProcessDied, Processes
 from finetune.recipe.models import Recipe
 from finetune.run import Best, Run
@@ -124,8 +124,8 @@ def test_the_screen_shows_what_the_first_process_tells(tmp_path: Path) -> None:
     said = {"dataset": {"use": "none", "token": "***"}, "name": "two", "train": {"epochs": 10, "batch_size": 4}}
     recipe = Recipe.model_validate_json(json.dumps(said))
     out = io.StringIO()
-    relay = Relay(tmp_path, quiet=False)
-    screen = Screen(tmp_path, Progress(Console(file=out, width=100)))
+    relay = EventWriter(tmp_path, quiet=False)
+    screen = EventReader(tmp_path, Progress(Console(file=out, width=100)))
     screen.update()
     assert screen.run is None
     run = Run(
@@ -166,7 +166,7 @@ def test_the_screen_shows_what_the_first_process_tells(tmp_path: Path) -> None:
 
 
 def test_a_quiet_relay_tells_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Relay(tmp_path, quiet=True).say("hello")
+    EventWriter(tmp_path, quiet=True).say("hello")
     assert capsys.readouterr().out == "hello\n"
     assert list(tmp_path.iterdir()) == []
 

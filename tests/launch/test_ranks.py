@@ -52,7 +52,7 @@ def test_rows_of_different_numbers_come_whole(seen: list[dict[str, Any]]) -> Non
 
 def test_what_one_process_raises_ends_all_and_the_others_say_who_it_was(seen: list[dict[str, Any]]) -> None:
     assert [each["failed"] for each in seen] == ["PeerFailed: rank 2: photo gone"] * 2 + ["DataError: photo gone"]
-    assert [each["asked"] for each in seen] == ["Asked: "] * 3
+    assert [each["asked"] for each in seen] == ["StopRequested: "] * 3
     assert [each["fine"] for each in seen] == ["nothing"] * 3
 
 
