@@ -77,12 +77,14 @@ class Finetuner:
 
         working_folder.check_exists()
         named = {"backbone": backbone, "freeze": freeze, "seed": seed, "output": output}
-        said = keywords.expand_short_forms({key: value for key, value in named.items() if value is not None} | sections)
+        given = {key: value for key, value in named.items() if value is not None}
+        merged = keywords.expand_short_forms(given | sections)
         if weights is not None:
-            said = keywords.merge_sections(said, {"backbone": {**said.get("backbone", {}), "weights": str(weights)}})
+            own = {**merged.get("backbone", {}), "weights": str(weights)}
+            merged = keywords.merge_sections(merged, {"backbone": own})
         if device is not None:
-            said = keywords.merge_sections(said, {"runner": {"device": device}})
-        self.sections = said
+            merged = keywords.merge_sections(merged, {"runner": {"device": device}})
+        self.sections = merged
         self.progress = progress
         self.plugins = tuple(plugins)
         self.run: Run | None = None
@@ -94,8 +96,8 @@ class Finetuner:
         if self.model is not None:
             about = self.model.about
             scores = [f"{name} {about['metrics'][name]:.4f}" for name in SCORES if name in about["metrics"]]
-            said = [about["backbone"]["use"], f"{len(about['classes'])} classes", *scores, str(self.model.folder)]
-            return f"<Finetuner: {', '.join(said)}>"
+            merged = [about["backbone"]["use"], f"{len(about['classes'])} classes", *scores, str(self.model.folder)]
+            return f"<Finetuner: {', '.join(merged)}>"
         if self.run is not None:
             return f"<Finetuner: interrupted in epoch {self.run.epoch}, {self.run.folder}>"
         return f"<Finetuner: not fitted, {self.sections}>"
@@ -134,15 +136,15 @@ class Finetuner:
         """
         from finetune.recipe import keywords
 
-        said = keywords.merge_sections(self.sections, keywords.expand_short_forms(sections))
+        merged = keywords.merge_sections(self.sections, keywords.expand_short_forms(sections))
         if epochs is not None:
-            said = keywords.merge_sections(said, {"train": {"epochs": epochs}})
+            merged = keywords.merge_sections(merged, {"train": {"epochs": epochs}})
         if resume == "auto":
             raise UsageError("resume='auto' is an option of the command line; pass the folder of the run")
         folder = None if resume is None else expand_home(resume)
         if extend is not None and (folder is None or extend < 1):
             raise UsageError(f"extend={extend} needs at least 1 epoch and a finished run; pass its folder as `resume`")
-        return self._run(*self._plan(data, said), folder, allow_changed=allow_changed, extend=extend)
+        return self._run(*self._plan(data, merged), folder, allow_changed=allow_changed, extend=extend)
 
     def fine_tune(
         self,
@@ -166,21 +168,21 @@ class Finetuner:
         two_step: dict[str, Any] = {"freeze": {"use": "none"}, "optimizer": {"use": "adamw", "layer_decay": 0.5}}
         if base_lr is not None:
             two_step["optimizer"]["lr"] = base_lr
-        said = keywords.merge_sections(two_step, keywords.expand_short_forms(sections))
+        merged = keywords.merge_sections(two_step, keywords.expand_short_forms(sections))
         if freeze_epochs is None:
-            freeze_epochs = 0 if "freeze" in sections or self._fits_head(data, said) else 1
+            freeze_epochs = 0 if "freeze" in sections or self._fits_head(data, merged) else 1
         if freeze_epochs and "freeze" not in sections:
-            said["freeze"] = {"use": "gradual", "schedule": {1: "head", freeze_epochs + 1: "all"}}
-        return self.fit(data, epochs=None if epochs is None else freeze_epochs + epochs, **said)
+            merged["freeze"] = {"use": "gradual", "schedule": {1: "head", freeze_epochs + 1: "all"}}
+        return self.fit(data, epochs=None if epochs is None else freeze_epochs + epochs, **merged)
 
     @translate_method_errors
-    def _fits_head(self, data: Data, said: Mapping[str, Any]) -> bool:
+    def _fits_head(self, data: Data, merged: Mapping[str, Any]) -> bool:
         """Return whether a fit with these sections starts from a fitted head."""
         from finetune.recipe import keywords
         from finetune.training import defaults
         from finetune.training.prepare import plan_phases
 
-        plan, _ = self._plan(data, keywords.merge_sections(self.sections, said))
+        plan, _ = self._plan(data, keywords.merge_sections(self.sections, merged))
         planned = plan_phases(plan)
         return defaults.is_fitted(defaults.settle_start(plan, planned, ignore_message).recipe)
 
@@ -214,20 +216,20 @@ class Finetuner:
         """Store the run at its start, so that its history is available after an interrupt."""
         self.run, self.model = run, None
 
-    def _plan(self, data: Data, said: Mapping[str, Any]) -> tuple[Plan, Catalogue]:
+    def _plan(self, data: Data, merged: Mapping[str, Any]) -> tuple[Plan, Catalogue]:
         from finetune.data import sources
         from finetune.recipe import keywords
         from finetune.recipe import plan as plans
 
-        color = said.get("image", {}).get("color", "convert")
+        color = merged.get("image", {}).get("color", "convert")
         catalogue = self._catalogue(data, "ignore" if color == "ignore" else "convert")
         if sources.is_recipe(data):
             file = expand_home(str(data))
-            return plans.load_plan(file, keywords.make_overrides(said), catalogue), catalogue
-        if "use" in said.get("dataset", {}):
-            raise UsageError(f"dataset.use={said['dataset']['use']} conflicts with the data argument; pass only one")
+            return plans.load_plan(file, keywords.make_overrides(merged), catalogue), catalogue
+        if "use" in merged.get("dataset", {}):
+            raise UsageError(f"dataset.use={merged['dataset']['use']} conflicts with the data argument; pass only one")
         return plans.load_plan(
-            keywords.merge_sections({"dataset": sources.build_section(data, catalogue)}, said), [], catalogue
+            keywords.merge_sections({"dataset": sources.build_section(data, catalogue)}, merged), [], catalogue
         ), catalogue
 
     def _catalogue(self, data: object = None, color: Color = "convert") -> Catalogue:

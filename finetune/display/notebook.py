@@ -89,12 +89,12 @@ class Block:
     def render_html(self) -> str:
         """Render the block: the messages, then the run with its progress bar."""
         lines = "\n".join(self.lines)
-        said = f"<pre>{html.escape_text(lines)}</pre>" if lines else ""
+        messages = f"<pre>{html.escape_text(lines)}</pre>" if lines else ""
         if self.run is None:
-            return said
+            return messages
         fits = self.run.epoch == 0 and bool(self.run.trainable) and not self.run.history
         return (
-            said
+            messages
             + html.render_run(self.run)
             + (self.render_bar(self.run) if self.pace.total else "<p>fitting the head</p>" * fits)
         )

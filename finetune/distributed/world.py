@@ -53,11 +53,11 @@ class World:
         """Return this process's share: every ``size``-th item, starting with number ``rank``."""
         return things[self.rank :: self.size]
 
-    def gather(self, said: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in order of rank; a value can be anything that JSON supports."""
         if self.size == 1:
-            return [said]
-        raw = np.frombuffer(json.dumps(said).encode(), np.uint8)
+            return [value]
+        raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
         return [json.loads(each.tobytes()) for each in self._gather_bytes(raw)]
 
     def gather_rows(self, own: NDArray[Any]) -> list[NDArray[Any]]:
@@ -78,9 +78,9 @@ class World:
         every = gather_numbers(padded.view(np.int32)).view(np.uint8).reshape(self.size, room)
         return [row[:length].copy() for row, length in zip(every, lengths.tolist(), strict=True)]
 
-    def broadcast(self, said: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Return the value of the first process."""
-        return self.gather(said if self.is_main else None)[0]
+        return self.gather(value if self.is_main else None)[0]
 
     def barrier(self) -> None:
         """Wait until every process has reached this call."""
@@ -97,7 +97,7 @@ class World:
         self.raise_in_all(mine)
 
     def raise_in_all(self, mine: FinetuneError | StopRequested | None) -> None:
-        """Raise this process's own error, or ``PeerFailed`` or ``StopRequested`` if only a different process has one."""
+        """Raise this process's own error; ``PeerFailed`` or ``StopRequested`` if only a different process has one."""
         if self.size > 1 and not gather_numbers(np.array([mine is not None], np.int32)).any():
             return  # the usual case, so it has to be fast
         word = None if mine is None else "asked" if isinstance(mine, StopRequested) else f"rank {self.rank}: {mine}"

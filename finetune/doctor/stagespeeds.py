@@ -29,7 +29,7 @@ def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().s
     """
     from finetune.network.network import Network, build_stages, product_form
 
-    device.set_up(device="cpu", said=Settings(forms=Forms(uncapped=uncapped)))
+    device.set_up(device="cpu", settings=Settings(forms=Forms(uncapped=uncapped)))
     ms = import_mindspore()
     network = Network(build_stages(backbone, backbone.options()), ms.nn.Identity())
     made = product_form(backbone, network, Forms(matmul=backbone.stages))

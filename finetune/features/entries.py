@@ -88,9 +88,9 @@ def locate_entry(about: dict[str, Any]) -> Entry:
     return Entry(folder=locate_cache() / hash_json(about), about=about)
 
 
-def hash_json(said: dict[str, Any]) -> str:
+def hash_json(content: dict[str, Any]) -> str:
     """Return a hash of a JSON value."""
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def measure_size(folder: Path) -> int:

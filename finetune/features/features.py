@@ -39,13 +39,13 @@ def fill_table(
     loader: Loader,
     view: int,
     engine: Callable[[], Engine],
-    said: Callable[[int], None],
+    report: Callable[[int], None],
     check: Callable[[], None],
     numbers: Sequence[int] | None = None,
 ) -> int:
     """Compute and write the missing shards of a table, or those in ``numbers``; return how many images were computed.
 
-    ``loader`` yields the images in order; ``view`` is the epoch whose augmentation they get. ``said`` is called with
+    ``loader`` yields the images in order; ``view`` is the epoch whose augmentation they get. ``report`` is called with
     the number of images done. ``check`` is called after each batch and may raise to stop; written shards are kept.
     Raises ``DataError`` if an image changed since the scan, and ``TooLarge`` if a feature exceeds float16.
     """
@@ -63,7 +63,7 @@ def fill_table(
                 check_same(loader.part, rows)
                 table.write(number, np.concatenate(pieces)[: len(rows)])
                 done += len(rows)
-                said(done)
+                report(done)
             computed.close()
     return done
 
@@ -119,14 +119,14 @@ def report_progress(what: str, total: int, say: Callable[[str], None]) -> Callab
     """Return a function that reports the progress of computing features every ``PAUSE`` seconds."""
     began = spoke = time.monotonic()
 
-    def said(done: int) -> None:
+    def report(done: int) -> None:
         nonlocal spoke
         now = time.monotonic()
         if now - spoke >= PAUSE:
             spoke = now
             say(f"features of {what}: {done:,} of {total:,} images, {done / (now - began):.3g} a second")
 
-    return said
+    return report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,17 +89,17 @@ class Peers:
     def _has_left(self, connection: socket.socket) -> bool:
         stranger = connection in self.strangers
         try:
-            said = connection.recv(len(HELLO) if stranger else 1)
+            received = connection.recv(len(HELLO) if stranger else 1)
         except BlockingIOError:
             return False
         except OSError:
-            said = b""
+            received = b""
         self.strangers.discard(connection)
-        if stranger and said == HELLO:
+        if stranger and received == HELLO:
             return False
         self.connections.remove(connection)
         connection.close()
-        return not stranger and said != DONE
+        return not stranger and received != DONE
 
     def leave(self, *, done: bool) -> None:
         """Close all connections; ``done`` tells the other machines that the processes ended normally."""

@@ -41,19 +41,20 @@ class Device:
         return self.kind.name
 
 
-def set_up(*, device: str = "auto", said: Settings | None = None) -> Device:
+def set_up(*, device: str = "auto", settings: Settings | None = None) -> Device:
     """Import MindSpore quietly, choose and set the device, and return it with the settings in effect.
 
     Raises ``UsageError`` for a device that this machine or this build of MindSpore does not have.
     """
-    said = said or Settings()
+    settings = settings or Settings()
     kind = KINDS[choose_device(device)]
     ms = import_mindspore()
-    isa = kind.prepare(ms, said)
-    ms.set_context(mode=ms.GRAPH_MODE if said.mode == "graph" else ms.PYNATIVE_MODE)
+    isa = kind.prepare(ms, settings)
+    ms.set_context(mode=ms.GRAPH_MODE if settings.mode == "graph" else ms.PYNATIVE_MODE)
     set_device(ms, kind)
-    level: Amp = kind.amp if said.amp == "auto" else said.amp
-    forms = cpu.limit_forms(said) if kind is cpu.KIND else Forms(why=f"the matmul form is for CPUs, not {kind.name}")
+    level: Amp = kind.amp if settings.amp == "auto" else settings.amp
+    no_forms = Forms(why=f"the matmul form is for CPUs, not {kind.name}")
+    forms = cpu.limit_forms(settings) if kind is cpu.KIND else no_forms
     if device != "auto":
         return Device(kind=kind, isa=isa, amp=level, forms=forms)
     why, odd = explain_choice(kind), any(not each.missing() for each in list_preferred(kind))

@@ -148,10 +148,10 @@ def read_forms(folder: Path, stages: tuple[str, ...], uncapped_text: str) -> For
         about = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         if "forms" not in about:
             uncapped = about["isa"] == uncapped_text
-            said = {"matmul": list(stages) if uncapped else [], "uncapped": uncapped}
+            recorded = {"matmul": list(stages) if uncapped else [], "uncapped": uncapped}
         else:
-            said = about["forms"]
-        matmul = tuple(stage for stage in stages if stage in said["matmul"])
-        return Forms(matmul=matmul, uncapped=bool(said["uncapped"]), why="as when the run started")
+            recorded = about["forms"]
+        matmul = tuple(stage for stage in stages if stage in recorded["matmul"])
+        return Forms(matmul=matmul, uncapped=bool(recorded["uncapped"]), why="as when the run started")
     except (OSError, ValueError, KeyError, TypeError):
         return None

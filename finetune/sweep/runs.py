@@ -160,7 +160,7 @@ def is_sweep(folder: Path) -> bool:
 def open_sweep(folder: Path) -> Sweep:
     """Read the sweep in a folder; raises ``UsageError`` if its record cannot be read."""
     try:
-        said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         rows = [
             Row(
                 name=each["name"],
@@ -169,9 +169,9 @@ def open_sweep(folder: Path) -> Sweep:
                 result=read_newest_result(folder, each["run"], each["result"]),
                 error=each["error"],
             )
-            for each in said["runs"]
+            for each in record["runs"]
         ]
-        return Sweep(folder=folder, asked=said.get("asked", said["metric"]), rows=rows)
+        return Sweep(folder=folder, asked=record.get("asked", record["metric"]), rows=rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder / RECORD}: cannot be read ({error}); start a new sweep") from error
 
@@ -191,7 +191,7 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
     """Raise ``UsageError`` with a list of what changed since runs of the sweep finished."""
     from finetune.training import finished, older
 
-    said: dict[str, str] = {}  # by all that a run's images depend on, so that the images are compared only once
+    changes_of: dict[str, str] = {}  # by all that a run's images depend on, so that the images are compared only once
     for row in sweep.rows:
         folder = sweep.folder / Path(row.folder).name if row.folder and row.result else None
         if folder is None or not (folder / "result.json").exists():
@@ -199,11 +199,11 @@ def check_unchanged(sweep: Sweep, catalogue: Catalogue, say: Callable[[str], Non
         plan = plans.load_plan(relocate_recipe(sweep, row), [], catalogue)
         plan = older.keep_settled(older.keep_defaults(plan, folder), folder)
         same = json.dumps([plan.recipe.dataset.model_dump(mode="json"), plan.recipe.seed], sort_keys=True)
-        if same not in said:
-            said[same] = "; ".join(finished.find_data_changes(folder, plan, catalogue, say))
-        if said[same]:
+        if same not in changes_of:
+            changes_of[same] = "; ".join(finished.find_data_changes(folder, plan, catalogue, say))
+        if changes_of[same]:
             remedy = "start a new sweep, or add --allow-changed to keep its finished runs as they are"
-            raise UsageError(f"{folder} is finished, and {said[same]}; {remedy}")
+            raise UsageError(f"{folder} is finished, and {changes_of[same]}; {remedy}")
 
 
 def relocate_recipe(sweep: Sweep, row: Row) -> Path | Mapping[str, Any]:

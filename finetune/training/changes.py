@@ -44,8 +44,8 @@ def check_same(
     changes = _find_changes(state, own, prepared, folder)
     unexpected = select_unexpected(changes, extended=extended)
     if unexpected and not allow:
-        said = "the recipe differs from the one this run started with: " + "; ".join(unexpected)
-        raise UsageError(f"{said}; undo the changes, start a new run, or add --allow-changed")
+        text = "the recipe differs from the one this run started with: " + "; ".join(unexpected)
+        raise UsageError(f"{text}; undo the changes, start a new run, or add --allow-changed")
     if unexpected:
         say(f"the recipe changed; continuing with the new one: {'; '.join(changes)}")
     _check_start(state, own, allow=bool(changes))

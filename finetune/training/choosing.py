@@ -33,7 +33,7 @@ def set_up_device(runner: Runner, stage_forms: Forms | None = None) -> devices.D
         threads=getattr(runner, "threads", 0) or 0,
         memory_gb=getattr(runner, "memory_gb", 0) or 0,
     )
-    return devices.set_up(device=runner.device, said=settings)
+    return devices.set_up(device=runner.device, settings=settings)
 
 
 def find_trained_stages(plan: Plan, planned: Sequence[Phase]) -> tuple[str, ...]:

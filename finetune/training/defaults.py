@@ -259,8 +259,8 @@ def choose_epochs(recipe: Recipe, planned: Sequence[Phase], images: int) -> tupl
     most_stages = max(len(phase.trainable) for phase in planned)
     before = next(phase.first for phase in planned if len(phase.trainable) == most_stages) - 1
     total = before + count
-    said = f"{count * steps:,} optimizer steps of {recipe.train.batch * recipe.train.accumulate} images"
-    return total, f"{said} are enough" + (f" once all stages train, after {before} epochs" if before else "")
+    text = f"{count * steps:,} optimizer steps of {recipe.train.batch * recipe.train.accumulate} images"
+    return total, f"{text} are enough" + (f" once all stages train, after {before} epochs" if before else "")
 
 
 def measures_rate(recipe: Recipe, planned: Sequence[Phase]) -> bool:

@@ -64,8 +64,8 @@ def decide_resume(
         say(f"nothing to do: {folder} is finished")
         return plan, done, False
     if plan.recipe.train.length <= last:
-        said = f"{folder} has already trained {last} epochs, but train.epochs is {plan.recipe.train.length}"
-        raise UsageError(f"{said}; add --extend EPOCHS to train longer, or remove --resume to start a new run")
+        text = f"{folder} has already trained {last} epochs, but train.epochs is {plan.recipe.train.length}"
+        raise UsageError(f"{text}; add --extend EPOCHS to train longer, or remove --resume to start a new run")
     if not saving.list_checkpoints(folder / "checkpoints"):
         remedy = f"start a new run, with backbone.weights={folder} to start from its weights"
         raise UsageError(f"{folder} cannot be extended: its checkpoints were deleted; {remedy}")

@@ -38,24 +38,24 @@ def fit_head(training: TrainingRun, check: Check) -> None:
     many = f" in {len(wanted)} views" if len(wanted) > 1 else ""
     training.run.say(f"fitting the head to {len(training.data.train):,} training images{many}")
     features = gather_features(training, wanted, check)
-    said: dict[str, Any] = {}
+    answer: dict[str, Any] = {}
     with training.world.collective():
         if training.world.is_main:
-            said = _fit_first(training, features, check)
-    said = training.world.broadcast(said)
+            answer = _fit_first(training, features, check)
+    answer = training.world.broadcast(answer)
     training.world.broadcast_parameters(training.network.get_parameters_of(("head",)))
     _begin_average(training)
-    training.loss_sum, training.images = said["loss"] * len(training.data.train), len(training.data.train)
-    training.fitted = said["report"]
-    if training.estimate is None and said["metrics"]:
+    training.loss_sum, training.images = answer["loss"] * len(training.data.train), len(training.data.train)
+    training.fitted = answer["report"]
+    if training.estimate is None and answer["metrics"]:
         training.estimate = Evaluation(
-            metrics=said["metrics"],
+            metrics=answer["metrics"],
             confusion=np.zeros((0, 0), np.int64),
             predicted=np.zeros(0, np.int64),
             confidence=np.zeros(0, np.float32),
         )
     if training.recipe.loss.class_weights == "measured":
-        training.settle("loss", class_weights=said["choice"])
+        training.settle("loss", class_weights=answer["choice"])
 
 
 def gather_features(training: TrainingRun, wanted: tuple[int, ...], check: Check) -> Floats:

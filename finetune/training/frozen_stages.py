@@ -276,8 +276,8 @@ class FrozenStages:
     def _describe_augmentation(self, view: int) -> dict[str, Any]:
         plan = self.prepared.plan
         steps = [(each.component, each.options.model_dump(mode="json", by_alias=True)) for each in plan.augment]
-        said = [[component.name, options, identity.hash_code(component)] for component, options in steps]
-        return {"seed": plan.recipe.seed, "number": view, "augment": said}
+        about = [[component.name, options, identity.hash_code(component)] for component, options in steps]
+        return {"seed": plan.recipe.seed, "number": view, "augment": about}
 
 
 def list_head_views(recipe: Recipe) -> tuple[int, ...]:

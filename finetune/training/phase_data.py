@@ -175,8 +175,8 @@ class PhaseData:
             def missing(table: Table, shards: Sequence[int]) -> int:
                 rows = sum(len(table.list_shards()[each]) for each in shards)
                 whose = "" if self.world.size == 1 else ", this process's share"
-                said = report_progress(f"the {part} images{number}{whose}", rows, self.say)
-                return fill_table(table, loader, max(view, 1), frozen.get_engine, said, check, shards)
+                report = report_progress(f"the {part} images{number}{whose}", rows, self.say)
+                return fill_table(table, loader, max(view, 1), frozen.get_engine, report, check, shards)
 
             try:
                 kept = self.cache.open(frozen.make_request(part, view), frozen.find_shape, frozen.chunk, missing, check)

@@ -41,11 +41,11 @@ def choose_image_spec(plan: Plan, expected: preprocessing.Preprocessing, say: Ca
     If it is uncertain what the weights expect, that is reported, unless the recipe sets the values.
     """
     section, defaults = plan.recipe.image, ImageSpec(**expected.image)
-    said = {name: getattr(section, name) for name in ImageSpec.__slots__}
-    auto = {name for name, value in said.items() if value == "auto"}
+    values = {name: getattr(section, name) for name in ImageSpec.__slots__}
+    auto = {name for name, value in values.items() if value == "auto"}
     if message := expected.message(auto):
         say(message)
-    spec = {name: getattr(defaults, name) if name in auto else value for name, value in said.items()}
+    spec = {name: getattr(defaults, name) if name in auto else value for name, value in values.items()}
     if "resize" in auto and "size" not in auto:  # keep the share of the image that the crop shows
         spec["resize"] = round(spec["size"] * defaults.resize / defaults.size)
     if spec["resize"] < spec["size"]:
@@ -59,9 +59,9 @@ def choose_backbone_options(plan: Plan, source: fetching.Source | None) -> Optio
     if source is None:
         return chosen.options
     belonging = loading.read_options(source, chosen.component)
-    said = {name: getattr(chosen.options, name) for name in chosen.options.model_fields_set}
-    silent = {name: value for name, value in belonging.items() if said.get(name, "auto") == "auto"}
-    return chosen.component.options.model_validate({**said, **silent})
+    values = {name: getattr(chosen.options, name) for name in chosen.options.model_fields_set}
+    silent = {name: value for name, value in belonging.items() if values.get(name, "auto") == "auto"}
+    return chosen.component.options.model_validate({**values, **silent})
 
 
 def build_network(

@@ -202,10 +202,10 @@ def describe_trunk_engine(prepared: Prepared) -> str:
 
 def extract_mathematics(plan: Plan) -> dict[str, Any]:
     """Return the resolved recipe without secrets and without keys that cannot affect the weights."""
-    said = masking.mask_recipe(plan.recipe).model_dump(mode="json")
-    del said["train"]["on_nonfinite"]  # no effect while everything is finite
-    kept = {key: value for key, value in said.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
-    return kept | {"runner": {"amp": said["runner"]["amp"]}}
+    values = masking.mask_recipe(plan.recipe).model_dump(mode="json")
+    del values["train"]["on_nonfinite"]  # no effect while everything is finite
+    kept = {key: value for key, value in values.items() if key not in WITHOUT_EFFECT_ON_WEIGHTS}
+    return kept | {"runner": {"amp": values["runner"]["amp"]}}
 
 
 def list_callbacks(plan: Plan) -> list[Any]:

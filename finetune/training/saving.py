@@ -303,12 +303,12 @@ class Start:
 
 def record_start(prepared: Prepared) -> dict[str, Any]:
     """Return the record of the start for a checkpoint, as it is read back from JSON."""
-    said = {
+    record = {
         "weights": {"sha256": prepared.weights.get("sha256")},
         "backbone": prepared.backbone_options.model_dump(mode="json"),
         "image": modelfolder.record_image(prepared.image),
     }
-    found: dict[str, Any] = json.loads(json.dumps(said))
+    found: dict[str, Any] = json.loads(json.dumps(record))
     return found
 
 
@@ -339,10 +339,10 @@ def read_start(folder: Path, options: type[Options]) -> Start | None:
     """Return the start of the run in a folder; None if its records are missing or of an older version."""
     state = load_newest(folder / "checkpoints")[0].state
     try:
-        said = state["start"]
+        record = state["start"]
         return Start(
-            options=options.model_validate_json(json.dumps(said["backbone"])),
-            image=modelfolder.load_image_spec(said["image"]),
+            options=options.model_validate_json(json.dumps(record["backbone"])),
+            image=modelfolder.load_image_spec(record["image"]),
             classes=tuple(state["classes"]),
             weights=json.loads((folder / "weights.json").read_text(encoding="utf-8")),
         )

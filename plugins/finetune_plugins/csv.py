@@ -128,8 +128,8 @@ def read_rows(options: Table, root: Path, find: Find) -> Iterator[Row]:
             text = f"has {len(cells)} cell{'s' * (len(cells) != 1)} below {len(header)} columns; {remedy}"
             find("train", "error", line, text)
             continue
-        said = {key: cells[column].strip() for (key, _), column in zip(list_columns(options), columns, strict=True)}
-        path, label, given = said["path_column"], said["label_column"], said.get("split_column")
+        row = {key: cells[column].strip() for (key, _), column in zip(list_columns(options), columns, strict=True)}
+        path, label, given = row["path_column"], row["label_column"], row.get("split_column")
         exact = cells[columns[0]]
         exists_exactly = (exact != path or not is_text(exact)) and os.path.lexists(root / exact)
         check_text(options.file, line, [cell for cell in cells if cell != exact or not exists_exactly])
@@ -142,7 +142,7 @@ def read_rows(options: Table, root: Path, find: Find) -> Iterator[Row]:
         elif label.lower() in NO_LABEL:
             find(split, "error", line, f"has no class in column '{options.label_column}', but '{label}'")
         else:
-            place, group = os.path.normpath(root / path), said.get("group_column", "")
+            place, group = os.path.normpath(root / path), row.get("group_column", "")
             yield Row(line=line, path=place, label=label, split=split, given=path, group=group)
 
 

@@ -19,7 +19,7 @@ LOSS = np.random.default_rng(1).standard_normal((1, design.NANO.widths[-1])).ast
 @pytest.fixture(autouse=True)
 def pynative() -> None:
     """Compile nothing, which takes five times as long as all else; one test does, and those of whole runs."""
-    device.set_up(device="cpu", said=device.Settings(mode="pynative"))
+    device.set_up(device="cpu", settings=device.Settings(mode="pynative"))
 
 
 def compile_graphs() -> None:

@@ -113,7 +113,7 @@ def test_graph_and_pynative_agree(chain: Any, images: Any) -> None:
 
     network, batch = chain(NANO), images(2, 64)
     graph = network(batch).asnumpy()
-    device.set_up(device="cpu", said=Settings(mode="pynative"))
+    device.set_up(device="cpu", settings=Settings(mode="pynative"))
     np.testing.assert_allclose(chain(NANO)(batch).asnumpy(), graph, rtol=1e-4, atol=1e-5)
 
 
