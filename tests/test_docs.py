@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 import finetune
 from finetune import cli, plugins
 from finetune.catalogue import Catalogue
-from finetune.cli import source, sweeping
+from finetune.cli import source
 from finetune.cli.app import parse_command_line
+from finetune.cli.sweep import split_axes
 from finetune.components import KINDS
 from finetune.display import failures
 from finetune.errors import DownloadError, FinetuneError, RecipeError
@@ -109,7 +110,7 @@ def test_changes_on_the_command_line_are_valid(docs: dict[str, str], place: Path
     assert len(found) > 15
     for name, line, arguments in found:
         given = [word for word in arguments if word != "--dry-run"]
-        axes, rest = sweeping.split_axes(source.parse_words(given), known, None)
+        axes, rest = split_axes(source.parse_words(given), known, None)
         assert rest.plan(known).recipe.dataset.use, name
         assert bool(axes) == bool(re.search(r"\b(optimizer\.lr|seed)=\[", line)), line
 

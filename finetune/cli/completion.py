@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from finetune.cli.app import app
-from finetune.cli.offers import NoFiles
+from finetune.cli.completers import NoFiles
 
 ASKED = "_FINETUNE_COMPLETE"  # complete_bash, complete_zsh or complete_fish
 FILES = ("FILE", "DIR", "RUN")  # metavars of options that take files

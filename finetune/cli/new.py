@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli import offers
+from finetune.cli import completers
 from finetune.cli.app import Answer, add_group, command
 from finetune.cli.parameters import Force, make_output_option
 from finetune.errors import UsageError
@@ -39,7 +39,7 @@ Into = Annotated[Path, typer.Option(metavar="DIR", help="Create the folder in th
 File = Annotated[Path | None, make_output_option("--output", help="Write the recipe to this file; - prints it.")]
 Network = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The network that the recipe trains.", autocompletion=offers.offer_backbones),
+    typer.Option(metavar="NAME", help="The network that the recipe trains.", autocompletion=completers.offer_backbones),
 ]
 
 

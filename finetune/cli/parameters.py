@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from finetune.cli import offers
+from finetune.cli import completers
 from finetune.files.outputs import parse_output
 
 Device = Annotated[Literal["auto", "cpu", "gpu", "ascend"], typer.Option(help="Device to compute on.")]
-Words = Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.offer_words)]
+Words = Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=completers.offer_words)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli import offers, output
+from finetune.cli import completers, output
 from finetune.cli.app import Answer, add_group, command
 from finetune.cli.parameters import Force, make_output_option
 from finetune.cli.source import load_catalogue
@@ -34,7 +34,7 @@ weights = add_group(
     "finetune weights inspect hub.ckpt",
 )
 
-Name = Annotated[str, typer.Argument(hidden=True, autocompletion=offers.offer_weights)]
+Name = Annotated[str, typer.Argument(hidden=True, autocompletion=completers.offer_weights)]
 File = Annotated[Path, typer.Argument(hidden=True, readable=False)]  # the reader reports why
 Of = Annotated[
     str | None,
@@ -42,11 +42,11 @@ Of = Annotated[
         "--backbone",
         metavar="NAME",
         help="Backbone of the weights; by default any.",
-        autocompletion=offers.offer_backbones,
+        autocompletion=completers.offer_backbones,
     ),
 ]
 To = Annotated[
-    str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.", autocompletion=offers.offer_forms)
+    str, typer.Option(metavar="FORM", help="safetensors, ckpt, or a layout.", autocompletion=completers.offer_forms)
 ]
 Out = Annotated[
     Path | None, make_output_option("--output", help="File to write, by default next to FILE; - is standard output.")

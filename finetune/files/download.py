@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from finetune.errors import DownloadError
-from finetune.files import firstuse
+from finetune.files import trust
 from finetune.files.atomic import SUFFIX, atomic_path, is_offline, make_temporary_name, sweep, translate_disk_errors
-from finetune.files.promise import Failed, Promise
+from finetune.files.remote_file import AddressFailed, RemoteFile
 from finetune.files.transfer import CHUNK, Limits, transfer
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 VARIABLE = "FINETUNE_MIRROR"
 
 
-def list_addresses(promise: Promise) -> list[Promise]:
-    """Return the promise at each address to try, in order: mirrors, then its own; only files when offline."""
-    found = [*_list_mirrors(promise), promise]
+def list_addresses(remote: RemoteFile) -> list[RemoteFile]:
+    """Return the file at each address to try, in order: mirrors, then its own; only files when offline."""
+    found = [*_list_mirrors(remote), remote]
     return [each for each in found if not is_offline() or urlsplit(each.url).scheme == "file"]
 
 
@@ -40,23 +40,23 @@ class AllAddressesFailed(DownloadError):
         super().__init__(f"{reason}; {remedy}")
 
 
-def explain_failures(promise: Promise, failures: Sequence[Failed]) -> DownloadError:
+def explain_failures(remote: RemoteFile, failures: Sequence[AddressFailed]) -> DownloadError:
     """Return the error that lists the answer of each address, one per line."""
-    answers = "".join(f"\n  '{failed.promise.shown}' {failed.reason}" for failed in failures)
-    if is_offline() and urlsplit(promise.url).scheme != "file":
+    answers = "".join(f"\n  '{failed.remote.shown}' {failed.reason}" for failed in failures)
+    if is_offline() and urlsplit(remote.url).scheme != "file":
         lacking = f", and no mirror has it:{answers}" if answers else ""
-        damaged = f"; '{promise.target}' exists but is damaged" if promise.target.is_file() else ""
-        text = f"'{promise.shown}' is needed, but FINETUNE_OFFLINE is set{damaged}{lacking}"
-        return AllAddressesFailed(text, f"unset it, or {promise.by_hand}")
+        damaged = f"; '{remote.target}' exists but is damaged" if remote.target.is_file() else ""
+        text = f"'{remote.shown}' is needed, but FINETUNE_OFFLINE is set{damaged}{lacking}"
+        return AllAddressesFailed(text, f"unset it, or {remote.by_hand}")
     if len(failures) == 1:
         return failures[0]
-    text = f"'{promise.shown}' cannot be downloaded from {len(failures)} addresses:{answers}"
-    return AllAddressesFailed(text, f"check {VARIABLE} and the network, or {promise.by_hand}")
+    text = f"'{remote.shown}' cannot be downloaded from {len(failures)} addresses:{answers}"
+    return AllAddressesFailed(text, f"check {VARIABLE} and the network, or {remote.by_hand}")
 
 
-def _list_mirrors(promise: Promise) -> Iterator[Promise]:
-    """Yield the promise at ``BASE/HOST/PATH`` for each mirror, without the secrets in its own address."""
-    own = urlsplit(promise.url)
+def _list_mirrors(remote: RemoteFile) -> Iterator[RemoteFile]:
+    """Yield the file at ``BASE/HOST/PATH`` for each mirror, without the secrets in its own address."""
+    own = urlsplit(remote.url)
     path = f"{own.netloc.rpartition('@')[2].lower()}{own.path}"
     if own.scheme == "file" or {".", ".."} & {*unquote(path).split("/")}:
         return
@@ -64,7 +64,7 @@ def _list_mirrors(promise: Promise) -> Iterator[Promise]:
         try:
             base = urlsplit(word)
             url = base._replace(path=f"{base.path.rstrip('/')}/{path}", fragment="").geturl()
-            mirrored = replace(promise, url=url)
+            mirrored = replace(remote, url=url)
             mirrored.check()
         except (DownloadError, ValueError):
             shown = word.partition("?")[0].rpartition("@")[2]
@@ -86,78 +86,78 @@ def fetch(url: str, digest: str, target: Path, *, progress: bool = True, limits:
     Raises ``DownloadError`` if the file cannot be downloaded or is a different file, and ``ResourceError`` if the disk
     refuses it.
     """
-    promise = Promise(url, digest.strip().lower(), Path(target))
-    promise.check()
-    if _is_here(firstuse.recall_hash(promise)):
-        return promise.target
-    if not list_addresses(promise):
-        raise explain_failures(promise, ())
-    with translate_disk_errors(promise.target):
-        promise.target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(promise.target.parent)
-    with _lock(promise.target) as alone:
+    remote = RemoteFile(url, digest.strip().lower(), Path(target))
+    remote.check()
+    if _is_here(trust.recall_hash(remote)):
+        return remote.target
+    if not list_addresses(remote):
+        raise explain_failures(remote, ())
+    with translate_disk_errors(remote.target):
+        remote.target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(remote.target.parent)
+    with _lock(remote.target) as alone:
         if alone:
-            _clear(promise.target)
-        known = firstuse.recall_hash(promise)  # a process that held the lock may have stored it
+            _clear(remote.target)
+        known = trust.recall_hash(remote)  # a process that held the lock may have stored it
         if not _is_here(known):
             _fetch(known, limits, progress)
-    return promise.target
+    return remote.target
 
 
-def _is_here(promise: Promise) -> bool:
-    """Return whether the promised file is at its place; raises ``DownloadError`` for one that must not be replaced."""
-    target = promise.target
+def _is_here(remote: RemoteFile) -> bool:
+    """Return whether the expected file is at its place; raises ``DownloadError`` for one that must not be replaced."""
+    target = remote.target
     try:
-        if promise.kept_by(target):
-            firstuse.remember_hash(promise)
+        if remote.matches(target):
+            trust.remember_hash(remote)
             return True
-        if promise.first_use and target.is_file():
-            raise firstuse.make_changed_error(promise)
+        if remote.first_use and target.is_file():
+            raise trust.make_changed_error(remote)
     except OSError as error:
         text = f"'{target}' cannot be read ({error.strerror}); change its permissions or remove it"
         raise DownloadError(text) from error
     return False
 
 
-def _fetch(promise: Promise, limits: Limits, progress: bool) -> None:
+def _fetch(remote: RemoteFile, limits: Limits, progress: bool) -> None:
     """Try one address after the other."""
     failures = []
-    for address in list_addresses(promise):
+    for address in list_addresses(remote):
         carry = _copy if urlsplit(address.url).scheme == "file" else transfer
         try:
-            with atomic_path(promise.target) as part:
+            with atomic_path(remote.target) as part:
                 carry(address, part, limits, progress)
-        except Failed as failed:
+        except AddressFailed as failed:
             failures.append(failed)
         except FileNotFoundError as error:
-            raise DownloadError(f"'{promise.target}' was removed while downloading; try again") from error
+            raise DownloadError(f"'{remote.target}' was removed while downloading; try again") from error
         else:
-            return firstuse.remember_hash(promise)
-    raise explain_failures(promise, failures)
+            return trust.remember_hash(remote)
+    raise explain_failures(remote, failures)
 
 
-def _copy(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
+def _copy(remote: RemoteFile, part: Path, limits: Limits, progress: bool) -> None:
     """Fill ``part`` with the file that a ``file:`` address names."""
     with part.open("wb") as file:
-        for chunk in _read_source(promise):
+        for chunk in _read_source(remote):
             if file.tell() + len(chunk) > limits.size:
-                raise Failed(promise, f"exceeds {limits.size:,} bytes")
+                raise AddressFailed(remote, f"exceeds {limits.size:,} bytes")
             file.write(chunk)
-    if not promise.kept_by(part):
-        raise promise.broken_by(part)
+    if not remote.matches(part):
+        raise remote.find_mismatch(part)
 
 
-def _read_source(promise: Promise) -> Iterator[bytes]:
-    parts = urlsplit(promise.url)
+def _read_source(remote: RemoteFile) -> Iterator[bytes]:
+    parts = urlsplit(remote.url)
     source = Path(unquote(parts.path))
     try:
         if parts.netloc not in ("", "localhost") or not source.is_file():
-            raise Failed(promise, "does not exist", "use another address")
+            raise AddressFailed(remote, "does not exist", "use another address")
         with source.open("rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
     except OSError as error:
-        raise Failed(promise, f"cannot be read ({error.strerror})", "change its permissions") from error
+        raise AddressFailed(remote, f"cannot be read ({error.strerror})", "change its permissions") from error
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def _is_exclusive(lock: BaseFileLock) -> bool:
 
 def _clear(target: Path) -> None:
     """Remove partial downloads of this file that killed processes left behind."""
-    for path in (target, firstuse.locate_mark(target)):
+    for path in (target, trust.locate_mark(target)):
         start = make_temporary_name(path).name.removesuffix(SUFFIX)[:-12]
         tail = r"[0-9a-f]{12}" + re.escape(SUFFIX)
         left = re.compile(rf"\.?{re.escape(start)}{tail}(\.{tail})?")

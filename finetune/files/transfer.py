@@ -22,7 +22,7 @@ from urllib.parse import urljoin
 
 from finetune.errors import ResourceError
 from finetune.files.atomic import make_temporary_name
-from finetune.files.promise import Failed
+from finetune.files.remote_file import AddressFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from requests import Response, Session
 
-    from finetune.files.promise import Promise
+    from finetune.files.remote_file import RemoteFile
 
 CHUNK = 1 << 18
 DIGITS = 30  # that are parsed of a length; Python refuses numbers with thousands of digits
@@ -58,42 +58,42 @@ class _Moved(Exception):
     """The server redirects to the address in the message."""
 
 
-def transfer(promise: Promise, part: Path, limits: Limits, progress: bool) -> None:
+def transfer(remote: RemoteFile, part: Path, limits: Limits, progress: bool) -> None:
     """Download into the empty file ``part``; raises ``DownloadError`` or ``ResourceError``."""
     import requests
 
-    with requests.Session() as session, _show_progress(promise, progress) as bar:
+    with requests.Session() as session, _show_progress(remote, progress) as bar:
         session.hooks["response"].append(_stop_at_redirect)
         for attempt in range(1, limits.tries + 1):
             try:
-                return _try(session, promise, part, limits, bar)
+                return _try(session, remote, part, limits, bar)
             except _Cut as cut:
                 if attempt == limits.tries:
                     reason = f"could not be downloaded in {attempt} tries: {cut}"
-                    raise Failed(promise, reason, "check the network and try again") from cut
+                    raise AddressFailed(remote, reason, "check the network and try again") from cut
                 time.sleep(limits.pause * 2 ** (attempt - 1))
 
 
-def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: Any) -> None:
+def _try(session: Session, remote: RemoteFile, part: Path, limits: Limits, bar: Any) -> None:
     """Append the missing bytes to ``part`` and verify the complete file."""
     import requests
     import urllib3
 
-    if not promise.digest:  # without a hash, it is unknown whether two answers belong together
+    if not remote.digest:  # without a hash, it is unknown whether two answers belong together
         os.truncate(part, 0)
     start = part.stat().st_size
     try:
-        with _request(session, promise, start, limits) as reply:
-            _check(reply, promise, part)
+        with _request(session, remote, start, limits) as reply:
+            _check(reply, remote, part)
             resumes = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            _receive(reply, part, promise, limits, bar, start if resumes else 0)
+            _receive(reply, part, remote, limits, bar, start if resumes else 0)
     except requests.exceptions.SSLError as error:
-        raise Failed(promise, "has an invalid TLS certificate", "check the proxy and the clock") from error
+        raise AddressFailed(remote, "has an invalid TLS certificate", "check the proxy and the clock") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _Cut(_explain_error(error, limits)) from error
-    if promise.kept_by(part) or _gunzip(reply, promise, part, limits):
+    if remote.matches(part) or _gunzip(reply, remote, part, limits):
         return
-    broken = promise.broken_by(part)
+    broken = remote.find_mismatch(part)
     if not start and not _is_framed(reply):  # it may have been cut, which only the hash shows
         raise _Cut(broken.reason)
     os.truncate(part, 0)
@@ -101,7 +101,7 @@ def _try(session: Session, promise: Promise, part: Path, limits: Limits, bar: An
     raise _Cut(broken.reason) if start else broken
 
 
-def _request(session: Session, promise: Promise, start: int, limits: Limits) -> Response:
+def _request(session: Session, remote: RemoteFile, start: int, limits: Limits) -> Response:
     """Request all bytes from ``start`` on, follow redirects, and return the answer.
 
     ``requests`` itself would read the body of a redirect, however long it is.
@@ -109,7 +109,7 @@ def _request(session: Session, promise: Promise, start: int, limits: Limits) -> 
     headers = {"User-Agent": "finetune", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    url = promise.url
+    url = remote.url
     for _ in range(limits.redirects + 1):
         ask = partial(session.get, url, headers=headers, stream=True, timeout=(limits.connect, limits.stall))
         try:
@@ -117,10 +117,10 @@ def _request(session: Session, promise: Promise, start: int, limits: Limits) -> 
         except _Moved as moved:
             try:
                 url = urljoin(url, str(moved))
-                promise.check_redirect(url)
+                remote.check_redirect(url)
             except ValueError:
-                raise Failed(promise, "redirects to an invalid address", "use another address") from None
-    raise Failed(promise, "redirects too often")
+                raise AddressFailed(remote, "redirects to an invalid address", "use another address") from None
+    raise AddressFailed(remote, "redirects too often")
 
 
 def _wait_for(seconds: float, ask: Callable[[], Response]) -> Response:
@@ -152,7 +152,7 @@ def _stop_at_redirect(reply: Response, **_: object) -> None:
         raise _Moved(reply.headers["Location"].encode("latin-1", "replace").decode("utf-8", "replace"))
 
 
-def _check(reply: Response, promise: Promise, part: Path) -> None:
+def _check(reply: Response, remote: RemoteFile, part: Path) -> None:
     status = reply.status_code
     phrase = f"{status} {reply.reason or ''}".strip()
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -161,9 +161,9 @@ def _check(reply: Response, promise: Promise, part: Path) -> None:
     if status >= 500 or status in BUSY:
         raise _Cut(f"the server answered {phrase}")
     if status != HTTPStatus.OK and not (status == HTTPStatus.PARTIAL_CONTENT and part.stat().st_size):
-        raise Failed(promise, f"is not available, the server answered {phrase}", "check the address")
-    if not promise.digest and not (_is_framed(reply) and _is_plain(reply)):
-        raise Failed(promise, "has no hash, and the server's answer does not show whether it is complete")
+        raise AddressFailed(remote, f"is not available, the server answered {phrase}", "check the address")
+    if not remote.digest and not (_is_framed(reply) and _is_plain(reply)):
+        raise AddressFailed(remote, "has no hash, and the server's answer does not show whether it is complete")
 
 
 def _is_framed(reply: Response) -> bool:
@@ -176,15 +176,15 @@ def _is_plain(reply: Response) -> bool:
     return reply.headers.get("Content-Encoding", "").strip().lower() in ("", "identity")
 
 
-def _receive(reply: Response, part: Path, promise: Promise, limits: Limits, bar: Any, start: int) -> None:
+def _receive(reply: Response, part: Path, remote: RemoteFile, limits: Limits, bar: Any, start: int) -> None:
     """Append the body, without decoding it, to the first ``start`` bytes of ``part``."""
     total = _compute_total(reply, start)
-    too_large = Failed(promise, f"exceeds {limits.size:,} bytes")
+    too_large = AddressFailed(remote, f"exceeds {limits.size:,} bytes")
     if total and total > limits.size:
         raise too_large
     free = shutil.disk_usage(part.parent).free
     if total and total - start > free:
-        raise ResourceError(f"'{promise.target}' needs {total:,} bytes, but only {free:,} are free; free some space")
+        raise ResourceError(f"'{remote.target}' needs {total:,} bytes, but only {free:,} are free; free some space")
     with part.open("r+b") as file:
         file.truncate(start)
         done = file.seek(start)
@@ -218,7 +218,7 @@ def _read_chunks(reply: Response, limits: Limits) -> Iterator[bytes]:
             since, count = time.monotonic(), 0
 
 
-def _gunzip(reply: Response, promise: Promise, part: Path, limits: Limits) -> bool:
+def _gunzip(reply: Response, remote: RemoteFile, part: Path, limits: Limits) -> bool:
     """Return whether ``part``, once unpacked, is the expected file; some servers compress although asked not to."""
     if "gzip" not in reply.headers.get("Content-Encoding", ""):
         return False
@@ -227,7 +227,7 @@ def _gunzip(reply: Response, promise: Promise, part: Path, limits: Limits) -> bo
         with gzip.open(part) as source, plain.open("wb") as sink:
             while (chunk := source.read(CHUNK)) and sink.tell() <= limits.size:
                 sink.write(chunk)
-        if promise.kept_by(plain):
+        if remote.matches(plain):
             os.replace(plain, part)
             return True
     except (gzip.BadGzipFile, EOFError, zlib.error):
@@ -249,7 +249,7 @@ def _explain_error(error: Exception, limits: Limits) -> str:
 
 
 @contextmanager
-def _show_progress(promise: Promise, wanted: bool) -> Iterator[Any]:
+def _show_progress(remote: RemoteFile, wanted: bool) -> Iterator[Any]:
     """Yield ``f(done, total)``, which updates a progress bar on a terminal and does nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
@@ -260,5 +260,5 @@ def _show_progress(promise: Promise, wanted: bool) -> Iterator[Any]:
         return
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(promise.target.name, total=None)
+        task = bar.add_task(remote.target.name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

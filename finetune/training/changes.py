@@ -194,7 +194,7 @@ def find_weights_changes(folder: Path, plan: Plan) -> tuple[bool, list[str]]:
 
     Only files of the user are compared: named weights never change.
     """
-    from finetune.files.promise import sha256
+    from finetune.files.remote_file import sha256
     from finetune.weights.fetching import find_in_folder
 
     try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.components import ImageSpec, Options
 from finetune.errors import UsageError
-from finetune.files.promise import strip_secrets
+from finetune.files.remote_file import strip_secrets
 from finetune.training import choosing
 from finetune.weights import fetching, labels, loading, preprocessing
 

@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlsplit
 
 from finetune.components import Backbone, Weights
 from finetune.errors import DownloadError, PluginError, UsageError, WeightsError
-from finetune.files import download, firstuse
+from finetune.files import download, trust
 from finetune.files.atomic import cache_folder, expand_home, is_offline
-from finetune.files.promise import Failed, Promise, sha256, strip_secrets
+from finetune.files.remote_file import AddressFailed, RemoteFile, sha256, strip_secrets
 from finetune.suggest import did_you_mean
 from finetune.weights import hubcard, loading
 from finetune.weights.converted import open_weights
@@ -59,7 +59,7 @@ def fetch_weights(name: str, record: Weights, backbone: str, ask: Fetch = fetch_
     record = replace(record, sha256=record.sha256.lower())
     place = locate_file(record, cache_folder() / "weights")
     stated = f"sha256:{record.sha256}" if record.sha256 else ""
-    wanted = firstuse.recall_hash(Promise(record.url, stated, place)).digest.partition(":")[2]
+    wanted = trust.recall_hash(RemoteFile(record.url, stated, place)).digest.partition(":")[2]
     whole = len(record.sha256) == DIGITS
     path = ask(record, place.parent) or find_local_file(record.url)
     if path is None and wanted != record.sha256 and place.is_file():
@@ -96,7 +96,7 @@ def download_weights(name: str, record: Weights, backbone: str, stated: str, pla
     except DownloadError as error:
         address = strip_secrets(record.url)
         reason = getattr(error, "reason", str(error)).replace(f"'{address}'", "the file")
-        reason = f"the file {reason}" if isinstance(error, Failed) else reason
+        reason = f"the file {reason}" if isinstance(error, AddressFailed) else reason
         raise DownloadError(
             f"no weights '{name}' for '{backbone}': {reason}\n"
             f"  address: {address}\n"
@@ -118,7 +118,7 @@ def hash_file(path: Path) -> str:
 def describe_mismatch(record: Weights, path: Path, found: str, wanted: str, place: Path) -> str:
     """Describe a file whose hash differs from the stated one, or from its first use."""
     if wanted != record.sha256:
-        return firstuse.describe_change(path, found, wanted, firstuse.locate_mark(place))
+        return trust.describe_change(path, found, wanted, trust.locate_mark(place))
     text = f"'{path}' has sha256 {found}, not {wanted}{'…' if len(wanted) < DIGITS else ''} as expected"
     mine = find_local_file(record.url) == path
     return f"{text}; {'correct the hash, or name a different file' if mine else 'remove it to download it again'}"
@@ -126,11 +126,11 @@ def describe_mismatch(record: Weights, path: Path, found: str, wanted: str, plac
 
 def remember_hash(name: str, record: Weights, place: Path, found: str) -> str:
     """Store the hash of a file's first use, and return a note for the user."""
-    firstuse.keep_hash(place, found)
+    trust.keep_hash(place, found)
     stated = f"only {len(record.sha256)} digits of their sha256" if record.sha256 else "no sha256"
     return (
         f"weights '{name}': the publisher states {stated}; later files must have the hash of this one, {found} "
-        f"(to accept a different file, remove '{firstuse.locate_mark(place)}' and the file next to it)"
+        f"(to accept a different file, remove '{trust.locate_mark(place)}' and the file next to it)"
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from finetune.components import Backbone, ImageSpec
 from finetune.errors import WeightsError
-from finetune.files.promise import sha256
+from finetune.files.remote_file import sha256
 from finetune.normalisation import find_image_fault
 from finetune.recipe.models import ImageSection
 from finetune.weights import fitting, layouts

@@ -100,38 +100,17 @@ def test_missing_archive(tmp_path: Path) -> None:
         extract(tmp_path / "a.tar", tmp_path / "target")
 
 
-OUTSIDE = ["../x", "a/../../x", "/etc/x", "..", "a\\..\\..\\x", "C:x", "//server/x"]
-MISLEADING = ["a\nb", "a\x1b[2Jb", "gpj\u202eexe", "a\u200fb"]
-
-
 @pytest.mark.parametrize("make", [tar, zipped])
-def test_names_that_lead_out_or_mislead(tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path]) -> None:
-    for name in OUTSIDE:
-        refused(make(tmp_path / "a", {"good": b"1", name: b"x"}), "leads outside the folder; use an archive from a")
-    for name in MISLEADING:
-        refused(make(tmp_path / "a", {"good": b"1", name: b"x"}), "has control characters or unreadable bytes in its")
-    refused(make(tmp_path / "a", {"x" * 256: b""}), "has a name that is too long")
-    refused(make(tmp_path / "a", {"x/" * 600 + "y": b""}), "has a name that is too long")
+@pytest.mark.parametrize("name", ["../x", "a/../../x"])
+def test_names_that_lead_out(tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path], name: str) -> None:
+    refused(make(tmp_path / "a", {"good": b"1", name: b"x"}), "outside the")
 
 
-@pytest.mark.parametrize("make", [tar, zipped])
-@pytest.mark.parametrize(
-    "names", [("a.jpg", "A.JPG"), ("a", "a/b"), ("a/b", "a"), ("Rose/1", "rose/2"), ("é", "e\u0301"), ("a", "./a")]
-)
-def test_names_that_collide(
-    tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path], names: tuple[str, str]
-) -> None:
-    refused(make(tmp_path / "a", dict.fromkeys(names, b"x")), "collides with '")
-
-
-def test_a_name_with_nul_in_a_zip(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a.zip", {"goodXjpg": b"x"})
-    path.write_bytes(path.read_bytes().replace(b"goodXjpg", b"good\0jpg"))
-    refused(path, "has control characters")
-
-
-def test_a_name_that_is_no_text(tmp_path: Path) -> None:
-    refused(tar(tmp_path / "a.tar", {"\udcff.jpg": b"x"}), "unreadable bytes in its name")
+def test_absolute_names_start_at_the_folder(tmp_path: Path) -> None:
+    extract(tar(tmp_path / "a.tar", {"/etc/x": b"1"}), tmp_path / "target")
+    assert content(tmp_path / "target") == {"etc/x": b"1"}
+    (tmp_path / "zip").mkdir()
+    refused(zipped(tmp_path / "zip" / "b.zip", {"/etc/x": b"1"}), "leads outside the folder")
 
 
 @pytest.mark.parametrize(
@@ -143,9 +122,12 @@ def test_links_and_devices_in_a_tar(tmp_path: Path, kind: bytes) -> None:
     refused(path, "is a link, a device or a sparse file")
 
 
-def test_links_devices_and_secrets_in_a_zip(tmp_path: Path) -> None:
-    for kind in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR):
-        refused(zipped(tmp_path / "a.zip", {"x": b"/etc/passwd"}, kind | 0o777), "is a link or a device")
+def test_a_link_in_a_zip_is_written_as_a_file(tmp_path: Path) -> None:
+    extract(zipped(tmp_path / "a.zip", {"x": b"/etc/passwd"}, stat.S_IFLNK | 0o777), tmp_path / "target")
+    assert not (tmp_path / "target" / "x").is_symlink()
+
+
+def test_an_encrypted_zip(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"x": b"1"})
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
@@ -153,18 +135,16 @@ def test_links_devices_and_secrets_in_a_zip(tmp_path: Path) -> None:
     refused(path, "is encrypted")
 
 
-def test_programs_with_rights_of_others(tmp_path: Path) -> None:
-    refused(tar(tmp_path / "a.tar", {"x": b"1"}, mode=0o4755), "would run with the rights of a different user")
-    refused(
-        zipped(tmp_path / "a.zip", {"x": b"1"}, stat.S_IFREG | 0o2755), "would run with the rights of a different user"
-    )
+def test_programs_lose_the_rights_of_others(tmp_path: Path) -> None:
+    extract(tar(tmp_path / "a.tar", {"x": b"1"}, mode=0o4755), tmp_path / "target")
+    assert (tmp_path / "target" / "x").stat().st_mode & (stat.S_ISUID | stat.S_ISGID) == 0
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "zip"])
 def test_bombs_are_refused_early(tmp_path: Path, mode: str) -> None:
     entries = {f"{i}": bytes(30 << 20) for i in range(3)}
     path = zipped(tmp_path / "a", entries) if mode == "zip" else tar(tmp_path / "a", entries, mode)
-    refused(path, "unpacks to far more than the size of the archive explains")
+    refused(path, "far more than its size explains")
 
 
 def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
@@ -176,21 +156,11 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
     refused(path, "damaged, or neither zip nor tar; download it again")
 
 
-def test_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
-    header = tarfile.TarInfo("x")
-    header.type, header.size = tarfile.XHDTYPE, 1 << 40
-    (tmp_path / "a.tar").write_bytes(header.tobuf() + bytes(10240))
-    refused(tmp_path / "a.tar", "damaged, or neither zip nor tar")
-    header.size = 512
-    (tmp_path / "a.tar").write_bytes((header.tobuf() + b"11 path=ab\n".ljust(512, b"\0")) * 5000)
-    refused(tmp_path / "a.tar", "damaged, or neither zip nor tar")
-
-
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ENTRIES", 100)
     entries = {f"{i}": b"" for i in range(101)}
-    refused(tar(tmp_path / "a.tar", entries), "is beyond the limit of 100")
-    refused(zipped(tmp_path / "a.zip", entries), "is beyond the limit of 100")
+    refused(tar(tmp_path / "a.tar", entries), "it has 101 entries, more than 100")
+    refused(zipped(tmp_path / "a.zip", entries), "it has 101 entries, more than 100")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])

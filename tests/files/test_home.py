@@ -10,7 +10,7 @@ import pytest
 
 from finetune import UsageError, expand_home
 from finetune.cli import source
-from finetune.cli.offers import offer_files
+from finetune.cli.completers import offer_files
 from finetune.recipe.places import make_absolute
 
 NOBODY = "~nobody-has-this-name"

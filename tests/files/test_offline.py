@@ -157,6 +157,6 @@ def test_a_warm_cache(repo: Path, place: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    from finetune.files.promise import hash_file
+    from finetune.files.remote_file import hash_file
 
     return hash_file(path, "sha256").partition(":")[2]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune import Finetuner
-from finetune.cli import main, output, using
+from finetune.cli import main, output, predict
 from finetune.data.audit import Notes
 from finetune.data.imagefile import BadImage
 from finetune.model.inputs import Prediction
@@ -67,13 +67,13 @@ def test_every_name_comes_back_from_csv_and_json(names: list[str]) -> None:
         for name in names:
             (folder / name).write_bytes(b"photo")
         names = [name for name in names if name in os.listdir(folder)]  # a file system may change names itself
-        (folder / "table of names").write_bytes(using.format_table(predicted(names), 1))
+        (folder / "table of names").write_bytes(predict.format_table(predicted(names), 1))
         samples = build(Table(file=folder / "table of names"), "train")
         assert samples is not None
         assert not samples.findings
         assert list(samples.images) == [folder / name for name in names]
         assert all(os.path.lexists(str(path)) for path in samples.images)
-    line = output.format_line({"predictions": [using.convert_prediction(each) for each in predicted(names)]})
+    line = output.format_line({"predictions": [predict.convert_prediction(each) for each in predicted(names)]})
     assert line.isascii()
     assert [each["path"] for each in json.loads(line)["predictions"]] == names
 

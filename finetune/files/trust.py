@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from finetune.errors import DownloadError, ResourceError
 from finetune.files.atomic import write_text
-from finetune.files.promise import sha256
+from finetune.files.remote_file import sha256
 
 if TYPE_CHECKING:
-    from finetune.files.promise import Promise
+    from finetune.files.remote_file import RemoteFile
 
 
 def locate_mark(target: Path) -> Path:
@@ -21,26 +21,26 @@ def locate_mark(target: Path) -> Path:
     return Path(f"{target}.sha256")
 
 
-def recall_hash(promise: Promise) -> Promise:
-    """Return the promise with the hash of the file's first use, if its publisher states no complete hash."""
-    if promise.whole:
-        return promise
+def recall_hash(remote: RemoteFile) -> RemoteFile:
+    """Return the file with the hash of the file's first use, if its publisher states no complete hash."""
+    if remote.whole:
+        return remote
     found = None
     with suppress(OSError, UnicodeDecodeError):
-        found = re.match(r"[0-9a-f]{64}\b", locate_mark(promise.target).read_text(encoding="ascii"))
+        found = re.match(r"[0-9a-f]{64}\b", locate_mark(remote.target).read_text(encoding="ascii"))
     if found is None:
-        return promise
-    if not f"sha256:{found[0]}".startswith(promise.digest):
-        mark = locate_mark(promise.target)
-        text = f"'{mark}' stores sha256 {found[0]}, which does not begin with {promise.wanted[:-1]}"
+        return remote
+    if not f"sha256:{found[0]}".startswith(remote.digest):
+        mark = locate_mark(remote.target)
+        text = f"'{mark}' stores sha256 {found[0]}, which does not begin with {remote.wanted[:-1]}"
         raise DownloadError(f"{text}; remove it if you trust the new hash")
-    return replace(promise, digest=f"sha256:{found[0]}", first_use=True)
+    return replace(remote, digest=f"sha256:{found[0]}", first_use=True)
 
 
-def remember_hash(promise: Promise) -> None:
+def remember_hash(remote: RemoteFile) -> None:
     """Store the hash of a downloaded file, unless its publisher states it."""
-    if not promise.whole:
-        keep_hash(promise.target, sha256(promise.target))
+    if not remote.whole:
+        keep_hash(remote.target, sha256(remote.target))
 
 
 def keep_hash(target: Path, digest: str) -> None:
@@ -49,10 +49,10 @@ def keep_hash(target: Path, digest: str) -> None:
         write_text(locate_mark(target), f"{digest}  {target.name}\n")
 
 
-def make_changed_error(promise: Promise) -> DownloadError:
+def make_changed_error(remote: RemoteFile) -> DownloadError:
     """Return the error for an existing file that differs from its first use."""
     return DownloadError(
-        describe_change(promise.target, sha256(promise.target), promise.wanted, locate_mark(promise.target))
+        describe_change(remote.target, sha256(remote.target), remote.wanted, locate_mark(remote.target))
     )
 
 

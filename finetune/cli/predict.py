@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from finetune.cli import offers, output
+from finetune.cli import completers, output
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Device, Force, make_output_option
 from finetune.cli.source import load_catalogue
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from finetune.model.inputs import Prediction
     from finetune.model.model import Model
 
-ModelPath = Annotated[Path, typer.Argument(hidden=True, autocompletion=offers.offer_models)]
+ModelPath = Annotated[Path, typer.Argument(hidden=True, autocompletion=completers.offer_models)]
 Images = Annotated[list[str], typer.Argument(hidden=True)]
 Csv = Annotated[
     Path | None, make_output_option("--csv", help="Write paths, labels and probabilities as CSV; - is standard output.")

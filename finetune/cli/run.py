@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli import offers, source, sweeping
+from finetune.cli import completers, source
 from finetune.cli.app import Answer, command
 from finetune.cli.output import render_pairs
 from finetune.cli.parameters import Words
+from finetune.cli.sweep import resume_sweep, split_axes, start_sweep
 from finetune.errors import UsageError
 from finetune.files.atomic import expand_home
 
@@ -27,7 +28,7 @@ Resume = Annotated[
     typer.Option(
         metavar="RUN",
         help="Resume the run in this folder; auto: the recipe's newest run.",
-        autocompletion=offers.offer_runs,
+        autocompletion=completers.offer_runs,
     ),
 ]
 AllowChanged = Annotated[
@@ -70,12 +71,12 @@ def run(
     if sweep := find_sweep(resume, asked):
         if extend is not None:
             raise UsageError(f"--extend continues a single run; name one of the runs in {resume}")
-        return sweeping.resume_sweep(sweep, catalogue, allow_changed=allow_changed)
-    found, asked = sweeping.split_axes(asked, catalogue, output)
+        return resume_sweep(sweep, catalogue, allow_changed=allow_changed)
+    found, asked = split_axes(asked, catalogue, output)
     if found and resume is not None:
         raise UsageError(f"--resume continues a single run; give {found[0].key} one value, or leave out --resume")
     if found:
-        return sweeping.start_sweep(found, asked, catalogue, output, dry_run=dry_run, check=check_plan)
+        return start_sweep(found, asked, catalogue, output, dry_run=dry_run, check=check_plan)
     folder = source.find_run_to_resume(resume, asked, catalogue, output)
     plan = asked.plan(catalogue, output=output, folder=folder)
     if extend is not None and folder is None:

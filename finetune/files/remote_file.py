@@ -18,7 +18,7 @@ WHOLE = r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}"
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class RemoteFile:
     """A file to download: its address, its hash as ``sha256:HEX`` or ``md5:HEX``, and the path to store it at.
 
     If the publisher states less, the hash has the first 8 or more digits of the sha256, or is empty. ``first_use`` says
@@ -51,12 +51,12 @@ class Promise:
         hashed = f" with {self.digest.partition(':')[0]} {self.wanted}" if self.digest else ""
         return f"put the file{hashed} at '{self.target}'"
 
-    def kept_by(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         """Return whether ``path`` has the expected hash; without a hash, whether it looks like a real file."""
         if not path.is_file():
             return False
         if not self.digest:
-            return impostor(path) is None
+            return describe_unexpected(path) is None
         return hash_file(path, self.digest.partition(":")[0]).startswith(self.digest)
 
     def check(self) -> None:
@@ -70,16 +70,16 @@ class Promise:
         if not re.fullmatch(rf"{WHOLE}|sha256:[0-9a-f]{{8,63}}|", self.digest):
             raise DownloadError(f"'{self.digest}' is not a valid hash for '{shown}'; write sha256: and 64 hex digits")
         if not (urlsplit(self.url).scheme in ("https", "file") or on_this_machine(self.url)):
-            raise Failed(self, "is neither https nor file", "use another address")
+            raise AddressFailed(self, "is neither https nor file", "use another address")
 
     def check_redirect(self, url: str) -> None:
         """Raise ``DownloadError`` unless a redirect to ``url`` uses https, or both addresses are on this machine."""
         parts = urlsplit(url)
         if parts.scheme != "https" and not (on_this_machine(url) and on_this_machine(self.url)):
             address = f"{parts.scheme}://{parts.hostname or ''}"
-            raise Failed(self, f"redirects to '{address}', which is not https", "use another address")
+            raise AddressFailed(self, f"redirects to '{address}', which is not https", "use another address")
 
-    def broken_by(self, path: Path) -> Failed:
+    def find_mismatch(self, path: Path) -> AddressFailed:
         """Return the error that describes ``path``, which is not the expected file."""
         reason = f"returned {describe_content(path)} instead of the expected file"
         remedy = "check the address and the network"
@@ -89,15 +89,15 @@ class Promise:
         if self.first_use:
             reason += " as at its first use"
             remedy = f"remove '{self.target}.sha256' if you trust the new file"
-        return Failed(self, reason, remedy)
+        return AddressFailed(self, reason, remedy)
 
 
-class Failed(DownloadError):
+class AddressFailed(DownloadError):
     """An address did not provide the expected file, for ``reason``."""
 
-    def __init__(self, promise: Promise, reason: str, remedy: str = "") -> None:
-        self.promise, self.reason = promise, reason
-        super().__init__(f"'{promise.shown}' {reason}; {f'{remedy}, or ' if remedy else ''}{promise.by_hand}")
+    def __init__(self, remote: RemoteFile, reason: str, remedy: str = "") -> None:
+        self.remote, self.reason = remote, reason
+        super().__init__(f"'{remote.shown}' {reason}; {f'{remedy}, or ' if remedy else ''}{remote.by_hand}")
 
 
 def on_this_machine(url: str) -> bool:
@@ -124,10 +124,10 @@ def hash_file(path: Path, algorithm: str) -> str:
 
 def describe_content(path: Path) -> str:
     """Describe a file that was received instead of the expected one."""
-    return impostor(path) or f"{path.stat().st_size:,} other bytes"
+    return describe_unexpected(path) or f"{path.stat().st_size:,} other bytes"
 
 
-def impostor(path: Path) -> str | None:
+def describe_unexpected(path: Path) -> str | None:
     """Describe a page, pointer or empty file that a server sent instead of the expected file; None if it is neither."""
     with path.open("rb") as file:
         head = file.read(4096).decode("utf-8", "replace").strip()

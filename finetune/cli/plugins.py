@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli import backbones, offers
+from finetune.cli import backbones, completers
 from finetune.cli.app import Answer, command
 from finetune.cli.parameters import Force, make_output_option
 from finetune.files.outputs import STDOUT, Output
@@ -23,7 +23,7 @@ SchemaFile = Annotated[Path | None, make_output_option("--output", help="Write t
 
 @command("[show NAME]", "finetune plugins", "finetune plugins show folder")
 def plugins(
-    words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=offers.offer_components)] = None,
+    words: Annotated[list[str] | None, typer.Argument(hidden=True, autocompletion=completers.offer_components)] = None,
 ) -> Answer:
     """List the components of plugins, and broken plugins.
 
