@@ -31,7 +31,6 @@ BUILTINS = (
     "finetune_plugins.mindrecord",
     "finetune_plugins.flowers102",
     "finetune_plugins.shapes",
-    "finetune_plugins.fractals",
     "finetune_plugins.albumentations",
     "finetune_plugins.freezing",
     "finetune_plugins.tensorboard",

@@ -29,7 +29,7 @@ from tests.drawn import COLOURS, folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGES = ("finetune-zip", "finetune-squeezenet", "finetune-mirror")
+PACKAGES = ("finetune-zip", "finetune-squeezenet", "finetune-mirror", "finetune-fractals")
 
 
 def call(*command: str | Path, cwd: Path) -> str:
@@ -170,6 +170,7 @@ def test_installed_packages_are_found(fresh: Path, tmp_path: Path) -> None:
     assert found["broken"] == []
     ours = {(each["kind"], each["name"]): (each["package"], each["version"]) for each in found["components"]}
     assert ours["dataset", "zip"] == ("finetune-zip", "0.1.0")
+    assert ours["dataset", "fractals"] == ("finetune-fractals", "0.1.0")
     assert ours["backbone", "squeezenet1_1"] == ("finetune-squeezenet", "0.1.0")
     assert ours["backbone", "resnext50"][0] == "mindspore-finetune"
     (mirror,) = found["hooks"]
@@ -192,6 +193,15 @@ def test_photos_from_a_zip_file(fresh: Path, photos: Path, tmp_path: Path) -> No
     assert [each["class"] for each in found["per_class"]] == sorted(COLOURS)
     assert (found["held_back"], found["trained_on"]) == (True, 0)
     assert found["images"] + found["skipped"] == 36
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fractals_pretrain_a_network(fresh: Path, repo: Path, tmp_path: Path) -> None:
+    shutil.copy(repo / "examples" / "finetune-fractals" / "pretrain-fractals.yaml", tmp_path)
+    few = ("dataset.train=24", "dataset.valid=12", "dataset.classes=3", "dataset.size=32", "train.epochs=1")
+    shown = ("train.batch_size=8", "image.size=32", "image.resize=32", "runner.mode=pynative")
+    assert answer(fresh, "run", "pretrain-fractals.yaml", *few, *shown, cwd=tmp_path)["epochs"] == 1
 
 
 @pytest.mark.slow

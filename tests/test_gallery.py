@@ -35,11 +35,10 @@ ONE_EPOCH = "train.epochs=1"
 # These fit the head, and train nothing after that.
 FITTED = ("csv", "few-photos", "imbalanced", "linear-probe")
 # These train so much of the network that compiling it would take longer than the few steps.
-DEEP = ("full", "freeze-by-name", "pretrain-fractals", "quickstart")
+DEEP = ("full", "freeze-by-name", "quickstart")
 # In place of photos that would have to be downloaded, or of thousands that would have to be drawn.
 SMALLER = {
     "quickstart": ("dataset.train=24", "dataset.valid=12", "dataset.test=6", "dataset.classes=3"),
-    "pretrain-fractals": ("dataset.train=24", "dataset.valid=12", "dataset.classes=3", "dataset.size=32"),
 }
 
 
@@ -62,7 +61,7 @@ def data(recipe: Plan, photos: Path) -> tuple[str, ...]:
     """Return the photos to take instead of the recipe's own."""
     if recipe.dataset.component.name == "csv":
         return (f"dataset.file={photos.parent / 'photos.csv'}",)
-    drawn = recipe.dataset.component.name in ("shapes", "fractals")
+    drawn = recipe.dataset.component.name == "shapes"
     return () if drawn else ("dataset.use=folder", f"dataset.root={photos}")
 
 

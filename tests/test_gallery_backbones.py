@@ -28,7 +28,6 @@ OTHER = (
 )
 DRAWN = {
     "quickstart": ("dataset.train=24", "dataset.valid=12", "dataset.test=6", "dataset.classes=3"),
-    "pretrain-fractals": ("dataset.train=24", "dataset.valid=12", "dataset.classes=3", "dataset.size=32"),
 }
 ALL = (*tiny.STAGES, "head")
 # What each recipe trains, phase by phase, of the stages stem, body and neck.
@@ -44,7 +43,6 @@ PHASES = {
     "freeze-by-name": [("body", "neck", "head")],
     "full": [ALL],
     "linear-probe": [("head",)],
-    "pretrain-fractals": [ALL],
     "quickstart": [ALL],
 }
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
-
-from finetune import DataError, Dataset, Options, Samples, Split, hookimpl
+from finetune import DataError, Dataset, Encoded, Options, Samples, Split, hookimpl
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -27,7 +22,12 @@ class Zip(Options):
 @hookimpl
 def finetune_datasets() -> Iterable[Dataset]:
     """Offer the dataset ``zip``."""
-    yield Dataset(name="zip", options=Zip, build=build)
+    yield Dataset(name="zip", options=Zip, build=build, reads=read_path)
+
+
+def read_path(path: Path) -> dict[str, str] | None:
+    """Read files that end in ``.zip``, so that `finetune eval MODEL photos.zip` works."""
+    return {"file": str(path)} if path.suffix.lower() == ".zip" else None
 
 
 def build(options: Zip, split: Split) -> Samples | None:
@@ -48,8 +48,8 @@ def build(options: Zip, split: Split) -> Samples | None:
     return Samples(images=images, labels=[label for _, label in photos], classes=tuple(classes))
 
 
-class Photos(Sequence[NDArray[np.uint8]]):
-    """Photos that are decoded on access; one thread at a time reads the archive."""
+class Photos(Sequence[Encoded]):
+    """Photos as the bytes of their files, which the engine decodes; one thread at a time reads the archive."""
 
     def __init__(self, archive: ZipFile, names: list[str]) -> None:
         self.archive, self.names, self.lock = archive, names, threading.Lock()
@@ -57,8 +57,7 @@ class Photos(Sequence[NDArray[np.uint8]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # slices are not used
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # slices are not used
+        name = self.names[index]
         with self.lock:
-            data = self.archive.read(self.names[index])
-        with Image.open(io.BytesIO(data)) as photo:  # outside the lock, since decoding takes longest
-            return np.asarray(ImageOps.exif_transpose(photo).convert("RGB"))
+            return Encoded(name=name, data=self.archive.read(name))

@@ -60,7 +60,7 @@ RESNEXT_NANO_WEIGHTS = {
         resize=64,
         classes=0,
         licence="Apache-2.0",
-        source="this project, trained on fractals (recipes/pretrain-fractals.yaml)",
+        source="this project, trained on fractals (examples/finetune-fractals)",
         citation=KATAOKA,
     ),
 }

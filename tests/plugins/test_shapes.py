@@ -12,9 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from finetune_plugins import drawn as drawing
-from finetune_plugins.drawn import Drawn
-from finetune_plugins.shapes import NAMES, Shapes, build
+from finetune_plugins import shapes as drawing
+from finetune_plugins.shapes import NAMES, Drawn, Shapes, build
 from finetune_plugins.shapes_flowers import KINDS
 from tests.clocks import least_processor_time
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finetune_plugins import event_file
-from finetune_plugins.event_file import EventFile
+from finetune_plugins import tensorboard
+from finetune_plugins.tensorboard import EventFile
 from tests.clocks import LONGEST
 from tests.plugins.test_tensorboard import (
     FireOn,
@@ -104,7 +104,7 @@ def test_a_hung_disk_does_not_hang_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert hung.wait(LONGEST)
     file.put(2, wait)
     assert file.failure is None
-    monkeypatch.setattr(event_file, "STALLED", 0.2)
+    monkeypatch.setattr(tensorboard, "STALLED", 0.2)
     time.sleep(0.3)
     file.put(3, wait)
     assert file.failure == "the disk has not answered for 0.2 seconds"
@@ -125,7 +125,7 @@ def test_closing_gives_up_on_a_hung_disk(tmp_path: Path) -> None:
 def test_steps_faster_than_the_disk_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboardX.proto.summary_pb2 import Summary
 
-    monkeypatch.setattr(event_file, "WAITING", 10)
+    monkeypatch.setattr(tensorboard, "WAITING", 10)
     file = EventFile(tmp_path)
 
     def slow() -> Any:
@@ -141,8 +141,8 @@ def test_steps_faster_than_the_disk_wait_for_it(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_hung_disk_holds_a_full_queue_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_file, "WAITING", 10)
-    monkeypatch.setattr(event_file, "STALLED", 0.5)
+    monkeypatch.setattr(tensorboard, "WAITING", 10)
+    monkeypatch.setattr(tensorboard, "STALLED", 0.5)
     answer, returned = threading.Event(), threading.Event()
     file = EventFile(tmp_path)
 

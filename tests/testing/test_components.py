@@ -49,7 +49,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "flowers102": [{"root": "splits"}],
     "mindrecord": [{"root": "packed"}],
     "shapes": [{"train": 20, "valid": 10, "test": 10}],
-    "fractals": [{"train": 12, "valid": 4, "classes": 3}],
     "albumentations": [{"preset": each} for each in ("none", "light", "standard", "strong")],
     "stages": [{"train": ["layer[34]"]}, {"frozen": ["stem"]}],
     "gradual": [{}, {"schedule": {1: "head", 3: "layer4", 9: "all"}}],

@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
-from finetune_plugins.fractals import Fractals, build
-from finetune_plugins.fractals_drawing import choose_palette
-from finetune_plugins.fractals_system import (
+from finetune_fractals import Fractals, build
+from finetune_fractals.drawing import choose_palette
+from finetune_fractals.system import (
     VARIANTS,
     compute_orbit,
     follow_maps,
@@ -22,6 +17,10 @@ from finetune_plugins.fractals_system import (
     make_generator,
     make_system,
 )
+from pydantic import ValidationError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 if TYPE_CHECKING:
     from finetune import Samples, Split

@@ -6,13 +6,13 @@ iterated function system, drawn in different light, size and position.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from finetune import Dataset, Options, Samples, Split, hookimpl
-from finetune_plugins.drawn import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+CACHED = 50_000  # images: 600 MB at 64 pixels
 
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 
@@ -55,17 +57,31 @@ def build(options: Fractals, split: Split) -> Samples | None:
         return None
     digits = len(str(options.classes - 1))
     return Samples(
-        images=Drawn(partial(draw, options, split), count, options.size),
+        images=Drawn(options, split, count),
         labels=[index % options.classes for index in range(count)],
         classes=tuple(f"fractal {number:0{digits}}" for number in range(options.classes)),
     )
 
 
+class Drawn(Sequence["NDArray[np.uint8]"]):
+    """Images that are drawn when they are read."""
+
+    def __init__(self, options: Fractals, split: Split, count: int) -> None:
+        self.options, self.split, self.count = options, split, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]  # slices are not used
+        return draw(self.options, self.split, range(self.count)[index]).copy()
+
+
+@lru_cache(maxsize=CACHED)
 def draw(options: Fractals, split: Split, index: int) -> NDArray[np.uint8]:
     """Return one image as HWC uint8 RGB."""
     import numpy as np
 
-    from finetune_plugins.fractals_drawing import draw_picture
+    from finetune_fractals.drawing import draw_picture
 
     key = np.array([options.seed, SPLITS.index(split) << 40 | index], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from finetune_plugins.fractals_system import VARIANTS, compute_orbit, make_generator
+from finetune_fractals.system import VARIANTS, compute_orbit, make_generator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from finetune_plugins.fractals_system import Random
+    from finetune_fractals.system import Random
 
     Picture = NDArray[np.float32]
 
