@@ -9,8 +9,8 @@ import numpy as np
 from finetune.components import Augmentation, ImageSpec
 from finetune.data.loader import UINT8, Stream, describe_unfit, make_generator
 from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, call_build, inspect_component
-from finetune.testing.endurance import describe_differences, find_differences
 from finetune.testing.photos import draw_picture
+from finetune.testing.threads import describe_differences, find_differences
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

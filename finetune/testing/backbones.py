@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from finetune.components import Backbone
-from finetune.testing import surroundings as offered
+from finetune.errors import PluginError
+from finetune.normalisation import find_image_fault
 from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, inspect_component
+from finetune.weights import fetching, labels
 from finetune.weights.layouts import OWN
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
+
+    from finetune.components import Layout, Weights
 
 RULES = {
     **COMMON,
@@ -21,7 +28,12 @@ RULES = {
     "features": "the last stage's mean over positions is (N, `features`), float32, and finite",
     "shapes": "`shapes(options)`, if it exists, returns the shapes of the built network",
     "weights": "each of `weights` names one of `layouts`, and both have options that the backbone takes",
-    **offered.RULES,
+    "records": (
+        "each of `weights` has an https or file address, a hash of 8 to 64 digits or none, mean and std in 0..1, and a "
+        "sane size"
+    ),
+    "labels": "`labels` of weights, where there are some, name each of their `classes`",
+    "layouts": "rules of `layouts` are regular expressions, and each of `transpose` reorders all axes",
     "batch": "in evaluation, the features of an image do not depend on other images",
     "freeze": "a frozen stage does not change by a single byte while other stages train",
     "gradient": "each stage changes when it trains",
@@ -31,6 +43,7 @@ RULES = {
     **PROCESS,
 }
 SIZE = 64  # pixels
+SIDES = range(16, 4097)  # pixels
 
 
 def check_backbone(
@@ -84,7 +97,7 @@ def check_declarations(inspection: Inspection[Backbone]) -> None:
                 "weights",
                 f"{what} set the option '{strange[0]}', which the backbone does not have; add it to its options",
             )
-    offered.inspect_offers(inspection)
+    inspect_offers(inspection)
 
 
 def build_checked_stages(inspection: Inspection[Backbone]) -> dict[str, Any]:
@@ -101,3 +114,80 @@ def build_checked_stages(inspection: Inspection[Backbone]) -> dict[str, Any]:
     if "source" in inspection.broken or "stages" in inspection.broken:
         raise StopCheck
     return stages
+
+
+def inspect_offers(inspection: Inspection[Backbone]) -> None:
+    """Check all weights and layouts of a backbone."""
+    backbone = inspection.component
+    for name, record in backbone.weights.items():
+        with inspection.rule("records", f"weights '{name}'", "use the types that finetune.Weights declares"):
+            for text in check_record(record):
+                inspection.breaks("records", f"weights '{name}': {text}")
+        with inspection.rule("labels", f"labels of weights '{name}'", "name a text file with one class a line"):
+            if text := check_labels(record):
+                inspection.breaks("labels", f"weights '{name}': {text}")
+    for layout in backbone.layouts:
+        with inspection.rule("layouts", f"layout '{layout.name}'", "use the types that finetune.Layout declares"):
+            for text in check_layout(layout):
+                inspection.breaks("layouts", f"layout '{layout.name}': {text}")
+
+
+def check_record(record: Weights) -> Iterator[str]:
+    """Yield the faults of a weights record."""
+    yield from check_address(record)
+    yield from check_hash(record)
+    if fault := find_image_fault({"mean": record.mean, "std": record.std}):
+        yield f"wrong {fault}"
+    if record.size not in SIDES or record.resize not in SIDES or record.resize < record.size:
+        sides = f"size is {record.size!r} and resize {record.resize!r}"
+        yield f"{sides}; use {SIDES[0]} to {SIDES[-1]} pixels, and a resize that is not smaller than size"
+    if record.accuracy is not None and not 0 <= record.accuracy <= 1:
+        yield f"accuracy is {record.accuracy}; write top-1 accuracy as a number in 0..1"
+
+
+def check_address(record: Weights) -> Iterator[str]:
+    """Yield the faults of the address of weights."""
+    parts = urlsplit(record.url)
+    if parts.scheme == "file" and fetching.find_local_file(record.url) is None:
+        yield f"url is '{record.url}', which does not exist; add the file to the package, or correct the address"
+    elif parts.scheme not in ("https", "file") or (parts.scheme == "https" and not parts.hostname):
+        yield f"url is '{record.url}', which is neither https nor file; use one of them"
+
+
+def check_hash(record: Weights) -> Iterator[str]:
+    """Yield the faults of the hash of weights, and contradictions with a hash in the file's name."""
+    digest = record.sha256
+    if not digest:
+        return
+    if not re.fullmatch(r"[0-9a-f]{8,64}", digest):
+        yield f"sha256 is '{digest:.80}'; write 64 lower-case hex digits, at least the first 8 of them, or ''"
+        return
+    parts = re.split(r"[-_.]", PurePosixPath(urlsplit(record.url).path).name)
+    named = [part for part in parts if re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{8,64}", part)]
+    if named and not any(digest.startswith(part) or part.startswith(digest) for part in named):
+        yield f"sha256 starts with {digest[:8]}, but the file's name has {named[-1]}; correct one of them"
+
+
+def check_labels(record: Weights) -> str:
+    """Return the fault of the class names of weights; duplicates are allowed, because they are numbered on reading."""
+    if record.labels is None:
+        return ""
+    try:
+        labels.read_list(record.labels, record.classes)
+    except PluginError as error:
+        return str(error)
+    return ""
+
+
+def check_layout(layout: Layout) -> Iterator[str]:
+    """Yield the faults of the rules of a layout."""
+    patterns = [pattern for pattern, _ in (*layout.rules, *layout.writes, *layout.transpose)]
+    patterns += [*layout.ignore, *(layout.pieces[:1] if layout.pieces else ())]
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"'{pattern}' is not a regular expression ({error}); correct it"
+    for pattern, axes in layout.transpose:
+        if sorted(axes) != list(range(len(axes))):
+            yield f"transpose has axes {axes} for '{pattern}'; write each axis once, such as (3, 2, 0, 1)"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.components import Callback
 from finetune.errors import FinetuneError, PluginError
 from finetune.plugins import HOOKS, Plugins
-from finetune.testing import rehearsal
+from finetune.testing import dry_run
 from finetune.testing.contract import COMMON, PROCESS, Inspection, StopCheck, call_build, inspect_component
-from finetune.testing.endurance import measure_growth
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,7 +28,6 @@ RULES = {
     "run": "it changes only `state` of `run`, and otherwise calls methods such as `run.stop`",
     "state": "the values that it stores in `run.state` are JSON",
     "resume": "a run that is interrupted and resumed ends like an uninterrupted one",
-    "memory": "after thousands of events it uses no more memory, files or threads than after hundreds",
     **PROCESS,
 }
 EVENTS = HOOKS[HOOKS.index("finetune_run_start") :]
@@ -51,16 +48,10 @@ def check_callback(
     inspection = inspect_component(Callback, callback, options, RULES, skip)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, prepare_mindspore(), inspection.going_on():
         check_build(inspection)
-        folder = Path(scratch)
-        plan, catalogue = rehearsal.plan_run(inspection.component, inspection.options, folder / "runs")
+        plan, catalogue = dry_run.plan_run(inspection.component, inspection.options, Path(scratch) / "runs")
         finished = run_to_end(inspection, plan, catalogue)
         if inspection.wants("resume"):
             interrupt_and_resume(inspection, plan, catalogue, finished)
-        if inspection.wants("memory"):
-            with inspection.rule("events", "over thousands of events it", "fix it"):
-                if grown := measure_growth(partial(call_build, inspection), finished["run"], folder / "long"):
-                    remedy = "keep a limited number of values, and close files and threads"
-                    inspection.breaks("memory", f"{grown}; {remedy}")
     inspection.report()
 
 
@@ -86,11 +77,11 @@ def check_build(inspection: Inspection[Callback]) -> None:
 
 def run_to_end(inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue) -> Mapping[str, Any]:
     """Run from start to end, and return the result."""
-    watcher, said = rehearsal.Watcher(inspection.breaks), list[str]()
+    watcher, said = dry_run.Watcher(inspection), list[str]()
     found: Mapping[str, Any] = {}
     with inspection.rule("events", "the run", "fix it", vital=True, draws=True):
         try:
-            found = rehearsal.rehearse_run(plan, catalogue, watcher, said)
+            found = dry_run.run_watched(plan, catalogue, watcher, said)
         except FinetuneError as error:
             record_failure(inspection, error)
     try:
@@ -114,12 +105,12 @@ def interrupt_and_resume(
     inspection: Inspection[Callback], plan: Plan, catalogue: Catalogue, finished: Mapping[str, Any]
 ) -> None:
     """Interrupt a run in its second epoch, and resume it with a new callback."""
-    watcher, said = rehearsal.Watcher(inspection.breaks, halt=HALT), list[str]()
+    watcher, said = dry_run.Watcher(inspection, halt=HALT), list[str]()
     if finished["epochs"][-1] < 2:
         return  # the callback ends it earlier
     with inspection.rule("events", "in a run that is interrupted, it", "fix it", draws=True):
         try:
-            rehearsal.rehearse_run(plan, catalogue, watcher, said)
+            dry_run.run_watched(plan, catalogue, watcher, said)
         except PluginError as error:
             if "Halt" not in str(error):
                 record_failure(inspection, error)
@@ -130,11 +121,11 @@ def interrupt_and_resume(
     if not inspection.wants("events"):
         raise StopCheck
     newest = sorted(plan.recipe.output.iterdir())[-1]
-    watcher = rehearsal.Watcher(inspection.breaks)
+    watcher = dry_run.Watcher(inspection)
     with inspection.rule(
         "resume", "the resumed run", "accept any state that an earlier run may have saved", draws=True
     ):
-        resumed = rehearsal.rehearse_run(plan, catalogue, watcher, said, resume=newest)
+        resumed = dry_run.run_watched(plan, catalogue, watcher, said, resume=newest)
         if resumed["epochs"] != finished["epochs"]:
             text = (
                 f"a run ends after epoch {finished['epochs'][-1]}, but after epoch {resumed['epochs'][-1]} if resumed"

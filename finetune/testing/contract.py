@@ -14,7 +14,7 @@ from finetune.recipe.mistakes import Known
 from finetune.recipe.parts import SLOTS, get_section_model, validate_values
 from finetune.recipe.places import format_path, make_absolute, resolve_paths
 from finetune.suggest import did_you_mean
-from finetune.testing.surroundings import watch_process
+from finetune.testing.process_state import watch_process
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -26,11 +26,9 @@ C = TypeVar("C", bound=Component)
 COMMON = {
     "component": "it is a component of its kind, has a name, and its options derive from `finetune.Options`",
     "options": "options are strict, valid, and unchanged after they are written to a recipe and read again",
-    "help": "each option has a description, for `finetune schema` and editors",
 }
 PROCESS = {
-    "process": "it prints nothing, and does not change the folder, environment, signals, random numbers or threads",
-    "pickle": "it does not unpickle anything, because a pickle can run code",
+    "process": "it prints nothing, and does not change the folder, environment, signals or random numbers",
 }
 
 
@@ -182,10 +180,6 @@ def check_options(inspection: Inspection[Any], given: Mapping[str, Any]) -> None
             text = "they change when written to a recipe and read back; use types of JSON, and Path"
             inspection.breaks("options", text)
         model.model_json_schema()
-        nameless = [name for name, field in model.model_fields.items() if not field.description]
-        if nameless:
-            text = f"'{nameless[0]}' has no description; write a docstring below the field for editors and help"
-            inspection.breaks("help", text)
 
 
 def call_build(inspection: Inspection[Any], *arguments: Any) -> Any:

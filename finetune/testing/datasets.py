@@ -24,7 +24,7 @@ from finetune.testing.contract import (
     describe_failure,
     inspect_component,
 )
-from finetune.testing.endurance import describe_differences, find_differences
+from finetune.testing.threads import describe_differences, find_differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

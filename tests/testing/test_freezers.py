@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from finetune import Dataset, Freezer, NoOptions, UsageError
 from finetune.testing import check_freezer
 from finetune.testing.freezers import RULES
-from tests.testing.bad_datasets import Loose, Nameless
+from tests.testing.bad_datasets import Loose
 from tests.testing.broken import broken
 
 if TYPE_CHECKING:
@@ -72,11 +70,6 @@ def drawing(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
     return HEAD
 
 
-def unpickling(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
-    pickle.loads(pickle.dumps(Path()))
-    return HEAD
-
-
 def late(epoch: int, stages: tuple[str, ...]) -> frozenset[str]:
     return [HEAD][epoch - 1]
 
@@ -89,12 +82,6 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         made(lambda: head, Loose),
         "options",
         "an unknown key is accepted, so a misspelt key has no effect",
-    ),
-    (
-        "nothing explained",
-        made(lambda: head, Nameless),
-        "help",
-        "'count' has no description; write a docstring below the",
     ),
     ("no function", mine(HEAD), "build", "build returned frozenset({'head'}); return a function of epoch and stages"),
     (
@@ -158,7 +145,6 @@ BROKEN: list[tuple[str, Any, str, str]] = [
     ),
     ("prints", mine(printing), "process", "prints '1\\n'; use run.say, findings or logging"),
     ("draws", mine(drawing), "process", "draws from or seeds the generator of `random`; use your own"),
-    ("unpickles", mine(unpickling), "pickle", "PosixPath was unpickled, and pickles can run any code; read JSON, "),
 ]
 
 

@@ -1,9 +1,12 @@
-"""Tiny real runs for checks of callbacks: images drawn by code, a network of two stages, three epochs."""
+"""Dry runs for checks of callbacks: images drawn by code, a network of two stages, three epochs."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import signature
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from finetune.hookspecs import hookimpl
 from finetune.plugins import HERE, Origin, Plugins
 from finetune.recipe import plan as plans
 from finetune.testing.photos import draw_picture
+from finetune.testing.process_state import watch_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
     from finetune.components import Options
     from finetune.recipe.plan import Plan
     from finetune.run import Run
+    from finetune.testing.process_state import Report
 
-NAME = "finetune-testing"  # name of all components of the rehearsal
+NAME = "finetune-testing"  # name of all components of a dry run
 EPOCHS, IMAGES, CLASSES, BATCH, SIDE = 3, 8, ("light", "dark"), 2, 16
 FREE = {"state", "stop_reason", "messages", "checkpoint_keep"}  # fields of a run that a plugin may change
 
@@ -81,7 +86,7 @@ def plan_run(callback: Callback, options: Options, output: Path) -> tuple[Plan, 
     plugins.register(Stage(callback), Origin(name=callback.name, distribution=HERE, version="-"))
     catalogue = Catalogue(plugins)
     said = {
-        "name": "rehearsal",
+        "name": "dry-run",
         "output": str(output),
         "backbone": {"use": NAME, "weights": "none"},
         "dataset": {"use": NAME, "split": 0.5},
@@ -101,101 +106,60 @@ def plan_run(callback: Callback, options: Options, output: Path) -> tuple[Plan, 
 class Watcher:
     """Compares the run before and after each event of the callback, and can halt the run at a step."""
 
-    report: Callable[[str, str], None]
+    report: Report
     halt: int = 0
-    events: list[str] = field(default_factory=list)
-    before: dict[str, Any] = field(default_factory=dict)
 
-    def first(self, event: str, run: Run, **more: Any) -> None:
-        """Store the values that the callback must not change."""
-        self.events.append(event)
-        self.before = copy.deepcopy(more) | copy_read_only(run)
+    def watch(self, callback: object) -> object:
+        """Return an object with the callback's hooks, each of which is compared."""
+        hooks = {name: getattr(callback, name) for name in dir(callback) if name.startswith("finetune_")}
+        return SimpleNamespace(**{name: self._compare(name, hook) for name, hook in hooks.items()})
 
-    def last(self, event: str, run: Run, **more: Any) -> None:
-        """Compare."""
-        after = copy_read_only(run) | more
-        for name, value in self.before.items():
-            if repr(value) != repr(after[name]):
-                own = f"run.{name}" if name not in more else f"the argument {name}"
-                text = f"{own} was changed in {event}; treat it as read-only, and keep your own values in run.state"
-                self.report("run", text)
+    def _compare(self, event: str, hook: Any) -> Any:
+        if not callable(hook):
+            return hook
+
+        names = signature(hook).parameters
+
+        @wraps(hook)
+        def compared(*values: Any) -> Any:
+            arguments = dict(zip(names, values, strict=True))
+            run, more = arguments.get("run"), {k: v for k, v in arguments.items() if isinstance(v, dict)}
+            before = copy.deepcopy(more) | copy_read_only(run)
+            with watch_process(self.report):
+                result = hook(*values)
+            after = copy_read_only(run) | more
+            for name, value in before.items():
+                if repr(value) != repr(after[name]):
+                    own = f"run.{name}" if name not in more else f"the argument {name}"
+                    text = f"{own} was changed in {event}; treat it as read-only, and keep your own values in run.state"
+                    self.report.breaks("run", text)
+            return result
+
+        return compared
+
+    @hookimpl(trylast=True)
+    def finetune_step_end(self, run: Run, step: int) -> None:
+        if step == self.halt:
+            raise Halt
 
 
-def copy_read_only(run: Run) -> dict[str, Any]:
+def copy_read_only(run: Run | None) -> dict[str, Any]:
     """Return a copy of the read-only fields of a run."""
+    if run is None:
+        return {}
     names = [name for name in run.__dataclass_fields__ if name not in FREE and not name.startswith("_")]
     return {name: copy.deepcopy(getattr(run, name)) for name in names}
 
 
-class First:
-    """Passes events to the watcher before the callback."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
-
-    @hookimpl(tryfirst=True)
-    def finetune_run_start(self, run: Run) -> None:
-        self.watcher.first("finetune_run_start", run)
-
-    @hookimpl(tryfirst=True)
-    def finetune_epoch_start(self, run: Run, epoch: int) -> None:
-        self.watcher.first("finetune_epoch_start", run)
-
-    @hookimpl(tryfirst=True)
-    def finetune_step_end(self, run: Run, step: int) -> None:
-        self.watcher.first("finetune_step_end", run)
-
-    @hookimpl(tryfirst=True)
-    def finetune_epoch_end(self, run: Run, metrics: dict[str, float]) -> None:
-        self.watcher.first("finetune_epoch_end", run, metrics=metrics)
-
-    @hookimpl(tryfirst=True)
-    def finetune_checkpoint_saved(self, run: Run) -> None:
-        self.watcher.first("finetune_checkpoint_saved", run)
-
-    @hookimpl(tryfirst=True)
-    def finetune_run_error(self, run: Run) -> None:
-        self.watcher.first("finetune_run_error", run)
-
-    @hookimpl(tryfirst=True)
-    def finetune_run_end(self, run: Run) -> None:
-        self.watcher.first("finetune_run_end", run)
-
-
-class Last:
-    """Passes events to the watcher after the callback."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
-
-    @hookimpl(trylast=True)
-    def finetune_run_start(self, run: Run) -> None:
-        self.watcher.last("finetune_run_start", run)
-
-    @hookimpl(trylast=True)
-    def finetune_epoch_start(self, run: Run) -> None:
-        self.watcher.last("finetune_epoch_start", run)
-
-    @hookimpl(trylast=True)
-    def finetune_step_end(self, run: Run, step: int) -> None:
-        self.watcher.last("finetune_step_end", run)
-        if step == self.watcher.halt:
-            raise Halt
-
-    @hookimpl(trylast=True)
-    def finetune_epoch_end(self, run: Run, metrics: dict[str, float]) -> None:
-        self.watcher.last("finetune_epoch_end", run, metrics=metrics)
-
-    @hookimpl(trylast=True)
-    def finetune_checkpoint_saved(self, run: Run) -> None:
-        self.watcher.last("finetune_checkpoint_saved", run)
-
-
-def rehearse_run(
+def run_watched(
     plan: Plan, catalogue: Catalogue, watcher: Watcher, said: list[str], resume: Path | None = None
 ) -> Mapping[str, Any]:
-    """Start or resume a run; return its epochs and the plugins' state at the end."""
+    """Start or resume a run with watched callbacks; return its epochs and the plugins' state at the end."""
     from finetune.training import engine
 
-    run = engine.fine_tune(plan, catalogue, resume=resume, watchers=[First(watcher), Last(watcher)], say=said.append)
+    (chosen,) = plan.callbacks
+    build = chosen.component.build
+    watched = replace(chosen.component, build=lambda options: watcher.watch(build(options)))
+    plan = replace(plan, callbacks=(replace(chosen, component=watched),))
+    run = engine.fine_tune(plan, catalogue, resume=resume, watchers=[watcher], say=said.append)
     return {"run": run, "epochs": [line["epoch"] for line in run.history], "state": copy.deepcopy(run.state)}
