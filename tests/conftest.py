@@ -58,8 +58,11 @@ LONG = (
 )
 
 
+THOROUGH = frozenset((REPO / "tests" / "thorough.txt").read_text(encoding="utf-8").splitlines())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of engine logic, which CI does not run a second time on the wheel; begin with the longest."""
+    """Mark the tests that CI runs once or that `make test` leaves out; begin with the longest."""
     here, places = Path(__file__).parent, {name: place for place, name in enumerate(LONG)}
     own = [item for item in items if item.path.is_relative_to(here)]
     for item in own:
@@ -68,6 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             path.parts[0] in ENGINE_LOGIC and path.as_posix() not in ON_THE_WHEEL
         ) or path.name == "test_meta_clocks.py":
             item.add_marker(pytest.mark.once)
+        if f"{path.as_posix()}::{item.name.partition('[')[0]}" in THOROUGH:
+            item.add_marker(pytest.mark.thorough)
     if len(own) == len(items):
         items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
 

@@ -225,3 +225,12 @@ def test_what_users_read_is_finished(repo: Path) -> None:
     files = [*repo.glob("*.md"), *(repo / "docs").rglob("*.md"), *(repo / "recipes").rglob("*.yaml")]
     assert files
     assert not [file.name for file in files if "TODO" in file.read_text(encoding="utf-8")]
+
+
+@pytest.mark.checkout
+def test_every_thorough_test_exists(repo: Path) -> None:
+    lines = [line for line in (repo / "tests" / "thorough.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines == sorted(set(lines))
+    for line in lines:
+        file, _, test = line.partition("::")
+        assert f"def {test}(" in (repo / "tests" / file).read_text(encoding="utf-8"), line

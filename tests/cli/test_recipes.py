@@ -44,7 +44,6 @@ def test_the_list_begins_with_what_a_beginner_wants(finetune: Finetune) -> None:
     assert lines[1].startswith("  quickstart ")
     assert [line for line in lines if line.startswith("for ")] == [
         *("for a first look:", "for your own photos:", "for choosing what trains:", "for other devices:"),
-        "for weights of your own:",
     ]
 
 

@@ -149,7 +149,7 @@ def test_a_kill_while_extending_is_resumed(
     expected = run(plain_what, resume=plain, extend=2)
     what, found = made(photos, tmp_path / "killed")
     with monkeypatch.context() as patch:
-        patch.setattr("finetune.training.training_run.TrainingRun.rescue", lambda self: None)
+        patch.setattr("finetune.training.training_run.TrainingRun.save_after_error", lambda self: None)
         if after == "checkpoint":
             patch.setattr(records, "write_changed", kill)
         if after == "recipe":

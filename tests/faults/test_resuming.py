@@ -160,7 +160,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, *steps: int, what: str = "loss") -
 
     def made(self: Trainer, batches: Any, epoch: int, number: int) -> float:
         loss = step(self, batches, epoch, number)
-        rates.append(self.rate())
+        rates.append(self.compute_rate())
         if left and self.global_step + 1 == left[0]:
             left.pop(0)
             if what == "loss":

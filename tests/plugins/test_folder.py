@@ -132,11 +132,11 @@ def test_empty_classes(tmp_path: Path) -> None:
 
 
 def test_links(tmp_path: Path) -> None:
-    root = tree(tmp_path / "root", "a/1.jpg", "a/sub/2.jpg", "b/3.jpg")
+    root = tree(tmp_path / "top" / "root", "a/1.jpg", "a/sub/2.jpg", "b/3.jpg")
     other = tree(tmp_path / "other", "4.jpg", "more/5.jpg")
     (root / "a" / "0 itself").symlink_to(root / "a")
     (root / "a" / "up").symlink_to(root)
-    (root / "a" / "above").symlink_to(tmp_path.parent)
+    (root / "a" / "above").symlink_to(tmp_path / "top")
     (root / "a" / "again").symlink_to(root / "a" / "sub")
     (root / "a" / "sub" / "round").symlink_to(Path(".."))
     (root / "a" / "nowhere").symlink_to(root / "nowhere")

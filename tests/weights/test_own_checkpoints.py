@@ -75,11 +75,11 @@ def test_a_checkpoint_is_the_network_that_its_run_would_give(finished: Path, pho
     last = saving.list_checkpoints(finished / "checkpoints")[-1]
     held = saving.load_checkpoint(last)
     found, report, ready = loaded(last, photos, tmp_path)
-    assert held.part("average")
-    assert same(found, held.part("network") | held.part("average"))
-    assert not same(found, held.part("network"))
+    assert held.select("average")
+    assert same(found, held.select("network") | held.select("average"))
+    assert not same(found, held.select("network"))
     assert (report["layout"], report["reinitialised"]) == ("finetune", ["head.fc.weight", "head.fc.bias"])
-    assert len(report["ignored"]) == len(held.part("optimizer"))
+    assert len(report["ignored"]) == len(held.select("optimizer"))
     assert all(name.startswith("optimizer/") for name in report["ignored"])
     assert report["preprocessing"]["why"] == "the file itself"
     assert (ready.image.size, ready.image.resize, ready.image.mean) == (16, 20, (0.4, 0.5, 0.6))
