@@ -45,3 +45,24 @@ def anchors(text: str) -> set[str]:
     """Return the names of a page's headings, as links write them: letters, digits and hyphens."""
     titles = (re.sub(r"[^\w\s-]", "", title).strip().lower() for title in re.findall(r"^#+ (.+)$", prose(text), re.M))
     return {re.sub(r"[-\s]+", "-", title) for title in titles}
+
+
+def section(guide: str, start: str) -> str:
+    """Return the text below the heading that begins with ``start``, up to the next heading."""
+    match = re.search(rf"^#+ `?{re.escape(start)}.*?\n(.*?)(?=^#+ [^\n]|\Z)", without_comments(guide), re.S | re.M)
+    assert match, start
+    return match[1]
+
+
+def chapter(guide: str, title: str) -> str:
+    """Return the text below a heading of the second level, with all its sections."""
+    _, found, rest = without_comments(guide).partition(f"\n## {title}\n")
+    assert found, title
+    return rest.partition("\n## ")[0]
+
+
+def without_comments(text: str) -> str:
+    """Return text in which no line of a code block looks like a heading."""
+    return re.sub(
+        r"^(```\w+\n.*?^```)$", lambda block: re.sub(r"^#", " #", block[1], flags=re.M), text, flags=re.S | re.M
+    )

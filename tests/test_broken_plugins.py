@@ -27,8 +27,8 @@ from tests.broken_plugins import (
     listening,
 )
 from tests.drawn import folder as drawn
-from tests.faults.bad_plugins import install
 from tests.faults.case import Outcome, case, outcome
+from tests.faults.plugin_makers import install
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -234,3 +234,9 @@ def test_every_thorough_test_exists(repo: Path) -> None:
     for line in lines:
         file, _, test = line.partition("::")
         assert f"def {test}(" in (repo / "tests" / file).read_text(encoding="utf-8"), line
+
+
+@pytest.mark.checkout
+def test_no_file_of_tests_is_too_long(repo: Path) -> None:
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (repo / "tests").rglob("*.py")}
+    assert {str(file): length for file, length in lengths.items() if length > LARGEST} == {}

@@ -9,7 +9,7 @@ import pytest
 
 from finetune.cli import main
 from finetune.display.summary import describe_classes
-from tests.faults.bad_data import NANO, sound
+from tests.faults.data_makers import NANO, sound
 
 if TYPE_CHECKING:
     from pathlib import Path

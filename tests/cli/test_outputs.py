@@ -16,7 +16,7 @@ from finetune import Finetuner, UsageError
 from finetune.cli import main
 from finetune.recipe import bundled
 from tests.drawn import folder
-from tests.faults.bad_data import sound, trained
+from tests.faults.data_makers import sound, trained
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 
 from finetune import DataError, Finetuner
 from finetune.cli import main
-from tests.faults.bad_data import encoded, put, trained
+from tests.faults.data_makers import encoded, put, trained
 
 PNG = encoded("PNG")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from tests.faults.bad_data import FOLDER, data, encoded, put, sound, use
 from tests.faults.case import Case, case
+from tests.faults.data_makers import FOLDER, data, encoded, put, sound, use
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.bad_data import Act
     from tests.faults.case import Make
+    from tests.faults.data_makers import Act
 
 WAYS = "can be read in more than one way"
 HOME = "no home folder for '~nobody-has-this-name/"

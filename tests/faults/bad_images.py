@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tests.data import tiffs
-from tests.faults.bad_data import FOLDER, NANO, odd, rows, sound, table
-from tests.faults.bad_data import image as photo
 from tests.faults.case import Case, case
+from tests.faults.data_makers import FOLDER, NANO, odd, rows, sound, table
+from tests.faults.data_makers import image as photo
 
 if TYPE_CHECKING:
     from pathlib import Path

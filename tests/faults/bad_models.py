@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.bad_data import put, use
 from tests.faults.case import Case, case
+from tests.faults.data_makers import put, use
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.faults.bad_data import FOLDER, data
 from tests.faults.bad_models import AGAIN, image
 from tests.faults.bad_recipes import above
 from tests.faults.case import Case, case
+from tests.faults.data_makers import FOLDER, data
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tests.faults.bad_data import put, use
 from tests.faults.case import Case, case
+from tests.faults.data_makers import put, use
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from tests.faults.bad_data import nothing, sound, trained, use
 from tests.faults.bad_recipes import line
 from tests.faults.case import Case, case
+from tests.faults.data_makers import nothing, sound, trained, use
 
 if TYPE_CHECKING:
     from collections.abc import Callable

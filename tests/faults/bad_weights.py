@@ -14,8 +14,8 @@ import numpy as np
 from safetensors.numpy import save
 
 import finetune_model
-from tests.faults.bad_data import HTML, LFS, put, sound
 from tests.faults.case import Case, case
+from tests.faults.data_makers import HTML, LFS, put, sound
 from tests.weights.drawn_files import drawn
 from tests.weights.files import entry
 from tests.weights.hub_cards import NEWEST, OTHERS, REFUSED, RESNEXT50, Kind

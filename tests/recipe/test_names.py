@@ -23,7 +23,7 @@ from finetune.model.inputs import Prediction
 from finetune.recipe.places import clip_text
 from finetune.text import escape, escape_line
 from finetune_plugins.csv import Table, build
-from tests.faults.bad_data import encoded, trained
+from tests.faults.data_makers import encoded, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pytest
 
 from finetune.components import Backbone, Weights
@@ -20,42 +16,11 @@ from finetune.hookspecs import hookimpl
 from finetune.plugins import Origin, Plugins
 from finetune.weights import fetching, loading
 from finetune.weights.fetching import Source, resolve
-from finetune.weights.formats import tensorfile
 from tests.weights.toy import HEAD, hashed, record, toy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.usefixtures("home")
 
-ARRAYS = {
-    "f.conv.weight": np.arange(8, dtype=np.float32).reshape(4, 2),
-    "last.weight": np.full((3, 4), 2, np.float32),
-    "last.bias": np.zeros(3, np.float32),
-}
 SHAPES = {"stem.conv.weight": (4, 2), "head.fc.weight": (3, 4), "head.fc.bias": (3,)}
-
-CARD = """# Toy
-
----
-
-model-name: toy
-
-backbone-name: {backbone}
-
-input-shape: [96, 96, 3]
-
-license: Apache2.0
-
-asset:
-
--
-    file-format: ckpt
-    asset-link: <{link}>
-    asset-sha256: {sha256}
-
----
-"""
 
 
 def resolved(name: str, backbone: Backbone, **more: Any) -> Source:
@@ -69,38 +34,6 @@ def place(offer: Weights) -> Path:
     path = fetching.locate_file(offer, cache_folder() / "weights")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """Return a weights file in the layout of others."""
-    path = tmp_path / "theirs.safetensors"
-    tensorfile.write_tensors(path, ARRAYS, {})
-    return path
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FINETUNE_OFFLINE", "1")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve the test's folder on this machine."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    thread.join()
-    http.server_close()
 
 
 # Names and files
@@ -336,53 +269,6 @@ def test_a_web_page_in_place_of_a_file_is_no_first_use(file: Path, server: str) 
 def test_without_a_hash_the_explanation_says_so(tmp_path: Path, offline: None) -> None:
     with pytest.raises(DownloadError, match=r"sha256:  not stated by the publisher\n"):
         resolve("best", toy(best=record(tmp_path, sha256="")))
-
-
-# Cards
-
-
-def card(folder: Path, file: Path, **said: str) -> Path:
-    path = folder / "toy_v1.md"
-    text = CARD.format(**{"backbone": "toy", "link": file.as_uri(), "sha256": hashed(file), **said})
-    path.write_text(text)
-    return path
-
-
-def test_a_card_stands_for_its_weights(tmp_path: Path, file: Path) -> None:
-    path = card(tmp_path, file)
-    source = resolved(str(path), toy())
-    assert (source.path, source.name, source.verified) == (file, str(path), "sha256")
-    assert source.record is not None
-    assert (source.record.size, source.record.licence) == (96, "Apache-2.0")
-    assert loading.read_options(source, toy()) == {"pool": "same"}  # from the names in the file
-    assert loading.read_image_defaults(source)["keep_aspect"] is False
-    assert loading.load(source, toy(), SHAPES, HEAD, True).report["reinitialised"] == []
-
-
-def test_what_the_backbone_knows_of_a_file_comes_before_its_card(tmp_path: Path, file: Path) -> None:
-    offer = record(file, size=64, resize=72, accuracy=0.9, options={"pool": "symmetric"})
-    path = card(tmp_path, file)
-    source = resolved(str(path), toy(best=offer))
-    assert (source.path, source.name) == (file, str(path))
-    assert source.record is not None
-    assert (source.record.size, source.record.accuracy) == (64, 0.9)
-    assert loading.read_options(source, toy()) == {"pool": "symmetric"}
-
-
-def test_a_card_at_an_address_is_fetched_and_verified_first(tmp_path: Path, file: Path, server: str) -> None:
-    path = card(tmp_path, file)
-    address = f"{server}/{path.name}"
-    source = resolved(f"{address}#sha256={hashed(path)}", toy())
-    assert (source.path, source.name) == (file, address)
-    with pytest.raises(DownloadError, match=r"no weights '.*toy_v1.md'"):
-        resolve(f"{address}#sha256={'0' * 64}", toy())
-
-
-def test_a_card_of_another_network_is_refused(tmp_path: Path, file: Path) -> None:
-    path = card(tmp_path, file, backbone="senet")
-    path.write_text(path.read_text().replace("model-name: toy", "model-name: senet50"))
-    with pytest.raises(WeightsError, match=r"is a card of 'senet50' \(backbone-name 'senet'\), but the recipe's ba"):
-        resolve(str(path), toy())
 
 
 # What is known of a file, and where it may lie

@@ -1,0 +1,147 @@
+"""Known faults of plugins, recipes, the command line, TensorBoard, secrets and exports."""
+
+from __future__ import annotations
+
+from tests.faults.fault import BAD, fault
+
+FAULTS = [
+    fault(
+        "G1 A hook fails",
+        "faults/test_plugins::g1_a_plugin_that_fails_at_an_event",
+        "faults/test_plugins::g1_a_plugin_that_fails_when_it_hears_of_an_error",
+        "test_broken_plugins::broken_where_it_is_used broken_while_a_run_trains",
+        "test_broken_plugins::a_plugin_that_fails_when_it_hears_of_an_error_is_named_too",
+        BAD,
+    ),
+    fault(
+        "G2 A plugin fails at import",
+        "test_installed_plugins::a_plugin_that_cannot_be_loaded_stops_nothing_else",
+        "test_broken_plugins::broken_where_it_is_loaded other_commands_and_recipes_work",
+        BAD,
+    ),
+    fault("G3 An entry point leads nowhere", "test_installed_plugins::an_entry_point_that_leads_nowhere_is_noted", BAD),
+    fault(
+        "G4 A plugin prints, ends the process, or changes the folder, the environment or random numbers",
+        "faults/test_plugins::g4_a_plugin_that_changes_the_process",
+        "faults/test_plugins::g4_a_plugin_that_prints_and_tries_to_end_the_process",
+        "test_broken_plugins::what_misbehaves_does_no_harm",
+        gap="`os._exit` and the signal handlers of a plugin cannot be contained within one process",
+    ),
+    fault(
+        "G5 Two plugins offer the same name",
+        "test_installed_plugins::two_installed_plugins_that_offer_one_name_are_both_named",
+        BAD,
+    ),
+    fault("G6 Misspelt hook", "test_plugins::a_misspelt_hook_is_an_error_with_the_nearest_name", BAD),
+    fault(
+        "G7 A hook asks for an argument that it does not have",
+        "test_plugins::a_hook_that_asks_for_more_is_an_error",
+        BAD,
+    ),
+    fault(
+        "G8 A plugin for a different version",
+        "faults/test_plugins::g8_a_plugin_for_other_versions",
+        "test_broken_plugins::this_api_version_or_none_is_taken an_object_may_say_its_api_version_or_its_module",
+        BAD,
+    ),
+    fault("G9 Order of plugins", "test_installed_plugins::the_order_of_plugins_does_not_depend_on_their_installation"),
+    fault("G10 A plugin is disabled", "test_installed_plugins::installed_plugins_can_be_left_out"),
+    fault("G11 Slow hooks", "faults/test_plugins::g11_a_plugin_that_takes_long"),
+    fault(
+        "G12 Wrong type, shape or value",
+        "data/test_loader::a_transform_that_returns_no_image_is_named",
+        "data/test_data::a_dataset_that_returns_something_else items_that_are_no_images_are_never_skipped",
+        "test_broken_plugins::broken_where_it_is_used broken_while_a_run_trains",
+        BAD,
+    ),
+    fault("G13 A plugin changes the recipe", "faults/test_plugins::g13_the_recipe_of_a_run_cannot_be_changed"),
+    fault(
+        "G14 State that is not JSON; a plugin that is not installed any more",
+        "faults/test_plugins::g14_state_of_a_plugin_is_json g14_a_plugin_that_is_gone_at_resume",
+    ),
+    fault(
+        "Y1 Mistakes in a recipe",
+        "recipe/test_plan_mistakes::each_mistake_has_its_sentence",
+        "recipe/test_plan_mistakes::all_mistakes_at_once_in_the_order_of_the_file",
+        BAD,
+    ),
+    fault("Y2 Overrides on the command line", "recipe/test_overrides::what_cannot_be_carried_out_is_a_mistake", BAD),
+    fault("Y3 Relative paths", "recipe/test_plan::start_where_they_are_written"),
+    fault("Y4 Where recipes are read from", "recipe/test_document::standard_input any_file_name read_only_folder", BAD),
+    fault(
+        "Y5 Help without MindSpore; checks without training",
+        "training/test_preflight::a_missing_device_comes_first the_disk_comes_before_the_data",
+        "cli/test_help::the_command_line_is_imported_without_heavy_libraries",
+        "cli/test_help::help_takes_less_than_a_third_of_a_second",
+        "cli/test_run::looking_first_writes_nothing",
+        BAD,
+    ),
+    fault(
+        "Y6 Terminals",
+        "cli/test_help::any_width",
+        "cli/test_help::any_terminal",
+        "display/test_progress::text_cannot_steer_a_terminal",
+    ),
+    fault(
+        "Y7 Run folders and output files",
+        "files/test_outputs::an_existing_file_is_refused_unless_forced an_input_is_never_written",
+        "cli/test_outputs::a_command_overwrites_nothing_but_its_own inputs_are_never_overwritten",
+        "training/test_runfolder::runs_that_start_together_get_folders_of_their_own",
+        "training/test_runfolder::a_second_run_in_the_same_folder_is_refused_by_name",
+        "faults/test_disk::y7_a_disk_without_room_is_noticed_before",
+        BAD,
+    ),
+    fault(
+        "Y8 Home folder, environment, offline",
+        "files/test_atomic::home_and_offline_follow_the_environment",
+        "files/test_offline::what_is_here_needs_no_network_online_either",
+        "plugins/test_albumentations::import_is_cheap_and_use_is_silent_and_offline",
+    ),
+    fault(
+        "W1 A thread fails or hangs",
+        "data/test_loader::a_transform_that_raises_is_named_with_the_image a_disk_that_hangs_is_named",
+        gap="threads of one process read the images, so a crash in native code ends the run",
+    ),
+    fault("W2 Small `/dev/shm`", gap="shared memory is not used"),
+    fault("W3 Few file descriptors", "faults/test_signals::w3_few_descriptors_are_enough"),
+    fault("W4 Processes left behind", gap="only short probes are started as processes"),
+    fault("W5 Fewer cores than the machine has", "machine/test_environment::everything_is_there_and_ready_for_json"),
+    fault("W6 Hundreds of epochs", "faults/test_flat::descriptors_and_threads_stay_flat five_hundred_epochs"),
+    fault(
+        "T1 The folder is removed, full or read-only",
+        "plugins/test_tensorboard::a_removed_folder_gives_one_warning",
+        "plugins/test_tensorboard_faults::a_full_disk_neither_stops_nor_hangs_a_run",
+    ),
+    fault("T2 Two runs start in the same second", "plugins/test_tensorboard::two_writers_in_one_second_do_not_meet"),
+    fault(
+        "T3 Killed while logging",
+        "plugins/test_tensorboard_faults::a_killed_process_loses_only_the_tail",
+        "plugins/test_tensorboard::a_resumed_run_has_no_step_twice",
+    ),
+    fault(
+        "T4 Values and names",
+        "plugins/test_tensorboard::values_that_are_no_numbers_are_shown_as_such",
+        "plugins/test_tensorboard::odd_class_names_are_drawn",
+    ),
+    fault("T5 The library is missing", "plugins/test_tensorboard::its_library_is_asked_for_when_missing"),
+    fault(
+        "S1 Secrets",
+        "recipe/test_masking::an_address_with_secrets_stays_in_the_recipe_alone",
+        "machine/test_environment::secrets_are_masked",
+        "cli/test_failures::secrets_and_control_characters_are_not_shown",
+    ),
+    fault(
+        "S2 Names that contain code",
+        "recipe/test_names::what_is_printed_cannot_steer_a_terminal every_name_comes_back_from_csv_and_json",
+        "cli/test_run::names_of_photos_cannot_steer_the_terminal",
+        gap="no HTML report exists yet",
+    ),
+    fault(
+        "S3 Exports",
+        "cli/test_run::export",
+        "finetuner/test_export::an_exported_graph_says_the_same",
+        "finetuner/test_export::without_onnxruntime_openvino_compares",
+        "finetuner/test_export::a_file_with_other_weights_is_refused",
+        "finetuner/test_export::a_damaged_file_is_refused",
+    ),
+]
