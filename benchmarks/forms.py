@@ -45,7 +45,7 @@ def ours(form: str, first: int, batch: int, size: int) -> Callable[[], object]:
     import numpy as np
 
     from finetune.data.loader import Batch
-    from finetune.network.network import product_form
+    from finetune.network.network import build_matmul_form
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
@@ -56,7 +56,7 @@ def ours(form: str, first: int, batch: int, size: int) -> Callable[[], object]:
     trainer = Trainer(Recipe.model_validate_json(json.dumps(said)), network, features=2048, images=batch, amp="off")
     in_form = {"convolutions": (), "chosen": CHOSEN}.get(form, STAGES)
     phase = Phase(number=1, first=1, last=1000, trainable=network.names[first:])
-    trainer.enter(phase, first, product_form(step.our_backbone(), network, Forms(matmul=in_form)))
+    trainer.enter(phase, first, build_matmul_form(step.our_backbone(), network, Forms(matmul=in_form)))
     labels = np.random.default_rng(1).integers(0, step.CLASSES, batch)
     soft = np.eye(step.CLASSES, dtype=np.float32)[labels]
     every, weights = np.arange(batch), np.ones(batch, np.float32)

@@ -24,7 +24,7 @@ from finetune.machine import device
 from finetune.machine.forms import Forms
 from finetune.machine.kind import Settings
 from finetune.network import heads
-from finetune.network.network import Network, find_trunk, product_form
+from finetune.network.network import Network, build_matmul_form, find_trunk
 from finetune.recipe.models import Recipe
 from finetune.training.phases import Phase
 from finetune.training.saving import CheckpointWriter, Snapshot
@@ -46,10 +46,10 @@ def trainer(what: str) -> Trainer:
     recipe = Recipe.model_validate(said, strict=False)
     stages = component.build(component.options())
     network = Network(stages, heads.build_head(recipe.head, component.features, CLASSES, 0))
-    products = product_form(component, network, chosen.forms)
+    matmul_form = build_matmul_form(component, network, chosen.forms)
     made = Trainer(recipe, network, features=component.features, images=BATCH, amp="off")
     first = len(find_trunk(network.names, TRAIN[what]))
-    made.enter(Phase(number=1, first=1, last=99, trainable=TRAIN[what]), first, products)
+    made.enter(Phase(number=1, first=1, last=99, trainable=TRAIN[what]), first, matmul_form)
     return made
 
 

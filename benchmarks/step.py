@@ -64,7 +64,7 @@ def ours(batch: int, size: int) -> Callable[[], float]:
     import numpy as np
 
     from finetune.data.loader import Batch
-    from finetune.network.network import product_form
+    from finetune.network.network import build_matmul_form
     from finetune.recipe.models import Recipe
     from finetune.training.phases import Phase
     from finetune.training.trainer import Trainer
@@ -81,7 +81,7 @@ def ours(batch: int, size: int) -> Callable[[], float]:
     )
     trainer = Trainer(recipe, network, features=2048, images=batch * 1000, amp="off")
     phase = Phase(number=1, first=1, last=1000, trainable=network.names)
-    trainer.enter(phase, 0, product_form(our_backbone(), network, Forms(uncapped=True)))
+    trainer.enter(phase, 0, build_matmul_form(our_backbone(), network, Forms(uncapped=True)))
     images, labels = arrays(batch, size)
     every, weights = np.arange(batch), np.ones(batch, np.float32)
     soft = np.eye(CLASSES, dtype=np.float32)[labels]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -220,9 +222,9 @@ class Backbone(Component):
     float32, each further cell takes the output of the previous one, and the mean over the positions of the last output
     has width ``features``.
     ``shapes(options)`` returns the names and shapes of the stages' parameters, such as ``layer1.0.conv2.weight``,
-    without building the network. ``products(stages)`` returns, for training on CPUs, the same stages over the same
+    without building the network. ``matmul_form(stages)`` returns, for training on CPUs, the same stages over the same
     parameters with matrix products in place of convolutions (matmul form): they take and return maps (C, H, W, N).
-    With AVX-512 all stages train in that form; with AVX2 those of ``products_avx2``, unless `finetune doctor
+    With AVX-512 all stages train in that form; with AVX2 those of ``matmul_form_avx2``, unless `finetune doctor
     --measure` found others faster. ``activations(options, side)`` returns how many numbers the cells of each stage
     return for one image, from which a run estimates whether the memory is enough for that form. ``aliases`` are other
     names of the same network, which a publisher's card may use.
@@ -238,9 +240,9 @@ class Backbone(Component):
     weights: Mapping[str, Weights] = field(default_factory=dict)
     layouts: tuple[Layout, ...] = ()
     shapes: Callable[[Any], Mapping[str, tuple[int, ...]]] | None = None
-    products: Callable[[Mapping[str, Cell]], Mapping[str, Cell]] | None = None
+    matmul_form: Callable[[Mapping[str, Cell]], Mapping[str, Cell]] | None = None
     aliases: tuple[str, ...] = ()
-    products_avx2: tuple[str, ...] = ()
+    matmul_form_avx2: tuple[str, ...] = ()
     activations: Callable[[Any, int], Mapping[str, int]] | None = None
 
 
@@ -318,5 +320,37 @@ class Callback(Component):
     build: Callable[[Any], object]
     check: Callable[[Any, RunFacts], Iterable[Finding]] | None = None
 
+
+# Deprecated fields of backbones and their new names; the old ones are accepted until the next release.
+RENAMED = {"products": "matmul_form", "products_avx2": "matmul_form_avx2"}
+
+
+def accept_old_names(kind: type[Backbone]) -> None:
+    """Accept the old names of fields of a backbone, with a ``DeprecationWarning``."""
+    create = kind.__init__
+
+    @wraps(create)
+    def create_renamed(self: Backbone, **values: Any) -> None:
+        for old in values.keys() & RENAMED.keys():
+            warn_of_old_name(old)
+            values[RENAMED[old]] = values.pop(old)
+        create(self, **values)
+
+    def get_renamed(self: Backbone, name: str) -> Any:
+        if name not in RENAMED:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        warn_of_old_name(name)
+        return getattr(self, RENAMED[name])
+
+    kind.__init__ = create_renamed  # type: ignore[method-assign]
+    kind.__getattr__ = get_renamed  # type: ignore[attr-defined]
+
+
+def warn_of_old_name(old: str) -> None:
+    text = f"Backbone.{old} is deprecated and will be removed in the next release; use {RENAMED[old]}"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
+accept_old_names(Backbone)
 
 KINDS: tuple[type[Component], ...] = (Backbone, Dataset, Augmentation, Freezer, Callback)

@@ -51,7 +51,7 @@ LONG = (
     *(
         "cli/test_run.py",
         "training/test_engine.py",
-        "model/test_matrix_form.py",
+        "model/test_matmul_form.py",
         "test_docs.py",
         "training/test_run_forms.py",
     ),

@@ -142,7 +142,7 @@ def measure_training_speed() -> Iterator[Remark]:
     except Exception:  # reported by ``check_plugins``
         return
     for _, component in catalogue:
-        if isinstance(component, Backbone) and component.products is not None:
+        if isinstance(component, Backbone) and component.matmul_form is not None:
             yield measure_stage_speed(component)
 
 

@@ -27,12 +27,12 @@ def time_stages(backbone: Backbone, *, uncapped: bool, side: int = ImageSpec().s
 
     ``side`` is the side of the square images in pixels.
     """
-    from finetune.network.network import Network, build_stages, product_form
+    from finetune.network.network import Network, build_matmul_form, build_stages
 
     device.set_up(device="cpu", settings=Settings(forms=Forms(uncapped=uncapped)))
     ms = import_mindspore()
     network = Network(build_stages(backbone, backbone.options()), ms.nn.Identity())
-    made = product_form(backbone, network, Forms(matmul=backbone.stages))
+    made = build_matmul_form(backbone, network, Forms(matmul=backbone.stages))
     rng = np.random.default_rng(0)
     given = rng.standard_normal((BATCH, 3, side, side), np.float32)
     kinds = {AVX512: made} if uncapped else {CONVOLUTIONS: None, MATMUL: made}

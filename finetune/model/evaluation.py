@@ -65,9 +65,9 @@ class Evaluation:
 class Logits(nn.Cell):
     """The tail of a network without dropout."""
 
-    def __init__(self, network: Network, first: int = 0, products: Stages | None = None) -> None:
+    def __init__(self, network: Network, first: int = 0, matmul_form: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.tail = Tail(network, first, products)
+        self.tail = Tail(network, first, matmul_form)
         self.ones = Tensor(np.ones((1, 1), np.float32))
 
     def construct(self, x: Tensor) -> Tensor:
@@ -84,11 +84,11 @@ class Predictor:
         section: InferenceSection,
         *,
         first: int = 0,
-        products: Stages | None = None,
+        matmul_form: Stages | None = None,
         device: str = "cpu",
         say: Callable[[str], None] = print,
     ) -> None:
-        self.network, self.section, self.first, self.products = network, section, first, products
+        self.network, self.section, self.first, self.matmul_form = network, section, first, matmul_form
         self.device, self.say = device, say
         self._engines: dict[tuple[str, tuple[int, ...]], engines.Engine] = {}
 
@@ -163,15 +163,15 @@ class Predictor:
         stages = len(self.network.stages)
         if what == "logits" and self.first == stages:  # exporting the head would take longer than computing it
             return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
-        cell, own = self._make_cell(what, None), self.products and self._make_cell(what, self.products)
+        cell, own = self._make_cell(what, None), self.matmul_form and self._make_cell(what, self.matmul_form)
         # For a few small logits the cosine means little.
         least = engines.COSINE if what == "features" else -1.0
         return engines.build_engine(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
 
-    def _make_cell(self, what: str, products: Stages | None) -> nn.Cell:
+    def _make_cell(self, what: str, matmul_form: Stages | None) -> nn.Cell:
         if what == "features":
-            return Trunk(self.network, len(self.network.stages), products)
-        return Logits(self.network, self.first, products)
+            return Trunk(self.network, len(self.network.stages), matmul_form)
+        return Logits(self.network, self.first, matmul_form)
 
 
 def chain_first(first: Array, rest: Iterator[Array]) -> Iterator[Array]:

@@ -43,7 +43,7 @@ class Model:
     catalogue: Catalogue = field(repr=False)
     folder: Path | None = None
     inference: InferenceSection = field(default_factory=InferenceSection)
-    products: Stages | None = field(default=None, repr=False)
+    matmul_form: Stages | None = field(default=None, repr=False)
     device: str = "cpu"
     say: Callable[[str], None] = field(default=print, repr=False)
 
@@ -55,7 +55,7 @@ class Model:
     @cached_property
     def predictor(self) -> Predictor:
         """The predictor of the network; it keeps compiled graphs between calls."""
-        return Predictor(self.network, self.inference, products=self.products, device=self.device, say=self.say)
+        return Predictor(self.network, self.inference, matmul_form=self.matmul_form, device=self.device, say=self.say)
 
     def predict(
         self,

@@ -144,7 +144,7 @@ def open_model(
     the user. Raises ``UsageError`` if there is no model and ``WeightsError`` if its files do not match.
     """
     from finetune.model.model import Model
-    from finetune.network.network import Network, assign_values, build_stages, product_form
+    from finetune.network.network import Network, assign_values, build_matmul_form, build_stages
 
     folder = locate_folder(path)
     about = read_record(folder)
@@ -173,7 +173,7 @@ def open_model(
         image=load_image_spec(about["image"]),
         catalogue=catalogue,
         folder=folder,
-        products=product_form(backbone, network, Forms(uncapped=bool(is_uncapped()))),
+        matmul_form=build_matmul_form(backbone, network, Forms(uncapped=bool(is_uncapped()))),
         inference=inference,
         device=device,
         say=say,

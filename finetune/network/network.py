@@ -98,13 +98,13 @@ class Network(nn.Cell):
 class Chain(nn.Cell):
     """Consecutive stages of a network; the last stage of the network is followed by the mean over positions.
 
-    ``products`` has the stages that compute in matmul form, on maps (C, H, W, N). The layout of maps changes only where
+    ``matmul_form`` has the stages that compute in matmul form, on maps (C, H, W, N). The layout changes only where
     the form changes.
     """
 
-    def __init__(self, network: Network, stages: slice, products: Stages | None) -> None:
+    def __init__(self, network: Network, stages: slice, matmul_form: Stages | None) -> None:
         super().__init__(auto_prefix=False)
-        names, form = network.names[:-1][stages], products or {}
+        names, form = network.names[:-1][stages], matmul_form or {}
         cells: list[nn.Cell] = []
         in_form = False
         for name in names:
@@ -152,9 +152,9 @@ class ImagesFirst(nn.Cell):
 class Trunk(nn.Cell):
     """The first ``count`` stages of a network, which return pooled features if these are all stages."""
 
-    def __init__(self, network: Network, count: int, products: Stages | None = None) -> None:
+    def __init__(self, network: Network, count: int, matmul_form: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.chain = Chain(network, slice(0, count), products)
+        self.chain = Chain(network, slice(0, count), matmul_form)
 
     def construct(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) float32 to the input of the next stage, or to (N, features)."""
@@ -164,9 +164,9 @@ class Trunk(nn.Cell):
 class Tail(nn.Cell):
     """The stages of a network starting with number ``first``, and its head."""
 
-    def __init__(self, network: Network, first: int, products: Stages | None = None) -> None:
+    def __init__(self, network: Network, first: int, matmul_form: Stages | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.chain = Chain(network, slice(first, None), products)
+        self.chain = Chain(network, slice(first, None), matmul_form)
         self.head = network.head
 
     def construct(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -174,12 +174,12 @@ class Tail(nn.Cell):
         return self.head(self.chain(x), mask)
 
 
-def product_form(backbone: Backbone, network: Network, forms: Forms) -> Stages | None:
+def build_matmul_form(backbone: Backbone, network: Network, forms: Forms) -> Stages | None:
     """Return the stages that compute in matmul form; None if there are none."""
     names = backbone.stages if forms.uncapped else forms.matmul
-    if backbone.products is None or not names:
+    if backbone.matmul_form is None or not names:
         return None
-    made = backbone.products({name: network.get_stage(name) for name in backbone.stages})
+    made = backbone.matmul_form({name: network.get_stage(name) for name in backbone.stages})
     return {name: made[name] for name in names}
 
 

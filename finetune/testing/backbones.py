@@ -39,7 +39,7 @@ RULES = {
     "gradient": "each stage changes when it trains",
     "graph": "MindSpore compiles it, with the same results",
     "onnx": "MindSpore exports it to ONNX, and an ONNX runtime gives the same results",
-    "products": "`products(stages)`, if it exists, has the same parameters and results",
+    "matmul_form": "`matmul_form(stages)`, if it exists, has the same parameters and results",
     **PROCESS,
 }
 SIZE = 64  # pixels

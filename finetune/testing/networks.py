@@ -181,29 +181,29 @@ class NetworkCheck:
             with self.inspection.rule("onnx", "the export", remedy, draws=True):
                 for found in export_features(trunk, self.images):
                     self.compare("onnx", "exported", found)
-        if self.backbone.products is not None and self.inspection.wants("products"):
+        if self.backbone.matmul_form is not None and self.inspection.wants("matmul_form"):
             with self.inspection.rule(
-                "products", "products(stages)", "return the same stages, over (C, H, W, N)", draws=True
+                "matmul_form", "matmul_form(stages)", "return the same stages, over (C, H, W, N)", draws=True
             ):
-                self.products(self.backbone.products)
+                self.matmul_form(self.backbone.matmul_form)
 
-    def products(self, make: Any) -> None:
+    def matmul_form(self, make: Any) -> None:
         """Check the parameters and features of the matmul form."""
         given = {name: self.network.get_stage(name) for name in self.stages}
         made = make(given)
         own = {id(p) for cell in given.values() for p in cell.get_parameters()}
         if tuple(made) != tuple(given) or own != {id(p) for cell in made.values() for p in cell.get_parameters()}:
-            text = "products(stages) returns different stages or parameters; use the given ones"
-            self.inspection.breaks("products", text)
+            text = "matmul_form(stages) returns different stages or parameters; use the given ones"
+            self.inspection.breaks("matmul_form", text)
             return
-        if unknown := {*self.backbone.products_avx2} - {*self.stages}:
-            text = f"products_avx2 names {', '.join(sorted(unknown))}, which are not stages; use names of stages"
-            self.inspection.breaks("products", text)
+        if unknown := {*self.backbone.matmul_form_avx2} - {*self.stages}:
+            text = f"matmul_form_avx2 names {', '.join(sorted(unknown))}, which are not stages; use names of stages"
+            self.inspection.breaks("matmul_form", text)
             return
-        self.compare("products", "as matrix products", self.features_of(made))
-        some = {name: made[name] for name in self.stages if name in self.backbone.products_avx2}
+        self.compare("matmul_form", "as matrix products", self.features_of(made))
+        some = {name: made[name] for name in self.stages if name in self.backbone.matmul_form_avx2}
         if some and len(some) < len(made):
-            self.compare("products", f"with {', '.join(some)} as matrix products", self.features_of(some))
+            self.compare("matmul_form", f"with {', '.join(some)} as matrix products", self.features_of(some))
 
     def features_of(self, form: Any) -> Array:
         """Return the features with some stages in matmul form."""

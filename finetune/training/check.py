@@ -146,7 +146,7 @@ def describe_features(prepared: Prepared, say: Callable[[str], None]) -> list[di
 
 def find_feature_shape(prepared: Prepared, stages: int) -> tuple[int, ...]:
     """Return the shape of one image's features after the first ``stages`` stages."""
-    cell = Trunk(prepared.network, stages, prepared.products)
+    cell = Trunk(prepared.network, stages, prepared.matmul_form)
     side = prepared.image.size
     return engines.compute_reference(cell, np.zeros((1, 3, side, side), np.float32)).shape[1:]
 

@@ -47,7 +47,7 @@ def find_trained_stages(plan: Plan, planned: Sequence[Phase]) -> tuple[str, ...]
 def choose_forms(plan: Plan, stages: tuple[str, ...], resume: Path | None) -> Forms:
     """Return the forms in which ``stages`` train; a resumed run keeps its forms."""
     backbone, runner = plan.backbone.component, plan.recipe.runner
-    if backbone.products is None or not stages:
+    if backbone.matmul_form is None or not stages:
         return Forms()
     if runner.mode != "graph" or runner.amp == "O2" or (worlds.is_worker() and plan.recipe.train.sync_batch_norm):
         return Forms(why="the matmul form needs graph mode, no mixed precision and no synchronised BatchNorm")
@@ -69,7 +69,7 @@ def describe_tail(plan: Plan, stages: tuple[str, ...]) -> Tail:
     batch = 1 if plan.recipe.train.batch_size == "auto" else plan.recipe.train.batch
     return Tail(
         stages=stages,
-        table=frozenset(backbone.products_avx2),
+        table=frozenset(backbone.matmul_form_avx2),
         measured=speeds.read_speeds(backbone.name, identity.hash_code(backbone)),
         values={stage: batch * count for stage, count in values.items()},
     )

@@ -210,8 +210,8 @@ class FrozenStages:
     def get_engine(self) -> Engine:
         """Return the engine that computes the stages, built on first use."""
         if self._engine is None:
-            network, products = self.prepared.network, self.prepared.products
-            cell, own = Trunk(network, self.first), products and Trunk(network, self.first, products)
+            network, matmul_form = self.prepared.network, self.prepared.matmul_form
+            cell, own = Trunk(network, self.first), matmul_form and Trunk(network, self.first, matmul_form)
             section, device = self.prepared.plan.recipe.inference, self.prepared.device.name
             self._engine = engines.build_engine(cell, self._sample(), section, self.say, own=own, device=device)
             self._engine.backend.settle()
@@ -268,10 +268,10 @@ class FrozenStages:
 
     def _describe_form(self) -> bool | list[str]:
         """Return True if all stages are in matmul form, else the frozen stages that are, or False if none is."""
-        products = self.prepared.products or {}
-        if len(products) == len(self.prepared.network.stages):
+        matmul_form = self.prepared.matmul_form or {}
+        if len(matmul_form) == len(self.prepared.network.stages):
             return True
-        return [stage for stage in self.stages if stage in products] or False
+        return [stage for stage in self.stages if stage in matmul_form] or False
 
     def _describe_augmentation(self, view: int) -> dict[str, Any]:
         plan = self.prepared.plan

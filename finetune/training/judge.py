@@ -38,7 +38,7 @@ class Judge:
                 prepared.network,
                 prepared.plan.recipe.inference,
                 first=first,
-                products=prepared.products,
+                matmul_form=prepared.matmul_form,
                 device=prepared.device.name,
                 say=self.say,
             )

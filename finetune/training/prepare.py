@@ -61,7 +61,7 @@ class Prepared:
     world: World
     workers: int
     network: Network
-    products: Stages | None
+    matmul_form: Stages | None
     backbone_options: Options
     phases: tuple[phases.Phase, ...]
     weights: dict[str, Any]
@@ -111,7 +111,7 @@ def prepare(
         world=world,
         workers=inputs.workers,
         network=network,
-        products=adapt_network(network, plan, device, world),
+        matmul_form=adapt_network(network, plan, device, world),
         backbone_options=inputs.options,
         phases=planned,
         weights=inputs.begun.weights if inputs.begun else report | {"preprocessing": inputs.expected.report()},
@@ -226,7 +226,7 @@ def build_network(plan: Plan, inputs: Inputs, world: World) -> tuple[Network, di
 
 def adapt_network(network: Network, plan: Plan, device: devices.Device, world: World) -> Stages | None:
     """Adapt a network to the device and the processes; return the stages that train in matmul form, if any."""
-    from finetune.network.network import product_form
+    from finetune.network.network import build_matmul_form
 
     if device.amp == "O2":
         pretrained.set_mixed_precision(network)
@@ -235,7 +235,7 @@ def adapt_network(network: Network, plan: Plan, device: devices.Device, world: W
 
         synchronise_batch_norm(network, world.size)
         return None
-    return product_form(plan.backbone.component, network, device.forms)
+    return build_matmul_form(plan.backbone.component, network, device.forms)
 
 
 def join_processes(plan: Plan, planned: Sequence[phases.Phase], resume: Path | None) -> World:
@@ -256,10 +256,10 @@ def prepare_device(
     device = choosing.set_up_device(plan.recipe.runner, choosing.choose_forms(plan, stages, resume))
     if device.name != "cpu":
         return device
-    if device.forms.uncapped and backbone.products is None:
+    if device.forms.uncapped and backbone.matmul_form is None:
         text = f"{backbone.name}: convolutions are slow in this process, which was set up for a different network"
         say(f"{text}; start a new process")
-    if backbone.products is not None and stages:
+    if backbone.matmul_form is not None and stages:
         say(forms.describe_forms(stages, device.forms))
     return device
 

@@ -110,7 +110,7 @@ def load_pretrained(
     With ``head`` it has the classifier and the classes of its weights, else a random classifier with one class.
     """
     from finetune.model.model import Model
-    from finetune.network.network import product_form
+    from finetune.network.network import build_matmul_form
 
     device = choosing.set_up_device(plan.recipe.runner)
     source = resolve_weights(plan, catalogue.plugins.copy(), say)
@@ -125,7 +125,7 @@ def load_pretrained(
         about=about,
         image=choose_image_spec(plan, expected, say),
         catalogue=catalogue,
-        products=product_form(plan.backbone.component, network, device.forms),
+        matmul_form=build_matmul_form(plan.backbone.component, network, device.forms),
         inference=plan.recipe.inference,
         device=device.name,
         say=say,

@@ -167,7 +167,7 @@ def describe_identity(prepared: Prepared) -> dict[str, Any]:
         "exactness": {
             "trunk": describe_trunk_engine(prepared),
             "instruction set": prepared.device.isa,
-            "matmul form": list(prepared.products or ()),
+            "matmul form": list(prepared.matmul_form or ()),
             "cores": count_usable_cores(),
             "devices": prepared.world.size,
             **{

@@ -77,11 +77,11 @@ class Trainer:
         copies = ParameterTuple(self.network.get_parameters()).clone(prefix="average", init="same")
         return {p.name: copy for p, copy in zip(self.network.get_parameters(), copies, strict=True)}
 
-    def enter(self, phase: Phase, first: int = 0, products: Stages | None = None) -> None:
+    def enter(self, phase: Phase, first: int = 0, matmul_form: Stages | None = None) -> None:
         """Freeze all stages except the phase's, and build optimizer and step for those.
 
         The inputs of the step are those of stage number ``first``: images, or features of the frozen stages before it.
-        ``products`` are the stages that compute in matmul form, if any.
+        ``matmul_form`` are the stages that compute in matmul form, if any.
         """
         self.phase, self.updates = phase, 0
         self.end_sink()
@@ -92,7 +92,7 @@ class Trainer:
         averaged = [p for p in self.network.get_parameters_of(phase.trainable) if p.name in self.average]
         average = [self.average[p.name] for p in averaged]
         self._scale = Parameter(to_scalar(self.scaling.value), name="scale") if self.scaling else None
-        gradients = step.Gradients(Tail(self.network, first, products), trainable, self._scale, self.world.size)
+        gradients = step.Gradients(Tail(self.network, first, matmul_form), trainable, self._scale, self.world.size)
         update: nn.Cell = step.Update(self.optimizer, self.recipe.train.clip_norm, averaged, average)
         update = step.Guarded(update, self.world.size) if self.scaling else update
         self.training_mode()

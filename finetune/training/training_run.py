@@ -158,7 +158,7 @@ class TrainingRun:
     def enter(self, phase: Phase) -> None:
         """Set up training step, data and evaluation of a phase."""
         first = len(network.find_trunk(self.network.names, phase.trainable))
-        self.trainer.enter(phase, first, self.prepared.products)
+        self.trainer.enter(phase, first, self.prepared.matmul_form)
         last, fits = phase == self.prepared.phases[-1], phase.number == 0
         epochs = () if fits else range(phase.first, phase.last + 1)
         self.phase_data.enter(first, epochs=epochs, last=last, fitted=list_head_views(self.recipe) if fits else ())

@@ -36,11 +36,11 @@ def build_resnext50(options: ResNeXtOptions) -> dict[str, Cell]:
     return resnext.build(design.RESNEXT50, choose_padding(options))
 
 
-def products(stages: Mapping[str, Cell]) -> dict[str, Cell]:
+def build_matmul_form(stages: Mapping[str, Cell]) -> dict[str, Cell]:
     """Return the stages in matmul form, with matrix products in place of convolutions."""
-    from finetune_model import matrix_form
+    from finetune_model import matmul_form
 
-    return matrix_form.products(stages)
+    return matmul_form.build_matmul_form(stages)
 
 
 def build_resnext_nano(options: ResNeXtOptions) -> dict[str, Cell]:
@@ -77,9 +77,9 @@ def finetune_backbones() -> Iterator[Backbone]:
         weights=RESNEXT50_WEIGHTS,
         layouts=LAYOUTS,
         shapes=make_shapes(design.RESNEXT50),
-        products=products,
+        matmul_form=build_matmul_form,
         aliases=("resnext50_32x4d",),
-        products_avx2=("layer3", "layer4"),
+        matmul_form_avx2=("layer3", "layer4"),
         activations=make_activations(design.RESNEXT50),
     )
     yield Backbone(

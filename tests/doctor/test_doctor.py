@@ -217,7 +217,7 @@ def test_without_a_choice_of_instruction_set_one_probe_is_enough(
 
 def test_a_damaged_record_of_speeds_is_replaced(probed: list[str]) -> None:
     backbone = Catalogue(plugins.load_plugins()).get(Backbone, "resnext50")
-    for text in ("{", "[]", '{"machine": "of an older version", "convolution": 1.0, "products": 2.0}'):
+    for text in ("{", "[]", '{"machine": "of an older version", "convolution": 1.0, "matmul_form": 2.0}'):
         speeds.locate_file().write_text(text)
         assert speeds.read_speeds(backbone.name, identity.hash_code(backbone)) == {}
         speeds.save_speeds(backbone.name, identity.hash_code(backbone), MS["measure_capped"])

@@ -111,7 +111,7 @@ def test_the_strongest_instruction_set(monkeypatch: pytest.MonkeyPatch, flags: s
 
 
 def test_what_a_run_began_with(tmp_path: Path) -> None:
-    file, uncapped = tmp_path / "environment.json", "AVX-512 (all products)"
+    file, uncapped = tmp_path / "environment.json", "AVX-512 (all matmul_form)"
     assert forms.read_forms(tmp_path, STAGES, uncapped) is None
     file.write_text("{")
     assert forms.read_forms(tmp_path, STAGES, uncapped) is None

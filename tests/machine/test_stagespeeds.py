@@ -10,7 +10,7 @@ import pytest
 from finetune import Backbone, plugins
 from finetune.catalogue import Catalogue
 from finetune.doctor import stagespeeds
-from finetune_model import products
+from finetune_model import build_matmul_form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ def backbone() -> Backbone:
         made = nano.build(options)
         return {stage: made[stage] for stage in stages}
 
-    return dataclasses.replace(nano, build=build, stages=stages, products=products)
+    return dataclasses.replace(nano, build=build, stages=stages, matmul_form=build_matmul_form)
 
 
 def test_every_stage_is_timed_in_both_forms(backbone: Backbone) -> None:

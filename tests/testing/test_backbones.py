@@ -17,7 +17,7 @@ from tests.testing.broken import broken
 
 pytestmark = pytest.mark.once
 
-LATE = {"freeze", "gradient", "graph", "onnx", "products"}  # what takes long, left out where another rule is tried
+LATE = {"freeze", "gradient", "graph", "onnx", "matmul_form"}  # what takes long, left out where another rule is tried
 Cells = Callable[[Any], Mapping[str, Any]]
 
 
@@ -64,14 +64,14 @@ def printing(options: Any) -> Mapping[str, Any]:
 
 
 def rows(factor: float) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """Return ``products`` of one stage."""
+    """Return ``matmul_form`` of one stage."""
 
-    def products(stages: Mapping[str, Any]) -> Mapping[str, Any]:
+    def matmul_form(stages: Mapping[str, Any]) -> Mapping[str, Any]:
         from tests.testing import cells
 
         return {"stem": cells.Rows(stages["stem"], factor)}
 
-    return products
+    return matmul_form
 
 
 def stem(options: Any) -> Mapping[str, Any]:
@@ -247,22 +247,22 @@ BROKEN: list[tuple[str, Any, str, str]] = [
         "use operators that mindspore.export supports, and x = x + y instead",
     ),
     (
-        "other products",
-        mine(stem, stages=("stem",), products=rows(1.5)),
-        "products",
+        "other matmul_form",
+        mine(stem, stages=("stem",), matmul_form=rows(1.5)),
+        "matmul_form",
         "as matrix products, features differ from PyNative mode by",
     ),
     (
-        "products of other parameters",
-        mine(stem, stages=("stem",), products=fresh),
-        "products",
-        "products(stages) returns different stages or parameters; use the given ones",
+        "matmul_form of other parameters",
+        mine(stem, stages=("stem",), matmul_form=fresh),
+        "matmul_form",
+        "matmul_form(stages) returns different stages or parameters; use the given ones",
     ),
     (
-        "products of unknown stages",
-        mine(stem, stages=("stem",), products=rows(1.0), products_avx2=("layer9",)),
-        "products",
-        "products_avx2 names layer9, which are not stages; use names of stages",
+        "matmul_form of unknown stages",
+        mine(stem, stages=("stem",), matmul_form=rows(1.0), matmul_form_avx2=("layer9",)),
+        "matmul_form",
+        "matmul_form_avx2 names layer9, which are not stages; use names of stages",
     ),
     ("prints", mine(printing), "process", "prints 'building …\\n"),
 ]
@@ -300,4 +300,4 @@ def test_the_mode_of_mindspore_stays_as_it_was() -> None:
 
 
 def test_products_that_agree_are_in_order() -> None:
-    check_backbone(mine(stem, stages=("stem",), products=rows(1.0)))
+    check_backbone(mine(stem, stages=("stem",), matmul_form=rows(1.0)))

@@ -17,7 +17,7 @@ from finetune.features import identity
 from finetune.machine import forms, speeds
 from finetune.recipe import plan as plans
 from finetune.training import choosing, engine
-from finetune_model import design, make_activations, products
+from finetune_model import build_matmul_form, design, make_activations
 from tests.drawn import folder
 from tests.training.test_engine import Watcher, recipe, weights
 
@@ -36,8 +36,8 @@ def catalogue() -> Catalogue:
     made = dataclasses.replace(
         nano,
         name="two_forms",
-        products=products,
-        products_avx2=("layer3", "layer4"),
+        matmul_form=build_matmul_form,
+        matmul_form_avx2=("layer3", "layer4"),
         activations=make_activations(design.NANO),
     )
 

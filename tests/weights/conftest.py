@@ -13,8 +13,8 @@ import pytest
 from finetune.weights.formats import tensorfile
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 ARRAYS = {
     "f.conv.weight": np.arange(8, dtype=np.float32).reshape(4, 2),

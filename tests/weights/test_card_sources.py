@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,8 +12,9 @@ from finetune.weights.fetching import Source, resolve
 from tests.weights.toy import HEAD, hashed, record, toy
 
 if TYPE_CHECKING:
-    from finetune.components import Backbone
     from pathlib import Path
+
+    from finetune.components import Backbone
 
 pytestmark = pytest.mark.usefixtures("home")
 

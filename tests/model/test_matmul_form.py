@@ -1,4 +1,4 @@
-"""Matrix products in place of convolutions: the same outputs, gradients and statistics over the same parameters."""
+"""Matrix matmul_form in place of convolutions: the same outputs, gradients and statistics over the same parameters."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def network(pool: str) -> Any:
 
 def in_form(net: Any, stages: tuple[str, ...]) -> dict[str, Any] | None:
     """Return some stages in matmul form."""
-    from finetune_model import matrix_form
+    from finetune_model import matmul_form
 
-    made = matrix_form.products({name: net.get_stage(name) for name in net.names[:-1]})
+    made = matmul_form.build_matmul_form({name: net.get_stage(name) for name in net.names[:-1]})
     return {name: made[name] for name in stages} or None
 
 
@@ -98,11 +98,11 @@ def test_a_tail_takes_the_maps_that_a_trunk_returns() -> None:
 
 
 def test_parameters_are_shared_and_keep_their_names() -> None:
-    from finetune_model import matrix_form
+    from finetune_model import matmul_form
 
     net = network("same")
     before = {id(p): p.name for p in net.get_parameters()}
-    form = matrix_form.products({name: net.get_stage(name) for name in net.names[:-1]})
+    form = matmul_form.build_matmul_form({name: net.get_stage(name) for name in net.names[:-1]})
     held = {id(p): p.name for stage in form.values() for p in stage.get_parameters()}
     assert held == before
     assert {p.name for p in net.get_parameters()} == set(before.values())
@@ -155,3 +155,18 @@ def test_training_steps_are_the_same_in_all_forms() -> None:
         assert {name: each.shape for name, each in after.items()} == {name: each.shape for name, each in before.items()}
         for name, array in before.items():
             assert float(np.abs(after[name] - array).max()) <= 1e-4 * max(float(np.abs(array).max()), 1e-3), name
+
+
+def test_the_old_names_of_its_fields_are_deprecated() -> None:
+    from dataclasses import replace
+
+    from finetune import Backbone
+
+    with pytest.warns(DeprecationWarning, match=r"Backbone\.products is deprecated .* use matmul_form"):
+        made = Backbone(name="mine", build=dict, stages=("stem",), features=1, products=dict)  # type: ignore[call-arg]
+    assert made.matmul_form is dict
+    assert replace(made, name="other").matmul_form is dict
+    with pytest.warns(DeprecationWarning, match=r"Backbone\.products_avx2 is deprecated"):
+        assert made.products_avx2 == ()  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no attribute 'product'"):
+        made.product  # type: ignore[attr-defined]  # noqa: B018
