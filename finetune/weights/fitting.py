@@ -38,7 +38,7 @@ def read_options(index: Index, backbone: Backbone) -> Mapping[str, Any]:
             return layout.options
         return backbone.options.model_validate_json(json.dumps(about.get("options", {}))).model_dump()
     except (ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"damaged metadata of its backbone ({error}); copy the file again") from error
+        raise WeightsError(f"damaged backbone metadata ({error}); copy the file again") from error
 
 
 def fit(index: Index, backbone: Backbone) -> Translation[str]:

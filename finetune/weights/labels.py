@@ -88,7 +88,7 @@ def parse_saved(text: str, path: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         names = []
     if not names:
-        raise WeightsError(f"'{path}' has damaged metadata of its classes; copy it again, or {NEW_HEAD}")
+        raise WeightsError(f"'{path}' has damaged class metadata; copy it again, or {NEW_HEAD}")
     return tuple(names)
 
 

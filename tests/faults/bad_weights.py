@@ -153,7 +153,7 @@ def stateless(folder: Path) -> None:
 CARDS_OF_OTHERS = {name: fields for name, (fields, _) in OTHERS.items()}
 DAMAGED = "damaged"
 AGAIN = "download or copy it again"
-STATED = "damaged metadata of its backbone"
+STATED = "damaged backbone metadata"
 SOUND = "nothing of petabytes"  # sound in itself
 
 CASES: list[Case] = [

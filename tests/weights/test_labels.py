@@ -53,7 +53,7 @@ def test_a_head_without_names_cannot_be_kept(file: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "[1]", '{"a": 1}'])
 def test_damaged_class_names_of_a_file_are_an_error(file: Path, text: str) -> None:
     tensorfile.write_tensors(file, ARRAYS, {"classes": text})
-    with pytest.raises(WeightsError, match=r"has damaged metadata of its classes; copy it again"):
+    with pytest.raises(WeightsError, match=r"has damaged class metadata; copy it again"):
         labels.read_classes(fetching.Source(path=file, name="x"))
 
 
