@@ -101,7 +101,7 @@ def test_records_of_weights(tmp_path: Path) -> None:
 def test_metadata_of_weights(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     tensorfile.write_tensors(file, {"a": np.zeros(1, np.float32)}, {"image": json.dumps({"mean": MEAN_255})})
-    with pytest.raises(WeightsError, match=r"damaged metadata of its images \(mean: .* divide by 255"):
+    with pytest.raises(WeightsError, match=r"damaged image metadata \(mean: .* divide by 255"):
         loading.read_image_defaults(fetching.Source(path=file, name="own"))
 
 

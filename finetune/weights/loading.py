@@ -113,7 +113,7 @@ def parse_image(path: Path, text: str) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise WeightsError(f"'{path}' has damaged metadata of its images ({why}); copy it again") from error
+        raise WeightsError(f"'{path}' has damaged image metadata ({why}); copy it again") from error
     return {name: value for name, value in stated.items() if value != "auto"}
 
 
