@@ -13,6 +13,7 @@ import numpy as np
 from finetune.data import audit
 from finetune.data import labelled as given
 from finetune.data.audit import UNKNOWN, Kind, Notes, index_classes
+from finetune.data.corrections import Corrections, read_corrections
 from finetune.data.labelled import Part
 from finetune.data.looks import build_table, note_profiles
 from finetune.data.scan import scan
@@ -80,7 +81,12 @@ def load(
     splits = {split: found for split in SPLITS if (found := given.build_split(chosen, split)) is not None}
     if "train" not in splits:
         raise DataError(f"{prefix}{what} has no training split; `build` must return Samples for 'train'")
+    corrections = None if section.corrections is None else read_corrections(section.corrections)
+    if corrections is not None:
+        splits = correct_splits(splits, corrections, what)
     classes, notes = tuple(splits["train"].classes), Notes()
+    if corrections is not None:
+        notes.add("dataset", "note", "all", str(corrections.file), corrections.describe())
     skip = section.on_bad_image == "skip"
     parts = {
         split: examine_split(
@@ -110,9 +116,17 @@ def load(
         "dataset": chosen.component.name,
         "split": split,
         "imbalance": round(ratio, 6),
+        **({} if corrections is None else {"corrections": corrections.report()}),
         **describe_parts(parts, classes, notes),
     }
     return Data(train=parts["train"], valid=parts.get("valid"), test=parts.get("test"), classes=classes, report=report)
+
+
+def correct_splits(splits: dict[Split, Samples], corrections: Corrections, what: str) -> dict[Split, Samples]:
+    """Return all splits with the corrections of a file; raises ``DataError`` for a path that is in none of them."""
+    corrected = {split: corrections.apply(samples, split, f"{what} {split}") for split, samples in splits.items()}
+    corrections.check_used()
+    return corrected
 
 
 def build_part(samples: Samples, classes: tuple[str, ...], split: str, workers: int, *, skip: bool = False) -> Part:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from finetune.components import Dataset, NoOptions, Options, Samples, Split
 from finetune.data import labelled as labelled_images
 from finetune.data import loading as datas
+from finetune.data.corrections import read_corrections
 from finetune.data.imagefile import Refused
 from finetune.data.images import WHITE, to_rgb, turn_upright
 from finetune.errors import DataError, RecipeError, UsageError
@@ -184,10 +185,14 @@ class Labelled:
     def scan(self, about: Mapping[str, Any], workers: int, *, skip: bool = False, own: bool = False) -> Part:
         """Scan the images, and return a part to evaluate a model with the record ``about`` on.
 
-        From a run's ``own`` data, classes that were added after the run are dropped.
+        A run's ``own`` data is corrected as for training, and classes that were added after the run are dropped.
         """
         name, classes = "all" if self.split == "train" else self.split, tuple(about["classes"])
-        samples = select_classes(self.samples, classes) if own else self.samples
+        samples = self.samples
+        if own and (file := about.get("dataset", {}).get("corrections")) is not None:
+            source = f"dataset '{self.dataset.component.name}' {self.split}"
+            samples = read_corrections(Path(file)).apply(samples, self.split, source)
+        samples = select_classes(samples, classes) if own else samples
         return datas.build_part(samples, classes, name, workers, skip=skip)
 
 

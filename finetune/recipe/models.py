@@ -53,6 +53,9 @@ class DatasetSection(Section):
     `patient(\\d+)`. The images of a group are on one side of a split and in one fold."""
     on_bad_image: Literal["error", "skip"] = "error"
     """If an image cannot be read, `error` ends the run before training; `skip` leaves the image out and lists it."""
+    corrections: Path | None = None
+    """File that excludes images or changes their labels, with the columns `path`, `action` and `label`, as
+    `finetune audit` writes it. The images themselves stay as they are."""
 
     @property
     def share(self) -> float:

@@ -216,6 +216,7 @@ def _complete_section(recipe: Recipe, part: Part, given: Options, paths: _Paths)
     own = written[index] if isinstance(index, int) else written
     said = own.model_fields_set & get_section_model(part.slot).model_fields.keys()  # unset keys stay unset
     values: dict[str, Any] = {key: getattr(own, key) for key in sorted(said | {"use"})}
+    values |= {key: paths(path, (*part.path, key)) for key, path in values.items() if isinstance(path, Path)}
     if isinstance(own, BackboneSection) and is_weights_file(own.weights):
         values["weights"] = str(paths(Path(own.weights), (*part.path, "weights")))
     complete: Section = type(own).model_validate({**values, **given.model_dump(mode="json", by_alias=True)})

@@ -156,7 +156,7 @@ def list_recipe_changes(
 def _drop_paths(recipe: dict[str, Any], plan: Plan) -> dict[str, Any]:
     if recipe["dataset"].get("use") != plan.dataset.component.name:
         return recipe
-    return _drop_keys(recipe, "dataset", *find_path_keys(plan.dataset.options))
+    return _drop_keys(recipe, "dataset", "corrections", *find_path_keys(plan.dataset.options))
 
 
 def _drop_keys(recipe: dict[str, Any], section: str, *keys: str) -> dict[str, Any]:
