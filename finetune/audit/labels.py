@@ -65,7 +65,7 @@ def score_labels(features: Floats, labels: Rows, classes: int) -> LabelScores:
     )
     margins = np.stack([*(compute_margins(scores, own) for scores in estimates[:-1]), area])
     ranks = np.stack([rank_values(each) for each in margins])
-    votes = sum(np.stack([rank_values(column) for column in scores.T], axis=1) for scores in estimates)
+    votes = np.sum([rank_columns(scores) for scores in estimates], axis=0)
     suggested = suggest_classes(estimates, own, votes)
     return LabelScores(
         score=ranks.mean(axis=0).astype(np.float32),
@@ -91,7 +91,8 @@ def standardise(features: Floats) -> Floats:
     """Return features with mean 0 and deviation 1; a constant feature becomes 0."""
     mean = features.mean(axis=0, dtype=np.float64)
     deviation = features.std(axis=0, dtype=np.float64)
-    return ((features - mean) / np.where(deviation > SMALLEST, deviation, 1)).astype(np.float32)
+    found: Floats = ((features - mean) / np.where(deviation > SMALLEST, deviation, 1)).astype(np.float32)
+    return found
 
 
 def score_by_ridge(rows: Floats, labels: Rows, classes: int) -> Floats:
@@ -124,11 +125,8 @@ def score_by_lda(rows: Floats, labels: Rows, classes: int) -> Floats:
     covariance = (1 - SHRINKAGE) * covariance + (SHRINKAGE * mean_variance + SMALLEST) * np.eye(len(covariance))
     whitening = np.linalg.cholesky(np.linalg.inv(covariance)).astype(np.float32)
     points, centres = rows @ whitening, means.astype(np.float32) @ whitening
-    squared = (
-        np.einsum("nd,nd->n", points, points)[:, None]
-        - 2 * points @ centres.T
-        + np.einsum("kd,kd->k", centres, centres)
-    )
+    lengths, norms = np.einsum("nd,nd->n", points, points), np.einsum("kd,kd->k", centres, centres)
+    squared = lengths[:, None] - 2 * points @ centres.T + norms
     own = np.arange(len(rows)), labels
     alone = counts[labels] < 2
     factor = (counts[labels] / np.maximum(counts[labels] - 1, 1)) ** 2
@@ -194,6 +192,11 @@ def rank_values(values: Floats) -> Floats:
     last = np.searchsorted(in_order, values, side="right") - 1
     ranks: Floats = ((first + last) / 2 / max(1, len(values) - 1)).astype(np.float32)
     return ranks
+
+
+def rank_columns(scores: Floats) -> Floats:
+    """Return the ranks of each column."""
+    return np.stack([rank_values(column) for column in scores.T], axis=1)
 
 
 def suggest_classes(estimates: Sequence[Floats], labels: Rows, votes: Floats) -> Rows:

@@ -33,7 +33,8 @@ class Neighbours:
 def normalise_rows(features: Floats) -> Floats:
     """Return rows of length 1; a row of zeros stays zero."""
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
-    return (features / np.maximum(norms, SMALLEST_NORM)[:, None]).astype(np.float32)
+    rows: Floats = (features / np.maximum(norms, SMALLEST_NORM)[:, None]).astype(np.float32)
+    return rows
 
 
 def find_neighbours(features: Floats, count: int) -> Neighbours:
