@@ -147,7 +147,8 @@ def score_by_neighbours(neighbours: Neighbours, labels: Rows, classes: int) -> F
 def score_by_training(rows: Floats, labels: Rows, classes: int) -> tuple[Floats, Floats]:
     """Return mean logits (N, K) and mean margins (N,) of a linear head over its first epochs.
 
-    In these it has not learnt wrong labels by heart yet. The mean margin is the area under the margin of Pleiss et al. (2020, https://arxiv.org/abs/2001.10528).
+    In these it has not learnt wrong labels by heart yet. The mean margin is the area under the margin of Pleiss et al.
+    (2020, https://arxiv.org/abs/2001.10528).
     """
     rng = np.random.default_rng(0)
     weight, bias = np.zeros((rows.shape[1], classes), np.float32), np.zeros(classes, np.float32)
