@@ -27,7 +27,7 @@ LEFT_OUT = ("templates",)  # folders with files for somebody else's project
 LAYERS = (  # from the bottom up: modules and packages of finetune
     *("errors", "text", "version", "normalisation", "suggest"),
     *("components", "hookspecs", "plugins", "catalogue", "files", "machine", "recipe", "run", "distributed", "data"),
-    *("fitting", "network", "weights", "features", "display", "model", "training", "launch", "doctor"),
+    *("fitting", "network", "weights", "features", "display", "model", "training", "audit", "launch", "doctor"),
     *("sweep", "new", "testing", "finetuner", "cli"),
 )
 EXCEPTIONS = {  # imports that run up, each with its reason

@@ -36,12 +36,14 @@ class LabelScores:
     """The result for each image.
 
     ``score`` is from 0 (surely wrong) to 1, ``is_wrong`` flags images whose four margins are negative, ``suggested`` is
-    the class that most estimates prefer, and ``neighbours`` has the nearest images.
+    the class other than the given one that most estimates prefer, ``predicted`` the class of the regression without the
+    image, and ``neighbours`` has the nearest images.
     """
 
     score: Floats
     is_wrong: NDArray[np.bool_]
     suggested: Rows
+    predicted: Rows
     margins: Floats
     neighbours: Neighbours
 
@@ -71,6 +73,7 @@ def score_labels(features: Floats, labels: Rows, classes: int) -> LabelScores:
         score=ranks.mean(axis=0).astype(np.float32),
         is_wrong=(margins < 0).all(axis=0),
         suggested=present[suggested],
+        predicted=present[estimates[0].argmax(axis=1)],
         margins=margins,
         neighbours=neighbours,
     )

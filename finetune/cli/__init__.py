@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Importing a module adds its commands to the application, in this order.
-for name in ("run", "lr", "predict", "pack", "recipes", "new", "weights", "plugins", "doctor"):
+for name in ("run", "lr", "predict", "audit", "pack", "recipes", "new", "weights", "plugins", "doctor"):
     import_module(f"finetune.cli.{name}")
 
 

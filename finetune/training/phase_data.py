@@ -147,15 +147,15 @@ class PhaseData:
         """Declare that no more features of training images are needed."""
         self.views.epochs = self.views.fitted = ()
 
-    def gather(self, view: int, check: Check) -> NDArray[np.float32]:
-        """Return the features (N, width) of all training images in a view, in order; they are cached if possible."""
+    def gather(self, view: int, check: Check, part: str = "train") -> NDArray[np.float32]:
+        """Return the features (N, width) of all images of a part in a view, in order; they are cached if possible."""
         if not self.frozen.settled:
             self.frozen.record_weights()
-        features = self._open_features("train", view, check) if self.is_cached("train") else None
+        features = self._open_features(part, view, check) if self.is_cached(part) else None
         self._say_notes()
         if features is not None:
-            return features.kept.take(np.arange(len(self.data.train)))
-        images = self.get_loader("train", train=view != PLAIN, ordered=self.frozen.chunk).epoch(max(view, 1))
+            return features.kept.take(np.arange(len(features.part)))
+        images = self.get_loader(part, train=view != PLAIN, ordered=self.frozen.chunk).epoch(max(view, 1))
         rows = []
         with self.world.collective():
             for batch in self._compute_features(images, rounds=True):

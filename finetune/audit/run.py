@@ -1,0 +1,41 @@
+"""Running an audit: from a plan to a numbered folder with its files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune.audit import report
+from finetune.audit.audit import audit_prepared
+from finetune.training import preflight, runfolder
+from finetune.training.prepare import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from finetune.catalogue import Catalogue
+    from finetune.recipe.plan import Plan
+
+NAME = "audit"
+
+
+def audit_plan(
+    plan: Plan,
+    catalogue: Catalogue,
+    *,
+    folder: Path | None = None,
+    say: Callable[[str], None] = print,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Audit the data of a plan, write the files, and return the report.
+
+    ``folder`` is where the folder ``audit-NNN`` is created, by default the folder of the recipe's runs. ``check`` may
+    raise to stop.
+    """
+    preflight.check_device(plan)
+    prepared = prepare(plan, catalogue, say=say, tried=0)
+    found = audit_prepared(prepared, say, check)
+    created = runfolder.create_folder(folder or plan.recipe.output, NAME)
+    report.write_audit(found, created)
+    proposed = sum(1 for _ in report.propose_corrections(found))
+    return {**report.describe_audit(found), "folder": str(created), "proposed": proposed}
