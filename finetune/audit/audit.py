@@ -113,7 +113,7 @@ def examine_images(data: Data, features: NDArray[np.float32], workers: int) -> E
 def audit_images(images: Examined, facts: dict[str, Any]) -> Audit:
     """Run all checks; the result depends only on images and features."""
     scores = labels.score_labels(images.features, images.labels, len(images.classes))
-    groups = tuple(duplicates.find_duplicates(images.hashes, images.rows, scores.neighbours))
+    groups = tuple(duplicates.find_duplicates(images.hashes, images.rows, images.features))
     counts = Counter(images.classes[label] for label in images.labels.tolist())
     order = datasets.measure_order(scores.neighbours, images.labels)
     return Audit(

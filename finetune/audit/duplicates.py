@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.audit.neighbours import Neighbours, find_neighbours
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from finetune.audit.neighbours import Neighbours
 
 NEAR = 0.13  # times the median distance of nearest neighbours, the rule of cleanlab's Datalab
-BITS = 12  # of 64: the most bits in which the hashes of near duplicates differ
+BITS = 20  # of 64: the most bits in which the hashes of near duplicates differ; those of others differ in about 32
+NEAREST = 5  # neighbours that can be near duplicates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +28,16 @@ class Group:
     exact: bool
 
 
-def find_duplicates(hashes: Sequence[str | None], pictures: NDArray[np.void], neighbours: Neighbours) -> list[Group]:
+def find_duplicates(
+    hashes: Sequence[str | None], pictures: NDArray[np.void], features: NDArray[np.float32]
+) -> list[Group]:
     """Return groups of duplicates in order of their first row.
 
     Exact duplicates have the same file or the same pixels. Near duplicates are close by their features, and their
     perceptual hashes confirm it, since flat images match many others by hash alone.
     """
     exact = [*pair_equal(hashes), *pair_equal(pictures["pixels"].tolist())]
-    near = pair_near(pictures["hash"], neighbours)
+    near = pair_near(pictures["hash"], find_neighbours(features, NEAREST))
     groups = [Group(rows=rows, exact=True) for rows in join_pairs(exact)]
     joined = {row: group.rows[0] for group in groups for row in group.rows}
     others = [(first, second) for first, second in near if joined.get(first, first) != joined.get(second, second)]
