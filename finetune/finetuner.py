@@ -240,7 +240,7 @@ class Finetuner:
         loaded = plugins.load_plugins()
         own = plugins.Origin(name="python", distribution=plugins.HERE, version="-")
         dataset = sources.build_own_dataset(data, color)
-        for plugin in (*self.plugins, *([DatasetPlugin(dataset)] if dataset else [])):
+        for plugin in (*self.plugins, *([plugins.DatasetPlugin(dataset)] if dataset else [])):
             loaded.register(plugin, own)
         return Catalogue(loaded)
 
@@ -282,6 +282,21 @@ class Finetuner:
         model = self._fitted()
         with interrupts.keep_keyboard_interrupt():
             return model.evaluate(data)
+
+    @translate_method_errors
+    def audit(self, data: Data, *, output: str | Path | None = None) -> dict[str, Any]:
+        """Find wrong labels, duplicates and poor images in data, by the features of the frozen backbone.
+
+        Writes ``images.csv``, ``corrections.csv`` and ``audit.json`` into a new folder ``audit-NNN`` in ``output``, by
+        default the folder of the runs. Returns the contents of ``audit.json``, ``folder`` and the number ``proposed``.
+        """
+        from finetune.audit.run import audit_plan
+        from finetune.machine import interrupts
+
+        plan, catalogue = self._plan(data, self.sections)
+        say = print if self.progress else ignore_message
+        with interrupts.keep_keyboard_interrupt():
+            return audit_plan(plan, catalogue, folder=None if output is None else expand_home(output), say=say)
 
     @translate_method_errors
     def embed(self, images: Images | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -376,18 +391,6 @@ class Finetuner:
 
 SCORES = ("val_accuracy", "test_accuracy")
 NOTHING: tuple[Sequence[Any], Sequence[Any]] = ((), ())
-
-
-class DatasetPlugin:
-    """A plugin that offers one dataset."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    @hookimpl
-    def finetune_datasets(self) -> list[Dataset]:
-        """Return the dataset that was passed to ``fit``."""
-        return [self.dataset]
 
 
 def ignore_message(message: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
+    from finetune.components import Dataset
+
 HERE = "this process"  # distribution of plugins that are passed in Python
 BUILTINS = (
     "finetune_model",
@@ -175,6 +177,18 @@ class Plugins:
                 self.broken.append(BrokenPlugin(origin=origin, reason=str(error)))
                 continue
             yield from ((origin, component) for component in components)
+
+
+class DatasetPlugin:
+    """A plugin that offers one dataset."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    @hookspecs.hookimpl
+    def finetune_datasets(self) -> list[Dataset]:
+        """Return the dataset that was passed to ``fit``."""
+        return [self.dataset]
 
 
 class attribute_errors:

@@ -168,7 +168,7 @@ def type_in(text: str) -> None:
             assert cli.main([*arguments, *force]) == 0, line
 
 
-@pytest.mark.parametrize("page", ["api.md", "how-to/notebook.md"])
+@pytest.mark.parametrize("page", ["api.md", "how-to/find-wrong-labels.md", "how-to/notebook.md"])
 def test_code_in_python_runs(docs: dict[str, str], place: Path, page: str) -> None:
     exec(compile("\n".join(blocks(docs[page], "python")), page, "exec"), {})
 
@@ -184,7 +184,7 @@ def test_code_that_needs_a_download_runs_up_to_it(
 
 def test_every_block_of_python_is_run_by_some_test(docs: dict[str, str]) -> None:
     assert {name for name, text in docs.items() if blocks(text, "python")} == {
-        *("api.md", "how-to/notebook.md", "how-to/predict-and-export.md", "weights.md"),
+        *("api.md", "how-to/find-wrong-labels.md", "how-to/notebook.md", "how-to/predict-and-export.md", "weights.md"),
         *("tutorials/first-model.md", "tutorials/first-plugin.md"),  # by test_tutorials.py
         "plugins.md",  # by test_docs_plugins.py
     }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 RIDGE = 3.0  # penalty of the ridge regression, on standardised features
-SHRINKAGE = 0.05  # of the covariance towards its mean variance
+SHRINKAGE = 0.05  # least shrinkage of the covariance towards its mean variance; more with few images
 NEIGHBOURS = 10
 EPOCHS, BATCH, RATE, MOMENTUM = 20, 128, 0.005, 0.9  # of the linear head whose margins are averaged
 SMALLEST = 1e-6
@@ -124,8 +124,9 @@ def score_by_lda(rows: Floats, labels: Rows, classes: int) -> Floats:
     means /= np.maximum(counts, 1)[:, None]
     centred = rows - means[labels].astype(np.float32)
     covariance = centred.T.astype(np.float64) @ centred / len(rows)
-    mean_variance = np.trace(covariance) / len(covariance)
-    covariance = (1 - SHRINKAGE) * covariance + (SHRINKAGE * mean_variance + SMALLEST) * np.eye(len(covariance))
+    width, mean_variance = len(covariance), np.trace(covariance) / len(covariance)
+    shrinkage = max(SHRINKAGE, width / (width + len(rows)))
+    covariance = (1 - shrinkage) * covariance + (shrinkage * mean_variance + SMALLEST) * np.eye(width)
     whitening = np.linalg.cholesky(np.linalg.inv(covariance)).astype(np.float32)
     points, centres = rows @ whitening, means.astype(np.float32) @ whitening
     lengths, norms = np.einsum("nd,nd->n", points, points), np.einsum("kd,kd->k", centres, centres)

@@ -67,16 +67,14 @@ def render_report(report: dict[str, Any]) -> Any:
 def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what an audit found as names and values, the most certain first."""
     found, splits = report["found"], report["splits"]
-    yield "images", f"{report['images']:,} ({', '.join(f'{name} {count:,}' for name, count in splits.items())})"
-    yield (
-        "labels",
-        f"{found['contradictions']:,} pictures with different labels, {found['wrong_labels']:,} wrong labels",
-    )
-    yield "copies", f"{found['duplicates']:,} pictures more than once, {found['leaks']:,} of them in several splits"
+    yield "images", f"{report['images']:,} ({', '.join(f'{name} {number:,}' for name, number in splits.items())})"
+    contradictions, copies = count(found["contradictions"], "picture"), count(found["duplicates"], "picture")
+    yield "labels", f"{contradictions} with different labels, {found['wrong_labels']:,} probably wrong"
+    yield "copies", f"{copies} more than once, {found['leaks']:,} of them in several splits"
     if found["outliers"]:
-        yield "outliers", f"{found['outliers']:,} images like no other"
+        yield "outliers", f"{count(found['outliers'], 'image')} like no other"
     if found["quality"]:
-        yield "quality", ", ".join(f"{count:,} {name}" for name, count in found["quality"].items())
+        yield "quality", ", ".join(f"{number:,} {name}" for name, number in found["quality"].items())
     for each in report["rare_classes"]:
         yield "rare", f"class '{each['class']}' has only {each['images']:,} images"
     for each in report["confused_classes"][:3]:
@@ -89,6 +87,11 @@ def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for each in report["shortcuts"]:
         chance = f"{each['by_chance']:.2f} by chance"
         yield "shortcut", f"{each['property']} alone predicts {each['accuracy']:.2f} of the labels, {chance}"
-    yield "audit", f"{report['folder']} ({report['proposed']:,} proposed corrections)"
+    yield "audit", f"{report['folder']} ({count(report['proposed'], 'proposed correction')})"
     if report["proposed"]:
         yield "next", f"look at images.csv, then train with dataset.corrections={report['folder']}/corrections.csv"
+
+
+def count(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number:,} {what}{'s' * (number != 1)}"

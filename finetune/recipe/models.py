@@ -55,7 +55,7 @@ class DatasetSection(Section):
     """If an image cannot be read, `error` ends the run before training; `skip` leaves the image out and lists it."""
     corrections: Path | None = None
     """File that excludes images or changes their labels, with the columns `path`, `action` and `label`, as
-    `finetune audit` writes it. The images themselves stay as they are."""
+    `finetune audit photos/` writes it. The images themselves stay as they are."""
 
     @property
     def share(self) -> float:
