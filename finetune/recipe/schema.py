@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import PluginError
 from finetune.plugins import attribute_errors
 from finetune.recipe import extending
+from finetune.recipe.document import RENAMED
 from finetune.recipe.models import Recipe
 from finetune.recipe.nodes import dumps
 from finetune.recipe.parts import SLOTS, get_section_model
@@ -130,7 +131,11 @@ def build_json_schema(catalogue: Catalogue) -> Schema:
         "title": "finetune recipe",
         "description": recipe["description"],
         "type": "object",
-        "properties": {extending.KEY: EXTENDS, **{name: _strip_choices(name, keys, definitions) for name in keys}},
+        "properties": {
+            extending.KEY: EXTENDS,
+            **{name: _strip_choices(name, keys, definitions) for name in keys},
+            **{old: keys[new] | {"deprecated": True, "description": f"Use {new}."} for old, new in RENAMED.items()},
+        },
         "additionalProperties": False,
         "if": {"required": [extending.KEY]},
         "then": {"properties": partial},

@@ -225,3 +225,12 @@ def test_an_editor_completes_transforms(installed: Draft202012Validator) -> None
     assert not valid("HorizontalFlipp")
     assert not valid({"Blurr": {}})
     assert not valid({"Blur": {}, "ToGray": {}})
+
+
+def test_an_old_key_is_marked_as_deprecated() -> None:
+    schema = build_json_schema(Catalogue(plugins.load_plugins()))
+    assert schema["properties"]["trunk"]["deprecated"] is True
+    assert schema["properties"]["trunk"]["description"] == "Use inference."
+    check = Draft202012Validator(schema)
+    assert check.is_valid({"dataset": {"use": "shapes"}, "trunk": {"engine": "auto"}})
+    assert not check.is_valid({"dataset": {"use": "shapes"}, "trunk": {"engine": 3}})

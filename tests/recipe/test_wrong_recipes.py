@@ -92,7 +92,8 @@ RECIPES: dict[str, Wrong] = {
         "1:21: dataset.fil: unknown key 'fil'; did you mean 'file'?",
         (
             "1:38: dataset.label: unknown key 'label'; "
-            "known: corrections, file, group_column, groups, label_column, on_bad_image, path_column, root, split, split_column, use"
+            "known: corrections, file, group_column, groups, label_column, on_bad_image, path_column, root, split, "
+            "split_column, use"
         ),
     ),
     "option of another dataset": wrong(
