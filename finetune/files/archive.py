@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import shutil
@@ -22,6 +23,7 @@ MAX_ENTRIES = 500_000
 MAX_RATIO = 100  # photos hardly shrink, text shrinks fivefold, and known archive bombs a thousandfold or more
 FREE_BYTES = 64 << 20  # every archive may unpack to this size, however small it is
 ENCRYPTED = 1
+NAMES = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EILSEQ)  # errors of an archive's names
 DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
     *(OSError, EOFError, NotImplementedError, RuntimeError, ValueError),
@@ -46,6 +48,10 @@ def extract(archive: Path, target: Path) -> None:
         except tarfile.FilterError as error:
             raise _refuse(archive, str(error)) from error
         except DAMAGED as error:
+            if isinstance(error, OSError) and error.errno in NAMES:
+                raise _refuse(
+                    archive, f"it holds names that collide or cannot be written ({error.strerror})"
+                ) from error
             if isinstance(error, OSError) and error.errno is not None:  # the disk's
                 raise
             raise DataError(f"'{archive}' is damaged, or neither zip nor tar; download it again") from error

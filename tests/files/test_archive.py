@@ -221,3 +221,11 @@ def test_several_at_once_end_with_the_same_files(tmp_path: Path) -> None:
         thread.join()
     assert len(content(tmp_path / "target")) == 200
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tgz", "target"]
+
+
+@pytest.mark.parametrize("make", [tar, zipped])
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("x" * 256,)])
+def test_names_that_cannot_be_written(
+    tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path], names: tuple[str, ...]
+) -> None:
+    refused(make(tmp_path / "a", dict.fromkeys(names, b"x")), "names that collide or cannot be written")
