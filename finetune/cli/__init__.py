@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Importing a module adds its commands to the application, in this order.
-for name in ("run", "lr", "predict", "audit", "pack", "recipes", "new", "weights", "plugins", "doctor"):
+COMMANDS = (  # modules; importing one adds its commands to the application, in this order
+    *("run", "lr", "predict", "eval", "compare", "export"),
+    *("audit", "pack", "recipes", "new", "weights", "plugins", "doctor"),
+)
+for name in COMMANDS:
     import_module(f"finetune.cli.{name}")
 
 

@@ -38,7 +38,7 @@ def compare_macro_f1(labels: Rows, first: Rows, second: Rows, classes: int) -> t
     rng = np.random.default_rng(0)
 
     def differ(counts: NDArray[np.float64]) -> float:
-        return _compute_weighted_macro_f1(labels, first, classes, counts) - _compute_weighted_macro_f1(
+        return compute_weighted_macro_f1(labels, first, classes, counts) - compute_weighted_macro_f1(
             labels, second, classes, counts
         )
 
@@ -47,7 +47,7 @@ def compare_macro_f1(labels: Rows, first: Rows, second: Rows, classes: int) -> t
     return differ(np.ones(len(labels))), float(np.std(samples))
 
 
-def _compute_weighted_macro_f1(labels: Rows, predicted: Rows, classes: int, counts: NDArray[np.float64]) -> float:
+def compute_weighted_macro_f1(labels: Rows, predicted: Rows, classes: int, counts: NDArray[np.float64]) -> float:
     """Return the macro-F1 of images, each counted as often as ``counts`` says."""
     right = predicted == labels
     hits = np.bincount(labels[right], weights=counts[right], minlength=classes)

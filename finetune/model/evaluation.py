@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from finetune.data import splitfile
 from finetune.distributed.world import SINGLE_PROCESS
@@ -53,13 +53,23 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The result of an evaluation: metrics, ``confusion[true, predicted]``, and for every image of the part, in order,
-    the predicted class and its probability."""
+    """Metrics, ``confusion[true, predicted]``, and the ``SCORE`` of each image in order."""
 
     metrics: dict[str, float]
     confusion: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    confidence: Array
+    scored: Scored
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most likely class of each image."""
+        found: NDArray[np.int64] = self.scored["predicted"]
+        return found
+
+    @property
+    def confidence(self) -> Array:
+        """The probability of the most likely class of each image."""
+        found: Array = self.scored["confidence"]
+        return found
 
 
 class Logits(nn.Cell):
@@ -75,8 +85,26 @@ class Logits(nn.Cell):
         return self.tail(x, self.ones)
 
 
+class Explored(nn.Cell):
+    """Pooled features and logits of a network, next to each other."""
+
+    def __init__(self, network: Network, matmul_form: Stages | None = None) -> None:
+        super().__init__(auto_prefix=False)
+        self.trunk = Trunk(network, len(network.stages), matmul_form)
+        self.head = network.head
+        self.ones = Tensor(np.ones((1, 1), np.float32))
+
+    def construct(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, features + classes)."""
+        features = self.trunk(images)
+        return ops.concat((features, self.head(features, self.ones)), 1)
+
+
 class Predictor:
-    """Runs a network in evaluation mode, on images or on the input features of stage ``first``."""
+    """Runs a network in evaluation mode, on images or on the input features of stage ``first``.
+
+    Logits are divided by ``temperature`` before they become probabilities.
+    """
 
     def __init__(
         self,
@@ -87,8 +115,10 @@ class Predictor:
         matmul_form: Stages | None = None,
         device: str = "cpu",
         say: Callable[[str], None] = print,
+        temperature: float = 1.0,
     ) -> None:
         self.network, self.section, self.first, self.matmul_form = network, section, first, matmul_form
+        self.temperature = temperature
         self.device, self.say = device, say
         self._engines: dict[tuple[str, tuple[int, ...]], engines.Engine] = {}
 
@@ -106,7 +136,18 @@ class Predictor:
         """Yield indices (n,) and probabilities (n, classes) of each batch, without padding."""
         for batch, logits in self._compute("logits", batches):
             real = batch.weights > 0
-            yield batch.indices[real], softmax(logits)[real]
+            yield batch.indices[real], self.convert_logits(logits)[real]
+
+    def predict_with_features(self, batches: Batches, classes: int) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
+        """Yield indices (n,), probabilities (n, classes) and pooled features (n, width) of each batch."""
+        for batch, output in self._compute("both", batches):
+            real = batch.weights > 0
+            logits = np.ascontiguousarray(output[:, -classes:])  # the sums of softmax depend on the layout
+            yield batch.indices[real], self.convert_logits(logits)[real], output[real, :-classes]
+
+    def convert_logits(self, logits: Array) -> Array:
+        """Return the probabilities of logits (n, classes)."""
+        return softmax(logits / np.float32(self.temperature))
 
     def compute_features(self, batches: Batches) -> Array:
         """Return pooled features (images, width) in the order of the part."""
@@ -132,8 +173,7 @@ class Predictor:
         return Evaluation(
             metrics=metrics.compute_metrics(scored, confusion),
             confusion=confusion,
-            predicted=scored["predicted"],
-            confidence=scored["confidence"],
+            scored=scored,
         )
 
     def _compute(self, what: str, batches: Batches) -> Iterator[tuple[Batch, Array]]:
@@ -165,12 +205,14 @@ class Predictor:
             return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
         cell, own = self._make_cell(what, None), self.matmul_form and self._make_cell(what, self.matmul_form)
         # For a few small logits the cosine means little.
-        least = engines.COSINE if what == "features" else -1.0
+        least = -1.0 if what == "logits" else engines.COSINE
         return engines.build_engine(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
 
     def _make_cell(self, what: str, matmul_form: Stages | None) -> nn.Cell:
         if what == "features":
             return Trunk(self.network, len(self.network.stages), matmul_form)
+        if what == "both":
+            return Explored(self.network, matmul_form)
         return Logits(self.network, self.first, matmul_form)
 
 
@@ -226,8 +268,8 @@ def find_scores(model: Path | None) -> Path | None:
     return path if path.exists() and epochs == 0 else None
 
 
-def read_scores(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64]]:
-    """Read the ``SCORE`` and the label of each image; raises ``UsageError`` for a file that is damaged or empty."""
+def read_scores(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.int64], list[str]]:
+    """Read ``SCORE``, label and name of each image; raises ``UsageError`` for a file that is damaged or empty."""
     places = {name: index for index, name in enumerate(classes)}
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -237,10 +279,30 @@ def read_scores(path: Path, classes: Sequence[str]) -> tuple[Scored, NDArray[np.
         scored = np.empty(len(lines) - 1, metrics.SCORE)
         labels = np.empty(len(scored), np.int64)
         for number, (_, label, guess, confidence, own, top5, _) in enumerate(lines[1:]):
-            scored[number] = (number, places[guess], float(confidence), float(own), top5 == "1")
+            scored[number] = (number, places[guess], float(confidence), float(own), top5 == "1", -1)
             labels[number] = places[label]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read: {error}; pass the data to evaluate on") from error
     if not len(scored):
         raise UsageError(f"{path}: the run had too few images to estimate its accuracy; pass the data to evaluate on")
-    return scored, labels
+    return scored, labels, [line[0] for line in lines[1:]]
+
+
+def read_folds(folder: Path, data: Data) -> tuple[Scored, NDArray[np.int64]] | None:
+    """Return the ``SCORE`` of the training images in a run's ``out_of_fold.csv``, with their indices, and all folds.
+
+    The fold of an image that was not scored is -1. None if the file is missing, or describes different images.
+    """
+    path = folder / NAME
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            lines = list(csv.reader(file, strict=True))[1:]
+        scored, _, _ = read_scores(path, data.classes)
+        names = [splitfile.escape_surrogates(name) for name in splitfile.list_image_names(data.train)]
+        rest = iter(range(len(names)))
+        scored["index"] = [next(at for at in rest if names[at] == name) for name, *_ in lines]
+        folds = np.full(len(names), -1, np.int64)
+        folds[scored["index"]] = [int(line[-1]) for line in lines]
+    except (OSError, UsageError, StopIteration, RuntimeError, ValueError, csv.Error):
+        return None
+    return scored, folds

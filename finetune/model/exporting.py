@@ -107,10 +107,10 @@ def find_first_line(error: Exception) -> str:
 
 
 FORMATS = ("onnx", "mindir")
-MODEL_FILES = ("model.json", "weights.safetensors", "README.md")
+MODEL_FILES = ("model.json", "weights.safetensors", "reference.safetensors", "README.md")
 RUN_FILES = (
     *("recipe.yaml", "environment.json", "data.json", "weights.json", "split.csv"),
-    *("metrics.jsonl", "result.json", "log.txt"),
+    *("metrics.jsonl", "result.json", "log.txt", "predictions.csv", "report.html"),
 )
 
 
@@ -171,8 +171,11 @@ REMEDY = "nothing was written; use another format, or report this to the author 
 class Exported(nn.Cell):
     """The network from images in 0..1 to probabilities, including normalisation."""
 
-    def __init__(self, network: Network, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, network: Network, mean: tuple[float, ...], std: tuple[float, ...], temperature: float = 1.0
+    ) -> None:
         super().__init__(auto_prefix=False)
+        self.temperature = temperature
         self.network = network
         self.mean = Tensor(np.array(mean, np.float32)[None, :, None, None])
         self.scale = Tensor(1.0 / np.array(std, np.float32)[None, :, None, None])
@@ -181,7 +184,7 @@ class Exported(nn.Cell):
     def construct(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) RGB in 0..1 to (N, classes) probabilities."""
         logits = self.network((images - self.mean) * self.scale, self.ones)
-        return ops.softmax(logits.astype(ms.float32), -1)
+        return ops.softmax(logits.astype(ms.float32) / self.temperature, -1)
 
 
 def export_model(model: Model, path: Path, format: Literal["onnx", "mindir"], *, force: bool = False) -> dict[str, Any]:
@@ -193,7 +196,7 @@ def export_model(model: Model, path: Path, format: Literal["onnx", "mindir"], *,
     """
     graph, beside = plan_outputs(path, format, model.folder, force=force, remedy=API_REMEDY)
     suffix = f".{format}"
-    cell = Exported(model.network, model.image.mean, model.image.std)
+    cell = Exported(model.network, model.image.mean, model.image.std, model.temperature)
     cell.set_train(False)
     size = model.image.size
     sample = np.random.Generator(np.random.Philox(key=[0, 0])).random((1, 3, size, size), np.float32)
@@ -214,6 +217,8 @@ def export_model(model: Model, path: Path, format: Literal["onnx", "mindir"], *,
         "file": str(path),
         "input": {"shape": [1, 3, size, size], "values": "RGB in 0..1; mean and std are in the graph"},
         "output": {"shape": [1, len(model.classes)], "values": "probabilities"},
+        "temperature": model.temperature,
+        "calibrated": model.is_calibrated,
         "largest_difference": difference,
         "compared": str(runtime) if runtime else f"no: {reason}",
     }

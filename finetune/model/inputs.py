@@ -131,13 +131,18 @@ def describe_ignored(inputs: Inputs) -> str:
 class Prediction:
     """The most likely class of an image with its probability, and the most likely classes in ``top``, best first.
 
-    ``path`` is the path as it was given, or ``images[3]`` for the fourth image if images have no files.
+    ``path`` is the path as it was given, or ``images[3]`` for the fourth image if images have no files. ``unknown``
+    and ``known_score`` (0 to 1) say whether the image is of no known class, ``labels`` is the set of labels that has
+    the true one with the wanted probability; they are None unless they were asked for.
     """
 
     path: str | Path
     label: str
     probability: float
     top: tuple[tuple[str, float], ...]
+    unknown: bool | None = None
+    known_score: float | None = None
+    labels: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return f"{escape_line(str(self.path))}: {self.label} ({self.probability:.1%})"

@@ -17,10 +17,10 @@ TOP = 5  # the number of most likely classes that ``top5`` considers
 HIGHER_IS_BETTER = {"accuracy": True, "top5": True, "macro_f1": True, "loss": False}
 
 
-# One image: its number in the part, the predicted class and its probability, the probability of the true class, and
-# whether the true class is among the five most likely.
+# One image: its number in the part, the predicted class and its probability, the probability of the true class,
+# whether the true class is among the five most likely, and the second most likely class.
 SCORE = np.dtype(
-    [("index", "i8"), ("predicted", "i8"), ("confidence", "f4"), ("own", "f4"), ("top5", "?")],
+    [("index", "i8"), ("predicted", "i8"), ("confidence", "f4"), ("own", "f4"), ("top5", "?"), ("second", "i8")],
 )
 
 
@@ -36,6 +36,7 @@ def score_images(
     found["index"], found["top5"] = indices, before.sum(axis=1) < min(TOP, classes)
     found["predicted"], found["confidence"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
     found["own"] = np.where(np.isfinite(probabilities).all(axis=1), own, np.nan)
+    found["second"] = np.argsort(-probabilities, axis=1, kind="stable")[:, 1]
     return found
 
 

@@ -14,11 +14,14 @@ import numpy as np
 from finetune.data import heldback, sources
 from finetune.data.loader import Loader
 from finetune.data.loading import Part
+from finetune.data.splitfile import list_image_names
 from finetune.errors import UsageError
 from finetune.machine.environment import count_usable_cores
-from finetune.model import exporting, metrics
+from finetune.model import exporting
+from finetune.model.decisions import Decisions, make_decisions, read_reference
 from finetune.model.evaluation import Predictor, find_scores, read_scores
 from finetune.model.inputs import Prediction
+from finetune.model.scoring import describe_scores, list_errors
 from finetune.recipe.models import InferenceSection
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from finetune.catalogue import Catalogue
     from finetune.components import Color, ImageSpec, Pixels
+    from finetune.confidence.reference import Reference
     from finetune.data.imagefile import BadImage
     from finetune.network.network import Network, Stages
 
@@ -55,7 +59,29 @@ class Model:
     @cached_property
     def predictor(self) -> Predictor:
         """The predictor of the network; it keeps compiled graphs between calls."""
-        return Predictor(self.network, self.inference, matmul_form=self.matmul_form, device=self.device, say=self.say)
+        return Predictor(
+            self.network,
+            self.inference,
+            matmul_form=self.matmul_form,
+            device=self.device,
+            say=self.say,
+            temperature=self.temperature,
+        )
+
+    @property
+    def temperature(self) -> float:
+        """The divisor of the logits that calibrates the probabilities; 1 if it is unknown."""
+        return float(self.about.get("calibration", {}).get("temperature", 1.0))
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the probabilities were calibrated on images that the model was not trained on."""
+        return bool(self.about.get("calibration", {}).get("method", "none") != "none")
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Scores of images that the model was not trained on; raises ``UsageError`` if the model has none."""
+        return read_reference(self.folder)
 
     def predict(
         self,
@@ -65,8 +91,13 @@ class Model:
         batch_size: int = 32,
         workers: int | None = None,
         refused: dict[int, BadImage] | None = None,
+        unknown: float | None = None,
+        coverage: float | None = None,
     ) -> list[Prediction]:
         """Predict the class of each image (paths or HWC uint8 RGB); return the predictions in order.
+
+        ``unknown`` marks images of no known class, with this share of false alarms. ``coverage`` adds the smallest set
+        of labels that has the true one with this probability.
 
         Raises ``DataError`` for an image that cannot be used, unless ``refused`` is given to collect such images by
         index.
@@ -75,22 +106,39 @@ class Model:
             raise UsageError(f"top={top} must be at least 1")
         images = convert_to_list(images)
         part = wrap_images(images, self.image.color)
+        decisions = Decisions()
+        if unknown is not None or coverage is not None:
+            decisions = make_decisions(self.reference, unknown, coverage)
         if not len(part):
             return []
         found: list[Prediction | None] = [None] * len(part)
         with closing(self._make_loader(part, batch_size, workers, refused)) as loader:
-            for indices, rows in self.predictor.predict_probabilities(loader):
-                for index, row in zip(indices, rows, strict=True):
-                    found[int(index)] = self._make_prediction(find_path(images, part, int(index)), row, top)
+            for indices, rows, features in self._compute(loader, features=unknown is not None):
+                more = decisions.decide(rows, features, self.classes)
+                for index, row, fields in zip(indices.tolist(), rows, more, strict=True):
+                    found[index] = self._make_prediction(find_path(images, part, index), row, top, fields)
         return [each for index, each in enumerate(found) if each is not None and index not in (refused or ())]
 
-    def _make_prediction(self, path: str | Path, row: NDArray[np.float32], top: int) -> Prediction:
+    def _compute(
+        self, loader: Loader, *, features: bool
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32] | None]]:
+        """Yield indices, probabilities and, if they are needed, features of each batch."""
+        if features:
+            yield from self.predictor.predict_with_features(loader, len(self.classes))
+        else:
+            yield from ((indices, rows, None) for indices, rows in self.predictor.predict_probabilities(loader))
+
+    def _make_prediction(
+        self, path: str | Path, row: NDArray[np.float32], top: int, more: dict[str, Any]
+    ) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]
         pairs = tuple((self.classes[i], float(row[i])) for i in best)
-        return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs)
+        return Prediction(path=path, label=pairs[0][0], probability=pairs[0][1], top=pairs, **more)
 
     def evaluate(self, data: object = None, *, batch_size: int = 32, workers: int | None = None) -> dict[str, Any]:
-        """Return the metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``), also per class.
+        """Return the metrics on labelled data (folder, CSV file, recipe file, or ``(images, labels)``).
+
+        They come with 95 % intervals, metrics of each class, confusion matrix, calibration and the list of errors.
 
         Without ``data``, or with the data of the model's run, the images that the run held back are evaluated. If it
         held none back, the run's out-of-fold estimate is returned. ``trained_on`` counts the images that the run was
@@ -98,31 +146,39 @@ class Model:
         """
         if data is None and (path := find_scores(self.folder)) is not None:
             return self._estimate(path)
-        selection = heldback.select_images(data, self.about, self.catalogue, self.folder, count_usable_cores())
+        selection = self.select(data)
         if selection.is_own and (path := find_scores(self.folder)) is not None:
             return self._estimate(path)
-        part = selection.part
-        with closing(self._make_loader(part, batch_size, workers)) as loader:
-            evaluation = self.predictor.evaluate(loader, len(self.classes))
+        part, scored = selection.part, self.score(selection.part, batch_size=batch_size, workers=workers)
         for warning in heldback.collect_warnings(selection):
             self.say(f"warning: {warning}")
         return {
             **selection.describe(),
-            **evaluation.metrics,
-            "per_class": score_classes(evaluation.confusion, self.classes),
+            **describe_scores(scored, part.labels, self.classes),
+            "temperature": self.temperature,
+            "errors": list_errors(list_image_names(part), scored, part.labels, self.classes),
         }
+
+    def select(self, data: object = None) -> heldback.Selection:
+        """Select the labelled images of data to evaluate, as ``evaluate`` does."""
+        return heldback.select_images(data, self.about, self.catalogue, self.folder, count_usable_cores())
+
+    def score(self, part: Part, *, batch_size: int = 32, workers: int | None = None) -> NDArray[np.void]:
+        """Return the ``SCORE`` of each image of a part with labels."""
+        with closing(self._make_loader(part, batch_size, workers)) as loader:
+            return self.predictor.evaluate(loader, len(self.classes)).scored
 
     def _estimate(self, path: Path) -> dict[str, Any]:
         """Return the run's out-of-fold estimate, in the form of ``evaluate``."""
-        scored, labels = read_scores(path, self.classes)
-        confusion = metrics.count_pairs(scored, labels, len(self.classes))
+        scored, labels, names = read_scores(path, self.classes)
         return {
             "part": "out of fold",
             "images": len(scored),
             "held_back": True,
             "trained_on": 0,  # by the head of each image's fold
-            **metrics.compute_metrics(scored, confusion),
-            "per_class": score_classes(confusion, self.classes),
+            **describe_scores(scored, labels, self.classes, out_of_fold=True),
+            "temperature": self.temperature,
+            "errors": list_errors(names, scored, labels, self.classes),
         }
 
     def embed(
@@ -189,17 +245,3 @@ def split_batches(images: NDArray[Any], size: int) -> Iterator[tuple[NDArray[np.
         batch = images[start : start + size]
         padding = np.zeros((size - len(batch), *images.shape[1:]), np.float32)
         yield np.concatenate([batch, padding]), len(batch)
-
-
-def score_classes(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the number of images, recall and precision of each class; None for a division by zero."""
-    rows, columns, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
-    return [
-        {
-            "class": name,
-            "images": int(rows[i]),
-            "recall": float(hits[i] / rows[i]) if rows[i] else None,
-            "precision": float(hits[i] / columns[i]) if columns[i] else None,
-        }
-        for i, name in enumerate(classes)
-    ]

@@ -1,4 +1,4 @@
-"""Model folders: weights, labels and preprocessing in two files, with a model card."""
+"""Model folders: weights, labels, preprocessing and reference scores, with a model card."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from finetune.errors import UsageError, WeightsError
 from finetune.files import atomic
 from finetune.machine.cpu import is_uncapped
 from finetune.machine.forms import Forms
+from finetune.model.decisions import write_reference
 from finetune.normalisation import find_image_fault
 from finetune.recipe.document import rename_values
 from finetune.recipe.models import InferenceSection, LinearHead, MlpHead
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from finetune.catalogue import Catalogue
+    from finetune.confidence.reference import Reference
     from finetune.model.model import Model
     from finetune.network.network import Network
 
@@ -77,6 +79,13 @@ class ImageRecord(BaseModel):
         return self
 
 
+class CalibrationRecord(BaseModel):
+    """The divisor of the logits, and what it was measured on."""
+
+    temperature: PositiveFloat = 1.0
+    method: Literal["none", "validation", "out of fold"] = "none"
+
+
 class Record(BaseModel):
     """The content of ``model.json`` that is required to build a model."""
 
@@ -88,18 +97,22 @@ class Record(BaseModel):
     image: ImageRecord
     metrics: dict[str, float | None]
     recipe: dict[str, Any]
+    calibration: CalibrationRecord = CalibrationRecord()
 
 
-def write_folder(folder: Path, about: Mapping[str, Any], network: Network) -> None:
+def write_folder(folder: Path, about: Mapping[str, Any], network: Network, reference: Reference | None = None) -> None:
     """Write a model folder; ``model.json`` is written last, so that a folder that has one is complete.
 
     ``about`` has the fields of ``Record``, and the origin of the model: its stages, dataset and pretrained weights.
+    ``reference`` are the scores that thresholds follow from.
     """
     from finetune.network.network import read_values
 
     about = {"version": VERSION, **about, "weights": {key: about["weights"].get(key) for key in WEIGHTS}}
     metadata = {key: json.dumps(about[key]) for key in ("image", "classes", "backbone")}
     tensorfile.write_tensors(folder / "weights.safetensors", read_values(network.get_parameters()), metadata)
+    if reference is not None:
+        write_reference(folder, reference)
     atomic.write_text(folder / "README.md", format_card(about))
     atomic.write_json(folder / "model.json", about)
 

@@ -12,14 +12,17 @@ from finetune.fitting.scores import compute_wilson
 from finetune.machine import environment
 from finetune.model import modelfolder
 from finetune.model.metrics import choose_best, is_better
+from finetune.model.predictions import write_predictions
 from finetune.network.network import assign_values
 from finetune.training import records, saving
+from finetune.training.certainty import UNKNOWN, measure_certainty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from finetune.model.evaluation import Evaluation
     from finetune.run import Run
     from finetune.training.training_run import Check, TrainingRun
 
@@ -117,7 +120,10 @@ def finish(training: TrainingRun, check: Check) -> None:
     if world.is_main:
         assign_values(training.network.get_parameters(), load_final_weights(training))
     world.broadcast_parameters(list(training.network.get_parameters()))
-    metrics = compute_final_metrics(training, check)
+    certainty = measure_certainty(training, check) if world.is_main else UNKNOWN
+    training.judge.temperature = world.broadcast(certainty.temperature)
+    evaluations = evaluate_final(training, check)
+    metrics = collect_metrics(training, evaluations)
     found = list(find_warnings(training))
     for warning in found:
         run.say(f"warning: {warning}")
@@ -128,6 +134,7 @@ def finish(training: TrainingRun, check: Check) -> None:
         "best": describe_best(run, metric),
         **{name: value for name, value in metrics.items() if name.startswith("test_")},
         "validation": describe_validation(training),
+        "calibration": certainty.calibration,
         **({"fitted": training.fitted} if training.fitted else {}),
         "warnings": found,
         "frozen_unchanged": True,
@@ -140,7 +147,10 @@ def finish(training: TrainingRun, check: Check) -> None:
     }
     if world.is_main:
         records.write_history(run)
-        modelfolder.write_folder(run.folder / "model", describe_model(training, metrics), training.network)
+        parts = {name: (getattr(training.data, name), each) for name, each in evaluations.items()}
+        write_predictions(run.folder, parts, run.classes)
+        about = describe_model(training, metrics) | {"calibration": certainty.calibration}
+        modelfolder.write_folder(run.folder / "model", about, training.network, certainty.reference)
         records.write_result(run)
 
 
@@ -213,13 +223,17 @@ def load_final_weights(training: TrainingRun) -> dict[str, NDArray[np.float32]]:
     return saved.select("network") | saved.select("average")
 
 
-def compute_final_metrics(training: TrainingRun, check: Check) -> dict[str, float]:
+def evaluate_final(training: TrainingRun, check: Check) -> dict[str, Evaluation]:
+    """Evaluate the final network on validation and test images."""
+    parts = [part for part in ("valid", "test") if getattr(training.data, part) is not None]
+    return {part: training.judge.evaluate(part, check, training.phase_data, others=True) for part in parts}
+
+
+def collect_metrics(training: TrainingRun, found: Mapping[str, Evaluation]) -> dict[str, float]:
     """Return the metrics of validation and test images, with prefixes ``val_`` and ``test_``."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if training.data.valid is None and training.run.epoch == 0:
-        found = {name: value for name, value in training.run.history[-1].items() if name.startswith("val_")}
-    for part in ("valid", "test"):
-        if getattr(training.data, part) is not None:
-            evaluation = training.judge.evaluate(part, check, training.phase_data, others=True)
-            found |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
-    return found
+        metrics = {name: value for name, value in training.run.history[-1].items() if name.startswith("val_")}
+    for part, evaluation in found.items():
+        metrics |= {f"{'val' if part == 'valid' else part}_{k}": v for k, v in evaluation.metrics.items()}
+    return metrics

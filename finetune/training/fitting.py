@@ -51,8 +51,7 @@ def fit_head(training: TrainingRun, check: Check) -> None:
         training.estimate = Evaluation(
             metrics=answer["metrics"],
             confusion=np.zeros((0, 0), np.int64),
-            predicted=np.zeros(0, np.int64),
-            confidence=np.zeros(0, np.float32),
+            scored=np.empty(0, metrics.SCORE),
         )
     if training.recipe.loss.class_weights == "measured":
         training.settle("loss", class_weights=answer["choice"])
@@ -159,8 +158,7 @@ def evaluate(scored: NDArray[np.void], labels: NDArray[np.int64], classes: int) 
     return Evaluation(
         metrics=metrics.compute_metrics(scored, confusion),
         confusion=confusion,
-        predicted=scored["predicted"],
-        confidence=scored["confidence"],
+        scored=scored,
     )
 
 

@@ -20,6 +20,7 @@ class Judge:
     def __init__(self, prepared: Prepared, say: Callable[[str], None]) -> None:
         self.prepared, self.say = prepared, say
         self.predictors: dict[int, Predictor] = {}
+        self.temperature = 1.0  # of a finished network
 
     def reset(self) -> None:
         """Drop the compiled graphs, because the phase and so the inputs changed."""
@@ -43,6 +44,7 @@ class Judge:
                 say=self.say,
             )
         predictor = self.predictors[first]
+        predictor.temperature = self.temperature
         predictor.refresh()
         batches = phase_data.get_evaluation_batches(part, check) if first else phase_data.get_loader(part)
         evaluation = predictor.evaluate(batches, len(prepared.data.classes), check, prepared.world)
