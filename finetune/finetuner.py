@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import signal
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import Interrupted, UsageError
 from finetune.files.atomic import expand_home
+from finetune.fitted import FittedNetwork, ignore_message, translate_method_errors
 from finetune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from finetune.catalogue import Catalogue
     from finetune.components import Color, Dataset, Pixels
-    from finetune.data.imagefile import BadImage
-    from finetune.model.inputs import Predictions
     from finetune.model.model import Model
     from finetune.recipe.plan import Plan
     from finetune.run import Run
@@ -29,24 +24,8 @@ if TYPE_CHECKING:
     Images = Sequence[str | Path | Pixels]
     Section = str | Mapping[str, Any]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-def translate_method_errors(method: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a method so that the remedies in its errors are for Python, not for the command line."""
-
-    @wraps(method)
-    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
-        from finetune.recipe.keywords import translate_errors
-
-        with translate_errors():
-            return method(*arguments, **keywords)
-
-    return call
-
-
-class Finetuner:
+class Finetuner(FittedNetwork):
     """Fine-tunes a pretrained network, then predicts, evaluates, embeds and exports with it.
 
     >>> ft = Finetuner(backbone="resnext50", freeze="head")
@@ -245,45 +224,6 @@ class Finetuner:
         return Catalogue(loaded)
 
     @translate_method_errors
-    def predict(self, images: Images | str | Path, *, top: int = 5) -> Predictions:
-        """Return a prediction for each image: paths, Pillow images or HWC uint8 RGB arrays.
-
-        A folder, alone or in the list, means all images below it. Images in folders that cannot be used are left out
-        and listed in ``skipped`` of the result; any other image that cannot be used raises ``DataError``. Before a fit,
-        ``head={"keep_pretrained": True}`` predicts with the classifier of the pretrained weights.
-        """
-        from finetune.machine import interrupts
-        from finetune.model import inputs
-        from finetune.model.inputs import Predictions
-
-        model = self._backbone(head=True) if self._keeps_head() else self._fitted()
-        with interrupts.keep_keyboard_interrupt():
-            given = inputs.gather_asked(images)
-            if given is None:
-                return Predictions(model.predict(images, top=top))  # type: ignore[arg-type]
-            refused: dict[int, BadImage] = {}
-            found = model.predict(given.images, top=top, refused=refused if given.listed else None)
-        missing = inputs.list_unlabelled(given, refused)
-        say = print if self.progress else ignore_message
-        if missing:
-            say(f"{len(missing)} photos could not be labelled; see `skipped` of the predictions")
-        return Predictions(found, missing)
-
-    @translate_method_errors
-    def evaluate(self, data: Data | None = None) -> dict[str, Any]:
-        """Return metrics on labelled data, in any form that ``fit`` takes: on its test split if it has one.
-
-        Without ``data``, or with the data of the run, the images that the run held back are evaluated. ``trained_on``
-        in the result is the number of evaluated images that were in training; it is None if the folder does not record
-        that, as in runs of earlier versions and in copied model folders.
-        """
-        from finetune.machine import interrupts
-
-        model = self._fitted()
-        with interrupts.keep_keyboard_interrupt():
-            return model.evaluate(data)
-
-    @translate_method_errors
     def audit(self, data: Data, *, output: str | Path | None = None) -> dict[str, Any]:
         """Find wrong labels, duplicates and poor images in data, by the features of the frozen backbone.
 
@@ -297,49 +237,6 @@ class Finetuner:
         say = print if self.progress else ignore_message
         with interrupts.keep_keyboard_interrupt():
             return audit_plan(plan, catalogue, folder=None if output is None else expand_home(output), say=say)
-
-    @translate_method_errors
-    def embed(self, images: Images | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return pooled features (N, width) float32 of the fitted network, or of the pretrained one before a fit.
-
-        Takes paths, Pillow images, HWC uint8 RGB arrays, or preprocessed (N, 3, H, W) float32 images.
-        """
-        from finetune.machine import interrupts
-
-        model = self._backbone() if self.run is None and self.model is None else self._fitted()
-        with interrupts.keep_keyboard_interrupt():
-            return model.embed(images)
-
-    @translate_method_errors
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Copy the model folder to another folder and return it.
-
-        Raises ``UsageError`` for a folder that is not empty, unless it is an unchanged copy that ``save`` wrote, or
-        ``force`` overwrites the files of a model in it.
-        """
-        from finetune.model import exporting
-
-        model, target = self._fitted(), expand_home(folder)
-        assert model.folder is not None
-        return exporting.copy_model(model.folder, target, force=force)
-
-    @translate_method_errors
-    def export(
-        self, path: str | Path, format: Literal["onnx", "mindir"] | None = None, *, force: bool = False
-    ) -> dict[str, Any]:
-        """Write the fitted network as ONNX or MindIR, by the file's ending, and return the results of its comparison.
-
-        Raises ``UsageError`` for an existing file, unless it is an unchanged file of an earlier export, or ``force``
-        overwrites it.
-        """
-        from finetune.machine import interrupts
-
-        file, model = expand_home(path), self._fitted()
-        ending: Any = format or file.suffix.removeprefix(".")
-        if ending not in ("onnx", "mindir"):
-            raise UsageError(f"cannot export to '{file.name}'; end the file's name with .onnx or .mindir")
-        with interrupts.keep_keyboard_interrupt():
-            return model.export(file, ending, force=force)
 
     @classmethod
     @translate_method_errors
@@ -366,32 +263,5 @@ class Finetuner:
         ft.model = modelfolder.open_model(folder, ft._catalogue(), inference=inference, device=chosen, say=say)
         return ft
 
-    def _fitted(self) -> Model:
-        if self.model is not None:
-            return self.model
-        if self.run is not None:
-            raise UsageError(f"the last fit was not finished; resume it with fit(…, resume='{self.run.folder}')")
-        raise UsageError("nothing has been fitted yet; call fit, or open a model with Finetuner.load")
-
-    def _keeps_head(self) -> bool:
-        unfitted = self.run is None and self.model is None
-        return unfitted and self.sections.get("head", {}).get("keep_pretrained") is True
-
-    def _backbone(self, *, head: bool = False) -> Model:
-        """Return the pretrained network; once it was loaded with its head, the same network is used for both."""
-        if self._pretrained is None or (head and not self._pretrained_head):
-            from finetune.recipe.keywords import translate_lines
-            from finetune.training.pretrained import load_pretrained
-
-            say = translate_lines(print) if self.progress else ignore_message
-            self._pretrained = load_pretrained(*self._plan(NOTHING, self.sections), head=head, say=say)
-            self._pretrained_head = head
-        return self._pretrained
-
 
 SCORES = ("val_accuracy", "test_accuracy")
-NOTHING: tuple[Sequence[Any], Sequence[Any]] = ((), ())
-
-
-def ignore_message(message: str) -> None:
-    """Discard a message."""

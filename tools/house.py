@@ -27,21 +27,8 @@ LEFT_OUT = ("templates",)  # folders with files for somebody else's project
 LAYERS = (  # from the bottom up: modules and packages of finetune
     *("errors", "text", "version", "normalisation", "suggest"),
     *("components", "hookspecs", "plugins", "catalogue", "files", "machine", "recipe", "run", "distributed", "data"),
-    *(
-        "fitting",
-        "confidence",
-        "network",
-        "weights",
-        "features",
-        "display",
-        "model",
-        "training",
-        "audit",
-        "compare",
-        "report",
-        "launch",
-    ),
-    *("doctor", "sweep", "new", "testing", "finetuner", "cli"),
+    *("fitting", "confidence", "network", "weights", "features", "display", "model", "explain", "report"),
+    *("training", "audit", "compare", "launch", "doctor", "sweep", "new", "testing", "fitted", "finetuner", "cli"),
 )
 EXCEPTIONS = {  # imports that run up, each with its reason
     ("components", "recipe"): "the type of a recipe, in the facts that a check of options is given",

@@ -23,9 +23,7 @@ Runs = Annotated[list[Path], typer.Argument(hidden=True, autocompletion=complete
 Data = Annotated[
     str | None, typer.Option("--data", metavar="DATA", help="Labelled photos to compare on, instead of the runs' own.")
 ]
-Html = Annotated[
-    Path | None, make_output_option("--html", help="Write the comparison as a page; - is standard output.")
-]
+Html = Annotated[Path | None, make_output_option("--html", help="Write the comparison as a page; - is stdout.")]
 
 
 @command(
@@ -128,7 +126,7 @@ def list_verdict(pair: dict[str, Any], images: int) -> list[tuple[str, str]]:
         ("better", f"is {pair['second']} better than {pair['first']}? {describe_verdict(pair, images)}"),
         (
             "changed",
-            f"{pair['only_second']:,} images are right only in the second, {pair['only_first']:,} in the first",
+            f"{pair['only_second']:,} images are right only in the second, {pair['only_first']:,} only in the first",
         ),
     ]
     for each in pair["changed"][:SHOWN]:

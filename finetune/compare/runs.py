@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import FinetuneError, UsageError
 from finetune.model import evaluation, predictions
 from finetune.model.predictions import Row
-from finetune.recipe.document import read_document
+from finetune.recipe.document import read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def read_run(folder: Path) -> Finished:
         rows[OUT_OF_FOLD] = read_out_of_fold(folder)
     return Finished(
         folder=folder,
-        recipe=flatten_values(dict(read_document(folder / "recipe.yaml").values)),
+        recipe=flatten_values(dict(read_recipe(folder / "recipe.yaml").values)),
         classes=tuple(modelfolder.read_record(modelfolder.locate_folder(folder))["classes"]),
         rows=dict(rows),
     )
@@ -125,9 +125,7 @@ def find_mismatch(split: str, runs: Sequence[Finished], lists: Sequence[Sequence
         keys, others = Counter(map(identify, first)), Counter(map(identify, rows))
         if keys != others:
             same, counts = (keys & others).total(), f"{len(first):,} and {len(rows):,}"
-            return (
-                f"the {split} images of {runs[0].folder} and {run.folder} differ ({counts}, {same:,} of them the same)"
-            )
+            return f"the {split} images of {runs[0].folder} and {run.folder} differ ({counts}; {same:,} are the same)"
         labels = {(identify(row), row.label) for row in first}
         if labels != {(identify(row), row.label) for row in rows}:
             return f"the {split} images of {runs[0].folder} and {run.folder} have different labels"
@@ -163,7 +161,7 @@ def read_models(folders: Sequence[Path], catalogue: Any, data: str | Path, say: 
         part = model.select(data).part
         rows = predictions.convert_scores("test", part, model.score(part), model.classes)
         try:
-            recipe = dict(read_document(place.parent / "recipe.yaml").values)
+            recipe = dict(read_recipe(place.parent / "recipe.yaml").values)
         except FinetuneError:
             recipe = dict(model.about["recipe"])
         found.append(

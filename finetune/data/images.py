@@ -189,3 +189,10 @@ def normalise(pixels: Pixels, spec: ImageSpec, out: NDArray[np.float32]) -> None
     for channel in range(3):
         np.subtract(pixels[..., channel], np.float32(shift[channel]), out=out[channel])
         np.multiply(out[channel], np.float32(1.0 / scale[channel]), out=out[channel])
+
+
+def denormalise(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
+    """Convert a normalised (3, H, W) float32 image to HWC uint8 pixels."""
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
+    pixels = np.clip((image * std + mean) * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))

@@ -112,7 +112,7 @@ class Model:
         if not len(part):
             return []
         found: list[Prediction | None] = [None] * len(part)
-        with closing(self._make_loader(part, batch_size, workers, refused)) as loader:
+        with closing(self.make_loader(part, batch_size, workers, refused)) as loader:
             for indices, rows, features in self._compute(loader, features=unknown is not None):
                 more = decisions.decide(rows, features, self.classes)
                 for index, row, fields in zip(indices.tolist(), rows, more, strict=True):
@@ -165,7 +165,7 @@ class Model:
 
     def score(self, part: Part, *, batch_size: int = 32, workers: int | None = None) -> NDArray[np.void]:
         """Return the ``SCORE`` of each image of a part with labels."""
-        with closing(self._make_loader(part, batch_size, workers)) as loader:
+        with closing(self.make_loader(part, batch_size, workers)) as loader:
             return self.predictor.evaluate(loader, len(self.classes)).scored
 
     def _estimate(self, path: Path) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class Model:
         part = wrap_images(images, self.image.color)
         if not len(part):
             return self._stack_features([])
-        with closing(self._make_loader(part, batch_size, workers)) as loader:
+        with closing(self.make_loader(part, batch_size, workers)) as loader:
             return self.predictor.compute_features(loader)
 
     def _stack_features(self, rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -203,9 +203,10 @@ class Model:
         """Write the network in a format for other runtimes, with labels and preprocessing; return a report."""
         return exporting.export_model(self, path, format, force=force)
 
-    def _make_loader(
+    def make_loader(
         self, part: Part, batch_size: int, workers: int | None, refused: dict[int, BadImage] | None = None
     ) -> Loader:
+        """Return the loader of a part, prepared as the network wants it."""
         threads = count_usable_cores() if workers is None else workers
         size = choose_batch_size(len(part), batch_size)
         return Loader(part, self.image, batch_size=size, workers=threads, seed=0, train=False, refused=refused)

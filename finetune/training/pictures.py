@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.images import fit, read_image
+from finetune.data.images import denormalise, fit, read_image
 from finetune.run import Predicted
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from finetune.components import ImageSpec, Pixels
     from finetune.data.loading import Data
     from finetune.model.evaluation import Evaluation
@@ -24,13 +22,6 @@ def show_augmented(phase_data: PhaseData, epoch: int, spec: ImageSpec, count: in
     images = next(batches).images[:count]
     batches.close()
     return [denormalise(image, spec) for image in images]
-
-
-def denormalise(image: NDArray[np.float32], spec: ImageSpec) -> Pixels:
-    """Convert a normalised (3, H, W) float32 image to HWC uint8 pixels."""
-    mean, std = (np.array(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
-    pixels = np.clip((image * std + mean) * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def show_predictions(data: Data, found: Evaluation | None, spec: ImageSpec, count: int) -> list[Predicted]:
