@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COMMANDS = (  # modules; importing one adds its commands to the application, in this order
-    *("run", "lr", "predict", "explain", "eval", "compare", "export"),
+    *("run", "lr", "predict", "explain", "eval", "compare", "report", "export"),
     *("audit", "pack", "recipes", "new", "weights", "plugins", "doctor"),
 )
 for name in COMMANDS:

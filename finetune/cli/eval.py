@@ -106,7 +106,7 @@ def render_evaluation(report: dict[str, Any]) -> RenderableType:
 
     from finetune.display.terminal import make_printable
 
-    numbers = [(name, format_metric(report, name)) for name, value in report.items() if isinstance(value, float)]
+    numbers = [(name, format_metric(report, name)) for name, value in report.items() if is_metric(name, value)]
     classes = Table(box=None, pad_edge=False, header_style="bold")
     classes.add_column("class", overflow="fold")
     for name in ("images", "recall", "recall_interval", "precision"):
@@ -117,6 +117,11 @@ def render_evaluation(report: dict[str, Any]) -> RenderableType:
         cells.insert(2, format_interval(each["recall_interval"]))
         classes.add_row(Text(make_printable(each["class"])), *cells)
     return Group(output.render_pairs([*describe_images(report), *numbers]), Text(), classes)
+
+
+def is_metric(name: str, value: Any) -> bool:
+    """Return whether a value of the report is a metric."""
+    return isinstance(value, float) and name != "temperature"
 
 
 def format_metric(report: dict[str, Any], name: str) -> str:

@@ -71,12 +71,12 @@ def flatten_values(values: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(values, dict):
         items = [(str(key), value) for key, value in values.items()]
     elif isinstance(values, list) and any(isinstance(each, dict) for each in values):
-        items = [(str(number), value) for number, value in enumerate(values)]
+        items = [(f"[{number}]", value) for number, value in enumerate(values)]
     else:
         return {prefix: values}
     found: dict[str, Any] = {}
     for key, value in items:
-        found |= flatten_values(value, f"{prefix}.{key}" if prefix else key)
+        found |= flatten_values(value, f"{prefix}.{key}" if prefix and not key.startswith("[") else f"{prefix}{key}")
     return found
 
 

@@ -247,7 +247,7 @@ def write_scores(folder: Path, data: Data, scored: Scored, folds: NDArray[np.int
             str(int(top5)),
             str(folds[index]),
         )
-        for index, predicted, confidence, own, top5 in scored.tolist()
+        for index, predicted, confidence, own, top5, _ in scored.tolist()
     )
     splitfile.write_table(folder / NAME, HEADER, rows)
 

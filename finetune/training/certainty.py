@@ -47,7 +47,7 @@ UNKNOWN = Certainty(calibration={"temperature": 1.0, "method": "none"}, referenc
 
 
 def measure_certainty(training: TrainingRun, check: Check) -> Certainty:
-    """Measure the certainty of the final network on images that it was not trained on; the first process only.
+    """Measure the certainty of the final network on images that it was not trained on.
 
     These are the validation images, or for a head that was only fitted, the training images by the heads of the other
     folds. If there are neither, nothing is known.
@@ -106,7 +106,7 @@ def select_statistics_rows(training: TrainingRun) -> tuple[Rows, Rows]:
     """
     labels = training.data.train.labels
     rows = np.arange(len(labels))
-    if not has_final_features(training) and len(rows) > MOST:
+    if not has_plain_features(training) and len(rows) > MOST:
         rank = np.empty(len(labels), np.int64)
         for label in np.unique(labels):
             inside = np.flatnonzero(labels == label)
@@ -121,9 +121,14 @@ def has_final_features(training: TrainingRun) -> bool:
     return phase_data.first == len(training.network.stages) and phase_data.frozen.is_fitting()
 
 
+def has_plain_features(training: TrainingRun) -> bool:
+    """Return whether the final features of the training images as they are were computed, since the head was fitted."""
+    return training.fitted is not None and has_final_features(training)
+
+
 def compute_features(training: TrainingRun, rows: Rows, check: Check) -> Floats:
     """Return the features (N, D) of training images by the final network."""
-    if has_final_features(training):
+    if has_plain_features(training):
         return training.phase_data.gather(PLAIN, check)[rows]
     prepared = training.prepared
     loader = Loader(

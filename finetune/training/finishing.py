@@ -15,7 +15,7 @@ from finetune.model.metrics import choose_best, is_better
 from finetune.model.predictions import write_predictions
 from finetune.network.network import assign_values
 from finetune.training import records, saving
-from finetune.training.certainty import UNKNOWN, measure_certainty
+from finetune.training.certainty import measure_certainty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -120,7 +120,7 @@ def finish(training: TrainingRun, check: Check) -> None:
     if world.is_main:
         assign_values(training.network.get_parameters(), load_final_weights(training))
     world.broadcast_parameters(list(training.network.get_parameters()))
-    certainty = measure_certainty(training, check) if world.is_main else UNKNOWN
+    certainty = measure_certainty(training, check)
     training.judge.temperature = world.broadcast(certainty.temperature)
     evaluations = evaluate_final(training, check)
     metrics = collect_metrics(training, evaluations)
