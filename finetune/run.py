@@ -68,6 +68,7 @@ class Run:
     result: dict[str, Any] | None = None
     stop_reason: str | None = None
     messages: list[str] = field(default_factory=list)
+    sections: list[dict[str, Any]] = field(default_factory=list)
     checkpoint_keep: int | None = None
     _augmented: Callable[[int], Sequence[NDArray[np.uint8]]] | None = None
     _predictions: Callable[[int], Sequence[Predicted]] | None = None
@@ -93,6 +94,14 @@ class Run:
         postponed to a later epoch; the checkpoint of the last epoch is always written.
         """
         self.checkpoint_keep = keep
+
+    def add_section(self, title: str, text: str = "", rows: Sequence[Sequence[str]] = ()) -> None:
+        """Add a section to ``report.html``, or replace the one of this title; ``rows`` are those of a table.
+
+        Call it before the run ends, for example in ``finetune_epoch_end``.
+        """
+        section = {"title": title, "text": text, "rows": [[str(cell) for cell in row] for row in rows]}
+        self.sections = [*(each for each in self.sections if each["title"] != title), section]
 
     def say(self, message: str) -> None:
         """Print a line to the user and write it to ``log.txt``."""

@@ -39,6 +39,7 @@ class Examined:
     features: NDArray[np.float32]
     rows: NDArray[np.void]
     metadata: tuple[pictures.Metadata, ...]
+    sources: Sequence[Image] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,7 @@ def examine_images(data: Data, features: NDArray[np.float32], workers: int) -> E
         features=features,
         rows=rows,
         metadata=tuple(metadata),
+        sources=images,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from finetune.audit import report
+from finetune.audit import page, report
 from finetune.audit.audit import audit_prepared
+from finetune.files import atomic
 from finetune.training import preflight, runfolder
 from finetune.training.prepare import prepare
 
@@ -37,5 +38,6 @@ def audit_plan(
     found = audit_prepared(prepared, say, check)
     created = runfolder.create_folder(folder or plan.recipe.output, NAME)
     report.write_audit(found, created)
+    atomic.write_text(created / "audit.html", page.render_audit(found, created))
     proposed = sum(1 for _ in report.propose_corrections(found))
     return {**report.describe_audit(found), "folder": str(created), "proposed": proposed}

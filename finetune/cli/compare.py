@@ -40,7 +40,7 @@ def compare(runs: Runs, data: Data = None, html: Html = None, force: Force = Fal
     images. Runs with different test images or classes are refused, unless --data
     names photos for all of them.
     """
-    from finetune.compare.compare import compare_runs
+    from finetune.compare.compare import compare_runs, describe_verdict
     from finetune.compare.runs import read_models, read_run
     from finetune.display.progress import Progress
 
@@ -59,7 +59,8 @@ def compare(runs: Runs, data: Data = None, html: Html = None, force: Force = Fal
     if target:
         from finetune.report.comparison import render_comparison
 
-        content = target.write(render_comparison(report).encode())
+        verdicts = [describe_verdict(pair, report["images"]) for pair in report["pairs"]]
+        content = target.write(render_comparison(report, verdicts).encode())
         report["html"] = str(html)
     return Answer(data=report, view=lambda: render_report(report), content=content)
 

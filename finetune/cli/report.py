@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,8 @@ from finetune.files.atomic import expand_home
 from finetune.files.outputs import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from finetune.explain.explanation import Explanation
 
 RunFolder = Annotated[Path, typer.Argument(hidden=True, autocompletion=completers.offer_models)]
@@ -43,10 +45,10 @@ def report(run: RunFolder, file: Out = None, device: Device = "auto", force: For
     target = Output(path=path, command="report", force=force or file is None)
     target.check()
 
-    def explain(paths: list[str]) -> list[Explanation]:
+    def explain(images: Sequence[Any]) -> list[Explanation]:
         from finetune.explain.explain import explain_images
 
-        return explain_images(open_model(folder, device), paths)
+        return explain_images(open_model(folder, device), list(images))
 
     content = target.write(reports.render_report(records, explain if records.model else None).encode())
     return Answer(data={"report": str(path)}, view=lambda: str(path), content=content)

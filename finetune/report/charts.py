@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 460, 220
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 34
 TICKS = 4
 SIDE = 640  # pixels of the picture of a confusion matrix, about
 
@@ -38,7 +38,7 @@ def draw_lines(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], x
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         parts.append(f'<polyline class="line line{number}" points="{path}"/>')
         parts += [f'<circle class="dot line{number}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in spots]
-        parts.append(draw_text(f"key line{number}", LEFT + 8 + 130 * number, TOP + 8, name, "start"))
+        parts.append(draw_text(f"key line{number}", LEFT + 130 * number, TOP - 12, name, "start"))
     return wrap_svg(title, parts)
 
 
@@ -59,17 +59,24 @@ def draw_reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
 
 
 def draw_axes(low_x: float, high_x: float, low_y: float, high_y: float, x_label: str) -> str:
-    """Return axes with ticks."""
+    """Return axes with ticks, at whole numbers of epochs."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = [f'<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>']
     for number in range(TICKS + 1):
-        share = number / TICKS
-        y, x = bottom - share * (bottom - TOP), LEFT + share * (right - LEFT)
+        y = bottom - number / TICKS * (bottom - TOP)
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        parts.append(draw_text("tick", LEFT - 6, y + 4, f"{low_y + share * (high_y - low_y):.3g}", "end"))
-        parts.append(draw_text("tick", x, bottom + 15, f"{low_x + share * (high_x - low_x):.3g}", "middle"))
+        parts.append(draw_text("tick", LEFT - 6, y + 4, f"{low_y + number / TICKS * (high_y - low_y):.2g}", "end"))
+    for value in choose_ticks(low_x, high_x, whole=x_label == "epoch"):
+        x = LEFT + (value - low_x) / (high_x - low_x) * (right - LEFT)
+        parts.append(draw_text("tick", x, bottom + 15, f"{value:g}", "middle"))
     parts.append(draw_text("tick", (LEFT + right) / 2, HEIGHT - 4, x_label, "middle"))
     return "".join(parts)
+
+
+def choose_ticks(low: float, high: float, *, whole: bool) -> list[float]:
+    """Return the values to write at an axis."""
+    found = [low + number / TICKS * (high - low) for number in range(TICKS + 1)]
+    return list(dict.fromkeys(float(round(each)) for each in found)) if whole else found
 
 
 def draw_text(kind: str, x: float, y: float, text: str, anchor: str) -> str:

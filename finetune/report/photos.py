@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from finetune.components import ImageSpec
-from finetune.data.images import fit, read_image
+from finetune.data.images import decode, fit, read_image
 from finetune.errors import FinetuneError
 from finetune.report.charts import encode_picture
 
@@ -21,10 +22,15 @@ SIDE = 144  # pixels of a picture
 
 
 class Photos:
-    """Pictures of the images in ``scores``; an image without a file that can be read has none."""
+    """Pictures of the images in ``scores``; an image that cannot be read has none.
 
-    def __init__(self, scores: Scores, classes: Sequence[str]) -> None:
+    ``images`` are the images themselves, in the same order; without them, they are read from their files.
+    """
+
+    def __init__(self, scores: Scores, classes: Sequence[str], images: Sequence[Any] | None = None) -> None:
         self.scores, self.classes = scores, classes
+        fits = images is not None and len(images) == len(scores.paths)
+        self._images = images if fits else None
         self._pictures: dict[int, str] = {}
         self._heat: dict[int, str] = {}
 
@@ -43,21 +49,25 @@ class Photos:
     def draw(self, row: int) -> str:
         """Return the picture of an image as a data URI; empty if its file cannot be read."""
         if row not in self._pictures:
-            self._pictures[row] = draw_thumbnail(self.scores.paths[row])
+            self._pictures[row] = draw_thumbnail(self.get_source(row))
         return self._pictures[row]
+
+    def get_source(self, row: int) -> Any:
+        """Return the image itself, or the path of its file."""
+        return Path(self.scores.paths[row]) if self._images is None else self._images[row]
 
     def find(self, label: int, predicted: int) -> list[int]:
         """Return the rows of images of one class that were taken for another."""
         found = (self.scores.labels == label) & (self.scores.scored["predicted"] == predicted)
         return [int(row) for row in found.nonzero()[0]]
 
-    def add_heat(self, rows: Sequence[int], explain: Callable[[list[str]], list[Explanation]] | None) -> str:
+    def add_heat(self, rows: Sequence[int], explain: Callable[[Sequence[Any]], list[Explanation]] | None) -> str:
         """Compute the heat maps of images; return why there are none, or an empty text."""
         usable = [row for row in rows if self.draw(row)]
         if explain is None or not usable:
             return ""
         try:
-            found = explain([self.scores.paths[row] for row in usable])
+            found = explain([read_whole(self.get_source(row)) for row in usable])
         except FinetuneError as error:
             return f"No heat maps: {error}."
         for row, each in zip(usable, found, strict=True):
@@ -65,12 +75,15 @@ class Photos:
         return "The right half of each photo shows where the network sees the predicted class, brighter for more."
 
 
-def draw_thumbnail(path: str, side: int = SIDE) -> str:
-    """Return a small square picture of an image file as a data URI; empty if the file cannot be read."""
-    from pathlib import Path
+def read_whole(source: Any) -> Any:
+    """Return a path unchanged, and any other image as its pixels."""
+    return source if isinstance(source, Path) else decode(source)
 
+
+def draw_thumbnail(source: Any, side: int = SIDE) -> str:
+    """Return a small square picture of an image as a data URI; empty if it cannot be read."""
     spec = ImageSpec(size=side, resize=side)
     try:
-        return encode_picture(Image.fromarray(fit(read_image(Path(path), spec), spec)))
+        return encode_picture(Image.fromarray(fit(read_image(source, spec), spec)))
     except (FinetuneError, OSError, ValueError):
         return ""

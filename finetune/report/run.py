@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from finetune.explain.explanation import Explanation
 
-    Explain = Callable[[list[str]], list[Explanation]]
+    Explain = Callable[[Sequence[Any]], list[Explanation]]
 
 NAME = "report.html"
 FINDINGS = 200  # shown; data.json has all
@@ -30,14 +30,15 @@ PAIRS = 8  # confused pairs with photos
 MATRIX = 30  # classes up to which the matrix is a table
 
 
-def write_report(folder: Path, explain: Explain | None = None, path: Path | None = None) -> Path:
-    """Write the report of a run folder and return its path; ``explain`` returns heat maps for paths of images."""
-    target = path or folder / NAME
-    atomic.write_text(target, render_report(read_records(folder), explain))
-    return target
+def write_report(folder: Path, explain: Explain | None = None, images: Sequence[Any] | None = None) -> None:
+    """Write the report into a run folder; ``explain`` returns the heat maps of images.
+
+    ``images`` are the test or else validation images, if they are at hand; otherwise they are read from their files.
+    """
+    atomic.write_text(folder / NAME, render_report(read_records(folder), explain, images))
 
 
-def render_report(records: Records, explain: Explain | None = None) -> str:
+def render_report(records: Records, explain: Explain | None = None, images: Sequence[Any] | None = None) -> str:
     """Return the report of a run in HTML, of an unfinished run as far as it came."""
     scores = records.scores
     about = None if scores is None else describe_results(records, scores)
@@ -53,7 +54,7 @@ def render_report(records: Records, explain: Explain | None = None) -> str:
         **describe_training(records),
         scores=about,
         part={"valid": "validation", "out of fold": "training"}.get(scores.split, scores.split) if scores else "",
-        **describe_photos(records, scores, explain),
+        **describe_photos(records, scores, explain, images),
         calibration=describe_calibration(records.model.get("calibration", {})),
         sections=records.result.get("sections", []),
         command=f"finetune run {records.folder}/recipe.yaml",
@@ -90,16 +91,18 @@ def describe_verdict(records: Records, about: Mapping[str, Any] | None) -> list[
         state = "The run is finished, but it predicted no images." if records.result else "The run is not finished."
         epochs = f"{len(records.lines)} epochs are recorded." if records.lines else "No epoch is recorded."
         return [state, epochs]
-    low, high = about["accuracy_interval"]
     known = [each for each in about["per_class"] if each["recall"] is not None]
     most = max(each["images"] for each in known) / about["images"]
-    right = f"It is right about {about['accuracy']:.1%} of {about['images']:,} images it was not trained on"
-    first = f"{right} (95 % interval {low:.1%} to {high:.1%}); always guessing the commonest class gives {most:.1%}."
+    interval = f"95 % interval {pages.format_interval(about['accuracy_interval'])}"
+    right = f"It is right about {pages.format_percent(about['accuracy'])} of {about['images']:,} images"
+    guess = f"always guessing the commonest class gives {pages.format_percent(most)}"
+    first = f"{right} that it was not trained on ({interval}); {guess}."
     weakest = min(known, key=lambda each: (each["recall"], -each["images"]))
     hits = round(weakest["recall"] * weakest["images"])
     second = f"It is weakest for '{weakest['class']}', {hits} of {weakest['images']} right."
     trusted = "can be taken at face value" if about["ece"] <= 0.05 else "should not be taken at face value"
-    third = f"Its probabilities {trusted}: they differ from the accuracy by {about['ece']:.1%} on average."
+    error = f"they differ from the accuracy by {pages.format_percent(about['ece'])} on average"
+    third = f"Its probabilities {trusted}: {error}."
     return [first, second, third]
 
 
@@ -169,12 +172,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
 
 
-def describe_photos(records: Records, scores: Scores | None, explain: Explain | None) -> dict[str, Any]:
+def describe_photos(
+    records: Records, scores: Scores | None, explain: Explain | None, images: Sequence[Any] | None
+) -> dict[str, Any]:
     """Return confusion matrix and photos: the most certain mistakes, the least certain hits, the confused pairs."""
     empty = ("confused", "matrix", "class_names", "matrix_picture", "worst", "uncertain", "heat_note", "reliability")
     if scores is None:
         return dict.fromkeys(empty)
-    photos = Photos(scores, records.classes)
+    photos = Photos(scores, records.classes, images)
     wrong = scores.scored["predicted"] != scores.labels
     confidence = scores.scored["confidence"]
     rows = np.arange(len(wrong))
@@ -228,7 +233,7 @@ def describe_calibration(about: Mapping[str, Any]) -> str:
     """Return how the probabilities were calibrated, in words."""
     if about.get("method", "none") == "none":
         return "The probabilities were not calibrated, because no images were held back."
-    before = f" (before: {about['ece_before']:.1%})" if "ece_before" in about else ""
+    before = f" (before: {pages.format_percent(about['ece_before'])})" if "ece_before" in about else ""
     where = {"validation": "validation images", "out of fold": "training images out of fold"}[about["method"]]
     return f"The temperature {about['temperature']:.3g} was measured on {about['images']:,} {where}{before}."
 

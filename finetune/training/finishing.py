@@ -16,6 +16,7 @@ from finetune.model.predictions import write_predictions
 from finetune.network.network import assign_values
 from finetune.training import records, saving
 from finetune.training.certainty import measure_certainty
+from finetune.training.reporting import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -144,6 +145,7 @@ def finish(training: TrainingRun, check: Check) -> None:
         "seconds": round(training.seconds, 3),
         "peak_rss_mb": environment.read_peak_memory_mb(),
         "devices": world.size,
+        **({"sections": run.sections} if run.sections else {}),
     }
     if world.is_main:
         records.write_history(run)
@@ -152,6 +154,7 @@ def finish(training: TrainingRun, check: Check) -> None:
         about = describe_model(training, metrics) | {"calibration": certainty.calibration}
         modelfolder.write_folder(run.folder / "model", about, training.network, certainty.reference)
         records.write_result(run)
+        write_page(training, about)
 
 
 def describe_model(training: TrainingRun, metrics: dict[str, float]) -> dict[str, Any]:

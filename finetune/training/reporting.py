@@ -1,0 +1,33 @@
+"""Report of a finished run, written while its network is still in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune.catalogue import Catalogue
+from finetune.display.failures import describe_error
+from finetune.explain.explain import explain_images
+from finetune.model.model import Model
+from finetune.report.run import write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from finetune.explain.explanation import Explanation
+    from finetune.training.training_run import TrainingRun
+
+
+def write_page(training: TrainingRun, about: Mapping[str, Any]) -> None:
+    """Write ``report.html``; a failure is only reported, since the run itself is complete."""
+    prepared, run, data = training.prepared, training.run, training.data
+    catalogue = Catalogue(prepared.plugins)
+    model = Model(network=training.network, about=dict(about), image=prepared.image, catalogue=catalogue, say=run.say)
+
+    def explain(images: Sequence[Any]) -> list[Explanation]:
+        return explain_images(model, list(images), workers=prepared.workers)
+
+    part = data.test or data.valid
+    try:
+        write_report(run.folder, explain, None if part is None else part.images)
+    except Exception as error:  # of whatever is wrong with one image or record
+        run.say(f"warning: report.html was not written: {describe_error(error)}; run finetune report {run.folder}")
