@@ -28,7 +28,20 @@ LAYERS = (  # from the bottom up: modules and packages of finetune
     *("errors", "text", "version", "normalisation", "suggest"),
     *("components", "hookspecs", "plugins", "catalogue", "files", "machine", "recipe", "run", "distributed", "data"),
     *("fitting", "confidence", "network", "weights", "features", "display", "model", "explain", "report"),
-    *("training", "audit", "compare", "launch", "doctor", "sweep", "new", "testing", "fitted", "finetuner", "cli"),
+    *(
+        "training",
+        "audit",
+        "review",
+        "compare",
+        "launch",
+        "doctor",
+        "sweep",
+        "new",
+        "testing",
+        "fitted",
+        "finetuner",
+        "cli",
+    ),
 )
 EXCEPTIONS = {  # imports that run up, each with its reason
     ("components", "recipe"): "the type of a recipe, in the facts that a check of options is given",

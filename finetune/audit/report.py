@@ -114,6 +114,20 @@ def propose_corrections(audit: Audit) -> Iterator[tuple[str, str, str]]:
             yield name, "relabel", images.classes[scores.suggested[row]]
 
 
+def list_wrong_labels(audit: Audit) -> Iterator[dict[str, Any]]:
+    """Yield the images whose label is probably wrong, the most certain first, with their nearest images."""
+    scores, images = audit.scores, audit.images
+    rows = [int(row) for row in scores.is_wrong.nonzero()[0]]
+    for row in sorted(rows, key=lambda row: (float(scores.score[row]), row)):
+        yield {
+            "path": images.names[row],
+            "label": images.classes[images.labels[row]],
+            "suggested": images.classes[scores.suggested[row]],
+            "label_score": round(float(scores.score[row]), 4),
+            "neighbours": [images.names[at] for at in scores.neighbours.indices[row, :SHOWN].tolist()],
+        }
+
+
 def describe_audit(audit: Audit) -> dict[str, Any]:
     """Return the audit as JSON: facts about the data set, and counts and groups of findings."""
     names = audit.images.names
@@ -129,5 +143,7 @@ def describe_audit(audit: Audit) -> dict[str, Any]:
             "outliers": int(audit.outliers.sum()),
             "quality": {problem: sum(problem in problems for problems in audit.quality) for problem in quality},
         },
+        "class_names": list(audit.images.classes),
+        "wrong_labels": list(list_wrong_labels(audit)),
         "duplicates": [{"exact": group.exact, "images": [names[row] for row in group.rows]} for group in audit.groups],
     }

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 COMMANDS = (  # modules; importing one adds its commands to the application, in this order
     *("run", "lr", "predict", "explain", "eval", "compare", "report", "export"),
-    *("audit", "pack", "recipes", "new", "weights", "plugins", "doctor"),
+    *("audit", "review", "pack", "recipes", "new", "weights", "plugins", "doctor"),
 )
 for name in COMMANDS:
     import_module(f"finetune.cli.{name}")
