@@ -7,6 +7,12 @@ from finetune.components import (
     IMAGENET_STD as IMAGENET_STD,
 )
 from finetune.components import (
+    Audit as Audit,
+)
+from finetune.components import (
+    AuditedImages as AuditedImages,
+)
+from finetune.components import (
     Augmentation as Augmentation,
 )
 from finetune.components import (
@@ -26,6 +32,9 @@ from finetune.components import (
 )
 from finetune.components import (
     Freezer as Freezer,
+)
+from finetune.components import (
+    ImageFinding as ImageFinding,
 )
 from finetune.components import (
     ImageSpec as ImageSpec,
@@ -104,6 +113,9 @@ from finetune.errors import (
 )
 from finetune.errors import (
     WeightsError as WeightsError,
+)
+from finetune.explain.explanation import (
+    Explanation as Explanation,
 )
 from finetune.files.archive import extract as extract
 from finetune.files.atomic import (

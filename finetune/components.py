@@ -321,6 +321,50 @@ class Callback(Component):
     check: Callable[[Any, RunFacts], Iterable[Finding]] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedImages:
+    """The images that an audit checks: all splits, in order.
+
+    ``features`` (N, D) float32 are those of the frozen network, ``labels`` (N,) indices of ``classes``. ``read(index)``
+    returns the pixels of an image, HWC uint8 RGB.
+    """
+
+    paths: Sequence[str]
+    splits: Sequence[str]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    features: NDArray[np.float32]
+    read: Callable[[int], Pixels]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFinding:
+    """What a check found about an image: its index, and a text such as 'shows a watermark'.
+
+    ``exclude`` proposes to leave the image out, ``relabel`` proposes another class.
+    """
+
+    image: int
+    text: str
+    exclude: bool = False
+    relabel: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit(Component):
+    """A check of an audit: ``build(options)`` returns a function from ``AuditedImages`` to ``ImageFinding``s."""
+
+    kind: ClassVar[str] = "audit"
+    hook: ClassVar[str] = "finetune_audits"
+    section: ClassVar[str] = "audit"
+    many: ClassVar[bool] = True
+
+    build: Callable[[Any], Callable[[AuditedImages], Iterable[ImageFinding]]]
+
+
 # Deprecated fields of backbones and their new names; the old ones are accepted until the next release.
 RENAMED = {"products": "matmul_form", "products_avx2": "matmul_form_avx2"}
 
@@ -353,4 +397,4 @@ def warn_of_old_name(old: str) -> None:
 
 accept_old_names(Backbone)
 
-KINDS: tuple[type[Component], ...] = (Backbone, Dataset, Augmentation, Freezer, Callback)
+KINDS: tuple[type[Component], ...] = (Backbone, Dataset, Augmentation, Freezer, Callback, Audit)

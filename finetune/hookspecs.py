@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Weights
+    from finetune.components import Audit, Augmentation, Backbone, Callback, Dataset, Freezer, Weights
     from finetune.run import Run
 
 PROJECT = "finetune"
@@ -45,6 +45,11 @@ def finetune_freezers() -> Iterable[Freezer]:  # type: ignore[empty-body]
 @hookspec
 def finetune_callbacks() -> Iterable[Callback]:  # type: ignore[empty-body]
     """Return the callbacks that this plugin offers."""
+
+
+@hookspec
+def finetune_audits() -> Iterable[Audit]:  # type: ignore[empty-body]
+    """Return the checks that this plugin offers to audits."""
 
 
 # Downloads

@@ -38,6 +38,7 @@ BUILTINS = (
     "finetune_plugins.tensorboard",
     "finetune_plugins.checkpoint",
     "finetune_plugins.early_stopping",
+    "finetune_plugins.small_images",
 )
 NAME_OF_API = "finetune_api"
 SLOW = 10.0  # seconds after which the run warns that a plugin blocks it

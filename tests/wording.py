@@ -28,7 +28,7 @@ WORDS = {
     "anew": (r"\banew\b", "again; restart, re-initialise"),
     "go on": (r"\b(?:go|goes|going|gone|went)\s+on\b", "resume, continue"),
     "is said": (rf"\b{BE}\s+said\b", "is reported, is printed, warns"),
-    "is told": (rf"\b{BE}\s+told\b", "is reported, is printed, warns"),
+    "is told": (rf"(?<!\bcannot\s)\b{BE}\s+told\b", "is reported, is printed, warns"),
     "come along": (r"\b(?:come|comes|came|coming)\s+along\b", "bundled"),
     "beside": (r"\bbeside\b", "next to; alongside; in the background"),
     "whole": (

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from the program: begin -->", "<!-- from the program: end -->"
 HEAD = ("| key | value | default | meaning |", "| --- | --- | --- | --- |")
-KINDS = ("dataset", "augmentation", "backbone", "freezer", "callback")
+KINDS = ("dataset", "augmentation", "backbone", "freezer", "callback", "audit")
 WRITTEN = {
     "dataset": "Datasets",
     "augmentation": "Augmentations",
     "backbone": "Backbones",
     "freezer": "Freezing policies",
     "callback": "Callbacks",
+    "audit": "Checks of audits",
 }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.audit import datasets, duplicates, labels, pictures
+from finetune.audit import checks, datasets, duplicates, labels, pictures
 from finetune.errors import DataError
 from finetune.training.frozen_stages import PLAIN
 from finetune.training.phase_data import PhaseData
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from finetune.audit.duplicates import Group
     from finetune.audit.labels import LabelScores
-    from finetune.components import Image
+    from finetune.components import Image, ImageFinding
     from finetune.data.loading import Data
     from finetune.training.prepare import Prepared
 
@@ -44,7 +44,10 @@ class Examined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What an audit found; ``facts`` describe the data set and the network, ready for JSON."""
+    """What an audit found; ``facts`` describe the data set and the network, ready for JSON.
+
+    ``checked`` has the findings of each check from a plugin, by its name.
+    """
 
     images: Examined
     scores: LabelScores
@@ -53,6 +56,7 @@ class Audit:
     quality: tuple[tuple[str, ...], ...]
     facts: dict[str, Any]
     duplicate_of: dict[int, int] = field(default_factory=dict)
+    checked: dict[str, tuple[ImageFinding, ...]] = field(default_factory=dict)
 
     @property
     def contradictions(self) -> list[Group]:
@@ -71,7 +75,8 @@ def audit_prepared(prepared: Prepared, say: Callable[[str], None], check: Callab
     say("measuring the images")
     images = examine_images(prepared.data, features, prepared.workers)
     facts = {"backbone": prepared.plan.recipe.backbone.use, "weights": prepared.weights.get("source", "none")}
-    return audit_images(images, facts)
+    found = audit_images(images, facts)
+    return replace(found, checked=checks.run_checks(prepared.plan.audit, images, say, check))
 
 
 def gather_features(prepared: Prepared, say: Callable[[str], None], check: Callable[[], None]) -> NDArray[np.float32]:

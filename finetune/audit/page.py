@@ -55,6 +55,11 @@ class Page:
         text = "These may be hard to recognise, or look different from all others."
         yield self._make_section("quality", "Quality", text, poor, lambda row: ", ".join(audit.quality[row]))
 
+        for number, (name, findings) in enumerate(audit.checked.items()):
+            texts = {each.image: each.text for each in findings}
+            about = f"Found by the check '{name}'."
+            yield self._make_section(f"check{number}", name, about, list(texts), texts.__getitem__)
+
     def _make_wrong_labels(self) -> dict[str, Any]:
         scores, images = self.audit.scores, self.audit.images
         rows = [int(row) for row in scores.is_wrong.nonzero()[0]]

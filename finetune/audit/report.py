@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.files import atomic
@@ -44,6 +46,7 @@ def format_table(header: tuple[str, ...], rows: Any) -> str:
 def list_images(audit: Audit) -> Iterator[tuple[str, ...]]:
     """Yield a row for each image, in order of split and index."""
     images, scores = audit.images, audit.scores
+    notes = Notes.of(audit)
     for row, name in enumerate(images.names):
         wrong = bool(scores.is_wrong[row])
         other = audit.duplicate_of.get(row)
@@ -57,16 +60,36 @@ def list_images(audit: Audit) -> Iterator[tuple[str, ...]]:
             "" if other is None else images.names[other],
             str(bool(audit.outliers[row])).lower(),
             ";".join(audit.quality[row]),
-            "; ".join(explain_image(audit, row)),
+            "; ".join(explain_image(audit, row, notes)),
         )
 
 
-def explain_image(audit: Audit, row: int) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What was found about images, by row: the group of duplicates, and the texts of checks from plugins."""
+
+    groups: dict[int, Group]
+    texts: dict[int, list[str]]
+
+    @classmethod
+    def of(cls, audit: Audit) -> Notes:
+        """Collect the notes of an audit."""
+        groups: dict[int, Group] = {}
+        for group in audit.groups:
+            for row in group.rows:
+                groups.setdefault(row, group)
+        texts: dict[int, list[str]] = defaultdict(list)
+        for name, findings in audit.checked.items():
+            for each in findings:
+                texts[each.image].append(f"{name}: {each.text}")
+        return cls(groups, texts)
+
+
+def explain_image(audit: Audit, row: int, notes: Notes) -> Iterator[str]:
     """Yield the reasons why an image needs attention, the most certain first."""
     images, scores = audit.images, audit.scores
-    group = next((each for each in audit.groups if row in each.rows), None) if row in find_grouped(audit) else None
-    if group is not None:
-        yield from explain_group(audit, group, row)
+    if row in notes.groups:
+        yield from explain_group(audit, notes.groups[row], row)
     if scores.is_wrong[row]:
         near = [images.classes[images.labels[other]] for other in scores.neighbours.indices[row, :SHOWN]]
         suggested = images.classes[scores.suggested[row]]
@@ -75,11 +98,7 @@ def explain_image(audit: Audit, row: int) -> Iterator[str]:
         yield "looks like no other image"
     if audit.quality[row]:
         yield f"quality: {', '.join(audit.quality[row])}"
-
-
-def find_grouped(audit: Audit) -> set[int]:
-    """Return the rows that are in a group of duplicates."""
-    return {row for group in audit.groups for row in group.rows}
+    yield from notes.texts.get(row, ())
 
 
 def explain_group(audit: Audit, group: Group, row: int) -> Iterator[str]:
@@ -107,11 +126,16 @@ def propose_corrections(audit: Audit) -> Iterator[tuple[str, str, str]]:
     for group in {each.rows: each for each in (*audit.contradictions, *audit.leaks)}.values():
         kept = max(group.rows, key=lambda row: (ORDER.index(images.splits[row]), scores.score[row]))
         excluded |= {row for row in group.rows if row != kept}
+    findings = [each for several in audit.checked.values() for each in several]
+    excluded |= {each.image for each in findings if each.exclude}
+    relabelled = {each.image: each.relabel for each in findings if each.relabel is not None}
     for row, name in enumerate(images.names):
         if row in excluded:
             yield name, "exclude", ""
         elif scores.is_wrong[row]:
             yield name, "relabel", images.classes[scores.suggested[row]]
+        elif row in relabelled and relabelled[row] != images.classes[images.labels[row]]:
+            yield name, "relabel", relabelled[row]
 
 
 def list_wrong_labels(audit: Audit) -> Iterator[dict[str, Any]]:
@@ -141,6 +165,7 @@ def describe_audit(audit: Audit) -> dict[str, Any]:
             "duplicates": len(audit.groups),
             "leaks": len(audit.leaks),
             "outliers": int(audit.outliers.sum()),
+            "checks": {name: len(findings) for name, findings in audit.checked.items()},
             "quality": {problem: sum(problem in problems for problems in audit.quality) for problem in quality},
         },
         "class_names": list(audit.images.classes),

@@ -75,6 +75,8 @@ def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "outliers", f"{count(found['outliers'], 'image')} like no other"
     if found["quality"]:
         yield "quality", ", ".join(f"{number:,} {name}" for name, number in found["quality"].items())
+    for name, number in found["checks"].items():
+        yield "check", f"{name}: {count(number, 'image')}"
     for each in report["rare_classes"]:
         yield "rare", f"class '{each['class']}' has only {each['images']:,} images"
     for each in report["confused_classes"][:3]:

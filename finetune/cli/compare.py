@@ -29,7 +29,7 @@ Html = Annotated[Path | None, make_output_option("--html", help="Write the compa
 @command(
     "RUN RUN...",
     "finetune compare runs/mine-001 runs/mine-002",
-    "finetune compare runs/a-001 runs/b-001 --data photos/test --html compare.html",
+    "finetune compare runs/a-001 runs/b-001 --data test --html compare.html",
     alone="html",
 )
 def compare(runs: Runs, data: Data = None, html: Html = None, force: Force = False) -> Answer:

@@ -23,7 +23,7 @@ new = add_group(
     "finetune new recipe photos/",
 )
 
-KIND = "What it adds: dataset, augmentation, freezer, callback or backbone."
+KIND = "What it adds: dataset, augmentation, freezer, callback, audit or backbone."
 
 
 def list_kinds() -> list[str]:

@@ -22,10 +22,10 @@ Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser."
 def review(audit: Folder, port: Port = 0, browser: Open = False) -> Answer:
     """Decide about the findings of an audit, on a page.
 
-    AUDIT is a folder that `finetune audit` wrote. The page is served on this
-    machine only, at a secret address. Keep, relabel or exclude each photo with
-    K, R and X; U takes the last decision back. Every decision is stored at once
-    in corrections.csv, and the review can be resumed. Ctrl-C ends it.
+    AUDIT is the folder of an audit. The page is served on this machine only, at
+    a secret address. Keep, relabel or exclude each photo with K, R and X; U takes
+    the last decision back. Every decision is stored at once in corrections.csv,
+    and the review can be resumed. Ctrl-C ends it.
     """
     from finetune.display.progress import Progress
     from finetune.machine import interrupts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from finetune.data import splitfile
 from finetune.distributed.world import SINGLE_PROCESS
@@ -85,21 +85,6 @@ class Logits(nn.Cell):
         return self.tail(x, self.ones)
 
 
-class Explored(nn.Cell):
-    """Pooled features and logits of a network, next to each other."""
-
-    def __init__(self, network: Network, matmul_form: Stages | None = None) -> None:
-        super().__init__(auto_prefix=False)
-        self.trunk = Trunk(network, len(network.stages), matmul_form)
-        self.head = network.head
-        self.ones = Tensor(np.ones((1, 1), np.float32))
-
-    def construct(self, images: Tensor) -> Tensor:
-        """Map (N, 3, H, W) to (N, features + classes)."""
-        features = self.trunk(images)
-        return ops.concat((features, self.head(features, self.ones)), 1)
-
-
 class Predictor:
     """Runs a network in evaluation mode, on images or on the input features of stage ``first``.
 
@@ -138,12 +123,19 @@ class Predictor:
             real = batch.weights > 0
             yield batch.indices[real], self.convert_logits(logits)[real]
 
-    def predict_with_features(self, batches: Batches, classes: int) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
-        """Yield indices (n,), probabilities (n, classes) and pooled features (n, width) of each batch."""
-        for batch, output in self._compute("both", batches):
+    def predict_with_features(self, batches: Batches) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
+        """Yield indices (n,), probabilities (n, classes) and pooled features (n, width) of each batch.
+
+        The probabilities have the bits of ``predict_probabilities``, which another graph for both would not have.
+        """
+        for batch in batches.epoch(1):
             real = batch.weights > 0
-            logits = np.ascontiguousarray(output[:, -classes:])  # the sums of softmax depend on the layout
-            yield batch.indices[real], self.convert_logits(logits)[real], output[real, :-classes]
+            logits = self._get_engine("logits", batch.images)(batch.images)
+            yield (
+                batch.indices[real],
+                self.convert_logits(logits)[real],
+                self.compute_batch_features(batch.images)[real],
+            )
 
     def convert_logits(self, logits: Array) -> Array:
         """Return the probabilities of logits (n, classes)."""
@@ -205,14 +197,12 @@ class Predictor:
             return engines.Engine(engines.MindSpore(Logits(self.network, self.first)), len(sample))
         cell, own = self._make_cell(what, None), self.matmul_form and self._make_cell(what, self.matmul_form)
         # For a few small logits the cosine means little.
-        least = -1.0 if what == "logits" else engines.COSINE
+        least = engines.COSINE if what == "features" else -1.0
         return engines.build_engine(cell, sample, self.section, self.say, own=own, device=self.device, cosine=least)
 
     def _make_cell(self, what: str, matmul_form: Stages | None) -> nn.Cell:
         if what == "features":
             return Trunk(self.network, len(self.network.stages), matmul_form)
-        if what == "both":
-            return Explored(self.network, matmul_form)
         return Logits(self.network, self.first, matmul_form)
 
 

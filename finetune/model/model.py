@@ -124,7 +124,7 @@ class Model:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32] | None]]:
         """Yield indices, probabilities and, if they are needed, features of each batch."""
         if features:
-            yield from self.predictor.predict_with_features(loader, len(self.classes))
+            yield from self.predictor.predict_with_features(loader)
         else:
             yield from ((indices, rows, None) for indices, rows in self.predictor.predict_probabilities(loader))
 

@@ -55,6 +55,11 @@ DRAFTS = {
         needs=("pydantic>=2.10",),
         snippet="callbacks:\n  - {use: tensorboard}\n  - {use: checkpoint}\n  - {use: NAME, accuracy: 0.95}",
     ),
+    "audit": Draft(
+        purpose="A check of audits that finds photos of an unusual shape",
+        needs=("pydantic>=2.10",),
+        snippet="audit:\n  - {use: NAME, ratio: 3}",
+    ),
     "backbone": Draft(
         purpose="A small network of three stages",
         needs=("mindspore>=2.10", "pydantic>=2.10"),

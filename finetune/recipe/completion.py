@@ -46,6 +46,8 @@ class Writing:
             if isinstance(get_default(name) if not path and name in SLOTS else None, list):
                 items = self.value(below)
                 yield from ((f"{format_path((*below, i))}.", said) for i in range(len(items or ())))
+                if not items and not get_default(name):
+                    yield f"{format_path(below)}=", f"{said} [[]]"
             elif find_models(field.annotation):
                 yield f"{format_path(below)}.", said
             else:

@@ -95,6 +95,10 @@ class CallbackSection(Section):
     """One callback of the run."""
 
 
+class AuditSection(Section):
+    """One more check of an audit."""
+
+
 class LinearHead(Options):
     """One fully connected layer."""
 
@@ -366,6 +370,8 @@ with warnings.catch_warnings():
             CallbackSection(use="checkpoint"),
         )
         """Callbacks of the run, in this order; `[]` for none."""
+        audit: tuple[AuditSection, ...] = ()
+        """More checks of an audit, in this order; a run does not use them."""
         runner: Annotated[Runner, Field(discriminator="device")] = AutoRunner()
         """The device to train on, and the number of devices and machines."""
         output: Path = Path("runs")

@@ -35,7 +35,7 @@ from finetune.recipe.runners import AutoRunner
 
 if TYPE_CHECKING:
     from finetune.catalogue import Catalogue, Chosen
-    from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, Options
+    from finetune.components import Audit, Augmentation, Backbone, Callback, Dataset, Freezer, Options
 
 MAX_MISTAKES = 100
 
@@ -53,6 +53,7 @@ class Plan:
     augment: tuple[Chosen[Augmentation], ...]
     freezer: Chosen[Freezer]
     callbacks: tuple[Chosen[Callback], ...]
+    audit: tuple[Chosen[Audit], ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -96,7 +97,8 @@ def _get_sort_key(mistake: Mistake) -> tuple[bool, int, int, int]:
 
 def dump_plan(plan: Plan) -> str:
     """Return the plan as a recipe with all defaults and absolute paths; loading it gives an equal plan."""
-    return dumps(plan.recipe.model_dump(mode="json", by_alias=True))
+    unused = {"audit"} if not plan.recipe.audit else set()
+    return dumps(plan.recipe.model_dump(mode="json", by_alias=True, exclude=unused))
 
 
 def dump_given(plan: Plan) -> str:
@@ -206,6 +208,7 @@ def _complete_plan(recipe: Recipe, parts: Sequence[tuple[Part, Options]], paths:
         augment=tuple(chosen["augment"]),
         freezer=replace(freezer, options=named_options),
         callbacks=tuple(chosen["callbacks"]),
+        audit=tuple(chosen["audit"]),
     )
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from finetune.review.decisions import Review
 
+    Answer = Callable[[Request], Awaitable[Response]]
+
 HOST = "127.0.0.1"
 SIDE = 900  # pixels of the longer side of an image that is sent
 BODY = 10_000  # bytes of a request
@@ -45,72 +47,98 @@ def build_application(review: Review, token: str, *, hosts: tuple[str, ...] = (H
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
-    lock = threading.Lock()
+    answers = Answers(review)
+    routes = (
+        ("", answers.send_file, "GET"),
+        ("review.js", answers.send_file, "GET"),
+        ("review.css", answers.send_file, "GET"),
+        ("state", answers.send_state, "GET"),
+        ("images/{number:int}", answers.send_image, "GET"),
+        ("decide", answers.decide, "POST"),
+        ("undo", answers.undo, "POST"),
+    )
+    return Starlette(
+        routes=[Route(f"/{{token}}/{path}", guard(answer, token), methods=[way]) for path, answer, way in routes],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+    )
 
-    def guarded(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def check(request: Request) -> Response:
-            if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
-                return PlainTextResponse("not found", 404, HEADERS)
-            response = await answer(request)
-            response.headers.update(HEADERS)
-            return response
 
-        return check
+def guard(answer: Answer, token: str) -> Answer:
+    """Return the answer to requests with the right token, with headers that keep the page to itself."""
+    from starlette.responses import PlainTextResponse
 
-    async def send_file(request: Request) -> Response:
+    async def check(request: Request) -> Response:
+        if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
+            return PlainTextResponse("not found", 404, HEADERS)
+        response = await answer(request)
+        response.headers.update(HEADERS)
+        return response
+
+    return check
+
+
+class Answers:
+    """Answers to the requests of the page."""
+
+    def __init__(self, review: Review) -> None:
+        self.review, self.lock = review, threading.Lock()
+
+    async def send_file(self, request: Request) -> Response:
+        """Send the page, its script or its style."""
+        from starlette.responses import Response
+
         kind = STATIC[name := request.url.path.rpartition("/")[2] or "index.html"]
         content = files("finetune.review").joinpath("static", name).read_bytes()
         return Response(content, media_type=f"{kind}; charset=utf-8")
 
-    async def send_state(request: Request) -> Response:
-        with lock:
-            return JSONResponse(review.describe())
+    async def send_state(self, request: Request) -> Response:
+        """Send the findings and the decisions so far."""
+        from starlette.responses import JSONResponse
 
-    async def decide(request: Request) -> Response:
+        with self.lock:
+            return JSONResponse(self.review.describe())
+
+    async def decide(self, request: Request) -> Response:
+        """Store a decision and send the new state."""
+
+        def act(given: dict[str, Any]) -> dict[str, Any]:
+            label = str(given.get("label") or "")
+            self.review.decide(str(given.get("path")), str(given.get("action")), label)
+            return {}
+
+        return await self._change(request, act)
+
+    async def undo(self, request: Request) -> Response:
+        """Take the last decision back and send the new state."""
+        return await self._change(request, lambda given: {"undone": self.review.undo()})
+
+    async def _change(self, request: Request, act: Callable[[dict[str, Any]], dict[str, Any]]) -> Response:
+        from starlette.responses import JSONResponse
+
         try:
             given = await read_body(request)
-            with lock:
-                review.decide(str(given.get("path")), str(given.get("action")), str(given.get("label") or ""))
-                return JSONResponse(review.describe())
+            with self.lock:
+                return JSONResponse(act(given) | self.review.describe())
+        except UsageError as error:
+            return JSONResponse({"error": str(error)}, 400)
         except FinetuneError as error:
-            return JSONResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 507)
+            return JSONResponse({"error": str(error)}, 507)
 
-    async def undo(request: Request) -> Response:
-        try:
-            await read_body(request)
-            with lock:
-                path = review.undo()
-                return JSONResponse({**review.describe(), "undone": path})
-        except FinetuneError as error:
-            return JSONResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 507)
-
-    async def send_image(request: Request) -> Response:
+    async def send_image(self, request: Request) -> Response:
+        """Send an image of the audited data, by its number."""
         from starlette.concurrency import run_in_threadpool
+        from starlette.responses import PlainTextResponse, Response
 
         number = request.path_params["number"]
-        if not 0 <= number < len(review.images):
+        if number >= len(self.review.images):
             return PlainTextResponse("no such image", 404)
         try:
-            content = await run_in_threadpool(encode_image, Path(review.images[number]))
+            content = await run_in_threadpool(encode_image, Path(self.review.images[number]))
         except FinetuneError as error:
             return PlainTextResponse(str(error), 404)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
-
-    return Starlette(
-        routes=[
-            Route("/{token}/", guarded(send_file)),
-            Route("/{token}/review.js", guarded(send_file)),
-            Route("/{token}/review.css", guarded(send_file)),
-            Route("/{token}/state", guarded(send_state)),
-            Route("/{token}/decide", guarded(decide), methods=["POST"]),
-            Route("/{token}/undo", guarded(undo), methods=["POST"]),
-            Route("/{token}/images/{number:int}", guarded(send_image)),
-        ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
-    )
 
 
 async def read_body(request: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Each check takes a component, or the name of an installed one, and its options a
 fixture that is available wherever this project is installed: a folder of small photos, one folder for each class.
 """
 
+from finetune.testing.audits import check_audit
 from finetune.testing.augmentations import check_augmentation
 from finetune.testing.backbones import check_backbone
 from finetune.testing.callbacks import check_callback
@@ -19,6 +20,7 @@ from finetune.testing.photos import draw_photos
 
 __all__ = [
     "ContractError",
+    "check_audit",
     "check_augmentation",
     "check_backbone",
     "check_callback",

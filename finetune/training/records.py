@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from finetune.training.prepare import Prepared
 
 
-WITHOUT_EFFECT_ON_WEIGHTS = ("name", "output", "callbacks", "runner")
+WITHOUT_EFFECT_ON_WEIGHTS = ("name", "output", "callbacks", "runner", "audit")
 FINDINGS = 20  # the most findings to print
 
 

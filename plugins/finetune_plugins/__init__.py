@@ -1,1 +1,1 @@
-"""Built-in datasets, augmentations, freezing policies and callbacks, each a plugin in a module of its own."""
+"""Built-in datasets, augmentations, freezing policies, callbacks and checks, each a plugin in a module of its own."""

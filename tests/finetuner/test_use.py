@@ -84,7 +84,12 @@ def test_saved_and_loaded_it_predicts_the_same(
     fitted: Finetuner, loaded: Finetuner, paths: list[Path], tmp_path: Path
 ) -> None:
     target = fitted.save(tmp_path / "model")
-    assert {path.name for path in target.iterdir()} == {"weights.safetensors", "model.json", "README.md"}
+    assert {path.name for path in target.iterdir()} == {
+        "weights.safetensors",
+        "reference.safetensors",
+        "model.json",
+        "README.md",
+    }
     expected = fitted.predict(paths)
     assert loaded.predict(paths) == expected
     assert Finetuner.load(str(target)).predict(paths) == expected
