@@ -99,7 +99,9 @@ def describe_verdict(records: Records, about: Mapping[str, Any] | None) -> list[
     first = f"{right} that it was not trained on ({interval}); {guess}."
     weakest = min(known, key=lambda each: (each["recall"], -each["images"]))
     hits = round(weakest["recall"] * weakest["images"])
-    second = f"It is weakest for '{weakest['class']}', {hits} of {weakest['images']} right."
+    second = "It is right about every one of them."
+    if hits < weakest["images"]:
+        second = f"It is weakest for '{weakest['class']}', {hits} of {weakest['images']} right."
     trusted = "can be taken at face value" if about["ece"] <= 0.05 else "should not be taken at face value"
     error = f"they differ from the accuracy by {pages.format_percent(about['ece'])} on average"
     third = f"Its probabilities {trusted}: {error}."

@@ -198,6 +198,7 @@ def serve_review(review: Review, port: int, ready: Callable[[str], None], check:
     try:
         listener.bind((HOST, port))
     except OSError as error:
+        listener.close()
         raise UsageError(f"port {port} cannot be used ({error.strerror}); choose another one with --port") from error
     address = f"http://{HOST}:{listener.getsockname()[1]}/{token}/"
     config = uvicorn.Config(build_application(review, token), log_level="warning", access_log=False, lifespan="off")

@@ -181,7 +181,8 @@ def test_an_explanation_is_a_picture(head: Finetuner, many: Path, tmp_path: Path
     assert found.heat.max() > 0.8
     for name in ("map.png", "map.jpg"):
         found.save(tmp_path / name)
-        assert Image.open(tmp_path / name).size == (96, 96)
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == (96, 96)
     assert found.overlay().shape == (96, 96, 3)
 
 
