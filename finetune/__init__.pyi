@@ -141,6 +141,9 @@ from finetune.finetuner import Finetuner as Finetuner
 from finetune.hookspecs import hookimpl as hookimpl
 from finetune.model.inputs import Prediction as Prediction
 from finetune.model.metrics import is_better as is_better
+from finetune.run import (
+    Predicted as Predicted,
+)
 from finetune.run import Run as Run
 from finetune.suggest import did_you_mean as did_you_mean
 from finetune.weights.hubcard import hub_card as hub_card

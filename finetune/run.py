@@ -27,12 +27,13 @@ class Best:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predicted:
-    """A validation image with its true class and its predicted class."""
+    """A validation image with its true class and its predicted class; ``path`` is its file or its name."""
 
     pixels: NDArray[np.uint8]
     label: str
     predicted: str
     probability: float
+    path: str = ""
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -72,6 +73,7 @@ class Run:
     checkpoint_keep: int | None = None
     _augmented: Callable[[int], Sequence[NDArray[np.uint8]]] | None = None
     _predictions: Callable[[int], Sequence[Predicted]] | None = None
+    _heat_maps: Callable[[int], Sequence[Predicted]] | None = None
     _say: Callable[[str], None] = print
 
     def __repr__(self) -> str:
@@ -115,3 +117,10 @@ class Run:
     def predictions(self, count: int) -> Sequence[Predicted]:
         """Return ``count`` predictions of the last evaluation, with confident mistakes first."""
         return self._predictions(count) if self._predictions else []
+
+    def heat_maps(self, count: int) -> Sequence[Predicted]:
+        """Return what ``predictions`` returns, with the heat map of the predicted class over each image.
+
+        There are none before the run has finished, and for networks without maps.
+        """
+        return self._heat_maps(count) if self._heat_maps else []

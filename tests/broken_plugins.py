@@ -25,7 +25,7 @@ LEAVE = "update or fix bad-plugin, or disable it with FINETUNE_DISABLE_PLUGINS=b
 TITLE = "plugin 'bad' (bad-plugin 1.2)"
 BIRDS = {"dataset": "{use: bad}"}
 IMAGES = "[np.full((16, 16, 3), i, np.uint8) for i in range(12)]"
-EVENTS = HOOKS[6:]
+EVENTS = HOOKS[7:]
 
 Row = tuple[str, str, dict[str, str], int, tuple[str, ...]]
 
@@ -128,7 +128,7 @@ LOADED: list[Row] = [
             2,
             (f"failed in {hook}: OSError: no disk",),
         )
-        for hook in HOOKS[:5]
+        for hook in HOOKS[:6]
     ),
 ]
 # Broken where a recipe uses it, before training.

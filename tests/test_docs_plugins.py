@@ -19,7 +19,7 @@ from PIL import Image
 
 from finetune import hookspecs
 from finetune.catalogue import Catalogue
-from finetune.components import Augmentation, Backbone, Callback, Dataset, Freezer, ImageSpec
+from finetune.components import Audit, Augmentation, Backbone, Callback, Dataset, Freezer, ImageSpec
 from finetune.errors import DataError
 from finetune.plugins import HOOKS, Origin, Plugins
 from finetune.recipe.models import DatasetSection, Recipe
@@ -125,11 +125,11 @@ def test_every_block_of_code_is_run(guide: str) -> None:
     alone = ("A complete package", "Images as bytes", "Options for a fitted head")
     others = sum(len(blocks(section(guide, start), "python")) for start in alone)
     others += len(blocks(chapter(guide, "Test your plugin"), "python"))
-    assert (in_hooks, others) == (13, 5)
+    assert (in_hooks, others) == (14, 5)
     assert len(re.findall(r"^```\w", guide, re.M)) == in_hooks + others + 4
 
 
-@pytest.mark.parametrize("kind", [Backbone, Dataset, Augmentation, Freezer, Callback])
+@pytest.mark.parametrize("kind", [Backbone, Dataset, Augmentation, Freezer, Callback, Audit])
 def test_every_kind_of_component_is_in_the_table(guide: str, kind: type) -> None:
     assert re.search(rf"^\| `{kind.__name__}` \|", section(guide, "Components"), re.M)
 
@@ -237,6 +237,23 @@ def test_finetune_callbacks(load: Load, run: Run) -> None:
     assert run.stop_reason is None
     manager.fire("finetune_epoch_end", run=run, epoch=3, metrics={"val_accuracy": 0.95})
     assert run.stop_reason == "val_accuracy has reached 0.9"
+
+
+def test_finetune_audits(load: Load) -> None:
+    from finetune.components import AuditedImages
+
+    component = only(Audit, load("finetune_audits"))
+    white, grey = np.full((4, 4, 3), 255, np.uint8), np.full((4, 4, 3), 99, np.uint8)
+    images = AuditedImages(
+        paths=("a", "b"),
+        splits=("train", "train"),
+        labels=np.array([0, 1]),
+        classes=("x", "y"),
+        features=np.zeros((2, 3), np.float32),
+        read=lambda index: (grey, white)[index],
+    )
+    (found,) = component.build(component.options())(images)
+    assert (found.image, found.text, found.exclude) == (1, "brightness 1.00", True)
 
 
 def test_finetune_fetch_weights(load: Load, tmp_path: Path) -> None:

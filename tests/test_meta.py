@@ -21,7 +21,18 @@ import finetune_plugins
 from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli.app import parse_command_line
-from finetune.components import KINDS, Augmentation, Backbone, Callback, Component, Dataset, Freezer, ImageSpec, Samples
+from finetune.components import (
+    KINDS,
+    Audit,
+    Augmentation,
+    Backbone,
+    Callback,
+    Component,
+    Dataset,
+    Freezer,
+    ImageSpec,
+    Samples,
+)
 from finetune.data.loading import SPLITS
 from finetune.display import failures
 from finetune.errors import DataError, FinetuneError, Interrupted
@@ -147,12 +158,20 @@ def callback(component: Callback, options: Any) -> None:
     assert [hook for hook in HOOKS if hasattr(built, hook)]
 
 
+def audit(component: Audit, options: Any) -> None:
+    """A check of audits returns findings, or none."""
+    from finetune.testing.audits import make_images
+
+    assert all(0 <= each.image < 8 for each in component.build(options)(make_images(8)))
+
+
 BUILDERS: dict[type[Component], Any] = {
     Backbone: backbone,
     Dataset: dataset,
     Augmentation: augmentation,
     Freezer: freezer,
     Callback: callback,
+    Audit: audit,
 }
 
 

@@ -31,7 +31,7 @@ ARGUMENTS: dict[str, Any] = {
     "error": ValueError("wrong"),
 }
 CATALOGUE = tuple(hook for hook in HOOKS if hook.endswith("s") and hook != "finetune_fetch_weights")
-EVENTS = HOOKS[6:]
+EVENTS = HOOKS[7:]
 
 
 def origin(name: str = "birds", distribution: str = "bird-plugin", version: str = "1.2") -> Origin:
@@ -74,13 +74,14 @@ def implementing(hook: str, body: Callable[[], Any]) -> Any:
     return SimpleNamespace(**{hook: hookimpl(scope[hook])})
 
 
-def test_there_are_thirteen_hooks_in_the_order_a_run_meets_them() -> None:
+def test_there_are_fourteen_hooks_in_the_order_a_run_meets_them() -> None:
     assert HOOKS == (
         "finetune_backbones",
         "finetune_datasets",
         "finetune_augmentations",
         "finetune_freezers",
         "finetune_callbacks",
+        "finetune_audits",
         "finetune_fetch_weights",
         "finetune_run_start",
         "finetune_epoch_start",
@@ -90,7 +91,7 @@ def test_there_are_thirteen_hooks_in_the_order_a_run_meets_them() -> None:
         "finetune_run_error",
         "finetune_run_end",
     )
-    assert HOOKS[:5] == CATALOGUE
+    assert HOOKS[:6] == CATALOGUE
 
 
 # Registration

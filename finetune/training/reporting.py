@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune.catalogue import Catalogue
@@ -9,6 +10,7 @@ from finetune.display.failures import describe_error
 from finetune.explain.explain import explain_images
 from finetune.model.model import Model
 from finetune.report.run import write_report
+from finetune.training.pictures import show_heat_maps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ def write_page(training: TrainingRun, about: Mapping[str, Any]) -> None:
     def explain(images: Sequence[Any]) -> list[Explanation]:
         return explain_images(model, list(images), workers=prepared.workers)
 
+    run._heat_maps = partial(show_heat_maps, model, data, training.evaluation)
     part = data.test or data.valid
     try:
         write_report(run.folder, explain, None if part is None else part.images)

@@ -70,7 +70,7 @@ def draw_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str
 
     Each row is coloured by its shares: blue for correct, red for wrong, grey for a class without images.
     """
-    names = [make_drawable(name, number) for number, name in enumerate(classes)]
+    names = [make_drawable(name, f"class {number}") for number, name in enumerate(classes)]
     if len(classes) <= NAMED:
         return draw_named_matrix(confusion, names, title)
     return draw_large_matrix(confusion, names, title)
@@ -189,13 +189,13 @@ def draw_upright(canvas: Image, text: str, size: int, spot: tuple[int, int]) -> 
     canvas.paste(label.rotate(90, expand=True), (spot[0] - label.height // 2, spot[1]))
 
 
-def make_drawable(name: str, number: int) -> str:
-    """Return a name that can be drawn on one line: unchanged, without accents, or the number of its class."""
+def make_drawable(name: str, instead: str) -> str:
+    """Return a name that can be drawn on one line: unchanged, without accents, or what to draw ``instead``."""
     name = " ".join(name.encode("utf-8", "replace").decode().split())[:LONGEST]
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     if find_typeface(name) is not None:
         return name
-    return plain if len(plain) >= len(name) else f"class {number}"
+    return plain if len(plain) >= len(name) else instead
 
 
 def clip_text(text: str, size: int, width: int) -> str:

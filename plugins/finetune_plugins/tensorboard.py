@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import NonNegativeInt
 
-from finetune import Callback, Options, PluginError, Run, hookimpl
+from finetune import Callback, Options, PluginError, Predicted, Run, hookimpl
 from finetune_plugins import drawing
 from finetune_plugins.drawing import Picture
 from finetune_plugins.importing import block_torch
@@ -116,6 +117,7 @@ class Logger:
         with self.harmless(run):
             if self.finished and run.history:
                 self.hparams(run)
+                self.heat_maps(run)
         if self.file is not None:
             self.file.close()
             self.failure = self.file.failure
@@ -190,11 +192,20 @@ class Logger:
         if self.options.images and self.failure is None:
             numbers = {name: number for number, name in enumerate(run.classes)}
             pictures = [
-                Picture(pixels=p.pixels, caption=make_caption(p.label, p.predicted, p.probability, numbers))
-                for p in run.predictions(self.options.images)
+                Picture(pixels=each.pixels, caption=make_caption(each, numbers))
+                for each in run.predictions(self.options.images)
             ]
             if pictures:
                 self.picture(run.step, "images/predictions", lambda: drawing.draw_sheet(pictures), "JPEG")
+
+    def heat_maps(self, run: Run) -> None:
+        """Log where the final network sees the predicted classes, for the last predictions."""
+        if self.options.images and self.failure is None:
+            numbers = {name: number for number, name in enumerate(run.classes)}
+            shown = run.heat_maps(self.options.images)
+            pictures = [Picture(pixels=each.pixels, caption=make_caption(each, numbers)) for each in shown]
+            if pictures:
+                self.picture(run.step, "images/heat_maps", lambda: drawing.draw_sheet(pictures), "JPEG")
 
     def confusion(self, run: Run, epoch: int) -> None:
         """Log the confusion matrix of the last evaluation."""
@@ -222,11 +233,14 @@ class Logger:
         self.scalars(run.step, metrics)
 
 
-def make_caption(label: str, predicted: str, probability: float, numbers: Mapping[str, int]) -> drawing.Caption:
-    """Return the lines below a prediction: the true class, then the prediction, blue if correct and red if wrong."""
-    colour = drawing.RIGHT if label == predicted else drawing.WRONG
-    name, guess = (drawing.make_drawable(text, numbers[text]) for text in (label, predicted))
-    return (name, drawing.BLACK), (f"{probability:.0%} {guess}", colour)
+def make_caption(each: Predicted, numbers: Mapping[str, int]) -> drawing.Caption:
+    """Return the lines below a prediction: the true class, the prediction in blue or red, and the file's name."""
+    colour = drawing.RIGHT if each.label == each.predicted else drawing.WRONG
+    name, guess = (drawing.make_drawable(text, f"class {numbers[text]}") for text in (each.label, each.predicted))
+    lines: list[tuple[str, tuple[int, int, int]]] = [(name, drawing.BLACK), (f"{each.probability:.0%} {guess}", colour)]
+    if each.path:
+        lines.append((drawing.make_drawable(PurePath(each.path).name, "file"), drawing.GREY))
+    return tuple(lines)
 
 
 def describe_stages(run: Run, epoch: int) -> str:

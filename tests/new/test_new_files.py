@@ -30,7 +30,7 @@ pytestmark = pytest.mark.once
 
 KINDS = list(plugin.DRAFTS)
 # Words that mean something else in YAML, and names with dashes and digits.
-NAMES = ("null", "yes", "on", "my-birds2", "x1")
+NAMES = ("null", "yes", "on", "my-birds2", "x1", "off")
 PACKAGES = [(kind, NAMES[index]) for index, kind in enumerate(KINDS)] + [("dataset", name) for name in NAMES[1:]]
 PACKAGES += [("freezer", "yes"), ("backbone", "null")]
 

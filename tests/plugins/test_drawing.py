@@ -43,14 +43,14 @@ def test_a_sheet_takes_pictures_of_any_size() -> None:
     [("rose", "rose"), ("a\n b", "a b"), ("\U0010fffe", "class 7"), ("caf\udce9", "caf?"), ("x" * 300, "x" * 200)],
 )
 def test_names_are_shown_as_they_can_be_drawn(name: str, shown: str) -> None:
-    assert drawing.make_drawable(name, 7) == shown
+    assert drawing.make_drawable(name, "class 7") == shown
 
 
 def test_names_without_a_font_lose_their_accents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "FONTS", ())
-    assert drawing.make_drawable("rosé", 7) == "rose"
-    assert drawing.make_drawable("玫瑰", 7) == "class 7"
-    assert drawing.make_drawable("ß玫", 7) == "class 7"
+    assert drawing.make_drawable("rosé", "class 7") == "rose"
+    assert drawing.make_drawable("玫瑰", "class 7") == "class 7"
+    assert drawing.make_drawable("ß玫", "class 7") == "class 7"
 
 
 def test_long_text_is_cut() -> None:

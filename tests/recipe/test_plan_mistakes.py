@@ -46,8 +46,11 @@ WRONG: list[tuple[str, str]] = [
         "1:54: callbacks[1].patience: unknown key 'patience'; did you mean 'callbacks[0].patience'?",
     ),
     ("freeze: {batchnorm: frozen}", "1:10: freeze.batchnorm: unknown key 'batchnorm'; did you mean 'batch_norm'?"),
-    ("1: 2", "1:1: 1: unknown key '1'; known: augment, backbone, cache, callbacks, dataset, evaluate, extends, "),
-    ('"a b": 2', "1:1: \"a b\": unknown key 'a b'; known: augment, backbone"),
+    (
+        "1: 2",
+        "1:1: 1: unknown key '1'; known: audit, augment, backbone, cache, callbacks, dataset, evaluate, extends, ",
+    ),
+    ('"a b": 2', "1:1: \"a b\": unknown key 'a b'; known: audit, augment, backbone"),
     # names of components
     ("backbone: {use: resnext5}", "1:12: backbone.use: no backbone named 'resnext5'; did you mean 'resnext50'?"),
     ("freeze: {use: gradually}", "1:10: freeze.use: no freezer named 'gradually'; did you mean 'gradual'?"),

@@ -16,6 +16,7 @@ from finetune import plugins
 from finetune.catalogue import Catalogue
 from finetune.cli import main
 from finetune.testing import (
+    check_audit,
     check_augmentation,
     check_backbone,
     check_callback,
@@ -40,6 +41,7 @@ CHECKS: dict[str, Any] = {
     "augmentation": check_augmentation,
     "freezer": check_freezer,
     "callback": check_callback,
+    "audit": check_audit,
 }
 BUILT_IN = [each for origin, each in Catalogue(plugins.load_plugins()) if origin.distribution == DISTRIBUTION]
 # Options for those that need some, and others that are worth a check of their own.
