@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetune.audit import page, report
@@ -34,10 +35,16 @@ def audit_plan(
     raise to stop.
     """
     preflight.check_device(plan)
-    prepared = prepare(plan, catalogue, say=say, tried=0)
+    prepared = prepare(plan, catalogue, say=partial(say_about_data, say), tried=0)
     found = audit_prepared(prepared, say, check)
     created = runfolder.create_folder(folder or plan.recipe.output, NAME)
     report.write_audit(found, created)
     atomic.write_text(created / "audit.html", page.render_audit(found, created))
     proposed = sum(1 for _ in report.propose_corrections(found))
     return {**report.describe_audit(found), "folder": str(created), "proposed": proposed}
+
+
+def say_about_data(say: Callable[[str], None], message: str) -> None:
+    """Print warnings and notes of the preparation, and not what a run would choose."""
+    if message.startswith(("warning: ", "note: ")):
+        say(message)

@@ -246,7 +246,8 @@ print(model.predict(["photo.jpg"]))
 ## Limits
 
 Accuracy was measured on photos similar to the training photos; on different photos it may be lower. The network always
-predicts one of its classes, even for a photo that shows none of them.
+predicts one of its classes, even for a photo that shows none of them. `finetune predict --unknown 0.05` marks such
+photos.
 """
 
 

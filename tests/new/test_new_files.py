@@ -131,7 +131,7 @@ def a_readme(kind: str, name: str, folder: Path, capsys: pytest.CaptureFixture[s
     (recipe,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     said = {"dataset": {"use": "folder", "root": "photos"}, **YAML(typ="safe", pure=True).load(recipe)}
     plan = load_plan(said, [], Catalogue(plugins.load_plugins()))
-    chosen = [plan.dataset, plan.backbone, plan.freezer, *plan.augment, *plan.callbacks]
+    chosen = [plan.dataset, plan.backbone, plan.freezer, *plan.augment, *plan.callbacks, *plan.audit]
     assert name in [each.component.name for each in chosen if each.component.kind == kind]
 
 
