@@ -16,6 +16,7 @@ import pytest
 
 from finetune.cli import main
 from tests.cli.calling import command, environment
+from tests.clocks import LONGEST
 from tests.drawn import folder
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def accept_all(words: list[str], project: Path, repo: Path) -> None:
             with urlopen(request) as answer:
                 assert answer.status == 200
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LONGEST)
         assert process.returncode == 0
     finally:
         process.kill()

@@ -54,6 +54,7 @@ def pack(data: Data, out: Out, file_gb: FileGb = 1.0, on_bad_image: BadImage = N
         workers=count_usable_cores(),
         say=Progress(report=False).say,
         force=force,
+        corrections=plan.recipe.dataset.corrections,
     )
     report = packed(job)
     return Answer(data=report, view=lambda: output.render_pairs(list_rows(report)))

@@ -133,7 +133,10 @@ def test_folders_that_are_no_finished_runs(tmp_path: Path) -> None:
         compare_runs([])
 
 
-def test_the_command_prints_and_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_writes_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     runs = [str(write_run(tmp_path / "a", 0.7)), str(write_run(tmp_path / "b", 0.9, lr=0.2))]
     page = tmp_path / "compare.html"
     assert main(["compare", *runs, "--html", str(page)]) == 0

@@ -11,6 +11,7 @@ import pytest
 
 from finetune import Finetuner
 from finetune.catalogue import Catalogue
+from finetune.cli import main
 from finetune.components import Dataset, Encoded, NoOptions, Samples, Split
 from finetune.data import loading
 from finetune.errors import DataError
@@ -184,3 +185,14 @@ def test_a_run_trains_and_is_evaluated_with_them(photos: Path, tmp_path: Path) -
     assert (about["corrections"]["relabelled"], about["counts"]["train"]["blue"]) == (1, 5)
     assert str(file) in (run.folder / "recipe.yaml").read_text()
     assert ft.evaluate()["images"] == 15
+
+
+def test_a_pack_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = folder(tmp_path / "photos", each=4)
+    (tmp_path / "c.csv").write_text(
+        f"path,action,label\n{photos}/red/00.jpg,exclude,\n{photos}/green/01.jpg,relabel,blue\n"
+    )
+    (tmp_path / "r.yaml").write_text("dataset: {use: folder, root: photos, corrections: c.csv}\n")
+    assert main(["pack", "r.yaml", "packed", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["photos"]["train"] == 11

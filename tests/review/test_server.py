@@ -16,6 +16,7 @@ from finetune.review import server
 from finetune.review.decisions import Review
 from tests.browser import is_too_wide, needs_browser, open_page
 from tests.cli.calling import command, environment
+from tests.clocks import LONGEST
 from tests.review.test_decisions import audit, audited, corrections, find  # noqa: F401
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def address(audit: Path, repo: Path) -> Iterator[str]:  # noqa: F811
         found = next(match for line in process.stderr if (match := re.search(r"http://\S+", line)))
         yield found[0]
         os.kill(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=LONGEST)
         assert process.returncode == 0
         assert json.loads(out.splitlines()[-1])["decided"] == 2
     finally:

@@ -16,8 +16,9 @@ import numpy as np
 from finetune.components import Encoded
 from finetune.data import labelled as given
 from finetune.data.audit import REMEDIES, Notes
+from finetune.data.corrections import read_corrections
 from finetune.data.imagefile import format_path
-from finetune.data.loading import SPLITS, examine_split
+from finetune.data.loading import SPLITS, correct_splits, examine_split
 from finetune.data.pack import mindrecords, packfile
 from finetune.data.pack.writer import SplitWriter
 from finetune.data.scan import make_progress
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A dataset to pack into files of about ``limit`` bytes in the folder ``out``; ``force`` replaces a pack there."""
+    """A dataset to pack into files of about ``limit`` bytes in the folder ``out``; ``force`` replaces a pack there.
+
+    ``corrections`` is a file that excludes images and changes labels, as in a recipe.
+    """
 
     dataset: Chosen[Dataset]
     out: Path
@@ -46,6 +50,7 @@ class Job:
     workers: int
     say: Say
     force: bool = False
+    corrections: Path | None = None
 
 
 def pack(job: Job) -> dict[str, Any]:
@@ -83,6 +88,10 @@ def pack(job: Job) -> dict[str, Any]:
 def gather_splits(job: Job, notes: Notes) -> tuple[dict[Split, Samples], dict[Split, Part]]:
     """Return the splits as the dataset builds them, and the part of each that can be packed."""
     found = {split: each for split in SPLITS if (each := given.build_split(job.dataset, split)) is not None}
+    if job.corrections is not None:
+        corrections = read_corrections(job.corrections)
+        found = correct_splits(found, corrections, f"dataset '{job.dataset.component.name}'")
+        job.say(f"note: {job.corrections}: {corrections.describe()}")
     what = f"dataset '{job.dataset.component.name}'"
     if "train" not in found:
         raise DataError(f"{what} has no training split; `build` must return Samples for 'train'")
