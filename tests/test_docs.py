@@ -173,6 +173,16 @@ def test_code_in_python_runs(docs: dict[str, str], place: Path, page: str) -> No
     exec(compile("\n".join(blocks(docs[page], "python")), page, "exec"), {})
 
 
+def test_code_about_results_runs(docs: dict[str, str], place: Path) -> None:
+    (place / "mine.yaml").write_text("dataset: {use: folder, root: photos}\nbackbone: {use: resnext_nano}\n")
+    assert cli.main(["run", "mine.yaml", "image.size=64", "image.resize=64"]) == 0
+    (place / "photo.jpg").write_bytes((place / "new.jpg").read_bytes())
+    for page in ("how-to/read-results.md", "how-to/trust-predictions.md"):
+        (code,) = blocks(docs[page], "python")
+        exec(compile(code.replace('"daisy"', '"blue"'), page, "exec"), {})
+    assert (place / "map.png").is_file()
+
+
 def test_code_that_needs_a_download_runs_up_to_it(
     docs: dict[str, str], place: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +196,7 @@ def test_every_block_of_python_is_run_by_some_test(docs: dict[str, str]) -> None
     assert {name for name, text in docs.items() if blocks(text, "python")} == {
         *("api.md", "how-to/find-wrong-labels.md", "how-to/notebook.md", "how-to/predict-and-export.md", "weights.md"),
         *("tutorials/first-model.md", "tutorials/first-plugin.md"),  # by test_tutorials.py
+        *("how-to/read-results.md", "how-to/trust-predictions.md"),
         "plugins.md",  # by test_docs_plugins.py
     }
 

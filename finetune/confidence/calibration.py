@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 BINS = 15
+DRAWS = 200
 FEWEST = 20  # images below which a temperature would be mostly noise
 
 
@@ -37,6 +38,17 @@ def measure_calibration_error(confidence: Floats, correct: NDArray[np.bool_]) ->
     images in each. Both arguments are (N,). NaN for no images.
     """
     return sum(each["share"] * abs(each["accuracy"] - each["confidence"]) for each in list_bins(confidence, correct))
+
+
+def looks_calibrated(confidence: Floats, correct: NDArray[np.bool_]) -> bool:
+    """Return whether the calibration error is no larger than chance explains, at the 95 % level.
+
+    Few images have a large error even if the confidences are right. Chance is drawn ``DRAWS`` times, always the same.
+    """
+    rng = np.random.default_rng(0)
+    given = np.nan_to_num(confidence.astype(np.float64))
+    drawn = [measure_calibration_error(confidence, rng.random(len(given)) < given) for _ in range(DRAWS)]
+    return measure_calibration_error(confidence, correct) <= float(np.quantile(drawn, 0.95))
 
 
 def list_bins(confidence: Floats, correct: NDArray[np.bool_]) -> list[dict[str, float]]:

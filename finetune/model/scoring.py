@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.confidence.calibration import list_bins, measure_calibration_error
+from finetune.confidence.calibration import list_bins, looks_calibrated, measure_calibration_error
 from finetune.confidence.intervals import estimate_macro_f1_interval
 from finetune.fitting.scores import compute_wilson, estimate_interval
 from finetune.model import metrics
@@ -37,6 +37,7 @@ def describe_scores(
         "accuracy_interval": [low, high],
         "macro_f1_interval": [f1_low, f1_high],
         "ece": measure_calibration_error(scored["confidence"], correct),
+        "looks_calibrated": looks_calibrated(scored["confidence"], correct),
         "reliability": list_bins(scored["confidence"], correct),
         "per_class": score_classes(confusion, classes),
         "confusion": confusion.tolist(),

@@ -27,6 +27,7 @@ NAME = "report.html"
 FINDINGS = 200  # shown; data.json has all
 SHOWN = 12  # photos of each kind
 PAIRS = 8  # confused pairs with photos
+TRUSTED = 0.05  # calibration error up to which probabilities can be taken at face value
 MATRIX = 30  # classes up to which the matrix is a table
 
 
@@ -102,9 +103,12 @@ def describe_verdict(records: Records, about: Mapping[str, Any] | None) -> list[
     second = "It is right about every one of them."
     if hits < weakest["images"]:
         second = f"It is weakest for '{weakest['class']}', {hits} of {weakest['images']} right."
-    trusted = "can be taken at face value" if about["ece"] <= 0.05 else "should not be taken at face value"
     error = f"they differ from the accuracy by {pages.format_percent(about['ece'])} on average"
-    third = f"Its probabilities {trusted}: {error}."
+    third = f"Its probabilities can be taken at face value: {error}."
+    if about["ece"] > TRUSTED:
+        third = f"Its probabilities should not be taken at face value: {error}."
+        if about["looks_calibrated"]:
+            third = f"Whether to trust its probabilities cannot be told with so few images: {error}."
     return [first, second, third]
 
 

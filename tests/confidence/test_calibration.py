@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune.confidence.calibration import FEWEST, fit_temperature, list_bins, measure_calibration_error
+from finetune.confidence.calibration import (
+    FEWEST,
+    fit_temperature,
+    list_bins,
+    looks_calibrated,
+    measure_calibration_error,
+)
 from finetune.model.evaluation import softmax
 
 
@@ -52,3 +58,11 @@ def test_the_error_of_known_numbers() -> None:
 
 def test_certainty_of_one_and_nan_are_in_a_bin() -> None:
     assert [each["images"] for each in list_bins(np.array([1.0, np.nan], np.float32), np.ones(2, bool))] == [1, 1]
+
+
+@pytest.mark.parametrize("count", [40, 400, 4000])
+def test_right_probabilities_look_calibrated_and_sharp_ones_do_not(count: int) -> None:
+    logits, labels = draw(count)
+    for scale, expected in ((1.0, True), (3.0, False)):
+        rows = softmax(logits * np.float32(scale))
+        assert looks_calibrated(rows.max(axis=1), rows.argmax(axis=1) == labels) == expected
