@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from finetune.files.atomic import atomic_path, translate_disk_errors
+from finetune.files.atomic import atomic_path, expand_home, translate_disk_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,8 +64,9 @@ class Explanation:
         found: NDArray[np.uint8] = (mixed + 0.5).astype(np.uint8)
         return found
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the overlay as PNG or JPEG, by the file's ending; raises ``ResourceError`` if the disk refuses."""
+        path = expand_home(path)
         kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
         with translate_disk_errors(path), atomic_path(path) as part:
             part.write_bytes(self.encode(kind))
