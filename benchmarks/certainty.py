@@ -6,9 +6,10 @@
 PHOTOS is a folder with train/, valid/ and test/. The head is fitted to the features of train and valid as in a run, and
 everything is judged on the test images, which nothing else sees. Calibration is measured before and after the factor
 that the fit derives from out-of-fold logits. For unknown classes, 22 of the 102 classes are left out of the fit in each
-draw, and their test images are to be distinguished from the others by the maximum softmax probability alone and by the score of
-`finetune predict --unknown`. For corrections, 10 % of the labels are replaced by any other class (sym) or the nearest
-class (conf), the proposals of the audit are accepted, and the head is fitted to noisy, corrected and true labels.
+draw, and their test images are to be distinguished from the others by the maximum softmax probability and by the score
+of `finetune predict --unknown`. For corrections, 10 % of the labels are replaced by any other class (sym) or the
+nearest class (conf), the proposals of the audit are accepted, and the head is fitted to noisy, corrected and true
+labels.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from finetune.errors import FinetuneError, UsageError
 from finetune.model import evaluation, predictions
 from finetune.model.predictions import Row
 from finetune.recipe.document import read_recipe
+from finetune.recipe.masking import mask_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,10 +82,11 @@ def flatten_values(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def find_differences(runs: Sequence[Finished]) -> dict[str, list[Any]]:
-    """Return the recipe keys that differ, with the value of each run; None where a recipe has no such key."""
+    """Return the recipe keys that differ, with the value of each run without secrets; None for a missing key."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe)
     values = {key: [run.recipe.get(key) for run in runs] for key in keys if key not in ("name", "output")}
-    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}
+    different = {key: each for key, each in values.items() if any(value != each[0] for value in each)}
+    return {key: [mask_value(key, value) for value in each] for key, each in different.items()}
 
 
 def align_images(runs: Sequence[Finished]) -> tuple[str, list[list[Row]]]:

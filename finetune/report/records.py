@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.data import splitfile
 from finetune.errors import UsageError
+from finetune.machine.environment import mask_secrets
 from finetune.model import evaluation, metrics, predictions
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """The files of a run folder; ``scores`` is None if the run predicted no images."""
+    """The files of a run folder, the recipe without its secrets; ``scores`` is None if the run predicted no images."""
 
     folder: Path
     recipe: str
@@ -52,7 +53,7 @@ class Records:
 def read_records(folder: Path) -> Records:
     """Read the files of a run folder; raises ``UsageError`` for a folder without a recipe."""
     try:
-        recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+        recipe = mask_secrets((folder / "recipe.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{folder}: this is not a run; name the folder of a run, which has a recipe.yaml") from error
     names = ("result", "environment", "data", "weights")

@@ -168,3 +168,13 @@ def test_lists_of_sections_are_numbered() -> None:
         "c": [1, 2],
         "d.e": None,
     }
+
+
+def test_secrets_are_masked(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, 0.8) for name in "ab"]
+    for number, run in enumerate(runs):
+        with (run / "recipe.yaml").open("a") as file:
+            file.write(f"dataset: {{use: x, url: 'https://me:secret{number}@host/a'}}\n")
+    found = compare(*runs)["recipe"]
+    assert "secret" not in json.dumps(found)
+    assert found["dataset.url"] == ["https://***@host/a"] * 2
