@@ -74,6 +74,7 @@ def audit_prepared(prepared: Prepared, say: Callable[[str], None], check: Callab
     features = gather_features(prepared, say, check)
     say("measuring the images")
     images = examine_images(prepared.data, features, prepared.workers)
+    say(f"comparing {len(images.names):,} images")
     facts = {"backbone": prepared.plan.recipe.backbone.use, "weights": prepared.weights.get("source", "none")}
     found = audit_images(images, facts)
     return replace(found, checked=checks.run_checks(prepared.plan.audit, images, say, check))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from finetune.data.imagefile import open_image
 from finetune.data.images import to_rgb, turn_upright
@@ -71,7 +72,8 @@ def measure_image(image: Picture) -> tuple[tuple[float, ...], Metadata]:
     with open_image(image) as opened:
         about = read_metadata(opened)
         width, height = turn_sides(opened)
-        opened.draft("RGB", (SIDE, SIDE))
+        scale = SIDE / max(opened.size)
+        opened.draft("RGB", (math.ceil(scale * opened.width), math.ceil(scale * opened.height)))
         opened.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
         pixels = to_rgb(turn_upright(opened), WHITE, "ignore")
     return measure_pixels(Image.fromarray(pixels), width, height), about
@@ -92,11 +94,12 @@ def read_metadata(image: Image.Image) -> Metadata:
 
 def measure_pixels(image: Image.Image, width: int, height: int) -> tuple[float, ...]:
     """Return the row of an RGB image, whose file has the given sides."""
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-    pixels = np.asarray(small, np.uint8)
-    grey = np.asarray(small.convert("L"), np.uint8)
-    counts = np.bincount(grey.ravel(), minlength=256) / grey.size
+    small = image
+    if max(image.size) > SIDE:
+        small = image.copy()
+        small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    grey = small.convert("L")
+    counts = np.array(grey.histogram(), np.float64) / (small.width * small.height)
     cumulated = np.cumsum(counts)
     used = counts[counts > 0]
     return (
@@ -104,28 +107,38 @@ def measure_pixels(image: Image.Image, width: int, height: int) -> tuple[float, 
         height,
         float(np.searchsorted(cumulated, 0.99)),
         float(np.searchsorted(cumulated, 0.05)),
-        float(grey.mean()),
-        measure_sharpness(grey),
+        float(counts @ np.arange(256)),
+        measure_sharpness(np.asarray(grey, np.uint8)),
         float(-(used * np.log2(used)).sum()),
-        float(np.ptp(pixels.astype(np.int16), axis=2).mean()),
-        compute_hash(image),
-        hash_pixels(pixels),
+        measure_colour(small),
+        compute_hash(grey if small is image else image.convert("L")),
+        hash_pixels(np.asarray(small, np.uint8)),
     )
+
+
+def measure_colour(image: Image.Image) -> float:
+    """Return the mean difference between the largest and the smallest channel."""
+    red, green, blue = image.split()
+    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    counts = np.array(ImageChops.subtract(highest, lowest).histogram(), np.float64)
+    return float(counts @ np.arange(256) / counts.sum())
 
 
 def measure_sharpness(grey: Pixels) -> float:
     """Return the variance of the Laplacian (Pech-Pacheco et al. 2000)."""
     if min(grey.shape) < 3:
         return 0.0
-    plane = grey.astype(np.float32)
-    inner = plane[1:-1, 1:-1]
-    laplacian = plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:] - 4 * inner
-    return float(laplacian.var())
+    plane = grey.astype(np.int16)
+    laplacian = plane[1:-1, 1:-1] * np.int16(-4)
+    for beside in (plane[:-2, 1:-1], plane[2:, 1:-1], plane[1:-1, :-2], plane[1:-1, 2:]):
+        laplacian += beside
+    return float(laplacian.astype(np.float32).var())
 
 
 def compute_hash(image: Image.Image) -> int:
-    """Return 64 bits that are similar for similar pictures: whether each of 8 x 8 cells is brighter than the next."""
-    grey = np.asarray(image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
+    """Return 64 bits of a grey image that are similar for similar ones: is each of 8 x 8 cells brighter than the next?"""
+    grey = np.asarray(image.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
     bits = (grey[:, 1:] > grey[:, :-1]).ravel()
     return int(np.packbits(bits).view(">u8")[0])
 
