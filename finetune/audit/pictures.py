@@ -137,7 +137,7 @@ def measure_sharpness(grey: Pixels) -> float:
 
 
 def compute_hash(image: Image.Image) -> int:
-    """Return 64 bits of a grey image that are similar for similar ones: is each of 8 x 8 cells brighter than the next?"""
+    """Return 64 bits, similar for similar grey images: whether each of 8 x 8 cells is brighter than the next."""
     grey = np.asarray(image.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
     bits = (grey[:, 1:] > grey[:, :-1]).ravel()
     return int(np.packbits(bits).view(">u8")[0])

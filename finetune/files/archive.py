@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import lzma
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -17,8 +18,9 @@ from finetune.errors import DataError
 from finetune.files.atomic import FULL, make_temporary_name, sweep, sync_folder, translate_disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # also bytes that are not text
 MAX_ENTRIES = 500_000
 MAX_RATIO = 100  # photos hardly shrink, text shrinks fivefold, and known archive bombs a thousandfold or more
 FREE_BYTES = 64 << 20  # every archive may unpack to this size, however small it is
@@ -68,6 +70,7 @@ def unpack_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         members = list(tar)
         check_size(archive, len(members), sum(member.size for member in members))
+        check_names(archive, (member.name for member in members))
         check_end(tar)
         for member in members:
             if not (member.isreg() or member.isdir()) or member.issparse():
@@ -90,6 +93,7 @@ def unpack_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as packed:
         infos = packed.infolist()
         check_size(archive, len(infos), sum(info.file_size for info in infos))
+        check_names(archive, (info.orig_filename for info in infos))
         for info in infos:
             parts = Path(info.filename).parts
             if os.path.isabs(info.filename) or ".." in parts:
@@ -105,6 +109,17 @@ def check_size(archive: Path, entries: int, size: int) -> None:
         raise _refuse(archive, f"it has {entries:,} entries, more than {MAX_ENTRIES:,}")
     if size > max(FREE_BYTES, MAX_RATIO * archive.stat().st_size):
         raise _refuse(archive, f"it unpacks to {size:,} bytes, far more than its size explains")
+
+
+def check_names(archive: Path, names: Iterable[str]) -> None:
+    """Raise ``DataError`` for a name that occurs twice, or that has control or undecodable characters."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise _refuse(archive, f"it has two entries named '{name}'")
+        if CONTROL.search(name):
+            raise _refuse(archive, f"{name!r} has control characters or is not valid text")
+        seen.add(name)
 
 
 def _refuse(archive: Path, why: str) -> DataError:

@@ -229,3 +229,41 @@ def test_names_that_cannot_be_written(
     tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path], names: tuple[str, ...]
 ) -> None:
     refused(make(tmp_path / "a", dict.fromkeys(names, b"x")), "names that collide or cannot be written")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "\x1b[31mred", "a\x7f"])
+@pytest.mark.parametrize("make", [tar, zipped])
+def test_names_with_control_characters(
+    tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path], name: str
+) -> None:
+    refused(make(tmp_path / "x", {name: b"x"}), "has control characters or is not valid text")
+
+
+def test_a_name_that_a_nul_cuts(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", {"aXb": b"x"})
+    path.write_bytes(path.read_bytes().replace(b"aXb", b"a\0b"))
+    refused(path, "has control characters")
+
+
+def test_a_name_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as file:
+        file.addfile(tarfile.TarInfo("a\udcff"))
+    refused(path, "is not valid text")
+
+
+def test_a_name_that_is_there_twice(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as file:
+        for _ in range(2):
+            file.addfile(tarfile.TarInfo("same"))
+    refused(tmp_path / "x.tar", "it has two entries named 'same'")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        packed.writestr("same", b"a")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            packed.writestr("same", b"b")
+    refused(tmp_path / "x.zip", "it has two entries named 'same'")
+
+
+def test_spaces_of_other_scripts_are_fine(tmp_path: Path) -> None:
+    extract(zipped(tmp_path / "x.zip", {"a\u00a0b\u3000c.jpg": b"x"}), tmp_path / "target")
+    assert content(tmp_path / "target") == {"a\u00a0b\u3000c.jpg": b"x"}
