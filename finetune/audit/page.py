@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finetune.audit.maps import FOLDER
 from finetune.audit.report import SHOWN, describe_audit, propose_corrections
 from finetune.report.pages import format_percent, render_page
 from finetune.report.photos import draw_thumbnail
@@ -22,8 +23,8 @@ IN_GROUP = 4  # pictures of a group of duplicates
 class Page:
     """Describes the images of an audit with their pictures, each of which is drawn once."""
 
-    def __init__(self, audit: Audit, draw: Callable[[Any], str] = draw_thumbnail) -> None:
-        self.audit, self._draw = audit, draw
+    def __init__(self, audit: Audit, folder: Path, draw: Callable[[Any], str] = draw_thumbnail) -> None:
+        self.audit, self.folder, self._draw = audit, folder, draw
         self._pictures: dict[int, str] = {}
 
     def describe(self, row: int, note: str = "") -> dict[str, str]:
@@ -68,10 +69,18 @@ class Page:
         for row in rows[:MOST]:
             suggested = images.classes[scores.suggested[row]]
             near = scores.neighbours.indices[row, :SHOWN].tolist()
-            groups.append([self.describe(row, f"→ {suggested}?"), *(self.describe(at, "(similar)") for at in near)])
+            shown = [self.describe(row, f"→ {suggested}?"), *self._describe_map(row, suggested)]
+            groups.append([*shown, *(self.describe(at, "(similar)") for at in near)])
         text = "All four estimates prefer another class. Each is shown with the images that are most similar to it."
         about = {"id": "labels", "title": "Wrong labels", "text": text, "groups": groups}
         return {**about, "total": len(rows), "more": max(0, len(rows) - MOST)}
+
+    def _describe_map(self, row: int, suggested: str) -> list[dict[str, str]]:
+        """Return where an image looks like the suggested class, if there is a map of it."""
+        file = self.folder / FOLDER / f"{row}.jpg"
+        if not file.is_file():
+            return []
+        return [{**self.describe(row, f": what looks like {suggested}"), "picture": self._draw(file)}]
 
     def _make_groups(self, id: str, title: str, text: str, found: Iterable[Group]) -> dict[str, Any]:
         groups = list(found)
@@ -97,7 +106,7 @@ def render_audit(audit: Audit, folder: Path) -> str:
         backbone=report["backbone"],
         weights=report["weights"],
         verdict=list(describe_verdict(report, sum(1 for _ in propose_corrections(audit)))),
-        sections=list(Page(audit).list_sections()),
+        sections=list(Page(audit, folder).list_sections()),
         dataset=list(describe_dataset(report)),
     )
 
@@ -106,10 +115,10 @@ def describe_verdict(report: dict[str, Any], proposed: int) -> Iterator[str]:
     """Yield the result of an audit in sentences."""
     found = report["found"]
     wrong = found["wrong_labels"] / report["images"]
-    labels = f"{found['wrong_labels']:,} labels ({format_percent(wrong)}) are probably wrong"
-    yield f"{labels}, and {found['contradictions']:,} pictures have different labels."
-    yield f"{found['duplicates']:,} pictures are there more than once, {found['leaks']:,} of them in several splits."
-    yield f"{proposed:,} corrections are proposed." if proposed else "No correction is proposed."
+    yield f"Labels that are probably wrong: {found['wrong_labels']:,} ({format_percent(wrong)})."
+    yield f"Pictures with different labels: {found['contradictions']:,}."
+    yield f"Pictures that are there more than once: {found['duplicates']:,}, in several splits: {found['leaks']:,}."
+    yield f"Proposed corrections: {proposed:,}."
 
 
 def describe_dataset(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

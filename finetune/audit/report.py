@@ -6,6 +6,7 @@ import csv
 import io
 from collections import defaultdict
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from finetune.files import atomic
@@ -29,9 +30,10 @@ ORDER = ("train", "valid", "test")  # the last of the splits with a picture keep
 def write_audit(audit: Audit, folder: Path) -> None:
     """Write all files of an audit into its folder."""
     atomic.write_text(folder / "images.csv", format_table(COLUMNS, list_images(audit)))
-    corrections = [(path, action, label) for path, action, label in propose_corrections(audit)]
-    atomic.write_text(folder / "corrections.csv", format_table(("path", "action", "label"), corrections))
-    atomic.write_json(folder / "audit.json", describe_audit(audit))
+    corrections = format_table(("path", "action", "label"), propose_corrections(audit))
+    atomic.write_text(folder / "corrections.csv", corrections)
+    content = blake2b(corrections.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    atomic.write_json(folder / "audit.json", {**describe_audit(audit), "corrections_hash": content})
 
 
 def format_table(header: tuple[str, ...], rows: Any) -> str:
@@ -118,8 +120,9 @@ def explain_group(audit: Audit, group: Group, row: int) -> Iterator[str]:
 def propose_corrections(audit: Audit) -> Iterator[tuple[str, str, str]]:
     """Yield path, action and label of each proposed correction, in the order of the images.
 
-    A wrong label is changed to the suggested class. Of the same picture with different labels, and of a picture in
-    several splits, one image stays: that of the split to evaluate on, or else the one with the best label score.
+    A wrong label is changed to the suggested class, but not that of a test image: a network must not decide what it is
+    tested with. Of the same picture with different labels, and of a picture in several splits, one image stays: that of
+    the split to evaluate on, or else the one with the best label score.
     """
     images, scores = audit.images, audit.scores
     excluded: set[int] = set()
@@ -132,7 +135,7 @@ def propose_corrections(audit: Audit) -> Iterator[tuple[str, str, str]]:
     for row, name in enumerate(images.names):
         if row in excluded:
             yield name, "exclude", ""
-        elif scores.is_wrong[row]:
+        elif scores.is_wrong[row] and images.splits[row] != "test":
             yield name, "relabel", images.classes[scores.suggested[row]]
         elif row in relabelled and relabelled[row] != images.classes[images.labels[row]]:
             yield name, "relabel", relabelled[row]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from finetune.audit import page, report
+from finetune.audit import maps, page, report
 from finetune.audit.audit import audit_prepared
 from finetune.files import atomic
 from finetune.training import preflight, runfolder
@@ -39,6 +39,8 @@ def audit_plan(
     found = audit_prepared(prepared, say, check)
     created = runfolder.create_folder(folder or plan.recipe.output, NAME)
     report.write_audit(found, created)
+    maps.write_pictures(found, created)
+    maps.write_maps(prepared, found, created, check)
     atomic.write_text(created / "audit.html", page.render_audit(found, created))
     proposed = sum(1 for _ in report.propose_corrections(found))
     return {**report.describe_audit(found), "folder": str(created), "proposed": proposed}

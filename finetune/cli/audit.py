@@ -32,8 +32,8 @@ def audit(data: Data, changes: Changes = None, output: Folder = None) -> Answer:
     """Find wrong labels, duplicates and poor images.
 
     Uses the features of the recipe's frozen backbone, before or after training.
-    Writes images.csv with a row for each image, and corrections.csv with what it
-    proposes, for dataset.corrections. Your photos stay as they are.
+    Writes audit.html, images.csv with a row for each image, and corrections.csv
+    with what it proposes, for dataset.corrections. Your photos stay as they are.
     """
     from finetune.display.progress import Progress
     from finetune.machine import interrupts
@@ -43,8 +43,8 @@ def audit(data: Data, changes: Changes = None, output: Folder = None) -> Answer:
     say = Progress(report=False).say
     from finetune.audit.run import audit_plan
 
-    with interrupts.watch_signals() as stop:
-        report = audit_plan(plan, catalogue, folder=output, say=say, check=stop.check)
+    with interrupts.keep_keyboard_interrupt():
+        report = audit_plan(plan, catalogue, folder=output, say=say)
     return Answer(data=report, view=lambda: render_report(report))
 
 
@@ -82,7 +82,7 @@ def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for each in report["confused_classes"][:3]:
         yield (
             "confused",
-            f"'{each['classes'][0]}' and '{each['classes'][1]}': {100 * each['share']:.0f} % of the images",
+            f"'{each['classes'][0]}' and '{each['classes'][1]}': {100 * each['share']:.0f} % of their images",
         )
     if report["order"]["dependent"]:
         yield "order", "similar images follow each other; keep images of one series together with dataset.groups"

@@ -47,6 +47,8 @@ def compare(runs: Runs, data: Data = None, html: Html = None, force: Force = Fal
     folders = [expand_home(run) for run in runs]
     if len(folders) < 2:
         raise UsageError("compare needs at least two runs; name another one")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UsageError("compare: a run is named twice; name different runs")
     target = Output(path=html, command="compare --html", force=force) if html else None
     if target:
         target.check()

@@ -13,6 +13,7 @@ from finetune.cli.parameters import Device, Force
 from finetune.cli.predict import Images, ModelPath, check_images_exist, open_model
 from finetune.files.atomic import expand_home
 from finetune.files.outputs import Output, check_all
+from finetune.text import escape_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ def explain(
     return Answer(
         data=data,
         view=lambda: output.render_pairs(
-            (f"{each['probability']:.4f}", f"{each['label']}  {each['file']}") for each in rows
+            (f"{each['probability']:.4f}", escape_line(f"{each['label']}  {each['file']}")) for each in rows
         ),
         failure=inputs.describe_failure(given, refused),
     )

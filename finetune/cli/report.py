@@ -36,13 +36,15 @@ def report(run: RunFolder, file: Out = None, device: Device = "auto", force: For
     for a run that did not end. The page is one file and loads nothing: verdict,
     data, training, results of each class, confusion, photos, calibration.
     """
+    from finetune.model.exporting import list_own_files
     from finetune.report import run as reports
     from finetune.report.records import read_records
 
     folder = expand_home(run)
     records = read_records(folder)
     path = file or folder / reports.NAME
-    target = Output(path=path, command="report", force=force or file is None)
+    inputs = [each for each in list_own_files(folder / "model") if each.name != reports.NAME]
+    target = Output(path=path, command="report", force=force or file is None, inputs=inputs)
     target.check()
 
     def explain(images: Sequence[Any]) -> list[Explanation]:

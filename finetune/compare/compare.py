@@ -12,6 +12,7 @@ from finetune.confidence.calibration import measure_calibration_error
 from finetune.confidence.intervals import adjust_p_values, compare_hits, estimate_macro_f1_interval
 from finetune.errors import UsageError
 from finetune.fitting.scores import (
+    WORTH,
     compare_macro_f1,
     compute_macro_f1,
     compute_wilson,
@@ -80,7 +81,7 @@ def describe_run(
         "accuracy": float(correct.mean()),
         "accuracy_interval": [*interval],
         "macro_f1": compute_macro_f1(count_confusion(labels, predicted, classes)),
-        "macro_f1_interval": [*estimate_macro_f1_interval(labels, predicted, classes)],
+        "macro_f1_interval": [*estimate_macro_f1_interval(labels, predicted, classes, WORTH if out_of_fold else 1.0)],
         "loss": max(0.0, float(-np.log(own).mean())),
         "ece": measure_calibration_error(np.array([row.probability for row in rows], np.float32), correct),
     }

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.heldback import collect_warnings
+from finetune.data.splitfile import read_split
 from finetune.errors import FinetuneError, UsageError
 from finetune.model import evaluation, predictions
 from finetune.model.predictions import Row
@@ -59,8 +61,10 @@ def read_out_of_fold(folder: Path) -> list[Row]:
     try:
         with (folder / evaluation.NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             lines = list(csv.reader(file, strict=True))[1:]
+        record = read_split(folder)
+        hashes = {row.path: row.hash for row in record.of_split("train")} if record else {}
         return [
-            Row(path, OUT_OF_FOLD, label, predicted, float(confidence), float(own), "", "")
+            Row(path, OUT_OF_FOLD, label, predicted, float(confidence), float(own), "", hashes.get(path, ""))
             for path, label, predicted, confidence, own, _, _ in lines
         ]
     except (OSError, ValueError, csv.Error) as error:
@@ -106,7 +110,8 @@ def align_images(runs: Sequence[Finished]) -> tuple[str, list[list[Row]]]:
             continue
         return split, align_rows(lists)
     why = "; ".join(reasons) or "no run held images back"
-    raise UsageError(f"these runs cannot be compared: {why}; give all runs the same images, or name some with --data")
+    remedy = "give all runs the same labelled images, or name others with --data"
+    raise UsageError(f"these runs cannot be compared: {why}; {remedy}")
 
 
 def check_classes(runs: Sequence[Finished]) -> None:
@@ -160,7 +165,10 @@ def read_models(folders: Sequence[Path], catalogue: Any, data: str | Path, say: 
     for folder in folders:
         place = modelfolder.locate_folder(folder)
         model = modelfolder.open_model(place, catalogue, device=chosen, say=say)
-        part = model.select(data).part
+        selection = model.select(data)
+        for warning in collect_warnings(selection):
+            say(f"warning: {folder}: {warning}")
+        part = selection.part
         rows = predictions.convert_scores("test", part, model.score(part), model.classes)
         try:
             recipe = dict(read_recipe(place.parent / "recipe.yaml").values)

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 LEVEL = (0.025, 0.975)
 
 
-def estimate_macro_f1_interval(labels: Rows, predicted: Rows, classes: int) -> tuple[float, float]:
-    """Return the 95 % interval of the macro-F1 from bootstrap samples of the images, which are always the same."""
+def estimate_macro_f1_interval(labels: Rows, predicted: Rows, classes: int, worth: float = 1.0) -> tuple[float, float]:
+    """Return the 95 % interval of the macro-F1 from bootstrap samples of the images, which are always the same.
+
+    ``worth`` is the size of a sample as a share of the images, below 1 if they are not independent.
+    """
     rng = np.random.default_rng(0)
-    draws = (rng.integers(0, len(labels), len(labels)) for _ in range(REPLICATES))
+    size = max(1, round(worth * len(labels)))
+    draws = (rng.integers(0, len(labels), size) for _ in range(REPLICATES))
     counts = (np.bincount(drawn, minlength=len(labels)).astype(np.float64) for drawn in draws)
     found = [compute_weighted_macro_f1(labels, predicted, classes, each) for each in counts]
     low, high = np.quantile(found, LEVEL)

@@ -114,7 +114,7 @@ def build_reference(confidence: Floats, own: Floats, distance: Floats, statistic
 def check_share(name: str, value: float) -> None:
     """Raise ``UsageError`` unless a value is between 0 and 1."""
     if not 0 < value < 1:
-        raise UsageError(f"{name}={value:g} must be between 0 and 1; 0.05 is five in a hundred")
+        raise UsageError(f"{name}={value:g} must be between 0 and 1, such as 0.05 or 0.95")
 
 
 def rank_among(values: Floats, reference: Floats) -> Floats:

@@ -66,6 +66,9 @@ class Corrections:
                 continue
             self.used.add(key)
             before = samples.classes[labels[index]]
+            if row.label == before:
+                kept.append(index)
+                continue
             if row.label is not None:
                 labels[index] = self._find_class(row, samples.classes)
                 kept.append(index)
@@ -108,7 +111,11 @@ class Corrections:
         """Return what was changed, as the rest of a sentence."""
         about = self.report()
         excluded, relabelled = about["excluded"], about["relabelled"]
-        return f"excludes {excluded} image{'s' * (excluded != 1)} and changes the label of {relabelled}"
+        tested = sum(change["split"] == "test" for change in self.changes)
+        note = (
+            f"; {tested} of these are test images, so test metrics cannot be compared with other runs" if tested else ""
+        )
+        return f"excludes {excluded} image{'s' * (excluded != 1)} and changes the label of {relabelled}{note}"
 
     def report(self) -> dict[str, Any]:
         """Return what was changed, ready for JSON."""

@@ -16,7 +16,7 @@ from finetune.recipe.moved import follow_move
 from finetune.recipe.places import resolve_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from finetune.catalogue import Catalogue, Chosen
     from finetune.components import Dataset, Options, Split
@@ -62,14 +62,16 @@ def select_images(
         about = {**about, "dataset": follow_move(about.get("dataset", {}), record.folder)}
     if data is None:
         return _select_own(about, catalogue, _require_record(record, model), workers)
+    classes = about["classes"]
     if isinstance(data, tuple):
         part = sources.load_labelled(data, about, catalogue, workers)
-        return _compare(part, record, own=record is not None and _has_same_content(part, record), split="train")
+        own = record is not None and _has_same_content(part, record)
+        return _compare(part, record, classes, own=own, split="train")
     found = sources.find_labelled(data, about, catalogue)
     own = record is not None and _is_own(found.dataset, about)
     part = found.scan(about, workers, skip=own and _skips_bad_images(about), own=own)
     own = own or (record is not None and _has_same_content(part, record))
-    return _compare(part, record, own=own, split=found.split)
+    return _compare(part, record, classes, own=own, split=found.split)
 
 
 def _require_record(record: SplitRecord | None, model: Path | None) -> SplitRecord:
@@ -91,7 +93,7 @@ def _select_own(about: Mapping[str, Any], catalogue: Catalogue, record: SplitRec
         reason = "; ".join(error.mistakes)
         wrong = f"the dataset '{section.get('use')}' of {record.folder} cannot be used here: {reason}"
         raise UsageError(f"{wrong}\nname the data to evaluate on") from error
-    return _compare(part, record, own=True, split=found.split)
+    return _compare(part, record, about["classes"], own=True, split=found.split)
 
 
 def _skips_bad_images(about: Mapping[str, Any]) -> bool:
@@ -123,7 +125,13 @@ def _has_same_content(part: Part, record: SplitRecord) -> bool:
     return bool(recorded) and recorded == set(part.hashes)
 
 
-def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split) -> Selection:
+def _is_unchanged(part: Part, record: SplitRecord, classes: Sequence[str]) -> bool:
+    """Return whether a part has the images and labels that the run trained on."""
+    now = Counter(zip(part.hashes, (classes[label] for label in part.labels.tolist()), strict=True))
+    return now == Counter((row.hash, row.label) for row in record.of_split("train"))
+
+
+def _compare(part: Part, record: SplitRecord | None, classes: Sequence[str], *, own: bool, split: Split) -> Selection:
     """Return the images to evaluate; from a run's own data, without those that it was trained on."""
     if record is None:
         return Selection(part=part, trained_on=None)
@@ -133,7 +141,8 @@ def _compare(part: Part, record: SplitRecord | None, *, own: bool, split: Split)
     wanted: Split = "valid" if split == "train" else split
     held = [row for row in record.rows if row.split == wanted]
     if not held and split == "train":  # the run was evaluated by folds and trained on all images
-        return Selection(part=part, trained_on=sum(content in trained for content in part.hashes), is_own=True)
+        count = sum(content in trained for content in part.hashes)
+        return Selection(part=part, trained_on=count, is_own=_is_unchanged(part, record, classes))
     contents, chosen = {row.hash for row in held}, part
     counts: dict[str, int] = {}
     if split == "train":

@@ -48,21 +48,11 @@ class Explanation:
     @property
     def heat(self) -> NDArray[np.float32]:
         """Where the class is seen, float32 (H, W) from 0 to 1, in the size of ``pixels``."""
-        positive = np.maximum(self.map, 0)
-        height, width = self.pixels.shape[:2]
-        enlarged = Image.fromarray(positive / max(float(positive.max()), 1e-12)).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
-        return np.clip(np.asarray(enlarged, np.float32), 0, 1)
+        return enlarge_map(self.map, *self.pixels.shape[:2])
 
     def overlay(self) -> NDArray[np.uint8]:
         """Return the heat map over the image in grey, uint8 (H, W, 3)."""
-        heat = self.heat[..., None]
-        opacity = WEAKEST + (STRONGEST - WEAKEST) * heat
-        grey = self.pixels.astype(np.float32) @ LUMINANCE
-        mixed = (1 - opacity) * grey[..., None] + opacity * colour_heat(heat[..., 0])
-        found: NDArray[np.uint8] = (mixed + 0.5).astype(np.uint8)
-        return found
+        return render_overlay(self.pixels, self.map)
 
     def save(self, path: str | Path) -> None:
         """Write the overlay as PNG or JPEG, by the file's ending; raises ``ResourceError`` if the disk refuses."""
@@ -79,6 +69,23 @@ class Explanation:
 
     def _repr_png_(self) -> bytes:
         return self.encode()
+
+
+def enlarge_map(map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Return the positive part of a map (h, w) as float32 (height, width) from 0 to 1."""
+    positive = np.maximum(map, 0)
+    scaled = Image.fromarray(positive / max(float(positive.max()), 1e-12))
+    return np.clip(np.asarray(scaled.resize((width, height), Image.Resampling.BICUBIC), np.float32), 0, 1)
+
+
+def render_overlay(pixels: NDArray[np.uint8], map: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a map (h, w) as colours over an image (H, W, 3) in grey, uint8 (H, W, 3)."""
+    heat = enlarge_map(map, *pixels.shape[:2])[..., None]
+    opacity = WEAKEST + (STRONGEST - WEAKEST) * heat
+    grey = pixels.astype(np.float32) @ LUMINANCE
+    mixed = (1 - opacity) * grey[..., None] + opacity * colour_heat(heat[..., 0])
+    found: NDArray[np.uint8] = (mixed + 0.5).astype(np.uint8)
+    return found
 
 
 def colour_heat(heat: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -53,6 +53,16 @@ def compute_maps(network: Network, images: Floats, classes: Rows) -> tuple[Float
         return np.einsum("nc,nchw->nhw", slopes * maps[0, 0].size, maps), "grad-cam"
 
 
+def compute_activations(network: Network, images: Floats) -> Floats | None:
+    """Return the output (N, C, h, w) of the last stage for preprocessed images; None if it returns no maps."""
+    with run_eagerly():
+        network.set_train(False)
+        x: Any = Tensor(images)
+        for stage in network.stages:
+            x = stage(x)
+        return x.asnumpy() if x.ndim == 4 else None
+
+
 def _differentiate(network: Network, first: int, maps: Any, classes: Rows) -> Floats:
     """Return the gradient (N, C, h, w) of each image's logit for its class by the input of stage number ``first``."""
     ones = Tensor(np.ones((1, 1), np.float32))

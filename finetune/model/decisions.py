@@ -33,8 +33,8 @@ def read_reference(folder: Path | None) -> Reference:
     """Read the scores of a model folder; raises ``UsageError`` if the model has none."""
     path = None if folder is None else folder / NAME
     if path is None or not os.path.isfile(path):
-        why = "it is pretrained only, its run held no images back, or it is from an earlier release"
-        raise UsageError(f"this model has no reference images: {why}; train it again, with validation images")
+        why = "it is pretrained only, its run had too few images, or it is from an earlier release"
+        raise UsageError(f"this model has no reference images: {why}; train it again, with more images")
     try:
         return Reference.from_arrays(tensorfile.read_tensors(path).tensors)
     except (KeyError, ValueError) as error:

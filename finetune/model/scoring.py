@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.confidence.calibration import list_bins, looks_calibrated, measure_calibration_error
 from finetune.confidence.intervals import estimate_macro_f1_interval
-from finetune.fitting.scores import compute_wilson, estimate_interval
+from finetune.fitting.scores import WORTH, compute_wilson, estimate_interval
 from finetune.model import metrics
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def describe_scores(
     correct = scored["predicted"] == labels
     hits = int(correct.sum())
     low, high = (estimate_interval if out_of_fold else compute_wilson)(hits, len(labels))
-    f1_low, f1_high = estimate_macro_f1_interval(labels, scored["predicted"], len(classes))
+    f1_low, f1_high = estimate_macro_f1_interval(
+        labels, scored["predicted"], len(classes), WORTH if out_of_fold else 1.0
+    )
     return {
         **metrics.compute_metrics(scored, confusion),
         "accuracy_interval": [low, high],

@@ -90,7 +90,9 @@ def describe_verdict(records: Records, about: Mapping[str, Any] | None) -> list[
     """Return three sentences: how good the network is, where it is weakest, and whether to trust it."""
     if about is None:
         state = "The run is finished, but it predicted no images." if records.result else "The run is not finished."
-        epochs = f"{len(records.lines)} epochs are recorded." if records.lines else "No epoch is recorded."
+        epochs = {0: "No epoch is recorded.", 1: "One epoch is recorded."}.get(
+            len(records.lines), f"{len(records.lines)} epochs are recorded."
+        )
         return [state, epochs]
     known = [each for each in about["per_class"] if each["recall"] is not None]
     most = max(each["images"] for each in known) / about["images"]

@@ -12,6 +12,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Action = Literal["keep", "relabel", "exclude"]
 ACTIONS = ("keep", "relabel", "exclude")
 KINDS = ("contradiction", "wrong label", "leak", "duplicate", "outlier", "quality", "other")
-NAME = "review.json"
+NAME, CORRECTIONS = "review.json", "corrections.csv"
 VERSION = 1
 REMEDY = "audit the data again"
 
@@ -68,6 +69,7 @@ class Review:
         self.classes: list[str] = [str(name) for name in about["class_names"]]
         self.items = list_items(rows, about)
         self.history = read_history(folder, {item.path for item in self.items})
+        self.check_unedited(about.get("corrections_hash"))
 
     @property
     def decided(self) -> dict[str, Decision]:
@@ -84,29 +86,49 @@ class Review:
         if action == "relabel" and (label not in self.classes or label == item.label):
             raise UsageError(f"'{label}' is not another class of this data; choose one of the list")
         kind: Action = action  # type: ignore[assignment]
-        self.history.append(Decision(path=path, action=kind, label=label if action == "relabel" else ""))
-        self.save()
+        self.save([*self.history, Decision(path=path, action=kind, label=label if action == "relabel" else "")])
 
     def undo(self) -> str | None:
         """Take the last decision back and return its image; None if there is none."""
         if not self.history:
             return None
-        path = self.history.pop().path
-        self.save()
+        path = self.history[-1].path
+        self.save(self.history[:-1])
         return path
 
-    def save(self) -> None:
-        """Write the corrections, then the decisions, each atomically."""
+    def save(self, history: list[Decision]) -> None:
+        """Write the decisions and the corrections that follow from them, each atomically, and adopt them."""
+        lines = [{"path": each.path, "action": each.action, "label": each.label} for each in history]
+        atomic.write_json(self.folder / NAME, {"version": VERSION, "decisions": lines})
+        atomic.write_text(self.folder / CORRECTIONS, self.format_corrections(history))
+        self.history = history
+
+    def format_corrections(self, history: list[Decision]) -> str:
+        """Return the content of ``corrections.csv`` for these decisions."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("path", "action", "label"))
-        decided = self.decided
+        decided = {each.path: each for each in history}
         for path in self.images:
             if path in decided and decided[path].action != "keep":
                 writer.writerow((path, decided[path].action, decided[path].label))
-        atomic.write_text(self.folder / "corrections.csv", text.getvalue())
-        lines = [{"path": each.path, "action": each.action, "label": each.label} for each in self.history]
-        atomic.write_json(self.folder / NAME, {"version": VERSION, "decisions": lines})
+        return text.getvalue()
+
+    def check_unedited(self, written: str | None) -> None:
+        """Raise ``UsageError`` if ``corrections.csv`` has other content than the audit or the last decision wrote.
+
+        ``written`` is the hash of what the audit wrote, None if it is unknown.
+        """
+        file = self.folder / CORRECTIONS
+        try:
+            content = file.read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return
+        if content == self.format_corrections(self.history):
+            return
+        if not self.history and written in (None, hash_text(content)):
+            return
+        raise UsageError(f"{file} was edited, and a decision would overwrite it; move it elsewhere, then review again")
 
     def describe(self) -> dict[str, Any]:
         """Return the state of the review, ready for JSON."""
@@ -133,6 +155,7 @@ def describe_item(review: Review, item: Item, decision: Decision | None) -> dict
         "kinds": item.kinds,
         "reasons": item.reasons,
         "neighbours": near,
+        "map": os.path.isfile(review.folder / "maps" / f"{item.image}.jpg"),
         "decision": None if decision is None else {"action": decision.action, "label": decision.label},
     }
 
@@ -217,8 +240,15 @@ def read_history(folder: Path, known: set[str]) -> list[Decision]:
     return [each for each in found if each.path in known]
 
 
+def hash_text(text: str) -> str:
+    """Return a hash of a text."""
+    return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
 def lock_review(folder: Path) -> FileLock:
     """Return the acquired lock of a review; raises ``UsageError`` if another process reviews the same audit."""
+    if not (folder / "images.csv").is_file():
+        raise UsageError(f"{folder}: this is not an audit; name a folder that `finetune audit` wrote")
     lock = FileLock(folder / ".review.lock", timeout=0)
     try:
         lock.acquire()

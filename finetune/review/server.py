@@ -56,6 +56,7 @@ def build_application(review: Review, token: str, *, hosts: tuple[str, ...] = (H
         ("review.css", answers.send_file, "GET"),
         ("state", answers.send_state, "GET"),
         ("images/{number:int}", answers.send_image, "GET"),
+        ("maps/{number:int}", answers.send_map, "GET"),
         ("decide", answers.decide, "POST"),
         ("undo", answers.undo, "POST"),
     )
@@ -134,11 +135,21 @@ class Answers:
         number = request.path_params["number"]
         if number >= len(self.review.images):
             return PlainTextResponse("no such image", 404)
+        own = self.review.folder / "images" / f"{number}.jpg"  # of an image without a file
         try:
-            content = await run_in_threadpool(encode_image, Path(self.review.images[number]))
+            content = await run_in_threadpool(encode_image, own if own.is_file() else Path(self.review.images[number]))
         except FinetuneError as error:
             return PlainTextResponse(str(error), 404)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    async def send_map(self, request: Request) -> Response:
+        """Send the heat map of an image, by its number."""
+        from starlette.responses import PlainTextResponse, Response
+
+        file = self.review.folder / "maps" / f"{request.path_params['number']}.jpg"
+        if not file.is_file():
+            return PlainTextResponse("no such map", 404)
+        return Response(file.read_bytes(), media_type="image/jpeg")
 
 
 async def read_body(request: Request) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def test_shares_that_need_more_images(reference: Reference) -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, 2.0, float("nan")])
 def test_shares_that_are_none(reference: Reference, share: float) -> None:
     for ask in (reference.find_threshold, reference.find_least_probability):
-        with pytest.raises(UsageError, match=r"must be between 0 and 1; 0.05 is five in a hundred"):
+        with pytest.raises(UsageError, match=r"must be between 0 and 1, such as 0.05 or 0.95"):
             ask(share)
 
 

@@ -212,3 +212,19 @@ def test_a_run_of_an_earlier_version_resumes_with_its_split(tmp_path: Path, monk
     assert after["split"] == {"method": "stratified", "share": 0.2, "seed": 42}
     assert run(what, resume=found).told("nothing to do")
     assert known(evaluate(found)) == ("valid", 6, True, 0)
+
+
+def test_changed_photos_get_no_stored_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetune import Finetuner
+
+    monkeypatch.chdir(tmp_path)
+    photos = folder(tmp_path / "photos", each=12)
+    ft = Finetuner("resnext_nano", image={"size": 32, "resize": 32}, device="cpu", progress=False)
+    ft.fit(photos)
+    assert ft.evaluate(photos)["part"] == "out of fold"
+    (photos / "red").rename(photos / "other")
+    (photos / "blue").rename(photos / "red")
+    (photos / "other").rename(photos / "blue")
+    swapped = ft.evaluate(photos)
+    assert (swapped["part"], swapped["trained_on"]) == ("all", 36)
+    assert swapped["accuracy"] < 0.6

@@ -137,7 +137,7 @@ def test_with_too_few_images_nothing_is_known(tmp_path: Path) -> None:
     ft = Finetuner(**{**LARGE, "weights": "fractals"}, output=tmp_path / "runs")
     ft.fit(folder(tmp_path / "few", each=1))
     assert read_calibration(ft) == {"temperature": 1.0, "method": "none"}
-    with pytest.raises(UsageError, match="its run held no images back"):
+    with pytest.raises(UsageError, match="its run had too few images"):
         ft.predict(sorted((tmp_path / "few").rglob("*.jpg")), unknown=0.05)
 
 

@@ -129,3 +129,60 @@ def test_decisions_about_other_images_are_left_out(audit: Path) -> None:
 def test_a_folder_that_is_no_audit(tmp_path: Path) -> None:
     assert main(["review", str(tmp_path / "nowhere")]) == 2
     assert main(["review", str(tmp_path)]) == 2
+
+
+def test_an_edited_file_of_corrections_is_not_overwritten(audit: Path) -> None:
+    file = audit / "corrections.csv"
+    before = file.read_text()
+    file.write_text(before + "mine.jpg,exclude,\n")
+    with pytest.raises(UsageError, match=r"corrections.csv was edited, and a decision would overwrite it"):
+        Review(audit)
+    file.write_text(before)
+    review = Review(audit)
+    review.decide(find(review, "copy.jpg"), "exclude")
+    file.write_text(before)
+    with pytest.raises(UsageError, match="was edited"):
+        Review(audit)
+    file.unlink()
+    assert len(Review(audit).decided) == 1
+
+
+def test_a_decision_that_cannot_be_stored_is_not_made(audit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    review = Review(audit)
+
+    def refuse(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("finetune.files.atomic.write_json", refuse)
+    with pytest.raises(OSError, match="no space"):
+        review.decide(find(review, "copy.jpg"), "exclude")
+    assert review.decided == {}
+
+
+def test_a_wrong_folder_gets_no_lock(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="this is not an audit"):
+        lock_review(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_without_files_are_stored_for_the_review(tmp_path: Path) -> None:
+    import numpy as np
+
+    from finetune import Dataset, Finetuner, Samples
+
+    rng = np.random.default_rng(0)
+    colours = np.array([[200, 40, 40], [40, 180, 60], [40, 70, 210]])
+    labels = [number % 3 for number in range(45)]
+    shown = [*labels[:-2], (labels[-2] + 1) % 3, (labels[-1] + 1) % 3]
+    images = [np.clip(colours[c] + rng.normal(0, 30, (40, 40, 3)), 0, 255).astype(np.uint8) for c in shown]
+    samples = Samples(images=images, labels=labels, classes=("red", "green", "blue"))
+    data = Dataset(name="arrays", build=lambda options, split: samples if split == "train" else None)
+    ft = Finetuner("resnext_nano", image={"size": 32, "resize": 32}, device="cpu", progress=False, output=tmp_path)
+    folder = Path(ft.audit(data)["folder"])
+    review = Review(folder)
+    wrong = [item for item in review.items if "wrong label" in item.kinds]
+    assert wrong
+    for item in wrong:
+        for number in (item.image, *item.neighbours):
+            assert (folder / "images" / f"{number}.jpg").is_file()
+        assert (folder / "maps" / f"{item.image}.jpg").is_file()

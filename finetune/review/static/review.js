@@ -1,6 +1,6 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
-let state = null, position = 0, busy = false;
+let state = null, position = 0, busy = false, heat = false;
 
 const matches = (item) => (!$("kind").value || item.kinds.includes($("kind").value))
   && (!$("class").value || item.label === $("class").value || item.suggested === $("class").value);
@@ -22,9 +22,12 @@ function draw() {
   $("item").hidden = !item;
   document.title = `Review: ${state.decided} of ${state.items.length}`;
   if (!item) return;
-  const source = `images/${item.image}`;
+  const source = `${heat && item.map ? "maps" : "images"}/${item.image}`;
+  $("heat").hidden = !item.map;
+  $("heat").setAttribute("aria-pressed", String(heat));
+  $("heat").classList.toggle("chosen", heat);
   if ($("image").getAttribute("src") !== source) $("image").src = source;
-  $("image").alt = `photo labelled ${item.label}`;
+  $("image").alt = heat && item.map ? `what looks like ${item.suggested}` : `photo labelled ${item.label}`;
   $("path").textContent = `${item.split} · ${item.path}`;
   $("label").textContent = item.label;
   $("suggested").textContent = item.suggested;
@@ -92,6 +95,12 @@ function move(by) {
   draw();
 }
 
+function toggleHeat() {
+  heat = !heat;
+  draw();
+}
+
+$("heat").addEventListener("click", toggleHeat);
 $("keep").addEventListener("click", () => decide("keep"));
 $("relabel").addEventListener("click", () => decide("relabel", current()?.suggested));
 $("exclude").addEventListener("click", () => decide("exclude"));
@@ -104,7 +113,7 @@ $("image").addEventListener("error", () => { $("image").alt = "this photo cannot
 document.addEventListener("keydown", (event) => {
   if (!state || event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "SELECT"].includes(event.target.tagName)) return;
   const keys = {k: () => decide("keep"), r: () => decide("relabel", current()?.suggested), x: () => decide("exclude"), u: undo,
-    l: () => $("other").focus(), arrowleft: () => move(-1), arrowright: () => move(1)};
+    h: toggleHeat, l: () => $("other").focus(), arrowleft: () => move(-1), arrowright: () => move(1)};
   const act = keys[event.key.toLowerCase()];
   if (act) { event.preventDefault(); act(); }
 });
