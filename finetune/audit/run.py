@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,22 @@ def audit_plan(
     ``folder`` is where the folder ``audit-NNN`` is created, by default the folder of the recipe's runs. ``check`` may
     raise to stop.
     """
+    created = runfolder.create_folder(folder or plan.recipe.output, NAME)  # now, before anything that takes long
+    try:
+        return audit_into(created, plan, catalogue, say, check)
+    except BaseException:
+        with suppress(OSError):
+            created.rmdir()  # unless it has files already
+        raise
+
+
+def audit_into(
+    created: Path, plan: Plan, catalogue: Catalogue, say: Callable[[str], None], check: Callable[[], None]
+) -> dict[str, Any]:
+    """Audit the data of a plan, write the files into a folder, and return the report."""
     preflight.check_device(plan)
     prepared = prepare(plan, catalogue, say=partial(say_about_data, say), tried=0)
     found = audit_prepared(prepared, say, check)
-    created = runfolder.create_folder(folder or plan.recipe.output, NAME)
     report.write_audit(found, created)
     maps.write_pictures(found, created)
     maps.write_maps(prepared, found, created, check)

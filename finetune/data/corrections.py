@@ -101,7 +101,7 @@ class Corrections:
         wrong = f"{len(unknown)} of {count} paths are not images of the dataset"
         remedy = "remove these rows, or use the file with the photos that it was made for"
         lines = [
-            f"  line {line}: '{escape_line(row.path)}'{suggest_name(row.path, names)}"
+            f"  line {line}: '{escape_line(row.path)}'{describe_missing(row.path)}{suggest_name(row.path, names)}"
             for line, row in sorted(unknown.items())[:LISTED]
         ]
         more = [f"  … and {len(unknown) - LISTED} more"] if len(unknown) > LISTED else []
@@ -210,6 +210,11 @@ def select_rows(samples: Samples, rows: Any) -> Samples:
         digests=None if samples.digests is None else select_items(samples.digests, rows),
         groups=None if samples.groups is None else select_items(samples.groups, rows),
     )
+
+
+def describe_missing(path: str) -> str:
+    """Return that a path names no file, as the rest of a sentence; empty if it does."""
+    return "" if os.path.lexists(path) or "/" not in path else " does not exist"
 
 
 def suggest_name(path: str, names: Sequence[str]) -> str:

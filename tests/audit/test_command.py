@@ -106,3 +106,17 @@ def test_what_cannot_be_audited(
                 shutil.copy(path, photos.parent / name / label)
     assert main(["audit", *words, *NANO]) == code
     assert text in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos.parent / "afile").write_text("x")
+    assert main(["audit", "photos", *NANO, "--output", "afile"]) != 0
+    said = capsys.readouterr().err
+    assert "afile is a file; choose another with --output" in said
+    assert "measuring the images" not in said
+
+
+def test_an_audit_that_fails_leaves_no_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "photos", "backbone.use=resnext_nano", "backbone.weights=nowhere.safetensors"]) != 0
+    assert not list(photos.parent.glob("runs/*"))
+    assert "nowhere.safetensors" in capsys.readouterr().err

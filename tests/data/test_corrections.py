@@ -102,12 +102,12 @@ def test_a_path_that_is_not_in_the_dataset(load: Any, photos: Path) -> None:
         "remove these rows, or use the file with the photos that it was made for"
     )
     assert lines[0].startswith("  line 2: 'elsewhere/green/04.jpeg'")
-    assert lines[1].startswith("  line 4: 'photos/red/17.jpg'; did you mean '")
+    assert lines[1].startswith("  line 4: 'photos/red/17.jpg' does not exist; did you mean '")
 
 
 def test_a_moved_path_is_found_by_its_name(load: Any, photos: Path) -> None:
     (photos / "red" / "only.jpg").write_bytes((photos / "red" / "00.jpg").read_bytes() + b"x")
-    with pytest.raises(DataError, match=rf"'old/only.jpg'; did you mean '{photos}/red/only.jpg'\?"):
+    with pytest.raises(DataError, match=rf"'old/only.jpg' does not exist; did you mean '{photos}/red/only.jpg'\?"):
         load(f"{HEADER}old/only.jpg,exclude,\n")
 
 
