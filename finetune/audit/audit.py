@@ -136,6 +136,7 @@ def audit_images(images: Examined, facts: dict[str, Any]) -> Audit:
             "images": len(images.names),
             "splits": dict(Counter(images.splits)),
             "classes": len(images.classes),
+            "unjudged_classes": sum(number < datasets.FEWEST for number in counts.values()),
             "rare_classes": datasets.find_rare_classes({name: counts.get(name, 0) for name in images.classes}),
             "confused_classes": datasets.find_confused_classes(images.labels, scores.predicted, images.classes),
             "order": {"p_value": order, "dependent": order is not None and order < datasets.SIGNIFICANT},

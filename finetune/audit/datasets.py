@@ -21,6 +21,7 @@ PERMUTATIONS = 25
 SIGNIFICANT = 0.05
 REVEALING = 0.3  # by how much a property must predict the label better than its most frequent class
 BINS = 8
+FEWEST = 3  # images of a class below which its labels cannot be judged
 PAIRS = 10  # confused pairs to report
 
 

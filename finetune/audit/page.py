@@ -125,6 +125,8 @@ def describe_dataset(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield facts about the dataset as a whole, as names and values."""
     yield "splits", ", ".join(f"{name} {number:,}" for name, number in report["splits"].items())
     yield "classes", f"{report['classes']:,}"
+    if report["unjudged_classes"]:
+        yield "few images", f"{report['unjudged_classes']:,} classes have too few images to judge their labels"
     for each in report["rare_classes"]:
         yield "rare class", f"'{each['class']}' has only {each['images']:,} images"
     for each in report["confused_classes"]:

@@ -77,6 +77,8 @@ def list_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "quality", ", ".join(f"{number:,} {name}" for name, number in found["quality"].items())
     for name, number in found["checks"].items():
         yield "check", f"{name}: {count(number, 'image')}"
+    if report["unjudged_classes"]:
+        yield "few", f"{report['unjudged_classes']:,} classes have fewer than 3 images, too few to judge their labels"
     for each in report["rare_classes"]:
         yield "rare", f"class '{each['class']}' has only {each['images']:,} images"
     for each in report["confused_classes"][:3]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data.heldback import collect_warnings
 from finetune.data.splitfile import read_split
-from finetune.errors import FinetuneError, UsageError
+from finetune.errors import DataError, FinetuneError, UsageError
 from finetune.model import evaluation, predictions
 from finetune.model.predictions import Row
 from finetune.recipe.document import read_recipe
@@ -165,7 +165,10 @@ def read_models(folders: Sequence[Path], catalogue: Any, data: str | Path, say: 
     for folder in folders:
         place = modelfolder.locate_folder(folder)
         model = modelfolder.open_model(place, catalogue, device=chosen, say=say)
-        selection = model.select(data)
+        try:
+            selection = model.select(data)
+        except DataError as error:
+            raise DataError(f"{folder}: {error}") from error
         for warning in collect_warnings(selection):
             say(f"warning: {folder}: {warning}")
         part = selection.part
